@@ -1,0 +1,26 @@
+"""The networks: RAW planes in, RGB out. Knows torch, and nothing else of darkprep."""
+
+from model.build import MODELS, MOSAICS, CfaKind, Mosaic, Network, build_model
+from model.errors import ModelError
+from model.weights import (
+    PUBLISHED_LICENCE,
+    import_published,
+    load_model,
+    load_weights,
+    save_weights,
+)
+
+__all__ = [
+    "MODELS",
+    "MOSAICS",
+    "PUBLISHED_LICENCE",
+    "CfaKind",
+    "ModelError",
+    "Mosaic",
+    "Network",
+    "build_model",
+    "import_published",
+    "load_model",
+    "load_weights",
+    "save_weights",
+]

@@ -1,0 +1,60 @@
+"""The U-Net that REDIRT is compared with.
+
+The trade-off: written for reading and for training, not for pace; it is 10 times REDIRT's
+arithmetic anyway.
+
+Source: C. Chen, Q. Chen, J. Xu, V. Koltun, "Learning to See in the Dark", CVPR 2018, section 4.1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LEAK = 0.2
+WIDTHS = (32, 64, 128, 256, 512)
+
+
+def _double_conv(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1),
+        nn.LeakyReLU(LEAK),
+        nn.Conv2d(outputs, outputs, 3, padding=1),
+        nn.LeakyReLU(LEAK),
+    )
+
+
+class SidUNet(nn.Module):
+    """Four halvings, four doublings with skips, a 1x1 convolution and a pixel shuffle."""
+
+    def __init__(self, planes: int, cell: int) -> None:
+        super().__init__()
+        self.cell = cell
+        self.down = nn.ModuleList(
+            _double_conv(before, after)
+            for before, after in zip((planes, *WIDTHS[:-1]), WIDTHS, strict=True)
+        )
+        wide_to_narrow = list(zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True))
+        self.lift = nn.ModuleList(
+            nn.ConvTranspose2d(wide, narrow, 2, stride=2) for wide, narrow in wide_to_narrow
+        )
+        self.up = nn.ModuleList(_double_conv(wide, narrow) for wide, narrow in wide_to_narrow)
+        self.out = nn.Conv2d(WIDTHS[0], 3 * cell**2, 1)
+
+    def forward(self, packed: Tensor) -> Tensor:
+        """Black-subtracted, normalised, amplified planes to RGB in [0, 1].
+
+        `(B, C, h, w)` with h and w multiples of 16, to `(B, 3, cell*h, cell*w)`. Chen et al. clip
+        the amplified input at 1, and the result only when they write it, not in the loss: so the
+        gradient passes the clamp here.
+        """
+        x, skips = packed.clamp(max=1), []
+        for level in self.down[:-1]:
+            skips.append(level(x))
+            x = F.max_pool2d(skips[-1], 2)
+        x = self.down[-1](x)
+        for lift, level in zip(self.lift, self.up, strict=True):
+            x = level(torch.cat([lift(x), skips.pop()], dim=1))
+        out = F.pixel_shuffle(self.out(x), self.cell)
+        return out + (out.clamp(0, 1) - out).detach() if self.training else out.clamp(0, 1)

@@ -1,0 +1,126 @@
+"""The parts that REDIRT is built of: weight-normed convolutions, the RDB* and the channel shuffle.
+
+The trade-off: plain modules that spell the graph out as the paper draws it. What makes it fast
+stands in `inference.py` and never changes what is computed here.
+
+Source of the architecture: M. Lamba, K. Mitra, "Restoring Extremely Dark Images in Real Time",
+CVPR 2021, sections 3.1-3.3 and figure 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+LEAK = 0.2
+"""Slope of every leaky rectifier of the network."""
+GROWTH = 32
+"""Channels that each dense layer of an RDB adds."""
+NORM_GROUPS = 8
+"""Groups of `redirt-gn`: 4 channels each after a dense layer, 8 each after the 1x1 convolution."""
+
+Rectifier = Callable[[Tensor], Tensor]
+MakeConv = Callable[[int, int, int, float], nn.Module]
+
+
+def plain_conv(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    *,
+    slope: float = 1.0,
+    groups: int = 1,
+    bias: bool = True,
+) -> nn.Conv2d:
+    """Convolution of stride 1 that keeps the size, drawn Kaiming-normal by fan-in.
+
+    `slope` is that of the rectifier beside it; 1 means that none is.
+    """
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=(kernel - 1) // 2, groups=groups, bias=bias)
+    nn.init.kaiming_normal_(conv.weight, a=slope, mode="fan_in", nonlinearity="leaky_relu")
+    return conv
+
+
+def normed_conv(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    *,
+    slope: float = 1.0,
+    groups: int = 1,
+    bias: bool = True,
+) -> nn.Conv2d:
+    """`plain_conv` under weight normalisation: w = g * v / |v|, one norm per output channel."""
+    conv = plain_conv(inputs, outputs, kernel, slope=slope, groups=groups, bias=bias)
+    weight_norm(conv, name="weight", dim=0)
+    return conv
+
+
+def weight_normed(inputs: int, outputs: int, kernel: int, slope: float) -> nn.Module:
+    """Convolution of the published RDB*: weight norm, no bias."""
+    return normed_conv(inputs, outputs, kernel, slope=slope, bias=False)
+
+
+def group_normed(inputs: int, outputs: int, kernel: int, slope: float) -> nn.Module:
+    """Convolution of `redirt-gn`'s RDB*: no weight norm, GroupNorm behind it."""
+    return nn.Sequential(
+        plain_conv(inputs, outputs, kernel, slope=slope, bias=False),
+        nn.GroupNorm(NORM_GROUPS, outputs),
+    )
+
+
+class ResidualDenseBlock(nn.Module):
+    """The paper's RDB*: each layer convolves a rectified copy of all features made so far.
+
+    Unlike the classic RDB the features are kept un-rectified, so negative values stay readable for
+    later layers. The first and the last layer have no rectifier.
+    """
+
+    def __init__(self, features: int, layers: int, make_conv: MakeConv = weight_normed) -> None:
+        super().__init__()
+        slopes = [1.0, *[LEAK] * (layers - 2), 1.0]
+        self.dense = nn.ModuleList(
+            make_conv(features + n * GROWTH, GROWTH, 3, slope) for n, slope in enumerate(slopes)
+        )
+        self.rectifiers = nn.ModuleList(
+            nn.Identity() if slope == 1.0 else nn.LeakyReLU(slope) for slope in slopes
+        )
+        self.squeeze = make_conv(features + layers * GROWTH, features, 1, 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, features, h, w)` to the same shape."""
+        features = x
+        for rectify, conv in zip(self.rectifiers, self.dense, strict=True):
+            features = torch.cat([features, conv(rectify(features))], dim=1)
+        out: Tensor = self.squeeze(features)
+        return out + x
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around the network's first rectifier, plus the input.
+
+    Where the input has another number of channels than the output (X-Trans), the skip is a 1x1
+    convolution, as ResNets have it at a change of width.
+    """
+
+    def __init__(self, inputs: int, features: int) -> None:
+        super().__init__()
+        self.conv1 = normed_conv(inputs, features, 3, slope=LEAK)
+        self.rectifier = nn.LeakyReLU(LEAK)
+        self.conv2 = normed_conv(features, features, 3)
+        self.skip = nn.Identity() if inputs == features else normed_conv(inputs, features, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, inputs, h, w)` to `(B, features, h, w)`."""
+        out: Tensor = self.conv2(self.rectifier(self.conv1(x))) + self.skip(x)
+        return out
+
+
+def shuffle_channels(x: Tensor, groups: int) -> Tensor:
+    """Interleave `groups` equal runs of channels: a0..an, b0..bn to a0, b0, a1, b1, ..."""
+    batch, channels, height, width = x.shape
+    runs = x.reshape(batch, groups, channels // groups, height, width)
+    return runs.transpose(1, 2).reshape(x.shape)

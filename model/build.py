@@ -1,0 +1,145 @@
+"""Every network by name: the wiring of all variants in one place.
+
+The trade-off: a function per network instead of a configuration object; a new network is one
+function and one line in `_BUILDERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from torch import Tensor, nn
+
+from model.baselines import SidUNet
+from model.blocks import MakeConv, ResidualDenseBlock, group_normed, weight_normed
+from model.errors import ModelError
+from model.redirt import (
+    COARSE,
+    FEATURES,
+    FuseBlock1,
+    FuseBlock2,
+    HigherScaleEncoder,
+    LowerScaleEncoder,
+    MediumScaleEncoder,
+    Redirt,
+)
+
+CfaKind = Literal["bayer", "xtrans"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mosaic:
+    """What a network must know of a packed colour filter array."""
+
+    planes: int
+    """Packed planes that come in."""
+    cell: int
+    """Mosaic pixels per packed pixel, in each direction."""
+    head_groups: int
+    """Groups of the higher-scale encoder's first convolution; none reads from two planes."""
+
+
+MOSAICS: dict[CfaKind, Mosaic] = {
+    "bayer": Mosaic(planes=4, cell=2, head_groups=128),
+    "xtrans": Mosaic(planes=9, cell=3, head_groups=144),
+}
+
+
+class Network(nn.Module):
+    """A network that knows its name and its mosaic, and refuses what it cannot compute."""
+
+    multiple = COARSE
+    """Packed height and width must be multiples of this."""
+
+    def __init__(self, name: str, cfa: CfaKind, body: nn.Module) -> None:
+        super().__init__()
+        self.name = name
+        self.cfa = cfa
+        self.body = body
+
+    @property
+    def mosaic(self) -> Mosaic:
+        """The packing that this network reads."""
+        return MOSAICS[self.cfa]
+
+    def forward(self, packed: Tensor) -> Tensor:
+        """Restore `(B, C, h, w)` float planes to `(B, 3, cell*h, cell*w)` RGB in [0, 1].
+
+        The planes are black-subtracted, normalised to white = 1, amplified, and not clipped. h and
+        w are multiples of 16; `ready_for_inference` takes any size. Raises ModelError.
+        """
+        check_planes(packed, self.name, self.cfa)
+        height, width = packed.shape[-2:]
+        if height % self.multiple or width % self.multiple or not height or not width:
+            raise ModelError(
+                f"{self.name} needs packed sizes that are multiples of {self.multiple}, not "
+                f"{height}x{width}; ready_for_inference(model) pads other sizes and crops back"
+            )
+        return cast(Tensor, self.body(packed))
+
+
+def check_planes(packed: Tensor, name: str, cfa: CfaKind) -> None:
+    """Raise ModelError unless `packed` is `(B, planes of cfa, h, w)`."""
+    planes = MOSAICS[cfa].planes
+    if packed.ndim != 4 or packed.shape[1] != planes:
+        raise ModelError(
+            f"{name} for {cfa} reads (B, {planes}, h, w), not {tuple(packed.shape)}; "
+            f"take weights made for this camera's colour filter array"
+        )
+
+
+def _redirt(mosaic: Mosaic, layers: tuple[int, ...], make_conv: MakeConv) -> Redirt:
+    outputs = 3 * mosaic.cell**2
+    return Redirt(
+        higher=HigherScaleEncoder(
+            mosaic.planes,
+            mosaic.head_groups,
+            [ResidualDenseBlock(FEATURES, n, make_conv) for n in layers],
+        ),
+        medium=MediumScaleEncoder(mosaic.planes),
+        lower=LowerScaleEncoder(mosaic.planes, outputs),
+        fuse1=FuseBlock1(outputs),
+        fuse2=FuseBlock2(2 * outputs, mosaic.cell),
+    )
+
+
+def _published(mosaic: Mosaic) -> nn.Module:
+    return _redirt(mosaic, (4, 5, 5), weight_normed)
+
+
+def _two_blocks(mosaic: Mosaic) -> nn.Module:
+    return _redirt(mosaic, (4, 5), weight_normed)
+
+
+def _group_norm(mosaic: Mosaic) -> nn.Module:
+    return _redirt(mosaic, (4, 5, 5), group_normed)
+
+
+def _sid(mosaic: Mosaic) -> nn.Module:
+    return SidUNet(mosaic.planes, mosaic.cell)
+
+
+_BUILDERS: dict[str, Callable[[Mosaic], nn.Module]] = {
+    "redirt": _published,
+    "redirt-2rdb": _two_blocks,
+    "redirt-gn": _group_norm,
+    "sid": _sid,
+}
+
+MODELS = tuple(_BUILDERS)
+"""The names that `build_model` takes."""
+
+
+def build_model(name: str, cfa: CfaKind = "bayer") -> Network:
+    """Build a network with fresh weights, drawn from torch's global generator.
+
+    `name` is one of MODELS, `cfa` is `bayer` (4 planes in) or `xtrans` (9). Raises ModelError,
+    which lists the names.
+    """
+    if name not in _BUILDERS:
+        raise ModelError(f"no model {name!r}; there are {', '.join(MODELS)}")
+    if cfa not in MOSAICS:
+        raise ModelError(f"no colour filter array {cfa!r}; there are {', '.join(MOSAICS)}")
+    return Network(name, cfa, _BUILDERS[name](MOSAICS[cfa]))

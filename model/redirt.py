@@ -1,0 +1,149 @@
+"""REDIRT: three encoders that read the mosaic side by side, and two blocks that fuse them.
+
+    packed (B, C, h, w) --+-- unshuffle 16 -- higher-scale encoder --+
+                          |                                         fuse block 1 --+
+                          +-- unshuffle 4 --- medium-scale encoder --+            fuse block 2 -- RGB
+                          |                                                        |
+                          +-- lower-scale encoder ---------------------------------+
+
+The encoders do not wait for one another, which is the paper's first claim; `inference.py` uses it.
+The trade-off: the graph as published, clamp and all, rather than one that trains more easily.
+
+Source: M. Lamba, K. Mitra, "Restoring Extremely Dark Images in Real Time", CVPR 2021. The
+published network takes a one-plane mosaic and opens with `pixel_unshuffle(2)`; the packed Bayer
+planes are exactly that tensor. X-Trans has no published form: its nine packed planes take that
+tensor's place here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.blocks import LEAK, ResidualBlock, normed_conv, shuffle_channels
+
+FEATURES = 64
+"""Channels of the medium and the higher scale."""
+COARSE = 16
+"""Packed pixels per pixel of the higher scale (1/32 of the Bayer mosaic)."""
+MIDDLE = 4
+"""Packed pixels per pixel of the medium scale (1/8 of the Bayer mosaic)."""
+
+
+class HigherScaleEncoder(nn.Module):
+    """HSE: most of the layers, at 1/32, where they are cheap and see far."""
+
+    def __init__(self, planes: int, groups: int, blocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.head = nn.Sequential(
+            normed_conv(planes * COARSE**2, groups, 3, groups=groups),
+            normed_conv(groups, FEATURES, 3),
+        )
+        self.blocks = nn.ModuleList(blocks)
+        self.gather = normed_conv(len(blocks) * FEATURES, FEATURES, 1, bias=False)
+
+    def forward(self, packed: Tensor) -> Tensor:
+        """`(B, planes, h, w)` to `(B, 64, h/16, w/16)`."""
+        head: Tensor = self.head(F.pixel_unshuffle(packed, COARSE))
+        x, found = head, []
+        for block in self.blocks:
+            x = block(x)
+            found.append(x)
+        out: Tensor = self.gather(torch.cat(found, dim=1))
+        return out + head
+
+
+class MediumScaleEncoder(nn.Module):
+    """MSE: one residual block at 1/8."""
+
+    def __init__(self, planes: int) -> None:
+        super().__init__()
+        self.block = ResidualBlock(planes * MIDDLE**2, FEATURES)
+
+    def forward(self, packed: Tensor) -> Tensor:
+        """`(B, planes, h, w)` to `(B, 64, h/4, w/4)`."""
+        out: Tensor = self.block(F.pixel_unshuffle(packed, MIDDLE))
+        return out
+
+
+class LowerScaleEncoder(nn.Module):
+    """LSE: a single linear 5x5 convolution at full packed size."""
+
+    def __init__(self, planes: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = normed_conv(planes, outputs, 5)
+
+    def forward(self, packed: Tensor) -> Tensor:
+        """`(B, planes, h, w)` to `(B, outputs, h, w)`."""
+        out: Tensor = self.conv(packed)
+        return out
+
+
+class FuseBlock1(nn.Module):
+    """FB1: higher scale lifted to 1/8, interleaved with the medium scale, lifted to packed size."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.lift = normed_conv(FEATURES // MIDDLE**2, FEATURES, 3)
+        self.mix = normed_conv(2 * FEATURES, 32, 3, groups=4)
+        self.expand = normed_conv(32, outputs * MIDDLE**2, 3, slope=LEAK)
+        self.rectifier = nn.LeakyReLU(LEAK)
+
+    def forward(self, coarse: Tensor, middle: Tensor) -> Tensor:
+        """`(B, 64, h/16, w/16)` and `(B, 64, h/4, w/4)` to `(B, outputs, h, w)`."""
+        lifted = self.lift(F.pixel_shuffle(coarse, COARSE // MIDDLE))
+        both = shuffle_channels(torch.cat([middle, lifted], dim=1), groups=2)
+        return F.pixel_shuffle(self.rectifier(self.expand(self.mix(both))), MIDDLE)
+
+
+class FuseBlock2(nn.Module):
+    """FB2: the lower scale and what FB1 made, to RGB at the mosaic's size."""
+
+    def __init__(self, inputs: int, cell: int) -> None:
+        super().__init__()
+        self.cell = cell
+        self.conv = normed_conv(inputs, 3 * cell**2, 5)
+
+    def forward(self, fine: Tensor, fused: Tensor) -> Tensor:
+        """Two of `(B, inputs/2, h, w)` to `(B, 3, cell*h, cell*w)`, not yet clamped."""
+        return F.pixel_shuffle(self.conv(torch.cat([fine, fused], dim=1)), self.cell)
+
+
+class Redirt(nn.Module):
+    """The whole network; `build.py` puts the parts together.
+
+    The clamp has no gradient where it clips, as published. docs/models.md says what that means for
+    training from scratch.
+    """
+
+    def __init__(
+        self,
+        *,
+        higher: HigherScaleEncoder,
+        medium: MediumScaleEncoder,
+        lower: LowerScaleEncoder,
+        fuse1: FuseBlock1,
+        fuse2: FuseBlock2,
+    ) -> None:
+        super().__init__()
+        self.higher_scale_encoder = higher
+        self.medium_scale_encoder = medium
+        self.lower_scale_encoder = lower
+        self.fuse_block_1 = fuse1
+        self.fuse_block_2 = fuse2
+
+    def forward(self, packed: Tensor) -> Tensor:
+        """Black-subtracted, normalised, amplified planes to RGB in [0, 1].
+
+        `(B, C, h, w)` with h and w multiples of 16, to `(B, 3, cell*h, cell*w)`. The input is not
+        clipped at 1, as published.
+        """
+        coarse = self.higher_scale_encoder(packed)
+        middle = self.medium_scale_encoder(packed)
+        fine = self.lower_scale_encoder(packed)
+        fused = self.fuse_block_1(coarse, middle)
+        out: Tensor = self.fuse_block_2(fine, fused)
+        return out.clamp(0, 1)
