@@ -6,8 +6,10 @@ arithmetic. It costs a few hundred bytes a sample.
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import tarfile
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -63,7 +65,9 @@ class SampleMeta:
         if self.cfa not in PLANES:
             raise ValueError(f"cfa must be one of {sorted(PLANES)}, not {self.cfa!r}")
         if len(self.black) != PLANES[self.cfa]:
-            raise ValueError(f"black needs {PLANES[self.cfa]} values for {self.cfa}, not {len(self.black)}")
+            raise ValueError(
+                f"black needs {PLANES[self.cfa]} values for {self.cfa}, not {len(self.black)}"
+            )
         numbers = (*self.black, self.white, self.ratio, self.amplification, self.iso)
         if not all(math.isfinite(n) for n in numbers):
             raise ValueError("black, white, ratio, amplification and iso must be finite")
@@ -82,3 +86,181 @@ class Sample:
     gt: U16
     """`(3, H, W)` uint16 sRGB, H = h * CELL."""
     meta: SampleMeta
+
+
+TAR_BLOCK = 512
+NPY_HEADER_BYTES = 128
+META_BYTES = 1024
+END_BYTES = 2 * TAR_BLOCK
+MEMBERS = ("low.npy", "gt.npy", "json")
+
+
+def raw_bytes(array: U16) -> memoryview:
+    """The bytes of a C-contiguous array, not copied."""
+    assert array.flags.c_contiguous, "a copy would be read into and lost"
+    return array.reshape(-1).view(np.uint8).data
+
+
+def checksum(array: U16) -> str:
+    """`xxh3:` and the XXH3-64 of the bytes of a C-contiguous array."""
+    return f"xxh3:{xxhash.xxh3_64_hexdigest(raw_bytes(array))}"
+
+
+def _padded(size: int) -> int:
+    return -(-size // TAR_BLOCK) * TAR_BLOCK
+
+
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "<u2", "fortran_order": False, "shape": shape}
+    )
+    header = file.getvalue()
+    assert len(header) == NPY_HEADER_BYTES, "numpy pads headers of small arrays to 128 bytes"
+    return header
+
+
+def _tar_header(name: str, size: int) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member.tobuf(tarfile.USTAR_FORMAT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardLayout:
+    """Where every byte of a shard stands: all shards of a plan share one layout.
+
+    `height` and `width` are of the stored mosaic in pixels, multiples of the CFA's period. Raises
+    ValueError naming the field.
+    """
+
+    cfa: CfaKind
+    height: int
+    width: int
+    samples: int
+
+    def __post_init__(self) -> None:
+        if self.cfa not in PLANES:
+            raise ValueError(f"cfa must be one of {sorted(PLANES)}, not {self.cfa!r}")
+        for field in ("height", "width"):
+            value = getattr(self, field)
+            if value < PERIOD[self.cfa] or value % PERIOD[self.cfa]:
+                raise ValueError(
+                    f"{field} must be a positive multiple of {PERIOD[self.cfa]}, not {value}"
+                )
+        if not 1 <= self.samples <= 9999:
+            raise ValueError(f"samples must be 1 to 9999, not {self.samples}")
+
+    @property
+    def low_shape(self) -> tuple[int, int, int]:
+        """`(C, h, w)` of the packed mosaic."""
+        cell = CELL[self.cfa]
+        return (PLANES[self.cfa], self.height // cell, self.width // cell)
+
+    @property
+    def gt_shape(self) -> tuple[int, int, int]:
+        """`(3, H, W)` of the developed long exposure."""
+        return (3, self.height, self.width)
+
+    @property
+    def low_bytes(self) -> int:
+        """Bytes of one low array."""
+        return 2 * math.prod(self.low_shape)
+
+    @property
+    def gt_bytes(self) -> int:
+        """Bytes of one gt array."""
+        return 2 * math.prod(self.gt_shape)
+
+    @property
+    def low_offset(self) -> int:
+        """From a sample's start to the bytes of its low array."""
+        return TAR_BLOCK + NPY_HEADER_BYTES
+
+    @property
+    def gt_offset(self) -> int:
+        """From a sample's start to the bytes of its gt array."""
+        return self._gt_header_offset + TAR_BLOCK + NPY_HEADER_BYTES
+
+    @property
+    def meta_offset(self) -> int:
+        """From a sample's start to its JSON."""
+        return self._meta_header_offset + TAR_BLOCK
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample in the tar, headers and padding included."""
+        return self.meta_offset + META_BYTES
+
+    @property
+    def shard_bytes(self) -> int:
+        """Bytes of a whole shard."""
+        return self.samples * self.sample_bytes + END_BYTES
+
+    @property
+    def _gt_header_offset(self) -> int:
+        return TAR_BLOCK + _padded(NPY_HEADER_BYTES + self.low_bytes)
+
+    @property
+    def _meta_header_offset(self) -> int:
+        return self._gt_header_offset + TAR_BLOCK + _padded(NPY_HEADER_BYTES + self.gt_bytes)
+
+    def headers(self, shard: int, sample: int) -> tuple[bytes, bytes, bytes]:
+        """What stands before the low, gt and JSON bytes: tar header and, for arrays, npy header."""
+        key = sample_key(shard, sample)
+        low = _tar_header(f"{key}.low.npy", NPY_HEADER_BYTES + self.low_bytes)
+        gt = _tar_header(f"{key}.gt.npy", NPY_HEADER_BYTES + self.gt_bytes)
+        meta = _tar_header(f"{key}.json", META_BYTES)
+        return low + _npy_header(self.low_shape), gt + _npy_header(self.gt_shape), meta
+
+    def header_offsets(self) -> tuple[int, int, int]:
+        """From a sample's start to each of the three pieces that `headers` returns."""
+        return 0, self._gt_header_offset, self._meta_header_offset
+
+
+def sample_key(shard: int, sample: int) -> str:
+    """`00000042-0003`: the name of a sample, in the tar and everywhere else."""
+    return f"{shard:08d}-{sample:04d}"
+
+
+def encode_meta(meta: SampleMeta, plan: str) -> bytes:
+    """The metadata as JSON, padded with spaces to META_BYTES; `plan` is the digest of the shard's plan.
+
+    Raises ValueError when it does not fit, which takes a pair id of hundreds of characters.
+    """
+    text = json.dumps({"format": FORMAT_VERSION, "plan": plan, **asdict(meta)}, allow_nan=False)
+    data = text.encode()
+    if len(data) > META_BYTES:
+        raise ValueError(f"pair {meta.pair!r}: metadata of {len(data)} bytes exceed {META_BYTES}")
+    return data.ljust(META_BYTES)
+
+
+def decode_meta(data: bytes, plan: str) -> SampleMeta:
+    """The inverse of `encode_meta`. Raises ShardDamaged for anything else than what it wrote for `plan`."""
+    try:
+        record: dict[str, Any] = json.loads(data)
+        version, of_plan = record.pop("format"), record.pop("plan")
+        meta = _meta_of(record)
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        raise ShardDamaged(f"metadata cannot be read: {error}") from error
+    if version != FORMAT_VERSION:
+        raise ShardDamaged(f"format version {version!r}, this darkprep reads {FORMAT_VERSION}")
+    if of_plan != plan:
+        raise ShardDamaged("it belongs to another plan")
+    return meta
+
+
+def _meta_of(record: dict[str, Any]) -> SampleMeta:
+    texts = [record[name] for name in ("key", "pair", "camera", "gain", "low", "gt")]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("key, pair, camera, gain, low and gt must be texts")
+    row, column = record["origin"]
+    black = tuple(float(n) for n in record["black"])
+    return SampleMeta(**{**record, "origin": (int(row), int(column)), "black": black})

@@ -1,0 +1,107 @@
+"""Files that are whole or absent: write aside, check, fsync, rename, fsync the directory.
+
+The trade-off: two fsyncs a file, milliseconds each, so this is for what cannot be made again (plan,
+cursor, checkpoint, weights) and for small things. Shards are renamed without fsync (shards/writer.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from shards.errors import DiskFull, SpoolError
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, wanted: int | None = None) -> Iterator[None]:
+    """Translate the operating system's refusals to write `path` into darkprep's errors.
+
+    `wanted` is how many bytes the write needs, for the message. Raises DiskFull when there is no room,
+    SpoolError when the place cannot be written; any other OSError passes.
+    """
+    try:
+        yield
+    except OSError as error:
+        need = f"{wanted / 1e6:,.1f} MB are needed" if wanted else "more room is needed"
+        if error.errno in _NO_SPACE:
+            raise DiskFull(
+                f"{path.parent}: the disk is full, {need}; free some and start again"
+            ) from error
+        if error.errno in _NOT_WRITABLE:
+            raise SpoolError(
+                f"{path.parent}: cannot be written ({error.strerror}); check its owner and mount"
+            ) from error
+        raise
+
+
+def replace_atomically(path: Path, write: Callable[[BinaryIO], None], *, sync: bool = True) -> None:
+    """Let `write` fill a new file, then put it at `path` in one step; readers see the old or the new.
+
+    Without `sync` a power loss may leave the file empty: for what its reader can do without. Raises DiskFull or SpoolError as `disk_errors`; then nothing is left behind and the old file stands.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(path):
+        try:
+            with aside.open("wb") as file:
+                write(file)
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        if sync:
+            sync_directory(path.parent)
+
+
+def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Put `data` at `path` in one step; raises as `replace_atomically`."""
+
+    def write(file: BinaryIO) -> None:
+        file.write(data)
+
+    replace_atomically(path, write, sync=sync)
+
+
+def write_json(path: Path, record: dict[str, Any], *, sync: bool = True) -> None:
+    """Put `record` at `path` as JSON, in one step; raises as `replace_atomically`."""
+    write_bytes(path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode(), sync=sync)
+
+
+def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any] | None:
+    """The JSON object at `path`, or None where there is none, it is damaged, or larger than `limit` bytes."""
+    try:
+        with path.open("rb") as file:
+            record = json.loads(file.read(limit))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def sync_directory(path: Path) -> None:
+    """Make the directory's entries survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep_aside(directory: Path) -> int:
+    """Remove the `.NAME.PID.tmp` files that dead writers left in `directory`; return how many."""
+    swept = 0
+    for path in directory.glob(".*.tmp"):
+        pid = path.name.split(".")[-2]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            path.unlink(missing_ok=True)
+            swept += 1
+    return swept

@@ -1,0 +1,370 @@
+"""Streams a spool's samples as batches, in the plan's order, and releases each shard when it is used up.
+
+One thread reads ahead into a ring of buffers that are used again and again: a sample is one preadv from
+the page cache into its row of a batch, so each byte is touched once, in warm memory. The trade-off: a
+batch is lent, not given; its arrays are overwritten once `hold` newer batches were asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shards.errors import OptionError, ShardDamaged, StreamEnded
+from shards.format import U16, SampleMeta
+from shards.opening import OpenShard
+from shards.order import UseOrder, Uses
+from shards.spool import Cursor, Spool
+
+if TYPE_CHECKING:
+    import webdataset
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.01
+_STARVING_EVERY_S = 0.5
+_WEIGH_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One rank's part of a global batch. The arrays are lent: copy what must outlive the next batch."""
+
+    index: int
+    """Number of the global batch, from 0."""
+    low: U16
+    """`(B, C, h, w)` uint16 packed sensor codes."""
+    gt: U16
+    """`(B, 3, H, W)` uint16 sRGB."""
+    metas: tuple[SampleMeta, ...]
+    uses: tuple[int, ...]
+    """For each sample, how many times it was used before."""
+
+
+@dataclass(kw_only=True)
+class ReaderStats:
+    """What a reader has done so far."""
+
+    wait_s: float = 0.0
+    """Time that the consumer stood still for want of a batch."""
+    first_batch_s: float = 0.0
+    """From the start to the first batch."""
+    batches: int = 0
+    bytes: int = 0
+    shards_deleted: int = 0
+    damaged: int = 0
+    peak_disk_bytes: int = 0
+    """Largest weight of the spool directory seen, looked at about once a second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Slot:
+    low: U16
+    gt: U16
+
+
+class SpoolReader:
+    """An iterator of Batch over a spool.
+
+    `batch_size` is the global batch, of which rank `rank` of `world` gets every world-th sample. `start`
+    is the global batch to begin with, `stop_after` the one to end before; `shards` is where the stream
+    itself ends, None for no end. `reuse` uses every sample so
+    often before its shard goes. `keep` deletes nothing and goes round the plan's shards without end.
+    `allocate(shape)` supplies the buffers (uint16, C order; pinned ones for CUDA). `hold` is how many of
+    the newest batches stay valid. `on_starving(shard, seconds)` is called from the reader's thread about
+    twice a second while the next shard is missing; it may raise StreamEnded to give up.
+
+    Raises SpoolBusy when another trainer uses the spool, OptionError for a value that cannot work, and
+    whatever `on_starving` raises, from `__next__`.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        start: int = 0,
+        stop_after: int | None = None,
+        shards: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+        reuse: int = 1,
+        keep: bool = False,
+        depth: int = 4,
+        hold: int = 1,
+        verify: bool = True,
+        run: str = "",
+        allocate: Callable[[tuple[int, ...]], U16] | None = None,
+        on_starving: Callable[[int, float], None] | None = None,
+    ) -> None:
+        stream = spool.stream
+        _check_options(
+            batch_size=batch_size, rank=rank, world=world, reuse=reuse, depth=depth, hold=hold
+        )
+        if keep and stream.shards is None:
+            raise OptionError("keep-shards needs a plan with an end; build with --epochs N")
+        self.stats = ReaderStats()
+        self._spool = spool
+        self._layout = stream.layout()
+        self._plan = spool.digest
+        self._files = stream.shards if keep else None
+        self.order = UseOrder(
+            samples=stream.samples, window=stream.window, seed=seed, reuse=reuse, shards=shards
+        )
+        self._batch_size, self._rank, self._world = batch_size, rank, world
+        self._reuse, self._verify, self._run_name = reuse, verify, run
+        self._next, self._stop_after = start, stop_after
+        self._on_starving = on_starving
+        self._open: dict[int, OpenShard] = {}
+        self._held: deque[_Slot] = deque()
+        self._hold = hold
+        self._free: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
+        self._filled: queue.SimpleQueue[tuple[Batch, _Slot] | BaseException | None] = (
+            queue.SimpleQueue()
+        )
+        self._consumed = start
+        self._released = 0
+        self._weighed = 0.0
+        self._stop = threading.Event()
+        self._role = spool.trainer_role() if rank == 0 else None
+        if self._role:
+            self._role.take()
+            spool.forget_ranks_from(world)
+        self._write_cursor(self._oldest_needed())
+        rows = batch_size // world
+        make = allocate or (lambda shape: np.empty(shape, np.uint16))
+        for _ in range(depth + hold):
+            slot = _Slot(
+                low=make((rows, *self._layout.low_shape)), gt=make((rows, *self._layout.gt_shape))
+            )
+            self._free.put(slot)
+        self._begun = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="spool-reader", daemon=True)
+        self._thread.start()
+
+    # -- the consumer's side ----------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch; the oldest lent one becomes invalid."""
+        self._consumed = max(self._consumed, self._next_to_consume())
+        while len(self._held) >= self._hold:
+            self._free.put(self._held.popleft())
+        began = time.monotonic()
+        item = self._filled.get()
+        now = time.monotonic()
+        if item is None:
+            self._filled.put(None)
+            raise StopIteration
+        if isinstance(item, BaseException):
+            self._filled.put(item)
+            raise item
+        batch, slot = item
+        self._held.append(slot)
+        self.stats.wait_s += now - began
+        self.stats.first_batch_s = self.stats.first_batch_s or now - self._begun
+        self.stats.batches += 1
+        self.stats.bytes += batch.low.nbytes + batch.gt.nbytes
+        self._handed_out = batch.index
+        return batch
+
+    def close(self) -> None:
+        """Stop reading, publish the cursor, delete what every rank has passed, give the role back.
+
+        The batch that was handed out last counts as used.
+        """
+        if self._stop.is_set():
+            return
+        self._consumed = max(self._consumed, self._next_to_consume())
+        self._stop.set()
+        self._free.put(None)
+        self._thread.join()
+        self._release()
+        for shard in self._open.values():
+            shard.close()
+        if self._role:
+            self._role.drop()
+
+    def __enter__(self) -> SpoolReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    _handed_out: int | None = None
+
+    def _next_to_consume(self) -> int:
+        return self._consumed if self._handed_out is None else self._handed_out + 1
+
+    # -- the thread's side ------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set() and (
+                self._stop_after is None or self._next < self._stop_after
+            ):
+                slot = self._free.get()
+                self._release()
+                if slot is None:
+                    return
+                uses = self.order.uses(self._next * self._batch_size, self._batch_size)
+                if len(uses) < self._batch_size:
+                    break
+                batch = self._fill(slot, uses)
+                if batch is None:
+                    return
+                self._filled.put((batch, slot))
+                self._next += 1
+            self._filled.put(None)
+        except BaseException as error:  # noqa: BLE001 # the consumer's thread raises it
+            self._filled.put(error)
+
+    def _fill(self, slot: _Slot, uses: Uses) -> Batch | None:
+        """Read the next batch into a slot; None when asked to stop."""
+        mine = uses[self._rank :: self._world].tolist()
+        metas, counts = [], []
+        for row, (shard, sample, use) in enumerate(mine):
+            meta = self._read(shard, sample, slot.low[row], slot.gt[row])
+            if meta is None:
+                return None
+            metas.append(meta)
+            counts.append(
+                use if self._files is None else use + self._reuse * (shard // self._files)
+            )
+        return Batch(self._next, slot.low, slot.gt, tuple(metas), tuple(counts))
+
+    def _read(self, shard: int, sample: int, low: U16, gt: U16) -> SampleMeta | None:
+        """Read one sample, waiting for its shard and refusing damaged ones until a good one comes."""
+        file = shard if self._files is None else shard % self._files
+        while True:
+            try:
+                opened = self._opened(file)
+                if opened is None:
+                    return None
+                opened.read(sample, low, gt)
+                return opened.metas[sample]
+            except ShardDamaged as error:
+                self._refuse(file, error)
+
+    def _opened(self, shard: int) -> OpenShard | None:
+        if shard not in self._open:
+            began, reported = time.monotonic(), 0.0
+            while True:
+                with contextlib.suppress(FileNotFoundError):
+                    path = self._spool.shard_path(shard)
+                    self._open[shard] = OpenShard(
+                        path, self._layout, shard, self._plan, verify=self._verify
+                    )
+                    break
+                waited = time.monotonic() - began
+                if self._on_starving and waited - reported >= _STARVING_EVERY_S:
+                    self._on_starving(shard, waited)
+                    reported = waited
+                self._release()
+                if self._stop.wait(_POLL_S):
+                    return None
+        return self._open[shard]
+
+    def _refuse(self, shard: int, error: ShardDamaged) -> None:
+        opened = self._open.pop(shard, None)
+        if opened:
+            opened.close()
+        self.stats.damaged += 1
+        log.warning("%s; it is set aside and made again", error)
+        self._spool.refuse(shard, str(error))
+
+    # -- releasing --------------------------------------------------------------------------------
+
+    def _oldest_needed(self) -> int:
+        return 0 if self._files else self.order.oldest_shard(self._consumed * self._batch_size)
+
+    def _release(self) -> None:
+        """Publish how far the consumer is and delete the shards that every rank has passed."""
+        oldest = self._oldest_needed()
+        now = time.monotonic()
+        due = now - self._weighed >= _WEIGH_EVERY_S
+        if due:
+            self._weighed = now
+            self.stats.peak_disk_bytes = max(self.stats.peak_disk_bytes, self._spool.disk_bytes())
+        if due or oldest > self._published:
+            for shard in [shard for shard in self._open if shard < oldest]:
+                self._open.pop(shard).close()
+            self._write_cursor(oldest)
+        passed = self._passed_by_all()
+        for shard in range(self._released, passed):
+            self.stats.shards_deleted += self._spool.drop(shard)
+        self._released = max(self._released, passed)
+
+    def _passed_by_all(self) -> int:
+        """The oldest shard that some rank needs, as far as all ranks have said; nothing while one is silent."""
+        if self._world == 1:
+            return self._published
+        cursors = self._spool.read_cursors()
+        return min(cursor.shard for cursor in cursors) if len(cursors) == self._world else 0
+
+    def _write_cursor(self, oldest: int) -> None:
+        self._published = oldest
+        self._spool.write_cursor(
+            Cursor(
+                rank=self._rank,
+                world=self._world,
+                batch=self._consumed,
+                shard=oldest,
+                run=self._run_name,
+            )
+        )
+
+
+def _check_options(
+    *, batch_size: int, rank: int, world: int, reuse: int, depth: int, hold: int
+) -> None:
+    for name, value in (
+        ("batch-size", batch_size),
+        ("world", world),
+        ("reuse", reuse),
+        ("depth", depth),
+        ("hold", hold),
+    ):
+        if value < 1:
+            raise OptionError(f"{name} must be at least 1, not {value}")
+    if batch_size % world:
+        raise OptionError(
+            f"batch-size {batch_size} cannot be dealt to {world} ranks; choose a multiple of {world}"
+        )
+    if not 0 <= rank < world:
+        raise OptionError(f"rank must be 0 to {world - 1}, not {rank}")
+
+
+def open_webdataset(spool: Spool) -> webdataset.WebDataset:
+    """A plain webdataset over the shards that are ready now: dicts with `low.npy`, `gt.npy`, `json`.
+
+    Every shard is checked first, so that nothing but arrays and JSON can be in them. Nothing is deleted.
+    Raises StreamEnded when no shard is ready, ShardDamaged when one is not what the plan says.
+    """
+    import webdataset  # here, for it loads torch, which the producers never need
+
+    layout, plan = spool.stream.layout(), spool.digest
+    paths = [spool.shard_path(shard) for shard in spool.ready_shards()]
+    if not paths:
+        raise StreamEnded(f"{spool.path}: no shard is ready; make some with `darkprep build`")
+    for path in paths:
+        OpenShard(path, layout, int(path.stem), plan).close()
+    return webdataset.WebDataset([str(path) for path in paths], shardshuffle=False).decode()

@@ -1,0 +1,409 @@
+"""The directory where shards wait: who may be there, what is there, what it weighs on the disk.
+
+A spool is not a cache: nothing here is evicted to make room, the producer waits (pipeline/produce.py)
+and a shard goes when every trainer rank has passed it. The trade-off: state is what the directory
+shows, listed anew each time; that costs a millisecond and survives every crash.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from shards.durable import disk_errors, read_json, sweep_aside, write_json
+from shards.errors import PlanError, SpoolError
+from shards.format import CfaKind, ShardLayout
+from shards.liveness import ProcessId, Role, is_held
+
+PLAN_VERSION = 1
+DAMAGED_KEPT = 2
+"""Refused shards that stay for inspection; older ones are dropped."""
+
+_SHARD_NAME = re.compile(r"(\d{8,12})\.tar")
+_PARTIAL_NAME = re.compile(r"\d{8,12}\.(\d+)\.tar")
+_CURSOR_NAME = re.compile(r"rank-(\d{1,6})\.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSpec:
+    """What a trainer must know of a plan: the shape of its shards and how they are mixed.
+
+    Raises ValueError naming the field.
+    """
+
+    camera: str
+    cfa: CfaKind
+    height: int
+    """Rows of the stored mosaic: crop plus margin, in pixels."""
+    width: int
+    crop: int
+    """Side in pixels of the square that a trainer cuts from it."""
+    samples: int
+    """Samples in a shard."""
+    window: int
+    """Consecutive shards that a trainer mixes."""
+    shards: int | None
+    """How many shards the plan has; None for no end."""
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.layout()
+        if not 0 < self.crop <= min(self.height, self.width):
+            raise ValueError(f"crop must be 1 to {min(self.height, self.width)}, not {self.crop}")
+        if self.window < 1:
+            raise ValueError(f"window must be at least 1, not {self.window}")
+        if self.shards is not None and self.shards < 1:
+            raise ValueError(f"shards must be at least 1 or None, not {self.shards}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, not {self.seed}")
+
+    def layout(self) -> ShardLayout:
+        """The layout that all shards of the plan share."""
+        return ShardLayout(cfa=self.cfa, height=self.height, width=self.width, samples=self.samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cursor:
+    """Where one trainer rank is."""
+
+    rank: int
+    world: int
+    batch: int
+    """The next global batch that the rank will train on."""
+    shard: int
+    """The oldest shard that the rank can still ask for."""
+    run: str = ""
+    """The run directory, for people."""
+
+
+class Spool:
+    """One spool directory. Construction touches nothing; `create` and `open` do."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.frames = self.path / "frames"
+        self.partial = self.path / "partial"
+        self.ready = self.path / "ready"
+        self.damaged = self.path / "damaged"
+        self.cursors = self.path / "cursors"
+        self.producers = self.path / "producers"
+        self._plan: dict[str, Any] | None = None
+
+    # -- the plan ---------------------------------------------------------------------------------
+
+    @property
+    def plan_file(self) -> Path:
+        """`plan.json`."""
+        return self.path / "plan.json"
+
+    def create(self, stream: StreamSpec, recipe: dict[str, Any], place: dict[str, Any]) -> None:
+        """Make the directory with its plan, or accept one that holds the very same plan.
+
+        `recipe` is everything else that shard contents depend on; `place` is where the photographs lie,
+        which may differ without the plan being another one. Raises PlanError when the spool holds
+        another plan, SpoolError when it cannot be made.
+        """
+        record = {
+            "format": PLAN_VERSION,
+            "digest": _digest(stream, recipe),
+            "stream": asdict(stream),
+            "recipe": recipe,
+            "place": place,
+        }
+        if self.path.exists() and not self.path.is_dir():
+            raise SpoolError(f"{self.path}: is not a directory; choose another spool")
+        existing = self._read_plan() if self.plan_file.exists() else None
+        if existing and existing["digest"] != record["digest"]:
+            raise PlanError(
+                f"{self.path}: holds another plan ({_difference(existing, record)}); use another --spool, or remove this one"
+            )
+        with disk_errors(self.plan_file):
+            for folder in (self.partial, self.ready, self.damaged, self.cursors, self.producers):
+                folder.mkdir(parents=True, exist_ok=True)
+        if existing is None or existing["place"] != place:
+            write_json(self.plan_file, record)
+        self._plan = record
+
+    def open(self) -> Spool:
+        """Read the plan; raises PlanError when there is none or it is damaged, SpoolError when nothing is there."""
+        if not self.path.is_dir():
+            raise SpoolError(
+                f"{self.path}: no spool there; make one with `darkprep build --camera NAME --spool {self.path}`"
+            )
+        self._plan = self._read_plan()
+        return self
+
+    @property
+    def stream(self) -> StreamSpec:
+        """The shape of the stream; raises as `open`."""
+        try:
+            return StreamSpec(**self._record()["stream"])
+        except (TypeError, ValueError) as error:
+            raise PlanError(
+                f"{self.plan_file}: {error}; remove the spool and build it again"
+            ) from error
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Everything else that shard contents depend on (pipeline/plan.py); raises as `open`."""
+        recipe: dict[str, Any] = self._record()["recipe"]
+        return recipe
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where the photographs lie; raises as `open`."""
+        place: dict[str, Any] = self._record()["place"]
+        return place
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hex digits that stand for the plan; each sample carries them. Raises as `open`."""
+        return str(self._record()["digest"])
+
+    def _record(self) -> dict[str, Any]:
+        if self._plan is None:
+            self.open()
+        assert self._plan is not None
+        return self._plan
+
+    def _read_plan(self) -> dict[str, Any]:
+        record = read_json(self.plan_file)
+        if record is None:
+            why = "is damaged" if self.plan_file.exists() else "is missing"
+            raise PlanError(f"{self.plan_file}: {why}; make the spool anew with `darkprep build`")
+        if record.get("format") != PLAN_VERSION:
+            raise PlanError(
+                f"{self.plan_file}: version {record.get('format')!r}, this darkprep reads {PLAN_VERSION}; build a new spool"
+            )
+        try:
+            whole = record["digest"] == _digest(
+                StreamSpec(**record["stream"]), dict(record["recipe"])
+            ) and isinstance(record["place"], dict)
+        except (KeyError, TypeError, ValueError):
+            whole = False
+        if not whole:
+            raise PlanError(
+                f"{self.plan_file}: is damaged (its digest does not fit); make the spool anew with `darkprep build`"
+            )
+        return record
+
+    # -- shards -----------------------------------------------------------------------------------
+
+    def shard_path(self, shard: int) -> Path:
+        """Where shard number `shard` stands once published."""
+        return self.ready / f"{shard:08d}.tar"
+
+    def ready_shards(self) -> list[int]:
+        """The published shards, ascending."""
+        return sorted(
+            int(match[1])
+            for entry in _entries(self.ready)
+            if (match := _SHARD_NAME.fullmatch(entry.name))
+        )
+
+    def drop(self, shard: int) -> bool:
+        """Delete a published shard; whether there was one."""
+        try:
+            self.shard_path(shard).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def refuse(self, shard: int, reason: str) -> None:
+        """Move a damaged shard out of the readers' way and write down why; old refusals are dropped."""
+        kept = self.damaged / f"{shard:08d}.tar"
+        with disk_errors(kept):
+            try:
+                self.shard_path(shard).replace(kept)
+            except FileNotFoundError:
+                return
+            os.utime(kept)
+            line = (
+                json.dumps({"shard": shard, "reason": reason, "time": round(time.time(), 3)}) + "\n"
+            )
+            with (self.damaged / "refused.jsonl").open("a") as log:
+                log.write(line)
+        self.trim_damaged(DAMAGED_KEPT)
+
+    def trim_damaged(self, keep: int) -> None:
+        """Keep only the newest `keep` refused shards; their lines in refused.jsonl stay."""
+        shards = [entry for entry in _entries(self.damaged) if _SHARD_NAME.fullmatch(entry.name)]
+        for entry in sorted(shards, key=_modified, reverse=True)[keep:]:
+            Path(entry.path).unlink(missing_ok=True)
+
+    def refusals(self) -> list[dict[str, Any]]:
+        """What was refused, oldest first: shard, reason, time."""
+        try:
+            lines = (self.damaged / "refused.jsonl").read_text(errors="replace").splitlines()
+        except OSError:
+            return []
+        records = [_parsed(line) for line in lines]
+        return [record for record in records if record]
+
+    def sweep_partial(self, *, everything: bool = False) -> int:
+        """Remove what dead writers left in `partial/` (all of it if `everything`); return how many files."""
+        swept = 0
+        for entry in _entries(self.partial):
+            match = _PARTIAL_NAME.fullmatch(entry.name)
+            if match and (everything or not Path(f"/proc/{match[1]}").exists()):
+                Path(entry.path).unlink(missing_ok=True)
+                swept += 1
+        return (
+            swept + sweep_aside(self.cursors) + sweep_aside(self.producers) + sweep_aside(self.path)
+        )
+
+    # -- cursors ----------------------------------------------------------------------------------
+
+    def write_cursor(self, cursor: Cursor) -> None:
+        """Publish where a rank is; raises DiskFull or SpoolError."""
+        record = asdict(cursor) | asdict(ProcessId.own())
+        write_json(self.cursors / f"rank-{cursor.rank}.json", record, sync=False)
+
+    def read_cursors(self) -> list[Cursor]:
+        """The cursors of all ranks; a damaged one counts as absent."""
+        records = [
+            read_json(Path(entry.path))
+            for entry in _entries(self.cursors)
+            if _CURSOR_NAME.fullmatch(entry.name)
+        ]
+        cursors = [_cursor_of(record) for record in records if record]
+        return sorted((cursor for cursor in cursors if cursor), key=lambda cursor: cursor.rank)
+
+    def oldest_needed(self) -> int:
+        """The oldest shard that any rank can still ask for; 0 before training."""
+        return min((cursor.shard for cursor in self.read_cursors()), default=0)
+
+    def forget_ranks_from(self, world: int) -> None:
+        """Remove the cursors of ranks that a group of `world` ranks does not have."""
+        for entry in _entries(self.cursors):
+            match = _CURSOR_NAME.fullmatch(entry.name)
+            if match and int(match[1]) >= world:
+                Path(entry.path).unlink(missing_ok=True)
+
+    # -- roles and heartbeats ---------------------------------------------------------------------
+
+    def producer_role(self) -> Role:
+        """The role of making shards here; one process at a time."""
+        return Role(self.producers / "lock", "a producer")
+
+    def trainer_role(self) -> Role:
+        """The role of using shards here; one trainer group at a time."""
+        return Role(self.cursors / "lock", "a trainer")
+
+    def has_producer(self) -> bool:
+        """Whether a living process makes shards here."""
+        return is_held(self.producers / "lock")
+
+    def has_trainer(self) -> bool:
+        """Whether a living trainer uses this spool."""
+        return is_held(self.cursors / "lock")
+
+    def write_heartbeat(self, record: dict[str, Any]) -> None:
+        """Publish a producer's state under its identity; raises DiskFull or SpoolError."""
+        own = ProcessId.own()
+        path = self.producers / f"{own.host}-{own.pid}.json"
+        write_json(path, record | asdict(own) | {"time": round(time.time(), 3)}, sync=False)
+
+    def heartbeats(self) -> list[dict[str, Any]]:
+        """The states of all producers that left one, each with `alive`; damaged ones are left out."""
+        found = []
+        for entry in _entries(self.producers):
+            record = read_json(Path(entry.path)) if entry.name.endswith(".json") else None
+            process = ProcessId.from_record(record) if record else None
+            if record and process:
+                found.append(record | {"alive": process.is_alive()})
+        return sorted(found, key=lambda record: str(record.get("time")))
+
+    def forget_dead_producers(self) -> None:
+        """Remove the heartbeats of local producers that are dead."""
+        for record in self.heartbeats():
+            process = ProcessId.from_record(record)
+            if process and process.is_local and not process.is_alive():
+                (self.producers / f"{process.host}-{process.pid}.json").unlink(missing_ok=True)
+
+    # -- weight -----------------------------------------------------------------------------------
+
+    def disk_bytes(self) -> int:
+        """What the spool occupies now, as `du` counts it: allocated blocks of all files and folders."""
+        return allocated_bytes(self.path)
+
+
+def allocated_bytes(folder: Path) -> int:
+    """Allocated bytes of a folder and all in it, links not followed; what vanishes meanwhile is left out."""
+    try:
+        total = folder.lstat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
+    for entry in _entries(folder):
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                total += allocated_bytes(Path(entry.path))
+            else:
+                total += entry.stat(follow_symlinks=False).st_blocks * 512
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def _cursor_of(record: dict[str, Any]) -> Cursor | None:
+    numbers = {name: record.get(name) for name in ("rank", "world", "batch", "shard")}
+    whole = {name: n for name, n in numbers.items() if type(n) is int and n >= 0}
+    return (
+        Cursor(**whole, run=str(record.get("run", ""))) if whole.keys() == numbers.keys() else None
+    )
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        return []
+
+
+def _modified(entry: os.DirEntry[str]) -> float:
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _digest(stream: StreamSpec, recipe: dict[str, Any]) -> str:
+    text = json.dumps(
+        [asdict(stream), recipe], sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
+    return xxhash.xxh3_64_hexdigest(text.encode())
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Name the first few settings in which two plans differ."""
+    before, after = ({**record["stream"], **record["recipe"]} for record in (old, new))
+    names = [
+        name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)
+    ]
+    short = [
+        f"{name} {_brief(before.get(name))} there, {_brief(after.get(name))} wanted"
+        for name in names[:3]
+    ]
+    return "; ".join(short) or "of another darkprep version"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, list):
+        return f"{len(value)} entries"
+    return "none" if value is None else str(value)
