@@ -1,0 +1,449 @@
+"""Pairs of a short and a long exposure, found in SID's and ELD's folders by name and by Exif.
+
+The trade-off: a pair is made only from what names, list files and Exif state. Nothing is paired by
+its place in a listing, so an odd file costs itself, by name, and never shifts the rest.
+
+Layouts (SID: its README and list files; ELD: its evaluation code):
+
+    ROOT/Sony/short/00055_00_0.1s.ARW   ROOT/Sony/long/00055_00_10s.ARW   ROOT/Sony_train_list.txt
+    ROOT/SonyA7S2/scene-1/IMG_0004.ARW
+
+No pixel is read here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pipeline.amplify import exposure_ratio
+from pipeline.exif import Exposure, read_exposure
+from shards.errors import DatasetError, OptionError, RawError
+from shards.format import CfaKind
+
+Split = Literal["train", "val", "test"]
+Frames = Literal["first", "all"]
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+MISALIGNED = frozenset({"10034", "10045", "10172"})
+"""Scenes that SID's authors ask to leave out of figures: short and long are not aligned."""
+SID_MOST_RATIO = 300.0
+ELD_IMAGES = 16
+"""Images of every ELD scene; with more or fewer, ids no longer tell what an image is."""
+ELD_REFERENCES: dict[int, int] = {
+    **dict.fromkeys((2, 3), 1),
+    **dict.fromkeys((4, 5, 7, 8), 6),
+    **dict.fromkeys((9, 10, 12, 13), 11),
+    **dict.fromkeys((14, 15), 16),
+}
+"""The reference of each noisy ELD image, by id: the nearest of the four, shot at ISO 100."""
+ELD_EVALUATED = frozenset({4, 9, 14, 5, 10, 15})
+"""ELD's published figures: the x100 (first three) and the x200 images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Camera:
+    """A camera of a data set: where its files stand. Its levels and phase stand in its files."""
+
+    name: str
+    dataset: Literal["SID", "ELD"]
+    folder: str
+    """The camera's folder below the root."""
+    cfa: CfaKind
+    """What its files are expected to hold."""
+    extensions: tuple[str, ...]
+    """Lower case, the camera's own first. DNG is what converters and `darkprep synth` write."""
+
+
+CAMERAS: dict[str, Camera] = {
+    name: Camera(name=name, dataset=dataset, folder=folder, cfa=cfa, extensions=(own, ".dng"))
+    for name, dataset, folder, cfa, own in (
+        ("sony", "SID", "Sony", "bayer", ".arw"),
+        ("fuji", "SID", "Fuji", "xtrans", ".raf"),
+        ("sonya7s2", "ELD", "SonyA7S2", "bayer", ".arw"),
+        ("nikond850", "ELD", "NikonD850", "bayer", ".nef"),
+        ("canon70d", "ELD", "CanonEOS70D", "bayer", ".cr2"),
+        ("canon700d", "ELD", "CanonEOS700D", "bayer", ".cr2"),
+        ("canon5d4", "ELD", "CanonEOS5D4", "bayer", ".cr2"),
+    )
+}
+
+
+def camera_named(name: str) -> Camera:
+    """Returns the camera of that name, in any case. Raises OptionError listing all."""
+    try:
+        return CAMERAS[name.lower()]
+    except KeyError:
+        raise OptionError(f"unknown camera {name!r}; choose one of {', '.join(CAMERAS)}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One short exposure and its long exposure."""
+
+    id: str
+    """Unique in its data set and usable as a file name: `00055_00_0.1s`, `scene-3_IMG_0004`."""
+    scene: str
+    camera: str
+    split: Split
+    short: str
+    """POSIX path relative to the root, as is `long`."""
+    long: str
+    ratio: float
+    """Exposure ratio long / short as the data set's papers compute it."""
+    iso: float
+    """ISO of the short exposure where the list or Exif says it, else 0."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file or folder that gave no pair, and why."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """All pairs of one camera below one root, ordered by id."""
+
+    root: Path
+    camera: Camera
+    pairs: tuple[Pair, ...]
+    skipped: tuple[Skipped, ...]
+
+    def of_split(self, split: Split) -> Pairs:
+        """Returns the pairs of one split. Raises DatasetError when there is none."""
+        pairs = tuple(pair for pair in self.pairs if pair.split == split)
+        if not pairs:
+            there = ", ".join(sorted({pair.split for pair in self.pairs}))
+            raise DatasetError(
+                f"{self.root}: no {split} pairs of {self.camera.name}; there are {there} ones"
+            )
+        return replace(self, pairs=pairs)
+
+    def scenes(self) -> tuple[str, ...]:
+        """Returns the scenes in order."""
+        return tuple(sorted({pair.scene for pair in self.pairs}))
+
+
+def find_pairs(
+    root: str | os.PathLike[str],
+    camera: Camera,
+    *,
+    frames: Frames = "first",
+    exclude_misaligned: bool = False,
+) -> Pairs:
+    """Finds a camera's pairs below `root`.
+
+    SID: by its list files where they are, else by scanning `short/` and `long/`. `frames` is "first"
+    for the first frame of each burst, which SID's own code trains and tests on, or "all".
+    ELD: by image id; the ratio is that of ISO times time from Exif; all pairs are of split "test".
+    `frames` is "first" for the published evaluation's six images a scene, or "all" for all twelve.
+
+    A file that gives no pair is named in `skipped`. Raises DatasetError when the root is missing or
+    holds no pair at all.
+    """
+    home = Path(root)
+    if not home.is_dir():
+        what = "is not a directory" if home.exists() else "does not exist"
+        raise DatasetError(
+            f"{home}: {what}; give the folder that holds {camera.folder}/, or make one with "
+            f"`darkprep synth {home} --camera {camera.name}`"
+        )
+    find = _sid_pairs if camera.dataset == "SID" else _eld_pairs
+    skipped: list[Skipped] = []
+    pairs = tuple(sorted(find(home, camera, frames, skipped), key=lambda pair: pair.id))
+    if exclude_misaligned and camera.dataset == "SID":
+        pairs = tuple(pair for pair in pairs if pair.scene not in MISALIGNED)
+    if not pairs:
+        reasons = "".join(f"; {one.path}: {one.why}" for one in skipped[:3])
+        more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+        raise DatasetError(f"{home}: holds no pairs of {camera.name}{reasons}{more}")
+    return Pairs(root=home, camera=camera, pairs=pairs, skipped=tuple(skipped))
+
+
+def draw_fraction(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[Pair, ...]:
+    """Returns the pairs of a seeded draw of whole scenes, of each split alike, at least one of each.
+
+    A scene's place in the draw is a hash of seed, camera and scene. So it does not depend on which
+    other scenes there are, nor on any order or library, and a smaller fraction draws a subset of a
+    larger one. Raises OptionError for a fraction outside (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise OptionError(f"the fraction must be above 0 and at most 1, not {fraction:g}")
+    scenes = {(pair.camera, pair.split, pair.scene) for pair in pairs}
+    drawn: set[tuple[str, str, str]] = set()
+    for part in {scene[:2] for scene in scenes}:
+        ranked = sorted((scene for scene in scenes if scene[:2] == part), key=partial(_rank, seed))
+        drawn.update(ranked[: max(1, round(fraction * len(ranked)))])
+    return tuple(pair for pair in pairs if (pair.camera, pair.split, pair.scene) in drawn)
+
+
+def _rank(seed: int, scene: tuple[str, str, str]) -> bytes:
+    return hashlib.blake2b("/".join((str(seed), *scene)).encode(), digest_size=16).digest()
+
+
+_SID_NAME = re.compile(r"([012])(\d{4})_(\d{2})_(\d+(?:\.\d+)?)s")
+_SID_SPLITS: dict[str, Split] = {"0": "train", "1": "test", "2": "val"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SidFile:
+    """A file of SID: its path below the root, and what its name says."""
+
+    path: str
+    stem: str
+    scene: str
+    frame: str
+    exposure_s: float
+
+    @property
+    def split(self) -> Split:
+        return _SID_SPLITS[self.scene[0]]
+
+
+def _sid_pairs(
+    root: Path, camera: Camera, frames: Frames, skipped: list[Skipped]
+) -> Iterator[Pair]:
+    """Yields SID's pairs: of each split from its list file, or by scanning when it has none."""
+    folder = _sid_folder(root, camera)
+    shorts = _sid_files(root, folder / "short", camera, skipped)
+    longs = _sid_files(root, folder / "long", camera, skipped)
+    lists = _sid_lists(root, folder, camera)
+    for split, path in lists.items():
+        for short, long, iso in _listed(root, path, shorts, longs, skipped):
+            if short.split == split and (frames == "all" or short.frame == "00"):
+                yield _sid_pair(camera, short, long, iso)
+    scanned = {stem: file for stem, file in shorts.items() if file.split not in lists}
+    for short, long in _matched(scanned.values(), longs.values(), skipped):
+        if frames == "all" or short.frame == "00":
+            yield _sid_pair(camera, short, long, 0.0)
+
+
+def _sid_folder(root: Path, camera: Camera) -> Path:
+    """Returns the folder that holds short/ and long/, or raises DatasetError saying where it was sought."""
+    candidates = (root / camera.folder, root / "dataset" / camera.folder, root)
+    for folder in candidates:
+        if (folder / "short").is_dir() and (folder / "long").is_dir():
+            return folder
+    raise DatasetError(
+        f"{root}: holds no {camera.folder}/short and {camera.folder}/long folders; "
+        f"give the folder above {camera.folder}/"
+    )
+
+
+def _sid_files(
+    root: Path, folder: Path, camera: Camera, skipped: list[Skipped]
+) -> dict[str, _SidFile]:
+    """Indexes a folder's RAW files by stem, lower case; names of another form are skipped."""
+    found: dict[str, _SidFile] = {}
+    for path in _raw_files(folder, camera):
+        relative = path.relative_to(root).as_posix()
+        match = _SID_NAME.fullmatch(path.stem)
+        if match is None or not float(match[4]) > 0:
+            skipped.append(Skipped(relative, "its name is not like 00055_00_0.1s"))
+        elif path.stem.lower() in found:
+            used = found[path.stem.lower()].path
+            skipped.append(Skipped(relative, f"{used} has the same name and is used"))
+        else:
+            found[path.stem.lower()] = _SidFile(
+                path=relative,
+                stem=path.stem,
+                scene=match[1] + match[2],
+                frame=match[3],
+                exposure_s=float(match[4]),
+            )
+    return found
+
+
+def _raw_files(folder: Path, camera: Camera) -> list[Path]:
+    """Lists a folder's RAW files, a camera's own extension before .dng, each in order of names."""
+    try:
+        paths = [
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in camera.extensions and not path.name.startswith(".")
+        ]
+    except OSError as error:
+        raise DatasetError(f"{folder}: cannot be listed ({error.strerror or error})") from error
+    return sorted(paths, key=lambda p: (camera.extensions.index(p.suffix.lower()), p.name))
+
+
+def _sid_lists(root: Path, folder: Path, camera: Camera) -> dict[Split, Path]:
+    """Returns the list file of each split that has one."""
+    lists: dict[Split, Path] = {}
+    for split in SPLITS:
+        for home in (root, root / "dataset", folder.parent):
+            path = home / f"{camera.folder}_{split}_list.txt"
+            if path.is_file():
+                lists.setdefault(split, path)
+    return lists
+
+
+def _listed(
+    root: Path,
+    path: Path,
+    shorts: dict[str, _SidFile],
+    longs: dict[str, _SidFile],
+    skipped: list[Skipped],
+) -> Iterator[tuple[_SidFile, _SidFile, float]]:
+    """Yields short, long and ISO of a list file's lines whose two files are there.
+
+    A line names its files with the camera's extension; they are found by stem, so that a converted
+    set works with the same list.
+    """
+    seen: set[str] = set()
+    for number, line in enumerate(_lines(path), start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        if len(fields) < 2:
+            raise DatasetError(f"{path}:{number}: needs a short and a long path, not {line!r}")
+        stems = [PurePosixPath(field).stem.lower() for field in fields[:2]]
+        short, long = shorts.get(stems[0]), longs.get(stems[1])
+        if short is None or long is None:
+            missing = fields[0] if short is None else fields[1]
+            why = (
+                "is listed, but not there" if short is None else f"its short {short.path} is unused"
+            )
+            skipped.append(Skipped(missing, why if short is None else f"is not there; {why}"))
+        elif short.scene != long.scene:
+            why = f"{path.name} pairs it with another scene, {long.path}"
+            skipped.append(Skipped(short.path, why))
+        elif short.stem not in seen:
+            seen.add(short.stem)
+            yield short, long, _listed_iso(fields)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _listed_iso(fields: list[str]) -> float:
+    """Returns the ISO of a list line's third field, `ISO200`; 0 when it has none."""
+    match = re.fullmatch(r"ISO(\d+)", fields[2]) if len(fields) > 2 else None
+    return float(match[1]) if match else 0.0
+
+
+def _matched(
+    shorts: Iterable[_SidFile], longs: Iterable[_SidFile], skipped: list[Skipped]
+) -> Iterator[tuple[_SidFile, _SidFile]]:
+    """Yields each short with its scene's long; of several longs, the first frame, longest exposure."""
+    truth: dict[str, _SidFile] = {}
+    for long in sorted(longs, key=lambda file: (file.frame, -file.exposure_s)):
+        truth.setdefault(long.scene, long)
+    for short in shorts:
+        long = truth.get(short.scene)
+        if long is None:
+            why = f"scene {short.scene} has no long exposure"
+            skipped.append(Skipped(short.path, why))
+        else:
+            yield short, long
+
+
+def _sid_pair(camera: Camera, short: _SidFile, long: _SidFile, iso: float) -> Pair:
+    ratio = exposure_ratio(short_s=short.exposure_s, long_s=long.exposure_s, most=SID_MOST_RATIO)
+    return Pair(
+        id=short.stem,
+        scene=short.scene,
+        camera=camera.name,
+        split=short.split,
+        short=short.path,
+        long=long.path,
+        ratio=ratio,
+        iso=iso,
+    )
+
+
+_ELD_SCENE = re.compile(r"scene-(\d+)")
+_ELD_IMAGE = re.compile(r"IMG_(\d{4})", re.IGNORECASE)
+
+
+def _eld_pairs(
+    root: Path, camera: Camera, frames: Frames, skipped: list[Skipped]
+) -> Iterator[Pair]:
+    """Yields ELD's pairs, scene by scene."""
+    for scene in _eld_scenes(root, camera):
+        images = _eld_images(root, scene, camera, skipped)
+        for number, reference in ELD_REFERENCES.items() if images else ():
+            if frames == "all" or number in ELD_EVALUATED:
+                yield from _eld_pair(
+                    root, camera, scene.name, images[number], images[reference], skipped
+                )
+
+
+def _eld_scenes(root: Path, camera: Camera) -> list[Path]:
+    """Returns the camera's scene folders, or raises DatasetError saying where they were sought."""
+    for folder in (root / camera.folder, root / "ELD" / camera.folder, root):
+        scenes = sorted(folder.glob("scene-*"))
+        scenes = [path for path in scenes if path.is_dir() and _ELD_SCENE.fullmatch(path.name)]
+        if scenes:
+            return scenes
+    raise DatasetError(
+        f"{root}: holds no {camera.folder}/scene-1 folder or the like; "
+        f"give the folder above {camera.folder}/"
+    )
+
+
+def _eld_images(root: Path, scene: Path, camera: Camera, skipped: list[Skipped]) -> dict[int, Path]:
+    """Returns a scene's sixteen RAW files by id; an incomplete or surplus scene is skipped whole.
+
+    An early upload of ELD had 17 and 18 files in some scenes: then an id is not what it should be.
+    """
+    files = _raw_files(scene, camera)
+    own = [path for path in files if path.suffix.lower() == files[0].suffix.lower()]
+    found = {int(match[1]): path for path in own if (match := _ELD_IMAGE.fullmatch(path.stem))}
+    if len(own) == ELD_IMAGES and sorted(found) == list(range(1, ELD_IMAGES + 1)):
+        return found
+    why = f"holds {len(own)} RAW files, not IMG_0001 to IMG_{ELD_IMAGES:04d}"
+    skipped.append(Skipped(scene.relative_to(root).as_posix(), why))
+    return {}
+
+
+def _eld_pair(
+    root: Path, camera: Camera, scene: str, short: Path, long: Path, skipped: list[Skipped]
+) -> Iterator[Pair]:
+    """Yields the pair of a noisy image and its reference, unless their exposure is unknown."""
+    try:
+        shot, truth = _known_exposure(short), _known_exposure(long)
+    except RawError as error:
+        path = short.relative_to(root).as_posix()
+        why = (
+            error.reason
+            if error.path == str(short)
+            else f"its reference {long.name} {error.reason}"
+        )
+        skipped.append(Skipped(path, why))
+        return
+    yield Pair(
+        id=f"{scene}_{short.stem}",
+        scene=scene,
+        camera=camera.name,
+        split="test",
+        short=short.relative_to(root).as_posix(),
+        long=long.relative_to(root).as_posix(),
+        ratio=exposure_ratio(
+            short_s=shot.exposure_s,
+            long_s=truth.exposure_s,
+            short_iso=shot.iso,
+            long_iso=truth.iso,
+        ),
+        iso=shot.iso,
+    )
+
+
+def _known_exposure(path: Path) -> Exposure:
+    exposure = read_exposure(path)
+    if not (exposure.exposure_s > 0 and exposure.iso > 0):
+        raise RawError(str(path), "states no exposure time or no ISO in its Exif data")
+    return exposure

@@ -1,0 +1,174 @@
+"""Mosaics to packed planes and back, for every Bayer phase and for X-Trans (pure numpy).
+
+The trade-off: a frame of another phase is cropped by a pixel or a few until it starts where all
+others do (the canonical mosaic), so everything behind this file knows two layouts only. It costs
+up to one row and column (Bayer) or eleven (X-Trans) of pixels, and never resamples a value.
+
+Reading the file is `raw.py`'s; what the codes mean (black, white, gain) is not changed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.format import CELL, PERIOD, PLANES, U16, CfaKind
+
+if TYPE_CHECKING:
+    from pipeline.raw import RawFrame, RawHeader
+
+Rows = tuple[str, ...]
+"""A colour filter array: one word per row, letters R, G, B."""
+
+CANONICAL: dict[CfaKind, Rows] = {
+    "bayer": ("RG", "GB"),
+    "xtrans": ("RBGBRG", "GGRGGB", "GGBGGR", "BRGRBG", "GGBGGR", "GGRGGB"),
+}
+"""The phase that every canonical mosaic starts with; X-Trans as in SID's packing (train_Fuji.py)."""
+
+PLANE_COLOURS: dict[CfaKind, str] = {"bayer": "RGGB", "xtrans": "RGBRBGGGG"}
+"""The colour of each packed plane."""
+
+Site = tuple[int, int]
+"""Row and column in the colour filter array's period."""
+
+# SID's nine planes: for a cell of even or odd (row, column), which site of the 6x6 period it takes.
+# Planes 3 and 4 are not at one place of the 3x3 cell, so no plain unshuffle makes them.
+_XTRANS_SITES: tuple[dict[Site, Site], ...] = (
+    {(0, 0): (0, 0), (0, 1): (0, 4), (1, 0): (3, 1), (1, 1): (3, 3)},
+    {(0, 0): (0, 2), (0, 1): (0, 5), (1, 0): (3, 2), (1, 1): (3, 5)},
+    {(0, 0): (0, 1), (0, 1): (0, 3), (1, 0): (3, 0), (1, 1): (3, 4)},
+    {(0, 0): (1, 2), (0, 1): (2, 5), (1, 0): (5, 2), (1, 1): (4, 5)},
+    {(0, 0): (2, 2), (0, 1): (1, 5), (1, 0): (4, 2), (1, 1): (5, 5)},
+)
+_XTRANS_FIXED: tuple[Site, ...] = ((1, 0), (1, 1), (2, 0), (2, 1))
+"""Planes 5 to 8, all green, at one place of the 3x3 cell each."""
+
+
+def canonical_origin(pattern: Rows) -> tuple[int, int]:
+    """Returns the row and column where a mosaic of this `pattern` first shows the canonical phase.
+
+    `pattern` holds the colours at the mosaic's top left, one period. Raises ValueError for an array
+    that no shift makes canonical.
+    """
+    for cfa, wanted in CANONICAL.items():
+        period = PERIOD[cfa]
+        if len(pattern) != period or any(len(row) != period for row in pattern):
+            continue
+        for dy in range(period):
+            for dx in range(period):
+                if _shifted(pattern, dy, dx) == wanted:
+                    return dy, dx
+    raise ValueError(f"the colour filter array {'/'.join(pattern)} is neither Bayer nor X-Trans")
+
+
+def _shifted(pattern: Rows, dy: int, dx: int) -> Rows:
+    rows = pattern[dy:] + pattern[:dy]
+    return tuple(row[dx:] + row[:dx] for row in rows)
+
+
+def canonical_shape(header: RawHeader) -> tuple[int, int]:
+    """Returns height and width of the frame's canonical mosaic: whole periods behind its origin."""
+    dy, dx = canonical_origin(header.pattern)
+    period = PERIOD[header.cfa]
+    return (header.height - dy) // period * period, (header.width - dx) // period * period
+
+
+def canonical_mosaic(frame: RawFrame) -> U16:
+    """Returns a view of the frame's mosaic that starts with the canonical phase, in whole periods."""
+    dy, dx = canonical_origin(frame.pattern)
+    height, width = canonical_shape(frame)
+    return frame.mosaic[dy : dy + height, dx : dx + width]
+
+
+def canonical_truth(rgb: U16, origin: tuple[int, int], shape: tuple[int, int]) -> U16:
+    """Crops a developed frame as its mosaic was cropped, and puts the channels first.
+
+    `rgb` is `(H, W, 3)`, aligned with the visible mosaic; `origin` and `shape` are those of the
+    canonical mosaic. Returns `(3, *shape)`, contiguous. Raises ValueError when `rgb` is too small.
+    """
+    (dy, dx), (height, width) = origin, shape
+    if rgb.ndim != 3 or rgb.shape[0] < dy + height or rgb.shape[1] < dx + width:
+        raise ValueError(f"a crop of {shape} at {origin} does not lie in an image of {rgb.shape}")
+    return np.ascontiguousarray(rgb[dy : dy + height, dx : dx + width].transpose(2, 0, 1))
+
+
+def plane_black(frame: RawFrame) -> tuple[float, ...]:
+    """Returns the black level in codes of each packed plane of the canonical mosaic.
+
+    A plane that gathers several sites of the array (X-Trans) gets their mean; they are of one
+    colour, and files state black per colour.
+    """
+    dy, dx = canonical_origin(frame.pattern)
+    black = np.roll(frame.black, (-dy, -dx), axis=(0, 1))
+    return tuple(
+        float(np.mean([black[site] for site in sites])) for sites in plane_sites(frame.cfa)
+    )
+
+
+def plane_sites(cfa: CfaKind) -> tuple[tuple[Site, ...], ...]:
+    """Returns per packed plane the sites of the canonical array's period that it gathers."""
+    sites: list[list[Site]] = [[] for _ in range(PLANES[cfa])]
+    for plane, _, site in _moves(cfa):
+        sites[plane].append(site)
+    return tuple(tuple(own) for own in sites)
+
+
+def pack(mosaic: U16, cfa: CfaKind) -> U16:
+    """Folds a canonical mosaic `(H, W)` into planes `(C, H/2, W/2)` or `(C, H/3, W/3)`.
+
+    Bayer: R, G1, G2, B, the order of torch's pixel_unshuffle. X-Trans: SID's nine planes. The codes
+    are copied as they are. Raises ValueError for a mosaic that is not whole periods.
+    """
+    period, cell = PERIOD[cfa], CELL[cfa]
+    if mosaic.ndim != 2 or mosaic.shape[0] % period or mosaic.shape[1] % period:
+        raise ValueError(f"a mosaic of {mosaic.shape} is not whole periods of {period} pixels")
+    height, width = mosaic.shape
+    planes = np.empty((PLANES[cfa], height // cell, width // cell), mosaic.dtype)
+    step = period // cell
+    for plane, (cy, cx), (y, x) in _moves(cfa):
+        planes[plane, cy::step, cx::step] = mosaic[y::period, x::period]
+    return planes
+
+
+def unpack(planes: U16, cfa: CfaKind) -> U16:
+    """Undoes `pack`: planes `(C, h, w)` to the canonical mosaic, exactly."""
+    period, cell = PERIOD[cfa], CELL[cfa]
+    step = period // cell
+    if (
+        planes.ndim != 3
+        or len(planes) != PLANES[cfa]
+        or planes.shape[1] % step
+        or planes.shape[2] % step
+    ):
+        raise ValueError(f"planes of {planes.shape} are not packed {cfa}")
+    mosaic = np.empty((planes.shape[1] * cell, planes.shape[2] * cell), planes.dtype)
+    for plane, (cy, cx), (y, x) in _moves(cfa):
+        mosaic[y::period, x::period] = planes[plane, cy::step, cx::step]
+    return mosaic
+
+
+def cfa_colours(height: int, width: int, cfa: CfaKind) -> npt.NDArray[np.uint8]:
+    """Returns `(height, width)` uint8: 0, 1 or 2 for the R, G or B filter of a canonical mosaic."""
+    period = PERIOD[cfa]
+    tile = np.array([["RGB".index(letter) for letter in row] for row in CANONICAL[cfa]], np.uint8)
+    repeats = (-(-height // period), -(-width // period))
+    return np.tile(tile, repeats)[:height, :width]
+
+
+def _moves(cfa: CfaKind) -> Iterator[tuple[int, Site, Site]]:
+    """Yields what packing copies: plane, cell within the period, site within the period."""
+    if cfa == "bayer":
+        for plane in range(4):
+            yield plane, (0, 0), divmod(plane, 2)
+        return
+    for plane, places in enumerate(_XTRANS_SITES):
+        for cell, site in places.items():
+            yield plane, cell, site
+    for plane, (y, x) in enumerate(_XTRANS_FIXED, start=len(_XTRANS_SITES)):
+        for cy in range(2):
+            for cx in range(2):
+                yield plane, (cy, cx), (3 * cy + y, 3 * cx + x)
