@@ -61,18 +61,25 @@ class Camera:
     """Lower case, the camera's own first. DNG is what converters and `darkprep synth` write."""
 
 
+def _camera(
+    name: str, dataset: Literal["SID", "ELD"], folder: str, own: str, cfa: CfaKind = "bayer"
+) -> Camera:
+    return Camera(name=name, dataset=dataset, folder=folder, cfa=cfa, extensions=(own, ".dng"))
+
+
 CAMERAS: dict[str, Camera] = {
-    name: Camera(name=name, dataset=dataset, folder=folder, cfa=cfa, extensions=(own, ".dng"))
-    for name, dataset, folder, cfa, own in (
-        ("sony", "SID", "Sony", "bayer", ".arw"),
-        ("fuji", "SID", "Fuji", "xtrans", ".raf"),
-        ("sonya7s2", "ELD", "SonyA7S2", "bayer", ".arw"),
-        ("nikond850", "ELD", "NikonD850", "bayer", ".nef"),
-        ("canon70d", "ELD", "CanonEOS70D", "bayer", ".cr2"),
-        ("canon700d", "ELD", "CanonEOS700D", "bayer", ".cr2"),
-        ("canon5d4", "ELD", "CanonEOS5D4", "bayer", ".cr2"),
+    camera.name: camera
+    for camera in (
+        _camera("sony", "SID", "Sony", ".arw"),
+        _camera("fuji", "SID", "Fuji", ".raf", "xtrans"),
+        _camera("sonya7s2", "ELD", "SonyA7S2", ".arw"),
+        _camera("nikond850", "ELD", "NikonD850", ".nef"),
+        _camera("canon70d", "ELD", "CanonEOS70D", ".cr2"),
+        _camera("canon700d", "ELD", "CanonEOS700D", ".cr2"),
+        _camera("canon5d4", "ELD", "CanonEOS5D4", ".cr2"),
     )
 }
+"""All cameras by name, Sony's A7S II twice: it took pictures for both data sets."""
 
 
 def camera_named(name: str) -> Camera:
@@ -343,12 +350,12 @@ def _matched(
     for long in sorted(longs, key=lambda file: (file.frame, -file.exposure_s)):
         truth.setdefault(long.scene, long)
     for short in shorts:
-        long = truth.get(short.scene)
-        if long is None:
+        found = truth.get(short.scene)
+        if found is None:
             why = f"scene {short.scene} has no long exposure"
             skipped.append(Skipped(short.path, why))
         else:
-            yield short, long
+            yield short, found
 
 
 def _sid_pair(camera: Camera, short: _SidFile, long: _SidFile, iso: float) -> Pair:

@@ -1,0 +1,199 @@
+"""Whole frames as the network sees them: packed short exposure, developed long exposure, gain.
+
+The trade-off: a frame is decoded each time it is asked for. Training keeps decoded frames in its
+store (`frames.py`) and cuts crops; here are the two decodings it shares with evaluation, and the
+whole frames that evaluation and restoration take.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from pipeline.amplify import estimate_amplification
+from pipeline.datasets import Pair
+from pipeline.develop import Brightness, develop
+from pipeline.pack import (
+    canonical_mosaic,
+    canonical_origin,
+    canonical_shape,
+    canonical_truth,
+    pack,
+    plane_black,
+)
+from pipeline.raw import F32, RawHeader, read_raw
+from shards.errors import OptionError, RawError
+from shards.format import U16, CfaKind, Sample, SampleMeta
+
+Gain = Literal["ratio", "estimate"] | float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DecodedShort:
+    """A short exposure's canonical mosaic, packed, and what its codes mean."""
+
+    planes: U16
+    """`(C, h, w)` uint16 codes."""
+    black: tuple[float, ...]
+    """Black level in codes of each plane."""
+    white: int
+    header: RawHeader
+    """What the file says of itself: exposure, ISO, camera, orientation, size before cropping."""
+    white_balance: tuple[float, float, float, float]
+    """As-shot gains of R, G1, B, G2, green 1."""
+    xyz_to_camera: F32
+    """`(3, 3)` matrix from CIE XYZ (D65) to the camera's R, G, B."""
+
+    @property
+    def cfa(self) -> CfaKind:
+        return self.header.cfa
+
+    @property
+    def iso(self) -> float:
+        """ISO, 0 where the file does not say."""
+        return self.header.iso
+
+    @property
+    def exposure_s(self) -> float:
+        """Exposure time in seconds, 0 where the file does not say."""
+        return self.header.exposure_s
+
+
+def decode_short(path: str | os.PathLike[str]) -> DecodedShort:
+    """Decodes a short exposure and packs it. Raises RawError as `read_raw` does."""
+    frame = read_raw(path)
+    _refuse_tiny(frame)
+    return DecodedShort(
+        planes=pack(canonical_mosaic(frame), frame.cfa),
+        black=plane_black(frame),
+        white=frame.white,
+        header=frame.header(),
+        white_balance=frame.white_balance,
+        xyz_to_camera=frame.xyz_to_camera,
+    )
+
+
+def decode_long(
+    path: str | os.PathLike[str],
+    *,
+    like: DecodedShort | None = None,
+    brightness: Brightness = "paper",
+) -> U16:
+    """Develops a long exposure and crops it as a canonical mosaic is cropped.
+
+    Returns `(3, H, W)` uint16 sRGB. With `like`, its short exposure, the two are checked to show the
+    same pixels. Raises RawError as `read_raw` does, and for a long exposure of another size or phase.
+    """
+    frame, rgb = develop(path, brightness=brightness)
+    _refuse_tiny(frame)
+    if like is not None:
+        _refuse_other_geometry(frame, like.header)
+    return canonical_truth(rgb, canonical_origin(frame.pattern), canonical_shape(frame))
+
+
+def whole_frame(
+    root: str | os.PathLike[str],
+    pair: Pair,
+    *,
+    gain: Gain = "ratio",
+    multiplier: float = 1.0,
+) -> Sample:
+    """Decodes both exposures of a pair, found below `root`, as one sample of the whole frame.
+
+    `gain` is "ratio" for the pair's exposure ratio, "estimate" for the paper's estimate with
+    m = `multiplier`, or a factor. Raises RawError as `decode_short` and `decode_long` do, OptionError
+    for a gain that cannot work.
+    """
+    _refuse_gain(gain, multiplier)
+    short = decode_short(Path(root) / pair.short)
+    truth = decode_long(Path(root) / pair.long, like=short)
+    meta = _meta(
+        short,
+        name=pair.id,
+        camera=pair.camera,
+        ratio=pair.ratio,
+        gain=gain,
+        amplification=_amplification(short, pair.ratio, gain, multiplier),
+    )
+    return Sample(short.planes, truth, meta)
+
+
+def lone_frame(
+    path: str | os.PathLike[str],
+    *,
+    gain: Literal["estimate"] | float = "estimate",
+    multiplier: float = 1.0,
+) -> tuple[Sample, RawHeader]:
+    """Decodes a RAW file that has no long exposure, to be restored.
+
+    Returns a sample whose `gt` has the shape `(3, 0, 0)` and whose ratio is 0 (unknown), and what
+    the file says of itself. Raises RawError as `decode_short` does, OptionError for a gain that
+    cannot work.
+    """
+    _refuse_gain(gain, multiplier)
+    short = decode_short(path)
+    header = short.header
+    meta = _meta(
+        short,
+        name=Path(path).stem,
+        camera=header.model or header.make,
+        ratio=0.0,
+        gain=gain,
+        amplification=_amplification(short, 0.0, gain, multiplier),
+    )
+    return Sample(short.planes, np.empty((3, 0, 0), np.uint16), meta), header
+
+
+def _amplification(short: DecodedShort, ratio: float, gain: Gain, multiplier: float) -> float:
+    if gain == "ratio":
+        return ratio
+    if gain == "estimate":
+        return estimate_amplification(short.planes, short.black, short.white, multiplier)
+    return float(gain)
+
+
+def _meta(
+    short: DecodedShort, *, name: str, camera: str, ratio: float, gain: Gain, amplification: float
+) -> SampleMeta:
+    return SampleMeta(
+        key=name,
+        pair=name,
+        camera=camera,
+        cfa=short.cfa,
+        origin=(0, 0),
+        black=short.black,
+        white=short.white,
+        ratio=ratio,
+        amplification=amplification,
+        gain=gain if isinstance(gain, str) else "constant",
+        iso=short.iso,
+    )
+
+
+def _refuse_gain(gain: Gain, multiplier: float) -> None:
+    if not isinstance(gain, str) and not 0 < gain < float("inf"):
+        raise OptionError(f"the gain must be a positive number, not {gain}")
+    if not 0 < multiplier < float("inf"):
+        raise OptionError(f"the multiplier must be a positive number, not {multiplier}")
+    if multiplier != 1 and gain != "estimate":
+        raise OptionError(f"a multiplier goes with the gain estimate, not with {gain}")
+
+
+def _refuse_tiny(header: RawHeader) -> None:
+    if not all(canonical_shape(header)):
+        size = f"{header.height}x{header.width}"
+        raise RawError(
+            header.path, f"is too small ({size}) to hold one period of its colour filters"
+        )
+
+
+def _refuse_other_geometry(long: RawHeader, short: RawHeader) -> None:
+    sizes = [f"{frame.height}x{frame.width} {'/'.join(frame.pattern)}" for frame in (long, short)]
+    if sizes[0] != sizes[1]:
+        raise RawError(
+            long.path, f"is {sizes[0]}, but its short exposure {short.path} is {sizes[1]}"
+        )
