@@ -1,0 +1,1 @@
+"""Samples to weights: the stream to the device, the loss, the loop, the evaluation, the restoring."""

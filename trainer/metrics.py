@@ -1,0 +1,159 @@
+"""PSNR and SSIM by named protocols, in strips of rows so that frames of any size fit.
+
+The protocol matters more than the method: the same pictures differ by decibels between papers. So
+each has a name, which goes into every output. The trade-off: scikit-image does the SSIM, as the
+papers' code does, though a faster filter is easy to have; figures must compare.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from skimage.metrics import structural_similarity
+
+from shards.errors import OptionError
+from shards.format import U16
+
+Pixels = npt.NDArray[Any]
+F32 = npt.NDArray[np.float32]
+
+_STRIP_ROWS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How two pictures of range [0, 1] become PSNR and SSIM."""
+
+    name: str
+    describes: str
+    """One line for people, with the source."""
+    steps: Literal["truncate", "round", "keep"]
+    """How values in [0, 255] become the compared ones: cut to integers, rounded, or left as floats."""
+    gaussian: bool = False
+    """SSIM's window: 11-tap Gaussian of sigma 1.5 with population variances, else 7x7 uniform."""
+    equalise: bool = False
+    """Multiply the restored picture by the one factor that brings it nearest to the truth."""
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            name="redirt",
+            describes="sRGB cut to 8 bits, 7x7 uniform SSIM (Lamba & Mitra, CVPR 2021, released code)",
+            steps="truncate",
+        ),
+        Protocol(
+            name="sid",
+            describes="sRGB rounded to 8 bits, Gaussian SSIM (Chen et al., CVPR 2018, wrote PNG and "
+            "measured in MATLAB)",
+            steps="round",
+            gaussian=True,
+        ),
+        Protocol(
+            name="eld",
+            describes="one illuminance factor, no rounding, 7x7 uniform SSIM (Wei et al., CVPR 2020, "
+            "who compare packed RAW: their figures are not comparable with sRGB ones)",
+            steps="keep",
+            equalise=True,
+        ),
+    )
+}
+
+
+def protocol_named(name: str) -> Protocol:
+    """The protocol of that name; raises OptionError, which lists them all."""
+    if name not in PROTOCOLS:
+        raise OptionError(f"no protocol {name!r}; there are {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What a protocol says of one picture."""
+
+    psnr: float
+    """In dB; infinite when the pictures are equal."""
+    ssim: float
+
+
+def score(restored: F32, truth: F32 | U16, protocol: Protocol) -> Scores:
+    """Compare `(C, H, W)` pictures: `restored` float in [0, 1], `truth` the same or full-range uint16.
+
+    C may be any number of channels: 3 of sRGB, or 4 of packed RAW. Sides must be 7 pixels or more,
+    11 with a Gaussian window.
+    """
+    if restored.shape != truth.shape:
+        raise ValueError(f"restored is {restored.shape}, truth {truth.shape}")
+    factor = illuminance_factor(restored, truth) if protocol.equalise else 1.0
+
+    def compared(rows: slice) -> tuple[Pixels, Pixels]:
+        ours, theirs = _unit(restored[:, rows]), _unit(truth[:, rows])
+        return _steps(ours * np.float32(factor), protocol), _steps(theirs, protocol)
+
+    height = truth.shape[1]
+    squares = sum(_squares(*compared(rows)) for rows, _ in _strips(height, halo=0))
+    halo = 5 if protocol.gaussian else 3
+    similar = sum(own * _ssim(*compared(rows), protocol) for rows, own in _strips(height, halo))
+    mean_square = squares / truth.size
+    return Scores(
+        psnr=10 * math.log10(255**2 / mean_square) if mean_square else math.inf,
+        ssim=similar / (height - 2 * halo),
+    )
+
+
+def _strips(height: int, halo: int) -> Iterator[tuple[slice, int]]:
+    """Slices of rows, and how many of them are each strip's own; the halos around those overlap."""
+    for first in range(halo, height - halo, _STRIP_ROWS):
+        last = min(first + _STRIP_ROWS, height - halo)
+        yield slice(first - halo, last + halo), last - first
+
+
+def illuminance_factor(restored: F32, truth: F32 | U16) -> float:
+    """The factor s that brings s * restored nearest to the truth, by least squares over unsaturated values.
+
+    Wei et al., CVPR 2020, correct each picture so before comparing: one scalar for all channels.
+    """
+    aligned = energy = 0.0
+    for first in range(0, truth.shape[1], _STRIP_ROWS):
+        rows = slice(first, first + _STRIP_ROWS)
+        ours, theirs = _unit(restored[:, rows]), _unit(truth[:, rows])
+        valid = theirs != 1
+        aligned += float(np.sum(ours * theirs, where=valid, dtype=np.float64))
+        energy += float(np.sum(ours * ours, where=valid, dtype=np.float64))
+    return aligned / energy if energy else 1.0
+
+
+def _unit(values: F32 | U16) -> F32:
+    if values.dtype == np.uint16:
+        return values.astype(np.float32) / np.float32(65535)
+    return np.clip(values, 0, 1).astype(np.float32, copy=False)
+
+
+def _steps(unit: F32, protocol: Protocol) -> Pixels:
+    scaled: F32 = np.clip(unit * np.float32(255), 0, 255)
+    if protocol.steps == "keep":
+        return scaled.astype(np.float64)
+    return (np.rint(scaled) if protocol.steps == "round" else scaled).astype(np.uint8)
+
+
+def _ssim(ours: Pixels, theirs: Pixels, protocol: Protocol) -> float:
+    """Mean SSIM over the strip without the halo that its windows need."""
+    window = (
+        {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+        if protocol.gaussian
+        else {"win_size": 7}
+    )
+    value = structural_similarity(  # type: ignore[no-untyped-call]
+        ours, theirs, data_range=255, channel_axis=0, **window
+    )
+    return float(value)
+
+
+def _squares(ours: Pixels, theirs: Pixels) -> float:
+    return float(np.square(ours.astype(np.float64) - theirs).sum())
