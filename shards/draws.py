@@ -23,6 +23,7 @@ class Draw(enum.IntEnum):
     MIX = 6
     NOISE = 7
     AUGMENT = 8
+    SUBSTITUTES = 9
 
 
 def draw_bits(count: int, seed: int, purpose: Draw, *key: int) -> npt.NDArray[np.uint64]:

@@ -238,6 +238,10 @@ class Spool:
         for entry in sorted(shards, key=_modified, reverse=True)[keep:]:
             Path(entry.path).unlink(missing_ok=True)
 
+    def damaged_count(self) -> int:
+        """How many refused shards still occupy the disk."""
+        return sum(bool(_SHARD_NAME.fullmatch(entry.name)) for entry in _entries(self.damaged))
+
     def refusals(self) -> list[dict[str, Any]]:
         """What was refused, oldest first: shard, reason, time."""
         try:
@@ -317,7 +321,7 @@ class Spool:
         for entry in _entries(self.producers):
             record = read_json(Path(entry.path)) if entry.name.endswith(".json") else None
             process = ProcessId.from_record(record) if record else None
-            if record and process:
+            if record and process and "state" in record:
                 found.append(record | {"alive": process.is_alive()})
         return sorted(found, key=lambda record: str(record.get("time")))
 

@@ -1,0 +1,119 @@
+"""How a disk budget is divided before anything is written, so that it can never be exceeded.
+
+Fixed costs first, then the window of shards without which a trainer cannot move, then the frames that
+cost most to make per byte, then more shards. The trade-off: what is reserved for frames stays reserved
+while they are still to be decoded.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.frames import FrameKind, frame_allocation, frame_name
+from pipeline.plan import Plan, PlannedPair
+from shards import BudgetTooSmall
+from shards.format import CELL, PLANES
+
+_FIXED_BYTES = 4 << 20
+"""Folders, cursors, heartbeats, a log of bounded size, refusals, zarr's group metadata."""
+_SPARE_SHARDS = 2
+"""Shards beyond the window and the workers' own that are kept room for before frames get any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allotment:
+    """Who may use how much of a spool's budget."""
+
+    budget_bytes: int
+    fixed_bytes: int
+    """Everything that is neither frame nor shard."""
+    shard_bytes: int
+    """Allocated bytes of one shard."""
+    shards: int
+    """How many shards may exist at once: ready, being written, and refused ones together."""
+    frames: frozenset[str]
+    """Names of the frames that may be stored."""
+    frame_bytes: int
+    """What those frames occupy together."""
+    frames_wanted: int
+    """How many frames the plan has."""
+
+
+def smallest_budget(plan: Plan, plan_bytes: int, block: int = 4096) -> int:
+    """The least bytes that a plan can run in: fixed costs, the open window, one shard being written."""
+    return _fixed(plan_bytes) + (plan.options.window + 1) * _shard_allocation(plan, block)
+
+
+def allot(
+    plan: Plan, budget_bytes: int, *, plan_bytes: int, jobs: int, block: int = 4096
+) -> Allotment:
+    """Divide `budget_bytes`. `plan_bytes` is the size of plan.json, `block` the file system's block.
+
+    Raises BudgetTooSmall with the smallest budget that would do.
+    """
+    least = smallest_budget(plan, plan_bytes, block)
+    if budget_bytes < least:
+        raise BudgetTooSmall(
+            f"disk-budget {budget_bytes / 1e6:,.1f} MB is too small: {plan.options.window} open shards and one being written need {-(-least // 1_000_000)}MB; "
+            "give that much, or choose a smaller --window or --samples-per-shard"
+        )
+    shard = _shard_allocation(plan, block)
+    left = budget_bytes - _fixed(plan_bytes)
+    reserved = plan.options.window + jobs + _SPARE_SHARDS
+    if plan.shards is not None:
+        reserved = min(reserved, max(plan.shards, plan.options.window + 1))
+    for_frames = max(0, left - reserved * shard)
+    kept: set[str] = set()
+    kept_bytes = 0
+    wanted = _frames_by_worth(plan)
+    for name, array_bytes in wanted:
+        size = frame_allocation(array_bytes, block)
+        if kept_bytes + size <= for_frames:
+            kept.add(name)
+            kept_bytes += size
+    return Allotment(
+        budget_bytes=budget_bytes,
+        fixed_bytes=_fixed(plan_bytes),
+        shard_bytes=shard,
+        shards=(left - kept_bytes) // shard,
+        frames=frozenset(kept),
+        frame_bytes=kept_bytes,
+        frames_wanted=len(wanted),
+    )
+
+
+def block_size(path: Path) -> int:
+    """The allocation unit of the file system that holds `path`, in bytes."""
+    return os.statvfs(path).f_frsize or 4096
+
+
+def _fixed(plan_bytes: int) -> int:
+    return _FIXED_BYTES + 2 * plan_bytes
+
+
+def _shard_allocation(plan: Plan, block: int) -> int:
+    size = plan.stream.layout().shard_bytes
+    return (-(-size // block) + 1) * block
+
+
+def _frames_by_worth(plan: Plan) -> list[tuple[str, int]]:
+    """Names and array bytes of all frames: developed long exposures first, each kind in order of first use.
+
+    A long exposure costs about 1 s (Bayer) or 14 s (X-Trans) to make again, a short one 0.1 s.
+    """
+    longs: dict[str, int] = {}
+    shorts: dict[str, int] = {}
+    for visit in range(len(plan.pairs)):
+        pair = next(plan.candidates(visit))
+        longs.setdefault(frame_name("long", pair.long_print), array_bytes(pair, "long", plan))
+        shorts.setdefault(frame_name("short", pair.short_print), array_bytes(pair, "short", plan))
+    return [*longs.items(), *shorts.items()]
+
+
+def array_bytes(pair: PlannedPair, kind: FrameKind, plan: Plan) -> int:
+    """Bytes of a pair's stored array: three developed channels, or the packed planes."""
+    pixels = pair.height * pair.width
+    cfa = plan.options.cfa
+    return 2 * pixels * 3 if kind == "long" else 2 * pixels * PLANES[cfa] // CELL[cfa] ** 2

@@ -1,0 +1,280 @@
+"""Makes one shard: what a worker process does, from RAW files or stored frames to a published tar.
+
+The trade-off: a worker keeps one visit's frames in memory and the shard's crops (tens of megabytes),
+so that each frame is decoded once a visit whether or not it fits the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.amplify import estimate_amplification
+from pipeline.datasets import Skipped
+from pipeline.frames import Frame, FrameKind, FrameStore, frame_name
+from pipeline.plan import Crop, Plan, PlannedPair, Visit, fingerprint
+from pipeline.wholeframe import decode_long, decode_short
+from shards import (
+    CELL,
+    DatasetError,
+    PlanError,
+    RawError,
+    Sample,
+    SampleMeta,
+    Spool,
+    SpoolError,
+    write_shard,
+)
+from shards.durable import write_json
+from shards.format import U16
+from shards.liveness import ProcessId
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """The order to make one shard."""
+
+    spool: str
+    digest: str
+    """Of the plan, so that a worker never works for another one."""
+    shard: int
+    frames: frozenset[str]
+    """Names of the frames that may be stored."""
+    crashing: frozenset[str]
+    """Prints of files that are known to crash the decoder."""
+    owner: ProcessId
+    """Who ordered it; a worker whose owner is dead makes nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardMade:
+    """What making a shard took."""
+
+    shard: int
+    seconds: float
+    cpu_seconds: float
+    decoded: int
+    """RAW files decoded, others came from the store."""
+    stored: tuple[str, ...]
+    """Frames added to the store."""
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass
+class _Work:
+    """What one worker process keeps from shard to shard for one plan."""
+
+    spool: Spool
+    plan: Plan
+    store: FrameStore
+    refused: dict[str, RawError] = field(default_factory=dict)
+    """Per print, why a file cannot be used."""
+    estimates: dict[str, float] = field(default_factory=dict)
+    """Per print, the estimated amplification."""
+
+
+def make_shard(task: ShardTask) -> ShardMade:
+    """Make and publish one shard of the spool's plan; the same task gives the same bytes.
+
+    Unusable files are replaced as the plan says and named in the result. Raises DatasetError when no
+    usable pair is left, PlanError when the spool holds another plan now, DiskFull or SpoolError.
+    """
+    began, cpu = time.monotonic(), time.process_time()
+    work = _work(task.spool, task.digest)
+    making = _Making(task, work)
+    samples: list[Sample | None] = [None] * work.plan.options.samples_per_shard
+    for visit in work.plan.visits(task.shard):
+        making.stop_if_abandoned()
+        for slot, sample in making.visit_samples(visit):
+            samples[slot] = sample
+    whole = [sample for sample in samples if sample is not None]
+    making.stop_if_abandoned()
+    spool = work.spool
+    write_shard(
+        spool.shard_path(task.shard),
+        work.plan.stream.layout(),
+        task.shard,
+        whole,
+        plan=task.digest,
+        partial=spool.partial,
+    )
+    return ShardMade(
+        shard=task.shard,
+        seconds=time.monotonic() - began,
+        cpu_seconds=time.process_time() - cpu,
+        decoded=making.decoded,
+        stored=tuple(making.stored),
+        skipped=tuple(making.skipped),
+    )
+
+
+class _Making:
+    """The making of one shard."""
+
+    def __init__(self, task: ShardTask, work: _Work) -> None:
+        self._task = task
+        self._work = work
+        self.decoded = 0
+        self.stored: list[str] = []
+        self.skipped: list[Skipped] = []
+
+    def stop_if_abandoned(self) -> None:
+        """Raise SpoolError when whoever ordered the shard is dead: nobody counts its bytes any more."""
+        if self._task.owner.is_local and not self._task.owner.is_alive():
+            raise SpoolError("the producer that ordered this shard is gone")
+
+    def visit_samples(self, visit: Visit) -> list[tuple[int, Sample]]:
+        """The samples of one visit with their slots, from its pair or the first usable substitute."""
+        plan = self._work.plan
+        for pair in plan.candidates(visit.number):
+            try:
+                short, long = self._frame("short", pair), self._frame("long", pair)
+            except RawError as error:
+                self.skipped.append(Skipped(error.path, error.reason))
+                continue
+            amplification = self._amplification(pair, short)
+            return [
+                (crop.slot, self._cut(pair, short, long, crop, amplification))
+                for crop in plan.crops(visit, pair)
+            ]
+        raise DatasetError(
+            f"{plan.root}: none of the plan's {len(plan.pairs)} pairs can be used any more; see the files named before"
+        )
+
+    def _frame(self, kind: FrameKind, pair: PlannedPair) -> Frame:
+        """A frame from the store, or decoded now and stored if there is room for it."""
+        file_print = pair.short_print if kind == "short" else pair.long_print
+        name = frame_name(kind, file_print)
+        store = self._work.store
+        frame = store.get(name)
+        if frame is None and name in self._task.frames:
+            with store.being_made(name):
+                frame = store.get(name)
+                if frame is None:
+                    frame = store.put(name, *self._decode(kind, pair, file_print))
+                    self.stored.append(name)
+        if frame is None:
+            frame = Frame(*self._decode(kind, pair, file_print))
+        return frame
+
+    def _decode(
+        self, kind: FrameKind, pair: PlannedPair, file_print: str
+    ) -> tuple[U16, dict[str, Any]]:
+        path = self._work.plan.root / (pair.pair.short if kind == "short" else pair.pair.long)
+        refused = self._work.refused.get(file_print)
+        if refused:
+            raise refused
+        try:
+            if file_print in self._task.crashing:
+                raise RawError(str(path), "crashes the decoder; replace the file")
+            if fingerprint(path) != file_print:
+                raise RawError(str(path), "has changed since the plan was made; build a new spool")
+            with _breadcrumb(self._work.spool, path, file_print):
+                array, facts = _DECODERS[kind](path)
+            if (
+                array.shape[-2] * (1 if kind == "long" else CELL[self._work.plan.options.cfa])
+                != pair.height
+            ):
+                raise RawError(
+                    str(path),
+                    f"decodes to {array.shape}, its header promised {pair.height}x{pair.width}",
+                )
+        except RawError as error:
+            self._work.refused[file_print] = error
+            raise
+        self.decoded += 1
+        return array, facts
+
+    def _amplification(self, pair: PlannedPair, short: Frame) -> float:
+        options = self._work.plan.options
+        constant = options.constant_gain()
+        if constant is not None:
+            return constant
+        if options.gain == "ratio":
+            return pair.pair.ratio
+        known = self._work.estimates
+        if pair.short_print not in known:
+            black = np.asarray(short.facts["black"], np.float64)
+            known[pair.short_print] = estimate_amplification(
+                short.array, black, short.facts["white"], options.multiplier
+            )
+        return known[pair.short_print]
+
+    def _cut(
+        self, pair: PlannedPair, short: Frame, long: Frame, crop: Crop, amplification: float
+    ) -> Sample:
+        plan = self._work.plan
+        options, size = plan.options, plan.options.stored_size()
+        cell = CELL[options.cfa]
+        y, x = crop.origin
+        low = short.array[:, y // cell : (y + size) // cell, x // cell : (x + size) // cell]
+        gt = long.array[:, y : y + size, x : x + size]
+        meta = SampleMeta(
+            key="",
+            pair=pair.pair.id,
+            camera=options.camera,
+            cfa=options.cfa,
+            origin=crop.origin,
+            black=tuple(float(b) for b in short.facts["black"]),
+            white=int(short.facts["white"]),
+            ratio=pair.pair.ratio,
+            amplification=amplification,
+            gain=options.gain if options.constant_gain() is None else "constant",
+            iso=float(short.facts["iso"]),
+        )
+        return Sample(np.ascontiguousarray(low), np.ascontiguousarray(gt), meta)
+
+
+@functools.lru_cache(maxsize=1)
+def _work(path: str, digest: str) -> _Work:
+    spool = Spool(path).open()
+    if spool.digest != digest:
+        raise PlanError(
+            f"{path}: its plan was replaced while shards were being made; start the producer again"
+        )
+    return _Work(spool, Plan.load(spool), FrameStore(spool.frames))
+
+
+def breadcrumb_path(spool: Spool, pid: int) -> Path:
+    """Where a worker says which file it is decoding; it stays behind only when the worker dies of it."""
+    return spool.producers / f"decoding-{pid}.json"
+
+
+@contextlib.contextmanager
+def _breadcrumb(spool: Spool, path: Path, file_print: str) -> Iterator[None]:
+    crumb = breadcrumb_path(spool, os.getpid())
+    write_json(crumb, {"path": str(path), "print": file_print}, sync=False)
+    try:
+        yield
+    finally:
+        crumb.unlink(missing_ok=True)
+
+
+def _decode_short(path: Path) -> tuple[U16, dict[str, Any]]:
+    frame = decode_short(path)
+    facts = {
+        "kind": "short",
+        "black": list(frame.black),
+        "white": frame.white,
+        "iso": frame.iso,
+        "raw": path.name,
+    }
+    return frame.planes, facts
+
+
+def _decode_long(path: Path) -> tuple[U16, dict[str, Any]]:
+    return decode_long(path), {"kind": "long", "raw": path.name}
+
+
+_DECODERS: dict[FrameKind, Callable[[Path], tuple[U16, dict[str, Any]]]] = {
+    "short": _decode_short,
+    "long": _decode_long,
+}

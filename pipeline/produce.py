@@ -1,0 +1,340 @@
+"""The producer: keeps the next shards of the plan on disk, never more than the budget.
+
+It is a reconciler. Wanted are the shards from the trainer's cursor on, there is what `ready/` lists, and
+the difference goes to the workers, earliest first. Start, steady state, crash recovery, damage and a
+trainer that went back to an older checkpoint all run this one loop. The trade-off: it looks at the
+directory twenty times a second instead of being told.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.budget import Allotment, allot, block_size
+from pipeline.datasets import Skipped
+from pipeline.frames import FrameStore
+from pipeline.make import ShardMade, ShardTask, make_shard
+from pipeline.plan import Plan
+from pipeline.pool import Pool, WorkerDied, crashes_decoder
+from shards import DiskFull, OptionError, Spool, SpoolError
+from shards.durable import read_json, write_json
+from shards.liveness import ProcessId
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.05
+_REPORT_EVERY_S = 0.5
+_DISK_RETRY_S = 1.0
+_MOST_DEATHS = 20
+"""Worker deaths in a row, with no shard made between them, before the producer gives up."""
+
+State = Literal["making", "waiting for the trainer", "waiting for disk space", "done", "stopped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProducerConfig:
+    """How a producer works; nothing here changes a byte of any shard. Raises OptionError naming the field."""
+
+    budget_bytes: int
+    jobs: int
+    until: int | None
+    """Make shards 0 .. until - 1; None for no end."""
+    disk_patience_s: float = 60.0
+    """How long to wait for space on a disk that is full from outside before giving up."""
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise OptionError(f"jobs must be at least 1, not {self.jobs}")
+        if self.until is not None and self.until < 1:
+            raise OptionError(f"until must be at least 1, not {self.until}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProducerReport:
+    """What a producer has done and does, for people and for `darkprep status`."""
+
+    state: State
+    shards_made: int
+    shards_ready: int
+    next_needed: int
+    """The oldest shard that the trainer still needs."""
+    until: int | None
+    shard_bytes: int
+    budget_bytes: int
+    frames_decoded: int
+    frames_kept: int
+    """Frames that may be stored under the budget."""
+    frames_wanted: int
+    running_s: float
+    blocked_s: float
+    """Worker time lost while the budget was full."""
+    mb_per_s: float
+    """Shard bytes per second since the start."""
+    skipped: int
+    deaths: int
+    """Workers that died and were replaced."""
+
+
+@dataclass
+class _Tally:
+    made: int = 0
+    decoded: int = 0
+    blocked_s: float = 0.0
+    deaths: int = 0
+    deaths_in_row: int = 0
+    skipped: dict[Skipped, None] = field(default_factory=dict)
+
+    def take(self, made: ShardMade) -> None:
+        self.made += 1
+        self.decoded += made.decoded
+        self.deaths_in_row = 0
+        self.skipped |= dict.fromkeys(made.skipped)
+
+
+class Producer:
+    """One producer set on one spool. `run` takes the producer's role and returns when all is made.
+
+    Raises SpoolBusy when another producer lives, BudgetTooSmall, DiskFull when no space came within the
+    patience, DatasetError when no usable pair is left, SpoolError when workers keep dying.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        config: ProducerConfig,
+        pool: Pool,
+        *,
+        report: Callable[[ProducerReport], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._spool = spool
+        self._plan = Plan.load(spool)
+        self._config = config
+        self._pool = pool
+        self._report = report
+        self._stop = stop or threading.Event()
+        self._store = FrameStore(spool.frames)
+        self._tally = _Tally()
+        self._flying: dict[Future[ShardMade], int] = {}
+        self._owner = ProcessId.own()
+        self._began = time.monotonic()
+        self._reported = 0.0
+        self._full_since: float | None = None
+        self._disk_full_until = 0.0
+        self._crashing_file = spool.producers / "crashing.json"
+        self._crashing: frozenset[str] = frozenset()
+        self.allotment = self._allot()
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Files that turned out to be unusable while shards were made."""
+        return tuple(self._tally.skipped)
+
+    def run(self) -> ProducerReport:
+        """Make what is wanted until everything is there or `stop` is set; the final report."""
+        with self._spool.producer_role():
+            self._clean_up()
+            try:
+                while not self._stop.is_set() and not self._is_done():
+                    self._step()
+            finally:
+                self._pool.close()
+                self._spool.sweep_partial(everything=True)
+                final = self._tell("stopped" if self._stop.is_set() else "done")
+            return final
+
+    # -- one turn of the loop ---------------------------------------------------------------------
+
+    def _step(self) -> None:
+        began = time.monotonic()
+        state = self._hand_out()
+        self._collect()
+        now = time.monotonic()
+        if state != "making":
+            idle = (self._config.jobs - len(self._flying)) / self._config.jobs
+            self._tally.blocked_s += idle * (now - began)
+        if now - self._reported >= _REPORT_EVERY_S:
+            self._reported = now
+            self._tell(state)
+
+    def _hand_out(self) -> State:
+        """Give tasks to idle workers, as far as the budget allows; what holds us up, if anything."""
+        if self._disk_full_until > time.monotonic():
+            return "waiting for disk space"
+        while len(self._flying) < self._config.jobs:
+            ready = self._spool.ready_shards()
+            others = self._being_written() - set(self._flying.values())
+            shard = self._first_missing({*ready, *self._flying.values(), *others})
+            if shard is None:
+                return "making"
+            if not self._make_room(shard, ready, len(self._flying) + len(others)):
+                return "waiting for the trainer"
+            if not self._submit(shard):
+                return "making"
+        return "making"
+
+    def _is_done(self) -> bool:
+        return not self._flying and self._first_missing(set(self._spool.ready_shards())) is None
+
+    def _first_missing(self, there: set[int]) -> int | None:
+        """The earliest shard that the trainer needs and nobody has made or is making."""
+        shard = self._spool.oldest_needed()
+        while shard in there:
+            shard += 1
+        return shard if self._config.until is None or shard < self._config.until else None
+
+    def _being_written(self) -> set[int]:
+        """Shards in `partial/`: ours, and those of workers that outlived a producer before us."""
+        names = (path.name.split(".")[0] for path in self._spool.partial.glob("*.tar"))
+        return {int(name) for name in names if name.isdigit()}
+
+    def _make_room(self, shard: int, ready: list[int], flying: int) -> bool:
+        """Whether one more shard fits, after dropping what is less needed than `shard`.
+
+        Those are: shards that every rank has passed, refused ones kept for inspection, and, after the
+        trainer went back to an older checkpoint, the shard that it will need last.
+        """
+        needed = self._spool.oldest_needed()
+        for old in [other for other in ready if other < needed]:
+            self._spool.drop(old)
+            ready.remove(old)
+        occupied = len(ready) + flying
+        if occupied + self._spool.damaged_count() < self.allotment.shards:
+            return True
+        self._spool.trim_damaged(max(0, self.allotment.shards - occupied - 1))
+        if occupied < self.allotment.shards:
+            return True
+        if ready and ready[-1] > shard:
+            self._spool.drop(ready[-1])
+            return True
+        return False
+
+    def _submit(self, shard: int) -> bool:
+        """Order one shard; whether there was a worker to take the order."""
+        task = ShardTask(
+            spool=str(self._spool.path.absolute()),
+            digest=self._spool.digest,
+            shard=shard,
+            frames=self.allotment.frames,
+            crashing=self._crashing,
+            owner=self._owner,
+        )
+        try:
+            self._flying[self._pool.submit(make_shard, task)] = shard
+        except WorkerDied:
+            self._bury_worker()
+            return False
+        return True
+
+    def _collect(self) -> None:
+        """Take in what the workers finished, waiting a moment for it."""
+        if not self._flying:
+            self._stop.wait(_POLL_S)
+            return
+        for future in wait(self._flying, timeout=_POLL_S, return_when=FIRST_COMPLETED).done:
+            self._flying.pop(future)
+            try:
+                made = future.result()
+            except WorkerDied:
+                self._bury_worker()
+            except DiskFull as error:
+                self._wait_for_space(error)
+            else:
+                self._tally.take(made)
+                self._full_since = None
+
+    # -- when something goes wrong ----------------------------------------------------------------
+
+    def _bury_worker(self) -> None:
+        """A worker died: sweep what it left and find out whether a file killed it."""
+        self._tally.deaths += 1
+        self._tally.deaths_in_row += 1
+        if self._tally.deaths_in_row > _MOST_DEATHS:
+            raise SpoolError(
+                f"{self._spool.path}: workers died {_MOST_DEATHS} times without finishing a shard; is memory short? try fewer --jobs"
+            )
+        self._spool.sweep_partial()
+        self._store.sweep()
+        for crumb in self._spool.producers.glob("decoding-*.json"):
+            pid = crumb.stem.removeprefix("decoding-")
+            if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+                self._suspect(read_json(crumb) or {})
+                crumb.unlink(missing_ok=True)
+
+    def _suspect(self, crumb: dict[str, Any]) -> None:
+        """Try the file that a dead worker was decoding; if it kills again, it is never decoded any more."""
+        path, file_print = str(crumb.get("path")), str(crumb.get("print"))
+        if Path(path).is_file() and crashes_decoder(Path(path)):
+            log.warning("%s: crashes the decoder; its pairs are replaced by others", path)
+            self._crashing |= {file_print}
+            self._tally.skipped[Skipped(path, "crashes the decoder; replace the file")] = None
+            write_json(self._crashing_file, {"prints": sorted(self._crashing)})
+
+    def _wait_for_space(self, error: DiskFull) -> None:
+        """Pause after the file system refused bytes; raise when it has for too long."""
+        now = time.monotonic()
+        if self._full_since is None:
+            self._full_since = now
+            log.warning("%s (waiting up to %.0f s for space)", error, self._config.disk_patience_s)
+        if now - self._full_since > self._config.disk_patience_s:
+            raise error
+        self._disk_full_until = now + _DISK_RETRY_S
+
+    # -- start and reports ------------------------------------------------------------------------
+
+    def _allot(self) -> Allotment:
+        return allot(
+            self._plan,
+            self._config.budget_bytes,
+            plan_bytes=self._spool.plan_file.stat().st_size,
+            jobs=self._config.jobs,
+            block=block_size(self._spool.path),
+        )
+
+    def _clean_up(self) -> None:
+        """Remove what dead producers left, and frames that this budget has no room for."""
+        self._spool.sweep_partial()
+        self._spool.forget_dead_producers()
+        self._store.create()
+        self._store.sweep()
+        for name in self._store.names():
+            if name not in self.allotment.frames:
+                self._store.drop(name)
+        known = read_json(self._crashing_file) or {}
+        self._crashing = frozenset(str(one) for one in known.get("prints", []))
+
+    def _tell(self, state: State) -> ProducerReport:
+        ready = self._spool.ready_shards()
+        running = time.monotonic() - self._began
+        tally, allotment = self._tally, self.allotment
+        report = ProducerReport(
+            state=state,
+            shards_made=tally.made,
+            shards_ready=len(ready),
+            next_needed=self._spool.oldest_needed(),
+            until=self._config.until,
+            shard_bytes=allotment.shard_bytes,
+            budget_bytes=allotment.budget_bytes,
+            frames_decoded=tally.decoded,
+            frames_kept=len(allotment.frames),
+            frames_wanted=allotment.frames_wanted,
+            running_s=running,
+            blocked_s=tally.blocked_s,
+            mb_per_s=tally.made * allotment.shard_bytes / 1e6 / running,
+            skipped=len(tally.skipped),
+            deaths=tally.deaths,
+        )
+        try:
+            self._spool.write_heartbeat(asdict(report))
+        except DiskFull as error:
+            log.debug("no heartbeat: %s", error)
+        if self._report:
+            self._report(report)
+        return report
