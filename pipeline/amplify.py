@@ -9,7 +9,7 @@ A constant factor needs no code; that an amplification is applied at all is the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ LEAST, MOST = 1.0, 300.0
 """The estimate is clipped to this range (REDIRT, get_na)."""
 
 _CODES = 1 << 16
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 """Codes counted at a time: the widened copy that bincount makes then stays in the cache."""
 
 
@@ -107,14 +107,9 @@ def _histogram(parts: list[U16]) -> npt.NDArray[np.int64]:
 
 
 def _chunks(part: U16) -> Iterator[U16]:
-    """Yields flat runs of about `_CHUNK` codes; strided parts are copied run by run."""
-    flat = part.reshape(-1) if part.flags.c_contiguous else None
-    if flat is not None:
-        for start in range(0, flat.size, _CHUNK):
-            yield flat[start : start + _CHUNK]
-        return
-    rows = part.reshape(-1, part.shape[-1]) if part.ndim == 2 else np.concatenate(list(part))
-    step = max(1, _CHUNK // max(1, rows.shape[-1]))
+    """Yields flat runs of about `_CHUNK` codes."""
+    rows = part.reshape(-1, part.shape[-1])
+    step = max(1, _CHUNK // max(1, rows.shape[1]))
     for start in range(0, len(rows), step):
         yield rows[start : start + step].ravel()
 
@@ -128,6 +123,7 @@ def _edges() -> tuple[npt.NDArray[np.float32], F64]:
     return edges.astype(np.float32), np.append(weights, 0.0)
 
 
+@lru_cache(maxsize=8)
 def _tables(black: float, white: float) -> tuple[F64, F64]:
     """Returns x and W(x) of every code, with x in 32 bits as in the paper's code."""
     if not white > black:
@@ -135,4 +131,7 @@ def _tables(black: float, white: float) -> tuple[F64, F64]:
     codes = np.arange(_CODES, dtype=np.float32)
     x = np.maximum(codes - np.float32(black), 0) / np.float32(white - black)
     edges, weights = _edges()
-    return x.astype(np.float64), weights[np.searchsorted(edges, x, side="right") - 1]
+    tables = x.astype(np.float64), weights[np.searchsorted(edges, x, side="right") - 1]
+    for table in tables:
+        table.setflags(write=False)
+    return tables

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -209,11 +209,29 @@ class _SidFile:
     stem: str
     scene: str
     frame: str
+    """Number in the burst, two digits."""
     exposure_s: float
+    """From the name, as the published ratios are; Exif has 1/30 where names have 0.033."""
 
     @property
     def split(self) -> Split:
+        """The data set's division, by the scene's first digit."""
         return _SID_SPLITS[self.scene[0]]
+
+
+def _sid_file(path: str) -> _SidFile | None:
+    """Reads a file's name; None when it is not SID's."""
+    stem = PurePosixPath(path).stem
+    match = _SID_NAME.fullmatch(stem)
+    if match is None or not float(match[4]) > 0:
+        return None
+    return _SidFile(
+        path=path,
+        stem=stem,
+        scene=match[1] + match[2],
+        frame=match[3],
+        exposure_s=float(match[4]),
+    )
 
 
 def _sid_pairs(
@@ -223,15 +241,18 @@ def _sid_pairs(
     folder = _sid_folder(root, camera)
     shorts = _sid_files(root, folder / "short", camera, skipped)
     longs = _sid_files(root, folder / "long", camera, skipped)
+    if frames == "first":
+        shorts = {stem: file for stem, file in shorts.items() if file.frame == "00"}
     lists = _sid_lists(root, folder, camera)
+    listed: set[str] = set()
     for split, path in lists.items():
-        for short, long, iso in _listed(root, path, shorts, longs, skipped):
-            if short.split == split and (frames == "all" or short.frame == "00"):
-                yield _sid_pair(camera, short, long, iso)
-    scanned = {stem: file for stem, file in shorts.items() if file.split not in lists}
-    for short, long in _matched(scanned.values(), longs.values(), skipped):
-        if frames == "all" or short.frame == "00":
-            yield _sid_pair(camera, short, long, 0.0)
+        for short, long, iso in _listed(path, frames, shorts, longs, skipped):
+            if short.stem not in listed:
+                listed.add(short.stem)
+                yield _sid_pair(camera, split, short, long, iso)
+    for short, long in _matched(shorts.values(), longs.values(), lists, skipped):
+        if short.stem not in listed:
+            yield _sid_pair(camera, short.split, short, long, 0.0)
 
 
 def _sid_folder(root: Path, camera: Camera) -> Path:
@@ -249,24 +270,18 @@ def _sid_folder(root: Path, camera: Camera) -> Path:
 def _sid_files(
     root: Path, folder: Path, camera: Camera, skipped: list[Skipped]
 ) -> dict[str, _SidFile]:
-    """Indexes a folder's RAW files by stem, lower case; names of another form are skipped."""
+    """Indexes a folder's RAW files by stem; names of another form are skipped."""
     found: dict[str, _SidFile] = {}
     for path in _raw_files(folder, camera):
-        relative = path.relative_to(root).as_posix()
-        match = _SID_NAME.fullmatch(path.stem)
-        if match is None or not float(match[4]) > 0:
+        file = _sid_file(path.relative_to(root).as_posix())
+        if file is None:
+            relative = path.relative_to(root).as_posix()
             skipped.append(Skipped(relative, "its name is not like 00055_00_0.1s"))
-        elif path.stem.lower() in found:
-            used = found[path.stem.lower()].path
-            skipped.append(Skipped(relative, f"{used} has the same name and is used"))
+        elif file.stem in found:
+            used = found[file.stem].path
+            skipped.append(Skipped(file.path, f"{used} has the same name and is used"))
         else:
-            found[path.stem.lower()] = _SidFile(
-                path=relative,
-                stem=path.stem,
-                scene=match[1] + match[2],
-                frame=match[3],
-                exposure_s=float(match[4]),
-            )
+            found[file.stem] = file
     return found
 
 
@@ -295,37 +310,38 @@ def _sid_lists(root: Path, folder: Path, camera: Camera) -> dict[Split, Path]:
 
 
 def _listed(
-    root: Path,
     path: Path,
+    frames: Frames,
     shorts: dict[str, _SidFile],
     longs: dict[str, _SidFile],
     skipped: list[Skipped],
 ) -> Iterator[tuple[_SidFile, _SidFile, float]]:
-    """Yields short, long and ISO of a list file's lines whose two files are there.
+    """Yields short, long and ISO of the lines of a list file whose frames are wanted and there.
 
     A line names its files with the camera's extension; they are found by stem, so that a converted
     set works with the same list.
     """
-    seen: set[str] = set()
     for number, line in enumerate(_lines(path), start=1):
         fields = line.split()
         if not fields:
             continue
-        if len(fields) < 2:
-            raise DatasetError(f"{path}:{number}: needs a short and a long path, not {line!r}")
-        stems = [PurePosixPath(field).stem.lower() for field in fields[:2]]
-        short, long = shorts.get(stems[0]), longs.get(stems[1])
-        if short is None or long is None:
-            missing = fields[0] if short is None else fields[1]
-            why = (
-                "is listed, but not there" if short is None else f"its short {short.path} is unused"
+        names = [_sid_file(field) for field in fields[:2]]
+        if len(names) < 2 or names[0] is None or names[1] is None:
+            raise DatasetError(
+                f"{path}:{number}: is not a line like ./Sony/short/00001_00_0.1s.ARW "
+                f"./Sony/long/00001_00_10s.ARW ISO200 F8: {line[:80]!r}"
             )
-            skipped.append(Skipped(missing, why if short is None else f"is not there; {why}"))
+        if frames == "first" and names[0].frame != "00":
+            continue
+        short, long = shorts.get(names[0].stem), longs.get(names[1].stem)
+        if short is None:
+            skipped.append(Skipped(fields[0], f"{path.name} lists it, but it is not there"))
+        elif long is None:
+            skipped.append(Skipped(short.path, f"its long exposure {fields[1]} is not there"))
         elif short.scene != long.scene:
             why = f"{path.name} pairs it with another scene, {long.path}"
             skipped.append(Skipped(short.path, why))
-        elif short.stem not in seen:
-            seen.add(short.stem)
+        else:
             yield short, long, _listed_iso(fields)
 
 
@@ -343,14 +359,22 @@ def _listed_iso(fields: list[str]) -> float:
 
 
 def _matched(
-    shorts: Iterable[_SidFile], longs: Iterable[_SidFile], skipped: list[Skipped]
+    shorts: Iterable[_SidFile],
+    longs: Iterable[_SidFile],
+    lists: Container[Split],
+    skipped: list[Skipped],
 ) -> Iterator[tuple[_SidFile, _SidFile]]:
-    """Yields each short with its scene's long; of several longs, the first frame, longest exposure."""
+    """Yields shorts of the splits without a list file, each with its scene's long exposure.
+
+    Of several long ones that is the first frame's, then the longest.
+    """
     truth: dict[str, _SidFile] = {}
     for long in sorted(longs, key=lambda file: (file.frame, -file.exposure_s)):
         truth.setdefault(long.scene, long)
     for short in shorts:
         found = truth.get(short.scene)
+        if short.split in lists:
+            continue
         if found is None:
             why = f"scene {short.scene} has no long exposure"
             skipped.append(Skipped(short.path, why))
@@ -358,13 +382,13 @@ def _matched(
             yield short, found
 
 
-def _sid_pair(camera: Camera, short: _SidFile, long: _SidFile, iso: float) -> Pair:
+def _sid_pair(camera: Camera, split: Split, short: _SidFile, long: _SidFile, iso: float) -> Pair:
     ratio = exposure_ratio(short_s=short.exposure_s, long_s=long.exposure_s, most=SID_MOST_RATIO)
     return Pair(
         id=short.stem,
         scene=short.scene,
         camera=camera.name,
-        split=short.split,
+        split=split,
         short=short.path,
         long=long.path,
         ratio=ratio,

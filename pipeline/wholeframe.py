@@ -50,6 +50,7 @@ class DecodedShort:
 
     @property
     def cfa(self) -> CfaKind:
+        """Kind of colour filter array."""
         return self.header.cfa
 
     @property
