@@ -1,0 +1,203 @@
+"""What a training needs to go on where it stopped, in files that are whole or absent.
+
+A checkpoint is a torch file of tensors and plain values: weights, optimiser, scaler, random state,
+the next batch's number and the configuration. The trade-off: every entry's CRC is checked before a
+file is believed, which reads it twice; torch itself does not look, and a flipped bit would train on.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model import Network
+from shards.durable import disk_errors, sweep_aside, write_bytes
+from shards.errors import WeightsError
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+_NAME = re.compile(r"(\d{8,12})\.pt")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trainee:
+    """The things whose state a checkpoint holds."""
+
+    network: Network
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a training is, and what its summary needs from before."""
+
+    iteration: int = 0
+    """Optimiser steps done; also the number of the next global batch."""
+    first_loss: float | None = None
+    """Loss of the very first step; None before it."""
+    trained_s: float = 0.0
+    """Time spent in training, all resumed parts together."""
+    waited_s: float = 0.0
+    """Of which the device waited for data."""
+    shards_deleted: int = 0
+    damaged: int = 0
+    peak_disk_bytes: int = 0
+
+
+class Checkpoints:
+    """The checkpoints of one run, the last `keep` of them. `must_match` names configuration fields.
+
+    A field that must match decides what the next batch is or what is trained; the others (iterations,
+    precision, device, intervals) may change when a run goes on.
+    """
+
+    def __init__(self, folder: Path, *, must_match: tuple[str, ...] = (), keep: int = 3) -> None:
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, not {keep}")
+        self.folder = folder
+        self._must_match = must_match
+        self._keep = keep
+
+    def save(self, trainee: Trainee, progress: Progress, config: Mapping[str, Any]) -> Path:
+        """Write a checkpoint and drop the oldest beyond `keep`; durable when it returns.
+
+        Raises DiskFull or SpoolError; then the older checkpoints stand as they were.
+        """
+        record = {
+            "format": FORMAT_VERSION,
+            "config": dict(config),
+            "progress": vars(progress).copy(),
+            "network": trainee.network.state_dict(),
+            "optimiser": trainee.optimiser.state_dict(),
+            "scaler": trainee.scaler.state_dict(),
+            "random": _random_state(),
+        }
+
+        path = self.folder / f"{progress.iteration:08d}.pt"
+        with disk_errors(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        sweep_aside(self.folder)
+        # Through memory, for torch's own writer answers a full disk with a RuntimeError.
+        content = io.BytesIO()
+        torch.save(record, content)
+        write_bytes(path, content.getvalue())
+        for old in self._newest_first()[self._keep :]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def restore(self, trainee: Trainee, config: Mapping[str, Any]) -> Progress | None:
+        """Fill `trainee` from the newest whole checkpoint; None when there is none at all.
+
+        A damaged one is passed over with a warning. Raises WeightsError when all are damaged, or when
+        the newest whole one is of another network or configuration; `trainee` is then unusable.
+        """
+        paths = self._newest_first()
+        for path in paths:
+            try:
+                record = read_checkpoint(path)
+            except WeightsError as error:
+                log.warning("%s; going back to the one before", error)
+                continue
+            return self._fill(trainee, record, path, config)
+        if paths:
+            raise WeightsError(
+                f"{self.folder}: all {len(paths)} checkpoints are damaged; start a new run"
+            )
+        return None
+
+    def _newest_first(self) -> list[Path]:
+        found = (path for path in self.folder.glob("*.pt") if _NAME.fullmatch(path.name))
+        return sorted(found, key=lambda path: int(path.stem), reverse=True)
+
+    def _fill(
+        self, trainee: Trainee, record: dict[str, Any], path: Path, config: Mapping[str, Any]
+    ) -> Progress:
+        _check_config(path, record["config"], config, self._must_match)
+        _check_keys(path, record["network"], trainee.network.state_dict())
+        try:
+            trainee.network.load_state_dict(record["network"])
+            trainee.optimiser.load_state_dict(record["optimiser"])
+            if record["scaler"] and trainee.scaler.is_enabled():
+                trainee.scaler.load_state_dict(record["scaler"])
+            _set_random_state(record["random"])
+            return Progress(**record["progress"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise WeightsError(
+                f"{path}: does not fit this version of darkprep ({_first_line(error)}); "
+                f"start a new run"
+            ) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read and check one file; nothing in it is executed. Raises WeightsError."""
+    try:
+        with zipfile.ZipFile(path) as entries:
+            damaged = entries.testzip()
+        record = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Arbitrary bytes make the zip reader and the unpickler raise any exception there is.
+        raise WeightsError(f"{path}: is damaged ({type(error).__name__})") from error
+    if damaged:
+        raise WeightsError(f"{path}: is damaged (checksum of {damaged})")
+    if not isinstance(record, dict) or "format" not in record:
+        raise WeightsError(f"{path}: is no checkpoint of darkprep")
+    if record["format"] != FORMAT_VERSION:
+        raise WeightsError(
+            f"{path}: has format {record['format']}, this darkprep reads {FORMAT_VERSION}; update it"
+        )
+    parts = ("config", "progress", "network", "optimiser", "scaler", "random")
+    if any(not isinstance(record.get(part), dict) for part in parts):
+        raise WeightsError(f"{path}: is no checkpoint of darkprep")
+    return record
+
+
+def _random_state() -> dict[str, Any]:
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"host": torch.get_rng_state(), "devices": devices}
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["host"])
+    for device, generator in enumerate(state["devices"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(generator, device)
+
+
+def _check_config(
+    path: Path, stored: dict[str, Any], wanted: Mapping[str, Any], fields: tuple[str, ...]
+) -> None:
+    different = [
+        f"{field} {stored.get(field)!r}, not {wanted.get(field)!r}"
+        for field in fields
+        if stored.get(field) != wanted.get(field)
+    ]
+    if different:
+        raise WeightsError(
+            f"{path}: was trained with {'; '.join(different)}; choose the same, or start a new run"
+        )
+
+
+def _check_keys(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    problems = [
+        f"{what} {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
+        for what, names in (
+            ("lacks", [name for name in wanted if name not in stored]),
+            ("has unknown", [name for name in stored if name not in wanted]),
+        )
+        if names
+    ]
+    if problems:
+        raise WeightsError(f"{path}: is of another network: {'; '.join(problems)}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,42 @@
+"""How busy the GPU is, as the driver counts it; nothing where NVML does not answer.
+
+The trade-off: NVML's figure says that some kernel ran, not that the chip was full; it is what people
+know from nvidia-smi.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+import torch
+
+log = logging.getLogger(__name__)
+
+_EVERY_S = 1.0
+
+
+class GpuMeter:
+    """Reads the utilisation of one device; asks the extra `[gpu]` (nvidia-ml-py) through torch."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._answers = device.type == "cuda"
+        self._asked = -math.inf
+        self._busy: float | None = None
+
+    def busy_percent(self) -> float | None:
+        """Share of the driver's last sampling period in which a kernel ran; None if unknown."""
+        if self._answers and time.monotonic() - self._asked >= _EVERY_S:
+            self._asked = time.monotonic()
+            self._busy = self._ask()
+        return self._busy
+
+    def _ask(self) -> float | None:
+        try:
+            return float(torch.cuda.utilization(self._device))
+        except Exception as error:  # noqa: BLE001 # NVML has errors of its own; a gauge never ends a run
+            log.info("no GPU use will be shown: %s", error)
+            self._answers = False
+            return None

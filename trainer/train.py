@@ -1,0 +1,303 @@
+"""The training loop.
+
+The trade-off: one plain loop for every device and precision; what differs between them (copies,
+loss scaling, when a loss is known) stands behind the stream, the scaler and the guard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from model import build_model, save_weights
+from shards.durable import disk_errors, write_json
+from shards.errors import OptionError, StreamEnded
+from shards.reader import Batch, ReaderStats
+from trainer.carrier import Allocate, pinned_memory
+from trainer.checkpoint import Checkpoints, Progress, Trainee
+from trainer.config import IDENTITY_FIELDS, PRECISIONS, TrainConfig, open_device
+from trainer.gpu import GpuMeter
+from trainer.guard import LossGuard
+from trainer.loss import restoration_loss
+from trainer.report import Pace, RunLog, RunSummary, StepReport, who_limits
+from trainer.stream import DeviceBatch, DeviceStream
+
+
+class Reader(Protocol):
+    """`shards.SpoolReader`, or anything that lends batches and can be closed."""
+
+    stats: ReaderStats
+
+    def __next__(self) -> Batch:
+        """The next batch; the one before becomes invalid. Raises StopIteration at the end."""
+
+    def close(self) -> None:
+        """The batch that was handed out last has been used; give everything back."""
+
+
+OpenReader = Callable[[int, Allocate | None], Reader]
+"""Opens the samples at a global batch, with buffers from the given allocator (None: any memory)."""
+
+
+def train(
+    config: TrainConfig,
+    open_reader: OpenReader,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    on_step: Callable[[StepReport], None] | None = None,
+    stop: threading.Event | None = None,
+) -> RunSummary:
+    """Train, and leave config.json, metrics.jsonl, summary.json, weights and checkpoints in `run_dir`.
+
+    `stop` set from outside ends the training after the step at hand, with a checkpoint. `resume` goes
+    on at the newest whole checkpoint, to the exact sample; a new run refuses a used directory. Ends
+    early, and well, when the stream does.
+
+    Raises OptionError, WeightsError, NonFiniteLoss, DiskFull, and whatever the reader raises; after
+    StreamEnded too there is a checkpoint to resume from.
+    """
+    device = open_device(config.device)
+    stop = stop or threading.Event()
+    trainee = _make_trainee(config, device)
+    checkpoints = Checkpoints(
+        run_dir / "checkpoints", must_match=IDENTITY_FIELDS, keep=config.keep_checkpoints
+    )
+    progress = _begin(checkpoints, trainee, config, run_dir, resume=resume)
+    reader = open_reader(progress.iteration, pinned_memory(device))
+    with contextlib.closing(reader), RunLog(run_dir, start=progress.iteration) as run_log:
+        run = _Run(config, trainee, device, reader, run_log, progress)
+        try:
+            for batch in run.batches():
+                run.step(batch)
+                if run.is_due(config.log_every):
+                    run.log_line()
+                if run.is_due(config.checkpoint_every):
+                    checkpoints.save(trainee, run.progress(), config.record())
+                    run.show(batch)
+                if on_step:
+                    on_step(run.report())
+                if stop.is_set():
+                    break
+        except StreamEnded:
+            checkpoints.save(trainee, run.progress(), config.record())
+            raise
+        run.log_line()
+        checkpoints.save(trainee, run.progress(), config.record())
+    # After the reader is closed, for closing releases the last shards.
+    summary = run.summary(stopped=stop.is_set())
+    _leave(trainee, summary, run_dir)
+    return summary
+
+
+class _Run:
+    """The moving parts of one training, from its start or its resumption to its end."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        trainee: Trainee,
+        device: torch.device,
+        reader: Reader,
+        run_log: RunLog,
+        before: Progress,
+    ) -> None:
+        self._config, self._trainee, self._device = config, trainee, device
+        self._reader, self._log, self._before = reader, run_log, before
+        self._stream = DeviceStream(
+            reader,
+            device,
+            cfa=config.cfa,
+            crop=config.crop,
+            augment=config.augment,
+            seed=config.seed,
+        )
+        self._guard, self._pace, self._meter = LossGuard(device), Pace(), GpuMeter(device)
+        self.iteration = before.iteration
+        self._first_loss = before.first_loss
+        self._losses: list[float] = []
+        """Of the steps since the last line of metrics."""
+        self._line_loss: float | None = None
+        self._newest_loss: float | None = None
+        self._began = self._ended = 0.0
+        self._first_wait_s = 0.0
+        self._restored = torch.empty(0)
+
+    def batches(self) -> Iterator[DeviceBatch]:
+        """The batches that are still to train on; the clock starts when the first is there."""
+        while self.iteration < self._config.iterations:
+            batch = next(self._stream, None)
+            if batch is None:
+                return
+            if not self._began:
+                self._start_clock()
+            yield batch
+
+    def _start_clock(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._first_wait_s = self._stream.wait_s()
+        self._began = self._ended = time.perf_counter()
+        self._pace.step(0)
+
+    def step(self, batch: DeviceBatch) -> None:
+        """One step of the optimiser; raises NonFiniteLoss, see LossGuard."""
+        optimiser, scaler = self._trainee.optimiser, self._trainee.scaler
+        for group in optimiser.param_groups:
+            group["lr"] = self._config.learning_rate_at(self.iteration)
+        with self._autocast():
+            restored = self._trainee.network(batch.low)
+        loss = self._guard.admit(restoration_loss(restored, batch.gt), batch)
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if not scaler.is_enabled():
+            # What a scaler would tell fused Adam: on the device, without asking the host.
+            optimiser.found_inf = self._guard.skip  # type: ignore[attr-defined]
+        scaler.step(optimiser)
+        scaler.update()
+        optimiser.zero_grad()
+        self._restored = restored.detach()
+        self.iteration += 1
+        self._ended = time.perf_counter()
+        self._pace.step(self._waited_s())
+        self._learn()
+
+    def is_due(self, every: int) -> bool:
+        """Whether `every` steps are full."""
+        return self.iteration % every == 0
+
+    def log_line(self) -> None:
+        """Sum up the steps since the last line, if there were any."""
+        self._learn(wait=True)
+        if not self._losses:
+            return
+        self._line_loss = sum(self._losses) / len(self._losses)
+        self._losses.clear()
+        report = self.report()
+        self._log.write(
+            {
+                "iteration": self.iteration,
+                "loss": self._line_loss,
+                "learning_rate": report.learning_rate,
+                "iterations_per_s": round(report.iterations_per_s, 4),
+                "samples_per_s": round(report.samples_per_s, 3),
+                "data_wait_fraction": round(report.data_wait_fraction, 5),
+                "gpu_busy_percent": report.gpu_busy_percent,
+                "shards_deleted": report.shards_deleted,
+                "damaged": report.damaged,
+                "seconds": round(self._trained_s(), 3),
+            }
+        )
+
+    def show(self, batch: DeviceBatch) -> None:
+        """Put the batch's first sample on TensorBoard."""
+        self._log.show(self._restored[0], batch.gt[0], self.iteration)
+
+    def report(self) -> StepReport:
+        """Where the training is now."""
+        pace, wait = self._pace.rates()
+        left = self._config.iterations - self.iteration
+        return StepReport(
+            iteration=self.iteration,
+            iterations=self._config.iterations,
+            loss=self._newest_loss,
+            learning_rate=self._config.learning_rate_at(max(0, self.iteration - 1)),
+            iterations_per_s=pace,
+            samples_per_s=pace * self._config.batch_size,
+            data_wait_fraction=wait,
+            eta_s=left / pace if pace else math.inf,
+            gpu_busy_percent=self._meter.busy_percent(),
+            shards_deleted=self._before.shards_deleted + self._reader.stats.shards_deleted,
+            damaged=self._reader.stats.damaged,
+        )
+
+    def progress(self) -> Progress:
+        """What a checkpoint keeps; raises NonFiniteLoss rather than keep a bad step."""
+        self._learn(wait=True)
+        stats = self._reader.stats
+        return Progress(
+            iteration=self.iteration,
+            first_loss=self._first_loss,
+            trained_s=self._trained_s(),
+            waited_s=self._before.waited_s + self._waited_s(),
+            shards_deleted=self._before.shards_deleted + stats.shards_deleted,
+            damaged=self._before.damaged + stats.damaged,
+            peak_disk_bytes=max(self._before.peak_disk_bytes, stats.peak_disk_bytes),
+        )
+
+    def summary(self, *, stopped: bool) -> RunSummary:
+        """The whole run in figures and words."""
+        done = self.progress()
+        wait = done.waited_s / done.trained_s if done.trained_s else 0.0
+        samples = done.iteration * self._config.batch_size
+        finished = done.iteration >= self._config.iterations
+        return RunSummary(
+            iterations=done.iteration,
+            samples=samples,
+            first_loss=done.first_loss,
+            last_loss=self._line_loss,
+            data_wait_fraction=wait,
+            samples_per_second=samples / done.trained_s if done.trained_s else 0.0,
+            seconds=done.trained_s,
+            first_batch_seconds=self._reader.stats.first_batch_s,
+            shards_deleted=done.shards_deleted,
+            damaged_shards=done.damaged,
+            peak_disk_bytes=done.peak_disk_bytes,
+            parameters=sum(part.numel() for part in self._trainee.network.parameters()),
+            ended="finished" if finished else "stopped" if stopped else "stream ended",
+            who_limits=who_limits(wait, device=self._device.type),
+        )
+
+    def _autocast(self) -> torch.autocast:
+        precision = self._config.precision
+        return torch.autocast(self._device.type, PRECISIONS[precision], enabled=precision != "fp32")
+
+    def _learn(self, *, wait: bool = False) -> None:
+        known = self._guard.known(wait=wait)
+        if known:
+            self._first_loss = known[0] if self._first_loss is None else self._first_loss
+            self._newest_loss = known[-1]
+            self._losses.extend(known)
+
+    def _trained_s(self) -> float:
+        return self._before.trained_s + self._ended - self._began
+
+    def _waited_s(self) -> float:
+        return self._stream.wait_s() - self._first_wait_s
+
+
+def _make_trainee(config: TrainConfig, device: torch.device) -> Trainee:
+    torch.manual_seed(config.seed)
+    network = build_model(config.model, config.cfa).to(device).train()
+    return Trainee(
+        network=network,
+        optimiser=torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True),
+        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
+    )
+
+
+def _begin(
+    checkpoints: Checkpoints, trainee: Trainee, config: TrainConfig, run_dir: Path, *, resume: bool
+) -> Progress:
+    """Prepare the run directory and say where to go on; a run killed before any checkpoint begins anew."""
+    path = run_dir / "config.json"
+    if not resume and path.exists():
+        raise OptionError(f"{run_dir}: holds a run already; resume it, or choose another directory")
+    progress = checkpoints.restore(trainee, config.record()) if resume else None
+    with disk_errors(path):
+        run_dir.mkdir(parents=True, exist_ok=True)
+    write_json(path, config.record())
+    return progress or Progress()
+
+
+def _leave(trainee: Trainee, summary: RunSummary, run_dir: Path) -> None:
+    path = run_dir / "weights.safetensors"
+    with disk_errors(path):
+        save_weights(trainee.network, path, note=f"{summary.iterations} iterations")
+    write_json(run_dir / "summary.json", vars(summary))
