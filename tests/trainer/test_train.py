@@ -1,0 +1,281 @@
+"""A training leaves what its directory promises, stops when told, and resumes to the exact sample."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from model import load_model
+from shards.errors import NonFiniteLoss, OptionError, StreamEnded, WeightsError
+from trainer.config import TrainConfig, open_device
+from trainer.guard import LossGuard
+from trainer.report import who_limits
+from trainer.train import train
+
+TINY = TrainConfig(
+    model="redirt-2rdb",
+    crop=192,
+    batch_size=2,
+    iterations=6,
+    log_every=1,
+    checkpoint_every=3,
+    learning_rate=1e-3,
+)
+
+
+@pytest.fixture
+def open_reader(make_reader):
+    return lambda start, allocate: make_reader(start=start)
+
+
+def losses_in(run_dir) -> list[float]:
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def test_a_run_leaves_everything_its_directory_promises(tmp_path, open_reader):
+    summary = train(TINY, open_reader, tmp_path / "run")
+
+    run = tmp_path / "run"
+    assert json.loads((run / "config.json").read_text()) == TINY.record()
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
+        "00000003.pt",
+        "00000006.pt",
+    ]
+    assert load_model(run / "weights.safetensors").name == "redirt-2rdb"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["learning_rate"] for line in lines] == pytest.approx([1e-3] * 3 + [1e-4] * 3)
+    told = json.loads((run / "summary.json").read_text())
+    assert told == vars(summary)
+    assert told["iterations"] == 6
+    assert told["samples"] == 12
+    assert told["first_loss"] == lines[0]["loss"]
+    assert told["last_loss"] == lines[-1]["loss"]
+    assert told["shards_deleted"] == 6
+    assert told["ended"] == "finished"
+    assert told["parameters"] == 581_792
+    assert 0 <= told["data_wait_fraction"] <= 1
+
+
+def test_a_resumed_run_has_the_very_losses_of_an_undisturbed_one(tmp_path, open_reader):
+    longer = replace(TINY, iterations=12)
+    train(longer, open_reader, tmp_path / "whole")
+    stop = threading.Event()
+
+    def stop_after_four(report):
+        if report.iteration == 4:
+            stop.set()
+
+    stopped = train(longer, open_reader, tmp_path / "cut", on_step=stop_after_four, stop=stop)
+    resumed = train(longer, open_reader, tmp_path / "cut", resume=True)
+
+    assert (stopped.ended, stopped.iterations) == ("stopped", 4)
+    assert (resumed.ended, resumed.iterations, resumed.samples) == ("finished", 12, 24)
+    assert losses_in(tmp_path / "cut") == losses_in(tmp_path / "whole")
+    ours, theirs = (load_model(tmp_path / n / "weights.safetensors") for n in ("cut", "whole"))
+    expected = theirs.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in ours.state_dict().items())
+
+
+def test_a_crash_after_a_checkpoint_repeats_the_steps_since_and_tells_each_once(
+    tmp_path, open_reader, make_reader
+):
+    class Crashing(make_reader):
+        def __next__(self):
+            if self._next == 5:
+                raise RuntimeError("killed")
+            return super().__next__()
+
+    train(TINY, open_reader, tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="killed"):
+        train(TINY, lambda start, _: Crashing(start=start), tmp_path / "cut")
+    train(TINY, open_reader, tmp_path / "cut", resume=True)
+
+    assert losses_in(tmp_path / "cut") == losses_in(tmp_path / "whole")
+
+
+def test_the_loss_falls_on_one_repeated_batch(tmp_path, make_reader):
+    class SameAgain(make_reader):
+        def __next__(self):
+            self._next = 0
+            return super().__next__()
+
+    config = replace(TINY, iterations=60, augment="none", log_every=10)
+    summary = train(config, lambda start, _: SameAgain(start=start), tmp_path / "run")
+
+    assert summary.last_loss < 0.6 * summary.first_loss
+
+
+def test_a_non_finite_loss_names_the_samples_and_leaves_the_weights_alone(tmp_path, make_reader):
+    class Poisoned(make_reader):
+        def __next__(self):
+            batch = super().__next__()
+            if batch.index < 4:
+                return batch
+            bad = replace(batch.metas[1], amplification=3e38)
+            batch.low[1] = 65535
+            return type(batch)(batch.index, batch.low, batch.gt, (batch.metas[0], bad), batch.uses)
+
+    seen = []
+    with pytest.raises(
+        NonFiniteLoss, match=r"loss of batch 4 is nan.* 00000004-0000, 00000004-0001"
+    ):
+        train(
+            TINY,
+            lambda start, _: Poisoned(start=start),
+            tmp_path / "run",
+            on_step=lambda report: seen.append(report.iteration),
+        )
+
+    assert seen == [1, 2, 3, 4]
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["00000003.pt"]
+
+
+def test_the_end_of_the_stream_ends_the_run_well(tmp_path, make_reader):
+    readers = []
+
+    def open_reader(start, allocate):
+        readers.append(make_reader(start=start, stop_after=2))
+        return readers[-1]
+
+    summary = train(TINY, open_reader, tmp_path / "run")
+
+    assert (summary.ended, summary.iterations) == ("stream ended", 2)
+    assert readers[0].closed
+    assert (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_when_nobody_produces_any_more_there_is_a_checkpoint_to_resume_from(tmp_path, make_reader):
+    class Abandoned(make_reader):
+        def __next__(self):
+            if self._next == 2:
+                raise StreamEnded("shard 7 will not come")
+            return super().__next__()
+
+    with pytest.raises(StreamEnded):
+        train(TINY, lambda start, _: Abandoned(start=start), tmp_path / "run")
+
+    assert (tmp_path / "run" / "checkpoints" / "00000002.pt").exists()
+
+
+def test_a_used_directory_is_refused_and_so_is_resuming_another_run(tmp_path, open_reader):
+    config = replace(TINY, iterations=1)
+    train(config, open_reader, tmp_path / "run")
+
+    with pytest.raises(OptionError, match="holds a run already; resume it"):
+        train(config, open_reader, tmp_path / "run")
+    other = replace(config, model="redirt", seed=4)
+    with pytest.raises(WeightsError, match="model 'redirt-2rdb', not 'redirt'; seed 0, not 4"):
+        train(other, open_reader, tmp_path / "run", resume=True)
+
+
+def test_resuming_where_nothing_was_saved_begins_anew(tmp_path, open_reader):
+    summary = train(replace(TINY, iterations=1), open_reader, tmp_path / "run", resume=True)
+
+    assert summary.iterations == 1
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precisions_train(tmp_path, open_reader, precision):
+    config = replace(TINY, iterations=3, precision=precision)
+
+    summary = train(config, open_reader, tmp_path / precision)
+    exact = train(replace(config, precision="fp32"), open_reader, tmp_path / "fp32")
+
+    assert summary.first_loss == pytest.approx(exact.first_loss, rel=0.02)
+    assert (
+        train(
+            replace(config, iterations=4), open_reader, tmp_path / precision, resume=True
+        ).last_loss
+        < 2 * exact.last_loss
+    )
+
+
+def test_reports_follow_every_step(tmp_path, open_reader):
+    reports = []
+
+    train(replace(TINY, iterations=3), open_reader, tmp_path / "run", on_step=reports.append)
+
+    assert [report.iteration for report in reports] == [1, 2, 3]
+    assert [report.loss for report in reports] == losses_in(tmp_path / "run")
+    assert reports[-1].eta_s == 0
+    assert reports[-1].samples_per_s == pytest.approx(2 * reports[-1].iterations_per_s)
+    assert reports[-1].gpu_busy_percent is None
+
+
+def test_xtrans_trains(tmp_path, make_reader):
+    config = replace(TINY, cfa="xtrans", iterations=1, batch_size=1)
+
+    summary = train(
+        config,
+        lambda start, _: make_reader(start=start, side=198, batch_size=1, cfa="xtrans"),
+        tmp_path / "run",
+    )
+
+    assert np.isfinite(summary.last_loss)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            "model",
+            "resnet",
+            "model must be one of redirt, redirt-2rdb, redirt-gn, sid, not 'resnet'",
+        ),
+        ("crop", 200, "crop must be a multiple of 32 for bayer, not 200"),
+        ("crop", 160, "crop must be at least 161"),
+        ("reuse", 0, "reuse must be at least 1, not 0"),
+        ("precision", "fp8", "precision must be one of fp32, fp16, bf16, not 'fp8'"),
+        ("learning_rate", 0, "learning_rate must be between 0 and 1"),
+        ("seed", -1, "seed must not be negative"),
+        ("augment", "flip", "augment must be one of cfa, paper, none"),
+    ],
+)
+def test_a_choice_that_cannot_work_is_refused_by_name(field, value, message):
+    with pytest.raises(OptionError, match=message):
+        replace(TINY, **{field: value})
+
+
+def test_devices_are_named_or_refused():
+    assert open_device("cpu") == torch.device("cpu")
+    assert open_device("auto").type in ("cpu", "cuda")
+    for name in ("tpu", "meta", "cuda:99"):
+        with pytest.raises(OptionError, match="device"):
+            open_device(name)
+
+
+def test_the_summary_says_in_words_who_limits():
+    assert "the cpu limits" in who_limits(0.001, device="cpu")
+    assert "nearly balanced" in who_limits(0.05, device="cpu")
+    assert "the data limits: the cuda waited for it 40.0 %" in who_limits(0.4, device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_bad_loss_on_cuda_never_reaches_the_weights(precision):
+    device = torch.device("cuda")
+    weight = torch.nn.Parameter(torch.ones(3, device=device))
+    optimiser = torch.optim.Adam([weight], fused=True)
+    scaler = torch.amp.GradScaler("cuda", enabled=precision == "fp16")
+    guard = LossGuard(device)
+
+    class Batch:
+        index, keys = 7, ("00000003-0001",)
+
+    loss = guard.admit((weight * float("nan")).sum(), Batch)
+    scaler.scale(loss).backward()
+    if not scaler.is_enabled():
+        optimiser.found_inf = guard.skip
+    scaler.step(optimiser)
+
+    assert torch.equal(weight.detach().cpu(), torch.ones(3))
+    with pytest.raises(NonFiniteLoss, match=r"batch 7 is nan.*00000003-0001"):
+        guard.known(wait=True)
