@@ -21,6 +21,9 @@ from shards.errors import ShardDamaged
 
 FORMAT_VERSION = 1
 
+_ABSURD = 1e9
+"""No level, gain or ISO comes near it; larger numbers in a file are damage."""
+
 U16 = npt.NDArray[np.uint16]
 CfaKind = Literal["bayer", "xtrans"]
 
@@ -69,8 +72,8 @@ class SampleMeta:
                 f"black needs {PLANES[self.cfa]} values for {self.cfa}, not {len(self.black)}"
             )
         numbers = (*self.black, self.white, self.ratio, self.amplification, self.iso)
-        if not all(math.isfinite(n) for n in numbers):
-            raise ValueError("black, white, ratio, amplification and iso must be finite")
+        if not all(abs(n) < _ABSURD for n in numbers):  # NaN is not below anything
+            raise ValueError(f"black, white, ratio, amplification and iso must be below {_ABSURD:g}")
         if self.white <= max(self.black):
             raise ValueError(f"white {self.white} must be above black {max(self.black)}")
         if self.amplification <= 0:

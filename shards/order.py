@@ -65,7 +65,9 @@ class UseOrder:
         return started if self.shards is None else started - self._begun(interval - self.shards)
 
     def interval_of(self, position: int) -> int:
-        """The interval in which a position lies."""
+        """The interval in which a position lies; one past the last for positions behind the end."""
+        if self.shards is not None and self.total is not None and position >= self.total:
+            return self.shards + self.window - 1
         low, high = 0, 1
         while self.start(high) <= position:
             low, high = high, 2 * high

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shards.errors import OptionError, ShardDamaged, StreamEnded
+from shards.errors import DiskFull, OptionError, ShardDamaged, StreamEnded
 from shards.format import U16, SampleMeta
 from shards.opening import OpenShard
 from shards.order import UseOrder, Uses
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 0.01
 _STARVING_EVERY_S = 0.5
-_WEIGH_EVERY_S = 1.0
+_LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,15 +117,14 @@ class SpoolReader:
         self.stats = ReaderStats()
         self._spool = spool
         self._layout = stream.layout()
-        self._plan = spool.digest
         self._files = stream.shards if keep else None
+        self._batch_size, self._rank, self._world = batch_size, rank, world
+        self._reuse, self._verify = reuse, verify
+        self._next, self._stop_after = start, stop_after
+        self._on_starving = on_starving
         self.order = UseOrder(
             samples=stream.samples, window=stream.window, seed=seed, reuse=reuse, shards=shards
         )
-        self._batch_size, self._rank, self._world = batch_size, rank, world
-        self._reuse, self._verify, self._run_name = reuse, verify, run
-        self._next, self._stop_after = start, stop_after
-        self._on_starving = on_starving
         self._open: dict[int, OpenShard] = {}
         self._held: deque[_Slot] = deque()
         self._hold = hold
@@ -134,21 +133,13 @@ class SpoolReader:
             queue.SimpleQueue()
         )
         self._consumed = start
-        self._released = 0
-        self._weighed = 0.0
+        self._handed_out: int | None = None
+        self._reading = 0
         self._stop = threading.Event()
-        self._role = spool.trainer_role() if rank == 0 else None
-        if self._role:
-            self._role.take()
-            spool.forget_ranks_from(world)
-        self._write_cursor(self._oldest_needed())
-        rows = batch_size // world
-        make = allocate or (lambda shape: np.empty(shape, np.uint16))
         for _ in range(depth + hold):
-            slot = _Slot(
-                low=make((rows, *self._layout.low_shape)), gt=make((rows, *self._layout.gt_shape))
-            )
-            self._free.put(slot)
+            self._free.put(self._new_slot(batch_size // world, allocate or _allocate))
+        self._release = _Release(spool, self.stats, rank=rank, world=world, run=run)
+        self._release.begin(start, self._oldest_needed())
         self._begun = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="spool-reader", daemon=True)
         self._thread.start()
@@ -192,11 +183,9 @@ class SpoolReader:
         self._stop.set()
         self._free.put(None)
         self._thread.join()
-        self._release()
         for shard in self._open.values():
             shard.close()
-        if self._role:
-            self._role.drop()
+        self._release.end(self._consumed, self._oldest_needed())
 
     def __enter__(self) -> SpoolReader:
         return self
@@ -209,8 +198,6 @@ class SpoolReader:
     ) -> None:
         self.close()
 
-    _handed_out: int | None = None
-
     def _next_to_consume(self) -> int:
         return self._consumed if self._handed_out is None else self._handed_out + 1
 
@@ -222,7 +209,7 @@ class SpoolReader:
                 self._stop_after is None or self._next < self._stop_after
             ):
                 slot = self._free.get()
-                self._release()
+                self._let_go(self._oldest_needed())
                 if slot is None:
                     return
                 uses = self.order.uses(self._next * self._batch_size, self._batch_size)
@@ -242,6 +229,7 @@ class SpoolReader:
         mine = uses[self._rank :: self._world].tolist()
         metas, counts = [], []
         for row, (shard, sample, use) in enumerate(mine):
+            self._reading = self._next * self._batch_size + row * self._world
             meta = self._read(shard, sample, slot.low[row], slot.gt[row])
             if meta is None:
                 return None
@@ -271,14 +259,15 @@ class SpoolReader:
                 with contextlib.suppress(FileNotFoundError):
                     path = self._spool.shard_path(shard)
                     self._open[shard] = OpenShard(
-                        path, self._layout, shard, self._plan, verify=self._verify
+                        path, self._layout, shard, self._spool.digest, verify=self._verify
                     )
                     break
                 waited = time.monotonic() - began
                 if self._on_starving and waited - reported >= _STARVING_EVERY_S:
                     self._on_starving(shard, waited)
                     reported = waited
-                self._release()
+                # A batch may span more shards than the budget holds: let go of all that was read.
+                self._let_go(self._oldest_needed(self._reading))
                 if self._stop.wait(_POLL_S):
                     return None
         return self._open[shard]
@@ -291,46 +280,87 @@ class SpoolReader:
         log.warning("%s; it is set aside and made again", error)
         self._spool.refuse(shard, str(error))
 
-    # -- releasing --------------------------------------------------------------------------------
-
-    def _oldest_needed(self) -> int:
-        return 0 if self._files else self.order.oldest_shard(self._consumed * self._batch_size)
-
-    def _release(self) -> None:
-        """Publish how far the consumer is and delete the shards that every rank has passed."""
-        oldest = self._oldest_needed()
-        now = time.monotonic()
-        due = now - self._weighed >= _WEIGH_EVERY_S
-        if due:
-            self._weighed = now
-            self.stats.peak_disk_bytes = max(self.stats.peak_disk_bytes, self._spool.disk_bytes())
-        if due or oldest > self._published:
-            for shard in [shard for shard in self._open if shard < oldest]:
-                self._open.pop(shard).close()
-            self._write_cursor(oldest)
-        passed = self._passed_by_all()
-        for shard in range(self._released, passed):
-            self.stats.shards_deleted += self._spool.drop(shard)
-        self._released = max(self._released, passed)
-
-    def _passed_by_all(self) -> int:
-        """The oldest shard that some rank needs, as far as all ranks have said; nothing while one is silent."""
-        if self._world == 1:
-            return self._published
-        cursors = self._spool.read_cursors()
-        return min(cursor.shard for cursor in cursors) if len(cursors) == self._world else 0
-
-    def _write_cursor(self, oldest: int) -> None:
-        self._published = oldest
-        self._spool.write_cursor(
-            Cursor(
-                rank=self._rank,
-                world=self._world,
-                batch=self._consumed,
-                shard=oldest,
-                run=self._run_name,
-            )
+    def _oldest_needed(self, position: int | None = None) -> int:
+        """The oldest shard for what follows `position`, by default for what the consumer has not had."""
+        if self._files:
+            return 0
+        return self.order.oldest_shard(
+            self._consumed * self._batch_size if position is None else position
         )
+
+    def _let_go(self, oldest: int) -> None:
+        for shard in [shard for shard in self._open if shard < oldest]:
+            self._open.pop(shard).close()
+        self._release.update(self._consumed, oldest)
+
+    def _new_slot(self, rows: int, allocate: Callable[[tuple[int, ...]], U16]) -> _Slot:
+        low = allocate((rows, *self._layout.low_shape))
+        return _Slot(low=low, gt=allocate((rows, *self._layout.gt_shape)))
+
+
+class _Release:
+    """Publishes one rank's cursor and deletes the shards that every rank has passed."""
+
+    def __init__(
+        self, spool: Spool, stats: ReaderStats, *, rank: int, world: int, run: str
+    ) -> None:
+        self._spool, self._stats = spool, stats
+        self._rank, self._world, self._run = rank, world, run
+        self._published = 0
+        self._deleted = 0
+        self._looked = 0.0
+        self._role = spool.trainer_role() if rank == 0 else None
+
+    def begin(self, batch: int, oldest: int) -> None:
+        """Take the trainer's role (rank 0) and say where this rank starts; raises SpoolBusy."""
+        if self._role:
+            self._role.take()
+            self._spool.forget_ranks_from(self._world)
+        self._publish(batch, oldest)
+
+    def update(self, batch: int, oldest: int) -> None:
+        """Say how far this rank is, when that matters, and delete what all have passed."""
+        now = time.monotonic()
+        due = now - self._looked >= _LOOK_EVERY_S
+        if due:
+            self._looked = now
+            weight = self._spool.disk_bytes()
+            self._stats.peak_disk_bytes = max(self._stats.peak_disk_bytes, weight)
+        if due or oldest > self._published:
+            self._publish(batch, oldest)
+            self._delete()
+
+    def end(self, batch: int, oldest: int) -> None:
+        """Say where this rank stopped and give the role back."""
+        self._publish(batch, oldest)
+        self._delete()
+        if self._role:
+            self._role.drop()
+
+    def _publish(self, batch: int, oldest: int) -> None:
+        self._published = oldest
+        cursor = Cursor(
+            rank=self._rank, world=self._world, batch=batch, shard=oldest, run=self._run
+        )
+        try:
+            self._spool.write_cursor(cursor)
+        except DiskFull as error:
+            # Deleting is what frees the disk; an older cursor only costs a shard made in vain.
+            log.warning("the cursor could not be written: %s", error)
+
+    def _delete(self) -> None:
+        passed = self._published
+        if self._world > 1:
+            cursors = self._spool.read_cursors()
+            silent = len(cursors) < self._world
+            passed = 0 if silent else min(cursor.shard for cursor in cursors)
+        for shard in range(self._deleted, passed):
+            self._stats.shards_deleted += self._spool.drop(shard)
+        self._deleted = max(self._deleted, passed)
+
+
+def _allocate(shape: tuple[int, ...]) -> U16:
+    return np.empty(shape, np.uint16)
 
 
 def _check_options(

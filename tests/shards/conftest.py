@@ -1,0 +1,81 @@
+"""Small spools with known samples: 12 pixels wide, random codes, a few shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shards import Sample, SampleMeta, Spool, StreamSpec, write_shard
+
+
+def stream(
+    *, samples: int = 4, window: int = 2, shards: int | None = 6, seed: int = 1
+) -> StreamSpec:
+    return StreamSpec(
+        camera="sony",
+        cfa="bayer",
+        height=12,
+        width=16,
+        crop=12,
+        samples=samples,
+        window=window,
+        shards=shards,
+        seed=seed,
+    )
+
+
+def sample(shard: int, index: int, spec: StreamSpec) -> Sample:
+    """Random codes keyed by (shard, index)."""
+    layout = spec.layout()
+    rng = np.random.default_rng((shard, index))
+    meta = SampleMeta(
+        key="",
+        pair=f"0000{index}_00_0.1s",
+        camera="sony",
+        cfa="bayer",
+        origin=(2 * shard, 4 * index),
+        black=(512.0, 512.0, 512.0, 512.0),
+        white=16383,
+        ratio=100.0,
+        amplification=100.0,
+        gain="ratio",
+        iso=800.0,
+    )
+    return Sample(
+        rng.integers(0, 65536, layout.low_shape, dtype=np.uint16),
+        rng.integers(0, 65536, layout.gt_shape, dtype=np.uint16),
+        meta,
+    )
+
+
+def fill(spool: Spool, shards: range | list[int]) -> None:
+    spec = spool.stream
+    for shard in shards:
+        samples = [sample(shard, index, spec) for index in range(spec.samples)]
+        write_shard(
+            spool.shard_path(shard),
+            spec.layout(),
+            shard,
+            samples,
+            plan=spool.digest,
+            partial=spool.partial,
+        )
+
+
+MakeSpool = Callable[..., Spool]
+
+
+@pytest.fixture
+def make_spool(tmp_path: Path) -> MakeSpool:
+    def make(
+        name: str = "spool", *, ready: range | list[int] = range(0), **settings: int | None
+    ) -> Spool:
+        spool = Spool(tmp_path / name)
+        spool.create(stream(**settings), {"pairs": [name]}, {"root": "data"})
+        fill(spool, ready)
+        return spool
+
+    return make

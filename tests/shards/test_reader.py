@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shards import OptionError, Spool, SpoolBusy, SpoolReader, StreamEnded
+from tests.shards.conftest import MakeSpool, fill, sample
+
+
+def keys(reader: SpoolReader, count: int | None = None) -> list[list[str]]:
+    found = []
+    for batch in reader:
+        found.append(
+            [f"{meta.key}+{use}" for meta, use in zip(batch.metas, batch.uses, strict=True)]
+        )
+        if len(found) == count:
+            break
+    return found
+
+
+def flat(batches: list[list[str]]) -> list[str]:
+    return [key for batch in batches for key in batch]
+
+
+def in_background(spool: Spool, shards: range, delay: float = 0.05) -> threading.Thread:
+    def run() -> None:
+        for shard in shards:
+            time.sleep(delay)
+            fill(spool, [shard])
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_batches_hold_the_samples_that_their_metadata_name(make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+
+    with SpoolReader(spool, batch_size=3, shards=6) as reader:
+        for batch in reader:
+            for row, meta in enumerate(batch.metas):
+                shard, index = map(int, meta.key.split("-"))
+                wanted = sample(shard, index, spool.stream)
+                np.testing.assert_array_equal(batch.low[row], wanted.low)
+                np.testing.assert_array_equal(batch.gt[row], wanted.gt)
+
+
+def test_every_sample_is_read_once_and_every_shard_deleted(make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+
+    with SpoolReader(spool, batch_size=2, shards=6) as reader:
+        seen = flat(keys(reader))
+
+    assert sorted(seen) == [f"0000000{k}-000{s}+0" for k in range(6) for s in range(4)]
+    assert spool.ready_shards() == []
+    assert reader.stats.shards_deleted == 6
+    assert reader.stats.batches == 12
+
+
+def test_shards_go_while_training_not_at_the_end(make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+
+    with SpoolReader(spool, batch_size=2, shards=6, depth=1) as reader:
+        keys(reader, 8)
+        deadline = time.monotonic() + 5
+        while spool.ready_shards()[0] < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+        assert spool.ready_shards()[0] >= 2
+
+
+def test_two_readers_of_one_seed_see_the_same_and_another_seed_another_order(make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+
+    runs = []
+    for seed in (5, 5, 6):
+        with SpoolReader(spool, batch_size=4, seed=seed, stop_after=20, keep=True) as reader:
+            runs.append(keys(reader))
+
+    assert runs[0] == runs[1] != runs[2]
+    assert len(runs[0]) == 20
+
+
+def test_a_reader_started_in_the_middle_goes_on_with_the_same_batches(make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+    with SpoolReader(spool, batch_size=3, stop_after=7, keep=True) as reader:
+        whole = keys(reader)
+
+    with SpoolReader(spool, batch_size=3, start=4, stop_after=7, keep=True) as reader:
+        assert keys(reader) == whole[4:]
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_deal_the_global_batches_of_one_rank(world: int, make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+    with SpoolReader(spool, batch_size=4, stop_after=6, keep=True) as reader:
+        whole = keys(reader)
+
+    dealt = []
+    for rank in range(world):
+        with SpoolReader(
+            spool, batch_size=4, rank=rank, world=world, stop_after=6, keep=True
+        ) as reader:
+            dealt.append(keys(reader))
+
+    for batch, expected in enumerate(whole):
+        for rank in range(world):
+            assert dealt[rank][batch] == expected[rank::world]
+
+
+def test_a_shard_goes_only_when_every_rank_has_passed_it(make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+    first = SpoolReader(spool, batch_size=4, rank=0, world=2, shards=6)
+    second = SpoolReader(spool, batch_size=4, rank=1, world=2, shards=6)
+
+    keys(first)
+    first.close()
+    assert spool.ready_shards() == list(range(6))
+    keys(second)
+    second.close()
+    assert spool.ready_shards() == []
+
+
+def test_reuse_uses_every_sample_so_often_before_its_shard_goes(make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+
+    with SpoolReader(spool, batch_size=2, shards=6, reuse=3) as reader:
+        seen = flat(keys(reader))
+
+    assert sorted(seen) == sorted(
+        f"0000000{k}-000{s}+{u}" for k in range(6) for s in range(4) for u in range(3)
+    )
+    assert spool.ready_shards() == []
+
+
+def test_kept_shards_are_gone_round_with_ever_new_use_numbers(make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+
+    with SpoolReader(spool, batch_size=4, stop_after=30, keep=True) as reader:
+        seen = flat(keys(reader))
+
+    assert len(seen) == len(set(seen)) == 120
+    assert max(int(key.split("+")[1]) for key in seen) >= 4
+    assert spool.ready_shards() == list(range(6))
+
+
+def test_the_reader_waits_for_shards_that_come_later(make_spool: MakeSpool):
+    spool = make_spool()
+    thread = in_background(spool, range(6))
+
+    with SpoolReader(spool, batch_size=2, shards=6) as reader:
+        assert len(keys(reader)) == 12
+    thread.join()
+    assert reader.stats.wait_s > 0.1
+
+
+def test_a_starving_reader_says_so_and_may_be_told_to_give_up(make_spool: MakeSpool):
+    spool = make_spool(ready=[0])
+
+    def give_up(shard: int, seconds: float) -> None:
+        raise StreamEnded(f"shard {shard} will not come")
+
+    with (
+        SpoolReader(spool, batch_size=2, on_starving=give_up) as reader,
+        pytest.raises(StreamEnded, match="shard 1 will"),
+    ):
+        keys(reader)
+
+
+def test_a_damaged_shard_is_set_aside_and_training_goes_on_with_the_new_one(make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+    layout = spool.stream.layout()
+    with spool.shard_path(1).open("r+b") as file:
+        file.truncate(1000)
+    with spool.shard_path(3).open("r+b") as file:
+        file.seek(layout.gt_offset + 2 * layout.sample_bytes)
+        file.write(b"flipped!")
+
+    def make_again(shard: int, seconds: float) -> None:
+        fill(spool, [shard])
+
+    with SpoolReader(spool, batch_size=2, shards=6, on_starving=make_again) as reader:
+        seen = flat(keys(reader))
+
+    assert len(set(seen)) == 24
+    assert reader.stats.damaged == 2
+    assert [record["shard"] for record in spool.refusals()] == [1, 3]
+    assert "checksum of gt" in spool.refusals()[1]["reason"]
+
+
+def test_a_second_trainer_on_the_spool_is_refused(make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+
+    with (
+        SpoolReader(spool, batch_size=2),
+        pytest.raises(SpoolBusy, match="a trainer is already running"),
+    ):
+        SpoolReader(spool, batch_size=2)
+
+
+def test_closing_keeps_what_was_not_used(make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+
+    with SpoolReader(spool, batch_size=4, shards=6) as reader:
+        first = keys(reader, 3)
+    assert spool.read_cursors()[0].batch == 3
+
+    with SpoolReader(spool, batch_size=4, start=3, shards=6) as reader:
+        rest = keys(reader)
+    assert len(set(flat(first + rest))) == 24
+
+
+def test_a_lent_batch_stays_whole_until_the_next_is_asked_for(make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+
+    with SpoolReader(spool, batch_size=2, shards=6, depth=2) as reader:
+        batch = next(reader)
+        copy = batch.low.copy()
+        time.sleep(0.1)
+        np.testing.assert_array_equal(batch.low, copy)
+
+
+def test_buffers_come_from_the_caller_and_are_used_again(make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+    made: list[np.ndarray] = []
+
+    def allocate(shape: tuple[int, ...]) -> np.ndarray:
+        made.append(np.empty(shape, np.uint16))
+        return made[-1]
+
+    with SpoolReader(spool, batch_size=2, shards=6, depth=2, allocate=allocate) as reader:
+        lent = {id(batch.low) for batch in reader}
+
+    assert lent <= {id(array) for array in made}
+    assert len(made) == 6
+
+
+def test_a_window_of_shards_is_enough_even_when_a_batch_spans_it(
+    make_spool: MakeSpool, tmp_path: Path
+):
+    """With room for `window` shards only, nothing may deadlock: what was read goes before what comes is made."""
+    spool = make_spool(ready=range(2), shards=8)
+    stop = threading.Event()
+
+    def producer() -> None:
+        made = 2
+        while made < 8 and not stop.is_set():
+            if len(spool.ready_shards()) < 2:
+                fill(spool, [made])
+                made += 1
+            time.sleep(0.002)
+
+    thread = threading.Thread(target=producer)
+    thread.start()
+    try:
+        with SpoolReader(spool, batch_size=16, shards=8) as reader:
+            assert len(keys(reader)) == 2
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"batch_size": 0}, "batch-size"),
+        ({"batch_size": 3, "world": 2}, "ranks"),
+        ({"batch_size": 2, "reuse": 0}, "reuse"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_by_name(
+    options: dict[str, int], field: str, make_spool: MakeSpool
+):
+    with pytest.raises(OptionError, match=field):
+        SpoolReader(make_spool(), **options)
+
+
+def test_keeping_an_endless_plan_is_refused(make_spool: MakeSpool):
+    with pytest.raises(OptionError, match="--epochs N"):
+        SpoolReader(make_spool(shards=None), batch_size=1, keep=True)

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shards import Cursor, PlanError, Spool, SpoolBusy, SpoolError
+from shards.liveness import ProcessId
+from tests.shards.conftest import MakeSpool, fill, stream
+
+
+def test_a_spool_gives_back_its_plan(make_spool: MakeSpool):
+    spool = make_spool()
+
+    again = Spool(spool.path).open()
+
+    assert again.stream == stream()
+    assert again.recipe == {"pairs": ["spool"]}
+    assert again.digest == spool.digest
+
+
+def test_the_same_plan_is_accepted_again_even_from_another_place(make_spool: MakeSpool):
+    spool = make_spool(ready=[0])
+
+    Spool(spool.path).create(stream(), {"pairs": ["spool"]}, {"root": "moved"})
+
+    assert Spool(spool.path).open().place == {"root": "moved"}
+    assert spool.ready_shards() == [0]
+
+
+def test_another_plan_is_refused_with_the_difference(make_spool: MakeSpool):
+    spool = make_spool()
+
+    with pytest.raises(PlanError, match="seed 1 there, 9 wanted"):
+        Spool(spool.path).create(stream(seed=9), {"pairs": ["spool"]}, {"root": "data"})
+    assert Spool(spool.path).open().stream.seed == 1
+
+
+def test_a_missing_spool_names_the_command_that_makes_one(tmp_path: Path):
+    with pytest.raises(SpoolError, match="darkprep build"):
+        Spool(tmp_path / "none").open()
+
+
+def test_a_file_in_place_of_the_spool_is_refused(tmp_path: Path):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(SpoolError, match="not a directory"):
+        Spool(tmp_path / "file").create(stream(), {}, {})
+
+
+def test_a_plan_of_another_version_is_refused(make_spool: MakeSpool):
+    spool = make_spool()
+    spool.plan_file.write_text(spool.plan_file.read_text().replace('"format": 1', '"format": 2'))
+
+    with pytest.raises(PlanError, match="version 2"):
+        Spool(spool.path).open()
+
+
+@given(st.integers(0, 2000), st.integers(1, 255))
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_changed_plan_is_refused_or_means_the_same(make_spool: MakeSpool, place: int, mask: int):
+    spool = make_spool()
+    data = bytearray(spool.plan_file.read_bytes())
+    data[place % len(data)] ^= mask
+    spool.plan_file.write_bytes(data)
+
+    try:
+        read = Spool(spool.path).open()
+    except PlanError:
+        return
+    finally:
+        spool.plan_file.unlink()
+    assert read.stream == stream()
+    assert read.recipe == {"pairs": ["spool"]}
+
+
+def test_only_files_of_our_own_naming_count_as_shards(make_spool: MakeSpool):
+    spool = make_spool(ready=[0, 2])
+    for name in ("1.tar", "00000001.tar.tmp", "notes.txt", ".00000001.tar", "0000000x.tar"):
+        (spool.ready / name).touch()
+
+    assert spool.ready_shards() == [0, 2]
+
+
+def test_a_refused_shard_moves_aside_with_its_reason_and_few_are_kept(make_spool: MakeSpool):
+    spool = make_spool(ready=range(4))
+
+    for shard in range(4):
+        spool.refuse(shard, f"reason {shard}")
+
+    assert spool.ready_shards() == []
+    assert [record["reason"] for record in spool.refusals()] == [f"reason {n}" for n in range(4)]
+    assert spool.damaged_count() == 2
+
+
+def test_refusing_what_another_rank_refused_already_does_nothing(make_spool: MakeSpool):
+    spool = make_spool(ready=[0])
+    spool.refuse(0, "first")
+    spool.refuse(0, "second")
+
+    assert [record["reason"] for record in spool.refusals()] == ["first"]
+
+
+def test_the_slowest_rank_decides_what_is_still_needed(make_spool: MakeSpool):
+    spool = make_spool()
+    assert spool.oldest_needed() == 0
+
+    for rank, shard in ((0, 7), (1, 5)):
+        spool.write_cursor(Cursor(rank=rank, world=2, batch=9, shard=shard))
+
+    assert spool.oldest_needed() == 5
+
+
+cursor_json = st.dictionaries(
+    st.sampled_from(["rank", "world", "batch", "shard", "run"]),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+)
+
+
+@given(cursor_json | st.text(max_size=30))
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_cursor_counts_as_absent(make_spool: MakeSpool, record: object):
+    spool = make_spool()
+    (spool.cursors / "rank-0.json").write_text(json.dumps(record))
+
+    for cursor in spool.read_cursors():
+        assert min(cursor.rank, cursor.world, cursor.batch, cursor.shard) >= 0
+
+
+@given(st.binary(max_size=60) | st.just(b'{"state": 1, "host": [], "pid": "x", "started": 1e999}'))
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_heartbeat_is_left_out(make_spool: MakeSpool, data: bytes):
+    spool = make_spool()
+    (spool.producers / "host-1.json").write_bytes(data)
+
+    assert spool.heartbeats() == []
+
+
+def test_a_heartbeat_of_this_process_is_alive_and_of_a_reused_pid_dead(make_spool: MakeSpool):
+    spool = make_spool()
+    spool.write_heartbeat({"state": "making"})
+    own = ProcessId.own()
+    stale = {
+        "state": "making",
+        "host": own.host,
+        "pid": own.pid,
+        "started": own.started - 1,
+        "time": 0,
+    }
+    (spool.producers / "stale.json").write_text(json.dumps(stale))
+
+    assert [record["alive"] for record in spool.heartbeats()] == [False, True]
+
+
+def test_a_role_is_held_by_one_and_the_other_is_told_by_whom(make_spool: MakeSpool):
+    spool = make_spool()
+
+    with spool.producer_role():
+        assert spool.has_producer()
+        with pytest.raises(SpoolBusy, match=f"a producer is already running .pid {os.getpid()} on"):
+            spool.producer_role().take()
+    assert not spool.has_producer()
+
+
+def test_a_role_dies_with_its_holder(make_spool: MakeSpool):
+    spool = make_spool()
+    code = f"""
+import time
+from shards import Spool
+Spool({str(spool.path)!r}).open().trainer_role().take()
+print("held", flush=True)
+time.sleep(60)
+"""
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    with holder:
+        holder.stdout.readline()
+        with pytest.raises(SpoolBusy, match=f"pid {holder.pid}"):
+            spool.trainer_role().take()
+        holder.kill()
+        holder.wait()
+
+        with spool.trainer_role():
+            assert spool.has_trainer()
+
+
+def test_partial_files_of_dead_writers_are_swept_and_of_living_ones_left(make_spool: MakeSpool):
+    spool = make_spool()
+    dead, alive = (
+        spool.partial / "00000001.4194305.tar",
+        spool.partial / f"00000002.{os.getpid()}.tar",
+    )
+    foreign = spool.partial / "notes.txt"
+    for path in (dead, alive, foreign):
+        path.touch()
+
+    assert spool.sweep_partial() == 1
+    assert sorted(path.name for path in spool.partial.iterdir()) == sorted(
+        [alive.name, foreign.name]
+    )
+    assert spool.sweep_partial(everything=True) == 1
+    assert foreign.exists()
+
+
+def test_disk_bytes_are_what_du_counts(make_spool: MakeSpool):
+    spool = make_spool(ready=range(3))
+
+    counted = subprocess.run(
+        ["du", "-s", "-B1", spool.path], capture_output=True, text=True, check=True
+    )
+
+    assert spool.disk_bytes() == int(counted.stdout.split()[0])
+
+
+def test_dropping_shards_frees_their_bytes(make_spool: MakeSpool):
+    spool = make_spool(ready=range(3))
+    before = spool.disk_bytes()
+
+    assert spool.drop(1)
+    assert not spool.drop(1)
+    assert spool.disk_bytes() < before
+    fill(spool, [1])
+    assert spool.disk_bytes() == before
