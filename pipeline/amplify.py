@@ -40,7 +40,7 @@ def exposure_ratio(
     Rounded to six decimals, since files store times as 1/30 or 0.033. Raises ValueError for a time
     or ISO that is not positive.
     """
-    if not min(short_s, long_s, short_iso, long_iso) > 0:
+    if not all(0 < value < float("inf") for value in (short_s, long_s, short_iso, long_iso)):
         raise ValueError("exposure times and ISO must be positive")
     return round(min(long_iso * long_s / (short_iso * short_s), most), 6)
 

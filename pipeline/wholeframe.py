@@ -67,7 +67,6 @@ class DecodedShort:
 def decode_short(path: str | os.PathLike[str]) -> DecodedShort:
     """Decodes a short exposure and packs it. Raises RawError as `read_raw` does."""
     frame = read_raw(path)
-    _refuse_tiny(frame)
     return DecodedShort(
         planes=pack(canonical_mosaic(frame), frame.cfa),
         black=plane_black(frame),
@@ -90,7 +89,6 @@ def decode_long(
     same pixels. Raises RawError as `read_raw` does, and for a long exposure of another size or phase.
     """
     frame, rgb = develop(path, brightness=brightness)
-    _refuse_tiny(frame)
     if like is not None:
         _refuse_other_geometry(frame, like.header)
     return canonical_truth(rgb, canonical_origin(frame.pattern), canonical_shape(frame))
@@ -182,14 +180,6 @@ def _refuse_gain(gain: Gain, multiplier: float) -> None:
         raise OptionError(f"the multiplier must be a positive number, not {multiplier}")
     if multiplier != 1 and gain != "estimate":
         raise OptionError(f"a multiplier goes with the gain estimate, not with {gain}")
-
-
-def _refuse_tiny(header: RawHeader) -> None:
-    if not all(canonical_shape(header)):
-        size = f"{header.height}x{header.width}"
-        raise RawError(
-            header.path, f"is too small ({size}) to hold one period of its colour filters"
-        )
 
 
 def _refuse_other_geometry(long: RawHeader, short: RawHeader) -> None:
