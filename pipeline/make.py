@@ -264,7 +264,7 @@ def _decode_short(path: Path) -> tuple[U16, dict[str, Any]]:
         "kind": "short",
         "black": list(frame.black),
         "white": frame.white,
-        "iso": frame.iso,
+        "iso": frame.header.iso,
         "raw": path.name,
     }
     return frame.planes, facts
