@@ -82,8 +82,8 @@ class Scores:
     ssim: float
 
 
-def score(restored: F32, truth: F32 | U16, protocol: Protocol) -> Scores:
-    """Compare `(C, H, W)` pictures: `restored` float in [0, 1], `truth` the same or full-range uint16.
+def score(restored: F32 | U16, truth: F32 | U16, protocol: Protocol) -> Scores:
+    """Compare `(C, H, W)` pictures, each float in [0, 1] or full-range uint16.
 
     C may be any number of channels: 3 of sRGB, or 4 of packed RAW. Sides must be 7 pixels or more,
     11 with a Gaussian window.
@@ -114,7 +114,7 @@ def _strips(height: int, halo: int) -> Iterator[tuple[slice, int]]:
         yield slice(first - halo, last + halo), last - first
 
 
-def illuminance_factor(restored: F32, truth: F32 | U16) -> float:
+def illuminance_factor(restored: F32 | U16, truth: F32 | U16) -> float:
     """The factor s that brings s * restored nearest to the truth, by least squares over unsaturated values.
 
     Wei et al., CVPR 2020, correct each picture so before comparing: one scalar for all channels.

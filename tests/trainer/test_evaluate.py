@@ -1,0 +1,167 @@
+"""Whole frames are scored as the protocol says, and restored ones come out upright and labelled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model import build_model
+from shards.errors import DatasetError, DiskFull, OptionError, RawError, WeightsError
+from shards.format import Sample
+from trainer.evaluate import evaluate, restore_frame
+from trainer.metrics import PROTOCOLS, score
+from trainer.restore import LoneFrame, RestoreJob, restore, restore_all, upright
+from trainer.stream import amplified
+
+
+def grey(low: torch.Tensor) -> torch.Tensor:
+    """A restorer that needs no training: every colour is the mean of the planes."""
+    mean = low.mean(1, keepdim=True).clamp(0, 1)
+    return torch.nn.functional.interpolate(mean, scale_factor=2).expand(-1, 3, -1, -1)
+
+
+@pytest.fixture
+def frame(make_reader, make_meta) -> Sample:
+    batch = next(make_reader(side=70, batch_size=1))
+    meta = replace(make_meta("00001_00_0.1s"), pair="scene-1/IMG_0004")
+    return Sample(batch.low[0].copy(), batch.gt[0].copy(), meta)
+
+
+def test_an_evaluation_says_what_it_measured_and_by_which_protocol(tmp_path, frame):
+    other = Sample(
+        frame.low[..., 4:], frame.gt[..., 8:], replace(frame.meta, pair="scene-2/IMG_0004")
+    )
+
+    evaluation = evaluate(grey, iter([frame, other]), tmp_path / "out")
+
+    told = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert told["camera"] == "sony"
+    assert told["pairs"] == 2
+    assert told["protocol"] == "redirt"
+    expected = [
+        score(restore_frame(grey, sample), sample.gt, PROTOCOLS["redirt"])
+        for sample in (frame, other)
+    ]
+    assert told["psnr"] == pytest.approx(np.mean([one.psnr for one in expected]))
+    assert told["ssim"] == pytest.approx(np.mean([one.ssim for one in expected]))
+    assert [image["pair"] for image in told["images"]] == ["scene-1/IMG_0004", "scene-2/IMG_0004"]
+    assert evaluation.images[1].psnr == pytest.approx(expected[1].psnr)
+    assert told["baseline_psnr"] is None
+
+
+def test_the_picture_shows_restored_beside_truth(tmp_path, frame):
+    evaluate(grey, [frame], tmp_path)
+
+    with Image.open(tmp_path / "scene-1_IMG_0004.png") as image:
+        shown = np.asarray(image)
+    assert shown.shape == (70, 70 + 8 + 70, 3)
+    np.testing.assert_array_equal(
+        shown[:, 78:], np.rint(np.moveaxis(frame.gt, 0, -1) / 257).astype(np.uint8)
+    )
+    assert (shown[:, 70:78] == 255).all()
+
+
+def test_a_baseline_is_scored_alike_and_shown_first(tmp_path, frame):
+    evaluation = evaluate(grey, [frame], tmp_path, baseline=lambda sample: sample.gt // 2)
+
+    expected = score(frame.gt // 2, frame.gt, PROTOCOLS["redirt"])
+    assert evaluation.baseline_psnr == pytest.approx(expected.psnr)
+    assert evaluation.baseline_ssim == pytest.approx(expected.ssim)
+    with Image.open(tmp_path / "scene-1_IMG_0004.png") as image:
+        assert image.width == 3 * 70 + 2 * 8
+
+
+def test_a_perfect_restoration_has_no_finite_psnr_and_still_valid_json(tmp_path, frame):
+    truth = torch.from_numpy(frame.gt.astype(np.float32) / 65535)[None]
+
+    evaluation = evaluate(lambda low: truth, [frame], tmp_path)
+
+    assert evaluation.psnr is None
+    assert evaluation.ssim == pytest.approx(1)
+    assert json.loads((tmp_path / "metrics.json").read_text())["psnr"] is None
+
+
+def test_without_a_pair_there_is_nothing_to_evaluate(tmp_path):
+    with pytest.raises(DatasetError, match="no pair to evaluate"):
+        evaluate(grey, [], tmp_path)
+    with pytest.raises(OptionError, match="no protocol 'best'"):
+        evaluate(grey, [], protocol="best")
+
+
+def test_a_frame_of_another_cfa_is_refused_by_name(frame):
+    network = build_model("redirt", "xtrans").eval()
+
+    with pytest.raises(WeightsError, match=r"scene-1/IMG_0004: redirt for xtrans reads"):
+        restore_frame(network, frame)
+
+
+def test_the_network_sees_the_formats_decode(frame):
+    seen = []
+
+    def remember(low):
+        seen.append(low.clone())
+        return grey(low)
+
+    restore_frame(remember, frame)
+
+    assert torch.equal(seen[0], amplified(torch.from_numpy(frame.low)[None], (frame.meta,)))
+
+
+@pytest.mark.parametrize(("orientation", "corner"), [(0, 1), (3, 4), (5, 2), (6, 3)])
+def test_pictures_are_turned_upright_as_libraw_says(orientation, corner):
+    """5: the camera was turned right, so the picture turns left, and its top right comes to the top left."""
+    pixels = np.array([[[1] * 3, [2] * 3], [[3] * 3, [4] * 3]], dtype=np.uint8)
+
+    assert upright(pixels, orientation)[0, 0, 0] == corner
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_restored_file_is_upright_and_says_what_it_is(tmp_path, frame, bits):
+    wide = Sample(frame.low[:, :20], np.empty((3, 0, 0), np.uint16), frame.meta)
+    lone = LoneFrame(sample=wide, orientation=6, text={"Camera": "ILCE-7SM2", "Gain": "100"})
+
+    restore(grey, lone, tmp_path / "new" / "a.png", bits=bits)
+
+    with Image.open(tmp_path / "new" / "a.png") as image:
+        assert image.size == (40, 70)
+        assert image.text["Camera"] == "ILCE-7SM2"
+
+
+def test_one_bad_file_does_not_stop_the_others(tmp_path, frame):
+    def broken() -> LoneFrame:
+        raise RawError("b.dng", "is cut off")
+
+    jobs = [
+        RestoreJob(
+            source=name,
+            load=broken if name == "b.dng" else lambda: LoneFrame(sample=frame),
+            target=tmp_path / f"{name}.png",
+        )
+        for name in ("a.dng", "b.dng", "c.dng")
+    ]
+
+    results = list(restore_all(grey, jobs))
+
+    assert [result.error for result in results] == [None, "b.dng: is cut off", None]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.dng.png", "c.dng.png"]
+
+
+def test_a_full_disk_stops_them_all(tmp_path):
+    def full() -> LoneFrame:
+        raise DiskFull("no room")
+
+    job = RestoreJob(source="a.dng", load=full, target=tmp_path / "a.png")
+    with pytest.raises(DiskFull):
+        list(restore_all(grey, [job]))
+
+
+def test_a_depth_or_a_suffix_that_cannot_be_written_is_refused(tmp_path, frame):
+    with pytest.raises(OptionError, match="bits must be 8 or 16, not 12"):
+        restore(grey, LoneFrame(sample=frame), tmp_path / "a.png", bits=12)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="pictures are written as"):
+        restore(grey, LoneFrame(sample=frame), tmp_path / "a.jpeg")

@@ -1,0 +1,24 @@
+"""What the package offers is listed, sorted, and there; loading it starts nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import trainer
+
+
+def test_all_that_is_listed_exists_and_is_sorted():
+    assert all(hasattr(trainer, name) for name in trainer.__all__)
+    assert len(set(trainer.__all__)) == len(trainer.__all__)
+
+
+def test_importing_loads_no_producer_no_click_and_no_tensorboard():
+    code = (
+        "import sys, trainer; print([m for m in sys.modules if m.split('.')[0] in "
+        "('pipeline', 'rawpy', 'joblib', 'click', 'tensorboard', 'pynvml')])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

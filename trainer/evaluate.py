@@ -1,0 +1,167 @@
+"""Restores whole frames and compares them with their truth, one at a time.
+
+The trade-off: frames come from an iterable and only one is held, so any number of any size fits;
+their order is the caller's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from model import ModelError
+from shards.durable import disk_errors, write_json
+from shards.errors import DatasetError, WeightsError
+from shards.format import U16, Sample
+from trainer.metrics import F32, Scores, protocol_named, score
+from trainer.picture import quantised, write_picture
+from trainer.stream import amplified
+
+Restorer = Callable[[Tensor], Tensor]
+"""`(1, C, h, w)` amplified planes of any size to `(1, 3, H, W)` in [0, 1]; no gradients are wanted."""
+
+_GAP_PX = 8
+_WHITE = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageScores:
+    """One pair's result."""
+
+    pair: str
+    ratio: float
+    amplification: float
+    psnr: float | None
+    """In dB; None when restored and truth are equal."""
+    ssim: float
+    baseline_psnr: float | None = None
+    """The same for the picture to beat, where one was supplied."""
+    baseline_ssim: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Means over all pairs, and each of them; metrics.json holds the same."""
+
+    camera: str
+    pairs: int
+    protocol: str
+    protocol_says: str
+    psnr: float | None
+    ssim: float
+    baseline_psnr: float | None
+    baseline_ssim: float | None
+    images: tuple[ImageScores, ...]
+
+
+def evaluate(
+    network: Restorer,
+    samples: Iterable[Sample],
+    out: Path | None = None,
+    *,
+    protocol: str = "redirt",
+    device: torch.device | None = None,
+    baseline: Callable[[Sample], U16 | None] | None = None,
+    on_image: Callable[[ImageScores], None] | None = None,
+) -> Evaluation:
+    """Score every whole frame; with `out`, write metrics.json and a PNG `restored | truth` each.
+
+    `baseline` may give the picture to beat, `(3, H, W)` uint16 sRGB: the amplified input as a plain
+    developer shows it. It is scored alike and stands first in the PNG. Raises DatasetError when
+    there is no sample, WeightsError when the network cannot read them, DiskFull, SpoolError,
+    and whatever `samples` raises.
+    """
+    rules = protocol_named(protocol)
+    images: list[ImageScores] = []
+    cameras: dict[str, None] = {}
+    if out:
+        with disk_errors(out / "metrics.json"):
+            out.mkdir(parents=True, exist_ok=True)
+    for sample in samples:
+        restored = restore_frame(network, sample, device)
+        plain = baseline(sample) if baseline else None
+        to_beat = None if plain is None else score(plain, sample.gt, rules)
+        images.append(_line(sample, score(restored, sample.gt, rules), to_beat))
+        cameras[sample.meta.camera] = None
+        if out:
+            shown = [part for part in (plain, restored, sample.gt) if part is not None]
+            write_picture(out / f"{_file_name(sample.meta.pair)}.png", side_by_side(shown))
+        if on_image:
+            on_image(images[-1])
+    evaluation = _summed_up(images, " ".join(cameras), protocol)
+    if out:
+        write_json(out / "metrics.json", asdict(evaluation))
+    return evaluation
+
+
+def restore_frame(network: Restorer, sample: Sample, device: torch.device | None = None) -> F32:
+    """Run the network on a whole frame: `(3, H, W)` float32 in [0, 1], on the host.
+
+    Raises WeightsError when the frame is of another CFA than the network's.
+    """
+    low = torch.from_numpy(sample.low)[None].to(device or torch.device("cpu"))
+    try:
+        with torch.inference_mode():
+            restored = network(amplified(low, (sample.meta,)))[0]
+    except ModelError as error:
+        raise WeightsError(f"{sample.meta.pair}: {error}") from error
+    return restored.float().cpu().numpy()
+
+
+def side_by_side(pictures: Sequence[F32 | U16]) -> npt.NDArray[np.uint8]:
+    """`(3, H, W)` pictures in one row, a white gap between them: `(H, W', 3)` uint8."""
+    height = pictures[0].shape[1]
+    gap = np.full((height, _GAP_PX, 3), _WHITE, dtype=np.uint8)
+    parts: list[Any] = [part for picture in pictures for part in (gap, quantised(picture, 8))]
+    row: npt.NDArray[np.uint8] = np.concatenate(parts[1:], axis=1)
+    return row
+
+
+def _line(sample: Sample, scores: Scores, plain: Scores | None) -> ImageScores:
+    return ImageScores(
+        pair=sample.meta.pair,
+        ratio=sample.meta.ratio,
+        amplification=sample.meta.amplification,
+        psnr=_finite(scores.psnr),
+        ssim=scores.ssim,
+        baseline_psnr=_finite(plain.psnr) if plain else None,
+        baseline_ssim=plain.ssim if plain else None,
+    )
+
+
+def _summed_up(images: list[ImageScores], camera: str, protocol: str) -> Evaluation:
+    if not images:
+        raise DatasetError("there is no pair to evaluate; choose another split or root")
+    return Evaluation(
+        camera=camera,
+        pairs=len(images),
+        protocol=protocol,
+        protocol_says=protocol_named(protocol).describes,
+        psnr=_mean([image.psnr for image in images]),
+        ssim=sum(image.ssim for image in images) / len(images),
+        baseline_psnr=_mean([image.baseline_psnr for image in images]),
+        baseline_ssim=_mean([image.baseline_ssim for image in images]),
+        images=tuple(images),
+    )
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """The mean, if all are known."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _file_name(pair: str) -> str:
+    return pair.replace("/", "_")

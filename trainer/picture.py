@@ -1,0 +1,119 @@
+"""Writes RGB pictures of 8 or 16 bits as PNG or TIFF, whole or not at all.
+
+The trade-off: a PNG encoder of its own, 40 lines, because Pillow has none for 16-bit RGB, and one
+filter for all rows instead of a choice for each. On restored photographs that gives smaller files than
+Pillow's default in a tenth of its time (docs/decisions.md), and needs memory for a strip only.
+
+Source of the format: W3C, "Portable Network Graphics (PNG) Specification (Second Edition)", 2003.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from shards.durable import replace_atomically
+from shards.errors import OptionError
+from shards.format import U16
+
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Bits = Literal[8, 16]
+
+SUFFIXES = (".png", ".tif", ".tiff")
+
+_STRIP_ROWS = 128
+_AVERAGE_FILTER = 3
+_TRUE_COLOUR = 2
+
+
+def quantised(picture: npt.NDArray[np.float32] | U16, bits: Bits) -> Pixels:
+    """`(3, H, W)` float in [0, 1], or full-range uint16, to the nearest `(H, W, 3)` of 8 or 16 bits."""
+    depth = np.uint8 if bits == 8 else np.uint16
+    full = np.iinfo(depth).max
+    divisor = 65535 if picture.dtype == np.uint16 else 1
+    pixels = np.empty((*picture.shape[1:], 3), dtype=depth)
+    for first in range(0, picture.shape[1], _STRIP_ROWS):
+        strip = picture[:, first : first + _STRIP_ROWS].astype(np.float32)
+        strip *= full / divisor
+        np.clip(np.rint(strip, out=strip), 0, full, out=strip)
+        pixels[first : first + _STRIP_ROWS] = np.moveaxis(strip, 0, -1)
+    return pixels
+
+
+def check_suffix(path: Path) -> None:
+    """Raise OptionError unless the file's name asks for a format that can be written."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise OptionError(f"{path}: pictures are written as {', '.join(SUFFIXES)}; rename it")
+
+
+def write_picture(path: Path, pixels: Pixels, text: Mapping[str, str] | None = None) -> None:
+    """Write `(H, W, 3)` sRGB of 8 or 16 bits in the format of the file's name.
+
+    `text` travels in the file. Raises OptionError for an unknown suffix, DiskFull and SpoolError as
+    `shards.durable`; then no part of the file is there.
+    """
+    check_suffix(path)
+    text = {"Software": "darkprep", **(text or {})}
+
+    def write(file: BinaryIO) -> None:
+        if path.suffix.lower() == ".png":
+            _write_png(file, pixels, text)
+        else:
+            told = "\n".join(f"{key}: {value}" for key, value in text.items())
+            tifffile.imwrite(
+                file, pixels, photometric="rgb", description=told.encode(), metadata=None
+            )
+
+    replace_atomically(path, write)
+
+
+def _write_png(file: BinaryIO, pixels: Pixels, text: Mapping[str, str]) -> None:
+    height, width = pixels.shape[:2]
+    file.write(b"\x89PNG\r\n\x1a\n")
+    depth = 8 * pixels.itemsize
+    _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, depth, _TRUE_COLOUR, 0, 0, 0))
+    _chunk(file, b"sRGB", b"\0")
+    for key, value in text.items():
+        _chunk(file, b"iTXt", key.encode("latin-1", "replace") + b"\0\0\0\0\0" + value.encode())
+    # After the filter there is little left to match but runs; looking for more costs ten times
+    # as long and gains nothing.
+    deflate = zlib.compressobj(level=1, strategy=zlib.Z_RLE)
+    above = np.zeros((1, width * 3 * pixels.itemsize), dtype=np.uint8)
+    for first in range(0, height, _STRIP_ROWS):
+        rows = _as_bytes(pixels[first : first + _STRIP_ROWS])
+        packed = deflate.compress(_filtered(rows, above, step=3 * pixels.itemsize))
+        if packed:
+            _chunk(file, b"IDAT", packed)
+        above = rows[-1:]
+    _chunk(file, b"IDAT", deflate.flush())
+    _chunk(file, b"IEND", b"")
+
+
+def _as_bytes(rows: Pixels) -> npt.NDArray[np.uint8]:
+    """`(n, W, 3)` of 8 or 16 bits to `(n, bytes)`, most significant byte first."""
+    ordered: npt.NDArray[Any] = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder(">"))
+    return ordered.reshape(len(rows), -1).view(np.uint8)
+
+
+def _filtered(rows: npt.NDArray[np.uint8], above: npt.NDArray[np.uint8], *, step: int) -> bytes:
+    """Each byte less the mean of its left and upper neighbour, each row led by the filter's number."""
+    means = np.concatenate([above, rows[:-1]]).astype(np.uint16)
+    means[:, step:] += rows[:, :-step]
+    means >>= 1
+    out = np.empty((len(rows), rows.shape[1] + 1), dtype=np.uint8)
+    out[:, 0] = _AVERAGE_FILTER
+    np.subtract(rows, means, out=out[:, 1:], casting="unsafe")
+    return out.tobytes()
+
+
+def _chunk(file: BinaryIO, kind: bytes, content: bytes) -> None:
+    file.write(struct.pack(">I", len(content)) + kind)
+    file.write(content)
+    file.write(struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))))
