@@ -24,7 +24,7 @@ import numpy.typing as npt
 import rawpy
 import rawpy._rawpy
 
-from pipeline.exif import read_exposure, why_unreadable
+from pipeline.exif import pixels_end, read_exposure, why_unreadable
 from pipeline.pack import CANONICAL, canonical_origin
 from shards.errors import RawError
 from shards.format import PERIOD, U16, CfaKind
@@ -70,7 +70,8 @@ class RawFrame(RawHeader):
     """One decoded RAW file: what it says of itself, and its mosaic."""
 
     black: F32
-    """`(2, 2)` or `(6, 6)` black level in codes of each site of `pattern`."""
+    """`(2, 2)` or `(6, 6)` black level in codes of each site of `pattern`. rawpy tells levels per
+    colour only: of an X-Trans file with levels per site, this is their common part."""
     white: int
     """Code at which a pixel counts as saturated."""
     white_balance: tuple[float, float, float, float]
@@ -111,8 +112,8 @@ def read_raw(path: str | os.PathLike[str]) -> RawFrame:
 def read_header(path: str | os.PathLike[str]) -> RawHeader:
     """Returns what a RAW file says of itself, in less than a millisecond: no pixel is decoded.
 
-    Raises RawError for what is not a RAW file with a mosaic known here. A truncated or damaged body
-    shows in `read_raw` only.
+    Raises RawError for what is not a RAW file with a mosaic known here, or cut off. A damaged body,
+    or a truncated one of compressed pixels, shows in `read_raw` only.
     """
     name = os.fspath(path)
     with _opened(name) as raw:
@@ -170,18 +171,23 @@ def open_raw(path: str | os.PathLike[str]) -> Iterator[OpenRaw]:
 def _opened(name: str) -> rawpy.RawPy:
     """Returns LibRaw's handle of a file whose header it has read."""
     try:
-        if not Path(name).stat().st_size:
+        size = Path(name).stat().st_size
+        if not size:
             raise RawError(name, "is empty; copy it again from its source")
         with Path(name).open("rb") as file:
             source = name if _is_unicode(name) else io.BytesIO(file.read())
     except OSError as error:
         raise RawError(name, why_unreadable(error)) from error
+    end = pixels_end(name)
+    if end is not None and end > size:
+        missing = f"{size:,} bytes of at least {end:,} are there"
+        raise RawError(name, f"is truncated: {missing}; copy it again from its source")
     try:
         return rawpy.imread(source)
     except rawpy.LibRawFileUnsupportedError as error:
         raise RawError(name, "is not a RAW file that LibRaw knows") from error
     except _LIBRAW_ERRORS as error:
-        raise RawError(name, f"cannot be opened as a RAW file ({_said(error)})") from error
+        raise RawError(name, f"is truncated, or no RAW file at all ({_said(error)})") from error
 
 
 def _unpack(name: str, raw: rawpy.RawPy) -> None:
@@ -189,7 +195,7 @@ def _unpack(name: str, raw: rawpy.RawPy) -> None:
     try:
         raw.unpack()
     except _LIBRAW_ERRORS as error:
-        raise RawError(name, f"is truncated or damaged ({_said(error)})") from error
+        raise RawError(name, f"is damaged or truncated ({_said(error)})") from error
 
 
 def _is_unicode(name: str) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.exif import Exposure, read_exposure
+from pipeline.exif import Exposure, pixels_end, read_exposure
 from shards.errors import RawError
 
 MAKE, MODEL, EXPOSURE, ISO, POINTER, INDEX = 0x010F, 0x0110, 0x829A, 0x8827, 0x8769, 0x8832
@@ -105,6 +105,35 @@ def test_damage_never_raises(tmp_path_factory, data):
 
     assert exposure.exposure_s >= 0
     assert exposure.iso >= 0
+
+
+STRIPS, SIZES, COMPRESSION, BELOW = 0x0111, 0x0117, 0x0103, 0x014A
+
+
+def end(tmp_path, data):
+    (tmp_path / "frame.raw").write_bytes(data)
+    return pixels_end(tmp_path / "frame.raw")
+
+
+def test_uncompressed_pixels_have_a_known_end(tmp_path):
+    assert end(tmp_path, tiff({COMPRESSION: 1, STRIPS: 70_000, SIZES: 1_000_000})) == 1_070_000
+
+
+def test_compressed_pixels_have_none(tmp_path):
+    assert end(tmp_path, tiff({COMPRESSION: 7, STRIPS: 70_000, SIZES: 1_000_000})) is None
+
+
+def test_the_end_is_sought_in_directories_below_the_first(tmp_path):
+    first = {COMPRESSION: 6, STRIPS: 90_000_000, SIZES: 5, BELOW: 70_000}
+    data = tiff(first).ljust(70_000, b"\0")
+    data += directory("<", 70_000, {COMPRESSION: 1, STRIPS: 80_000, SIZES: 100_000})
+
+    assert end(tmp_path, data) == 180_000
+
+
+@pytest.mark.parametrize("data", [b"", b"II*\0", raf(tiff(CAMERA, SHOT)), tiff({BELOW: 7_000_000})])
+def test_where_pixels_end_may_be_unknown(tmp_path, data):
+    assert end(tmp_path, data) is None
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -200,7 +200,7 @@ def make_linear_dng(path):
         (lambda path: None, "no such file"),
         (lambda path: path.mkdir(), "is a directory"),
         (lambda path: path.touch(), "is empty"),
-        (lambda path: path.write_bytes(b"I"), "cannot be opened as a RAW file"),
+        (lambda path: path.write_bytes(b"I"), "is truncated, or no RAW file"),
         (make_text, "is not a RAW file"),
         (make_picture, "is not a RAW file"),
         (make_rgb_tiff, "is not a RAW file"),
@@ -219,16 +219,38 @@ def test_foreign_files_are_named(tmp_path, read, make, reason):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("read", [read_raw, read_header])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
-def test_a_truncated_file_is_named(write_raw, share):
+def test_a_truncated_file_is_named_before_it_is_decoded(write_raw, capfd, read, share):
     path = write_raw(size=(200, 300))
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
+    path.write_bytes(data[: int((len(data) - 200) * share)])  # the Exif directory is the last 200
 
-    with pytest.raises(RawError) as caught:
-        read_raw(path)
+    with pytest.raises(RawError, match=r"is truncated: [\d,]+ bytes of at least 120,") as caught:
+        read(path)
 
     assert caught.value.path == str(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_truncation_that_only_decoding_tells_is_named(write_raw):
+    path = write_raw(size=(200, 300))
+    retag(path, 34665, 34664)  # else LibRaw misses the Exif directory behind the pixels
+    retag(path, 279, 280)  # StripByteCounts
+    path.write_bytes(path.read_bytes()[:60000])
+
+    assert read_header(path).height == 200
+    with pytest.raises(RawError, match="is damaged or truncated"):
+        read_raw(path)
+
+
+@pytest.mark.parametrize("share", [0.002, 0.02])
+def test_a_file_cut_within_its_header_is_named(write_raw, share):
+    path = write_raw(size=(200, 300))
+    path.write_bytes(path.read_bytes()[: int(120_000 * share)])
+
+    with pytest.raises(RawError, match="truncated"):
+        read_raw(path)
 
 
 def test_an_unreadable_file_is_named(write_raw, monkeypatch):
