@@ -7,12 +7,10 @@ of the disk and decoded in 0.06 s. Only the tags that a developer of RAW files r
 
 from __future__ import annotations
 
-import contextlib
-import errno
+import io
 import math
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -23,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from shards.errors import DiskFull, OptionError
+from shards.durable import replace_atomically
 
 Rows = tuple[str, ...]
 """A colour filter array: one word per row of its smallest period, letters R, G, B."""
@@ -104,46 +102,32 @@ class DngTags:
 def write_dng(path: Path, mosaic: npt.NDArray[np.uint16], tags: DngTags) -> None:
     """Writes `mosaic`, `(H, W)` uint16 codes with the masked margins, as the DNG file `path`.
 
-    The file appears whole or not at all: it is written beside its place and renamed. It is not
-    flushed to the medium, since what was made synthetically can be made again. The same arguments
-    give the same bytes. Raises ValueError for a mosaic that the tags do not fit, DiskFull when
-    there is no room, OptionError when the directory refuses.
+    The file appears whole or not at all. It is not flushed to the medium, since what was made
+    synthetically can be made again. The same arguments give the same bytes. Raises ValueError for a
+    mosaic that the tags do not fit, DiskFull when there is no room, SpoolError when the directory
+    refuses.
     """
     if mosaic.ndim != 2 or mosaic.dtype != np.uint16:
         raise ValueError(f"mosaic must be (H, W) uint16, not {mosaic.shape} {mosaic.dtype}")
     top, left, bottom, right = tags.margins
     if mosaic.shape[0] <= top + bottom or mosaic.shape[1] <= left + right:
         raise ValueError(f"margins {tags.margins} leave nothing of a mosaic of {mosaic.shape}")
-    with _appearing_whole(path) as file:
-        tifffile.imwrite(
-            file,
-            mosaic,
-            byteorder="<",
-            photometric=32803,  # colour filter array
-            metadata=None,
-            software=False,
-            extratags=[(*tag, True) for tag in _main_tags(tags, *mosaic.shape)],
-        )
-        _append_exif(file, _exif_tags(tags))
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file,
+        mosaic,
+        byteorder="<",
+        photometric=32803,  # colour filter array
+        metadata=None,
+        software=False,
+        extratags=[(*tag, True) for tag in _main_tags(tags, *mosaic.shape)],
+    )
+    _append_exif(file, _exif_tags(tags))
 
+    def write(aside: BinaryIO) -> None:
+        aside.write(file.getbuffer())
 
-@contextlib.contextmanager
-def _appearing_whole(path: Path) -> Iterator[BinaryIO]:
-    """Lends a file that takes the name `path` when the block ends well and vanishes otherwise."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w+b") as file:
-            yield file
-        partial.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"{path}: no room left on the disk; free some or choose another folder"
-            ) from error
-        raise OptionError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    replace_atomically(path, write, sync=False)
 
 
 _Tag = tuple[int, int, int, Any]

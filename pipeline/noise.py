@@ -23,6 +23,8 @@ from shards.errors import OptionError
 F32 = npt.NDArray[np.float32]
 Rng: TypeAlias = np.random.Generator
 
+_BAND = 64
+"""Rows that are made at once: temporaries stay in the processor's cache, and small."""
 GAUSSIAN_ABOVE = 1000.0
 """Electrons above which a normal distribution stands for Poisson's: its skewness is below 0.03."""
 
@@ -120,13 +122,17 @@ def add_noise(clean: F32, parameters: NoiseParameters, rng: Rng, cfa: tuple[str,
     but not clipped: noise below the black level is part of the signal, and clipping it would bias
     the shadows. Rows are drawn in one order, so the result depends on `rng` alone.
     """
-    noisy = _shot(clean, parameters.gain, rng)
-    noisy += parameters.read_scale * tukey_lambda(parameters.read_shape, clean.shape, rng)
-    rows = rng.standard_normal((clean.shape[0], 1), np.float32)
-    noisy += np.float32(parameters.row_sigma) * rows
-    for (dy, dx), bias in _bias_of_positions(cfa, parameters.colour_bias).items():
-        noisy[dy :: len(cfa), dx :: len(cfa)] += np.float32(bias)
-    return np.rint(noisy, out=noisy)
+    noisy = np.empty(clean.shape, np.float32)
+    biases = _bias_of_rows(cfa, parameters.colour_bias, clean.shape[1])
+    for top in range(0, clean.shape[0], _BAND):
+        band = _shot(clean[top : top + _BAND], parameters.gain, rng)
+        band += np.float32(parameters.read_scale) * tukey_lambda(
+            parameters.read_shape, band.shape, rng
+        )
+        band += np.float32(parameters.row_sigma) * rng.standard_normal((len(band), 1), np.float32)
+        band += biases[np.arange(top, top + len(band)) % len(cfa)]
+        np.rint(band, out=noisy[top : top + _BAND])
+    return noisy
 
 
 def tukey_lambda(shape: float, size: tuple[int, ...], rng: Rng) -> F32:
@@ -163,33 +169,28 @@ def tukey_lambda_std(shape: float) -> float:
 
 
 def _shot(clean: F32, gain: float, rng: Rng) -> F32:
-    """Returns K * Poisson(clean / K), float32, in bands so that temporaries stay small."""
-    noisy = np.empty(clean.shape, np.float32)
-    for top in range(0, clean.shape[0], 64):
-        electrons = np.maximum(clean[top : top + 64], 0.0) / np.float32(gain)
-        if electrons.size and electrons.min() > GAUSSIAN_ABOVE:
-            drawn = rng.standard_normal(electrons.shape, np.float32)
-            noisy[top : top + 64] = electrons + np.sqrt(electrons) * drawn
-        else:
-            noisy[top : top + 64] = rng.poisson(electrons)
-    noisy *= np.float32(gain)
-    return noisy
+    """Returns K * Poisson(clean / K), float32."""
+    electrons = np.maximum(clean, 0.0) / np.float32(gain)
+    if electrons.size and electrons.min() > GAUSSIAN_ABOVE:
+        drawn = electrons + np.sqrt(electrons) * rng.standard_normal(electrons.shape, np.float32)
+    else:
+        drawn = rng.poisson(electrons).astype(np.float32)
+    return np.asarray(drawn * np.float32(gain), np.float32)
 
 
-def _bias_of_positions(
-    cfa: tuple[str, ...], bias: tuple[float, float, float, float]
-) -> dict[tuple[int, int], float]:
-    """Returns the colour bias of each position of the CFA's period.
+def _bias_of_rows(cfa: tuple[str, ...], bias: tuple[float, float, float, float], width: int) -> F32:
+    """Returns `(period, width)` colour bias of the rows of one period.
 
     X-Trans rows hold red and blue alike; there all greens take the first green's bias.
     """
     red, green, blue, green_of_blue = bias
-    biases = {}
-    for y, row in enumerate(cfa):
-        for x, letter in enumerate(row):
-            lone = green_of_blue if "B" in row and "R" not in row else green
-            biases[y, x] = {"R": red, "G": lone, "B": blue}[letter]
-    return biases
+    rows = []
+    for row in cfa:
+        its_green = green_of_blue if "B" in row and "R" not in row else green
+        value = {"R": red, "G": its_green, "B": blue}
+        rows.append([value[letter] for letter in row])
+    period = np.array(rows, np.float32)
+    return np.asarray(period[:, np.arange(width) % len(cfa)])
 
 
 # Published calibration. K is proportional to ISO within each camera's tables (Kmax / Kmin = 64 over
