@@ -41,7 +41,11 @@ def meta_of(key: str, cfa: CfaKind = "bayer", amplification: float = 100.0) -> S
 
 
 class FakeReader:
-    """Lends batches as SpoolReader does: the same arrays each time, overwritten by the next."""
+    """Lends batches as SpoolReader does: the same arrays each time, overwritten by the next.
+
+    `before` is told each batch's number before it is made, `alter` may change it; without `advance`
+    the first batch comes again and again.
+    """
 
     def __init__(
         self,
@@ -51,10 +55,14 @@ class FakeReader:
         side: int = 196,
         batch_size: int = 2,
         cfa: CfaKind = "bayer",
+        before: Callable[[int], None] | None = None,
+        alter: Callable[[Batch], Batch] | None = None,
+        advance: bool = True,
     ) -> None:
         cell = CELL[cfa]
         self.stats = ReaderStats()
         self.closed = False
+        self._before, self._alter, self._advance = before, alter, advance
         self._next, self._stop_after, self._cfa = start, stop_after, cfa
         self._places = packed_places(cfa, side, side)
         self._low = np.empty((batch_size, PLANES[cfa], side // cell, side // cell), np.uint16)
@@ -66,16 +74,18 @@ class FakeReader:
     def __next__(self) -> Batch:
         if self._stop_after is not None and self._next >= self._stop_after:
             raise StopIteration
+        if self._before:
+            self._before(self._next)
         for row in range(len(self._gt)):
             self._fill(row)
         metas = tuple(
             meta_of(f"{self._next:08d}-{row:04d}", self._cfa) for row in range(len(self._gt))
         )
         batch = Batch(self._next, self._low, self._gt, metas, (0,) * len(metas))
-        self._next += 1
+        self._next += self._advance
         self.stats.batches += 1
         self.stats.shards_deleted += 1
-        return batch
+        return self._alter(batch) if self._alter else batch
 
     def _fill(self, row: int) -> None:
         """A smooth picture, and a dark grey recording of it."""

@@ -36,7 +36,8 @@ def mosaic_of(rgb: np.ndarray, cfa: CfaKind) -> np.ndarray:
     colours = np.array([["RGB".index(c) for c in row] for row in PATTERN[cfa]])
     tiles = (height // PERIOD[cfa] + 1, width // PERIOD[cfa] + 1)
     plane = np.tile(colours, tiles)[:height, :width]
-    return np.take_along_axis(rgb, plane[None], axis=0)[0]
+    seen: np.ndarray = np.take_along_axis(rgb, plane[None], axis=0)[0]
+    return seen
 
 
 def packed(mosaic: np.ndarray, cfa: CfaKind) -> np.ndarray:
@@ -181,4 +182,4 @@ def test_a_crop_that_does_not_fit_is_refused():
     with pytest.raises(OptionError, match="multiple of 6"):
         Geometry(cfa="xtrans", height=24, width=24, crop=22)
     with pytest.raises(OptionError, match="augment must be one of cfa, paper, none"):
-        Augmentation(geometry=geometry("bayer"), mode="flip")  # type: ignore[arg-type]
+        Augmentation(geometry=geometry("bayer"), mode="flip")

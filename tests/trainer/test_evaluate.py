@@ -129,7 +129,7 @@ def test_a_restored_file_is_upright_and_says_what_it_is(tmp_path, frame, bits):
 
     with Image.open(tmp_path / "new" / "a.png") as image:
         assert image.size == (40, 70)
-        assert image.text["Camera"] == "ILCE-7SM2"
+        assert image.info["Camera"] == "ILCE-7SM2"
 
 
 def test_one_bad_file_does_not_stop_the_others(tmp_path, frame):
@@ -162,6 +162,6 @@ def test_a_full_disk_stops_them_all(tmp_path):
 
 def test_a_depth_or_a_suffix_that_cannot_be_written_is_refused(tmp_path, frame):
     with pytest.raises(OptionError, match="bits must be 8 or 16, not 12"):
-        restore(grey, LoneFrame(sample=frame), tmp_path / "a.png", bits=12)  # type: ignore[arg-type]
+        restore(grey, LoneFrame(sample=frame), tmp_path / "a.png", bits=12)
     with pytest.raises(OptionError, match="pictures are written as"):
         restore(grey, LoneFrame(sample=frame), tmp_path / "a.jpeg")

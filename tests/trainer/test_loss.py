@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import pytorch_msssim
 import torch
-from scipy.ndimage import correlate1d
+from scipy.ndimage import correlate1d  # type: ignore[import-untyped]
 
 from shards.errors import OptionError
 from trainer.loss import blur, check_side, ms_ssim, restoration_loss
@@ -27,7 +27,8 @@ def ms_ssim_in_double(first: np.ndarray, second: np.ndarray) -> float:
     bell /= bell.sum()
 
     def blurred(plane: np.ndarray) -> np.ndarray:
-        return correlate1d(correlate1d(plane, bell, 0), bell, 1)[5:-5, 5:-5]
+        filtered: np.ndarray = correlate1d(correlate1d(plane, bell, 0), bell, 1)
+        return filtered[5:-5, 5:-5]
 
     values = []
     planes = (first.reshape(-1, *first.shape[2:]), second.reshape(-1, *second.shape[2:]))
@@ -98,7 +99,7 @@ def test_pictures_that_contradict_each_other_have_a_finite_gradient():
     opposite = (1 - truth).requires_grad_()
 
     loss = restoration_loss(opposite, truth)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
 
     assert opposite.grad is not None
     assert torch.isfinite(loss)

@@ -81,12 +81,8 @@ def test_buffers_are_used_again(make_reader):
 
 
 def test_waiting_for_the_reader_is_counted(make_reader):
-    class SlowReader(make_reader):
-        def __next__(self):
-            time.sleep(0.05)
-            return super().__next__()
-
-    stream = DeviceStream(SlowReader(), CPU, cfa="bayer", crop=192)
+    slow = make_reader(before=lambda index: time.sleep(0.05))
+    stream = DeviceStream(slow, CPU, cfa="bayer", crop=192)
     next(stream)
     next(stream)
 
@@ -109,6 +105,6 @@ def test_a_cuda_stream_hands_out_what_the_cpu_stream_does(make_reader):
 
     for _ in range(6):
         batch, expected = next(ours), next(theirs)
-        torch.cuda._sleep(10_000_000)
+        torch.cuda._sleep(10_000_000)  # type: ignore[no-untyped-call]
         assert torch.equal(batch.gt.cpu(), expected.gt)
         torch.testing.assert_close(batch.low.cpu(), expected.low, rtol=1e-6, atol=1e-7)

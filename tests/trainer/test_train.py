@@ -12,9 +12,10 @@ import torch
 
 from model import load_model
 from shards.errors import NonFiniteLoss, OptionError, StreamEnded, WeightsError
+from shards.reader import Batch
 from trainer.config import TrainConfig, open_device
 from trainer.guard import LossGuard
-from trainer.report import who_limits
+from trainer.report import StepReport, who_limits
 from trainer.train import train
 
 TINY = TrainConfig(
@@ -86,41 +87,32 @@ def test_a_resumed_run_has_the_very_losses_of_an_undisturbed_one(tmp_path, open_
 def test_a_crash_after_a_checkpoint_repeats_the_steps_since_and_tells_each_once(
     tmp_path, open_reader, make_reader
 ):
-    class Crashing(make_reader):
-        def __next__(self):
-            if self._next == 5:
-                raise RuntimeError("killed")
-            return super().__next__()
+    def crash(index: int) -> None:
+        if index == 5:
+            raise RuntimeError("killed")
 
     train(TINY, open_reader, tmp_path / "whole")
     with pytest.raises(RuntimeError, match="killed"):
-        train(TINY, lambda start, _: Crashing(start=start), tmp_path / "cut")
+        train(TINY, lambda start, _: make_reader(start=start, before=crash), tmp_path / "cut")
     train(TINY, open_reader, tmp_path / "cut", resume=True)
 
     assert losses_in(tmp_path / "cut") == losses_in(tmp_path / "whole")
 
 
 def test_the_loss_falls_on_one_repeated_batch(tmp_path, make_reader):
-    class SameAgain(make_reader):
-        def __next__(self):
-            self._next = 0
-            return super().__next__()
-
     config = replace(TINY, iterations=60, augment="none", log_every=10)
-    summary = train(config, lambda start, _: SameAgain(start=start), tmp_path / "run")
+    summary = train(config, lambda start, _: make_reader(advance=False), tmp_path / "run")
 
+    assert summary.first_loss and summary.last_loss
     assert summary.last_loss < 0.6 * summary.first_loss
 
 
 def test_a_non_finite_loss_names_the_samples_and_leaves_the_weights_alone(tmp_path, make_reader):
-    class Poisoned(make_reader):
-        def __next__(self):
-            batch = super().__next__()
-            if batch.index < 4:
-                return batch
-            bad = replace(batch.metas[1], amplification=3e38)
-            batch.low[1] = 65535
-            return type(batch)(batch.index, batch.low, batch.gt, (batch.metas[0], bad), batch.uses)
+    def poison(batch: Batch) -> Batch:
+        if batch.index == 4:
+            # No shard can hold such a value; a network that diverged makes it.
+            object.__setattr__(batch.metas[1], "amplification", float("nan"))
+        return batch
 
     seen = []
     with pytest.raises(
@@ -128,7 +120,7 @@ def test_a_non_finite_loss_names_the_samples_and_leaves_the_weights_alone(tmp_pa
     ):
         train(
             TINY,
-            lambda start, _: Poisoned(start=start),
+            lambda start, _: make_reader(start=start, alter=poison),
             tmp_path / "run",
             on_step=lambda report: seen.append(report.iteration),
         )
@@ -153,14 +145,12 @@ def test_the_end_of_the_stream_ends_the_run_well(tmp_path, make_reader):
 
 
 def test_when_nobody_produces_any_more_there_is_a_checkpoint_to_resume_from(tmp_path, make_reader):
-    class Abandoned(make_reader):
-        def __next__(self):
-            if self._next == 2:
-                raise StreamEnded("shard 7 will not come")
-            return super().__next__()
+    def abandon(index: int) -> None:
+        if index == 2:
+            raise StreamEnded("shard 7 will not come")
 
     with pytest.raises(StreamEnded):
-        train(TINY, lambda start, _: Abandoned(start=start), tmp_path / "run")
+        train(TINY, lambda start, _: make_reader(start=start, before=abandon), tmp_path / "run")
 
     assert (tmp_path / "run" / "checkpoints" / "00000002.pt").exists()
 
@@ -189,17 +179,14 @@ def test_lower_precisions_train(tmp_path, open_reader, precision):
     summary = train(config, open_reader, tmp_path / precision)
     exact = train(replace(config, precision="fp32"), open_reader, tmp_path / "fp32")
 
+    resumed = train(replace(config, iterations=4), open_reader, tmp_path / precision, resume=True)
+
     assert summary.first_loss == pytest.approx(exact.first_loss, rel=0.02)
-    assert (
-        train(
-            replace(config, iterations=4), open_reader, tmp_path / precision, resume=True
-        ).last_loss
-        < 2 * exact.last_loss
-    )
+    assert resumed.last_loss == pytest.approx(exact.last_loss, rel=0.5)
 
 
 def test_reports_follow_every_step(tmp_path, open_reader):
-    reports = []
+    reports: list[StepReport] = []
 
     train(replace(TINY, iterations=3), open_reader, tmp_path / "run", on_step=reports.append)
 
@@ -271,9 +258,9 @@ def test_a_bad_loss_on_cuda_never_reaches_the_weights(precision):
         index, keys = 7, ("00000003-0001",)
 
     loss = guard.admit((weight * float("nan")).sum(), Batch)
-    scaler.scale(loss).backward()
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     if not scaler.is_enabled():
-        optimiser.found_inf = guard.skip
+        optimiser.found_inf = guard.skip  # type: ignore[attr-defined]
     scaler.step(optimiser)
 
     assert torch.equal(weight.detach().cpu(), torch.ones(3))
