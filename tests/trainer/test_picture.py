@@ -70,9 +70,6 @@ def test_pillow_reads_our_png_and_its_text(tmp_path):
         np.testing.assert_array_equal(np.asarray(image), pixels)
         assert image.info["Software"] == "darkprep"
         assert image.info["Camera"] == "X-T2 \N{EM DASH} ×100"
-            "Software": "darkprep",
-            "Camera": "X-T2 \N{EM DASH} ×100",
-        }
 
 
 def test_pillow_accepts_16_bits(tmp_path):
