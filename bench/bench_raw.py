@@ -1,0 +1,137 @@
+"""What a RAW file costs: header, decoding, packing, estimate and development of full-size frames.
+
+The trade-off: the files are uncompressed DNG made here, so decoding is a lower bound for cameras
+that compress. Times are CPU seconds of this process on one thread (wall time beside them), the
+median of some repeats; run it on an idle machine.
+
+    python bench/bench_raw.py            12 MP Bayer, half a minute
+    python bench/bench_raw.py --full     24 MP X-Trans and 45 MP Bayer too, two minutes
+    python bench/bench_raw.py --json raw.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.amplify import estimate_amplification
+from pipeline.develop import develop
+from pipeline.dng import BAYER, XTRANS, DngTags, write_dng
+from pipeline.pack import (
+    canonical_mosaic,
+    canonical_origin,
+    canonical_shape,
+    canonical_truth,
+    pack,
+    plane_black,
+    unpack,
+)
+from pipeline.raw import RawFrame, read_header, read_raw
+from shards.format import U16
+
+FRAMES = {
+    "12 MP Bayer": ((2848, 4256), BAYER["RGGB"]),
+    "24 MP X-Trans": ((4032, 6032), XTRANS),
+    "45 MP Bayer": ((5520, 8288), BAYER["GBRG"]),
+}
+
+
+def main() -> None:
+    """Measures, prints a table, and writes JSON when asked."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--full", action="store_true", help="X-Trans and 45 MP too")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    results: dict[str, Any] = {"machine": platform.processor() or platform.machine()}
+    for name in FRAMES if options.full else ["12 MP Bayer"]:
+        results[name] = measure(name, options.repeats)
+        print_table(name, results[name])
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def measure(name: str, repeats: int) -> dict[str, dict[str, float]]:
+    """Returns CPU and wall milliseconds of each step on one frame."""
+    size, cfa = FRAMES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "frame.dng"
+        write_dng(path, dark_mosaic(size), DngTags(cfa=cfa))
+        frame = read_raw(path)
+        steps = dict(steps_of(path, frame))
+        slow = {"develop": 1 if len(cfa) == 6 else min(repeats, 3), "estimate, plain": 1}
+        return {step: timed(run, slow.get(step, repeats)) for step, run in steps.items()}
+
+
+def steps_of(path: Path, frame: RawFrame) -> list[tuple[str, Callable[[], object]]]:
+    """Returns the steps by name."""
+    mosaic, kind = canonical_mosaic(frame), frame.cfa
+    planes, black = pack(mosaic, kind), plane_black(frame)
+    origin, shape = canonical_origin(frame.pattern), canonical_shape(frame)
+    rgb = np.zeros((*frame.mosaic.shape, 3), np.uint16)
+    own_black = tuple(level + n for n, level in enumerate(black))
+    return [
+        ("read_header", lambda: read_header(path)),
+        ("read_raw", lambda: read_raw(path)),
+        ("pack", lambda: pack(mosaic, kind)),
+        ("unpack", lambda: unpack(planes, kind)),
+        ("estimate", lambda: estimate_amplification(planes, black, frame.white)),
+        (
+            "estimate, black per plane",
+            lambda: estimate_amplification(planes, own_black, frame.white),
+        ),
+        ("estimate, plain", lambda: plain_estimate(planes, black[0], frame.white)),
+        ("canonical_truth", lambda: canonical_truth(rgb, origin, shape)),
+        ("develop", lambda: develop(path)),
+    ]
+
+
+def dark_mosaic(size: tuple[int, int]) -> U16:
+    """A short exposure's codes: a gradient of 0 to 80 codes of light with its shot noise."""
+    rng = np.random.default_rng(0)
+    light = np.linspace(0.5, 80, size[1])[None, :] * np.linspace(0.2, 1, size[0])[:, None]
+    return np.asarray(512 + rng.poisson(light) + rng.integers(-3, 4, size), np.uint16)
+
+
+def plain_estimate(codes: U16, black: float, white: int) -> float:
+    """The estimate pixel by pixel, one mask per bin: what the histogram replaces."""
+    x = np.maximum(codes.astype(np.float32) - np.float32(black), 0) / np.float32(white - black)
+    edges = ((2.0 ** (8 * np.arange(128) / 127) - 1) / 255).astype(np.float32)
+    masks = [(x >= low) & (x < high) for low, high in itertools.pairwise(edges)]
+    weight: npt.NDArray[np.float64] = np.select(masks, list(10 ** (-5 * np.arange(127) / 126)), 0.0)
+    return float(np.clip(0.01 * weight.sum() / (x * weight).sum(), 1, 300))
+
+
+def timed(run: Callable[[], object], repeats: int) -> dict[str, float]:
+    """Returns median milliseconds, CPU and wall."""
+    cpu, wall = [], []
+    for _ in range(repeats):
+        began = time.process_time(), time.perf_counter()
+        run()
+        cpu.append((time.process_time() - began[0]) * 1e3)
+        wall.append((time.perf_counter() - began[1]) * 1e3)
+    return {"cpu_ms": statistics.median(cpu), "wall_ms": statistics.median(wall)}
+
+
+def print_table(name: str, steps: dict[str, dict[str, float]]) -> None:
+    """Prints one frame's steps; the plain estimate as a ratio too."""
+    print(f"\n{name:28}{'CPU ms':>10}{'wall ms':>10}")
+    for step, times in steps.items():
+        print(f"{step:28}{times['cpu_ms']:10.1f}{times['wall_ms']:10.1f}")
+    ratio = steps["estimate, plain"]["cpu_ms"] / steps["estimate"]["cpu_ms"]
+    print(f"{'plain / estimate':28}{ratio:10.0f}x")
+
+
+if __name__ == "__main__":
+    main()
