@@ -125,6 +125,7 @@ def read_header(path: str | os.PathLike[str]) -> RawHeader:
 
 
 _LEAST_XTRANS = 512
+"""Side of the tiles that LibRaw's X-Trans demosaic works in; it refuses smaller frames."""
 
 
 class OpenRaw:
@@ -279,22 +280,28 @@ def _header_indices(path: str) -> Indices | None:
 
     rawpy answers only after unpacking all pixels, LibRaw's C interface at once.
     """
-    library = ctypes.CDLL(rawpy._rawpy.__file__)  # symbols are sought down its dependencies
-    try:
-        start, opened, colour, end = (
-            getattr(library, f"libraw_{name}") for name in ("init", "open_file", "COLOR", "close")
-        )
-    except AttributeError:
+    library = _libraw()
+    if library is None or not (handle := ctypes.c_void_p(library.libraw_init(0))):
         return None
-    start.restype = ctypes.c_void_p
-    handle = ctypes.c_void_p(start(0))
     try:
-        if not handle or opened(handle, os.fsencode(path)):
+        if library.libraw_open_file(handle, os.fsencode(path)):
             return None
+        colour = library.libraw_COLOR
         return np.array([[colour(handle, y, x) for x in range(_LOOK)] for y in range(_LOOK)])
     finally:
-        if handle:
-            end(handle)
+        library.libraw_close(handle)
+
+
+@cache
+def _libraw() -> ctypes.CDLL | None:
+    """Returns LibRaw's C interface, sought down the dependencies of rawpy's extension."""
+    library = ctypes.CDLL(rawpy._rawpy.__file__)
+    try:
+        library.libraw_init.restype = ctypes.c_void_p
+        needed = library.libraw_open_file, library.libraw_COLOR, library.libraw_close
+    except AttributeError:
+        return None
+    return library if all(needed) else None
 
 
 def _pattern(path: str, raw: rawpy.RawPy, indices: Indices) -> tuple[CfaKind, tuple[str, ...]]:

@@ -12,9 +12,10 @@ from hypothesis.extra import numpy as hnp
 
 from pipeline.amplify import estimate_amplification, exposure_ratio
 from pipeline.pack import pack
+from shards.format import U16
 
 
-def plain_estimate(codes, black, white, m):
+def plain_estimate(codes: U16, black: float, white: float, m: float) -> float:
     """The formula pixel by pixel: 127 bins, dark ones weigh most."""
     x = np.maximum(codes.astype(np.float32) - np.float32(black), 0) / np.float32(white - black)
     edges = [np.float32((2 ** (8 * k / 127) - 1) / 255) for k in range(128)]
@@ -23,13 +24,14 @@ def plain_estimate(codes, black, white, m):
         weight[(x >= edges[k]) & (x < edges[k + 1])] = 10 ** (-5 * k / 126)
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = 0.01 * m * weight.sum() / (x.astype(np.float64) * weight).sum()
-    return min(max(factor, 1.0), 300.0)
+    return float(min(max(factor, 1.0), 300.0))
 
 
-def dark_frame(seed=0, shape=(120, 160), mean=30.0):
+def dark_frame(seed: int = 0, shape: tuple[int, int] = (120, 160), mean: float = 30.0) -> U16:
     rng = np.random.default_rng(seed)
     light = rng.gamma(2.0, mean / 2, shape)
-    return np.rint(512 + light + rng.normal(0, 3, shape)).clip(0, 16383).astype(np.uint16)
+    codes = np.rint(512 + light + rng.normal(0, 3, shape)).clip(0, 16383)
+    return np.asarray(codes, np.uint16)
 
 
 @pytest.mark.parametrize("m", [0.1, 1.0, 5.0, 8.0])

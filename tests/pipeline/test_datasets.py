@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.datasets import CAMERAS, Pair, camera_named, draw_fraction, find_pairs
+from pipeline.datasets import CAMERAS, SPLITS, Pair, Split, camera_named, draw_fraction, find_pairs
 from shards.errors import DatasetError, OptionError
 
 SONY, FUJI, CANON = CAMERAS["sony"], CAMERAS["fuji"], CAMERAS["canon70d"]
 
 
-def sid(root, *names, folder="Sony", extension=".ARW"):
+def sid(root: Path, *names: str, folder: str = "Sony", extension: str = ".ARW") -> Path:
     """Lays down empty files, `short/NAME` and `long/NAME`: SID's pairs are found by name alone."""
     for kind in ("short", "long"):
         (root / folder / kind).mkdir(parents=True, exist_ok=True)
@@ -133,11 +135,11 @@ def test_misaligned_scenes_are_left_out_on_request(tmp_path):
     assert len(find_pairs(tmp_path, SONY, exclude_misaligned=True).pairs) == 4
 
 
-def write_list(root, split, *lines, folder="Sony"):
+def write_list(root: Path, split: str, *lines: str, folder: str = "Sony") -> None:
     (root / f"{folder}_{split}_list.txt").write_text("".join(f"{line}\n" for line in lines))
 
 
-def line(short, long, rest="ISO200 F9", extension="ARW"):
+def line(short: str, long: str, rest: str = "ISO200 F9", extension: str = "ARW") -> str:
     return f"./Sony/short/{short}.{extension} ./Sony/long/{long}.{extension} {rest}"
 
 
@@ -256,7 +258,7 @@ def test_the_order_of_listing_changes_nothing(tmp_path_factory, names):
     assert len(found.pairs) == 5
 
 
-def pair(scene, split="train", frame=0):
+def pair(scene: str, split: Split, frame: int) -> Pair:
     return Pair(
         id=f"{scene}_{frame}",
         scene=scene,
@@ -270,14 +272,11 @@ def pair(scene, split="train", frame=0):
 
 
 MANY = [
-    pair(f"{n:05}", split, frame)
-    for split in ("train", "val")
-    for n in range(40)
-    for frame in (0, 1)
+    pair(f"{n:05}", split, frame) for split in SPLITS[:2] for n in range(40) for frame in (0, 1)
 ]
 
 
-def scenes(pairs):
+def scenes(pairs: Sequence[Pair]) -> set[tuple[str, str]]:
     return {(one.split, one.scene) for one in pairs}
 
 
@@ -314,13 +313,13 @@ def test_a_fraction_outside_0_to_1_is_refused(fraction):
         draw_fraction(MANY, fraction, 0)
 
 
-def eld(write_raw, scene=1, ids=range(1, 17), extension="dng", **tags):
+def eld(write_raw: Callable[..., Path], scene: int = 1, ids: Iterable[int] = range(1, 17)) -> Path:
     """Writes an ELD scene: four references at ISO 100, and 12 images at 3 ISO and 4 factors."""
     for number in ids:
         group, place = divmod(number - 1, 5)
         iso, factor = (100, 1) if place == 0 else (800 << group, (1, 10, 100, 200)[place - 1])
-        said = {"iso": iso, "exposure_s": 2.0 * 100 / iso / factor, "make": "Canon", **tags}
-        name = f"CanonEOS70D/scene-{scene}/IMG_{number:04}.{extension}"
+        said = {"iso": iso, "exposure_s": 2.0 * 100 / iso / factor, "make": "Canon"}
+        name = f"CanonEOS70D/scene-{scene}/IMG_{number:04}.dng"
         path = write_raw(name, size=(16, 16), **said)
     return path.parents[2]
 

@@ -6,6 +6,8 @@ import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,27 +18,28 @@ from pipeline.pack import canonical_mosaic, canonical_origin, canonical_shape, c
 from pipeline.raw import read_raw
 from shards.errors import RawError
 
-from .conftest import NEUTRAL, PHASES, mosaic_of, scene
+from .conftest import F64, NEUTRAL, PHASES, U16, mosaic_of, scene
 
 
-def srgb_to_light(codes):
+def srgb_to_light(codes: U16) -> F64:
     """Undoes LibRaw's default gamma (BT.709: power 1/2.222, slope 4.5)."""
     v = codes.astype(np.float64) / 65535
     return np.where(v < 0.081, v / 4.5, ((v + 0.099) / 1.099) ** 2.222)
 
 
-def psnr(a, b):
-    return -10 * np.log10(np.mean((a - b) ** 2))
+def psnr(a: F64, b: F64) -> float:
+    return float(-10 * np.log10(np.mean((a - b) ** 2)))
 
 
-def default_development(path, **settings):
+def default_development(path: Path, **settings: Any) -> U16:
     with rawpy.imread(str(path)) as raw:
-        return raw.postprocess(
+        rgb = raw.postprocess(
             use_camera_wb=True, no_auto_bright=True, output_bps=16, user_flip=0, **settings
         )
+    return np.asarray(rgb, np.uint16)
 
 
-def code_of(share):
+def code_of(share: float) -> int:
     return int(512 + share * (16383 - 512))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,10 +12,12 @@ from hypothesis import strategies as st
 from pipeline.exif import Exposure, pixels_end, read_exposure
 from shards.errors import RawError
 
+Entries = dict[int, str | int | tuple[int, int]]
+
 MAKE, MODEL, EXPOSURE, ISO, POINTER, INDEX = 0x010F, 0x0110, 0x829A, 0x8827, 0x8769, 0x8832
 
 
-def directory(order, at, entries):
+def directory(order: str, at: int, entries: Entries) -> bytes:
     """One TIFF directory at `at`: code to text, int or (numerator, denominator)."""
     head, values = struct.pack(f"{order}H", len(entries)), b""
     free = at + 2 + 12 * len(entries) + 4
@@ -37,7 +40,7 @@ def directory(order, at, entries):
     return head + struct.pack(f"{order}I", 0) + values
 
 
-def tiff(first, exif=None, order="<"):
+def tiff(first: Entries, exif: Entries | None = None, order: str = "<") -> bytes:
     magic = b"II*\0" if order == "<" else b"MM\0*"
     if exif is None:
         return magic + struct.pack(f"{order}I", 8) + directory(order, 8, first)
@@ -46,19 +49,19 @@ def tiff(first, exif=None, order="<"):
     return magic + struct.pack(f"{order}I", 8) + main + directory(order, 8 + size, exif)
 
 
-def raf(exif_tiff):
+def raf(exif_tiff: bytes) -> bytes:
     jpeg = b"\xff\xd8\xff\xe1" + struct.pack(">H", len(exif_tiff) + 8) + b"Exif\0\0" + exif_tiff
     head = b"FUJIFILMCCD-RAW 0201".ljust(84, b"\0") + struct.pack(">II", 148, len(jpeg))
     return head.ljust(148, b"\0") + jpeg
 
 
-def read(tmp_path, data):
+def read(tmp_path: Path, data: bytes) -> Exposure:
     (tmp_path / "frame.raw").write_bytes(data)
     return read_exposure(tmp_path / "frame.raw")
 
 
-CAMERA = {MAKE: "NIKON CORPORATION", MODEL: "NIKON D850"}
-SHOT = {EXPOSURE: (1, 30), ISO: 3200}
+CAMERA: Entries = {MAKE: "NIKON CORPORATION", MODEL: "NIKON D850"}
+SHOT: Entries = {EXPOSURE: (1, 30), ISO: 3200}
 KNOWN = Exposure(exposure_s=1 / 30, iso=3200, make="NIKON CORPORATION", model="NIKON D850")
 
 
@@ -77,7 +80,7 @@ def test_fujis_preview_is_read(tmp_path, order):
 
 
 def test_an_iso_beyond_16_bits_is_found(tmp_path):
-    shot = {EXPOSURE: (10, 1), ISO: 65535, INDEX: 102400}
+    shot: Entries = {EXPOSURE: (10, 1), ISO: 65535, INDEX: 102400}
 
     assert read(tmp_path, tiff(CAMERA, shot)).iso == 102400
 
@@ -110,7 +113,7 @@ def test_damage_never_raises(tmp_path_factory, data):
 STRIPS, SIZES, COMPRESSION, BELOW = 0x0111, 0x0117, 0x0103, 0x014A
 
 
-def end(tmp_path, data):
+def end(tmp_path: Path, data: bytes) -> int | None:
     (tmp_path / "frame.raw").write_bytes(data)
     return pixels_end(tmp_path / "frame.raw")
 
@@ -124,7 +127,7 @@ def test_compressed_pixels_have_none(tmp_path):
 
 
 def test_the_end_is_sought_in_directories_below_the_first(tmp_path):
-    first = {COMPRESSION: 6, STRIPS: 90_000_000, SIZES: 5, BELOW: 70_000}
+    first: Entries = {COMPRESSION: 6, STRIPS: 90_000_000, SIZES: 5, BELOW: 70_000}
     data = tiff(first).ljust(70_000, b"\0")
     data += directory("<", 70_000, {COMPRESSION: 1, STRIPS: 80_000, SIZES: 100_000})
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rawpy
 import tifffile
 from PIL import Image
 
-from pipeline.raw import RawFrame, RawHeader, read_header, read_raw
+from pipeline.raw import OpenRaw, RawFrame, RawHeader, read_header, read_raw
 from shards.errors import RawError
 
 from .conftest import PHASES, mosaic_of
@@ -20,7 +21,7 @@ from .conftest import PHASES, mosaic_of
 BAYER = ("RGGB", "BGGR", "GRBG", "GBRG")
 
 
-def entry(data, code):
+def entry(data: bytearray, code: int) -> int:
     """Where one tag of the first directory stands."""
     start = int.from_bytes(data[4:8], "little")
     count = int.from_bytes(data[start : start + 2], "little")
@@ -28,7 +29,7 @@ def entry(data, code):
     return next(p for p in places if int.from_bytes(data[p : p + 2], "little") == code)
 
 
-def retag(path, code, new):
+def retag(path: Path, code: int, new: int) -> None:
     """Renames one tag of the first directory, as if the file had been written without it."""
     data = bytearray(path.read_bytes())
     place = entry(data, code)
@@ -36,7 +37,7 @@ def retag(path, code, new):
     path.write_bytes(data)
 
 
-def set_value(path, code, value):
+def set_value(path: Path, code: int, value: bytes) -> None:
     """Replaces the up to four bytes that a tag of the first directory holds in place."""
     data = bytearray(path.read_bytes())
     place = entry(data, code) + 8
@@ -316,6 +317,66 @@ def test_other_filter_arrays_are_named(write_raw, read, colours):
 
     with pytest.raises(RawError, match="neither Bayer nor X-Trans"):
         read(path)
+
+
+@pytest.mark.parametrize("read", [read_raw, read_header])
+def test_pixels_that_are_not_square_are_named(write_raw, read):
+    path = write_raw(exposure_s=1.0)
+    retag(path, 33434, 50718)  # two fractions in a row, 1/1 and 28/5, become DefaultScale
+
+    with pytest.raises(RawError, match="not square"):
+        read(path)
+
+
+def test_a_white_level_below_black_is_named(write_raw):
+    path = write_raw()
+    set_value(path, 50717, (300).to_bytes(4, "little"))
+
+    with pytest.raises(RawError, match="white level of 300 that is not above black 512"):
+        read_raw(path)
+
+
+def test_a_date_that_cannot_be_does_not_hide_the_frame(write_raw):
+    path = write_raw(date_time="9999:99:99 99:99:99", iso=200)
+    retag(path, 34665, 34664)
+
+    assert read_raw(path).mosaic.shape == (60, 80)
+
+
+def test_the_header_needs_no_c_interface(write_raw, monkeypatch):
+    path = write_raw(phase="GBRG", margins=(2, 4, 0, 0))
+    quick = read_header(path)
+    monkeypatch.setattr("pipeline.raw._libraw", lambda: None)
+
+    assert vars(read_header(path)) == vars(quick)
+
+
+class Failing:
+    """Stands for LibRaw's handle when development goes wrong."""
+
+    def postprocess(self, **_settings):
+        raise rawpy.LibRawUnsufficientMemoryError(b"Unsufficient memory")
+
+
+class Rotating:
+    """Stands for LibRaw's handle of a sensor that it turns by 45 degrees."""
+
+    def postprocess(self, **_settings):
+        return np.zeros((100, 100, 3), np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("handle", "reason"),
+    [
+        (Failing(), r"cannot develop it \(Unsufficient memory\)"),
+        (Rotating(), "rotated or stretched"),
+    ],
+)
+def test_a_development_that_fails_or_does_not_align_is_named(write_raw, handle, reason):
+    raw = OpenRaw(handle, read_raw(write_raw()))
+
+    with pytest.raises(RawError, match=reason):
+        raw.postprocess()
 
 
 def test_importing_changes_no_setting_of_the_process():
