@@ -18,6 +18,7 @@ from shards.format import CELL, PLANES
 
 _FIXED_BYTES = 4 << 20
 """Folders, cursors, heartbeats, a log of bounded size, refusals, zarr's group metadata."""
+DEFAULT_BUDGET_BYTES = 20 * 10**9
 _SPARE_SHARDS = 2
 """Shards beyond the window and the workers' own that are kept room for before frames get any."""
 
@@ -117,3 +118,12 @@ def array_bytes(pair: PlannedPair, kind: FrameKind, plan: Plan) -> int:
     pixels = pair.height * pair.width
     cfa = plan.options.cfa
     return 2 * pixels * 3 if kind == "long" else 2 * pixels * PLANES[cfa] // CELL[cfa] ** 2
+
+
+def default_budget(spool: Path) -> int:
+    """20 GB, or half of what is free on the spool's disk where that is less."""
+    folder = spool.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    disk = os.statvfs(folder)
+    return min(DEFAULT_BUDGET_BYTES, disk.f_bavail * disk.f_frsize // 2)

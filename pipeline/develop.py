@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.pack import canonical_origin, canonical_shape, canonical_truth
 from pipeline.raw import RawFrame, RawHeader, open_raw
 from shards.format import PERIOD, U16
 
@@ -43,6 +44,37 @@ def develop(
             use_camera_wb=True, no_auto_bright=True, adjust_maximum_thr=0.0, user_sat=full
         )
         return raw.frame, rgb
+
+
+def develop_amplified(path: str | os.PathLike[str], amplification: float) -> U16:
+    """Develops a short exposure as plain software would, its codes above black times `amplification`.
+
+    Codes are clipped at black and at white, as LibRaw does itself. Returns `(3, H, W)` uint16 sRGB
+    of the canonical mosaic: the picture that a network has to beat. Raises RawError as `read_raw`.
+    """
+    with open_raw(path) as raw:
+        frame = raw.frame
+        raw.replace_mosaic(_amplified(frame, amplification))
+        rgb = raw.postprocess(
+            use_camera_wb=True,
+            no_auto_bright=True,
+            adjust_maximum_thr=0.0,
+            user_sat=full_scale(frame, "constant"),
+        )
+        return canonical_truth(rgb, canonical_origin(frame.pattern), canonical_shape(frame))
+
+
+def _amplified(frame: RawFrame, amplification: float) -> U16:
+    """The frame's codes with everything above black multiplied, per site of the CFA's period."""
+    codes = frame.mosaic.copy()
+    period = PERIOD[frame.cfa]
+    for y, x in np.ndindex(period, period):
+        black = float(frame.black[y, x])
+        above = np.maximum(codes[y::period, x::period].astype(np.float32) - black, 0.0)
+        codes[y::period, x::period] = np.minimum(
+            np.rint(black + above * amplification), frame.white
+        )
+    return codes
 
 
 def full_scale(frame: RawFrame, brightness: Brightness) -> int:

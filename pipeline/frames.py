@@ -101,6 +101,10 @@ class FrameStore:
                 shutil.rmtree(aside, ignore_errors=True)
         return Frame(array, attributes)
 
+    def is_whole(self, name: str) -> bool:
+        """Whether a stored frame is what its checksum says."""
+        return self._map(name) is not None
+
     def drop(self, name: str) -> None:
         """Delete a frame; it vanishes from the store in one step."""
         self._open.pop(name, None)

@@ -232,9 +232,13 @@ class Plan:
         """The plan as JSON values, without the stream's part and the place of the files."""
         return {"options": asdict(self.options), "pairs": [asdict(pair) for pair in self.pairs]}
 
-    def save(self, spool: Spool) -> None:
-        """Make `spool` the spool of this plan; raises as `Spool.create`."""
-        spool.create(self.stream, self.recipe(), {"root": str(self.root.absolute())})
+    def save(self, spool: Spool, *, producer: dict[str, int] | None = None) -> None:
+        """Make `spool` the spool of this plan; raises as `Spool.create`.
+
+        `producer` is how producers are to work here when nobody says otherwise: `budget_bytes`, `jobs`.
+        """
+        place = {"root": str(self.root.absolute()), **(producer or {})}
+        spool.create(self.stream, self.recipe(), place)
 
     @classmethod
     def load(cls, spool: Spool) -> Plan:

@@ -67,6 +67,8 @@ class ProducerReport:
     """The oldest shard that the trainer still needs."""
     until: int | None
     shard_bytes: int
+    disk_bytes: int
+    """What the whole spool occupies now."""
     budget_bytes: int
     frames_decoded: int
     frames_kept: int
@@ -321,6 +323,7 @@ class Producer:
             next_needed=self._spool.oldest_needed(),
             until=self._config.until,
             shard_bytes=allotment.shard_bytes,
+            disk_bytes=self._spool.disk_bytes(),
             budget_bytes=allotment.budget_bytes,
             frames_decoded=tally.decoded,
             frames_kept=len(allotment.frames),

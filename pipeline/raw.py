@@ -135,6 +135,10 @@ class OpenRaw:
         self.frame = frame
         self._raw = raw
 
+    def replace_mosaic(self, mosaic: U16) -> None:
+        """Puts `mosaic`, `(H, W)` uint16 codes, in the place of the file's before it is developed."""
+        self._raw.raw_image_visible[:] = mosaic
+
     def postprocess(self, **settings: Any) -> U16:
         """Develops with rawpy's `settings`. Returns `(H, W, 3)` uint16 aligned with the mosaic.
 

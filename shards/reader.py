@@ -80,7 +80,7 @@ class SpoolReader:
     is the global batch to begin with, `stop_after` the one to end before; `shards` is where the stream
     itself ends, None for no end. `reuse` uses every sample so
     often before its shard goes. `keep` deletes nothing and goes round the plan's shards without end.
-    `allocate(shape)` supplies the buffers (uint16, C order; pinned ones for CUDA). `hold` is how many of
+    `stop` set from outside ends the stream even while it waits. `allocate(shape)` supplies the buffers (uint16, C order; pinned ones for CUDA). `hold` is how many of
     the newest batches stay valid. `on_starving(shard, seconds)` is called from the reader's thread about
     twice a second while the next shard is missing; it may raise StreamEnded to give up.
 
@@ -105,6 +105,7 @@ class SpoolReader:
         hold: int = 1,
         verify: bool = True,
         run: str = "",
+        stop: threading.Event | None = None,
         allocate: Callable[[tuple[int, ...]], U16] | None = None,
         on_starving: Callable[[int, float], None] | None = None,
     ) -> None:
@@ -135,7 +136,8 @@ class SpoolReader:
         self._consumed = start
         self._handed_out: int | None = None
         self._reading = 0
-        self._stop = threading.Event()
+        self._closing = threading.Event()
+        self._stop = stop or self._closing
         for _ in range(depth + hold):
             self._free.put(self._new_slot(batch_size // world, allocate or _allocate))
         self._release = _Release(spool, self.stats, rank=rank, world=world, run=run)
@@ -177,10 +179,10 @@ class SpoolReader:
 
         The batch that was handed out last counts as used.
         """
-        if self._stop.is_set():
+        if self._closing.is_set():
             return
         self._consumed = max(self._consumed, self._next_to_consume())
-        self._stop.set()
+        self._closing.set()
         self._free.put(None)
         self._thread.join()
         for shard in self._open.values():
@@ -205,7 +207,7 @@ class SpoolReader:
 
     def _run(self) -> None:
         try:
-            while not self._stop.is_set() and (
+            while not self._is_told_to_stop() and (
                 self._stop_after is None or self._next < self._stop_after
             ):
                 slot = self._free.get()
@@ -217,12 +219,15 @@ class SpoolReader:
                     break
                 batch = self._fill(slot, uses)
                 if batch is None:
-                    return
+                    break
                 self._filled.put((batch, slot))
                 self._next += 1
             self._filled.put(None)
         except BaseException as error:  # noqa: BLE001 # the consumer's thread raises it
             self._filled.put(error)
+
+    def _is_told_to_stop(self) -> bool:
+        return self._closing.is_set() or self._stop.is_set()
 
     def _fill(self, slot: _Slot, uses: Uses) -> Batch | None:
         """Read the next batch into a slot; None when asked to stop."""
@@ -268,7 +273,7 @@ class SpoolReader:
                     reported = waited
                 # A batch may span more shards than the budget holds: let go of all that was read.
                 self._let_go(self._oldest_needed(self._reading))
-                if self._stop.wait(_POLL_S):
+                if self._closing.wait(_POLL_S) or self._is_told_to_stop():
                     return None
         return self._open[shard]
 
@@ -309,6 +314,7 @@ class _Release:
         self._published = 0
         self._deleted = 0
         self._looked = 0.0
+        self._begun = time.monotonic()
         self._role = spool.trainer_role() if rank == 0 else None
 
     def begin(self, batch: int, oldest: int) -> None:

@@ -81,6 +81,8 @@ class Cursor:
     """The oldest shard that the rank can still ask for."""
     run: str = ""
     """The run directory, for people."""
+    wait_fraction: float = 0.0
+    """Share of its time that the rank stood still for want of data."""
 
 
 class Spool:

@@ -1,0 +1,150 @@
+"""Producers in the background: starting, watching and ending them.
+
+The trade-off: a background producer is a process of its own session that outlives whoever started it;
+only its role on the spool (shards/liveness.py) says whether it lives, so any later command can find it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from shards import OptionError, Spool, SpoolError, StreamEnded
+
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 30.0
+_LOG_BYTES = 512 << 10
+_POLL_S = 0.05
+
+
+def log_path(spool: Spool) -> Path:
+    """What background producers say."""
+    return spool.producers / "log.txt"
+
+
+def start_producer(
+    spool: Spool, *, jobs: int, budget_bytes: int, until: int | None
+) -> subprocess.Popen[bytes]:
+    """Start a producer in the background and wait until it works.
+
+    Raises SpoolError with its last words when it ends at once.
+    """
+    log = log_path(spool)
+    mode = "ab" if log.exists() and log.stat().st_size < _LOG_BYTES else "wb"
+    command = [sys.executable, "-m", "darkprep", "produce", "--spool", str(spool.path.absolute())]
+    command += ["--jobs", str(jobs), "--disk-budget", str(budget_bytes)]
+    command += ["--until", "inf" if until is None else str(until)]
+    with log.open(mode) as file:
+        process = subprocess.Popen(  # noqa: S603 # our own command, no shell
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(record["pid"] == process.pid and record["alive"] for record in spool.heartbeats()):
+            return process
+        time.sleep(_POLL_S)
+    if process.poll() == 0:
+        return process
+    if process.poll() is None:
+        process.kill()
+    raise SpoolError(f"the background producer ended at once: {last_words(spool)}")
+
+
+def last_words(spool: Spool) -> str:
+    """The last line of the producers' log."""
+    with contextlib.suppress(OSError):
+        lines = log_path(spool).read_text(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        if said:
+            return said[-1].removeprefix("darkprep: ")
+    return f"see {log_path(spool)}"
+
+
+def stop_producers(spool: Spool) -> list[int]:
+    """End all living producers of this spool on this host; their pids. Raises SpoolError if one stays."""
+    pids = [int(record["pid"]) for record in spool.heartbeats() if record["alive"]]
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    while spool.has_producer():
+        if time.monotonic() > deadline:
+            raise SpoolError(
+                f"{spool.path}: the producer ({', '.join(map(str, pids)) or 'of another host'}) does not end; stop it by hand"
+            )
+        time.sleep(_POLL_S)
+    return pids
+
+
+class Supervisor:
+    """Sees to it that somebody makes the shards that a trainer needs.
+
+    With `jobs` 0 it never starts a producer, it only says when nobody is left to wait for.
+    """
+
+    def __init__(self, spool: Spool, *, jobs: int, budget_bytes: int, until: int | None) -> None:
+        if jobs < 0:
+            raise OptionError(f"producers must be auto or at least 0, not {jobs}")
+        self._spool = spool
+        self._jobs, self._budget, self._until = jobs, budget_bytes, until
+        self._started: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def ensure(self) -> bool:
+        """Start a producer if shards are missing and nobody makes them; whether one was started."""
+        with self._lock:
+            if self._jobs == 0 or not self._misses_shards() or self._spool.has_producer():
+                return False
+            self._started = start_producer(
+                self._spool, jobs=self._jobs, budget_bytes=self._budget, until=self._until
+            )
+            return True
+
+    def starving(self, shard: int, seconds: float) -> None:
+        """What a reader calls while `shard` is missing; raises StreamEnded when it will not come."""
+        if self._spool.has_producer() or self._spool.shard_path(shard).exists():
+            return
+        if self._jobs == 0:
+            raise StreamEnded(
+                f"{self._spool.path}: shard {shard} is missing and nobody makes it; run `darkprep build` again, or leave out --producers 0"
+            )
+        ended = self._started and self._started.poll()
+        if ended:
+            raise StreamEnded(
+                f"{self._spool.path}: shard {shard} is missing and the producer failed: {last_words(self._spool)}"
+            )
+        self.ensure()
+
+    def close(self) -> None:
+        """End the producer that was started here."""
+        if self._started and self._started.poll() is None:
+            self._started.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._started.wait(_STOP_TIMEOUT_S)
+
+    def _misses_shards(self) -> bool:
+        needed = self._spool.oldest_needed()
+        if self._until is None:
+            return True
+        there = sum(needed <= shard < self._until for shard in self._spool.ready_shards())
+        return there < self._until - needed
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+    return stop

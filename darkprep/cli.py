@@ -1,0 +1,569 @@
+"""The command line: each command turns its options into one call and prints what came of it.
+
+Nothing is decided here that a library user could not decide alike. torch is loaded only by the
+commands that need it, so producers start in half the time and run where torch is not installed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from darkprep import __version__, background
+from darkprep.live import Progress, producer_line
+from darkprep.status import spool_status, status_lines, verify_spool
+from darkprep.values import COUNT_OR_INF, FRAME_SIZE, SIZE, spelled_bytes, spelled_seconds
+from pipeline.budget import default_budget
+from pipeline.datasets import CAMERAS
+from pipeline.plan import Plan, PlanOptions, make_plan
+from pipeline.pool import LokyPool
+from pipeline.produce import Producer, ProducerConfig, ProducerReport
+from pipeline.synth import synthesise
+from shards import DarkprepError, OptionError, Spool
+
+if TYPE_CHECKING:
+    from pipeline.datasets import Skipped
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_CAMERA_HELP = f"One of {', '.join(CAMERAS)}."
+_SHOWN_SKIPS = 20
+
+
+class _Commands(click.Group):
+    """Turns every expected failure into one line on stderr: status 1, or 2 for bad usage."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        extra["standalone_mode"] = False
+        try:
+            result = super().main(*args, **extra)
+        except DarkprepError as error:
+            _fail(str(error), 1)
+        except click.UsageError as error:
+            where = error.ctx.command_path if error.ctx else "darkprep"
+            _fail(f"{error.format_message()} (see {where} --help)", 2)
+        except click.ClickException as error:
+            _fail(error.format_message(), error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            _fail("interrupted", 130)
+        except BrokenPipeError:
+            sys.stderr.close()
+            sys.exit(141)
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"darkprep: {' '.join(message.split())}", err=True)
+    sys.exit(status)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "--version", "-V", prog_name="darkprep")
+def main() -> None:
+    """Stream RAW low-light pairs to a trainer through a spool of shards that never outgrows its budget.
+
+    \b
+    darkprep demo                                      see all of it work, without data, in minutes
+    darkprep build --camera sony --fraction 0.2        make shards from ./data in ./spool
+    darkprep stream-train                              train on them while more are made
+    """
+    logging.basicConfig(level=logging.WARNING, format="darkprep: %(message)s", stream=sys.stderr)
+
+
+def spool_option(command: Command) -> Command:
+    """`--spool DIR`."""
+    return click.option(
+        "--spool", type=click.Path(path_type=Path), default=Path("spool"), show_default=True,
+        help="The directory where shards wait.",
+    )(command)  # fmt: skip
+
+
+def root_option(command: Command) -> Command:
+    """`--root DIR`."""
+    return click.option(
+        "--root", type=click.Path(path_type=Path), default=Path("data"), show_default=True, envvar="DARKPREP_DATA",
+        help="Where the photographs lie; else $DARKPREP_DATA.",
+    )(command)  # fmt: skip
+
+
+def camera_option(command: Command) -> Command:
+    """`--camera NAME`."""
+    return click.option("--camera", required=True, metavar="NAME", help=_CAMERA_HELP)(command)
+
+
+# -- data ---------------------------------------------------------------------------------------------
+
+
+@main.command(short_help="Write a synthetic data set of real DNG files.")
+@click.argument("out", type=click.Path(path_type=Path))
+@camera_option
+@click.option("--scenes", default=6, show_default=True, help="How many scenes.")
+@click.option(
+    "--shorts", default=2, show_default=True, help="Short exposures per scene (SID cameras)."
+)
+@click.option("--size", type=FRAME_SIZE, help="Frame size HxW; the camera's own by default.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--jobs", type=int, default=lambda: os.cpu_count() or 1, show_default="all cores")
+def synth(
+    out: Path,
+    camera: str,
+    scenes: int,
+    shorts: int,
+    size: tuple[int, int] | None,
+    seed: int,
+    jobs: int,
+) -> None:
+    """Write a data set that a camera could have taken, in the layout of SID or ELD, below OUT.
+
+    Example: darkprep synth data --camera sony --scenes 6 --shorts 2
+    """
+    began = time.monotonic()
+    with Progress() as progress:
+        files = synthesise(
+            out,
+            camera,
+            scenes=scenes,
+            shorts=shorts,
+            size=size,
+            seed=seed,
+            jobs=jobs,
+            progress=progress.show,
+        )
+    weight = sum(path.stat().st_size for path in files)
+    click.echo(
+        f"{len(files)} files, {spelled_bytes(weight)}, below {out} in {spelled_seconds(time.monotonic() - began)}"
+    )
+
+
+# -- producing ----------------------------------------------------------------------------------------
+
+
+@main.command(short_help="Make shards from RAW pairs, under a disk budget.")
+@camera_option
+@click.option("--fraction", default=1.0, show_default=True, help="Share of the scenes, in (0, 1].")
+@root_option
+@spool_option
+@click.option(
+    "--disk-budget",
+    type=SIZE,
+    metavar="SIZE",
+    help="Most bytes that the spool may ever occupy, such as 20GB.  [default: 20GB, at most half of the free space]",
+)
+@click.option(
+    "--jobs",
+    type=int,
+    default=lambda: os.cpu_count() or 1,
+    show_default="all cores",
+    help="Worker processes.",
+)
+@click.option(
+    "--epochs",
+    type=COUNT_OR_INF,
+    default="1",
+    show_default=True,
+    help="Visits of every pair, or inf.",
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--crop",
+    type=int,
+    metavar="PX",
+    help="Side of the training crops.  [default: 512, X-Trans 480]",
+)
+@click.option(
+    "--margin",
+    type=int,
+    metavar="PX",
+    help="Pixels stored beyond the crop, for shifts and flips.  [default: 16, X-Trans 24]",
+)
+@click.option("--samples-per-shard", default=32, show_default=True)
+@click.option(
+    "--crops-per-visit", default=8, show_default=True, help="Crops cut whenever a pair comes up."
+)
+@click.option(
+    "--window", default=4, show_default=True, help="Consecutive shards that a trainer mixes."
+)
+@click.option(
+    "--amplify",
+    default="ratio",
+    show_default=True,
+    metavar="ratio|estimate|FACTOR",
+    help="How the amplification is found.",
+)
+@click.option(
+    "--multiplier", default=1.0, show_default=True, help="The paper's m, with --amplify estimate."
+)
+@click.option(
+    "--frames",
+    default="first",
+    show_default=True,
+    metavar="first|all",
+    help="Frames of a burst to use (SID).",
+)
+@click.option("--exclude-misaligned", is_flag=True, help="Leave out SID's misaligned scenes.")
+@click.option(
+    "--split", default="train", show_default=True, metavar="train|val|test", help="Which scenes."
+)
+@click.option(
+    "--background",
+    "in_background",
+    is_flag=True,
+    help="Return at once; see darkprep status, darkprep stop.",
+)
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+def build(
+    root: Path,
+    spool: Path,
+    disk_budget: int | None,
+    jobs: int,
+    in_background: bool,
+    quiet: bool,
+    amplify: str,
+    **chosen: Any,
+) -> None:
+    """Decode, develop, crop and amplify RAW pairs into shards that a trainer uses and deletes.
+
+    Makes one epoch and ends. Where the budget cannot hold it all, waits for the trainer. Started again,
+    it goes on where it was.
+
+    Example: darkprep build --camera sony --fraction 0.2 --disk-budget 20GB
+    """
+    options = PlanOptions(gain=amplify, **chosen)
+    plan = make_plan(root, options)
+    place = Spool(spool)
+    budget = disk_budget or default_budget(spool)
+    ProducerConfig(budget_bytes=budget, jobs=jobs, until=plan.shards)
+    plan.save(place, producer={"budget_bytes": budget, "jobs": jobs})
+    if not quiet:
+        click.echo(_described(plan, budget))
+        _name_skipped(plan.skipped)
+    if in_background:
+        process = background.start_producer(
+            place, jobs=jobs, budget_bytes=budget, until=plan.shards
+        )
+        click.echo(
+            f"producing in the background (pid {process.pid}), log in {background.log_path(place)}; darkprep stop ends it"
+        )
+        return
+    _produce(place, ProducerConfig(budget_bytes=budget, jobs=jobs, until=plan.shards), quiet=quiet)
+
+
+def _produce(spool: Spool, config: ProducerConfig, *, quiet: bool) -> None:
+    """Run a producer in the foreground and sum up."""
+    stop = background.stop_on_signals()
+    with Progress(quiet=quiet) as progress:
+        waiting: list[str] = []
+
+        def report(now: ProducerReport) -> None:
+            if now.state == "waiting for the trainer" and not waiting:
+                waiting.append("said")
+                progress.say(
+                    f"the budget is full: waiting for `darkprep stream-train --spool {spool.path}` to use shards (Ctrl-C ends; nothing is lost)"
+                )
+            progress.show(producer_line(now))
+
+        producer = Producer(spool, config, LokyPool(config.jobs), report=report, stop=stop)
+        final = producer.run()
+    _name_skipped(producer.skipped)
+    if not quiet:
+        click.echo(
+            f"{final.state}: {final.shards_made} shards made in {spelled_seconds(final.running_s)} ({final.mb_per_s:.1f} MB/s), {final.shards_ready} ready, "
+            f"{final.frames_decoded} frames decoded, spool {spelled_bytes(final.disk_bytes)} of {spelled_bytes(final.budget_bytes)}"
+        )
+
+
+def _described(plan: Plan, budget: int) -> str:
+    layout = plan.stream.layout()
+    scenes = len({pair.pair.scene for pair in plan.pairs})
+    end = (
+        "without end"
+        if plan.shards is None
+        else f"{plan.shards} shards, {spelled_bytes(plan.shards * layout.shard_bytes)}"
+    )
+    return (
+        f"{plan.options.camera}: {len(plan.pairs)} pairs of {scenes} scenes, {end}; "
+        f"a shard is {plan.options.samples_per_shard} samples, {spelled_bytes(layout.shard_bytes)}; budget {spelled_bytes(budget)}"
+    )
+
+
+def _name_skipped(skipped: tuple[Skipped, ...]) -> None:
+    for one in skipped[:_SHOWN_SKIPS]:
+        click.echo(f"skipped {one.path}: {one.why}", err=True)
+    if len(skipped) > _SHOWN_SKIPS:
+        click.echo(f"and {len(skipped) - _SHOWN_SKIPS} more", err=True)
+    if skipped:
+        click.echo(f"{len(skipped)} files skipped", err=True)
+
+
+@main.command(hidden=True)
+@spool_option
+@click.option("--jobs", type=int, required=True)
+@click.option("--disk-budget", type=SIZE, required=True)
+@click.option("--until", type=COUNT_OR_INF, required=True)
+def produce(spool: Path, jobs: int, disk_budget: int, until: int | None) -> None:
+    """What a background producer runs: no progress, waits for disk space as long as it takes."""
+    config = ProducerConfig(
+        budget_bytes=disk_budget, jobs=jobs, until=until, disk_patience_s=float("inf")
+    )
+    _produce(Spool(spool).open(), config, quiet=True)
+
+
+@main.command(short_help="Show what a spool holds and who works on it.")
+@spool_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def status(spool: Path, as_json: bool) -> None:
+    """Show shards, budget, disk use, cursor, rates, producers and damage of a spool.
+
+    Example: darkprep status --spool spool --json
+    """
+    found = spool_status(Spool(spool).open())
+    click.echo(json.dumps(found, indent=1) if as_json else "\n".join(status_lines(found)))
+
+
+@main.command(short_help="Check everything in a spool.")
+@spool_option
+def verify(spool: Path) -> int:
+    """Open and check the plan, every shard and every stored frame; status 1 if anything is damaged.
+
+    Example: darkprep verify --spool spool
+    """
+    shards, frames, faults = verify_spool(Spool(spool).open())
+    for fault in faults:
+        click.echo(fault)
+    click.echo(f"{shards} shards and {frames} frames checked, {len(faults)} damaged")
+    return 1 if faults else 0
+
+
+@main.command(short_help="End the background producers of a spool.")
+@spool_option
+def stop(spool: Path) -> None:
+    """End the background producers of a spool; what is made stays.
+
+    Example: darkprep stop --spool spool
+    """
+    pids = background.stop_producers(Spool(spool).open())
+    click.echo(
+        f"stopped {', '.join(f'pid {pid}' for pid in pids)}" if pids else "nobody produces here"
+    )
+
+
+# -- training -----------------------------------------------------------------------------------------
+
+
+@main.command("stream-train", short_help="Train on a spool while it is filled.")
+@spool_option
+@click.option(
+    "--run",
+    "run_dir",
+    type=click.Path(path_type=Path),
+    help="Where the run's files go.  [default: runs/<time>]",
+)
+@click.option("--iterations", default=1_000_000, show_default=True)
+@click.option("--batch-size", default=8, show_default=True)
+@click.option(
+    "--model",
+    "model_name",
+    default="redirt",
+    show_default=True,
+    metavar="NAME",
+    help="redirt, redirt-2rdb, redirt-gn or sid.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--precision", default="fp32", show_default=True, metavar="fp32|fp16|bf16")
+@click.option(
+    "--learning-rate",
+    default=1e-4,
+    show_default=True,
+    help="Of the first half; a tenth in the second.",
+)
+@click.option(
+    "--reuse", default=1, show_default=True, help="Uses of each shard before it is deleted."
+)
+@click.option(
+    "--augment",
+    default="cfa",
+    show_default=True,
+    metavar="cfa|paper|none",
+    help="Flips and shifts that keep the CFA's phase, the published flips, or none.",
+)
+@click.option("--keep-shards", is_flag=True, help="Delete nothing; go round the plan's shards.")
+@click.option(
+    "--producers",
+    default="auto",
+    show_default=True,
+    metavar="auto|N",
+    help="Workers to start when nobody produces; 0 starts none.",
+)
+@click.option("--resume", is_flag=True, help="Go on with --run, or with the newest run.")
+@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--checkpoint-every",
+    default=2000,
+    show_default=True,
+    metavar="N",
+    help="Iterations between checkpoints.",
+)
+@click.option(
+    "--log-every",
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="Iterations per line of metrics.jsonl.",
+)
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+def stream_train(**chosen: Any) -> None:
+    """Train on a spool's shards, deleting each once used, and start producers if nobody makes more.
+
+    Ctrl-C and SIGTERM write a checkpoint and end well; --resume goes on at the exact sample.
+
+    Example: darkprep stream-train --spool spool --iterations 100000 --device cuda --precision bf16
+    """
+    from darkprep.training import TrainChoices, stream_training
+
+    quiet = chosen.pop("quiet")
+    choices = TrainChoices(**{**chosen, "spool": Spool(chosen["spool"]).open()})
+    stopper = background.stop_on_signals()
+    with Progress(quiet=quiet) as progress:
+        run_dir, summary = stream_training(choices, progress, stopper)
+    if not quiet:
+        click.echo(
+            f"{summary.ended} after {summary.iterations} iterations, loss {_number(summary.first_loss)} -> {_number(summary.last_loss)}, "
+            f"{summary.samples_per_second:.1f} samples/s, waited for data {summary.data_wait_fraction:.1%} of the time, "
+            f"{summary.shards_deleted} shards deleted, spool at most {spelled_bytes(summary.peak_disk_bytes)}"
+        )
+        click.echo(summary.who_limits)
+        click.echo(f"run in {run_dir}")
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:.4f}"
+
+
+@main.command(short_help="Score trained weights on whole held-out frames.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="weights.safetensors of a run.",
+)
+@camera_option
+@root_option
+@click.option("--split", default="test", show_default=True, metavar="train|val|test")
+@click.option("--frames", default="first", show_default=True, metavar="first|all")
+@click.option("--exclude-misaligned", is_flag=True, help="Leave out SID's misaligned scenes.")
+@click.option("--amplify", default="ratio", show_default=True, metavar="ratio|estimate|FACTOR")
+@click.option(
+    "--multiplier", default=1.0, show_default=True, help="The paper's m, with --amplify estimate."
+)
+@click.option(
+    "--protocol",
+    default="redirt",
+    show_default=True,
+    help="How figures are computed; named in the output.",
+)
+@click.option(
+    "--baseline",
+    is_flag=True,
+    help="Also score the short exposure as LibRaw develops it, amplified.",
+)
+@click.option("--device", default="auto", show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for metrics.json and the pictures."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of words.")
+def evaluate(**chosen: Any) -> None:
+    """Restore every test frame of a camera and compare it with its long exposure.
+
+    Example: darkprep evaluate --weights runs/X/weights.safetensors --camera sony --out results
+    """
+    from darkprep.training import EvaluateChoices, evaluation
+
+    as_json = chosen.pop("as_json")
+    with Progress(quiet=as_json) as progress:
+        found = evaluation(EvaluateChoices(**chosen), progress)
+    if as_json:
+        click.echo(json.dumps(found.record(), indent=1))
+    else:
+        for line in found.lines():
+            click.echo(line)
+
+
+@main.command(short_help="Restore RAW files to pictures.")
+@click.argument("raw", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="weights.safetensors of a run.",
+)
+@click.option(
+    "--amplify",
+    default="estimate",
+    show_default=True,
+    metavar="estimate|FACTOR",
+    help="The paper's estimate, or a factor such as 100.",
+)
+@click.option(
+    "--multiplier", default=5.0, show_default=True, help="The paper's m, with --amplify estimate."
+)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("restored"), show_default=True)
+@click.option("--format", "suffix", default="png", show_default=True, metavar="png|tiff")
+@click.option("--bits", default=8, show_default=True, help="8 or 16.")
+@click.option("--device", default="auto", show_default=True)
+def restore(**chosen: Any) -> int:
+    """Restore dark RAW files; a bad file is named and does not stop the others (status 1 at the end).
+
+    Example: darkprep restore night/*.ARW --weights runs/X/weights.safetensors --amplify 100
+    """
+    from darkprep.training import RestoreChoices, restoration
+
+    failed = 0
+    for result in restoration(RestoreChoices(**chosen)):
+        if result.error:
+            failed += 1
+            click.echo(f"failed {result.source}: {result.error}", err=True)
+        else:
+            click.echo(f"{result.source} -> {result.target} ({spelled_seconds(result.seconds)})")
+    return 1 if failed else 0
+
+
+@main.command("import-weights", short_help="Convert the paper's released checkpoint.")
+@click.argument("published", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def import_weights(published: Path, out: Path) -> None:
+    """Convert the released checkpoint PUBLISHED into OUT (.safetensors) for evaluate and restore.
+
+    Example: darkprep import-weights demo_imgs/weights redirt.safetensors
+    """
+    from darkprep.training import import_released
+
+    click.echo(import_released(published, out))
+
+
+@main.command(short_help="See the whole job done on synthetic files.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
+@click.option("--minutes", default=3.0, show_default=True, help="Time to train.")
+@click.option("--seed", default=0, show_default=True)
+def demo(out: Path, minutes: float, seed: int) -> None:
+    """Make RAW files, stream them through a small budget into a training, and score it; offline, on a CPU.
+
+    Example: darkprep demo --out demo
+    """
+    from darkprep.demo import run_demo
+
+    if minutes <= 0:
+        raise OptionError(f"minutes must be positive, not {minutes}")
+    with Progress() as progress:
+        for line in run_demo(
+            out, minutes=minutes, seed=seed, progress=progress, stop=background.stop_on_signals()
+        ):
+            click.echo(line)

@@ -1,0 +1,391 @@
+"""Where the two sides meet: pipeline makes samples and producers, trainer uses them; neither knows the other.
+
+The trade-off: choices are spelled once more here than in the library, so that the library needs no
+command line and the command line no knowledge of torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from model.inference import ready_for_inference
+
+from darkprep.background import Supervisor
+from darkprep.live import Progress
+from darkprep.values import spelled_seconds
+from model import (
+    PUBLISHED_LICENCE,
+    ModelError,
+    build_model,
+    import_published,
+    load_model,
+    load_weights,
+)
+from pipeline.budget import default_budget
+from pipeline.datasets import camera_named, find_pairs
+from pipeline.develop import develop_amplified
+from pipeline.wholeframe import lone_frame, whole_frame
+from shards import (
+    DatasetError,
+    OptionError,
+    RawError,
+    Sample,
+    Spool,
+    SpoolReader,
+    UseOrder,
+    WeightsError,
+)
+from trainer.carrier import Allocate
+from trainer.config import TrainConfig, open_device
+from trainer.evaluate import Evaluation, ImageScores, Restorer, evaluate
+from trainer.report import RunSummary, StepReport
+from trainer.restore import LoneFrame, RestoreJob, RestoreResult, restore_all
+from trainer.train import train
+
+RUNS = Path("runs")
+"""Where runs go that are given no directory of their own."""
+
+
+# -- stream-train -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainChoices:
+    """What a user chooses of a training on a spool."""
+
+    spool: Spool
+    run_dir: Path | None
+    iterations: int
+    batch_size: int
+    model_name: str
+    device: str
+    precision: str
+    learning_rate: float
+    reuse: int
+    augment: str
+    keep_shards: bool
+    producers: str
+    resume: bool
+    seed: int
+    checkpoint_every: int
+    log_every: int
+
+    def config(self) -> TrainConfig:
+        """The trainer's record of it; raises OptionError."""
+        stream = self.spool.stream
+        return TrainConfig(
+            model=self.model_name,
+            cfa=stream.cfa,
+            crop=stream.crop,
+            iterations=self.iterations,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            precision=self.precision,  # type: ignore[arg-type] # TrainConfig checks it
+            device=self.device,
+            reuse=self.reuse,
+            augment=self.augment,  # type: ignore[arg-type] # TrainConfig checks it
+            seed=self.seed,
+            checkpoint_every=self.checkpoint_every,
+            log_every=self.log_every,
+            camera=stream.camera,
+            plan=self.spool.digest,
+        )
+
+    def until(self) -> int:
+        """How many shards of the plan the training needs; raises OptionError."""
+        stream = self.spool.stream
+        if self.keep_shards:
+            if stream.shards is None:
+                raise OptionError("keep-shards needs a plan with an end; build with --epochs N")
+            return stream.shards
+        order = UseOrder(
+            samples=stream.samples, window=stream.window, seed=self.seed, reuse=self.reuse
+        )
+        return order.newest_shard(self.iterations * self.batch_size - 1) + 1
+
+
+def stream_training(
+    choices: TrainChoices, progress: Progress, stop: threading.Event
+) -> tuple[Path, RunSummary]:
+    """Train on the spool, with producers if need be; the run's directory and its summary."""
+    config, spool = choices.config(), choices.spool
+    supervisor = _supervisor(choices)
+    run_dir = _run_dir(choices)
+    progress.say(
+        f"{config.model} on {config.camera}, {config.iterations:,} iterations of {config.batch_size} x {config.crop} px, {open_device(config.device)}, {config.precision}, run {run_dir}"
+    )
+
+    def open_reader(start: int, allocate: Allocate | None) -> SpoolReader:
+        reader = SpoolReader(
+            spool,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start=start,
+            stop_after=config.iterations,
+            shards=None if choices.keep_shards or choices.producers != "0" else spool.stream.shards,
+            reuse=config.reuse,
+            keep=choices.keep_shards,
+            run=str(run_dir),
+            stop=stop,
+            allocate=allocate,
+            on_starving=supervisor.starving,
+        )
+        try:
+            if supervisor.ensure():
+                progress.say("nobody made shards here: started a producer in the background")
+        except BaseException:
+            reader.close()
+            raise
+        return reader
+
+    with contextlib.closing(supervisor):
+        summary = train(
+            config,
+            open_reader,
+            run_dir,
+            resume=choices.resume,
+            on_step=lambda report: progress.show(_train_line(report, spool)),
+            stop=stop,
+        )
+    return run_dir, summary
+
+
+def _supervisor(choices: TrainChoices) -> Supervisor:
+    place = choices.spool.place
+    if choices.producers == "auto":
+        jobs = int(place.get("jobs") or os.cpu_count() or 1)
+    elif choices.producers.isdigit():
+        jobs = int(choices.producers)
+    else:
+        raise OptionError(f"producers must be auto or a whole number, not {choices.producers!r}")
+    budget = int(place.get("budget_bytes") or default_budget(choices.spool.path))
+    return Supervisor(choices.spool, jobs=jobs, budget_bytes=budget, until=choices.until())
+
+
+def _run_dir(choices: TrainChoices) -> Path:
+    if choices.run_dir:
+        return choices.run_dir
+    if choices.resume:
+        runs = sorted(path.parent for path in RUNS.glob("*/config.json"))
+        if not runs:
+            raise OptionError(f"{RUNS}: holds no run to resume; name one with --run")
+        return runs[-1]
+    name = time.strftime("%Y-%m-%dT%H-%M-%S")
+    taken = sum(1 for _ in RUNS.glob(f"{name}*"))
+    return RUNS / (f"{name}-{taken + 1}" if taken else name)
+
+
+def _train_line(report: StepReport, spool: Spool) -> str:
+    loss = "?" if report.loss is None else f"{report.loss:.4f}"
+    parts = [
+        f"iteration {report.iteration:,}/{report.iterations:,}",
+        f"{report.iterations_per_s:.2f} it/s",
+        f"loss {loss}",
+        f"data wait {report.data_wait_fraction:.1%}",
+    ]
+    if report.gpu_busy_percent is not None:
+        parts.append(f"GPU {report.gpu_busy_percent:.0f} %")
+    parts += [f"{len(spool.ready_shards())} shards ready", f"{report.shards_deleted} deleted"]
+    if report.damaged:
+        parts.append(f"{report.damaged} damaged")
+    return " | ".join([*parts, f"ETA {spelled_seconds(report.eta_s)}"])
+
+
+# -- evaluate -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateChoices:
+    """What a user chooses of an evaluation."""
+
+    weights: Path
+    camera: str
+    root: Path
+    split: str
+    frames: str
+    exclude_misaligned: bool
+    amplify: str
+    multiplier: float
+    protocol: str
+    baseline: bool
+    device: str
+    out: Path | None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation and the files that had to be left out."""
+
+    evaluation: Evaluation
+    skipped: tuple[RawError, ...]
+
+    def record(self) -> dict[str, Any]:
+        """What metrics.json holds."""
+        return asdict(self.evaluation)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        found = self.evaluation
+        lines = [f"skipped {error}" for error in self.skipped]
+        lines.append(
+            f"{found.camera}: {found.pairs} pairs, PSNR {_decibels(found.psnr)}, SSIM {found.ssim:.4f}"
+        )
+        if found.baseline_ssim is not None:
+            lines.append(
+                f"amplified input: PSNR {_decibels(found.baseline_psnr)}, SSIM {found.baseline_ssim:.4f}"
+            )
+        lines.append(f"protocol {found.protocol}: {found.protocol_says}")
+        return lines
+
+
+def evaluation(choices: EvaluateChoices, progress: Progress) -> Evaluated:
+    """Score weights on a camera's frames; raises DatasetError when no frame is usable."""
+    device = open_device(choices.device)
+    network = restorer(choices.weights, device)
+    camera = camera_named(choices.camera)
+    found = find_pairs(
+        choices.root, camera, frames=choices.frames, exclude_misaligned=choices.exclude_misaligned
+    )  # type: ignore[arg-type] # it checks
+    pairs = found.of_split(choices.split).pairs  # type: ignore[arg-type] # it checks
+    gain = _gain(choices.amplify)
+    skipped: list[RawError] = []
+    by_id = {pair.id: pair for pair in pairs}
+
+    def samples() -> Iterator[Sample]:
+        for pair in pairs:
+            try:
+                yield whole_frame(found.root, pair, gain=gain, multiplier=choices.multiplier)
+            except RawError as error:
+                skipped.append(error)
+        if len(skipped) == len(pairs):
+            raise DatasetError(
+                f"{found.root}: none of the {len(pairs)} pairs can be used; the first: {skipped[0]}"
+            )
+
+    done: list[ImageScores] = []
+
+    def on_image(image: ImageScores) -> None:
+        done.append(image)
+        progress.show(
+            f"{len(done)}/{len(pairs)} {image.pair}: PSNR {_decibels(image.psnr)}, SSIM {image.ssim:.4f}"
+        )
+
+    def amplified_input(sample: Sample) -> np.ndarray[Any, np.dtype[np.uint16]]:
+        return develop_amplified(
+            found.root / by_id[sample.meta.pair].short, sample.meta.amplification
+        )
+
+    result = evaluate(
+        network,
+        samples(),
+        choices.out,
+        protocol=choices.protocol,
+        device=device,
+        baseline=amplified_input if choices.baseline else None,
+        on_image=on_image,
+    )
+    return Evaluated(result, tuple(skipped))
+
+
+def _decibels(value: float | None) -> str:
+    return "infinite" if value is None else f"{value:.2f} dB"
+
+
+def _gain(amplify: str) -> Any:
+    if amplify in ("ratio", "estimate"):
+        return amplify
+    try:
+        return float(amplify)
+    except ValueError:
+        raise OptionError(
+            f"amplify must be ratio, estimate or a positive number, not {amplify!r}"
+        ) from None
+
+
+def restorer(weights: Path, device: torch.device) -> Restorer:
+    """A network with trained weights, ready for whole frames; raises WeightsError."""
+    try:
+        if weights.suffix == ".safetensors":
+            network = load_model(weights)
+        else:
+            network = build_model("redirt")
+            load_weights(network, weights)
+        return ready_for_inference(network, device=device)
+    except ModelError as error:
+        raise WeightsError(str(error)) from error
+
+
+# -- restore and import -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreChoices:
+    """What a user chooses of restoring files."""
+
+    raw: tuple[Path, ...]
+    weights: Path
+    amplify: str
+    multiplier: float
+    out: Path
+    suffix: str
+    bits: int
+    device: str
+
+
+def restoration(choices: RestoreChoices) -> Iterator[RestoreResult]:
+    """Restore the files one by one, telling of each."""
+    if choices.suffix not in ("png", "tiff"):
+        raise OptionError(f"format must be png or tiff, not {choices.suffix!r}")
+    gain = _gain(choices.amplify)
+    if gain == "ratio":
+        raise OptionError("amplify must be estimate or a number: a lone file has no exposure ratio")
+    device = open_device(choices.device)
+    network = restorer(choices.weights, device)
+    jobs = [
+        RestoreJob(source=str(path), load=_loader(path, gain, choices.multiplier), target=target)
+        for path, target in zip(choices.raw, _targets(choices), strict=True)
+    ]
+    yield from restore_all(network, jobs, bits=choices.bits, device=device)  # type: ignore[arg-type] # it checks
+
+
+def _targets(choices: RestoreChoices) -> list[Path]:
+    """A picture per file; files of one name from several folders get numbers."""
+    seen: dict[str, int] = {}
+    targets = []
+    for path in choices.raw:
+        count = seen[path.stem] = seen.get(path.stem, 0) + 1
+        name = path.stem if count == 1 else f"{path.stem}-{count}"
+        targets.append(choices.out / f"{name}.{choices.suffix}")
+    return targets
+
+
+def _loader(path: Path, gain: Any, multiplier: float) -> Any:
+    def load() -> LoneFrame:
+        sample, header = lone_frame(path, gain=gain, multiplier=multiplier)
+        text = {
+            "Camera": f"{header.make} {header.model}".strip(),
+            "Exposure": f"{header.exposure_s:g} s, ISO {header.iso:g}",
+            "Amplification": f"{sample.meta.amplification:g} ({sample.meta.gain})",
+            "Software": "darkprep",
+        }
+        return LoneFrame(sample=sample, orientation=header.orientation, text=text)
+
+    return load
+
+
+def import_released(published: Path, out: Path) -> str:
+    """Convert the paper's checkpoint; what to tell the user. Raises WeightsError."""
+    try:
+        import_published(published, out)
+    except ModelError as error:
+        raise WeightsError(str(error)) from error
+    return f"wrote {out}. {PUBLISHED_LICENCE}"
