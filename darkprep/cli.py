@@ -22,7 +22,7 @@ from darkprep import __version__, background
 from darkprep.live import Progress, producer_line
 from darkprep.status import spool_status, status_lines, verify_spool
 from darkprep.values import COUNT_OR_INF, FRAME_SIZE, SIZE, spelled_bytes, spelled_seconds
-from pipeline.budget import default_budget
+from pipeline.budget import check_budget, default_budget
 from pipeline.datasets import CAMERAS
 from pipeline.plan import Plan, PlanOptions, make_plan
 from pipeline.pool import LokyPool
@@ -241,7 +241,8 @@ def build(
     plan = make_plan(root, options)
     place = Spool(spool)
     budget = disk_budget or default_budget(spool)
-    ProducerConfig(budget_bytes=budget, jobs=jobs, until=plan.shards)
+    config = ProducerConfig(budget_bytes=budget, jobs=jobs, until=plan.shards)
+    check_budget(plan, budget)
     plan.save(place, producer={"budget_bytes": budget, "jobs": jobs})
     if not quiet:
         click.echo(_described(plan, budget))
@@ -254,7 +255,7 @@ def build(
             f"producing in the background (pid {process.pid}), log in {background.log_path(place)}; darkprep stop ends it"
         )
         return
-    _produce(place, ProducerConfig(budget_bytes=budget, jobs=jobs, until=plan.shards), quiet=quiet)
+    _produce(place, config, quiet=quiet)
 
 
 def _produce(spool: Spool, config: ProducerConfig, *, quiet: bool) -> None:

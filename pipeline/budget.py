@@ -7,6 +7,7 @@ while they are still to be decoded.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,26 +43,27 @@ class Allotment:
     """How many frames the plan has."""
 
 
-def smallest_budget(plan: Plan, plan_bytes: int, block: int = 4096) -> int:
+def smallest_budget(plan: Plan, block: int = 4096) -> int:
     """The least bytes that a plan can run in: fixed costs, the open window, one shard being written."""
-    return _fixed(plan_bytes) + (plan.options.window + 1) * _shard_allocation(plan, block)
+    return _fixed(plan) + (plan.options.window + 1) * _shard_allocation(plan, block)
 
 
-def allot(
-    plan: Plan, budget_bytes: int, *, plan_bytes: int, jobs: int, block: int = 4096
-) -> Allotment:
-    """Divide `budget_bytes`. `plan_bytes` is the size of plan.json, `block` the file system's block.
-
-    Raises BudgetTooSmall with the smallest budget that would do.
-    """
-    least = smallest_budget(plan, plan_bytes, block)
+def check_budget(plan: Plan, budget_bytes: int, block: int = 4096) -> None:
+    """Raises BudgetTooSmall, with the smallest budget that would do, when this one would not."""
+    least = smallest_budget(plan, block)
     if budget_bytes < least:
         raise BudgetTooSmall(
-            f"disk-budget {budget_bytes / 1e6:,.1f} MB is too small: {plan.options.window} open shards and one being written need {-(-least // 1_000_000)}MB; "
-            "give that much, or choose a smaller --window or --samples-per-shard"
+            f"disk-budget {budget_bytes / 1e6:,.1f} MB is too small: {plan.options.window} open shards and "
+            f"one being written need {-(-least // 1_000_000)}MB; give that much, or choose a smaller "
+            "--window or --samples-per-shard"
         )
+
+
+def allot(plan: Plan, budget_bytes: int, *, jobs: int, block: int = 4096) -> Allotment:
+    """Divide `budget_bytes`; `block` is the file system's block. Raises BudgetTooSmall."""
+    check_budget(plan, budget_bytes, block)
     shard = _shard_allocation(plan, block)
-    left = budget_bytes - _fixed(plan_bytes)
+    left = budget_bytes - _fixed(plan)
     reserved = plan.options.window + jobs + _SPARE_SHARDS
     if plan.shards is not None:
         reserved = min(reserved, max(plan.shards, plan.options.window + 1))
@@ -76,7 +78,7 @@ def allot(
             kept_bytes += size
     return Allotment(
         budget_bytes=budget_bytes,
-        fixed_bytes=_fixed(plan_bytes),
+        fixed_bytes=_fixed(plan),
         shard_bytes=shard,
         shards=(left - kept_bytes) // shard,
         frames=frozenset(kept),
@@ -90,8 +92,9 @@ def block_size(path: Path) -> int:
     return os.statvfs(path).f_frsize or 4096
 
 
-def _fixed(plan_bytes: int) -> int:
-    return _FIXED_BYTES + 2 * plan_bytes
+def _fixed(plan: Plan) -> int:
+    """Fixed costs; plan.json counts twice, for it is replaced by a new one beside the old."""
+    return _FIXED_BYTES + 2 * len(json.dumps(plan.recipe(), indent=1))
 
 
 def _shard_allocation(plan: Plan, block: int) -> int:

@@ -295,7 +295,6 @@ class Producer:
         return allot(
             self._plan,
             self._config.budget_bytes,
-            plan_bytes=self._spool.plan_file.stat().st_size,
             jobs=self._config.jobs,
             block=block_size(self._spool.path),
         )

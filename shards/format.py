@@ -73,7 +73,9 @@ class SampleMeta:
             )
         numbers = (*self.black, self.white, self.ratio, self.amplification, self.iso)
         if not all(abs(n) < _ABSURD for n in numbers):  # NaN is not below anything
-            raise ValueError(f"black, white, ratio, amplification and iso must be below {_ABSURD:g}")
+            raise ValueError(
+                f"black, white, ratio, amplification and iso must be below {_ABSURD:g}"
+            )
         if self.white <= max(self.black):
             raise ValueError(f"white {self.white} must be above black {max(self.black)}")
         if self.amplification <= 0:

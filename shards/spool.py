@@ -398,15 +398,21 @@ def _digest(stream: StreamSpec, recipe: dict[str, Any]) -> str:
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     """Name the first few settings in which two plans differ."""
-    before, after = ({**record["stream"], **record["recipe"]} for record in (old, new))
-    names = [
-        name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)
-    ]
+    before, after = _flat(old["recipe"] | old["stream"]), _flat(new["recipe"] | new["stream"])
+    names = [name for name in before | after if before.get(name) != after.get(name)]
     short = [
         f"{name} {_brief(before.get(name))} there, {_brief(after.get(name))} wanted"
         for name in names[:3]
     ]
     return "; ".join(short) or "of another darkprep version"
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings on one level, by their own names."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def _brief(value: Any) -> str:

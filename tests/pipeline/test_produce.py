@@ -84,7 +84,7 @@ def shard_bytes(spool: Spool) -> list[bytes]:
 
 
 def least(spool: Spool) -> int:
-    return smallest_budget(Plan.load(spool), spool.plan_file.stat().st_size)
+    return smallest_budget(Plan.load(spool))
 
 
 def release(spool: Spool, shard: int) -> None:
