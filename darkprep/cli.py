@@ -200,7 +200,10 @@ def synth(
     help="How the amplification is found.",
 )
 @click.option(
-    "--multiplier", default=1.0, show_default=True, help="The paper's m, with --amplify estimate."
+    "--multiplier",
+    type=float,
+    metavar="M",
+    help="The paper's m, with --amplify estimate.  [default: 1]",
 )
 @click.option(
     "--frames",
@@ -463,7 +466,10 @@ def _number(value: float | None) -> str:
 @click.option("--exclude-misaligned", is_flag=True, help="Leave out SID's misaligned scenes.")
 @click.option("--amplify", default="ratio", show_default=True, metavar="ratio|estimate|FACTOR")
 @click.option(
-    "--multiplier", default=1.0, show_default=True, help="The paper's m, with --amplify estimate."
+    "--multiplier",
+    type=float,
+    metavar="M",
+    help="The paper's m, with --amplify estimate.  [default: 1]",
 )
 @click.option(
     "--protocol",
@@ -514,7 +520,10 @@ def evaluate(**chosen: Any) -> None:
     help="The paper's estimate, or a factor such as 100.",
 )
 @click.option(
-    "--multiplier", default=5.0, show_default=True, help="The paper's m, with --amplify estimate."
+    "--multiplier",
+    type=float,
+    metavar="M",
+    help="The paper's m, with --amplify estimate.  [default: 5]",
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("restored"), show_default=True)
 @click.option("--format", "suffix", default="png", show_default=True, metavar="png|tiff")

@@ -148,7 +148,7 @@ def _scored(places: _Places, progress: Progress) -> Evaluated:
         frames="first",
         exclude_misaligned=False,
         amplify="ratio",
-        multiplier=1.0,
+        multiplier=None,
         protocol="redirt",
         baseline=True,
         device="cpu",

@@ -10,14 +10,13 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from model.inference import ready_for_inference
 
 from darkprep.background import Supervisor
 from darkprep.live import Progress
@@ -30,6 +29,7 @@ from model import (
     load_model,
     load_weights,
 )
+from model.inference import ready_for_inference
 from pipeline.budget import default_budget
 from pipeline.datasets import camera_named, find_pairs
 from pipeline.develop import develop_amplified
@@ -214,7 +214,7 @@ class EvaluateChoices:
     frames: str
     exclude_misaligned: bool
     amplify: str
-    multiplier: float
+    multiplier: float | None
     protocol: str
     baseline: bool
     device: str
@@ -253,17 +253,21 @@ def evaluation(choices: EvaluateChoices, progress: Progress) -> Evaluated:
     network = restorer(choices.weights, device)
     camera = camera_named(choices.camera)
     found = find_pairs(
-        choices.root, camera, frames=choices.frames, exclude_misaligned=choices.exclude_misaligned
-    )  # type: ignore[arg-type] # it checks
+        choices.root,
+        camera,
+        frames=choices.frames,  # type: ignore[arg-type] # it checks
+        exclude_misaligned=choices.exclude_misaligned,
+    )
     pairs = found.of_split(choices.split).pairs  # type: ignore[arg-type] # it checks
     gain = _gain(choices.amplify)
+    multiplier = _multiplier(choices.multiplier, gain, default=1.0)
     skipped: list[RawError] = []
     by_id = {pair.id: pair for pair in pairs}
 
     def samples() -> Iterator[Sample]:
         for pair in pairs:
             try:
-                yield whole_frame(found.root, pair, gain=gain, multiplier=choices.multiplier)
+                yield whole_frame(found.root, pair, gain=gain, multiplier=multiplier)
             except RawError as error:
                 skipped.append(error)
         if len(skipped) == len(pairs):
@@ -311,6 +315,15 @@ def _gain(amplify: str) -> Any:
         ) from None
 
 
+def _multiplier(chosen: float | None, gain: Any, *, default: float) -> float:
+    """The paper's m; raises OptionError when it is given where it has no meaning."""
+    if gain != "estimate":
+        if chosen is not None:
+            raise OptionError("multiplier goes with --amplify estimate only")
+        return 1.0
+    return default if chosen is None else chosen
+
+
 def restorer(weights: Path, device: torch.device) -> Restorer:
     """A network with trained weights, ready for whole frames; raises WeightsError."""
     try:
@@ -334,7 +347,7 @@ class RestoreChoices:
     raw: tuple[Path, ...]
     weights: Path
     amplify: str
-    multiplier: float
+    multiplier: float | None
     out: Path
     suffix: str
     bits: int
@@ -348,10 +361,11 @@ def restoration(choices: RestoreChoices) -> Iterator[RestoreResult]:
     gain = _gain(choices.amplify)
     if gain == "ratio":
         raise OptionError("amplify must be estimate or a number: a lone file has no exposure ratio")
+    multiplier = _multiplier(choices.multiplier, gain, default=5.0)
     device = open_device(choices.device)
     network = restorer(choices.weights, device)
     jobs = [
-        RestoreJob(source=str(path), load=_loader(path, gain, choices.multiplier), target=target)
+        RestoreJob(source=str(path), load=_loader(path, gain, multiplier), target=target)
         for path, target in zip(choices.raw, _targets(choices), strict=True)
     ]
     yield from restore_all(network, jobs, bits=choices.bits, device=device)  # type: ignore[arg-type] # it checks
@@ -368,7 +382,7 @@ def _targets(choices: RestoreChoices) -> list[Path]:
     return targets
 
 
-def _loader(path: Path, gain: Any, multiplier: float) -> Any:
+def _loader(path: Path, gain: Any, multiplier: float) -> Callable[[], LoneFrame]:
     def load() -> LoneFrame:
         sample, header = lone_frame(path, gain=gain, multiplier=multiplier)
         text = {

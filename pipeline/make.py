@@ -204,7 +204,7 @@ class _Making:
         if pair.short_print not in known:
             black = np.asarray(short.facts["black"], np.float64)
             known[pair.short_print] = estimate_amplification(
-                short.array, black, short.facts["white"], options.multiplier
+                short.array, black, short.facts["white"], options.multiplier or 1.0
             )
         return known[pair.short_print]
 

@@ -60,8 +60,8 @@ class PlanOptions:
     """Consecutive shards that the trainer mixes."""
     gain: str = "ratio"
     """`ratio`, `estimate`, or a number: how the amplification is found."""
-    multiplier: float = 1.0
-    """The paper's m, for gain `estimate`."""
+    multiplier: float | None = None
+    """The paper's m, for gain `estimate` alone; None is 1."""
     frames: str = "first"
     """`first`: only the first frame of each burst, as SID's code; `all`: every frame."""
     exclude_misaligned: bool = False
@@ -86,8 +86,10 @@ class PlanOptions:
             raise OptionError(f"epochs must be at least 1 or inf, not {self.epochs}")
         if self.seed < 0:
             raise OptionError(f"seed must not be negative, not {self.seed}")
-        if self.multiplier <= 0:
+        if self.multiplier is not None and self.multiplier <= 0:
             raise OptionError(f"multiplier must be positive, not {self.multiplier}")
+        if self.multiplier is not None and self.gain != "estimate":
+            raise OptionError("multiplier goes with amplify estimate only")
         self.constant_gain()
         self.stored_size()
 
