@@ -45,6 +45,8 @@ class Progress:
     """Optimiser steps done; also the number of the next global batch."""
     first_loss: float | None = None
     """Loss of the very first step; None before it."""
+    last_loss: float | None = None
+    """Mean over the last line of metrics.jsonl."""
     trained_s: float = 0.0
     """Time spent in training, all resumed parts together."""
     waited_s: float = 0.0

@@ -1,8 +1,8 @@
 """The published training loss: L1 + 0.2 (1 - MS-SSIM), in float32 whatever the network computes in.
 
-The trade-off: its own MS-SSIM of 60 lines rather than a library's, because the library's costs
-several times the network itself on a CPU (depthwise convolutions are slow there); the tests hold it
-to the library's values and gradients.
+The trade-off: its own MS-SSIM with its derivative by hand rather than a library's, because the
+library's costs a CPU more than the network itself (docs/decisions.md); the tests hold it to the
+library's values and gradients.
 
 Sources: the loss, M. Lamba, K. Mitra, "Restoring Extremely Dark Images in Real Time", CVPR 2021, in
 its released training code; MS-SSIM, Z. Wang, E. Simoncelli, A. Bovik, "Multi-scale structural
@@ -29,8 +29,8 @@ LUMINANCE_FLOOR, CONTRAST_FLOOR = 0.01**2, 0.03**2
 SMALLEST_SIDE = (TAPS - 1) * 2 ** (len(LEVEL_WEIGHTS) - 1) + 1
 """Below this the window does not fit into the coarsest scale."""
 
-_CHUNK_VALUES = 1 << 18
-"""Values filtered at a time on a CPU: 1 MiB, so that all taps after the first read from the cache."""
+_CHUNK_VALUES = 1 << 19
+"""Values worked on at a time on a CPU: 2 MiB, so that all but the first touch find them in the cache."""
 
 
 def restoration_loss(restored: Tensor, truth: Tensor) -> Tensor:
@@ -52,33 +52,76 @@ def check_side(side: int) -> None:
         )
 
 
-def ms_ssim(first: Tensor, second: Tensor) -> Tensor:
+def ms_ssim(picture: Tensor, truth: Tensor) -> Tensor:
     """Multi-scale SSIM of two `(B, C, H, W)` float32 batches of range 1, a scalar; 1 when equal.
 
     Per image and channel the product over the scales of the mean contrast-structure terms, and at
-    the coarsest the mean SSIM, each cut off at 0; then the mean. Gradients flow into both.
+    the coarsest the mean SSIM, each cut off at 0; then the mean. The gradient flows into `picture`.
     """
-    x, y = first.flatten(0, 1), second.flatten(0, 1)
+    x, y = picture.flatten(0, 1), truth.flatten(0, 1).detach()
     product = torch.ones((), device=x.device)
     for level, weight in enumerate(LEVEL_WEIGHTS):
         last = level == len(LEVEL_WEIGHTS) - 1
-        product = product * _similarity(x, y, with_luminance=last).relu() ** weight
+        product = product * _similarity(x, y, last).relu() ** weight
         if not last:
             x, y = _halved(x), _halved(y)
     return product.mean()
 
 
-def _similarity(x: Tensor, y: Tensor, *, with_luminance: bool) -> Tensor:
-    """Mean per plane of the contrast-structure term, times the luminance term where asked; `(N,)`."""
-    mean_x, mean_y = blur(x), blur(y)
-    squares, product = mean_x.square() + mean_y.square(), mean_x * mean_y
+def _similarity(x: Tensor, y: Tensor, with_luminance: bool) -> Tensor:
+    """Mean contrast-structure term of each plane, times luminance where asked: `(N, H, W)` to `(N,)`."""
+    return cast(Tensor, _Similarity.apply(x, y, with_luminance))  # type: ignore[no-untyped-call]
+
+
+class _Similarity(torch.autograd.Function):
+    """Computes the slope together with the value, while a plane is still in the cache.
+
+    Autograd would keep and reread a dozen maps of the pictures' size; here one is kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, with_luminance: bool) -> Tensor:
+        count, height, width = x.shape
+        step = count if x.is_cuda else max(1, _CHUNK_VALUES // (height * width))
+        values, slopes = x.new_empty(count), torch.empty_like(x)
+        for first in range(0, count, step):
+            own = slice(first, first + step)
+            values[own], slopes[own] = _value_and_slope(x[own], y[own], with_luminance)
+        ctx.save_for_backward(slopes)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return slopes * grads[0][:, None, None], None, None
+
+
+def _value_and_slope(x: Tensor, y: Tensor, with_luminance: bool) -> tuple[Tensor, Tensor]:
+    """The mean similarity of each plane, `(N,)`, and its derivative by each value of x, `(N, H, W)`.
+
+    With G the filter, the terms are functions of Gx, G(xy) and G(x^2), and the slope is the sum of
+    G'(d/dGx) + y G'(d/dG(xy)) + 2x G'(d/dG(x^2)), G' the filter's transpose.
+    """
+    mean_x, mean_y = _filtered(x), _filtered(y)
+    squares, product = mean_x.square().add_(mean_y.square()), mean_x * mean_y
     # The two variances are only ever added, so that one filtering does for both.
-    variances = blur(x.square() + y.square()) - squares
-    covariance = blur(x * y) - product
-    similarity = (2 * covariance + CONTRAST_FLOOR) / (variances + CONTRAST_FLOOR)
+    variances = _filtered(x.square().add_(y.square())).sub_(squares).add_(CONTRAST_FLOOR)
+    covariance = _filtered(x * y).sub_(product).mul_(2).add_(CONTRAST_FLOOR)
+    similarity = covariance / variances
+    by_product = variances.reciprocal_().mul_(2)
+    by_mean = (similarity * mean_x).sub_(mean_y).mul_(by_product)
     if with_luminance:
-        similarity = similarity * (2 * product + LUMINANCE_FLOOR) / (squares + LUMINANCE_FLOOR)
-    return similarity.flatten(1).mean(1)
+        floored = squares.add_(LUMINANCE_FLOOR)
+        luminance = product.mul_(2).add_(LUMINANCE_FLOOR).div_(floored)
+        by_luminance = mean_y.sub_(luminance * mean_x).mul_(similarity).mul_(2).div_(floored)
+        by_mean.mul_(luminance).add_(by_luminance)
+        by_product.mul_(luminance)
+    by_square = (similarity * by_product).mul_(-0.5)
+    if with_luminance:
+        similarity.mul_(luminance)
+    slope = _transposed(by_mean).add_(_transposed(by_product).mul_(y))
+    slope.add_(_transposed(by_square).mul_(x), alpha=2)
+    return similarity.flatten(1).mean(1), slope.div_(similarity[0].numel())
 
 
 def _halved(planes: Tensor) -> Tensor:
@@ -87,47 +130,27 @@ def _halved(planes: Tensor) -> Tensor:
     return F.avg_pool2d(planes[None], 2, padding=(height % 2, width % 2))[0]
 
 
-def blur(planes: Tensor) -> Tensor:
-    """Filter `(N, H, W)` with the 11-tap Gaussian, without padding: `(N, H - 10, W - 10)`."""
-    return cast(Tensor, _Blur.apply(planes))  # type: ignore[no-untyped-call]
-
-
-class _Blur(torch.autograd.Function):
-    """A symmetric filter is its own transpose, so its gradient is the same filter, padded.
-
-    Autograd's own way through a convolution costs a CPU several times as much.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, planes: Tensor) -> Tensor:
-        return _filtered(planes)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _filtered(F.pad(grads[0], [TAPS - 1] * 4))
-
-
 def _gaussian() -> list[float]:
     bell = [math.exp(-((i - TAPS // 2) ** 2) / (2 * SIGMA**2)) for i in range(TAPS)]
     return [value / sum(bell) for value in bell]
 
 
 def _filtered(planes: Tensor) -> Tensor:
-    if planes.device.type != "cpu":
+    """Filter `(N, H, W)` with the 11-tap Gaussian, without padding: `(N, H - 10, W - 10)`."""
+    if planes.is_cuda:
         return _filtered_by_convolution(planes)
-    count, height, width = planes.shape
-    out = planes.new_empty(count, height - TAPS + 1, width - TAPS + 1)
-    step = max(1, _CHUNK_VALUES // (height * width))
-    for first in range(0, count, step):
-        chunk = planes[first : first + step]
-        _filter_along(_filter_along(chunk, 1), 2, out=out[first : first + step])
-    return out
+    return _filter_along(_filter_along(planes, 1), 2)
 
 
-def _filter_along(planes: Tensor, axis: int, out: Tensor | None = None) -> Tensor:
+def _transposed(planes: Tensor) -> Tensor:
+    """The transpose of `_filtered`: as the filter is symmetric, itself after padding."""
+    return _filtered(F.pad(planes, [TAPS - 1] * 4))
+
+
+def _filter_along(planes: Tensor, axis: int) -> Tensor:
     """Sum of shifted, weighted views: on a CPU 5 to 20 times as fast as a convolution."""
     taps, length = _gaussian(), planes.shape[axis] - TAPS + 1
-    out = torch.mul(planes.narrow(axis, 0, length), taps[0], out=out)
+    out = planes.narrow(axis, 0, length) * taps[0]
     for shift, tap in enumerate(taps[1:], start=1):
         out.add_(planes.narrow(axis, shift, length), alpha=tap)
     return out

@@ -59,7 +59,8 @@ def train(
 
     `stop` set from outside ends the training after the step at hand, with a checkpoint. `resume` goes
     on at the newest whole checkpoint, to the exact sample; a new run refuses a used directory. Ends
-    early, and well, when the stream does.
+    early, and well, when the stream does. A reader that waits for a shard while `stop` is set should
+    raise StreamEnded.
 
     Raises OptionError, WeightsError, NonFiniteLoss, DiskFull, and whatever the reader raises; after
     StreamEnded too there is a checkpoint to resume from.
@@ -87,8 +88,10 @@ def train(
                 if stop.is_set():
                     break
         except StreamEnded:
-            checkpoints.save(trainee, run.progress(), config.record())
-            raise
+            # A reader that is told to stop waiting ends so too.
+            if not stop.is_set():
+                checkpoints.save(trainee, run.progress(), config.record())
+                raise
         run.log_line()
         checkpoints.save(trainee, run.progress(), config.record())
     # After the reader is closed, for closing releases the last shards.
@@ -124,7 +127,7 @@ class _Run:
         self._first_loss = before.first_loss
         self._losses: list[float] = []
         """Of the steps since the last line of metrics."""
-        self._line_loss: float | None = None
+        self._line_loss = before.last_loss
         self._newest_loss: float | None = None
         self._began = self._ended = 0.0
         self._first_wait_s = 0.0
@@ -224,6 +227,7 @@ class _Run:
         return Progress(
             iteration=self.iteration,
             first_loss=self._first_loss,
+            last_loss=self._line_loss,
             trained_s=self._trained_s(),
             waited_s=self._before.waited_s + self._waited_s(),
             shards_deleted=self._before.shards_deleted + stats.shards_deleted,
@@ -241,7 +245,7 @@ class _Run:
             iterations=done.iteration,
             samples=samples,
             first_loss=done.first_loss,
-            last_loss=self._line_loss,
+            last_loss=done.last_loss,
             data_wait_fraction=wait,
             samples_per_second=samples / done.trained_s if done.trained_s else 0.0,
             seconds=done.trained_s,

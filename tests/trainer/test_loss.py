@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import correlate1d  # type: ignore[import-untyped]
 
 from shards.errors import OptionError
-from trainer.loss import blur, check_side, ms_ssim, restoration_loss
+from trainer.loss import _similarity, check_side, ms_ssim, restoration_loss
 
 
 def pictures(height: int, width: int, noise: float = 0.1, count: int = 2):
@@ -68,10 +68,14 @@ def test_ms_ssim_and_its_gradient_equal_the_librarys(size):
     assert (our_slope - their_slope).abs().max() <= 1e-4 * their_slope.abs().max()
 
 
-def test_the_filters_gradient_is_what_finite_differences_say():
-    planes = torch.rand(1, 13, 14, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("with_luminance", [False, True])
+def test_the_derivative_by_hand_is_what_finite_differences_say(with_luminance):
+    generator = torch.Generator().manual_seed(2)
+    x, y = torch.rand(2, 2, 14, 13, dtype=torch.float64, generator=generator)
 
-    assert torch.autograd.gradcheck(blur, planes)
+    assert torch.autograd.gradcheck(
+        lambda planes: _similarity(planes, y, with_luminance), x.requires_grad_()
+    )
 
 
 def test_the_loss_is_l1_and_a_fifth_of_the_dissimilarity():

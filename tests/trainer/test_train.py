@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from model import load_model
-from shards.errors import NonFiniteLoss, OptionError, StreamEnded, WeightsError
+from shards.errors import DiskFull, NonFiniteLoss, OptionError, StreamEnded, WeightsError
 from shards.reader import Batch
 from trainer.config import TrainConfig, open_device
 from trainer.guard import LossGuard
@@ -153,6 +154,57 @@ def test_when_nobody_produces_any_more_there_is_a_checkpoint_to_resume_from(tmp_
         train(TINY, lambda start, _: make_reader(start=start, before=abandon), tmp_path / "run")
 
     assert (tmp_path / "run" / "checkpoints" / "00000002.pt").exists()
+
+
+def test_being_told_to_stop_while_waiting_for_a_shard_ends_the_run_well(tmp_path, make_reader):
+    stop = threading.Event()
+
+    def give_up(index: int) -> None:
+        if index == 2:
+            stop.set()
+            raise StreamEnded("told to stop")
+
+    summary = train(
+        TINY, lambda start, _: make_reader(start=start, before=give_up), tmp_path / "run", stop=stop
+    )
+
+    assert (summary.ended, summary.iterations) == ("stopped", 2)
+    assert (tmp_path / "run" / "checkpoints" / "00000002.pt").exists()
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path, open_reader):
+    config = replace(TINY, iterations=2)
+    done = train(config, open_reader, tmp_path / "run")
+
+    again = train(config, open_reader, tmp_path / "run", resume=True)
+
+    assert replace(again, first_batch_seconds=0) == replace(done, first_batch_seconds=0)
+
+
+def test_a_full_disk_at_a_checkpoint_stops_the_run_and_leaves_the_older_one(
+    tmp_path, open_reader, make_reader, monkeypatch
+):
+    readers = []
+
+    def remember(start, allocate):
+        readers.append(make_reader(start=start))
+        return readers[-1]
+
+    def fill_disk(report: StepReport) -> None:
+        if report.iteration == 4:
+
+            def full(*_: object) -> None:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            monkeypatch.setattr("os.fsync", full)
+
+    with pytest.raises(DiskFull, match=r"checkpoints: the disk is full"):
+        train(TINY, remember, tmp_path / "run", on_step=fill_disk)
+    monkeypatch.undo()
+
+    assert readers[0].closed
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["00000003.pt"]
+    assert train(TINY, open_reader, tmp_path / "run", resume=True).iterations == 6
 
 
 def test_a_used_directory_is_refused_and_so_is_resuming_another_run(tmp_path, open_reader):
