@@ -2,6 +2,7 @@
 
 from model.build import MODELS, MOSAICS, CfaKind, Mosaic, Network, build_model
 from model.errors import ModelError
+from model.inference import Precision, Ready, ready_for_inference
 from model.weights import (
     PUBLISHED_LICENCE,
     import_published,
@@ -18,9 +19,12 @@ __all__ = [
     "ModelError",
     "Mosaic",
     "Network",
+    "Precision",
+    "Ready",
     "build_model",
     "import_published",
     "load_model",
     "load_weights",
+    "ready_for_inference",
     "save_weights",
 ]

@@ -85,18 +85,19 @@ class ResidualDenseBlock(nn.Module):
         self.dense = nn.ModuleList(
             make_conv(features + n * GROWTH, GROWTH, 3, slope) for n, slope in enumerate(slopes)
         )
-        self.rectifiers = nn.ModuleList(
-            nn.Identity() if slope == 1.0 else nn.LeakyReLU(slope) for slope in slopes
-        )
+        self.rectifier = nn.LeakyReLU(LEAK)
         self.squeeze = make_conv(features + layers * GROWTH, features, 1, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, features, h, w)` to the same shape."""
-        features = x
-        for rectify, conv in zip(self.rectifiers, self.dense, strict=True):
-            features = torch.cat([features, conv(rectify(features))], dim=1)
-        out: Tensor = self.squeeze(features)
-        return out + x
+        found, rectified = [x], [self.rectifier(x)]
+        for n, conv in enumerate(self.dense):
+            inner = 0 < n < len(self.dense) - 1
+            new = conv(torch.cat(rectified if inner else found, dim=1))
+            found.append(new)
+            rectified.append(self.rectifier(new))
+        out: Tensor = self.squeeze(torch.cat(found, dim=1)) + x
+        return out
 
 
 class ResidualBlock(nn.Module):

@@ -47,7 +47,10 @@ class HigherScaleEncoder(nn.Module):
 
     def forward(self, packed: Tensor) -> Tensor:
         """`(B, planes, h, w)` to `(B, 64, h/16, w/16)`."""
-        head: Tensor = self.head(F.pixel_unshuffle(packed, COARSE))
+        return self.from_head(self.head(F.pixel_unshuffle(packed, COARSE)))
+
+    def from_head(self, head: Tensor) -> Tensor:
+        """All that comes after the head, `(B, 64, h/16, w/16)` to the same shape."""
         x, found = head, []
         for block in self.blocks:
             x = block(x)
@@ -144,6 +147,9 @@ class Redirt(nn.Module):
         coarse = self.higher_scale_encoder(packed)
         middle = self.medium_scale_encoder(packed)
         fine = self.lower_scale_encoder(packed)
-        fused = self.fuse_block_1(coarse, middle)
-        out: Tensor = self.fuse_block_2(fine, fused)
+        return self.fuse(coarse, middle, fine)
+
+    def fuse(self, coarse: Tensor, middle: Tensor, fine: Tensor) -> Tensor:
+        """What the three encoders found, to RGB."""
+        out: Tensor = self.fuse_block_2(fine, self.fuse_block_1(coarse, middle))
         return out.clamp(0, 1)
