@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model import build_model
+from model import build_model, ready_for_inference
 from shards.errors import DatasetError, DiskFull, OptionError, RawError, WeightsError
 from shards.format import Sample
 from trainer.evaluate import evaluate, restore_frame
@@ -98,6 +98,16 @@ def test_a_frame_of_another_cfa_is_refused_by_name(frame):
 
     with pytest.raises(WeightsError, match=r"scene-1/IMG_0004: redirt for xtrans reads"):
         restore_frame(network, frame)
+
+
+@pytest.mark.parametrize("name", ["redirt-2rdb", "sid"])
+def test_a_real_network_restores_frames_of_any_size(frame, name):
+    """70 pixels is no multiple of 32: the padding is gone again."""
+    restored = restore_frame(ready_for_inference(build_model(name)), frame)
+
+    assert restored.shape == (3, 70, 70)
+    assert restored.dtype == np.float32
+    assert 0 <= restored.min() <= restored.max() <= 1
 
 
 def test_the_network_sees_the_formats_decode(frame):
