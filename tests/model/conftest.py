@@ -1,0 +1,49 @@
+"""The published graph and the table of networks, from `bench/`, which is no package."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def published() -> ModuleType:
+    return _load("published")
+
+
+@pytest.fixture(scope="session")
+def model_table() -> ModuleType:
+    return _load("model_table")
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """One, for small frames on shared cores; a test that sets more leaves no trace."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def released(published: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the released checkpoint's names and shapes, with random numbers in it."""
+    path = tmp_path_factory.mktemp("released") / "weights"
+    torch.save({"model": published.checkpoint(seed=7)}, path)
+    return path

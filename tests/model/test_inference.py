@@ -1,0 +1,240 @@
+"""What makes the networks fast must not change what they compute."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from model import (
+    MODELS,
+    MOSAICS,
+    CfaKind,
+    ModelError,
+    Network,
+    build_model,
+    load_model,
+    ready_for_inference,
+)
+from model.cuda import StreamedRedirt
+from model.inference import fold_weight_norm
+from model.rows import RowwiseRedirt
+
+
+def planes(model: Network, height: int, width: int, batch: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(height * 1000 + width)
+    return torch.rand(batch, model.mosaic.planes, height, width, generator=generator) * 1.5
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (320, 64), (352, 160)])
+def test_ready_redirt_computes_the_published_function(
+    published: ModuleType, released: Path, height: int, width: int
+):
+    mosaic = planes(load_model(released), height, width)[:, :1]
+    state = torch.load(released, weights_only=True)["model"]
+    torch.set_num_threads(2)
+
+    ours = ready_for_inference(load_model(released))(F.pixel_unshuffle(mosaic, 2))
+
+    torch.testing.assert_close(ours, published.restore(state, mosaic), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(100, 70), (34, 62), (2, 2), (322, 34)])
+def test_sizes_that_do_not_fit_are_mirrored_and_cut_back(
+    published: ModuleType, released: Path, height: int, width: int
+):
+    mosaic = planes(load_model(released), height, width)[:, :1]
+    state = torch.load(released, weights_only=True)["model"]
+    packed = F.pixel_unshuffle(mosaic, 2)
+    missing = (0, -width // 2 % 16, 0, -height // 2 % 16)
+    mirrors = missing[1] < width // 2 and missing[3] < height // 2
+    whole = F.pixel_shuffle(F.pad(packed, missing, mode="reflect" if mirrors else "replicate"), 2)
+
+    ours = ready_for_inference(load_model(released))(packed)
+
+    assert ours.shape == (1, 3, height, width)
+    theirs = published.restore(state, whole)[..., :height, :width]
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("cfa", MOSAICS)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_variant_stays_the_same_function(name: str, cfa: CfaKind):
+    model = build_model(name, cfa).eval()
+    packed = planes(model, 48, 32, batch=2)
+
+    ours = ready_for_inference(model)(packed)
+
+    torch.testing.assert_close(ours, model(packed).detach(), rtol=0, atol=2e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    height=st.integers(1, 24),
+    width=st.integers(1, 3),
+    strip=st.integers(1, 9),
+    threads=st.integers(1, 3),
+    cfa=st.sampled_from(sorted(MOSAICS)),
+)
+def test_no_strip_and_no_band_shows(
+    height: int, width: int, strip: int, threads: int, cfa: CfaKind
+):
+    model = build_model("redirt", cfa)
+    packed = planes(model, 16 * height, 16 * width)
+    whole = model(packed).detach()
+    torch.set_num_threads(threads)
+
+    with torch.no_grad():
+        ours = RowwiseRedirt(fold_weight_norm(model).body, strip=strip)(packed)
+
+    assert torch.get_num_threads() == threads
+    torch.testing.assert_close(ours, whole, rtol=0, atol=2e-5)
+
+
+def test_the_unets_strips_do_not_show():
+    model = build_model("sid").eval()
+    packed = planes(model, 1040, 16)
+
+    ours = ready_for_inference(model)(packed)
+
+    torch.testing.assert_close(ours, model(packed).detach(), rtol=0, atol=1e-5)
+
+
+def test_the_encoders_may_run_apart():
+    model = fold_weight_norm(build_model("redirt"))
+    packed = planes(model, 64, 32)
+
+    apart = StreamedRedirt(model.body)(packed)
+
+    assert torch.equal(apart, model(packed))
+
+
+@pytest.mark.parametrize("name", ["redirt", "sid"])
+def test_bf16_stays_near(name: str):
+    model = build_model(name).eval()
+    packed = planes(model, 96, 96)
+
+    rough = ready_for_inference(model, precision="bf16")(packed)
+
+    assert rough.dtype == torch.float32
+    exact = ready_for_inference(model)(packed)
+    assert (rough - exact).abs().max() < 0.05
+    assert (rough - exact).abs().mean() < 0.005
+
+
+def test_the_model_keeps_its_weight_norm_its_mode_and_the_random_numbers():
+    model = build_model("redirt").train()
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    random = torch.get_rng_state()
+
+    ready_for_inference(model)(planes(model, 16, 16))
+
+    assert model.training
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+    model(planes(model, 16, 16)).mean().backward()
+
+
+def test_later_training_does_not_change_what_was_made_ready():
+    model = build_model("redirt")
+    ready = ready_for_inference(model)
+    before = ready(planes(model, 16, 16))
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+
+    assert torch.equal(before, ready(planes(model, 16, 16)))
+
+
+def test_any_layout_of_the_input_will_do():
+    model = build_model("redirt")
+    ready = ready_for_inference(model)
+    packed = planes(model, 32, 48)
+    shifted = torch.empty(packed.numel() + 1)[1:].view(packed.shape).copy_(packed)
+
+    expected = ready(packed)
+
+    assert torch.equal(expected, ready(packed.to(memory_format=torch.channels_last)))
+    assert torch.equal(expected, ready(shifted))
+    assert torch.equal(expected, ready(packed.double()))
+
+
+def test_many_threads_may_call_at_once():
+    model = build_model("redirt")
+    ready = ready_for_inference(model)
+    torch.set_num_threads(2)
+    frames = [planes(model, 176, 16 * n) for n in (1, 2, 3)]
+    expected = [ready(frame) for frame in frames]
+    found: dict[int, torch.Tensor] = {}
+
+    def work(n: int) -> None:
+        found[n] = ready(frames[n])
+
+    workers = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+    for n, rgb in enumerate(expected):
+        torch.testing.assert_close(found[n], rgb, rtol=0, atol=1e-5)
+
+
+def test_what_cannot_be_restored_is_refused():
+    model = build_model("redirt")
+    ready = ready_for_inference(model)
+
+    with pytest.raises(ModelError, match="reads"):
+        ready(torch.rand(1, 9, 32, 32))
+    with pytest.raises(ModelError, match="empty"):
+        ready(torch.rand(1, 4, 0, 32))
+
+
+@pytest.mark.parametrize(("precision", "says"), [("fp16", "needs a GPU"), ("int4", "fp32, bf16")])
+def test_a_precision_that_is_not_there_is_refused(precision: Any, says: str):
+    with pytest.raises(ModelError, match=says):
+        ready_for_inference(build_model("redirt"), precision=precision)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", ["redirt", "sid"])
+def test_a_gpu_computes_the_same(name: str, precision: Any):
+    model = build_model(name).eval()
+    exact = ready_for_inference(model)
+    fast = ready_for_inference(model, precision=precision, device="cuda")
+
+    for size in ((96, 64), (96, 64), (33, 50)):
+        packed = planes(model, *size)
+        torch.testing.assert_close(
+            fast(packed).cpu(), exact(packed), rtol=0, atol=1e-3 if precision == "fp32" else 0.05
+        )
+
+
+FULL_FRAME = """
+import resource, sys, torch
+from model import build_model, ready_for_inference
+torch.set_num_threads(2)
+ready = ready_for_inference(build_model(sys.argv[1]))
+rgb = ready(torch.rand(1, 4, 5520 // 2, 8288 // 2))
+assert rgb.shape == (1, 3, 5520, 8288)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["redirt", "sid"])
+def test_a_45_megapixel_frame_stays_within_4_gib(name: str):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_FRAME, name], check=True, capture_output=True, text=True
+    )
+
+    assert int(done.stdout) * 1024 < 4 * 2**30

@@ -1,0 +1,225 @@
+"""Weights on disk: everything that is not exactly right is refused with one line."""
+
+import os
+import pickle
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from model import (
+    PUBLISHED_LICENCE,
+    ModelError,
+    build_model,
+    import_published,
+    load_model,
+    load_weights,
+    save_weights,
+)
+from model.weights import published_names
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def one_line(error: pytest.ExceptionInfo[ModelError]) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_every_tensor_of_the_released_file_has_a_place(published: ModuleType):
+    names = published_names()
+
+    assert set(names) == set(published.checkpoint(seed=0))
+    assert set(names.values()) == set(build_model("redirt").state_dict())
+
+
+@pytest.mark.parametrize("cfa", ["bayer", "xtrans"])
+@pytest.mark.parametrize("name", ["redirt", "redirt-2rdb", "redirt-gn", "sid"])
+def test_saved_weights_come_back_as_the_same_network(tmp_path: Path, name: str, cfa: Any):
+    model = build_model(name, cfa)
+    save_weights(model, tmp_path / "w.safetensors")
+
+    again = load_model(tmp_path / "w.safetensors")
+
+    assert (again.name, again.cfa) == (name, cfa)
+    state = again.state_dict()
+    assert all(torch.equal(tensor, state[key]) for key, tensor in model.state_dict().items())
+
+
+def test_nothing_but_the_file_is_left_after_saving(tmp_path: Path):
+    for _ in range(2):
+        save_weights(build_model("redirt"), tmp_path / "w.safetensors")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "w.safetensors"
+    save_weights(build_model("redirt"), path)
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save_weights(build_model("redirt"), path)
+
+    assert path.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_importing_the_released_file_keeps_function_and_licence(tmp_path: Path, released: Path):
+    imported = import_published(released, tmp_path / "w.safetensors")
+
+    again = load_model(tmp_path / "w.safetensors")
+    packed = torch.rand(1, 4, 32, 32)
+    assert torch.equal(imported(packed), again(packed))
+    assert b"non-commercial" in (tmp_path / "w.safetensors").read_bytes()[:4000]
+    assert "non-commercial" in PUBLISHED_LICENCE
+
+
+def test_the_released_file_loads_by_itself(released: Path):
+    model = load_model(released)
+
+    assert (model.name, model.cfa) == ("redirt", "bayer")
+
+
+def test_our_own_file_is_not_imported_twice(tmp_path: Path, released: Path):
+    import_published(released, tmp_path / "w.safetensors")
+
+    with pytest.raises(ModelError, match="already"):
+        import_published(tmp_path / "w.safetensors", tmp_path / "again.safetensors")
+
+
+def test_missing_tensors_are_named_as_their_file_names_them(tmp_path: Path, published: ModuleType):
+    state = published.checkpoint(seed=0)
+    del state["RDB2.dense_layers.1.conv.1.weight_g"]
+    torch.save({"model": state}, tmp_path / "w")
+
+    with pytest.raises(ModelError) as error:
+        load_weights(build_model("redirt"), tmp_path / "w")
+
+    assert "misses RDB2.dense_layers.1.conv.1.weight_g" in one_line(error)
+
+
+def test_unknown_and_mis_shaped_tensors_are_named(tmp_path: Path, published: ModuleType):
+    state = published.checkpoint(seed=0)
+    state["head.bias"] = torch.zeros(3)
+    state["conv2x.0.bias"] = torch.zeros(7)
+    torch.save({"model": state}, tmp_path / "w")
+
+    with pytest.raises(ModelError) as error:
+        load_weights(build_model("redirt"), tmp_path / "w")
+
+    assert "has unknown head.bias" in one_line(error)
+    assert "has mis-shaped conv2x.0.bias (7,), not (12,)" in one_line(error)
+
+
+def test_another_architecture_under_the_same_key_is_summed_up(tmp_path: Path):
+    torch.save({"model": torch.nn.Linear(2, 2).state_dict()}, tmp_path / "w")
+
+    with pytest.raises(ModelError) as error:
+        load_weights(build_model("redirt"), tmp_path / "w")
+
+    assert "and 59 more" in one_line(error)
+    assert "has unknown weight, bias" in one_line(error)
+
+
+def test_a_tensor_that_is_not_finite_is_refused(tmp_path: Path, published: ModuleType):
+    state = published.checkpoint(seed=0)
+    state["conv2x.0.bias"][3] = torch.nan
+    torch.save({"model": state}, tmp_path / "w")
+
+    with pytest.raises(ModelError, match=r"NaN or infinity in conv2x\.0\.bias"):
+        load_weights(build_model("redirt"), tmp_path / "w")
+
+
+def test_a_refused_file_leaves_the_network_as_it_was(tmp_path: Path, published: ModuleType):
+    model = build_model("redirt")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = published.checkpoint(seed=0)
+    del state["rdball.0.weight_g"]
+    torch.save({"model": state}, tmp_path / "w")
+
+    with pytest.raises(ModelError):
+        load_weights(model, tmp_path / "w")
+
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "cfa"), [("redirt-2rdb", "bayer"), ("redirt", "xtrans")])
+def test_weights_of_another_network_say_whose_they_are(tmp_path: Path, name: str, cfa: Any):
+    save_weights(build_model("redirt"), tmp_path / "w")
+
+    with pytest.raises(ModelError) as error:
+        load_weights(build_model(name, cfa), tmp_path / "w")
+
+    assert "holds weights of redirt (bayer)" in one_line(error)
+
+
+def test_a_pickle_that_would_execute_does_not(tmp_path: Path):
+    torch.save({"model": Bomb(tmp_path / "exploded")}, tmp_path / "zip")
+    (tmp_path / "plain").write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
+
+    for name in ("zip", "plain"):
+        with pytest.raises(ModelError) as error:
+            load_weights(build_model("redirt"), tmp_path / name)
+        assert "no weights file" in one_line(error)
+
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", b"not weights at all, but text", b"PK\x03\x04broken", b"\x80\x02}q.", bytes(4096)],
+)
+def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path: Path, content: bytes):
+    (tmp_path / "w").write_bytes(content)
+
+    with pytest.raises(ModelError) as error:
+        load_weights(build_model("redirt"), tmp_path / "w")
+
+    assert str(tmp_path / "w") in one_line(error)
+
+
+def test_a_torch_file_of_something_else_is_refused(tmp_path: Path):
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "w")
+
+    with pytest.raises(ModelError, match="without the key 'model'"):
+        load_model(tmp_path / "w")
+
+
+def test_a_truncated_file_of_ours_is_refused(tmp_path: Path):
+    path = tmp_path / "w"
+    save_weights(build_model("redirt"), path)
+    path.write_bytes(path.read_bytes()[:-100])
+
+    with pytest.raises(ModelError) as error:
+        load_model(path)
+
+    assert "damaged" in one_line(error)
+
+
+def test_a_foreign_safetensors_file_is_refused(tmp_path: Path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "w")
+
+    with pytest.raises(ModelError, match="not one of darkprep's"):
+        load_model(tmp_path / "w")
+
+
+def test_a_missing_file_and_a_directory_are_named(tmp_path: Path):
+    for path in (tmp_path / "nothing", tmp_path):
+        with pytest.raises(ModelError) as error:
+            load_model(path)
+        assert f"{path}: cannot be read" in one_line(error)
