@@ -264,8 +264,10 @@ class Cropper:
 
     def _pixels(self, moves: list[Move]) -> Tensor:
         """(B, crop * crop) int64: where each pixel of each crop lies in its stored mosaic."""
-        affine = torch.tensor([self._affine(move) for move in moves], device=self.device)
-        base, down, right = affine[:, :, None, None].unbind(1)
+        affine = torch.tensor([self._affine(move) for move in moves])
+        # Not made on the device at once: that would wait for all the device has to do.
+        there = affine.to(self.device, non_blocking=True)
+        base, down, right = there[:, :, None, None].unbind(1)
         rows = base + self._steps[:, None] * down
         side = self.geometry.crop
         pixels = self._buffer("pixels", (len(moves), side, side))

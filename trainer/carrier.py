@@ -144,6 +144,8 @@ class _Place:
         self.low = torch.empty(batch.low.shape, dtype=torch.uint16, device=device)
         self.gt = torch.empty(batch.gt.shape, dtype=torch.uint16, device=device)
         self.free = _event()
+        # Whatever the training stream still does with memory that it gave back before comes first.
+        self.free.record(torch.cuda.current_stream(device))
 
 
 def _event(*, timing: bool = False) -> torch.cuda.Event:

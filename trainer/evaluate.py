@@ -19,14 +19,18 @@ from torch import Tensor
 
 from model import ModelError
 from shards.durable import disk_errors, write_json
-from shards.errors import DatasetError, WeightsError
+from shards.errors import DatasetError, OptionError, WeightsError
 from shards.format import U16, Sample
-from trainer.metrics import F32, Scores, protocol_named, score
+from trainer.metrics import F32, Protocol, Scores, protocol_named, score
 from trainer.picture import quantised, write_picture
 from trainer.stream import amplified
 
 Restorer = Callable[[Tensor], Tensor]
 """`(1, C, h, w)` amplified planes of any size to `(1, 3, H, W)` in [0, 1]; no gradients are wanted."""
+
+Compared = Callable[[Sample, F32 | U16], tuple[F32, F32]]
+"""A sample and a picture `(3, H, W)` of it to what the protocol compares, ours and the truth: `(C, h, w)`
+float32 each. For a protocol whose domain is not sRGB, or that looks at a part of the picture."""
 
 _GAP_PX = 8
 _WHITE = 255
@@ -48,6 +52,16 @@ class ImageScores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupScores:
+    """Means over some of the pairs, such as those of one exposure ratio."""
+
+    group: str
+    pairs: int
+    psnr: float | None
+    ssim: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Means over all pairs, and each of them; metrics.json holds the same."""
 
@@ -55,10 +69,13 @@ class Evaluation:
     pairs: int
     protocol: str
     protocol_says: str
+    domain: str
+    """`sRGB` or `packed RAW`: figures of one do not compare with the other's."""
     psnr: float | None
     ssim: float
     baseline_psnr: float | None
     baseline_ssim: float | None
+    groups: tuple[GroupScores, ...]
     images: tuple[ImageScores, ...]
 
 
@@ -70,16 +87,23 @@ def evaluate(
     protocol: str = "redirt",
     device: torch.device | None = None,
     baseline: Callable[[Sample], U16 | None] | None = None,
+    compared: Compared | None = None,
+    groups: Callable[[str], Sequence[str]] | None = None,
     on_image: Callable[[ImageScores], None] | None = None,
 ) -> Evaluation:
     """Score every whole frame; with `out`, write metrics.json and a PNG `restored | truth` each.
 
     `baseline` may give the picture to beat, `(3, H, W)` uint16 sRGB: the amplified input as a plain
-    developer shows it. It is scored alike and stands first in the PNG. Raises DatasetError when
-    there is no sample, WeightsError when the network cannot read them, DiskFull, SpoolError,
-    and whatever `samples` raises.
+    developer shows it. It is scored alike and stands first in the PNG. `compared` turns pictures into
+    what is scored; without it they are scored as they are, which a protocol of another domain than
+    sRGB refuses. `groups` names the groups of a pair that get means of their own.
+
+    Raises DatasetError when there is no sample, OptionError for a protocol that cannot be used,
+    WeightsError when the network cannot read them, DiskFull, SpoolError, and whatever `samples` raises.
     """
     rules = protocol_named(protocol)
+    if rules.domain != "sRGB" and compared is None:
+        raise OptionError(f"protocol {protocol} compares {rules.domain}, which is not at hand here")
     images: list[ImageScores] = []
     cameras: dict[str, None] = {}
     if out:
@@ -88,15 +112,15 @@ def evaluate(
     for sample in samples:
         restored = restore_frame(network, sample, device)
         plain = baseline(sample) if baseline else None
-        to_beat = None if plain is None else score(plain, sample.gt, rules)
-        images.append(_line(sample, score(restored, sample.gt, rules), to_beat))
+        to_beat = None if plain is None else _scored(sample, plain, rules, compared)
+        images.append(_line(sample, _scored(sample, restored, rules, compared), to_beat))
         cameras[sample.meta.camera] = None
         if out:
             shown = [part for part in (plain, restored, sample.gt) if part is not None]
             write_picture(out / f"{_file_name(sample.meta.pair)}.png", side_by_side(shown))
         if on_image:
             on_image(images[-1])
-    evaluation = _summed_up(images, " ".join(cameras), protocol)
+    evaluation = _summed_up(images, " ".join(cameras), protocol, groups)
     if out:
         write_json(out / "metrics.json", asdict(evaluation))
     return evaluation
@@ -125,6 +149,13 @@ def side_by_side(pictures: Sequence[F32 | U16]) -> npt.NDArray[np.uint8]:
     return row
 
 
+def _scored(
+    sample: Sample, picture: F32 | U16, rules: Protocol, compared: Compared | None
+) -> Scores:
+    ours, theirs = compared(sample, picture) if compared else (picture, sample.gt)
+    return score(ours, theirs, rules)
+
+
 def _line(sample: Sample, scores: Scores, plain: Scores | None) -> ImageScores:
     return ImageScores(
         pair=sample.meta.pair,
@@ -137,7 +168,12 @@ def _line(sample: Sample, scores: Scores, plain: Scores | None) -> ImageScores:
     )
 
 
-def _summed_up(images: list[ImageScores], camera: str, protocol: str) -> Evaluation:
+def _summed_up(
+    images: list[ImageScores],
+    camera: str,
+    protocol: str,
+    groups: Callable[[str], Sequence[str]] | None,
+) -> Evaluation:
     if not images:
         raise DatasetError("there is no pair to evaluate; choose another split or root")
     return Evaluation(
@@ -145,11 +181,31 @@ def _summed_up(images: list[ImageScores], camera: str, protocol: str) -> Evaluat
         pairs=len(images),
         protocol=protocol,
         protocol_says=protocol_named(protocol).describes,
+        domain=protocol_named(protocol).domain,
         psnr=_mean([image.psnr for image in images]),
         ssim=sum(image.ssim for image in images) / len(images),
         baseline_psnr=_mean([image.baseline_psnr for image in images]),
         baseline_ssim=_mean([image.baseline_ssim for image in images]),
+        groups=_grouped(images, groups) if groups else (),
         images=tuple(images),
+    )
+
+
+def _grouped(
+    images: list[ImageScores], groups: Callable[[str], Sequence[str]]
+) -> tuple[GroupScores, ...]:
+    members: dict[str, list[ImageScores]] = {}
+    for image in images:
+        for group in groups(image.pair):
+            members.setdefault(group, []).append(image)
+    return tuple(
+        GroupScores(
+            group=group,
+            pairs=len(own),
+            psnr=_mean([image.psnr for image in own]),
+            ssim=sum(image.ssim for image in own) / len(own),
+        )
+        for group, own in sorted(members.items())
     )
 
 

@@ -11,6 +11,7 @@ similarity for image quality assessment", Asilomar 2003.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, cast
 
@@ -156,9 +157,15 @@ def _filter_along(planes: Tensor, axis: int) -> Tensor:
     return out
 
 
+@functools.cache
+def _taps_on(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The filter on a device; kept, for bringing it there each time would make the host wait."""
+    return torch.tensor(_gaussian(), device=device, dtype=dtype)
+
+
 def _filtered_by_convolution(planes: Tensor) -> Tensor:
     count = planes.shape[0]
-    taps = planes.new_tensor(_gaussian()).expand(count, 1, 1, TAPS)
+    taps = _taps_on(planes.device, planes.dtype).expand(count, 1, 1, TAPS)
     # The variance is a small difference of large numbers: TF32's 10 bits would drown it.
     with torch.backends.cudnn.flags(allow_tf32=False):
         rows = F.conv2d(planes[None], taps.transpose(2, 3), groups=count)

@@ -38,6 +38,8 @@ class Protocol:
     """SSIM's window: 11-tap Gaussian of sigma 1.5 with population variances, else 7x7 uniform."""
     equalise: bool = False
     """Multiply the restored picture by the one factor that brings it nearest to the truth."""
+    domain: Literal["sRGB", "packed RAW"] = "sRGB"
+    """What is compared: developed pictures, or the planes that a sensor records."""
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -57,10 +59,12 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             name="eld",
-            describes="one illuminance factor, no rounding, 7x7 uniform SSIM (Wei et al., CVPR 2020, "
-            "who compare packed RAW: their figures are not comparable with sRGB ones)",
+            describes="packed RAW, one illuminance factor, no rounding, 7x7 uniform SSIM (Wei et al., "
+            "CVPR 2020); the restored sRGB is taken back to RAW by inverting the file's own "
+            "development, and no figure compares with an sRGB one",
             steps="keep",
             equalise=True,
+            domain="packed RAW",
         ),
     )
 }

@@ -299,6 +299,34 @@ def test_the_summary_says_in_words_who_limits():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_between_two_log_lines_a_cuda_run_never_waits_for_the_device(
+    tmp_path, open_reader, precision
+):
+    def forbid_waiting(report: StepReport) -> None:
+        if report.iteration == 4:
+            torch.cuda.set_sync_debug_mode("error")
+        if report.iteration == 10:
+            torch.cuda.set_sync_debug_mode("default")
+
+    config = replace(
+        TINY, iterations=12, log_every=12, checkpoint_every=12, device="cuda", precision=precision
+    )
+
+    summary = train(config, open_reader, tmp_path / "run", on_step=forbid_waiting)
+
+    assert summary.last_loss is not None
+
+
+@pytest.mark.gpu
+def test_a_cuda_run_has_the_losses_of_a_cpu_run(tmp_path, open_reader):
+    train(TINY, open_reader, tmp_path / "cpu")
+    train(replace(TINY, device="cuda"), open_reader, tmp_path / "cuda")
+
+    assert losses_in(tmp_path / "cuda") == pytest.approx(losses_in(tmp_path / "cpu"), rel=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_bad_loss_on_cuda_never_reaches_the_weights(precision):
     device = torch.device("cuda")
     weight = torch.nn.Parameter(torch.ones(3, device=device))
