@@ -20,7 +20,6 @@ from pipeline.solids import (
     Array,
     Sheet,
     Solid,
-    Three,
     Vec,
     along_ray,
     column,
@@ -29,22 +28,26 @@ from pipeline.solids import (
     length,
     minus,
     normalised,
+    put,
     smooth,
+    take,
     unit,
 )
 from pipeline.textures import texture
 
 F32 = npt.NDArray[np.float32]
 
-TILE = (192, 320)
+TILE = (128, 256)
 """Rows and columns rendered at once: many enough to spread the cost of a call over the pixels, few
 enough for the processor's cache."""
 _HALO = 2
 _BLUR = (0.23, 0.54, 0.23)
 """The point spread of lens and low-pass filter along one axis, in pixels."""
-_EDGE = 0.05
+_EDGE = 0.07
 """A step between neighbouring pixels, in units of the displayed tone, that calls for more rays."""
-_EXTRA_RAYS = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
+_SPARSE_FROM = 600
+"""Pixels of a solid in a tile from which on its light is interpolated."""
+_EXTRA_RAYS = ((-0.33, 0.2), (0.33, -0.2))
 
 
 # --- light ---------------------------------------------------------------------------------------
@@ -172,8 +175,8 @@ class Scene:
 
     @cached_property
     def glowing(self) -> _Balls:
-        """The solids that wet ground mirrors."""
-        return _Balls([s for s in self.solids if s.material.glow])
+        """The solids that wet ground mirrors: the bright and the large."""
+        return _Balls([s for s in self.solids if s.material.glow * s.radius > 0.3])
 
     def rays(self, y: Array, x: Array, size: tuple[int, int]) -> Array:
         """Returns directions `(3, N)` of image points in pixels from the top left corner."""
@@ -205,17 +208,18 @@ class _Balls:
         size = self.radii * 1.3 + reach
         may = (along >= -size) & (aside <= size + lamp.softness * (np.abs(along) + size) + 0.02)
         if not lamp.sun:
-            may &= along - self.radii <= length(way)
+            may &= along - self.radii <= length(way) + reach
         return np.flatnonzero(may).tolist()
 
-    def in_cone(self, apex: Vec, axis: Vec, spread: float) -> list[Solid]:
-        """Returns the solids that a cone may meet."""
-        to = self.centres - apex
-        distance = np.maximum(np.linalg.norm(to, axis=1), 1e-9)
-        inside = distance <= self.radii * 1.02
-        angle = np.arccos(np.clip(to @ np.array(axis) / distance, -1.0, 1.0))
-        reach = spread + np.arcsin(np.minimum(self.radii * 1.02 / distance, 1.0))
-        return [self.solids[i] for i in np.flatnonzero(inside | (angle < reach)).tolist()]
+    def ahead(self, middle: Vec, reach: float, directions: Array) -> list[int]:
+        """Returns indices of the solids that rays from a ball may meet, judged from above."""
+        bearings = np.arctan2(directions[0], -directions[2])
+        to = self.centres - middle
+        distance = np.maximum(np.hypot(to[:, 0], to[:, 2]), 1e-9)
+        wide = np.arcsin(np.minimum((self.radii + reach) / distance, 1.0)) + 0.02
+        bearing = np.arctan2(to[:, 0], -to[:, 2])
+        may = (bearing + wide >= bearings.min()) & (bearing - wide <= bearings.max())
+        return np.flatnonzero(may | (distance <= self.radii + reach)).tolist()
 
 
 # --- the picture ---------------------------------------------------------------------------------
@@ -231,11 +235,12 @@ def render(scene: Scene, size: tuple[int, int]) -> F32:
 
 def tiles(scene: Scene, size: tuple[int, int]) -> Iterator[tuple[slice, slice, F32]]:
     """Yields the picture in tiles: rows, columns, `(h, w, 3)` float32 linear sRGB, full scale 1."""
+    caster = _Caster(scene, size)
     for top in range(0, size[0], TILE[0]):
         for left in range(0, size[1], TILE[1]):
             rows = slice(top, min(top + TILE[0], size[0]))
             columns = slice(left, min(left + TILE[1], size[1]))
-            yield rows, columns, _tile(scene, size, rows, columns)
+            yield rows, columns, _tile(caster, rows, columns)
 
 
 def meter(scene: Scene, size: tuple[int, int]) -> F32:
@@ -243,25 +248,26 @@ def meter(scene: Scene, size: tuple[int, int]) -> F32:
     faint = dataclasses.replace(scene, exposure=1e-4)  # far below the shoulder
     ys, xs = np.divmod(np.arange(size[0] * size[1]), size[1])
     y, x = (ys + 0.5).astype(np.float32), (xs + 0.5).astype(np.float32)
-    seen = _Caster(faint, size, (0.0, float(size[0]), 0.0, float(size[1]))).cast(y, x) * np.float32(
-        1e4
-    )
+    seen = _Caster(faint, size).cast(y, x) * np.float32(1e4)
     return np.ascontiguousarray(seen.T.reshape(*size, 3), np.float32)
 
 
-def _tile(scene: Scene, size: tuple[int, int], rows: slice, columns: slice) -> F32:
+def _tile(caster: _Caster, rows: slice, columns: slice) -> F32:
     """Renders one tile with a halo, casts more rays at edges, and applies the lens."""
     y = np.arange(rows.start - _HALO, rows.stop + _HALO, dtype=np.float32) + np.float32(0.5)
     x = np.arange(columns.start - _HALO, columns.stop + _HALO, dtype=np.float32) + np.float32(0.5)
     ys, xs = np.repeat(y, x.size), np.tile(x, y.size)
-    caster = _Caster(scene, size, (float(y[0]), float(y[-1]), float(x[0]), float(x[-1])))
-    image = caster.cast(ys, xs)
+    image = caster.cast(ys, xs, width=x.size)
     rough = np.flatnonzero(_edges(image.reshape(3, y.size, x.size)))
     if rough.size:
-        more_y = np.concatenate([ys[rough] + np.float32(dy) for dy, _ in _EXTRA_RAYS])
-        more_x = np.concatenate([xs[rough] + np.float32(dx) for _, dx in _EXTRA_RAYS])
-        finer = caster.cast(more_y, more_x).reshape(3, len(_EXTRA_RAYS), rough.size)
-        image[:, rough] = finer.mean(axis=1)
+        extra = np.array(_EXTRA_RAYS, np.float32)
+        more_y = (ys[rough] + extra[:, :1]).ravel()
+        more_x = (xs[rough] + extra[:, 1:]).ravel()
+        order = np.argsort(more_y, kind="stable")
+        finer = np.empty((3, order.size), np.float32)
+        finer[:, order] = caster.cast(more_y[order], more_x[order])
+        total = take(image, rough) + finer.reshape(3, len(extra), rough.size).sum(axis=1)
+        put(image, rough, total / np.float32(1 + len(extra)))
     return _lens(image.reshape(3, y.size, x.size))
 
 
@@ -288,48 +294,86 @@ def _lens(image: Array) -> F32:
 
 
 class _Caster:
-    """Casts rays within one window of the image, knowing which things they can meet."""
+    """Casts rays through points of the image, knowing where in it each thing is."""
 
-    def __init__(
-        self, scene: Scene, size: tuple[int, int], window: tuple[float, float, float, float]
-    ) -> None:
+    def __init__(self, scene: Scene, size: tuple[int, int]) -> None:
         self.scene, self.size = scene, size
         self.pixel = 2.0 * math.tan(scene.width_angle / 2) / size[1]
-        y0, y1, x0, x1 = window
-        corners = normalised(
-            scene.rays(
-                np.array([(y0 + y1) / 2, y0, y0, y1, y1], np.float32),
-                np.array([(x0 + x1) / 2, x0, x1, x0, x1], np.float32),
-                size,
-            )
-        )
-        a, b, c = corners[:, 0].tolist()
-        spread = math.acos(min(1.0, float(dot((a, b, c), corners[:, 1:]).min()))) + 2 * self.pixel
-        self.solids = _Balls(scene.solids).in_cone(scene.eye, (a, b, c), spread)
-        self.discs = [
-            disc
-            for disc in scene.discs
-            if disc.glare or _angle((a, b, c), unit(disc.towards)) < spread + 1.2 * disc.angle
-        ]
+        balls = _Balls(scene.solids)
+        self.windows = np.array([self._window(solid) for solid in scene.solids]).reshape(-1, 4)
+        self.order = np.argsort(np.linalg.norm(balls.centres - scene.eye, axis=1) - balls.radii)
 
-    def cast(self, y: Array, x: Array) -> Array:
-        """Returns exposed radiance `(3, N)` at image points."""
+    def _window(self, solid: Solid) -> tuple[float, float, float, float]:
+        """Returns top, bottom, left and right in pixels of a solid as the camera sees it.
+
+        One that reaches behind the camera may be anywhere, one wholly behind it is nowhere.
+        """
+        right, up, ahead = self.scene.basis
+        seen = [minus(corner, self.scene.eye) for corner in solid.corners()]
+        depths = [float(dot(ahead, v)) for v in seen]
+        if max(depths) <= 0:
+            return (math.inf, -math.inf, math.inf, -math.inf)
+        if min(depths) < 1e-3:
+            return (-math.inf, math.inf, -math.inf, math.inf)
+        x = [float(dot(right, v)) / z / self.pixel for v, z in zip(seen, depths, strict=True)]
+        y = [-float(dot(up, v)) / z / self.pixel for v, z in zip(seen, depths, strict=True)]
+        row, column_ = self.size[0] / 2, self.size[1] / 2
+        return row + min(y) - 2, row + max(y) + 2, column_ + min(x) - 2, column_ + max(x) + 2
+
+    def cast(self, y: Array, x: Array, *, width: int = 0) -> Array:
+        """Returns exposed radiance `(3, N)` at image points, their y in ascending order.
+
+        Where the points are a grid with rows of `width`, light is worked out at every other point of
+        every other row and interpolated within each solid: it changes slowly, and costs most.
+        """
         d = self.scene.rays(y, x, self.size)
-        nearest, what = _first_hits(self.solids, self.scene.eye, d)
-        image = np.empty((3, y.size), np.float32)
+        nearest, what = self._first_hits(y, x, d)
+        image: Array = np.empty((3, y.size), np.float32)
         for index in np.unique(what).tolist():
             where = np.flatnonzero(what == index)
+            sparse = _Sparse(where, width) if width and where.size > _SPARSE_FROM else None
+            some, t = take(d, where), nearest.take(where)
             if index < 0:
-                image[:, where] = self._sky(normalised(d[:, where]))
+                put(image, where, self._sky(normalised(some)))
             else:
-                image[:, where] = self._surface(self.solids[index], d[:, where], nearest[where])
+                put(image, where, self._surface(self.scene.solids[index], some, t, sparse))
         return self._optics(image, d)
+
+    def _first_hits(self, y: Array, x: Array, d: Array) -> tuple[Array, npt.NDArray[np.int16]]:
+        """Returns per ray the t of the nearest solid and its index; infinity and -1 for none.
+
+        Nearer solids come first, so that those behind need not look for holes where they are hidden.
+        """
+        nearest: Array = np.full(y.size, np.inf, np.float32)
+        what = np.full(y.size, -1, np.int16)
+        top, bottom, left, right = self.windows.T
+        low, high = x.min(), x.max()
+        first, last = np.searchsorted(y, top), np.searchsorted(y, bottom)
+        for index in self.order[
+            ((first < last) & (left <= high) & (right >= low))[self.order]
+        ].tolist():
+            solid, rows = self.scene.solids[index], slice(first[index], last[index])
+            if left[index] <= low and right[index] >= high:
+                limit = nearest[rows]
+                t = solid.hit(self.scene.eye, d[:, rows], limit)
+                what[rows][t < limit] = index
+                np.minimum(limit, t, out=limit)
+            else:
+                beside = (x[rows] >= left[index]) & (x[rows] <= right[index])
+                inside = np.flatnonzero(beside) + first[index]
+                limit = nearest.take(inside)
+                t = solid.hit(self.scene.eye, take(d, inside), limit)
+                closer = np.flatnonzero(t < limit)
+                inside = inside.take(closer)
+                nearest[inside], what[inside] = t.take(closer), index
+        return nearest, what
 
     def _sky(self, d: Array) -> Array:
         """Returns `(3, N)` of unit directions that meet no solid."""
         seen = self.scene.sky.radiance(d, self.pixel)
-        for disc in self.discs:
-            if not disc.glare:
+        low, high = d[0].min() - 0.05, d[0].max() + 0.05
+        for disc in self.scene.discs:
+            if not disc.glare and low <= unit(disc.towards)[0] <= high:
                 distance = (
                     np.sqrt(np.maximum(2.0 - 2.0 * dot(unit(disc.towards), d), 0.0)) / disc.angle
                 )
@@ -337,7 +381,7 @@ class _Caster:
                 seen = seen + column(disc.colour) * (rim * (1.0 - smooth((distance - 0.96) / 0.06)))
         return seen
 
-    def _surface(self, solid: Solid, d: Array, t: Array) -> Array:
+    def _surface(self, solid: Solid, d: Array, t: Array, sparse: _Sparse | None) -> Array:
         """Returns `(3, N)` of what rays see that meet a solid at t."""
         scene, material = self.scene, solid.material
         p = along_ray(scene.eye, d, t)
@@ -348,11 +392,14 @@ class _Caster:
         normal = np.where(facing > 0, -normal, normal)
         facing = np.maximum(np.abs(facing), 1e-3)
         footprint = far * np.float32(self.pixel) / np.sqrt(np.maximum(facing, 0.12))
-        colour = material.colour(u, v, footprint)
+        seen = material.colour(u, v, footprint)
         if material.glow:
-            seen = colour * np.float32(material.glow)
+            seen = seen * np.float32(material.glow)
+        elif sparse is None:
+            light, shine = self._lit(solid, p, normal, view, facing)
+            seen = seen * light + shine
         else:
-            seen = self._lit(solid, p, normal, view, facing, colour)
+            seen = self._sparsely_lit(sparse, solid, (p, normal, view, facing), seen)
         if material.mirror:
             seen = seen + self._mirrored(
                 material.mirror, p, normal, view, facing, material.brightness(u, v)
@@ -362,10 +409,25 @@ class _Caster:
             seen = seen + (column(scene.sky.horizon) - seen) * haze
         return np.asarray(seen)
 
-    def _lit(
-        self, solid: Solid, p: Array, normal: Array, view: Array, facing: Array, colour: Array
+    def _sparsely_lit(
+        self, sparse: _Sparse, solid: Solid, rays: tuple[Array, Array, Array, Array], colour: Array
     ) -> Array:
-        """Returns `(3, N)`: the diffuse and glossy light of surfaces that do not glow."""
+        """Returns `(3, N)` colour times light plus shine, both worked out at the sparse points."""
+
+        def lit(where: npt.NDArray[np.intp]) -> Array:
+            p, normal, view, facing = rays
+            some = take(p, where), take(normal, where), take(view, where), facing.take(where)
+            return np.concatenate(self._lit(solid, *some))
+
+        both, alone = sparse.spread(lit(sparse.chosen))
+        if alone.size:
+            put(both, alone, lit(alone))
+        return np.asarray(colour * both[:3] + both[3:6])
+
+    def _lit(
+        self, solid: Solid, p: Array, normal: Array, view: Array, facing: Array
+    ) -> tuple[Array, Array]:
+        """Returns the light on surfaces and the shine on top of them, each `(3, N)`."""
         scene, material = self.scene, solid.material
         middle, reach = _ball(p)
         above, below = (column(c) for c in scene.ambient)
@@ -376,19 +438,18 @@ class _Caster:
         for lamp in scene.lights:
             ahead, strength = lamp.towards(p)
             cosine = np.maximum(dot(normal, ahead), 0.0)
-            strength = strength * self._unshaded(solid, lamp, p, ahead, middle, reach)
+            strength = self._reaching(solid, lamp, p, ahead, strength * (cosine > 0), middle, reach)
             light += column(lamp.colour) * (strength * cosine)
             if material.gloss:
                 peak = np.exp(np.float32(material.sharpness) * (dot(bounced, ahead) - 1.0))
-                shine += column(lamp.colour) * (peak * strength * (cosine > 0))
+                shine += column(lamp.colour) * (peak * strength)
                 if lamp.portal is not None:
                     shine += column(lamp.colour) * (0.5 * lamp.through(p, bounced))
-        seen = colour * light
         if material.gloss:
             fresnel = 0.05 + 0.95 * (1.0 - np.minimum(facing, 1.0)) ** 5
             around = (below + (above - below) * smooth(bounced[1] * 0.7 + 0.5)) * open_
-            seen += np.float32(material.gloss) * (0.6 * shine + fresnel * 2.0 * around)
-        return np.asarray(seen)
+            shine = np.float32(material.gloss) * (0.6 * shine + fresnel * 2.0 * around)
+        return light, shine
 
     def _mirrored(
         self, strength: float, p: Array, normal: Array, view: Array, facing: Array, ripple: Array
@@ -398,15 +459,22 @@ class _Caster:
         bounced[1] *= np.clip(1.0 + 1.2 * (ripple - 1.0), 0.3, 2.5)
         bounced[0] += np.float32(0.02) * (ripple - 1.0)
         seen = np.zeros_like(p)
-        glowing = self.scene.glowing.solids
-        nearest, what = _first_hits(glowing, p, bounced)
-        for index in np.unique(what).tolist():
-            if index >= 0:
-                where = np.flatnonzero(what == index)
-                at = along_ray(p[:, where], bounced[:, where], nearest[where])
-                _, u, v = glowing[index].surface(at)
-                colour = glowing[index].material.colour(u, v, nearest[where] * np.float32(0.05))
-                seen[:, where] = colour * np.float32(glowing[index].material.glow)
+        nearest: Array = np.full(p.shape[1], np.inf, np.float32)
+        what = np.full(p.shape[1], -1, np.int16)
+        glowing = self.scene.glowing
+        for index in glowing.ahead(*_ball(p), bounced):
+            t = glowing.solids[index].hit(p, bounced, nearest)
+            what[t < nearest] = index
+            np.minimum(nearest, t, out=nearest)
+        for index in np.unique(what[what >= 0]).tolist():
+            where = np.flatnonzero(what == index)
+            far = nearest.take(where)
+            at = along_ray(take(p, where), take(bounced, where), far)
+            _, u, v = glowing.solids[index].surface(at)
+            material = glowing.solids[index].material
+            seen[:, where] = (
+                material.colour(u, v, nearest[where] * np.float32(0.05)) * material.glow
+            )
         fresnel = 0.04 + 0.96 * (1.0 - np.minimum(facing, 1.0)) ** 4
         return np.asarray(seen * (fresnel * strength))
 
@@ -423,22 +491,40 @@ class _Caster:
             open_ = open_ * (1.0 - 0.5 * near * near * near)
         return 0.2 + 0.8 * open_
 
-    def _unshaded(
-        self, solid: Solid, lamp: Light, p: Array, ahead: Array, middle: Vec, reach: float
+    def _reaching(
+        self,
+        solid: Solid,
+        lamp: Light,
+        p: Array,
+        ahead: Array,
+        strength: Array,
+        middle: Vec,
+        reach: float,
     ) -> Array:
-        """Returns the share of a lamp that points see past all other things, `(N,)`."""
-        passed: Array = np.ones(p.shape[1], np.float32)
+        """Returns how much of a lamp's strength reaches points past all other things, `(N,)`."""
+        lit = np.flatnonzero(strength > 1e-5)
+        passed = strength.take(lit)
+        if not lit.size:
+            return strength
+        p, ahead = take(p, lit), take(ahead, lit)
         shading = self.scene.shading
         for index in shading.between(middle, reach, lamp):
             other = shading.solids[index]
-            if other is not solid and not (other.group and other.group == solid.group):
-                passed = passed * other.shade(p, ahead, lamp.softness)
-        return passed
+            if other is solid or (other.group and other.group == solid.group):
+                continue
+            share = other.shade(p, ahead, lamp.softness)
+            if not lamp.sun:  # what stands behind the lamp takes nothing of its light
+                before = dot(minus(other.centre, lamp.at), ahead) < 0
+                share = np.where(before, share, np.float32(1.0))
+            passed = passed * share
+        result = np.zeros_like(strength)
+        result[lit] = passed
+        return result
 
     def _optics(self, image: Array, d: Array) -> Array:
         """Adds glare and the fall-off towards the corners, applies exposure and the shoulder."""
         d = normalised(d)
-        for disc in self.discs:
+        for disc in self.scene.discs:
             if disc.glare:
                 squared = (2.0 - 2.0 * dot(unit(disc.towards), d)) / np.float32(disc.angle**2)
                 image = image + column(disc.colour) / (1.0 + squared)
@@ -446,18 +532,29 @@ class _Caster:
         return _shoulder(image * (fall * np.float32(self.scene.exposure)))
 
 
-def _first_hits(
-    solids: Sequence[Solid], origin: Three, d: Array
-) -> tuple[Array, npt.NDArray[np.int16]]:
-    """Returns per ray the t of the nearest solid and its index; infinity and -1 for none."""
-    nearest: Array = np.full(d.shape[1], np.inf, np.float32)
-    what = np.full(d.shape[1], -1, np.int16)
-    for index, solid in enumerate(solids):
-        t = solid.hit(origin, d)
-        closer = t < nearest
-        np.copyto(nearest, t, where=closer, casting="same_kind")
-        what[closer] = index
-    return nearest, what
+class _Sparse:
+    """The points of a solid in a grid that have even rows and columns, to interpolate between."""
+
+    def __init__(self, where: npt.NDArray[np.intp], width: int) -> None:
+        rows, columns = np.divmod(where, width)
+        self.chosen = np.flatnonzero((rows | columns) & 1 == 0)
+        """Which of the solid's points are sparse ones."""
+        stride = width // 2 + 2
+        cells = (rows >> 1) * stride + (columns >> 1)
+        self._slot = np.full(int(cells.max()) + stride + 2, self.chosen.size, np.intp)
+        self._slot[cells[self.chosen]] = np.arange(self.chosen.size)
+        right, down = columns & 1, (rows & 1) * stride
+        self._corners = (cells, cells + right, cells + down, cells + right + down)
+
+    def spread(self, values: Array) -> tuple[Array, npt.NDArray[np.intp]]:
+        """Returns `(6, n)` values of the chosen points at all, `(6, N)`, and which points have none."""
+        weighted = np.zeros((7, values.shape[1] + 1), np.float32)
+        weighted[:6, :-1], weighted[6, :-1] = values, 1.0
+        total = take(weighted, self._slot[self._corners[0]])
+        for corner in self._corners[1:]:
+            total += take(weighted, self._slot[corner])
+        alone = np.flatnonzero(total[6] == 0)
+        return total[:6] / np.maximum(total[6], 1.0), alone
 
 
 def _shoulder(radiance: Array) -> Array:
@@ -479,8 +576,3 @@ def _ball(p: Array) -> tuple[Vec, float]:
     low, high = p.min(axis=1).tolist(), p.max(axis=1).tolist()
     middle = ((low[0] + high[0]) / 2, (low[1] + high[1]) / 2, (low[2] + high[2]) / 2)
     return middle, math.dist(low, high) / 2
-
-
-def _angle(a: Vec, b: Vec) -> float:
-    """Returns the angle between unit vectors."""
-    return math.acos(max(-1.0, min(1.0, a[0] * b[0] + a[1] * b[1] + a[2] * b[2])))

@@ -82,9 +82,25 @@ def smooth(t: Array) -> Array:
     return np.asarray(t * t * (3.0 - 2.0 * t))
 
 
+def safe(x: Array) -> Array:
+    """Returns numbers to divide by: those next to 0 moved away from it."""
+    return np.copysign(np.maximum(np.abs(x), np.float32(1e-9)), x)
+
+
 def along_ray(origin: Three, d: Array, t: Array) -> Array:
     """Returns `(3, N)` points at t."""
     return np.stack([origin[0] + t * d[0], origin[1] + t * d[1], origin[2] + t * d[2]])
+
+
+def take(v: Array, where: npt.NDArray[np.intp]) -> Array:
+    """Returns some of `(3, N)` vectors; several times faster than indexing."""
+    return np.take(v, where, axis=1)
+
+
+def put(v: Array, where: npt.NDArray[np.intp], values: Array) -> None:
+    """Sets some of `(3, N)` vectors."""
+    for row, new in zip(v, values, strict=True):
+        row[where] = new
 
 
 # --- what things are made of ---------------------------------------------------------------------
@@ -122,7 +138,7 @@ class Material:
     cell: tuple[float, float] = (1.0, 1.0)
     """Metres of one cell along u and v."""
     joint: float = 0.0
-    """Share of a cell that is border, in the colour `second`."""
+    """Metres of border between cells, in the colour `second`."""
     cut: float = 0.0
     """Where the texture's brightness is below this, the surface has a hole (leaves)."""
 
@@ -153,9 +169,9 @@ class Material:
         rows, columns = cells.shape[:2]
         index = (row.astype(np.int32) % rows) * columns + column_.astype(np.int32) % columns
         picked = cells.reshape(-1, 3).T[:, index]
-        half = 0.5 * self.joint
-        inside = np.minimum(0.5 - np.abs(x - column_ - 0.5), 0.5 - np.abs(y - row - 0.5))
-        return np.where(inside < half, column(self.second), picked)
+        across = (0.5 - np.abs(x - column_ - 0.5)) * self.cell[0]
+        inside = np.minimum(across, (0.5 - np.abs(y - row - 0.5)) * self.cell[1])
+        return np.where(inside < 0.5 * self.joint, column(self.second), picked)
 
 
 # --- solids --------------------------------------------------------------------------------------
@@ -182,8 +198,15 @@ class Solid(ABC):
         """Radius of the ball around it."""
 
     @abstractmethod
-    def hit(self, origin: Three, d: Array) -> Array:
-        """Returns `(N,)` the first t > 0 at which each ray meets it, infinity where it does not."""
+    def corners(self) -> list[Vec]:
+        """Returns points whose convex hull has all of it."""
+
+    @abstractmethod
+    def hit(self, origin: Three, d: Array, limit: Array) -> Array:
+        """Returns `(N,)` the first t > 0 at which each ray meets it, infinity where it does not.
+
+        `limit` is the t beyond which nobody looks; a solid may call a hit beyond it a miss.
+        """
 
     @abstractmethod
     def surface(self, p: Array) -> tuple[Array, Array, Array]:
@@ -234,25 +257,32 @@ class Sheet(Solid):
         """See Solid."""
         return math.hypot(*self.sides) / 2
 
+    def corners(self) -> list[Vec]:
+        """See Solid."""
+        (x, y, z), a, u = self.corner, self.along, self.up
+        return [
+            (x + i * a[0] + k * u[0], y + i * a[1] + k * u[1], z + i * a[2] + k * u[2])
+            for i in (0, 1)
+            for k in (0, 1)
+        ]
+
     def plane(self, origin: Three, d: Array) -> tuple[Array, Array, Array]:
         """Returns t, u, v where rays meet the rectangle's plane; t may be negative."""
-        across = dot(self.normal, d)
-        across = np.where(np.abs(across) < 1e-7, np.float32(1e-7), across)
-        t = -dot(self.normal, away(origin, self.corner)) / across
+        t = -dot(self.normal, away(origin, self.corner)) / safe(dot(self.normal, d))
         return (t, *self._coordinates(along_ray(origin, d, t)))
 
     def _coordinates(self, p: Array) -> tuple[Array, Array]:
         relative = away(p, self.corner)
         return dot(unit(self.along), relative), dot(unit(self.up), relative)
 
-    def hit(self, origin: Three, d: Array) -> Array:
+    def hit(self, origin: Three, d: Array, limit: Array) -> Array:
         """See Solid."""
         t, u, v = self.plane(origin, d)
         width, height = self.sides
-        inside = (t > _NEAR) & (u >= 0) & (u <= width) & (v >= 0) & (v <= height)
+        inside = (t > _NEAR) & (t < limit) & (u >= 0) & (u <= width) & (v >= 0) & (v <= height)
         if self.material.cut:
             where = np.flatnonzero(inside)
-            inside[where] = self._leafy(u[where], v[where])
+            inside[where] = self._leafy(u.take(where), v.take(where))
         return np.where(inside, t, _NEVER)
 
     def _leafy(self, u: Array, v: Array) -> npt.NDArray[np.bool_]:
@@ -307,7 +337,16 @@ class Box(Solid):
         """See Solid."""
         return length(self.half)
 
+    def corners(self) -> list[Vec]:
+        """See Solid."""
+        c, s = math.cos(self.turn), math.sin(self.turn)
+        spots = _cuboid((0.0, 0.0, 0.0), self.half)
+        x, y, z = self.at
+        return [(x + c * a + s * b, y + h, z + c * b - s * a) for a, h, b in spots]
+
     def _local(self, v: Three) -> tuple[Array, Array, Array]:
+        if not self.turn:
+            return np.asarray(v[0]), np.asarray(v[1]), np.asarray(v[2])
         c, s = math.cos(self.turn), math.sin(self.turn)
         return np.asarray(c * v[0] - s * v[2]), np.asarray(v[1]), np.asarray(s * v[0] + c * v[2])
 
@@ -316,14 +355,14 @@ class Box(Solid):
         entries, exits = [], []
         o = self._local(away(origin, self.at))
         for o_i, d_i, half in zip(o, self._local(d), self.half, strict=True):
-            m = 1.0 / np.where(np.abs(d_i) < 1e-7, np.float32(1e-7), d_i)
-            middle, reach = -o_i * m, half * np.abs(m)
-            entries.append(middle - reach)
-            exits.append(middle + reach)
+            m = 1.0 / safe(d_i)
+            middle, reach = o_i * m, half * np.abs(m)
+            entries.append(-middle - reach)
+            exits.append(reach - middle)
         near = np.maximum(np.maximum(entries[0], entries[1]), entries[2])
         return near, np.minimum(np.minimum(exits[0], exits[1]), exits[2])
 
-    def hit(self, origin: Three, d: Array) -> Array:
+    def hit(self, origin: Three, d: Array, limit: Array) -> Array:
         """See Solid."""
         near, far = self._slabs(origin, d)
         return np.where((near < far) & (near > _NEAR), near, _NEVER)
@@ -381,12 +420,16 @@ class Ellipsoid(Solid):
         """See Solid."""
         return max(self.radii)
 
+    def corners(self) -> list[Vec]:
+        """See Solid."""
+        return _cuboid(self.at, self.radii)
+
     def _scaled(self, v: Three) -> tuple[Array, Array, Array]:
         """Returns a vector in the space where the ellipsoid is the unit ball."""
         a, b, c = self.radii
         return np.asarray(v[0] / a), np.asarray(v[1] / b), np.asarray(v[2] / c)
 
-    def hit(self, origin: Three, d: Array) -> Array:
+    def hit(self, origin: Three, d: Array, limit: Array) -> Array:
         """See Solid."""
         o, s = self._scaled(away(origin, self.at)), self._scaled(d)
         a, b, c = dot(s, s), dot(o, s), dot(o, o) - 1.0
@@ -404,15 +447,20 @@ class Ellipsoid(Solid):
     def shade(self, p: Array, to_light: Array, softness: float) -> Array:
         """See Solid: how closely the ray passes the middle decides."""
         o, s = self._scaled(away(p, self.at)), self._scaled(to_light)
-        along = -dot(o, s) / np.sqrt(dot(s, s))
-        miss = np.sqrt(np.maximum(dot(o, o) - along * along, 0.0))
-        passed = smooth((miss - 1.0) / (0.04 + 2 * softness * np.maximum(along, 0.0)) + 0.5)
-        return np.where(along > 0, passed, np.float32(1.0))
+        t = np.maximum(-dot(o, s) / dot(s, s), 0.0)
+        a, b, c = (x + t * y for x, y in zip(o, s, strict=True))
+        miss = np.sqrt(dot((a, b, c), (a, b, c))) + 1e-6
+        u, v, w = self.radii
+        metres = np.sqrt((u * a) ** 2 + (v * b) ** 2 + (w * c) ** 2)
+        outside = metres - metres / miss
+        return smooth(outside / (0.04 * metres + 2 * softness * t + 1e-6) + 0.5)
 
     def gap(self, p: Array) -> Array:
-        """See Solid."""
-        q = self._scaled(away(p, self.at))
-        return np.maximum(np.sqrt(dot(q, q)) - 1.0, 0.0) * min(self.radii)
+        """See Solid: measured towards the middle."""
+        x, y, z = away(p, self.at)
+        q = self._scaled((x, y, z))
+        share = 1.0 - 1.0 / np.maximum(np.sqrt(dot(q, q)), 1.0)
+        return np.asarray(np.sqrt(dot((x, y, z), (x, y, z))) * share)
 
     def lifted(self, by: float) -> Self:
         """See Solid."""
@@ -441,6 +489,10 @@ class Frustum(Solid):
         """See Solid."""
         return math.hypot(self.height / 2, self._wide)
 
+    def corners(self) -> list[Vec]:
+        """See Solid."""
+        return _cuboid(self.centre, (self._wide, self.height / 2, self._wide))
+
     @property
     def _wide(self) -> float:
         return max(self.bottom, self.top)
@@ -449,7 +501,7 @@ class Frustum(Solid):
     def _taper(self) -> float:
         return (self.top - self.bottom) / self.height
 
-    def hit(self, origin: Three, d: Array) -> Array:
+    def hit(self, origin: Three, d: Array, limit: Array) -> Array:
         """See Solid."""
         return np.minimum(self._hit_side(origin, d), self._hit_lid(origin, d))
 
@@ -458,7 +510,7 @@ class Frustum(Solid):
         k = self._taper
         rim = self.bottom + k * y
         a = d[0] * d[0] + d[2] * d[2] - (k * k) * d[1] * d[1]
-        a = np.where(np.abs(a) < 1e-9, np.float32(1e-9), a)
+        a = safe(a)
         b = x * d[0] + z * d[2] - (rim * k) * d[1]
         under = b * b - a * (x * x + z * z - rim * rim)
         t = (-b - np.sqrt(np.maximum(under, 0.0))) / a
@@ -468,7 +520,7 @@ class Frustum(Solid):
 
     def _hit_lid(self, origin: Three, d: Array) -> Array:
         x, y, z = away(origin, self.foot)
-        t = (self.height - y) / np.where(np.abs(d[1]) < 1e-7, np.float32(1e-7), d[1])
+        t = (self.height - y) / safe(d[1])
         x, z = x + t * d[0], z + t * d[2]
         return np.where((t > _NEAR) & (x * x + z * z <= self.top**2), t, _NEVER)
 
@@ -500,3 +552,9 @@ class Frustum(Solid):
     def lifted(self, by: float) -> Self:
         """See Solid."""
         return replace(self, foot=(self.foot[0], self.foot[1] + by, self.foot[2]))
+
+
+def _cuboid(at: Vec, half: Vec) -> list[Vec]:
+    """Returns the eight corners of an upright cuboid."""
+    (x, y, z), (a, b, c) = at, half
+    return [(x + i * a, y + j * b, z + k * c) for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)]

@@ -13,12 +13,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-F32 = npt.NDArray[np.float32]
+Array: TypeAlias = npt.NDArray[np.floating[Any]]
+"""float32 throughout; the type checker cannot follow numpy's promotion that far."""
 C64 = npt.NDArray[np.complex64]
+I32 = npt.NDArray[np.int32]
 Rng = np.random.Generator
 
 SIDE = 1024
@@ -30,45 +33,49 @@ _STARTS = np.concatenate([[0], np.cumsum(_SIZES.astype(np.int64) ** 2)])[:-1].as
 class Texture:
     """A mip pyramid of (mix, brightness), sampled trilinearly; it repeats with period 1."""
 
-    def __init__(self, mix: F32, brightness: F32) -> None:
+    def __init__(self, mix: Array, brightness: Array) -> None:
+        # A texel is one complex number, so that one lookup fetches both of its values.
         levels: list[C64] = [(mix + 1j * brightness).astype(np.complex64)]
         while levels[-1].shape[0] > 1:
             side = levels[-1].shape[0] // 2
-            levels.append(
-                levels[-1].reshape(side, 2, side, 2).mean(axis=(1, 3)).astype(np.complex64)
-            )
+            folded = levels[-1].reshape(side, 2, side, 2)
+            levels.append(folded.mean(axis=(1, 3)).astype(np.complex64))
         self._texels: C64 = np.concatenate([level.ravel() for level in levels])
 
-    def sample(self, u: F32, v: F32, footprint: F32) -> tuple[F32, F32]:
+    def sample(self, u: Array, v: Array, footprint: Array) -> tuple[Array, Array]:
         """Returns mix and brightness, `(N,)`, at `(N,)` coordinates in periods.
 
         `footprint` is the width in periods that one pixel covers: finer detail is averaged out.
         """
-        level = np.clip(np.log2(footprint * SIDE), 0.0, _LEVELS - 1.01)
+        level = np.clip(np.log2(np.maximum(footprint * SIDE, 0.5)), 0.0, _LEVELS - 1.01)
         whole = level.astype(np.int32)
-        between = level - whole
-        fine = self._bilinear(u, v, whole)
-        coarse = self._bilinear(u, v, whole + 1)
-        fine += (coarse - fine) * between
-        return fine.real.copy(), fine.imag.copy()
+        fine = self._bilinear(u, v, _SIZES.take(whole), _STARTS.take(whole))
+        coarse = self._bilinear(u, v, _SIZES.take(whole + 1), _STARTS.take(whole + 1))
+        fine += (coarse - fine) * (level - whole).astype(np.float32)
+        return np.ascontiguousarray(fine.real), np.ascontiguousarray(fine.imag)
 
-    def _bilinear(self, u: F32, v: F32, level: npt.NDArray[np.int32]) -> C64:
-        side = _SIZES.take(level)
-        start = _STARTS.take(level)
+    def brightness(self, u: Array, v: Array) -> Array:
+        """Returns brightness `(N,)` at full resolution."""
+        size, start = np.full(1, SIDE, np.int32), np.zeros(1, np.int32)
+        return np.ascontiguousarray(self._bilinear(u, v, size, start).imag)
+
+    def _bilinear(self, u: Array, v: Array, side: I32, start: I32) -> C64:
+        """Returns texels of the level of a side that starts at an index."""
         x, y = u * side - np.float32(0.5), v * side - np.float32(0.5)
         x, y = x.astype(np.float32, copy=False), y.astype(np.float32, copy=False)
         left, top = np.floor(x), np.floor(y)
         x -= left
         y -= top
+        column, row = left.astype(np.int32), top.astype(np.int32)
         mask = side - 1
-        x0, y0 = left.astype(np.int32) & mask, (top.astype(np.int32) & mask) * side + start
-        x1, y1 = (x0 + 1) & mask, ((top.astype(np.int32) + 1) & mask) * side + start
+        x0, x1 = column & mask, (column + 1) & mask
+        y0, y1 = (row & mask) * side + start, ((row + 1) & mask) * side + start
         upper = self._texels.take(y0 + x0)
         upper += (self._texels.take(y0 + x1) - upper) * x
         lower = self._texels.take(y1 + x0)
         lower += (self._texels.take(y1 + x1) - lower) * x
         upper += (lower - upper) * y
-        return upper
+        return np.asarray(upper)
 
 
 @functools.cache
@@ -84,7 +91,7 @@ def texture(name: str) -> Texture:
 # --- building blocks -----------------------------------------------------------------------------
 
 
-def _spectral(rng: Rng, exponent: float, *, stretch: float = 1.0, lowest: float = 0.0) -> F32:
+def _spectral(rng: Rng, exponent: float, *, stretch: float = 1.0, lowest: float = 0.0) -> Array:
     """Returns a seamless field of mean 0, variance 1 and amplitude 1/f^exponent.
 
     `stretch` > 1 makes its features longer along x than along y; frequencies below `lowest` periods
@@ -101,19 +108,21 @@ def _spectral(rng: Rng, exponent: float, *, stretch: float = 1.0, lowest: float 
     return np.asarray(field / field.std(), np.float32)
 
 
-def _step(low: float, high: float, value: F32) -> F32:
+def _step(low: float, high: float, value: Array) -> Array:
     """Returns the smooth step from 0 below `low` to 1 above `high`."""
     t = np.clip((value - low) / (high - low), 0.0, 1.0)
     return np.asarray(t * t * (3.0 - 2.0 * t), np.float32)
 
 
-def _grid() -> tuple[F32, F32]:
+def _grid() -> tuple[Array, Array]:
     """Returns y `(SIDE, 1)` and x `(1, SIDE)` in [0, 1)."""
     line = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE
     return line[:, None], line[None, :]
 
 
-def _blocks(rng: Rng, rows: int, columns: int, *, gap: float, shift: bool) -> tuple[F32, F32, F32]:
+def _blocks(
+    rng: Rng, rows: int, columns: int, *, gap: float, shift: bool
+) -> tuple[Array, Array, Array]:
     """Returns joint mask, per-block random number and relief of a bond of rectangular blocks.
 
     `gap` is the joint's width as a share of a block's height.
@@ -133,7 +142,7 @@ def _blocks(rng: Rng, rows: int, columns: int, *, gap: float, shift: bool) -> tu
 
 # --- materials -----------------------------------------------------------------------------------
 
-_Fields = tuple[F32, F32]
+_Fields = tuple[Array, Array]
 
 
 def _plaster(rng: Rng) -> _Fields:
@@ -245,7 +254,7 @@ def _print(rng: Rng) -> _Fields:
     return 0.9 * page, 1.0 + 0.015 * _spectral(rng, 0.4)
 
 
-def _glyph(rng: Rng) -> F32:
+def _glyph(rng: Rng) -> Array:
     """Returns one letter-like figure of 24 x 14 texels: a stem or two, bars, a bow."""
     y, x = np.mgrid[0:24, 0:14].astype(np.float32) + 0.5
     ink = np.zeros((24, 14), np.float32)
@@ -288,8 +297,8 @@ def _grass(rng: Rng) -> _Fields:
 
 def _paint_leaf(
     rng: Rng,
-    mix: F32,
-    light: F32,
+    mix: Array,
+    light: Array,
     depth: float,
     *,
     length: float,
