@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from darkprep import __version__, background
-from darkprep.live import Progress, producer_line
+from darkprep.live import LogFormat, Progress
 from darkprep.status import spool_status, status_lines, verify_spool
 from darkprep.values import COUNT_OR_INF, FRAME_SIZE, SIZE, spelled_bytes, spelled_seconds
 from pipeline.budget import check_budget, default_budget
@@ -48,6 +48,14 @@ class _Commands(click.Group):
             result = super().main(*args, **extra)
         except DarkprepError as error:
             _fail(str(error), 1)
+        except BrokenPipeError:
+            sys.stderr.close()
+            sys.exit(141)
+        except OSError as error:  # what no seam foresaw, such as a path through a file
+            _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(2)
         except click.UsageError as error:
             where = error.ctx.command_path if error.ctx else "darkprep"
             _fail(f"{error.format_message()} (see {where} --help)", 2)
@@ -55,9 +63,6 @@ class _Commands(click.Group):
             _fail(error.format_message(), error.exit_code)
         except (click.Abort, KeyboardInterrupt):
             _fail("interrupted", 130)
-        except BrokenPipeError:
-            sys.stderr.close()
-            sys.exit(141)
         sys.exit(result if isinstance(result, int) else 0)
 
 
@@ -98,6 +103,15 @@ def root_option(command: Command) -> Command:
 def camera_option(command: Command) -> Command:
     """`--camera NAME`."""
     return click.option("--camera", required=True, metavar="NAME", help=_CAMERA_HELP)(command)
+
+
+def watched(command: Command) -> Command:
+    """`--log-format` and `--quiet`."""
+    with_format = click.option(
+        "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
+        help="json: one JSON object a line, on stdout.",
+    )(command)  # fmt: skip
+    return click.option("--quiet", "-q", is_flag=True, help="Print errors only.")(with_format)
 
 
 # -- data ---------------------------------------------------------------------------------------------
@@ -222,7 +236,7 @@ def synth(
     is_flag=True,
     help="Return at once; see darkprep status, darkprep stop.",
 )
-@click.option("--quiet", is_flag=True, help="Print errors only.")
+@watched
 def build(
     root: Path,
     spool: Path,
@@ -230,6 +244,7 @@ def build(
     jobs: int,
     in_background: bool,
     quiet: bool,
+    log_format: LogFormat,
     amplify: str,
     **chosen: Any,
 ) -> None:
@@ -243,46 +258,53 @@ def build(
     options = PlanOptions(gain=amplify, **chosen)
     plan = make_plan(root, options)
     place = Spool(spool)
-    budget = disk_budget or default_budget(spool)
+    budget = default_budget(spool) if disk_budget is None else disk_budget
     config = ProducerConfig(budget_bytes=budget, jobs=jobs, until=plan.shards)
     check_budget(plan, budget)
     plan.save(place, producer={"budget_bytes": budget, "jobs": jobs})
+    progress = Progress(quiet=quiet, log_format=log_format)
+    progress.say(_described(plan, budget), event="plan")
     if not quiet:
-        click.echo(_described(plan, budget))
         _name_skipped(plan.skipped)
     if in_background:
         process = background.start_producer(
             place, jobs=jobs, budget_bytes=budget, until=plan.shards
         )
-        click.echo(
+        progress.say(
             f"producing in the background (pid {process.pid}), log in {background.log_path(place)}; darkprep stop ends it"
         )
         return
-    _produce(place, config, quiet=quiet)
-
-
-def _produce(spool: Spool, config: ProducerConfig, *, quiet: bool) -> None:
-    """Run a producer in the foreground and sum up."""
-    stop = background.stop_on_signals()
-    with Progress(quiet=quiet) as progress:
-        waiting: list[str] = []
-
-        def report(now: ProducerReport) -> None:
-            if now.state == "waiting for the trainer" and not waiting:
-                waiting.append("said")
-                progress.say(
-                    f"the budget is full: waiting for `darkprep stream-train --spool {spool.path}` to use shards (Ctrl-C ends; nothing is lost)"
-                )
-            progress.show(producer_line(now))
-
-        producer = Producer(spool, config, LokyPool(config.jobs), report=report, stop=stop)
-        final = producer.run()
+    with (
+        progress,
+        progress.watching(
+            lambda: spool_status(place), title=f"darkprep build · {plan.options.camera}"
+        ),
+    ):
+        producer, final = _produce(place, config, progress)
     _name_skipped(producer.skipped)
-    if not quiet:
-        click.echo(
-            f"{final.state}: {final.shards_made} shards made in {spelled_seconds(final.running_s)} ({final.mb_per_s:.1f} MB/s), {final.shards_ready} ready, "
-            f"{final.frames_decoded} frames decoded, spool {spelled_bytes(final.disk_bytes)} of {spelled_bytes(final.budget_bytes)}"
-        )
+    progress.say(
+        f"{final.state}: {final.shards_made} shards made in {spelled_seconds(final.running_s)} ({final.mb_per_s:.1f} MB/s), {final.shards_ready} ready, "
+        f"{final.frames_decoded} frames decoded, spool {spelled_bytes(final.disk_bytes)} of {spelled_bytes(final.budget_bytes)}",
+        event="summary",
+    )
+
+
+def _produce(
+    spool: Spool, config: ProducerConfig, progress: Progress
+) -> tuple[Producer, ProducerReport]:
+    """Run a producer until it is done; say once when it has to wait for a trainer."""
+    waiting: list[str] = []
+
+    def report(now: ProducerReport) -> None:
+        if now.state == "waiting for the trainer" and not waiting:
+            waiting.append("said")
+            progress.say(
+                f"the budget is full: waiting for `darkprep stream-train --spool {spool.path}` to use shards (Ctrl-C ends; nothing is lost)"
+            )
+
+    stop = background.stop_on_signals()
+    producer = Producer(spool, config, LokyPool(config.jobs), report=report, stop=stop)
+    return producer, producer.run()
 
 
 def _described(plan: Plan, budget: int) -> str:
@@ -318,19 +340,28 @@ def produce(spool: Path, jobs: int, disk_budget: int, until: int | None) -> None
     config = ProducerConfig(
         budget_bytes=disk_budget, jobs=jobs, until=until, disk_patience_s=float("inf")
     )
-    _produce(Spool(spool).open(), config, quiet=True)
+    producer, _ = _produce(Spool(spool).open(), config, Progress(quiet=True))
+    _name_skipped(producer.skipped)
 
 
 @main.command(short_help="Show what a spool holds and who works on it.")
 @spool_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def status(spool: Path, as_json: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON object; with --watch, one a line.")
+@click.option("--watch", is_flag=True, help="Go on showing it until Ctrl-C.")
+def status(spool: Path, as_json: bool, watch: bool) -> None:
     """Show shards, budget, disk use, cursor, rates, producers and damage of a spool.
 
-    Example: darkprep status --spool spool --json
+    Example: darkprep status --spool spool --watch
     """
-    found = spool_status(Spool(spool).open())
-    click.echo(json.dumps(found, indent=1) if as_json else "\n".join(status_lines(found)))
+    place = Spool(spool).open()
+    if not watch:
+        found = spool_status(place)
+        click.echo(json.dumps(found, indent=1) if as_json else "\n".join(status_lines(found)))
+        return
+    stop = background.stop_on_signals()
+    progress = Progress(log_format="json" if as_json else "text")
+    with progress, progress.watching(lambda: spool_status(place), title=str(place.path)):
+        stop.wait()
 
 
 @main.command(short_help="Check everything in a spool.")
@@ -423,8 +454,8 @@ def stop(spool: Path) -> None:
     metavar="N",
     help="Iterations per line of metrics.jsonl.",
 )
-@click.option("--quiet", is_flag=True, help="Print errors only.")
-def stream_train(**chosen: Any) -> None:
+@watched
+def stream_train(quiet: bool, log_format: LogFormat, **chosen: Any) -> None:
     """Train on a spool's shards, deleting each once used, and start producers if nobody makes more.
 
     Ctrl-C and SIGTERM write a checkpoint and end well; --resume goes on at the exact sample.
@@ -433,12 +464,13 @@ def stream_train(**chosen: Any) -> None:
     """
     from darkprep.training import TrainChoices, stream_training
 
-    quiet = chosen.pop("quiet")
     choices = TrainChoices(**{**chosen, "spool": Spool(chosen["spool"]).open()})
     stopper = background.stop_on_signals()
-    with Progress(quiet=quiet) as progress:
+    with Progress(quiet=quiet, log_format=log_format) as progress:
         run_dir, summary = stream_training(choices, progress, stopper)
-    if not quiet:
+    if log_format == "json":
+        progress.event("summary", run=str(run_dir), **vars(summary))
+    elif not quiet:
         click.echo(
             f"{summary.ended} after {summary.iterations} iterations, loss {_number(summary.first_loss)} -> {_number(summary.last_loss)}, "
             f"{summary.samples_per_second:.1f} samples/s, waited for data {summary.data_wait_fraction:.1%} of the time, "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,8 +134,9 @@ def _trained(
     clock = threading.Timer(60 * minutes, stop.set)
     clock.daemon = True
     clock.start()
+    ends_at = time.monotonic() + 60 * minutes
     try:
-        return stream_training(choices, progress, stop)[1]
+        return stream_training(choices, progress, stop, ends_at=ends_at)[1]
     finally:
         clock.cancel()
 

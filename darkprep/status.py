@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import Any
 
-from darkprep.values import spelled_bytes
+from darkprep.values import spelled_bytes, spelled_seconds
 from pipeline.frames import FrameStore
-from shards import OpenShard, ShardDamaged, Spool
+from shards import Cursor, OpenShard, ShardDamaged, Spool
+from shards.durable import read_json
 
 _BUSY = 0.05
 """Share of time lost above which a side counts as waiting."""
+_TAIL_BYTES = 16 << 10
+"""Of metrics.jsonl: some sixty lines."""
+_RECENT = 60
 
 
 def spool_status(spool: Spool) -> dict[str, Any]:
@@ -18,7 +24,6 @@ def spool_status(spool: Spool) -> dict[str, Any]:
     stream = spool.stream
     producers = [_producer(record) for record in spool.heartbeats()]
     cursors = spool.read_cursors()
-    trainer = cursors[0] if cursors else None
     newest = producers[-1] if producers else {}
     record = {
         "spool": str(spool.path),
@@ -32,16 +37,61 @@ def spool_status(spool: Spool) -> dict[str, Any]:
         "disk_bytes": spool.disk_bytes(),
         "next_needed": spool.oldest_needed(),
         "damaged": len(spool.refusals()),
-        "trainer": {
-            "alive": spool.has_trainer(),
-            "ranks": len(cursors),
-            "batch": trainer.batch if trainer else 0,
-            "run": trainer.run if trainer else "",
-            "wait_fraction": trainer.wait_fraction if trainer else 0.0,
-        },
+        "trainer": _trainer(cursors, alive=spool.has_trainer()),
         "producers": producers,
     }
     return record | {"who_limits": who_limits(record)}
+
+
+def _trainer(cursors: list[Cursor], *, alive: bool) -> dict[str, Any]:
+    """Where the trainer is by its cursor, and what the newest lines of its run's metrics say."""
+    cursor = cursors[0] if cursors else None
+    run = cursor.run if cursor else ""
+    record = {
+        "alive": alive,
+        "ranks": len(cursors),
+        "batch": cursor.batch if cursor else 0,
+        "run": run,
+        "wait_fraction": cursor.wait_fraction if cursor else 0.0,
+    }
+    lines = _newest_metrics(Path(run)) if run and alive else []
+    if not lines:
+        return record
+    newest, config = lines[-1], read_json(Path(run) / "config.json") or {}
+    pace, done = float(newest.get("iterations_per_s") or 0.0), int(newest["iteration"])
+    iterations = int(config.get("iterations") or 0)
+    return record | {
+        "iteration": done,
+        "iterations": iterations or None,
+        "loss": newest.get("loss"),
+        "iterations_per_s": pace,
+        "samples_per_s": float(newest.get("samples_per_s") or 0.0),
+        "wait_fraction": float(newest.get("data_wait_fraction") or 0.0),
+        "gpu_busy_percent": newest.get("gpu_busy_percent"),
+        "eta_s": (iterations - done) / pace if iterations and pace else None,
+        "recent_losses": [line["loss"] for line in lines if line.get("loss") is not None],
+    }
+
+
+def _newest_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """The last lines of a run's metrics.jsonl; none where there is no such file here."""
+    try:
+        with (run_dir / "metrics.jsonl").open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _TAIL_BYTES))
+            tail = file.read(_TAIL_BYTES)
+    except OSError:
+        return []
+    found = []
+    # The first line may be cut by the seek, the last by its writer; those do not parse.
+    for text in tail.splitlines()[-_RECENT:]:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("iteration"), int):
+            found.append(line)
+    return found
 
 
 def _producer(record: dict[str, Any]) -> dict[str, Any]:
@@ -86,6 +136,7 @@ def status_lines(record: dict[str, Any]) -> list[str]:
         f"disk       {spelled_bytes(record['disk_bytes'])}{share}",
         f"trainer    {'at work' if trainer['alive'] else 'none'}, next batch {trainer['batch']}, needs shard {record['next_needed']} on, "
         f"waited {trainer['wait_fraction']:.1%} of the time",
+        *_training_line(trainer),
     ]
     for one in record["producers"]:
         what = one["state"] if one["alive"] else f"ended ({one['state']})"
@@ -98,6 +149,20 @@ def status_lines(record: dict[str, Any]) -> list[str]:
             f"damaged    {record['damaged']} shards were refused; see damaged/refused.jsonl"
         )
     return [*lines, f"limit      {record['who_limits']}"]
+
+
+def _training_line(trainer: dict[str, Any]) -> list[str]:
+    if trainer.get("iteration") is None:
+        return []
+    loss = trainer["loss"]
+    goal = f" of {trainer['iterations']:,}" if trainer["iterations"] else ""
+    parts = [
+        f"iteration {trainer['iteration']:,}{goal}",
+        f"{trainer['iterations_per_s']:.2f} it/s",
+        "loss ?" if loss is None else f"loss {loss:.4f}",
+        f"ETA {spelled_seconds(float('inf') if trainer['eta_s'] is None else trainer['eta_s'])}",
+    ]
+    return [f"           {', '.join(parts)}"]
 
 
 def verify_spool(spool: Spool) -> tuple[int, int, list[str]]:
