@@ -20,7 +20,8 @@ import torch
 
 from darkprep.background import Supervisor
 from darkprep.live import Progress
-from darkprep.values import spelled_seconds
+from darkprep.protocols import ELD_CENTRE, packed_raw
+from darkprep.status import spool_status
 from model import (
     PUBLISHED_LICENCE,
     ModelError,
@@ -31,7 +32,7 @@ from model import (
 )
 from model.inference import ready_for_inference
 from pipeline.budget import default_budget
-from pipeline.datasets import camera_named, find_pairs
+from pipeline.datasets import camera_named, find_pairs, reported_in
 from pipeline.develop import develop_amplified
 from pipeline.wholeframe import lone_frame, whole_frame
 from shards import (
@@ -47,7 +48,8 @@ from shards import (
 from trainer.carrier import Allocate
 from trainer.config import TrainConfig, open_device
 from trainer.evaluate import Evaluation, ImageScores, Restorer, evaluate
-from trainer.report import RunSummary, StepReport
+from trainer.metrics import protocol_named
+from trainer.report import RunSummary
 from trainer.restore import LoneFrame, RestoreJob, RestoreResult, restore_all
 from trainer.train import train
 
@@ -114,9 +116,16 @@ class TrainChoices:
 
 
 def stream_training(
-    choices: TrainChoices, progress: Progress, stop: threading.Event
+    choices: TrainChoices,
+    progress: Progress,
+    stop: threading.Event,
+    *,
+    ends_at: float | None = None,
 ) -> tuple[Path, RunSummary]:
-    """Train on the spool, with producers if need be; the run's directory and its summary."""
+    """Train on the spool, with producers if need be; the run's directory and its summary.
+
+    `ends_at` is the `time.monotonic()` at which `stop` will be set, for the view to say.
+    """
     config, spool = choices.config(), choices.spool
     supervisor = _supervisor(choices)
     run_dir = _run_dir(choices)
@@ -147,14 +156,14 @@ def stream_training(
             raise
         return reader
 
-    with contextlib.closing(supervisor):
+    title = f"darkprep stream-train · {config.model} on {config.camera}"
+    with (
+        contextlib.closing(supervisor),
+        progress.watching(lambda: spool_status(spool), title=title) as watch,
+    ):
+        watch.ends_at(ends_at)
         summary = train(
-            config,
-            open_reader,
-            run_dir,
-            resume=choices.resume,
-            on_step=lambda report: progress.show(_train_line(report, spool)),
-            stop=stop,
+            config, open_reader, run_dir, resume=choices.resume, on_step=watch.step, stop=stop
         )
     return run_dir, summary
 
@@ -173,6 +182,8 @@ def _supervisor(choices: TrainChoices) -> Supervisor:
 
 def _run_dir(choices: TrainChoices) -> Path:
     if choices.run_dir:
+        if choices.resume and not (choices.run_dir / "config.json").exists():
+            raise OptionError(f"{choices.run_dir}: holds no run to resume; leave out --resume")
         return choices.run_dir
     if choices.resume:
         runs = sorted(path.parent for path in RUNS.glob("*/config.json"))
@@ -182,22 +193,6 @@ def _run_dir(choices: TrainChoices) -> Path:
     name = time.strftime("%Y-%m-%dT%H-%M-%S")
     taken = sum(1 for _ in RUNS.glob(f"{name}*"))
     return RUNS / (f"{name}-{taken + 1}" if taken else name)
-
-
-def _train_line(report: StepReport, spool: Spool) -> str:
-    loss = "?" if report.loss is None else f"{report.loss:.4f}"
-    parts = [
-        f"iteration {report.iteration:,}/{report.iterations:,}",
-        f"{report.iterations_per_s:.2f} it/s",
-        f"loss {loss}",
-        f"data wait {report.data_wait_fraction:.1%}",
-    ]
-    if report.gpu_busy_percent is not None:
-        parts.append(f"GPU {report.gpu_busy_percent:.0f} %")
-    parts += [f"{len(spool.ready_shards())} shards ready", f"{report.shards_deleted} deleted"]
-    if report.damaged:
-        parts.append(f"{report.damaged} damaged")
-    return " | ".join([*parts, f"ETA {spelled_seconds(report.eta_s)}"])
 
 
 # -- evaluate -----------------------------------------------------------------------------------------
@@ -243,7 +238,11 @@ class Evaluated:
             lines.append(
                 f"amplified input: PSNR {_decibels(found.baseline_psnr)}, SSIM {found.baseline_ssim:.4f}"
             )
-        lines.append(f"protocol {found.protocol}: {found.protocol_says}")
+        lines += [
+            f"  {group.group}: {group.pairs} pairs, PSNR {_decibels(group.psnr)}, SSIM {group.ssim:.4f}"
+            for group in found.groups
+        ]
+        lines.append(f"protocol {found.protocol}, {found.region}: {found.protocol_says}")
         return lines
 
 
@@ -288,6 +287,8 @@ def evaluation(choices: EvaluateChoices, progress: Progress) -> Evaluated:
             found.root / by_id[sample.meta.pair].short, sample.meta.amplification
         )
 
+    in_raw = protocol_named(choices.protocol).domain == "packed RAW"
+    centre = ELD_CENTRE if in_raw and camera.dataset == "SID" else None
     result = evaluate(
         network,
         samples(),
@@ -295,6 +296,9 @@ def evaluation(choices: EvaluateChoices, progress: Progress) -> Evaluated:
         protocol=choices.protocol,
         device=device,
         baseline=amplified_input if choices.baseline else None,
+        compared=packed_raw(found.root, by_id, centre=centre) if in_raw else None,
+        region=f"the middle {centre} x {centre} packed pixels" if centre else "whole frames",
+        groups=lambda pair: reported_in(by_id[pair]),
         on_image=on_image,
     )
     return Evaluated(result, tuple(skipped))

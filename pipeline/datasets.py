@@ -45,6 +45,18 @@ ELD_REFERENCES: dict[int, int] = {
 """The reference of each noisy ELD image, by id: the nearest of the four, shot at ISO 100."""
 ELD_EVALUATED = frozenset({4, 9, 14, 5, 10, 15})
 """ELD's published figures: the x100 (first three) and the x200 images."""
+ELD_FACTORS: dict[int, int] = {
+    **dict.fromkeys((2, 7, 12), 1),
+    **dict.fromkeys((3, 8, 13), 10),
+    **dict.fromkeys((4, 9, 14), 100),
+    **dict.fromkeys((5, 10, 15), 200),
+}
+"""The light factor that each noisy ELD image was taken for; the ratio from Exif comes near it."""
+ELD_SID_SCENES = frozenset(
+    "10185 10187 10191 10193 10198 10213 10217 10226 10227 10228 "
+    "20188 20201 20208 20210 20211".split()
+)
+"""SID's indoor scenes that ELD's authors report, of test and of val (their SID_Sony_15_paired.txt)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +186,22 @@ def find_pairs(
         more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
         raise DatasetError(f"{home}: holds no pairs of {camera.name}{reasons}{more}")
     return Pairs(root=home, camera=camera, pairs=pairs, skipped=tuple(skipped))
+
+
+def reported_in(pair: Pair) -> tuple[str, ...]:
+    """Returns the groups that papers report figures for and this pair belongs to.
+
+    SID: by exposure ratio, without the misaligned scenes, and ELD's fifteen indoor scenes. ELD: by
+    light factor.
+    """
+    if camera_named(pair.camera).dataset == "ELD":
+        return (f"x{ELD_FACTORS[int(pair.id[-4:])]}",)
+    groups = [f"x{round(pair.ratio)}"]
+    if pair.scene not in MISALIGNED:
+        groups.append("without misaligned scenes")
+    if pair.camera == "sony" and pair.scene in ELD_SID_SCENES:
+        groups.append("ELD's indoor scenes")
+    return tuple(groups)
 
 
 def draw_fraction(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[Pair, ...]:

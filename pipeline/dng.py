@@ -60,7 +60,7 @@ class DngTags:
     as_shot_neutral: tuple[float, float, float] = (0.5, 1.0, 0.625)
     """Camera R, G, B of a white surface, the largest 1: the inverse of the white balance gains."""
     color_matrix: tuple[float, ...] = _XYZ_TO_SRGB
-    """XYZ (D65) to camera, 3 x 3, row by row. LibRaw prefers its own table for models it knows."""
+    """XYZ (D65) to camera, 3 x 3, row by row. LibRaw prefers it to its own table of models."""
     make: str = "darkprep"
     model: str = "Synthetic"
     exposure_s: float = 0.1

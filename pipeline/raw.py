@@ -25,7 +25,8 @@ import rawpy
 import rawpy._rawpy
 
 from pipeline.exif import pixels_end, read_exposure, why_unreadable
-from pipeline.pack import CANONICAL, canonical_origin
+from pipeline.pack import canonical_origin
+from shards.cfa import CANONICAL
 from shards.errors import RawError
 from shards.format import PERIOD, U16, CfaKind
 
@@ -76,8 +77,9 @@ class RawFrame(RawHeader):
     """Code at which a pixel counts as saturated."""
     white_balance: tuple[float, float, float, float]
     """As-shot gains of R, G1, B, G2, green 1."""
-    xyz_to_camera: F32
-    """`(3, 3)` matrix from CIE XYZ (D65) to the camera's R, G, B; zeros where LibRaw knows none."""
+    camera_to_srgb: F32
+    """`(3, 3)` matrix from the camera's white-balanced R, G, B to linear sRGB, the one that development
+    applies; zeros where neither the file nor LibRaw's table has one."""
     mosaic: U16
     """`(height, width)` uint16 codes of the visible area as the sensor gave them; owns its memory."""
 
@@ -236,7 +238,7 @@ def _frame(path: str, raw: rawpy.RawPy) -> RawFrame:
         black=black,
         white=raw.white_level,
         white_balance=_white_balance(path, raw),
-        xyz_to_camera=np.array(raw.rgb_xyz_matrix[:3], np.float32),
+        camera_to_srgb=_camera_to_srgb(raw),
         mosaic=mosaic,
     )
 
@@ -340,6 +342,25 @@ def _white_balance(path: str, raw: rawpy.RawPy) -> tuple[float, float, float, fl
     if not (red > 0 and green > 0 and blue > 0 and np.isfinite(red + green + blue)):
         raise RawError(path, "states no as-shot white balance, so it has no definite colours")
     return red / green, 1.0, blue / green, (green2 if green2 > 0 else green) / green
+
+
+_SRGB_TO_XYZ = np.array(
+    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
+)
+"""Linear sRGB to CIE XYZ (D65), as LibRaw rounds it."""
+_LEAST_OWN_MATRIX = 0.25
+
+
+def _camera_to_srgb(raw: rawpy.RawPy) -> F32:
+    """Returns the matrix that LibRaw develops with: the file's own, else from its table of cameras."""
+    own = np.array(raw.color_matrix[:, :3], np.float32)
+    if own[0, 0] > _LEAST_OWN_MATRIX:  # LibRaw's own test for a file that brings one
+        return own
+    table = np.array(raw.rgb_xyz_matrix[:3], np.float64)
+    if not table.any():
+        return np.zeros((3, 3), np.float32)
+    product = table @ _SRGB_TO_XYZ
+    return np.asarray(np.linalg.inv(product / product.sum(axis=1, keepdims=True)), np.float32)
 
 
 def _with_exposure(header: RawHeader, raw: rawpy.RawPy) -> RawHeader:

@@ -45,8 +45,8 @@ class DecodedShort:
     """What the file says of itself: exposure, ISO, camera, orientation, size before cropping."""
     white_balance: tuple[float, float, float, float]
     """As-shot gains of R, G1, B, G2, green 1."""
-    xyz_to_camera: F32
-    """`(3, 3)` matrix from CIE XYZ (D65) to the camera's R, G, B."""
+    camera_to_srgb: F32
+    """`(3, 3)` matrix from white-balanced R, G, B to linear sRGB; zeros where none is known."""
 
     @property
     def cfa(self) -> CfaKind:
@@ -73,7 +73,7 @@ def decode_short(path: str | os.PathLike[str]) -> DecodedShort:
         white=frame.white,
         header=frame.header(),
         white_balance=frame.white_balance,
-        xyz_to_camera=frame.xyz_to_camera,
+        camera_to_srgb=frame.camera_to_srgb,
     )
 
 

@@ -71,6 +71,8 @@ class Evaluation:
     protocol_says: str
     domain: str
     """`sRGB` or `packed RAW`: figures of one do not compare with the other's."""
+    region: str
+    """Which part of each frame was compared."""
     psnr: float | None
     ssim: float
     baseline_psnr: float | None
@@ -88,6 +90,7 @@ def evaluate(
     device: torch.device | None = None,
     baseline: Callable[[Sample], U16 | None] | None = None,
     compared: Compared | None = None,
+    region: str = "whole frames",
     groups: Callable[[str], Sequence[str]] | None = None,
     on_image: Callable[[ImageScores], None] | None = None,
 ) -> Evaluation:
@@ -95,8 +98,8 @@ def evaluate(
 
     `baseline` may give the picture to beat, `(3, H, W)` uint16 sRGB: the amplified input as a plain
     developer shows it. It is scored alike and stands first in the PNG. `compared` turns pictures into
-    what is scored; without it they are scored as they are, which a protocol of another domain than
-    sRGB refuses. `groups` names the groups of a pair that get means of their own.
+    what is scored, and `region` says in words which part of them; without it they are scored as they
+    are, which a protocol of another domain than sRGB refuses. `groups` names the groups of a pair that get means of their own.
 
     Raises DatasetError when there is no sample, OptionError for a protocol that cannot be used,
     WeightsError when the network cannot read them, DiskFull, SpoolError, and whatever `samples` raises.
@@ -120,7 +123,9 @@ def evaluate(
             write_picture(out / f"{_file_name(sample.meta.pair)}.png", side_by_side(shown))
         if on_image:
             on_image(images[-1])
-    evaluation = _summed_up(images, " ".join(cameras), protocol, groups)
+    evaluation = _summed_up(
+        images, camera=" ".join(cameras), protocol=rules, region=region, groups=groups
+    )
     if out:
         write_json(out / "metrics.json", asdict(evaluation))
     return evaluation
@@ -170,8 +175,10 @@ def _line(sample: Sample, scores: Scores, plain: Scores | None) -> ImageScores:
 
 def _summed_up(
     images: list[ImageScores],
+    *,
     camera: str,
-    protocol: str,
+    protocol: Protocol,
+    region: str,
     groups: Callable[[str], Sequence[str]] | None,
 ) -> Evaluation:
     if not images:
@@ -179,9 +186,10 @@ def _summed_up(
     return Evaluation(
         camera=camera,
         pairs=len(images),
-        protocol=protocol,
-        protocol_says=protocol_named(protocol).describes,
-        domain=protocol_named(protocol).domain,
+        protocol=protocol.name,
+        protocol_says=protocol.describes,
+        domain=protocol.domain,
+        region=region,
         psnr=_mean([image.psnr for image in images]),
         ssim=sum(image.ssim for image in images) / len(images),
         baseline_psnr=_mean([image.baseline_psnr for image in images]),

@@ -12,7 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.datasets import CAMERAS, SPLITS, Pair, Split, camera_named, draw_fraction, find_pairs
+from pipeline.datasets import (
+    CAMERAS,
+    SPLITS,
+    Pair,
+    Split,
+    camera_named,
+    draw_fraction,
+    find_pairs,
+    reported_in,
+)
 from shards.errors import DatasetError, OptionError
 
 SONY, FUJI, CANON = CAMERAS["sony"], CAMERAS["fuji"], CAMERAS["canon70d"]
@@ -407,3 +416,28 @@ def test_pairs_are_values(tmp_path):
 
     assert replace(found.pairs[0]) == found.pairs[0]
     assert found.scenes() == ("00001", "10003", "20211")
+
+
+@pytest.mark.parametrize(
+    ("camera", "pair", "scene", "ratio", "groups"),
+    [
+        ("sony", "10003_00_0.04s", "10003", 250.0, ("x250", "without misaligned scenes")),
+        ("sony", "10034_00_0.1s", "10034", 300.0, ("x300",)),
+        (
+            "sony",
+            "20211_00_0.1s",
+            "20211",
+            100.0,
+            ("x100", "without misaligned scenes", "ELD's indoor scenes"),
+        ),
+        ("fuji", "10185_00_0.1s", "10185", 100.0, ("x100", "without misaligned scenes")),
+        ("canon70d", "scene-3_IMG_0005", "scene-3", 213.33, ("x200",)),
+        ("nikond850", "scene-10_IMG_0014", "scene-10", 100.0, ("x100",)),
+    ],
+)
+def test_a_pair_is_reported_as_papers_report_it(camera, pair, scene, ratio, groups):
+    one = Pair(
+        id=pair, scene=scene, camera=camera, split="test", short="s", long="l", ratio=ratio, iso=100
+    )
+
+    assert reported_in(one) == groups

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import rawpy
 import tifffile
 from PIL import Image
 
+import pipeline.raw as raw_module
 from pipeline.raw import OpenRaw, RawFrame, RawHeader, read_header, read_raw
 from shards.errors import RawError
 
@@ -396,3 +399,21 @@ def test_a_frame_checks_its_own_shape(write_raw):
     ):
         with pytest.raises(ValueError, match=field):
             RawFrame(**{**values, **change})
+
+
+def test_libraws_table_stands_in_for_a_file_without_a_matrix():
+    """As most makers' files are; the table's rows are XYZ to camera, not yet balanced."""
+    table = np.array([[0.7, -0.1, -0.1], [-0.4, 1.2, 0.2], [-0.1, 0.2, 0.6]])
+    raw: Any = SimpleNamespace(
+        color_matrix=np.zeros((3, 4)), rgb_xyz_matrix=np.vstack([table, np.zeros(3)])
+    )
+
+    to_srgb = raw_module._camera_to_srgb(raw)
+
+    white = to_srgb @ np.ones(3)
+    assert white == pytest.approx(1, abs=1e-5)
+    camera = table @ raw_module._SRGB_TO_XYZ @ np.array([0.2, 0.5, 0.3])
+    balanced = camera / (table @ raw_module._SRGB_TO_XYZ).sum(axis=1)
+    assert to_srgb @ balanced == pytest.approx([0.2, 0.5, 0.3], abs=1e-5)
+    unknown: Any = SimpleNamespace(color_matrix=np.zeros((3, 4)), rgb_xyz_matrix=np.zeros((4, 3)))
+    assert not raw_module._camera_to_srgb(unknown).any()

@@ -175,3 +175,33 @@ def test_a_depth_or_a_suffix_that_cannot_be_written_is_refused(tmp_path, frame):
         restore(grey, LoneFrame(sample=frame), tmp_path / "a.png", bits=12)
     with pytest.raises(OptionError, match="pictures are written as"):
         restore(grey, LoneFrame(sample=frame), tmp_path / "a.jpeg")
+
+
+def test_groups_get_means_of_their_own(frame):
+    pairs = ["a", "b", "c"]
+    samples = [
+        Sample(frame.low, frame.gt // (1 + k), replace(frame.meta, pair=pair))
+        for k, pair in enumerate(pairs)
+    ]
+
+    found = evaluate(grey, samples, groups=lambda pair: ["all", "late"] if pair > "a" else ["all"])
+
+    assert [(group.group, group.pairs) for group in found.groups] == [("all", 3), ("late", 2)]
+    assert found.groups[0].psnr == pytest.approx(found.psnr)
+    late = [image.psnr for image in found.images[1:]]
+    assert found.groups[1].psnr == pytest.approx(np.mean(late))
+
+
+def test_a_protocol_of_packed_raw_needs_packed_raw(frame):
+    with pytest.raises(OptionError, match="protocol eld compares packed RAW"):
+        evaluate(grey, [frame], protocol="eld")
+
+    def planes(sample, picture):
+        return picture[:2] * np.float32(0.5), sample.gt[:2] / np.float32(65535)
+
+    found = evaluate(grey, [frame], protocol="eld", compared=planes, region="two planes")
+
+    restored = restore_frame(grey, frame)
+    expected = score(restored[:2], frame.gt[:2] / np.float32(65535), PROTOCOLS["eld"])
+    assert found.psnr == pytest.approx(expected.psnr, abs=1e-3)
+    assert (found.domain, found.region) == ("packed RAW", "two planes")
