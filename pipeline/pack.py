@@ -9,43 +9,19 @@ Reading the file is `raw.py`'s; what the codes mean (black, white, gain) is not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from shards.cfa import CANONICAL, Rows, Site, packing
 from shards.format import CELL, PERIOD, PLANES, U16, CfaKind
 
 if TYPE_CHECKING:
     from pipeline.raw import RawFrame, RawHeader
 
-Rows = tuple[str, ...]
-"""A colour filter array: one word per row, letters R, G, B."""
-
-CANONICAL: dict[CfaKind, Rows] = {
-    "bayer": ("RG", "GB"),
-    "xtrans": ("RBGBRG", "GGRGGB", "GGBGGR", "BRGRBG", "GGBGGR", "GGRGGB"),
-}
-"""The phase that every canonical mosaic starts with; X-Trans as in SID's packing (train_Fuji.py)."""
-
 PLANE_COLOURS: dict[CfaKind, str] = {"bayer": "RGGB", "xtrans": "RGBRBGGGG"}
 """The colour of each packed plane."""
-
-Site = tuple[int, int]
-"""Row and column in the colour filter array's period."""
-
-# SID's nine planes: for a cell of even or odd (row, column), which site of the 6x6 period it takes.
-# Planes 3 and 4 are not at one place of the 3x3 cell, so no plain unshuffle makes them.
-_XTRANS_SITES: tuple[dict[Site, Site], ...] = (
-    {(0, 0): (0, 0), (0, 1): (0, 4), (1, 0): (3, 1), (1, 1): (3, 3)},
-    {(0, 0): (0, 2), (0, 1): (0, 5), (1, 0): (3, 2), (1, 1): (3, 5)},
-    {(0, 0): (0, 1), (0, 1): (0, 3), (1, 0): (3, 0), (1, 1): (3, 4)},
-    {(0, 0): (1, 2), (0, 1): (2, 5), (1, 0): (5, 2), (1, 1): (4, 5)},
-    {(0, 0): (2, 2), (0, 1): (1, 5), (1, 0): (4, 2), (1, 1): (5, 5)},
-)
-_XTRANS_FIXED: tuple[Site, ...] = ((1, 0), (1, 1), (2, 0), (2, 1))
-"""Planes 5 to 8, all green, at one place of the 3x3 cell each."""
 
 
 def canonical_origin(pattern: Rows) -> tuple[int, int]:
@@ -112,7 +88,7 @@ def plane_black(frame: RawFrame) -> tuple[float, ...]:
 def plane_sites(cfa: CfaKind) -> tuple[tuple[Site, ...], ...]:
     """Returns per packed plane the sites of the canonical array's period that it gathers."""
     sites: list[list[Site]] = [[] for _ in range(PLANES[cfa])]
-    for plane, _, site in _moves(cfa):
+    for plane, _, site in packing(cfa):
         sites[plane].append(site)
     return tuple(tuple(own) for own in sites)
 
@@ -129,7 +105,7 @@ def pack(mosaic: U16, cfa: CfaKind) -> U16:
     height, width = mosaic.shape
     planes = np.empty((PLANES[cfa], height // cell, width // cell), mosaic.dtype)
     step = period // cell
-    for plane, (cy, cx), (y, x) in _moves(cfa):
+    for plane, (cy, cx), (y, x) in packing(cfa):
         planes[plane, cy::step, cx::step] = mosaic[y::period, x::period]
     return planes
 
@@ -146,7 +122,7 @@ def unpack(planes: U16, cfa: CfaKind) -> U16:
     ):
         raise ValueError(f"planes of {planes.shape} are not packed {cfa}")
     mosaic = np.empty((planes.shape[1] * cell, planes.shape[2] * cell), planes.dtype)
-    for plane, (cy, cx), (y, x) in _moves(cfa):
+    for plane, (cy, cx), (y, x) in packing(cfa):
         mosaic[y::period, x::period] = planes[plane, cy::step, cx::step]
     return mosaic
 
@@ -157,18 +133,3 @@ def cfa_colours(height: int, width: int, cfa: CfaKind) -> npt.NDArray[np.uint8]:
     tile = np.array([["RGB".index(letter) for letter in row] for row in CANONICAL[cfa]], np.uint8)
     repeats = (-(-height // period), -(-width // period))
     return np.tile(tile, repeats)[:height, :width]
-
-
-def _moves(cfa: CfaKind) -> Iterator[tuple[int, Site, Site]]:
-    """Yields what packing copies: plane, cell within the period, site within the period."""
-    if cfa == "bayer":
-        for plane in range(4):
-            yield plane, (0, 0), divmod(plane, 2)
-        return
-    for plane, places in enumerate(_XTRANS_SITES):
-        for cell, site in places.items():
-            yield plane, cell, site
-    for plane, (y, x) in enumerate(_XTRANS_FIXED, start=len(_XTRANS_SITES)):
-        for cy in range(2):
-            for cx in range(2):
-                yield plane, (cy, cx), (3 * cy + y, 3 * cx + x)

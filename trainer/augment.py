@@ -20,32 +20,13 @@ import torch
 import xxhash
 from torch import Tensor
 
+from shards.cfa import CANONICAL, packing
 from shards.draws import Draw, draw_bits
 from shards.errors import OptionError
 from shards.format import CELL, PERIOD, PLANES, CfaKind
 
 AugmentMode = Literal["cfa", "paper", "none"]
 MODES: tuple[AugmentMode, ...] = ("cfa", "paper", "none")
-
-PATTERN: dict[CfaKind, tuple[str, ...]] = {
-    "bayer": ("RG", "GB"),
-    "xtrans": ("RBGBRG", "GGRGGB", "GGBGGR", "BRGRBG", "GGBGGR", "GGRGGB"),
-}
-"""The canonical colour filter array from its first pixel, one string a row."""
-
-XTRANS_PARITY = (
-    ((0, 0), (0, 4), (3, 1), (3, 3)),
-    ((0, 2), (0, 5), (3, 2), (3, 5)),
-    ((0, 1), (0, 3), (3, 0), (3, 4)),
-    ((1, 2), (2, 5), (5, 2), (4, 5)),
-    ((2, 2), (1, 5), (4, 2), (5, 5)),
-)
-"""Planes 0-4 of an X-Trans sample: place in the 6x6 tile for cells of parity (0,0) (0,1) (1,0) (1,1).
-
-Source: Chen et al., "Learning to See in the Dark", CVPR 2018, the released packing for the X-T2.
-"""
-XTRANS_CONSTANT = ((1, 0), (1, 1), (2, 0), (2, 1))
-"""Planes 5-8: place in every 3x3 cell."""
 
 _LEFT_RIGHT, _UP_DOWN, _OF = 50, 20, 101
 """The published training flips columns in 50 of 101 cases and rows in 20 of 101."""
@@ -188,7 +169,7 @@ def window_starts(geometry: Geometry, symmetry: Dihedral) -> tuple[tuple[int, in
 
 def _phases(cfa: CfaKind, symmetry: Dihedral, crop: int) -> frozenset[tuple[int, int]]:
     """Window starts modulo the period that restore the phase; found by trying them all."""
-    pattern, period = PATTERN[cfa], PERIOD[cfa]
+    pattern, period = CANONICAL[cfa], PERIOD[cfa]
     cells = [(pattern[y][x], symmetry.at(y, x, crop)) for y, x in product(range(period), repeat=2)]
     return frozenset(
         (dy, dx)
@@ -202,19 +183,11 @@ def _phases(cfa: CfaKind, symmetry: Dihedral, crop: int) -> frozenset[tuple[int,
 
 def packed_places(cfa: CfaKind, height: int, width: int) -> Index:
     """Row-major mosaic index of every packed value: `(C, h, w)` int64 for a `height` x `width` mosaic."""
-    cell = CELL[cfa]
-    y, x = np.mgrid[: height // cell, : width // cell]
-    planes = np.empty((PLANES[cfa], *y.shape), dtype=np.int64)
-    if cfa == "bayer":
-        for plane, (row, column) in enumerate(product(range(2), repeat=2)):
-            planes[plane] = (2 * y + row) * width + 2 * x + column
-        return planes
-    parity = 2 * (y % 2) + x % 2
-    for plane, places in enumerate(XTRANS_PARITY):
-        row, column = np.moveaxis(np.array(places)[parity], -1, 0)
-        planes[plane] = (6 * (y // 2) + row) * width + 6 * (x // 2) + column
-    for plane, (row, column) in enumerate(XTRANS_CONSTANT, start=len(XTRANS_PARITY)):
-        planes[plane] = (3 * y + row) * width + 3 * x + column
+    period, step = PERIOD[cfa], PERIOD[cfa] // CELL[cfa]
+    places = np.arange(height * width).reshape(height, width)
+    planes = np.empty((PLANES[cfa], height // CELL[cfa], width // CELL[cfa]), dtype=np.int64)
+    for plane, (cell_row, cell_column), (row, column) in packing(cfa):
+        planes[plane, cell_row::step, cell_column::step] = places[row::period, column::period]
     return planes
 
 

@@ -13,7 +13,6 @@ from hypothesis.extra import numpy as hnp
 
 from pipeline.dng import BAYER, XTRANS
 from pipeline.pack import (
-    CANONICAL,
     PLANE_COLOURS,
     canonical_origin,
     canonical_truth,
@@ -22,6 +21,7 @@ from pipeline.pack import (
     plane_sites,
     unpack,
 )
+from shards.cfa import CANONICAL
 from shards.format import CELL, PERIOD, PLANES
 
 KINDS = ("bayer", "xtrans")

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shards.cfa import CANONICAL
 from shards.errors import OptionError
 from shards.format import PERIOD, CfaKind
 from trainer.augment import (
     IDENTITY,
-    PATTERN,
     SYMMETRIES,
     Augmentation,
     Cropper,
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 def mosaic_of(rgb: np.ndarray, cfa: CfaKind) -> np.ndarray:
     """Each pixel's value of the colour that the canonical CFA has there: (3, H, W) to (H, W)."""
     height, width = rgb.shape[1:]
-    colours = np.array([["RGB".index(c) for c in row] for row in PATTERN[cfa]])
+    colours = np.array([["RGB".index(c) for c in row] for row in CANONICAL[cfa]])
     tiles = (height // PERIOD[cfa] + 1, width // PERIOD[cfa] + 1)
     plane = np.tile(colours, tiles)[:height, :width]
     seen: np.ndarray = np.take_along_axis(rgb, plane[None], axis=0)[0]
@@ -99,7 +99,7 @@ def test_packing_takes_every_pixel_once(cfa):
 
 
 def test_xtrans_planes_hold_one_colour_each():
-    colours = np.tile([list(row) for row in PATTERN["xtrans"]], (2, 2))
+    colours = np.tile([list(row) for row in CANONICAL["xtrans"]], (2, 2))
 
     planes = colours.reshape(-1)[packed_places("xtrans", 12, 12)]
 
