@@ -462,6 +462,7 @@ def stream_train(quiet: bool, log_format: LogFormat, **chosen: Any) -> None:
 
     Example: darkprep stream-train --spool spool --iterations 100000 --device cuda --precision bf16
     """
+    _let_idle_threads_sleep()
     from darkprep.training import TrainChoices, stream_training
 
     choices = TrainChoices(**{**chosen, "spool": Spool(chosen["spool"]).open()})
@@ -478,6 +479,14 @@ def stream_train(quiet: bool, log_format: LogFormat, **chosen: Any) -> None:
         )
         click.echo(summary.who_limits)
         click.echo(f"run in {run_dir}")
+
+
+def _let_idle_threads_sleep() -> None:
+    """Tell OpenMP not to spin while it waits; torch reads this when it is loaded, and only then.
+
+    Spinning threads take the cores from the producers beside them: training slowed down sixfold.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _number(value: float | None) -> str:
@@ -524,6 +533,7 @@ def evaluate(**chosen: Any) -> None:
 
     Example: darkprep evaluate --weights runs/X/weights.safetensors --camera sony --out results
     """
+    _let_idle_threads_sleep()
     from darkprep.training import EvaluateChoices, evaluation
 
     as_json = chosen.pop("as_json")
@@ -566,6 +576,7 @@ def restore(**chosen: Any) -> int:
 
     Example: darkprep restore night/*.ARW --weights runs/X/weights.safetensors --amplify 100
     """
+    _let_idle_threads_sleep()
     from darkprep.training import RestoreChoices, restoration
 
     failed = 0
@@ -586,6 +597,7 @@ def import_weights(published: Path, out: Path) -> None:
 
     Example: darkprep import-weights demo_imgs/weights redirt.safetensors
     """
+    _let_idle_threads_sleep()
     from darkprep.training import import_released
 
     click.echo(import_released(published, out))
@@ -600,6 +612,7 @@ def demo(out: Path, minutes: float, seed: int) -> None:
 
     Example: darkprep demo --out demo
     """
+    _let_idle_threads_sleep()
     from darkprep.demo import run_demo
 
     if minutes <= 0:
