@@ -88,6 +88,11 @@ class Pace:
         """A step ended now, and the device has waited `wait_s` in all."""
         self._marks.append((time.perf_counter(), wait_s))
 
+    def pause(self, seconds: float) -> None:
+        """So long nothing was trained, on purpose: leave it out."""
+        later = [(mark + seconds, waited) for mark, waited in self._marks]
+        self._marks = deque(later, maxlen=self._marks.maxlen)
+
     def rates(self) -> tuple[float, float]:
         """Steps per second and the share of waiting; zeros before the second step."""
         if len(self._marks) < 2:
@@ -98,11 +103,16 @@ class Pace:
 
 
 class RunLog:
-    """The files of a run directory that grow: metrics.jsonl, and TensorBoard's where it is installed."""
+    """The files of a run directory that grow: metrics.jsonl, evaluations.jsonl, and TensorBoard's.
+
+    TensorBoard's only where it is installed.
+    """
 
     def __init__(self, run_dir: Path, *, start: int) -> None:
         self._path = run_dir / "metrics.jsonl"
-        self._forget_after(start)
+        self._evaluations = run_dir / "evaluations.jsonl"
+        _forget_after(self._path, start)
+        _forget_after(self._evaluations, start)
         with disk_errors(self._path):
             self._file = self._path.open("a", encoding="utf-8")
         self._board = _open_board(run_dir, start)
@@ -130,22 +140,41 @@ class RunLog:
                 if name != "iteration" and value is not None:
                     self._board.add_scalar(f"train/{name}", value, line["iteration"])
 
+    def evaluated(self, line: dict[str, Any]) -> None:
+        """Append a line to evaluations.jsonl; its numbers also go to TensorBoard. Raises as `write`."""
+        with disk_errors(self._evaluations), self._evaluations.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._board:
+            for name, value in line.items():
+                if name != "iteration" and isinstance(value, int | float):
+                    self._board.add_scalar(f"held-out/{name}", value, line["iteration"])
+
+    def sum_up(self, config: dict[str, Any], summary: dict[str, Any]) -> None:
+        """Put the configuration beside the results on TensorBoard's page of hyperparameters."""
+        if self._board:
+            chosen = {name: value for name, value in config.items() if value is not None}
+            results = {
+                f"summary/{name}": value
+                for name, value in summary.items()
+                if isinstance(value, int | float)
+            }
+            self._board.add_hparams(chosen, results, run_name=".")
+
     def show(self, restored: Tensor, truth: Tensor, iteration: int) -> None:
         """Put `restored | truth`, each `(3, H, W)` in [0, 1], on TensorBoard."""
         if self._board:
             pair = [part[:, :_SHOWN_ROWS, :_SHOWN_ROWS].float().cpu() for part in (restored, truth)]
             self._board.add_image("restored | truth", torch.cat(pair, dim=2), iteration)
 
-    def _forget_after(self, start: int) -> None:
-        """Drop the lines of steps that are made again, so that each step is told once."""
-        if not self._path.exists():
-            return
-        kept = [
-            line
-            for line in self._path.read_bytes().splitlines(keepends=True)
-            if _iteration_of(line) <= start
-        ]
-        write_bytes(self._path, b"".join(kept))
+
+def _forget_after(path: Path, start: int) -> None:
+    """Drop the lines of steps that are made again, so that each step is told once."""
+    if not path.exists():
+        return
+    kept = [
+        line for line in path.read_bytes().splitlines(keepends=True) if _iteration_of(line) <= start
+    ]
+    write_bytes(path, b"".join(kept))
 
 
 def _iteration_of(line: bytes) -> float:

@@ -10,13 +10,14 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
-from model import build_model, save_weights
+from model import Network, build_model, save_weights
 from shards.durable import disk_errors, write_json
 from shards.errors import OptionError, StreamEnded
 from shards.reader import Batch, ReaderStats
@@ -46,6 +47,20 @@ OpenReader = Callable[[int, Allocate | None], Reader]
 """Opens the samples at a global batch, with buffers from the given allocator (None: any memory)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """How the network is judged now and then by frames that it does not train on."""
+
+    every: int
+    """Iterations between judgements; there is one more at the end."""
+    judge: Callable[[Network, int], Mapping[str, Any]]
+    """Given the network and the iterations done: what a line of evaluations.jsonl holds."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise OptionError(f"evaluate_every must be at least 1, not {self.every}")
+
+
 def train(
     config: TrainConfig,
     open_reader: OpenReader,
@@ -54,8 +69,13 @@ def train(
     resume: bool = False,
     on_step: Callable[[StepReport], None] | None = None,
     stop: threading.Event | None = None,
+    held_out: HeldOut | None = None,
+    gauges: Callable[[], Mapping[str, float]] | None = None,
 ) -> RunSummary:
     """Train, and leave config.json, metrics.jsonl, summary.json, weights and checkpoints in `run_dir`.
+
+    `held_out` adds evaluations.jsonl; its time is not counted as training. `gauges` gives further
+    numbers for each line of metrics.jsonl, such as what the spool weighs.
 
     `stop` set from outside ends the training after the step at hand, with a checkpoint. `resume` goes
     on at the newest whole checkpoint, to the exact sample; a new run refuses a used directory. Ends
@@ -73,30 +93,37 @@ def train(
     )
     progress = _begin(checkpoints, trainee, config, run_dir, resume=resume)
     reader = open_reader(progress.iteration, pinned_memory(device))
-    with contextlib.closing(reader), RunLog(run_dir, start=progress.iteration) as run_log:
-        run = _Run(config, trainee, device, reader, run_log, progress)
-        try:
-            for batch in run.batches():
-                run.step(batch)
-                if run.is_due(config.log_every):
-                    run.log_line()
-                if run.is_due(config.checkpoint_every):
+    with RunLog(run_dir, start=progress.iteration) as run_log:
+        with contextlib.closing(reader):
+            run = _Run(config, trainee, device, reader, run_log, progress, gauges)
+            try:
+                for batch in run.batches():
+                    run.step(batch)
+                    if run.is_due(config.log_every):
+                        run.log_line()
+                    if run.is_due(config.checkpoint_every):
+                        checkpoints.save(trainee, run.progress(), config.record())
+                        run.show(batch)
+                    if held_out and run.is_due(held_out.every):
+                        run.judge(held_out)
+                    if on_step:
+                        on_step(run.report())
+                    if stop.is_set():
+                        break
+            except StreamEnded:
+                # A reader that is told to stop waiting ends so too.
+                if not stop.is_set():
                     checkpoints.save(trainee, run.progress(), config.record())
-                    run.show(batch)
-                if on_step:
-                    on_step(run.report())
-                if stop.is_set():
-                    break
-        except StreamEnded:
-            # A reader that is told to stop waiting ends so too.
-            if not stop.is_set():
-                checkpoints.save(trainee, run.progress(), config.record())
-                raise
-        run.log_line()
-        checkpoints.save(trainee, run.progress(), config.record())
-    # After the reader is closed, for closing releases the last shards.
-    summary = run.summary(stopped=stop.is_set())
-    _leave(trainee, summary, run_dir)
+                    raise
+            run.log_line()
+            checkpoints.save(trainee, run.progress(), config.record())
+        # After the reader is closed, for closing releases the last shards.
+        summary = run.summary(stopped=stop.is_set())
+        _leave(trainee, summary, run_dir)
+        # Last, so that who is in a hurry loses nothing else.
+        if held_out:
+            run.judge(held_out)
+        run_log.sum_up(config.record(), vars(summary))
     return summary
 
 
@@ -111,8 +138,10 @@ class _Run:
         reader: Reader,
         run_log: RunLog,
         before: Progress,
+        gauges: Callable[[], Mapping[str, float]] | None,
     ) -> None:
         self._config, self._trainee, self._device = config, trainee, device
+        self._gauges = gauges or dict
         self._reader, self._log, self._before = reader, run_log, before
         self._stream = DeviceStream(
             reader,
@@ -132,6 +161,7 @@ class _Run:
         self._began = self._ended = 0.0
         self._first_wait_s = 0.0
         self._restored = torch.empty(0)
+        self._judged = before.iteration
 
     def batches(self) -> Iterator[DeviceBatch]:
         """The batches that are still to train on; the clock starts when the first is there."""
@@ -195,8 +225,28 @@ class _Run:
                 "shards_deleted": report.shards_deleted,
                 "damaged": report.damaged,
                 "seconds": round(self._trained_s(), 3),
+                **self._gauges(),
             }
         )
+
+    def judge(self, held_out: HeldOut) -> None:
+        """Judge the network as it is, unless that was done; the clock of the training stands still."""
+        if self._judged == self.iteration:
+            return
+        self._judged = self.iteration
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        began = time.perf_counter()
+        self._trainee.network.eval()
+        try:
+            scores = held_out.judge(self._trainee.network, self.iteration)
+        finally:
+            self._trainee.network.train()
+        if scores:
+            self._log.evaluated({"iteration": self.iteration, **scores})
+        pause = time.perf_counter() - began
+        self._began, self._ended = self._began + pause, self._ended + pause
+        self._pace.pause(pause)
 
     def show(self, batch: DeviceBatch) -> None:
         """Put the batch's first sample on TensorBoard."""

@@ -1,0 +1,124 @@
+"""Held-out judgements leave the training as it is, stand in files of their own, and cost it no time."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from shards.errors import OptionError
+from trainer.config import TrainConfig
+from trainer.report import Pace
+from trainer.train import HeldOut, train
+
+TINY = TrainConfig(
+    model="redirt-2rdb", crop=192, batch_size=2, iterations=4, log_every=1, checkpoint_every=2
+)
+
+
+@pytest.fixture
+def open_reader(make_reader):
+    return lambda start, allocate: make_reader(start=start)
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_network_is_judged_every_so_often_and_at_the_end(tmp_path, open_reader):
+    modes = []
+
+    def judge(network, iteration):
+        modes.append(network.training)
+        return {"psnr": 20.0 + iteration}
+
+    config = replace(TINY, iterations=3)
+    train(config, open_reader, tmp_path, held_out=HeldOut(every=2, judge=judge))
+
+    assert lines_of(tmp_path / "evaluations.jsonl") == [
+        {"iteration": 2, "psnr": 22.0},
+        {"iteration": 3, "psnr": 23.0},
+    ]
+    assert modes == [False, False]
+
+
+def test_judging_changes_no_loss(tmp_path, open_reader):
+    def judge(network, iteration):
+        with torch.inference_mode():
+            network(torch.rand(1, 4, 96, 96))
+        return {}
+
+    train(TINY, open_reader, tmp_path / "plain")
+    train(TINY, open_reader, tmp_path / "judged", held_out=HeldOut(every=1, judge=judge))
+
+    losses = [
+        [line["loss"] for line in lines_of(tmp_path / run / "metrics.jsonl")]
+        for run in ("plain", "judged")
+    ]
+    assert losses[0] == losses[1]
+    assert not (tmp_path / "judged" / "evaluations.jsonl").exists()
+
+
+def test_the_time_of_judging_is_not_counted_as_training(tmp_path, open_reader):
+    def judge(network, iteration):
+        time.sleep(3.0)
+        return {"psnr": 1.0}
+
+    summary = train(
+        replace(TINY, iterations=2), open_reader, tmp_path, held_out=HeldOut(every=1, judge=judge)
+    )
+
+    assert summary.seconds < 3.0
+
+
+def test_a_pause_is_left_out_of_the_pace():
+    pace = Pace()
+    pace.step(0.0)
+    time.sleep(0.05)
+    pace.step(0.0)
+    before = pace.rates()[0]
+    time.sleep(0.2)
+    pace.pause(0.2)
+    time.sleep(0.05)
+    pace.step(0.0)
+
+    assert pace.rates()[0] == pytest.approx(before, rel=0.5)
+
+
+def test_a_resumed_run_forgets_judgements_that_are_made_again(tmp_path, open_reader):
+    train(replace(TINY, iterations=2), open_reader, tmp_path)
+    (tmp_path / "evaluations.jsonl").write_text(
+        '{"iteration": 2, "psnr": 2}\n{"iteration": 3, "psnr": 3}\n'
+    )
+    train(TINY, open_reader, tmp_path, resume=True)
+
+    assert lines_of(tmp_path / "evaluations.jsonl") == [{"iteration": 2, "psnr": 2}]
+
+
+def test_gauges_stand_in_every_line_of_metrics(tmp_path, open_reader):
+    train(TINY, open_reader, tmp_path, gauges=lambda: {"disk_bytes": 7})
+
+    assert [line["disk_bytes"] for line in lines_of(tmp_path / "metrics.jsonl")] == [7] * 4
+
+
+def test_an_interval_below_one_is_refused():
+    with pytest.raises(OptionError, match="evaluate_every"):
+        HeldOut(every=0, judge=lambda network, iteration: {})
+
+
+def test_tensorboard_gets_held_out_scores_and_hyperparameters(tmp_path, open_reader):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    held_out = HeldOut(every=2, judge=lambda network, iteration: {"psnr": 30.0})
+    train(TINY, open_reader, tmp_path, held_out=held_out)
+
+    told = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    told.Reload()
+    assert [event.value for event in told.Scalars("held-out/psnr")] == [30.0, 30.0]
+    assert len(told.Scalars("train/loss")) == 4
+    assert "_hparams_/session_start_info" in told.summary_metadata
+    assert told.Scalars("summary/samples_per_second")
