@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from shards import OptionError, Spool, SpoolError, StreamEnded
 
@@ -46,7 +47,8 @@ def start_producer(
         )
     deadline = time.monotonic() + _START_TIMEOUT_S
     while process.poll() is None and time.monotonic() < deadline:
-        if any(record["pid"] == process.pid and record["alive"] for record in spool.heartbeats()):
+        beats = (record for record in spool.heartbeats() if record["pid"] == process.pid)
+        if any(_is_at_work(record) for record in beats):
             return process
         time.sleep(_POLL_S)
     if process.poll() == 0:
@@ -67,8 +69,8 @@ def last_words(spool: Spool) -> str:
 
 
 def stop_producers(spool: Spool) -> list[int]:
-    """End all living producers of this spool on this host; their pids. Raises SpoolError if one stays."""
-    pids = [int(record["pid"]) for record in spool.heartbeats() if record["alive"]]
+    """End all producers at work on this spool and host; their pids. Raises SpoolError if one stays."""
+    pids = [int(record["pid"]) for record in spool.heartbeats() if _is_at_work(record)]
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
@@ -80,6 +82,12 @@ def stop_producers(spool: Spool) -> list[int]:
             )
         time.sleep(_POLL_S)
     return pids
+
+
+def _is_at_work(heartbeat: dict[str, Any]) -> bool:
+    """Whether a producer works on; a process that has produced may live on and do other things."""
+    state = str(heartbeat["state"])
+    return bool(heartbeat["alive"]) and (state == "making" or state.startswith("waiting"))
 
 
 class Supervisor:

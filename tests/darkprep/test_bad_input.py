@@ -1,0 +1,328 @@
+"""What can be wrong with what a command is given: one line, status 1, nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from pipeline.datasets import CAMERAS
+from pipeline.produce import ProducerConfig
+from shards import Spool
+from tests.darkprep.conftest import SMALL, snapshot
+from tests.pipeline.sid_tree import write_sid
+
+DNG = [(50706, 1, 4, b"\x01\x04\x00\x00", True), (50708, 2, 0, "darkprep Linear", True)]
+LINEAR_RAW = 34892
+SHORT = "Sony/short/00001_00_0.1s.dng"
+
+
+def build(root: object, *more: object) -> tuple[object, ...]:
+    return ("build", "--camera", "sony", "--root", root, "--quiet", *SMALL, *more)
+
+
+def write_linear(path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 60000, (64, 96, 3), dtype=np.uint16)
+    tifffile.imwrite(path, pixels, photometric=LINEAR_RAW, metadata=None, extratags=DNG)
+
+
+def write_monochrome(path: Path) -> None:
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags["PhotometricInterpretation"].overwrite(LINEAR_RAW)  # of one sample
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def write_text(path: Path) -> None:
+    path.write_text("no photograph\n" * 100)
+
+
+FOREIGN: list[tuple[Callable[[Path], None], str]] = [
+    (truncate, "is truncated"),
+    (empty, "is empty"),
+    (write_text, "is not a RAW file"),
+    (write_monochrome, "is monochrome"),
+    (write_linear, "holds finished colours"),
+]
+
+
+@pytest.fixture
+def own_data(small_data: Path, tmp_path: Path) -> Path:
+    """A copy of the photographs, to be spoiled."""
+    shutil.copytree(small_data, tmp_path / "own")
+    return Path("own")
+
+
+# -- the photographs ------------------------------------------------------------------------------
+
+
+def test_a_missing_root_is_named(complaint):
+    assert complaint(*build("nowhere")).startswith("nowhere: does not exist; ")
+    assert not Path("spool").exists()
+
+
+def test_a_root_that_is_a_file_is_named(complaint):
+    Path("data").write_text("")
+
+    assert complaint(*build("data")).startswith("data: is not a directory; ")
+
+
+def test_a_root_of_another_layout_is_told_what_is_wanted(complaint, small_data):
+    Path("data").mkdir()
+
+    assert "holds no Sony/short and Sony/long folders" in complaint(*build("data"))
+    line = complaint("build", "--camera", "nikond850", "--root", small_data)
+    assert "holds no NikonD850/scene-1 folder" in line
+    assert not Path("spool").exists()
+
+
+def test_a_root_with_no_pairs_is_named(complaint):
+    for folder in ("short", "long"):
+        Path("data/Sony", folder).mkdir(parents=True)
+
+    assert complaint(*build("data")) == "data: holds no pairs of sony"
+    assert not Path("spool").exists()
+
+
+def test_a_split_without_pairs_is_told_what_there_is(complaint, small_data):
+    assert complaint(*build(small_data, "--split", "val")).endswith(
+        "no val pairs for sony, only test, train; choose one with --split"
+    )
+
+
+def test_a_short_without_its_long_is_named_counted_and_left_out(call, own_data):
+    (own_data / "Sony/long/00002_00_10s.dng").unlink()
+
+    result = call(*(word for word in build(own_data) if word != "--quiet"))
+
+    assert result.exit_code == 0
+    assert "4 pairs of 2 scenes" in result.output
+    for exposure in ("0.1", "0.04"):
+        assert (
+            f"skipped Sony/short/00002_00_{exposure}s.dng: scene 00002 has no long exposure"
+            in result.stderr
+        )
+    assert "2 files skipped" in result.stderr
+
+
+@pytest.mark.parametrize(("spoil", "why"), FOREIGN)
+def test_a_file_that_cannot_be_used_is_named_and_left_out(call, own_data, spoil, why):
+    spoil(own_data / SHORT)
+
+    result = call(*(word for word in build(own_data) if word != "--quiet"))
+
+    assert result.exit_code == 0
+    assert f"skipped own/{SHORT}: {why}" in result.stderr
+    assert "1 files skipped" in result.stderr
+    assert "5 pairs of 3 scenes" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(("spoil", "why"), FOREIGN)
+def test_with_no_usable_file_left_the_build_fails_and_writes_nothing(complaint, spoil, why):
+    root = write_sid(Path("own"), scenes=2, shorts=1)
+    for path in (root / "Sony/short").iterdir():
+        spoil(path)
+
+    line = complaint(*build(root))
+
+    assert line.startswith("own: none of the 2 pairs of sony can be used")
+    assert why in line
+    assert not Path("spool").exists()
+
+
+def test_many_bad_files_are_counted_not_all_listed(call, tmp_path):
+    root = write_sid(Path("own"), scenes=26, shorts=1)
+    for path in sorted((root / "Sony/short").iterdir())[1:]:
+        empty(path)
+
+    result = call(*(word for word in build(root) if word != "--quiet"))
+
+    assert result.exit_code == 0
+    assert sum(line.startswith("skipped ") for line in result.stderr.splitlines()) == 20
+    assert "and 5 more" in result.stderr
+    assert "25 files skipped" in result.stderr
+
+
+# -- what is asked for ----------------------------------------------------------------------------
+
+
+def test_an_unknown_camera_is_told_all_that_are_known(complaint):
+    line = complaint("build", "--camera", "nokia")
+
+    assert line.startswith("unknown camera 'nokia'")
+    assert all(name in line for name in CAMERAS)
+    assert "unknown camera 'nokia'" in complaint("synth", "out", "--camera", "nokia")
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("fraction", ["0", "-0.1", "1.01", "nan", "inf"])
+def test_a_fraction_outside_its_range_is_refused(complaint, small_data, fraction):
+    line = complaint(*build(small_data, "--fraction", fraction))
+
+    assert line.startswith("fraction must be above 0 and at most 1, not ")
+    assert not Path("spool").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--crop", "33"], "crop must be a positive multiple of 2"),
+        (["--crop", "512"], "crop 512 with its margin needs 516 pixels"),
+        (["--margin", "3"], "margin must be a multiple of 2"),
+        (["--samples-per-shard", "7"], "must be a multiple of crops-per-visit 4"),
+        (["--samples-per-shard", "20000"], "samples-per-shard must be at most 9999"),
+        (["--window", "0"], "window must be at least 1"),
+        (["--epochs", "0"], "epochs must be at least 1 or inf"),
+        (["--seed", "-1"], "seed must not be negative"),
+        (["--jobs", "0"], "jobs must be at least 1"),
+        (["--frames", "second"], "frames must be first or all"),
+        (["--amplify", "twice"], "amplify must be ratio, estimate or a positive number"),
+        (["--amplify", "0"], "amplify must be ratio, estimate or a positive number"),
+        (["--multiplier", "2"], "multiplier goes with amplify estimate only"),
+        (["--amplify", "estimate", "--multiplier", "0"], "multiplier must be positive"),
+        (["--disk-budget", "1MB"], "disk-budget 1.0 MB is too small"),
+        (["--disk-budget", "0"], "disk-budget 0.0 MB is too small"),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_work_is_refused_before_anything_is_written(
+    complaint, small_data, words, said
+):
+    assert said in complaint(*build(small_data, *words))
+    assert not Path("spool").exists()
+
+
+def test_the_budget_that_a_refusal_names_does(call, complaint, small_data):
+    line = complaint(*build(small_data, "--disk-budget", "1MB"))
+
+    least = line.split(" need ")[1].split(";")[0]
+    assert call(*build(small_data, "--disk-budget", least)).exit_code == 0
+    assert Spool("spool").disk_bytes() <= int(least.removesuffix("MB")) * 10**6
+
+
+# -- the spool ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "difference"),
+    [
+        (["--seed", "4"], "seed 0 there, 4 wanted"),
+        (["--crop", "28"], "crop 32 there, 28 wanted"),
+        (["--epochs", "2"], "epochs 1 there, 2 wanted"),
+        (["--fraction", "0.5"], "fraction 1.0 there, 0.5 wanted"),
+    ],
+)
+def test_a_spool_of_another_plan_is_refused_and_left_as_it_is(
+    complaint, small_data, small_spool, words, difference
+):
+    before = snapshot(small_spool)
+
+    line = complaint(*build(small_data, *words))
+
+    assert line.startswith("spool: holds another plan (")
+    assert difference in line
+    assert snapshot(small_spool) == before
+
+
+def test_another_data_set_under_the_same_names_is_another_plan(complaint, small_spool):
+    other = write_sid(Path("own"), scenes=3, shorts=1)
+
+    assert complaint(*build(other)).startswith("spool: holds another plan (pairs 6 entries there")
+
+
+@pytest.mark.parametrize("command", ["status", "verify", "stop", "stream-train"])
+def test_a_spool_that_is_none_is_named(complaint, command):
+    Path("folder").mkdir()
+    Path("file").write_text("")
+
+    assert complaint(command, "--spool", "nowhere").startswith("nowhere: no spool there; make one")
+    assert complaint(command, "--spool", "file").startswith("file: no spool there; make one")
+    assert complaint(command, "--spool", "folder").startswith("folder/plan.json: is missing; ")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 99}', "\x00" * 100])
+def test_a_damaged_plan_is_named(complaint, small_spool, text):
+    (small_spool / "plan.json").write_text(text)
+
+    for command in ("status", "verify", "stop"):
+        assert complaint(command).startswith("spool/plan.json: ")
+
+
+@pytest.mark.parametrize("spool", ["file", "file/below"])
+def test_a_spool_that_cannot_be_made_is_named(complaint, small_data, spool):
+    Path("file").write_text("")
+
+    assert complaint(*build(small_data, "--spool", spool)).startswith("file")
+
+
+class HerePool:
+    """Makes shards in this process."""
+
+    def __init__(self, jobs: int) -> None:
+        pass
+
+    def submit(self, function: Callable[[Any], Any], task: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(task))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_full_disk_ends_the_build_with_nothing_half_written(complaint, small_data, monkeypatch):
+    impatient = functools.partial(ProducerConfig, disk_patience_s=0.0)
+    monkeypatch.setattr("darkprep.cli.LokyPool", HerePool)
+    monkeypatch.setattr("darkprep.cli.ProducerConfig", impatient)
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+
+    line = complaint(*build(small_data))
+
+    assert "the disk is full" in line
+    assert "are needed; free some and start again" in line
+    spool = Spool("spool").open()
+    assert not spool.ready_shards()
+    assert not list(spool.partial.iterdir())
+    assert not [path for path in spool.frames.iterdir() if path.is_dir()]
+
+
+def refuse(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_has_no_room_for_the_photographs_is_named_before_the_first(
+    complaint, monkeypatch
+):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+
+    line = complaint("synth", "out", "--camera", "sony", "--scenes", "1", "--size", "96x96")
+
+    assert "GB are free" in line
+    assert not [path for path in Path("out").rglob("*") if path.is_file()]
+
+
+def test_two_producers_on_one_spool_are_refused_by_name(complaint, small_data, small_spool):
+    with Spool(small_spool).open().producer_role():
+        line = complaint(*build(small_data))
+
+    assert line.startswith(f"spool: a producer is already running (pid {os.getpid()} on ")
+    assert line.endswith("; stop it or use another spool")

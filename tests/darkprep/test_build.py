@@ -1,0 +1,224 @@
+"""Shards from photographs: made, found whole, looked at, made in the background, and stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shards import OpenShard, Spool
+from tests.darkprep.conftest import SMALL, is_running, snapshot
+
+STATUS_KEYS = {
+    *("spool", "camera", "plan", "shards_ready", "shards_planned", "shard_bytes"),
+    *("samples_per_shard", "budget_bytes", "disk_bytes", "next_needed", "damaged"),
+    *("trainer", "producers", "who_limits"),
+}
+TIGHT = ("--epochs", "inf", "--disk-budget", "5MB", "--samples-per-shard", "16")
+"""A stream without end in a budget of a few shards: a producer that soon has to wait."""
+
+
+def wait_until(holds: Callable[[], Any], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def check_shards(path: Path) -> list[int]:
+    spool = Spool(path).open()
+    for shard in spool.ready_shards():
+        opened = OpenShard(spool.shard_path(shard), spool.stream.layout(), shard, spool.digest)
+        opened.verify_all()
+        opened.close()
+    return spool.ready_shards()
+
+
+def flip_byte(path: Path, place: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(place)
+        byte = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def test_build_makes_the_shards_of_one_epoch_and_sums_up(call, small_data):
+    result = call("build", "--camera", "sony", "--root", small_data, *SMALL)
+
+    assert result.exit_code == 0
+    assert check_shards(Path("spool")) == [0, 1, 2]
+    assert "6 pairs of 3 scenes, 3 shards" in result.output
+    assert "done: 3 shards made" in result.output
+    assert "9 frames decoded" in result.output
+
+
+def test_the_root_is_data_or_what_the_environment_says(call, small_data, monkeypatch):
+    Path("data").symlink_to(small_data)
+    assert call("build", "--camera", "sony", "--fraction", "0.2", *SMALL).exit_code == 0
+    Path("data").unlink()
+    monkeypatch.setenv("DARKPREP_DATA", str(small_data))
+
+    result = call("build", "--camera", "sony", "--fraction", "0.2", *SMALL)
+
+    assert result.exit_code == 0
+    assert "2 pairs of 1 scenes" in result.output
+    assert check_shards(Path("spool")) == [0]
+
+
+def test_building_again_finds_nothing_to_do(call, small_data, small_spool):
+    before = snapshot(small_spool / "ready") | snapshot(small_spool / "frames")
+
+    result = call("build", "--camera", "sony", "--root", small_data, *SMALL)
+
+    assert result.exit_code == 0
+    assert "done: 0 shards made" in result.output
+    assert snapshot(small_spool / "ready") | snapshot(small_spool / "frames") == before
+
+
+def test_a_lost_and_a_cut_shard_are_made_again_to_the_byte(call, small_data, small_spool):
+    whole = [path.read_bytes() for path in sorted((small_spool / "ready").iterdir())]
+    (small_spool / "ready/00000001.tar").unlink()
+
+    call("build", "--camera", "sony", "--root", small_data, "--quiet", *SMALL)
+
+    assert [path.read_bytes() for path in sorted((small_spool / "ready").iterdir())] == whole
+
+
+def test_quiet_says_nothing(call, small_data):
+    result = call("build", "--camera", "sony", "--root", small_data, "--quiet", *SMALL)
+
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_status_tells_people_what_is_there(call, small_spool):
+    result = call("status")
+
+    assert result.exit_code == 0
+    assert "3 ready, 3 planned" in result.stdout
+    assert "(sony, plan " in result.stdout
+    assert "nobody works here" in result.stdout or "no trainer" in result.stdout
+
+
+def test_status_tells_programs_what_is_there(call, small_spool):
+    result = call("status", "--json")
+
+    found = json.loads(result.stdout)
+    assert found.keys() >= STATUS_KEYS
+    assert (found["shards_ready"], found["shards_planned"], found["next_needed"]) == (3, 3, 0)
+    assert 0 < found["disk_bytes"] < found["budget_bytes"]
+    assert found["trainer"]["alive"] is False
+    assert found["producers"][0]["state"] == "done"
+    assert found["damaged"] == 0
+
+
+def test_verify_finds_a_whole_spool_whole(call, small_spool):
+    result = call("verify")
+
+    assert result.exit_code == 0
+    assert result.stdout == "3 shards and 9 frames checked, 0 damaged\n"
+
+
+@pytest.mark.parametrize("place", [10, 2000, 60_000, 111_615])
+def test_verify_names_the_shard_in_which_one_bit_flipped(call, small_spool, place):
+    flip_byte(small_spool / "ready/00000001.tar", place)
+
+    result = call("verify")
+
+    assert result.exit_code == 1
+    assert "damaged spool/ready/00000001.tar: " in result.stdout
+    assert result.stdout.endswith("3 shards and 9 frames checked, 1 damaged\n")
+
+
+def test_verify_names_a_damaged_frame_and_a_cut_shard(call, small_spool):
+    frame = next((small_spool / "frames").glob("long-*"))
+    flip_byte(frame / "0.0.0", 100)
+    os.truncate(small_spool / "ready/00000002.tar", 1000)
+
+    result = call("verify")
+
+    assert result.exit_code == 1
+    assert f"damaged frame spool/frames/{frame.name}" in result.stdout
+    assert "damaged spool/ready/00000002.tar: 1000 bytes" in result.stdout
+    assert result.stdout.endswith("2 damaged\n")
+
+
+def test_stop_where_nobody_works_says_so(call, small_spool):
+    result = call("stop")
+
+    assert (result.exit_code, result.stdout) == (0, "nobody produces here\n")
+
+
+def test_a_background_producer_fills_the_budget_waits_is_seen_and_stopped(
+    call, start, complaint, small_data
+):
+    build = ("build", "--camera", "sony", "--root", small_data, *SMALL, *TIGHT)
+
+    started = start(*build, "--background")
+
+    assert "darkprep stop ends it" in "".join(started.communicate(timeout=60))
+    assert started.returncode == 0
+    spool = Spool("spool").open()
+    wait_until(lambda: json.loads(call("status", "--json").stdout)["producers"])
+    pid = json.loads(call("status", "--json").stdout)["producers"][0]["pid"]
+    assert is_running(pid)
+
+    wait_until(lambda: "waiting for the trainer" in call("status").stdout)
+    assert spool.disk_bytes() <= 5_000_000
+    ready = spool.ready_shards()
+    assert "a producer is already running" in complaint(*build, "--quiet")
+    assert spool.has_producer()
+
+    assert call("stop").stdout == f"stopped pid {pid}\n"
+    wait_until(lambda: not is_running(pid))
+    assert not spool.has_producer()
+    assert check_shards(Path("spool")) == ready
+    assert not list(spool.partial.iterdir())
+    assert call("stop").stdout == "nobody produces here\n"
+
+
+def test_a_background_producer_that_cannot_work_says_why(start, small_data, small_spool):
+    (small_spool / "ready/00000001.tar").unlink()
+    (small_spool / "frames").rename("elsewhere")
+    (small_spool / "frames").write_text("in the way")
+
+    started = start(
+        "build", "--camera", "sony", "--root", small_data, "--background", "--quiet", *SMALL
+    )
+
+    _, said = started.communicate(timeout=60)
+    assert started.returncode == 1
+    assert said.startswith("darkprep: the background producer ended at once: ")
+    assert said.endswith("/spool/frames: File exists\n")
+    assert len(said.splitlines()) == 1
+
+
+def test_ctrl_c_ends_a_waiting_build_well(start, small_data):
+    process = start("build", "--camera", "sony", "--root", small_data, *SMALL, *TIGHT)
+    assert process.stderr is not None
+    said = ""
+    while "the budget is full" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    process.send_signal(signal.SIGINT)
+
+    output, rest = process.communicate(timeout=30)
+
+    assert process.returncode == 0, rest
+    assert "waiting for `darkprep stream-train --spool spool` to use shards" in said
+    assert "stopped: " in output + rest
+    assert "Traceback" not in said + rest
+    assert check_shards(Path("spool"))
+    assert not list(Path("spool/partial").iterdir())
+
+
+def test_stop_leaves_alone_a_process_that_only_once_produced(call, small_data):
+    call("build", "--camera", "sony", "--root", small_data, "--quiet", *SMALL)
+
+    assert call("stop").stdout == "nobody produces here\n"

@@ -1,0 +1,109 @@
+"""Every command explains itself; looking costs neither torch nor a file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import pytest
+
+from darkprep.cli import main
+
+NAMES = sorted(name for name, command in main.commands.items() if not command.hidden)
+
+HEAVY = ("torch", "model", "trainer", "webdataset", "tensorboard", "safetensors", "pynvml")
+
+
+def test_the_commands_are_those_that_others_rely_on():
+    assert set(NAMES) >= {
+        *("demo", "synth", "build", "stream-train", "status", "verify", "stop"),
+        *("evaluate", "restore", "import-weights"),
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_a_command_has_help_with_an_example_and_every_option_stands_in_it(call, name, flag):
+    result = call(name, flag)
+
+    assert result.exit_code == 0
+    assert f"Example: darkprep {name}" in result.stdout
+    for option in main.commands[name].params:
+        if isinstance(option, click.Option):
+            assert option.opts[0] in result.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_can_be_pasted(name):
+    command = main.commands[name]
+    assert command.help is not None
+    example = command.help.split("Example: darkprep ")[1].split("\n")[0].split()
+    context = command.make_context(name, example[1:], resilient_parsing=True)
+
+    assert example[0] == name
+    assert set(context.params) == {option.name for option in command.params if option.expose_value}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_lists_a_command_with_one_short_sentence(name):
+    short = main.commands[name].short_help
+
+    assert short
+    assert short.endswith(".")
+    assert len(short) < 60
+
+
+def test_looking_at_help_loads_no_torch_and_makes_no_file(tmp_path: Path):
+    code = (
+        "import sys\nfrom darkprep.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"print('LOADED', [name for name in {HEAVY} if name in sys.modules])"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+
+    assert done.stdout.endswith("LOADED []\n")
+    assert "stream-train" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_version_is_the_package_s(call):
+    result = call("--version")
+
+    assert result.exit_code == 0
+    assert result.stdout == f"darkprep, version {version('darkprep')}\n"
+
+
+def test_no_command_shows_what_there_is(call):
+    result = call()
+
+    assert result.exit_code == 2
+    assert "Commands:\n  build " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["--nonsense"], "No such option '--nonsense'"),
+        (["build"], "Missing option '--camera'"),
+        (["build", "--camera"], "Option '--camera' requires an argument"),
+        (["build", "--camera", "sony", "--fraction", "most"], "'most' is not a valid float"),
+        (["build", "--camera", "sony", "--epochs", "some"], "'some' is neither a whole number nor"),
+        (["build", "--camera", "sony", "--disk-budget", "10lb"], "'10lb' is no size; write 20GB"),
+        (["synth", "out", "--camera", "sony", "--size", "big"], "'big' is no frame size; write HxW"),
+        (["restore", "--weights", "w"], "Missing argument 'RAW...'"),
+        (["status", "left-over"], "Got unexpected extra argument (left-over)"),
+    ],
+)  # fmt: skip
+def test_bad_usage_is_one_line_and_status_2(complaint, words, said):
+    line = complaint(*words, status=2)
+
+    assert said in line
+    assert "--help)" in line
