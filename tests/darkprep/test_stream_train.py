@@ -1,0 +1,263 @@
+"""Training from the command line: producers started and ended, shards deleted, runs left and resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model import load_model
+from pipeline.plan import PlanOptions, make_plan
+from shards import Spool
+from tests.darkprep.conftest import snapshot
+
+TRAIN = ("stream-train", "--batch-size", "2", "--log-every", "1", "--device", "cpu")
+NO_PRODUCERS = ("--producers", "0")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def summary(run: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(run, "summary.json").read_text())
+    return found
+
+
+def metrics(run: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+
+
+@contextlib.contextmanager
+def sigterm_when(happened: Callable[[], bool]) -> Iterator[None]:
+    """Sends this process SIGTERM as soon as something happened, if that is within the block."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            if happened():
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_training_starts_a_producer_uses_its_shards_deletes_them_and_ends_it(start, large_spool):
+    """Six steps of two samples reach into shard 3, and the plan's epochs end with shard 1."""
+    trained = start(*TRAIN, "--iterations", "6", "--run", "run")
+
+    output, said = trained.communicate(timeout=120)
+
+    assert trained.returncode == 0, said
+    assert "nobody made shards here: started a producer in the background" in output + said
+    assert "finished after 6 iterations" in output
+    assert "run in run" in output
+    done = summary("run")
+    assert (done["iterations"], done["samples"], done["ended"]) == (6, 12, "finished")
+    assert done["parameters"] == 784_768
+    assert done["shards_deleted"] >= 2
+    assert 0 <= done["data_wait_fraction"] <= 1
+    spool = Spool(large_spool).open()
+    assert min(spool.ready_shards()) == spool.oldest_needed() >= 2
+    assert not spool.has_producer()
+    assert not spool.has_trainer()
+
+
+def test_a_run_leaves_what_it_produced(call, large_spool):
+    result = call(*TRAIN, *NO_PRODUCERS, "--iterations", "2", "--run", "runs/first")
+
+    assert result.exit_code == 0
+    left = {path.name for path in Path("runs/first").iterdir()}
+    assert left >= {
+        *("config.json", "metrics.jsonl", "summary.json", "weights.safetensors", "checkpoints")
+    }
+    assert [line["iteration"] for line in metrics("runs/first")] == [1, 2]
+    config = json.loads(Path("runs/first/config.json").read_text())
+    assert (config["camera"], config["plan"]) == ("sony", Spool(large_spool).open().digest)
+    assert load_model(Path("runs/first/weights.safetensors")).name == "redirt"
+
+
+def test_without_producers_a_finished_plan_ends_the_training_well(call, large_spool):
+    result = call(*TRAIN, *NO_PRODUCERS, "--iterations", "100", "--run", "run")
+
+    assert result.exit_code == 0
+    assert "stream ended after 4 iterations" in result.stdout
+    assert (summary("run")["samples"], summary("run")["shards_deleted"]) == (8, 2)
+    assert not list((large_spool / "ready").iterdir())
+
+
+def test_without_producers_a_missing_shard_is_named_and_the_steps_so_far_are_kept(
+    complaint, large_spool
+):
+    (large_spool / "ready/00000001.tar").unlink()
+
+    line = complaint(*TRAIN, *NO_PRODUCERS, "--iterations", "9", "--run", "run", "--quiet")
+
+    assert line.startswith("spool: shard 1 is missing and nobody makes it; run `darkprep build`")
+    assert list(Path("run/checkpoints").glob("*.pt"))
+
+
+def test_kept_shards_are_used_again_and_stay(call, large_spool):
+    before = snapshot(large_spool / "ready")
+
+    result = call(*TRAIN, "--keep-shards", "--iterations", "6", "--run", "run")
+
+    assert result.exit_code == 0
+    assert "started a producer" not in result.output
+    assert (summary("run")["iterations"], summary("run")["shards_deleted"]) == (6, 0)
+    assert snapshot(large_spool / "ready") == before
+
+
+def test_a_plan_without_end_cannot_be_kept(complaint, large_data):
+    options = PlanOptions(camera="sony", crop=192, samples_per_shard=8, epochs=None)
+    make_plan(large_data, options).save(Spool("spool"))
+
+    line = complaint(*TRAIN, "--keep-shards", "--iterations", "2", "--quiet")
+
+    assert line == "keep-shards needs a plan with an end; build with --epochs N"
+
+
+def test_sigterm_leaves_a_checkpoint_and_resume_goes_on_after_it(call, large_spool):
+    keep = ("--keep-shards", "--run", "run")
+    begun = Path("run/metrics.jsonl").absolute()
+
+    with sigterm_when(begun.exists):
+        stopped = call(*TRAIN, *keep, "--iterations", "1000")
+
+    assert stopped.exit_code == 0
+    first = summary("run")
+    assert first["ended"] == "stopped"
+    resumed = call(*TRAIN, *keep, "--iterations", str(first["iterations"] + 2), "--resume")
+    assert resumed.exit_code == 0
+    second = summary("run")
+    assert (second["iterations"], second["ended"]) == (first["iterations"] + 2, "finished")
+    assert second["first_loss"] == first["first_loss"]
+    assert [line["iteration"] for line in metrics("run")] == [*range(1, second["iterations"] + 1)]
+
+
+def test_resume_without_a_name_takes_the_newest_run(call, large_spool):
+    for name in ("2024-01-01T00-00-00", "2025-01-01T00-00-00"):
+        train = (*TRAIN, "--keep-shards", "--iterations", "1", "--run", f"runs/{name}")
+        assert call(*train).exit_code == 0
+
+    result = call(*TRAIN, "--keep-shards", "--iterations", "2", "--resume")
+
+    assert result.exit_code == 0
+    assert "run in runs/2025-01-01T00-00-00" in result.stdout
+    assert summary("runs/2024-01-01T00-00-00")["iterations"] == 1
+
+
+def test_a_run_without_a_name_is_called_after_its_time(call, large_spool):
+    for _ in range(2):
+        assert call(*TRAIN, "--keep-shards", "--iterations", "1").exit_code == 0
+
+    runs = sorted(path.name for path in Path("runs").iterdir())
+    assert len(runs) == 2
+    assert all(name.startswith("20") for name in runs)
+
+
+def test_a_used_run_directory_is_refused(call, complaint, large_spool):
+    train = (*TRAIN, "--keep-shards", "--iterations", "1", "--run", "run", "--quiet")
+    assert call(*train).exit_code == 0
+    before = snapshot(Path("run"))
+
+    assert complaint(*train).startswith("run: holds a run already; ")
+    assert snapshot(Path("run")) == before
+
+
+def test_what_is_not_there_cannot_be_resumed(complaint, large_spool):
+    train = (*TRAIN, *NO_PRODUCERS, "--iterations", "2", "--resume", "--quiet")
+
+    assert complaint(*train) == "runs: holds no run to resume; name one with --run"
+    assert complaint(*train, "--run", "typo").startswith("typo: holds no run to resume")
+    assert not Path("typo").exists()
+
+
+def test_resuming_with_another_network_is_refused(call, complaint, large_spool):
+    train = (*TRAIN, "--keep-shards", "--run", "run", "--quiet")
+    assert call(*train, "--iterations", "1").exit_code == 0
+
+    line = complaint(*train, "--iterations", "2", "--resume", "--seed", "7")
+
+    assert "was trained with seed 0, not 7" in line
+
+
+def test_a_second_trainer_is_refused_by_name(complaint, large_spool):
+    with Spool(large_spool).open().trainer_role():
+        line = complaint(*TRAIN, *NO_PRODUCERS, "--iterations", "2", "--run", "run", "--quiet")
+
+    assert line.startswith(f"spool: a trainer is already running (pid {os.getpid()} on ")
+    assert len(list((large_spool / "ready").iterdir())) == 2
+
+
+def test_a_damaged_shard_is_set_aside_made_again_and_training_goes_on(start, large_spool):
+    os.truncate(large_spool / "ready/00000001.tar", 5000)
+
+    trained = start(*TRAIN, "--iterations", "4", "--run", "run")
+
+    _, said = trained.communicate(timeout=120)
+    assert trained.returncode == 0, said
+    assert "it is set aside and made again" in said
+    assert summary("run")["damaged_shards"] == 1
+    assert (large_spool / "damaged/00000001.tar").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--iterations", "0"], "iterations must be at least 1, not 0"),
+        (["--batch-size", "0"], "must be at least 1, not 0"),
+        (["--reuse", "0"], "reuse must be at least 1, not 0"),
+        (["--learning-rate", "0"], "must be between 0 and 1, not 0.0"),
+        (["--seed", "-1"], "seed must not be negative, not -1"),
+        (["--model", "unet"], "model must be one of redirt, "),
+        (["--precision", "fp8"], "precision must be one of fp32, fp16, bf16, not 'fp8'"),
+        (["--augment", "all"], "augment must be one of "),
+        (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N, not 'tpu'"),
+        (["--device", "cuda:99"], "device cuda:99: "),
+        (["--producers", "many"], "producers must be auto or a whole number, not 'many'"),
+        (["--producers", "-1"], "producers must be auto or a whole number, not '-1'"),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_work_is_refused_before_anything_is_written(
+    complaint, large_spool, words, said
+):
+    before = snapshot(large_spool)
+
+    assert said in complaint(*TRAIN, "--iterations", "2", "--run", "run", "--quiet", *words)
+    assert not Path("run").exists()
+    assert snapshot(large_spool) == before
+
+
+def test_crops_too_small_for_the_loss_are_refused(complaint, small_spool):
+    line = complaint(*TRAIN, "--iterations", "2", "--run", "run", "--quiet")
+
+    assert line.startswith("crop must be ")
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("run", ["file", "file/below"])
+def test_a_run_directory_that_cannot_be_made_is_named(complaint, large_spool, run):
+    Path("file").write_text("")
+
+    line = complaint(*TRAIN, *NO_PRODUCERS, "--iterations", "2", "--run", run, "--quiet")
+
+    assert line.startswith("file")
