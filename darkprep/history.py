@@ -1,0 +1,75 @@
+"""The course of a spool during a run: how full it was and how many shards stood ready, second by second.
+
+The trade-off: lines get rarer as a run grows older, a thousandth of its age apart, so that a day makes
+some five thousand; each tells the most and the least that was seen since the one before.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from shards import DarkprepError
+from shards.durable import disk_errors
+
+log = logging.getLogger(__name__)
+
+FILE = "spool.jsonl"
+_EVERY_S = 1.0
+_SHARE = 1000
+
+
+class SpoolHistory:
+    """Takes a spool's record (darkprep/status.py) now and then, and writes spool.jsonl of a run."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._path = run_dir / FILE
+        before = read_lines(self._path)
+        self._began = time.monotonic() - (float(before[-1].get("seconds", 0.0)) if before else 0.0)
+        self._written = float("-inf")
+        self._most = self._least = 0
+        self._failed = False
+
+    def take(self, record: dict[str, Any]) -> None:
+        """Note a record; write a line when it is time to. A full disk is said once and costs no run."""
+        used = int(record["disk_bytes"])
+        self._most = max(self._most, used)
+        self._least = min(self._least or used, used)
+        now = time.monotonic() - self._began
+        if now - self._written < max(_EVERY_S, now / _SHARE) or not self._path.parent.is_dir():
+            return
+        line = {
+            "seconds": round(now, 1),
+            "disk_bytes": self._most,
+            "least_disk_bytes": self._least,
+            "shards_ready": record["shards_ready"],
+            "budget_bytes": record["budget_bytes"],
+        }
+        self._written, self._most, self._least = now, used, used
+        try:
+            with disk_errors(self._path), self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except DarkprepError as error:
+            if not self._failed:
+                log.warning("the course of the spool is not written down: %s", error)
+            self._failed = True
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file with one a line; damaged lines are left out, no file is no lines."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    found = []
+    for row in text.splitlines():
+        try:
+            line = json.loads(row)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict):
+            found.append(line)
+    return found
