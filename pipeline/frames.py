@@ -11,7 +11,9 @@ serves any number of plans.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import json
 import os
 import shutil
 import warnings
@@ -25,13 +27,15 @@ import numpy as np
 import xxhash
 import zarr
 
-from shards.durable import disk_errors, read_json
+from shards.durable import disk_errors, read_json, write_json
 from shards.format import U16, checksum, raw_bytes
 
 FrameKind = Literal["short", "long"]
 
 _CHUNK = "0.0.0"
 _OPEN_FRAMES = 256
+_META_BYTES = 1 << 20
+_GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {"darkprep": 1}}
 _FILES_PER_FRAME = 4
 """Folder, zarr.json, chunk, and slack for the growth of the parent folder, each rounded up to a block."""
 
@@ -52,10 +56,12 @@ class FrameStore:
         self._open: OrderedDict[str, Frame] = OrderedDict()
 
     def create(self) -> None:
-        """Make the folder and its group; raises DiskFull or SpoolError."""
-        if not (self.path / "zarr.json").exists():
-            with disk_errors(self.path / "zarr.json"):
-                zarr.create_group(store=str(self.path), attributes={"darkprep": 1}, overwrite=False)
+        """Make the folder and its group, whole in one step; raises DiskFull or SpoolError."""
+        metadata = self.path / "zarr.json"
+        with disk_errors(metadata):
+            self.path.mkdir(parents=True, exist_ok=True)
+        if read_json(metadata) != _GROUP:
+            write_json(metadata, _GROUP)
 
     def names(self) -> list[str]:
         """The frames that are stored, sorted."""
@@ -66,7 +72,7 @@ class FrameStore:
         )
 
     def get(self, name: str) -> Frame | None:
-        """A stored frame, or None where there is none or it is damaged (then it is dropped).
+        """A stored frame, or None where there is none or it is damaged (then `put` replaces it).
 
         The checksum of the whole frame is checked when this process maps it first.
         """
@@ -75,8 +81,6 @@ class FrameStore:
             return self._open[name]
         frame = self._map(name)
         if frame is None:
-            if (self.path / name).exists():
-                self.drop(name)
             return None
         self._open[name] = frame
         while len(self._open) > _OPEN_FRAMES:
@@ -86,17 +90,21 @@ class FrameStore:
     def put(self, name: str, array: U16, facts: dict[str, Any]) -> Frame:
         """Store a frame `(planes, rows, columns)` under `name`; raises DiskFull or SpoolError.
 
-        Nothing half-written is ever visible under the name.
+        Nothing half-written is ever visible under the name. Call it inside `being_made` after `get` found
+        nothing: a damaged frame and what dead makers left of this one are removed first, so that it never
+        lies on the disk twice.
         """
         aside = self.path / f".{name}.{os.getpid()}.tmp"
         attributes = facts | {"xxh3": checksum(array)}
+        attributes["facts_xxh3"] = _facts_sum(array.shape, attributes)
         with disk_errors(self.path / name, array.nbytes):
+            self.drop(name)
             try:
-                shutil.rmtree(aside, ignore_errors=True)
+                for left in self.path.glob(f".{name}.*.tmp"):
+                    shutil.rmtree(left, ignore_errors=True)
                 _write_metadata(aside, array.shape, attributes)
                 _write_chunk(aside / _CHUNK, array)
-                with contextlib.suppress(FileExistsError):
-                    aside.rename(self.path / name)
+                _rename_unless_there(aside, self.path / name)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
         return Frame(array, attributes)
@@ -114,10 +122,15 @@ class FrameStore:
         shutil.rmtree(doomed, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove what dead writers left."""
+        """Remove what dead writers left, and group metadata that stayed half-written.
+
+        Only while nobody writes frames (shards/spool.py, is_nobody_writing): pids say too little.
+        """
         for path in self.path.glob(".*.tmp"):
-            if not Path(f"/proc/{path.name.split('.')[-2]}").exists():
+            if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def being_made(self, name: str) -> Iterator[None]:
@@ -135,17 +148,35 @@ class FrameStore:
             os.close(descriptor)
 
     def _map(self, name: str) -> Frame | None:
-        metadata = read_json(self.path / name / "zarr.json")
+        metadata = read_json(self.path / name / "zarr.json", _META_BYTES)
         try:
             if metadata is None or metadata["data_type"] != "uint16":
                 return None
             shape = tuple(int(n) for n in metadata["shape"])
             facts = dict(metadata["attributes"])
+            if facts["facts_xxh3"] != _facts_sum(shape, facts):
+                return None
             array = np.memmap(self.path / name / _CHUNK, dtype="<u2", mode="r", shape=shape)
             whole = checksum(array) == facts["xxh3"]
-        except (OSError, KeyError, TypeError, ValueError, OverflowError):
+        except (OSError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
             return None
         return Frame(array, facts) if whole else None
+
+
+def _facts_sum(shape: tuple[int, ...], facts: dict[str, Any]) -> str:
+    """A checksum over what stands beside the pixels: a flipped digit in a black level is damage too."""
+    told = {key: value for key, value in facts.items() if key != "facts_xxh3"}
+    text = json.dumps([list(shape), told], sort_keys=True, separators=(",", ":"))
+    return f"xxh3:{xxhash.xxh3_64_hexdigest(text.encode())}"
+
+
+def _rename_unless_there(aside: Path, final: Path) -> None:
+    """A frame that somebody put there meanwhile is the same one."""
+    try:
+        aside.rename(final)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
 
 
 def frame_name(kind: FrameKind, file_print: str) -> str:

@@ -6,11 +6,9 @@ so that each frame is decoded once a visit whether or not it fits the store.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from pipeline.amplify import estimate_amplification
 from pipeline.datasets import Skipped
 from pipeline.frames import Frame, FrameKind, FrameStore, frame_name
 from pipeline.plan import Crop, Plan, PlannedPair, Visit, fingerprint
+from pipeline.suspects import WHY, decoding
 from pipeline.wholeframe import decode_long, decode_short
 from shards import (
     CELL,
@@ -33,9 +32,8 @@ from shards import (
     SpoolError,
     write_shard,
 )
-from shards.durable import write_json
 from shards.format import U16
-from shards.liveness import ProcessId
+from shards.process import ProcessId
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +83,16 @@ def make_shard(task: ShardTask) -> ShardMade:
     """Make and publish one shard of the spool's plan; the same task gives the same bytes.
 
     Unusable files are replaced as the plan says and named in the result. Raises DatasetError when no
-    usable pair is left, PlanError when the spool holds another plan now, DiskFull or SpoolError.
+    usable pair is left, PlanError when the spool holds another plan now, DiskFull, or SpoolError, also
+    when the producer that ordered the shard has a successor.
     """
-    began, cpu = time.monotonic(), time.process_time()
     work = _work(task.spool, task.digest)
+    with work.spool.writing_for(task.owner):
+        return _make(task, work)
+
+
+def _make(task: ShardTask, work: _Work) -> ShardMade:
+    began, cpu = time.monotonic(), time.process_time()
     making = _Making(task, work)
     samples: list[Sample | None] = [None] * work.plan.options.samples_per_shard
     for visit in work.plan.visits(task.shard):
@@ -96,7 +100,6 @@ def make_shard(task: ShardTask) -> ShardMade:
         for slot, sample in making.visit_samples(visit):
             samples[slot] = sample
     whole = [sample for sample in samples if sample is not None]
-    making.stop_if_abandoned()
     spool = work.spool
     write_shard(
         spool.shard_path(task.shard),
@@ -127,7 +130,7 @@ class _Making:
         self.skipped: list[Skipped] = []
 
     def stop_if_abandoned(self) -> None:
-        """Raise SpoolError when whoever ordered the shard is dead: nobody counts its bytes any more."""
+        """Raise SpoolError when whoever ordered the shard is dead, so that its successor need not wait."""
         if self._task.owner.is_local and not self._task.owner.is_alive():
             raise SpoolError("the producer that ordered this shard is gone")
 
@@ -174,10 +177,10 @@ class _Making:
             raise refused
         try:
             if file_print in self._task.crashing:
-                raise RawError(str(path), "crashes the decoder; replace the file")
+                raise RawError(str(path), WHY)
             if fingerprint(path) != file_print:
                 raise RawError(str(path), "has changed since the plan was made; build a new spool")
-            with _breadcrumb(self._work.spool, path, file_print):
+            with decoding(self._work.spool, path, file_print):
                 array, facts = _DECODERS[kind](path)
             if (
                 array.shape[-2] * (1 if kind == "long" else CELL[self._work.plan.options.cfa])
@@ -241,21 +244,6 @@ def _work(path: str, digest: str) -> _Work:
             f"{path}: its plan was replaced while shards were being made; start the producer again"
         )
     return _Work(spool, Plan.load(spool), FrameStore(spool.frames))
-
-
-def breadcrumb_path(spool: Spool, pid: int) -> Path:
-    """Where a worker says which file it is decoding; it stays behind only when the worker dies of it."""
-    return spool.producers / f"decoding-{pid}.json"
-
-
-@contextlib.contextmanager
-def _breadcrumb(spool: Spool, path: Path, file_print: str) -> Iterator[None]:
-    crumb = breadcrumb_path(spool, os.getpid())
-    write_json(crumb, {"path": str(path), "print": file_print}, sync=False)
-    try:
-        yield
-    finally:
-        crumb.unlink(missing_ok=True)
 
 
 def _decode_short(path: Path) -> tuple[U16, dict[str, Any]]:

@@ -7,6 +7,7 @@ that must never block, and a producer that waits for disk space has to hand out 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -30,6 +31,7 @@ WorkerDied = BrokenProcessPool
 _NICENESS = 10
 """Producers yield to the trainer's reader thread, which needs little CPU but needs it at once."""
 _PROBE_TIMEOUT_S = 300
+_PR_SET_PDEATHSIG = 1
 
 
 class Pool(Protocol):
@@ -57,21 +59,26 @@ class LokyPool:
             max_workers=self._jobs,
             timeout=300,
             initializer=_prepare_worker,
+            initargs=(os.getpid(),),
             env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
         )
         future: Future[Made] = self._executor.submit(function, task)
         return future
 
     def close(self) -> None:
-        """Kill the workers; what they were writing is swept by whoever takes over."""
+        """Kill the workers and wait for their end; what they were writing is swept by whoever takes over."""
         if self._executor is not None:
             self._executor.shutdown(wait=True, kill_workers=True)
             self._executor = None
 
 
-def _prepare_worker() -> None:
-    """Leave Ctrl-C to the producer, which ends its workers itself, and yield to the trainer."""
+def _prepare_worker(producer: int) -> None:
+    """Leave Ctrl-C to the producer, which ends its workers itself, die with it, and yield to the trainer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != producer:  # it died before we asked to be told
+        os._exit(1)
     with contextlib.suppress(OSError):
         os.nice(_NICENESS)
 

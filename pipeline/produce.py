@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline.budget import Allotment, allot, block_size
 from pipeline.datasets import Skipped
@@ -23,9 +23,9 @@ from pipeline.frames import FrameStore
 from pipeline.make import ShardMade, ShardTask, make_shard
 from pipeline.plan import Plan
 from pipeline.pool import Pool, WorkerDied, crashes_decoder
+from pipeline.suspects import Suspects
 from shards import DiskFull, OptionError, Spool, SpoolError
-from shards.durable import read_json, write_json
-from shards.liveness import ProcessId
+from shards.process import ProcessId
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,9 @@ _POLL_S = 0.05
 _REPORT_EVERY_S = 0.5
 _DISK_RETRY_S = 1.0
 _MOST_DEATHS = 20
-"""Worker deaths in a row, with no shard made between them, before the producer gives up."""
+"""Deaths in a row, with no shard made between them, before the producer gives up."""
+_TELL_FULL_EVERY_S = 600.0
+_TELL_ORPHANS_AFTER_S = 5.0
 
 State = Literal["making", "waiting for the trainer", "waiting for disk space", "done", "stopped"]
 
@@ -48,6 +50,8 @@ class ProducerConfig:
     """Make shards 0 .. until - 1; None for no end."""
     disk_patience_s: float = 60.0
     """How long to wait for space on a disk that is full from outside before giving up."""
+    decode_timeout_s: float = 900.0
+    """After how long a decoder that does not end is killed; the slowest file known takes 20 s."""
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
@@ -81,7 +85,7 @@ class ProducerReport:
     """Shard bytes per second since the start."""
     skipped: int
     deaths: int
-    """Workers that died and were replaced."""
+    """How often workers died and were replaced."""
 
 
 @dataclass
@@ -115,6 +119,7 @@ class Producer:
         *,
         report: Callable[[ProducerReport], None] | None = None,
         stop: threading.Event | None = None,
+        crashes: Callable[[Path], bool] = crashes_decoder,
     ) -> None:
         self._spool = spool
         self._plan = Plan.load(spool)
@@ -129,9 +134,9 @@ class Producer:
         self._began = time.monotonic()
         self._reported = 0.0
         self._full_since: float | None = None
+        self._full_told = -_TELL_FULL_EVERY_S
         self._disk_full_until = 0.0
-        self._crashing_file = spool.producers / "crashing.json"
-        self._crashing: frozenset[str] = frozenset()
+        self._suspects = Suspects(spool, crashes, config.decode_timeout_s)
         self.allotment = self._allot()
 
     @property
@@ -142,13 +147,14 @@ class Producer:
     def run(self) -> ProducerReport:
         """Make what is wanted until everything is there or `stop` is set; the final report."""
         with self._spool.producer_role():
-            self._clean_up()
             try:
+                self._start()
                 while not self._stop.is_set() and not self._is_done():
                     self._step()
             finally:
                 self._pool.close()
-                self._spool.sweep_partial(everything=True)
+                if self._spool.is_nobody_writing():
+                    self._spool.sweep_partial()
                 final = self._tell("stopped" if self._stop.is_set() else "done")
             return final
 
@@ -165,6 +171,7 @@ class Producer:
         if now - self._reported >= _REPORT_EVERY_S:
             self._reported = now
             self._tell(state)
+            self._suspects.end_stuck()
 
     def _hand_out(self) -> State:
         """Give tasks to idle workers, as far as the budget allows; what holds us up, if anything."""
@@ -172,11 +179,10 @@ class Producer:
             return "waiting for disk space"
         while len(self._flying) < self._config.jobs:
             ready = self._spool.ready_shards()
-            others = self._being_written() - set(self._flying.values())
-            shard = self._first_missing({*ready, *self._flying.values(), *others})
+            shard = self._first_missing({*ready, *self._flying.values()})
             if shard is None:
                 return "making"
-            if not self._make_room(shard, ready, len(self._flying) + len(others)):
+            if not self._make_room(shard, ready):
                 return "waiting for the trainer"
             if not self._submit(shard):
                 return "making"
@@ -192,12 +198,7 @@ class Producer:
             shard += 1
         return shard if self._config.until is None or shard < self._config.until else None
 
-    def _being_written(self) -> set[int]:
-        """Shards in `partial/`: ours, and those of workers that outlived a producer before us."""
-        names = (path.name.split(".")[0] for path in self._spool.partial.glob("*.tar"))
-        return {int(name) for name in names if name.isdigit()}
-
-    def _make_room(self, shard: int, ready: list[int], flying: int) -> bool:
+    def _make_room(self, shard: int, ready: list[int]) -> bool:
         """Whether one more shard fits, after dropping what is less needed than `shard`.
 
         Those are: shards that every rank has passed, refused ones kept for inspection, and, after the
@@ -207,7 +208,7 @@ class Producer:
         for old in [other for other in ready if other < needed]:
             self._spool.drop(old)
             ready.remove(old)
-        occupied = len(ready) + flying
+        occupied = len(ready) + len(self._flying)
         if occupied + self._spool.damaged_count() < self.allotment.shards:
             return True
         self._spool.trim_damaged(max(0, self.allotment.shards - occupied - 1))
@@ -225,13 +226,13 @@ class Producer:
             digest=self._spool.digest,
             shard=shard,
             frames=self.allotment.frames,
-            crashing=self._crashing,
+            crashing=self._suspects.prints,
             owner=self._owner,
         )
         try:
             self._flying[self._pool.submit(make_shard, task)] = shard
         except WorkerDied:
-            self._bury_worker()
+            self._bury_workers()
             return False
         return True
 
@@ -240,50 +241,62 @@ class Producer:
         if not self._flying:
             self._stop.wait(_POLL_S)
             return
+        died = False
         for future in wait(self._flying, timeout=_POLL_S, return_when=FIRST_COMPLETED).done:
             self._flying.pop(future)
             try:
                 made = future.result()
             except WorkerDied:
-                self._bury_worker()
+                died = True
             except DiskFull as error:
                 self._wait_for_space(error)
             else:
                 self._tally.take(made)
                 self._full_since = None
+        if died:
+            self._bury_workers()
 
     # -- when something goes wrong ----------------------------------------------------------------
 
-    def _bury_worker(self) -> None:
-        """A worker died: sweep what it left and find out whether a file killed it."""
+    def _bury_workers(self) -> None:
+        """A worker died, and with it its set: sweep what they left and find out whether a file killed it."""
+        self._pool.close()
+        for future in [f for f in self._flying if not f.done() or f.cancelled() or f.exception()]:
+            del self._flying[future]
+        self._sweep_when_alone()
         self._tally.deaths += 1
         self._tally.deaths_in_row += 1
+        culprit = self._suspects.after_death()
+        if culprit:
+            self._tally.skipped[culprit] = None
         if self._tally.deaths_in_row > _MOST_DEATHS:
+            last = ", ".join(self._suspects.last) or "none"
             raise SpoolError(
-                f"{self._spool.path}: workers died {_MOST_DEATHS} times without finishing a shard; is memory short? try fewer --jobs"
+                f"{self._spool.path}: workers died {_MOST_DEATHS} times without finishing a shard (files being decoded at the last: {last}); is memory short? try fewer --jobs"
             )
+
+    def _sweep_when_alone(self) -> None:
+        """Remove what dead workers left, once none of them can write any more.
+
+        Until then nothing may be ordered: what the last ones still publish is counted by nobody.
+        """
+        began, told = time.monotonic(), False
+        while not self._spool.is_nobody_writing():
+            if not told and time.monotonic() - began > _TELL_ORPHANS_AFTER_S:
+                log.warning("%s: waiting for workers of a producer that died", self._spool.path)
+                told = True
+            if self._stop.wait(_POLL_S):
+                return
         self._spool.sweep_partial()
         self._store.sweep()
-        for crumb in self._spool.producers.glob("decoding-*.json"):
-            pid = crumb.stem.removeprefix("decoding-")
-            if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-                self._suspect(read_json(crumb) or {})
-                crumb.unlink(missing_ok=True)
-
-    def _suspect(self, crumb: dict[str, Any]) -> None:
-        """Try the file that a dead worker was decoding; if it kills again, it is never decoded any more."""
-        path, file_print = str(crumb.get("path")), str(crumb.get("print"))
-        if Path(path).is_file() and crashes_decoder(Path(path)):
-            log.warning("%s: crashes the decoder; its pairs are replaced by others", path)
-            self._crashing |= {file_print}
-            self._tally.skipped[Skipped(path, "crashes the decoder; replace the file")] = None
-            write_json(self._crashing_file, {"prints": sorted(self._crashing)})
 
     def _wait_for_space(self, error: DiskFull) -> None:
         """Pause after the file system refused bytes; raise when it has for too long."""
         now = time.monotonic()
         if self._full_since is None:
             self._full_since = now
+        if now - self._full_told >= _TELL_FULL_EVERY_S:
+            self._full_told = now
             log.warning("%s (waiting up to %.0f s for space)", error, self._config.disk_patience_s)
         if now - self._full_since > self._config.disk_patience_s:
             raise error
@@ -299,17 +312,24 @@ class Producer:
             block=block_size(self._spool.path),
         )
 
+    def _start(self) -> None:
+        """Clean up as soon as the disk lets us."""
+        while not self._stop.is_set():
+            try:
+                return self._clean_up()
+            except DiskFull as error:
+                self._wait_for_space(error)
+                self._stop.wait(_DISK_RETRY_S)
+
     def _clean_up(self) -> None:
         """Remove what dead producers left, and frames that this budget has no room for."""
-        self._spool.sweep_partial()
+        self._sweep_when_alone()
+        self._suspects.load()
         self._spool.forget_dead_producers()
-        self._store.create()
-        self._store.sweep()
         for name in self._store.names():
             if name not in self.allotment.frames:
                 self._store.drop(name)
-        known = read_json(self._crashing_file) or {}
-        self._crashing = frozenset(str(one) for one in known.get("prints", []))
+        self._store.create()
 
     def _tell(self, state: State) -> ProducerReport:
         ready = self._spool.ready_shards()

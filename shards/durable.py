@@ -10,11 +10,13 @@ import contextlib
 import errno
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from shards.errors import DiskFull, SpoolError
+from shards.process import start_ticks
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -78,12 +80,23 @@ def write_json(path: Path, record: dict[str, Any], *, sync: bool = True) -> None
 
 
 def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any] | None:
-    """The JSON object at `path`, or None where there is none, it is damaged, or larger than `limit` bytes."""
+    """The JSON object at `path`, or None where there is none, it is damaged, or larger than `limit` bytes.
+
+    What is not a regular file counts as none: a pipe would never end.
+    """
     try:
-        with path.open("rb") as file:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        with open(descriptor, "rb", closefd=False) as file:  # it is open already
             record = json.loads(file.read(limit))
     except (OSError, ValueError, RecursionError):
         return None
+    finally:
+        os.close(descriptor)
     return record if isinstance(record, dict) else None
 
 
@@ -97,11 +110,14 @@ def sync_directory(path: Path) -> None:
 
 
 def sweep_aside(directory: Path) -> int:
-    """Remove the `.NAME.PID.tmp` files that dead writers left in `directory`; return how many."""
+    """Remove the `.NAME.PID.tmp` files that dead writers left in `directory`; return how many.
+
+    Only for whoever holds the role of writing there: a writer in another container looks dead from here.
+    """
     swept = 0
     for path in directory.glob(".*.tmp"):
         pid = path.name.split(".")[-2]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+        if pid.isdecimal() and start_ticks(int(pid)) is None:
             path.unlink(missing_ok=True)
             swept += 1
     return swept

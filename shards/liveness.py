@@ -1,78 +1,36 @@
-"""Who is alive: process identities that survive pid reuse, and roles that one process at a time may hold.
+"""Roles that one living process at a time may hold, and crews whose end can be waited for.
 
-A role is an flock, so it dies with its holder, however the holder dies. The trade-off: flock reaches as
-far as the file system carries it; on NFS without lock support two hosts could both hold one role.
+Both are flocks, so they die with their holders, however these die. The trade-off: flock reaches as far
+as the file system carries it; on NFS without lock support two hosts could both hold one role.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
-import socket
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from shards.durable import disk_errors
 from shards.errors import SpoolBusy
+from shards.process import ProcessId
 
-
-@dataclass(frozen=True, kw_only=True)
-class ProcessId:
-    """A process by host, pid and start time; the start time tells a reused pid from the old one."""
-
-    host: str
-    pid: int
-    started: int
-    """Clock ticks from boot to the process's start (/proc/PID/stat, field 22)."""
-
-    @classmethod
-    def own(cls) -> ProcessId:
-        """The calling process."""
-        return cls(
-            host=socket.gethostname(), pid=os.getpid(), started=_start_ticks(os.getpid()) or 0
-        )
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> ProcessId | None:
-        """The identity inside a JSON record, or None where the record holds none."""
-        try:
-            return cls(
-                host=str(record["host"]), pid=int(record["pid"]), started=int(record["started"])
-            )
-        except (KeyError, TypeError, ValueError, OverflowError):
-            return None
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the process runs, or ran, on this host."""
-        return self.host == socket.gethostname()
-
-    def is_alive(self) -> bool:
-        """Whether the process lives; only of local ones can that be known, others count as dead."""
-        return self.is_local and _start_ticks(self.pid) == self.started
-
-    def __str__(self) -> str:
-        return f"pid {self.pid} on {self.host}"
-
-
-def _start_ticks(pid: int) -> int | None:
-    """Start time of a process that runs here, None for one that does not (a zombie does not)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (OSError, ValueError):
-        return None
-    state, *fields = stat.rpartition(")")[2].split()
-    return None if state in "ZX" else int(fields[18])
+_RECORD_BYTES = 512
+"""A holder's name is always so long, so that it replaces the last one's in place, on a full disk too."""
+_ATTEMPTS = 25
+_ATTEMPT_S = 0.02
 
 
 class Role:
     """An exclusive role, for the time of a `with` block or until `drop`.
 
-    Raises SpoolBusy on entry when a living process holds it, naming that process.
+    Raises SpoolBusy on entry when a living process holds it, naming that process; DiskFull or SpoolError
+    when the place cannot be written.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -81,21 +39,19 @@ class Role:
         self._descriptor: int | None = None
 
     def take(self) -> None:
-        """Take the role or raise SpoolBusy."""
+        """Take the role or raise as the class says; takes half a second to find it busy.
+
+        Whoever merely looks (`is_held`) has the lock for an instant, and so has a dying process: hence
+        more than one attempt.
+        """
         with disk_errors(self._path):
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(descriptor, 4096, 0).decode(errors="replace")
-            os.close(descriptor)
-            raise SpoolBusy(
-                f"{self._path.parent.parent}: {self._name} is already running ({_described(holder)}); stop it or use another spool"
-            ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(
-            descriptor, json.dumps(asdict(ProcessId.own()) | {"since": time.time()}).encode(), 0
-        )
+            try:
+                self._lock(descriptor)
+                os.pwrite(descriptor, _record(ProcessId.own()), 0)
+            except BaseException:
+                os.close(descriptor)
+                raise
         self._descriptor = descriptor
 
     def drop(self) -> None:
@@ -103,6 +59,17 @@ class Role:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+    def _lock(self, descriptor: int) -> None:
+        for _ in range(_ATTEMPTS):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(_ATTEMPT_S)
+        holder = last_holder(self._path)
+        raise SpoolBusy(
+            f"{self._path.parent.parent}: {self._name} is already running ({holder or 'it has not told its name'}); stop it or use another spool"
+        )
 
     def __enter__(self) -> Role:
         self.take()
@@ -132,9 +99,43 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def _described(record: str) -> str:
+def last_holder(path: Path) -> ProcessId | None:
+    """Who took the role at `path` last, dead or alive; None where nobody did or the name is damaged."""
     try:
-        holder = ProcessId.from_record(json.loads(record))
-    except (ValueError, TypeError):
-        holder = None
-    return str(holder) if holder else "its name is not known yet"
+        with path.open("rb") as file:
+            record = json.loads(file.read(_RECORD_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return ProcessId.from_record(record) if isinstance(record, dict) else None
+
+
+@contextlib.contextmanager
+def at_work(path: Path) -> Iterator[None]:
+    """Be one of the crew at `path` for a while; waits for a moment while `is_alone` looks."""
+    with disk_errors(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_alone(path: Path) -> bool:
+    """Whether nobody is `at_work` at `path` at this moment."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _record(process: ProcessId) -> bytes:
+    text = json.dumps(asdict(process) | {"since": round(time.time(), 3)})
+    return text.encode().ljust(_RECORD_BYTES)[:_RECORD_BYTES]

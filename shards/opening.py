@@ -7,7 +7,9 @@ as a path. The trade-off: a tar with the same content but other headers is refus
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,9 @@ from shards.format import (
     sample_key,
 )
 
+_NO_SHARD = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EIO}
+"""Why a name cannot be opened that no shard of ours gives: a link, a socket, a device, rights taken, a bad disk."""
+
 
 class OpenShard:
     """A checked shard with its file open. Raises FileNotFoundError or ShardDamaged on construction.
@@ -40,7 +45,9 @@ class OpenShard:
         self._layout = layout
         self._unverified = set(range(layout.samples)) if verify else set()
         self._gap = bytearray(layout.gt_offset - layout.low_offset - layout.low_bytes)
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._descriptor = _opened(path)
+        self.seen = os.fstat(self._descriptor)
+        """The status of the file when it was opened."""
         try:
             self._check_frame()
             self.metas = tuple(self._check_sample(index, plan) for index in range(layout.samples))
@@ -85,8 +92,10 @@ class OpenShard:
             self._descriptor = -1
 
     def _check_frame(self) -> None:
-        """File size and end mark."""
-        size = os.fstat(self._descriptor).st_size
+        """Kind of file, size and end mark."""
+        if not stat.S_ISREG(self.seen.st_mode):
+            raise ShardDamaged(f"{self.path}: is no regular file")
+        size = self.seen.st_size
         if size != self._layout.shard_bytes:
             raise ShardDamaged(
                 f"{self.path}: {size} bytes, the plan's shards have {self._layout.shard_bytes}"
@@ -119,3 +128,13 @@ class OpenShard:
             return os.pread(self._descriptor, count, offset)
         except OSError as error:
             raise ShardDamaged(f"{self.path}: cannot be read: {error.strerror}") from error
+
+
+def _opened(path: Path) -> int:
+    """A descriptor to read from; without O_NONBLOCK a pipe of that name would wait for its writer."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno not in _NO_SHARD:
+            raise
+        raise ShardDamaged(f"{path}: cannot be opened: {error.strerror}") from error

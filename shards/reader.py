@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import threading
 import time
@@ -127,6 +128,8 @@ class SpoolReader:
             samples=stream.samples, window=stream.window, seed=seed, reuse=reuse, shards=shards
         )
         self._open: dict[int, OpenShard] = {}
+        self._seen: os.stat_result | None = None
+        self._gone = 0
         self._held: deque[_Slot] = deque()
         self._hold = hold
         self._free: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
@@ -263,6 +266,7 @@ class SpoolReader:
             while True:
                 with contextlib.suppress(FileNotFoundError):
                     path = self._spool.shard_path(shard)
+                    self._seen = path.lstat()
                     self._open[shard] = OpenShard(
                         path, self._layout, shard, self._spool.digest, verify=self._verify
                     )
@@ -279,11 +283,11 @@ class SpoolReader:
 
     def _refuse(self, shard: int, error: ShardDamaged) -> None:
         opened = self._open.pop(shard, None)
-        if opened:
-            opened.close()
         self.stats.damaged += 1
         log.warning("%s; it is set aside and made again", error)
-        self._spool.refuse(shard, str(error))
+        self._spool.refuse(shard, str(error), opened.seen if opened else self._seen)
+        if opened:
+            opened.close()
 
     def _oldest_needed(self, position: int | None = None) -> int:
         """The oldest shard for what follows `position`, by default for what the consumer has not had."""
@@ -294,6 +298,11 @@ class SpoolReader:
         )
 
     def _let_go(self, oldest: int) -> None:
+        """Close and release the shards before `oldest`, and before any earlier `oldest`.
+
+        A cursor that went back here would have a producer make again what is read already.
+        """
+        self._gone = oldest = max(oldest, self._gone)
         for shard in [shard for shard in self._open if shard < oldest]:
             self._open.pop(shard).close()
         self._release.update(self._consumed, oldest)
@@ -312,7 +321,6 @@ class _Release:
         self._spool, self._stats = spool, stats
         self._rank, self._world, self._run = rank, world, run
         self._published = 0
-        self._deleted = 0
         self._looked = 0.0
         self._begun = time.monotonic()
         self._role = spool.trainer_role() if rank == 0 else None
@@ -321,8 +329,13 @@ class _Release:
         """Take the trainer's role (rank 0) and say where this rank starts; raises SpoolBusy."""
         if self._role:
             self._role.take()
-            self._spool.forget_ranks_from(self._world)
-        self._publish(batch, oldest)
+        try:
+            if self._role:
+                self._spool.forget_ranks_from(self._world)
+            self._publish(batch, oldest)
+        except BaseException:
+            self._drop_role()
+            raise
 
     def update(self, batch: int, oldest: int) -> None:
         """Say how far this rank is, when that matters, and delete what all have passed."""
@@ -338,15 +351,25 @@ class _Release:
 
     def end(self, batch: int, oldest: int) -> None:
         """Say where this rank stopped and give the role back."""
-        self._publish(batch, oldest)
-        self._delete()
+        try:
+            self._publish(batch, oldest)
+            self._delete()
+        finally:
+            self._drop_role()
+
+    def _drop_role(self) -> None:
         if self._role:
             self._role.drop()
 
     def _publish(self, batch: int, oldest: int) -> None:
         self._published = oldest
         cursor = Cursor(
-            rank=self._rank, world=self._world, batch=batch, shard=oldest, run=self._run
+            rank=self._rank,
+            world=self._world,
+            batch=batch,
+            shard=oldest,
+            run=self._run,
+            wait_fraction=self._wait_fraction(),
         )
         try:
             self._spool.write_cursor(cursor)
@@ -354,15 +377,23 @@ class _Release:
             # Deleting is what frees the disk; an older cursor only costs a shard made in vain.
             log.warning("the cursor could not be written: %s", error)
 
+    def _wait_fraction(self) -> float:
+        """Share of the time since the first batch that the consumer stood still."""
+        running = time.monotonic() - self._begun - self._stats.first_batch_s
+        waited = self._stats.wait_s - self._stats.first_batch_s
+        return (
+            min(1.0, max(0.0, waited / running)) if self._stats.batches > 1 and running > 0 else 0.0
+        )
+
     def _delete(self) -> None:
         passed = self._published
         if self._world > 1:
             cursors = self._spool.read_cursors()
             silent = len(cursors) < self._world
             passed = 0 if silent else min(cursor.shard for cursor in cursors)
-        for shard in range(self._deleted, passed):
-            self._stats.shards_deleted += self._spool.drop(shard)
-        self._deleted = max(self._deleted, passed)
+        for shard in self._spool.ready_shards():
+            if shard < passed:
+                self._stats.shards_deleted += self._spool.drop(shard)
 
 
 def _allocate(shape: tuple[int, ...]) -> U16:

@@ -7,27 +7,43 @@ shows, listed anew each time; that costs a millisecond and survives every crash.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from shards.durable import disk_errors, read_json, sweep_aside, write_json
-from shards.errors import PlanError, SpoolError
+from shards.durable import disk_errors, read_json, sweep_aside, write_bytes, write_json
+from shards.errors import DiskFull, PlanError, SpoolError
 from shards.format import CfaKind, ShardLayout
-from shards.liveness import ProcessId, Role, is_held
+from shards.liveness import Role, at_work, is_alone, is_held, last_holder
+from shards.process import ProcessId
+
+log = logging.getLogger(__name__)
 
 PLAN_VERSION = 1
 DAMAGED_KEPT = 2
 """Refused shards that stay for inspection; older ones are dropped."""
+MOST_SHARDS = 10**12
+"""Shard numbers are below it: twelve digits in a file's name."""
+
+_STATE_BYTES = 64 << 10
+"""No cursor or heartbeat is as long."""
+_REFUSALS_BYTES = 256 << 10
+"""Length at which the older half of refused.jsonl is dropped: the budget counts on an end to it."""
+_MOST_WINDOW = 4096
+_MOST_PIXELS = 1 << 16
+"""Side of a stored sample."""
 
 _SHARD_NAME = re.compile(r"(\d{8,12})\.tar")
-_PARTIAL_NAME = re.compile(r"\d{8,12}\.(\d+)\.tar")
+_PARTIAL_NAME = re.compile(r"\d{8,12}\.\d+\.tar")
 _CURSOR_NAME = re.compile(r"rank-(\d{1,6})\.json")
 
 
@@ -55,12 +71,14 @@ class StreamSpec:
 
     def __post_init__(self) -> None:
         self.layout()
+        if max(self.height, self.width) > _MOST_PIXELS:
+            raise ValueError(f"height and width must be at most {_MOST_PIXELS}")
         if not 0 < self.crop <= min(self.height, self.width):
             raise ValueError(f"crop must be 1 to {min(self.height, self.width)}, not {self.crop}")
-        if self.window < 1:
-            raise ValueError(f"window must be at least 1, not {self.window}")
-        if self.shards is not None and self.shards < 1:
-            raise ValueError(f"shards must be at least 1 or None, not {self.shards}")
+        if not 1 <= self.window <= _MOST_WINDOW:
+            raise ValueError(f"window must be 1 to {_MOST_WINDOW}, not {self.window}")
+        if self.shards is not None and not 1 <= self.shards <= MOST_SHARDS:
+            raise ValueError(f"shards must be 1 to {MOST_SHARDS} or None, not {self.shards}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, not {self.seed}")
 
@@ -129,6 +147,7 @@ class Spool:
         with disk_errors(self.plan_file):
             for folder in (self.partial, self.ready, self.damaged, self.cursors, self.producers):
                 folder.mkdir(parents=True, exist_ok=True)
+        sweep_aside(self.path)
         if existing is None or existing["place"] != place:
             write_json(self.plan_file, record)
         self._plan = record
@@ -179,7 +198,9 @@ class Spool:
         record = read_json(self.plan_file)
         if record is None:
             why = "is damaged" if self.plan_file.exists() else "is missing"
-            raise PlanError(f"{self.plan_file}: {why}; make the spool anew with `darkprep build`")
+            raise PlanError(
+                f"{self.plan_file}: {why}; remove {self.path} and make it anew with `darkprep build`"
+            )
         if record.get("format") != PLAN_VERSION:
             raise PlanError(
                 f"{self.plan_file}: version {record.get('format')!r}, this darkprep reads {PLAN_VERSION}; build a new spool"
@@ -192,7 +213,7 @@ class Spool:
             whole = False
         if not whole:
             raise PlanError(
-                f"{self.plan_file}: is damaged (its digest does not fit); make the spool anew with `darkprep build`"
+                f"{self.plan_file}: is damaged (its digest does not fit); remove {self.path} and make it anew with `darkprep build`"
             )
         return record
 
@@ -218,27 +239,50 @@ class Spool:
             return False
         return True
 
-    def refuse(self, shard: int, reason: str) -> None:
-        """Move a damaged shard out of the readers' way and write down why; old refusals are dropped."""
-        kept = self.damaged / f"{shard:08d}.tar"
-        with disk_errors(kept):
-            try:
-                self.shard_path(shard).replace(kept)
-            except FileNotFoundError:
+    def refuse(self, shard: int, reason: str, seen: os.stat_result | None = None) -> None:
+        """Move a damaged shard out of the readers' way and write down why; old refusals are dropped.
+
+        `seen` is the status of the file that was found damaged: another one that took its name since,
+        because another rank refused it first and it was made again, stays. Raises SpoolError when the
+        shard cannot be moved.
+        """
+        path, kept = self.shard_path(shard), self.damaged / f"{shard:08d}.tar"
+        try:
+            if seen and not _is_same(path.lstat(), seen):
                 return
-            os.utime(kept)
-            line = (
-                json.dumps({"shard": shard, "reason": reason, "time": round(time.time(), 3)}) + "\n"
-            )
-            with (self.damaged / "refused.jsonl").open("a") as log:
-                log.write(line)
+            path.replace(kept)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise SpoolError(
+                f"{path}: is damaged and cannot be set aside ({error.strerror}); remove it by hand"
+            ) from error
+        # A producer in want of room may have dropped it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(kept, follow_symlinks=False)
+        try:
+            self._write_refusal(shard, reason)
+        except DiskFull as error:
+            log.warning("the refusal of shard %d is not written down: %s", shard, error)
         self.trim_damaged(DAMAGED_KEPT)
+
+    def _write_refusal(self, shard: int, reason: str) -> None:
+        path = self.damaged / "refused.jsonl"
+        record = {"shard": shard, "reason": reason, "time": round(time.time(), 3)}
+        with disk_errors(path):
+            with path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+                long = file.tell() > _REFUSALS_BYTES
+            if long:
+                lines = path.read_bytes().splitlines(keepends=True)
+                write_bytes(path, b"".join(lines[len(lines) // 2 :]), sync=False)
 
     def trim_damaged(self, keep: int) -> None:
         """Keep only the newest `keep` refused shards; their lines in refused.jsonl stay."""
         shards = [entry for entry in _entries(self.damaged) if _SHARD_NAME.fullmatch(entry.name)]
         for entry in sorted(shards, key=_modified, reverse=True)[keep:]:
-            Path(entry.path).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+                Path(entry.path).unlink()
 
     def damaged_count(self) -> int:
         """How many refused shards still occupy the disk."""
@@ -253,17 +297,17 @@ class Spool:
         records = [_parsed(line) for line in lines]
         return [record for record in records if record]
 
-    def sweep_partial(self, *, everything: bool = False) -> int:
-        """Remove what dead writers left in `partial/` (all of it if `everything`); return how many files."""
+    def sweep_partial(self) -> int:
+        """Remove what dead writers left in `partial/` and `producers/`; return how many files.
+
+        Only for the holder of the producer's role while `is_nobody_writing`.
+        """
         swept = 0
         for entry in _entries(self.partial):
-            match = _PARTIAL_NAME.fullmatch(entry.name)
-            if match and (everything or not Path(f"/proc/{match[1]}").exists()):
+            if _PARTIAL_NAME.fullmatch(entry.name):
                 Path(entry.path).unlink(missing_ok=True)
                 swept += 1
-        return (
-            swept + sweep_aside(self.cursors) + sweep_aside(self.producers) + sweep_aside(self.path)
-        )
+        return swept + sweep_aside(self.producers)
 
     # -- cursors ----------------------------------------------------------------------------------
 
@@ -275,7 +319,7 @@ class Spool:
     def read_cursors(self) -> list[Cursor]:
         """The cursors of all ranks; a damaged one counts as absent."""
         records = [
-            read_json(Path(entry.path))
+            read_json(Path(entry.path), _STATE_BYTES)
             for entry in _entries(self.cursors)
             if _CURSOR_NAME.fullmatch(entry.name)
         ]
@@ -287,7 +331,9 @@ class Spool:
         return min((cursor.shard for cursor in self.read_cursors()), default=0)
 
     def forget_ranks_from(self, world: int) -> None:
-        """Remove the cursors of ranks that a group of `world` ranks does not have."""
+        """Remove the cursors of ranks that a group of `world` ranks does not have, and what dead ranks left."""
+        sweep_aside(self.cursors)
+        sweep_aside(self.damaged)
         for entry in _entries(self.cursors):
             match = _CURSOR_NAME.fullmatch(entry.name)
             if match and int(match[1]) >= world:
@@ -311,6 +357,26 @@ class Spool:
         """Whether a living trainer uses this spool."""
         return is_held(self.cursors / "lock")
 
+    def producer_process(self) -> ProcessId | None:
+        """Who makes shards here now; None for nobody, or for one that has not told its name yet."""
+        return last_holder(self.producers / "lock") if self.has_producer() else None
+
+    @contextlib.contextmanager
+    def writing_for(self, producer: ProcessId) -> Iterator[None]:
+        """Be at work for a producer that holds its role: for whatever writes shards or frames.
+
+        Raises SpoolError when somebody else took the role since; that one waits for the end of all that
+        are in here, so nobody ever writes what nobody counts.
+        """
+        with at_work(self.producers / "workers"):
+            if last_holder(self.producers / "lock") != producer:
+                raise SpoolError(f"{self.path}: the producer that ordered this shard is gone")
+            yield
+
+    def is_nobody_writing(self) -> bool:
+        """Whether no process, of this producer or of a dead one, is inside `writing_for`."""
+        return is_alone(self.producers / "workers")
+
     def write_heartbeat(self, record: dict[str, Any]) -> None:
         """Publish a producer's state under its identity; raises DiskFull or SpoolError."""
         own = ProcessId.own()
@@ -321,9 +387,10 @@ class Spool:
         """The states of all producers that left one, each with `alive`; damaged ones are left out."""
         found = []
         for entry in _entries(self.producers):
-            record = read_json(Path(entry.path)) if entry.name.endswith(".json") else None
+            json_file = entry.name.endswith(".json")
+            record = read_json(Path(entry.path), _STATE_BYTES) if json_file else None
             process = ProcessId.from_record(record) if record else None
-            if record and process and "state" in record:
+            if record and process and _is_heartbeat(record):
                 found.append(record | {"alive": process.is_alive()})
         return sorted(found, key=lambda record: str(record.get("time")))
 
@@ -360,10 +427,25 @@ def allocated_bytes(folder: Path) -> int:
 
 def _cursor_of(record: dict[str, Any]) -> Cursor | None:
     numbers = {name: record.get(name) for name in ("rank", "world", "batch", "shard")}
-    whole = {name: n for name, n in numbers.items() if type(n) is int and n >= 0}
-    return (
-        Cursor(**whole, run=str(record.get("run", ""))) if whole.keys() == numbers.keys() else None
+    whole = {name: n for name, n in numbers.items() if type(n) is int and 0 <= n < MOST_SHARDS}
+    if whole.keys() != numbers.keys():
+        return None
+    waited = record.get("wait_fraction")
+    return Cursor(
+        **whole,
+        run=str(record.get("run", "")),
+        wait_fraction=waited if isinstance(waited, float) else 0.0,
     )
+
+
+def _is_heartbeat(record: dict[str, Any]) -> bool:
+    time_ = record.get("time")
+    return isinstance(record.get("state"), str) and isinstance(time_, int | float)
+
+
+def _is_same(now: os.stat_result, seen: os.stat_result) -> bool:
+    """Whether two looks at a name met one file; the time tells an inode that was used again."""
+    return (now.st_dev, now.st_ino, now.st_mtime_ns) == (seen.st_dev, seen.st_ino, seen.st_mtime_ns)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -282,3 +282,14 @@ def test_options_that_cannot_work_are_refused_by_name(
 def test_keeping_an_endless_plan_is_refused(make_spool: MakeSpool):
     with pytest.raises(OptionError, match="--epochs N"):
         SpoolReader(make_spool(shards=None), batch_size=1, keep=True)
+
+
+def test_the_cursor_tells_what_share_of_the_time_was_spent_waiting(make_spool: MakeSpool):
+    spool = make_spool(ready=[0])
+    thread = in_background(spool, range(1, 6), delay=0.2)
+
+    with SpoolReader(spool, batch_size=2, shards=6) as reader:
+        keys(reader)
+    thread.join()
+
+    assert spool.read_cursors()[0].wait_fraction > 0.5

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shards import Cursor, PlanError, Spool, SpoolBusy, SpoolError
-from shards.liveness import ProcessId
+from shards.process import ProcessId
 from tests.shards.conftest import MakeSpool, fill, stream
 
 
@@ -190,22 +190,19 @@ time.sleep(60)
             assert spool.has_trainer()
 
 
-def test_partial_files_of_dead_writers_are_swept_and_of_living_ones_left(make_spool: MakeSpool):
+def test_sweeping_removes_every_partial_shard_and_no_foreign_file(make_spool: MakeSpool):
+    """Also one whose writer's pid belongs to another process now, or to a zombie that nobody buries."""
     spool = make_spool()
-    dead, alive = (
+    dead, reused = (
         spool.partial / "00000001.4194305.tar",
-        spool.partial / f"00000002.{os.getpid()}.tar",
+        spool.partial / f"00000002.{os.getppid()}.tar",
     )
     foreign = spool.partial / "notes.txt"
-    for path in (dead, alive, foreign):
+    for path in (dead, reused, foreign):
         path.touch()
 
-    assert spool.sweep_partial() == 1
-    assert sorted(path.name for path in spool.partial.iterdir()) == sorted(
-        [alive.name, foreign.name]
-    )
-    assert spool.sweep_partial(everything=True) == 1
-    assert foreign.exists()
+    assert spool.sweep_partial() == 2
+    assert list(spool.partial.iterdir()) == [foreign]
 
 
 def test_disk_bytes_are_what_du_counts(make_spool: MakeSpool):

@@ -1,0 +1,200 @@
+"""One producer set and one trainer group per spool: by locks that die with their owner, never by names."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from shards import Spool, SpoolBusy, SpoolError
+from shards.liveness import is_held, last_holder
+from shards.process import ProcessId
+
+MakeSpool = Callable[..., Spool]
+
+
+@contextmanager
+def elsewhere(code: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs `code`, says a line and sleeps."""
+    whole = f"import time\n{code}\nprint('there', flush=True)\ntime.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", whole], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "there\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def holding(spool: Spool, role: str) -> str:
+    return f"from shards import Spool\nheld = Spool({str(spool.path)!r}).open().{role}_role().__enter__()"
+
+
+def beat(spool: Spool, **changes: object) -> None:
+    record = {"state": "making", "time": time.time()} | vars(ProcessId.own()) | changes
+    (spool.producers / "some.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("role", ["producer", "trainer"])
+def test_a_living_holder_always_blocks_and_is_named(role: str, make_spool: MakeSpool):
+    spool = make_spool()
+
+    with elsewhere(holding(spool, role)) as holder:
+        for _ in range(2):
+            with pytest.raises(
+                SpoolBusy, match=rf"a {role} is already running \(pid {holder.pid} on"
+            ):
+                getattr(spool, f"{role}_role")().take()
+        assert getattr(spool, f"has_{role}")()
+
+
+@pytest.mark.parametrize("role", ["producer", "trainer"])
+def test_a_role_is_free_as_soon_as_its_holder_is_killed(role: str, make_spool: MakeSpool):
+    """Not yet waited for, the holder is a zombie: its pid is still there, its lock is not."""
+    spool = make_spool()
+
+    with elsewhere(holding(spool, role)) as holder:
+        holder.kill()
+        with getattr(spool, f"{role}_role")():
+            assert Path(f"/proc/{holder.pid}").exists()
+            assert getattr(spool, f"has_{role}")()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"started": 1},
+        {"pid": 1, "started": 1},
+        {"pid": 4194304},
+        {"host": "another-host"},
+        {"host": "another-host", "pid": 1},
+        {"time": 0},
+        {"time": 1e12, "host": "another-host"},
+        {"pid": -1},
+        {"pid": 0},
+    ],
+    ids=str,
+)
+def test_a_stale_heartbeat_never_blocks(changes: dict[str, object], make_spool: MakeSpool):
+    """A reused pid, a pid of another host, a clock that ran wrong: a name is never believed."""
+    spool = make_spool()
+    beat(spool, **changes)
+
+    assert not spool.has_producer()
+    with spool.producer_role():
+        pass
+
+
+def test_a_zombie_counts_as_dead(make_spool: MakeSpool):
+    spool = make_spool()
+    with elsewhere("") as process:
+        started = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19])
+        beat(spool, pid=process.pid, started=started)
+        assert [one["alive"] for one in spool.heartbeats()] == [True]
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+        assert Path(f"/proc/{process.pid}").exists()
+        assert [one["alive"] for one in spool.heartbeats()] == [False]
+
+
+def test_the_producers_of_another_host_are_shown_but_nothing_is_claimed_of_them(
+    make_spool: MakeSpool,
+):
+    spool = make_spool()
+    beat(spool, host="another-host")
+
+    assert [one["alive"] for one in spool.heartbeats()] == [False]
+    spool.forget_dead_producers()
+    assert len(spool.heartbeats()) == 1
+
+
+def test_looking_whether_a_role_is_held_never_takes_it_from_whoever_wants_it(
+    make_spool: MakeSpool,
+):
+    """A look holds the lock for an instant, in which a producer that started was told it was busy."""
+    spool = make_spool()
+    path = spool.producers / "lock"
+    path.touch()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            is_held(path)
+
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for looker in lookers:
+        looker.start()
+    try:
+        for _ in range(200):
+            with spool.producer_role():
+                pass
+    finally:
+        done.set()
+        for looker in lookers:
+            looker.join()
+
+
+def test_a_role_is_told_by_its_newest_holder(make_spool: MakeSpool):
+    spool = make_spool()
+    with elsewhere(holding(spool, "producer")) as before:
+        assert last_holder(spool.producers / "lock") != ProcessId.own()
+    assert spool.producer_process() is None
+
+    with spool.producer_role():
+        assert spool.producer_process() == ProcessId.own()
+        assert f"{before.pid}" not in (spool.producers / "lock").read_text()
+
+
+def test_a_producer_waits_for_the_end_of_those_who_still_write_for_a_dead_one(
+    make_spool: MakeSpool,
+):
+    spool = make_spool()
+    writing = f"""
+from shards import Spool
+spool = Spool({str(spool.path)!r}).open()
+role = spool.producer_role()
+role.take()
+work = spool.writing_for(spool.producer_process())
+work.__enter__()
+role.drop()
+"""
+    with elsewhere(writing) as worker, spool.producer_role():
+        assert not spool.is_nobody_writing()
+        worker.kill()
+        worker.wait()
+        assert spool.is_nobody_writing()
+
+
+def test_whoever_works_for_a_producer_that_has_a_successor_writes_nothing(make_spool: MakeSpool):
+    spool = make_spool()
+    with elsewhere(holding(spool, "producer")):
+        before = spool.producer_process()
+        assert before
+    with (
+        spool.producer_role(),
+        pytest.raises(SpoolError, match="is gone"),
+        spool.writing_for(before),
+    ):
+        pass
+    with spool.producer_role(), spool.writing_for(ProcessId.own()):
+        pass
+
+
+def test_the_host_is_part_of_an_identity():
+    own = ProcessId.own()
+
+    assert own.host == socket.gethostname()
+    assert own.is_alive()
+    assert not ProcessId(host="another-host", pid=own.pid, started=own.started).is_alive()
