@@ -539,6 +539,7 @@ def evaluate(**chosen: Any) -> None:
     as_json = chosen.pop("as_json")
     with Progress(quiet=as_json) as progress:
         found = evaluation(EvaluateChoices(**chosen), progress)
+    _name_skipped(found.skipped)
     if as_json:
         click.echo(json.dumps(found.record(), indent=1))
     else:
@@ -615,7 +616,7 @@ def demo(out: Path, minutes: float, seed: int) -> None:
     _let_idle_threads_sleep()
     from darkprep.demo import run_demo
 
-    if minutes <= 0:
+    if not 0 < minutes < float("inf"):
         raise OptionError(f"minutes must be positive, not {minutes}")
     with Progress() as progress:
         for line in run_demo(

@@ -32,7 +32,7 @@ from model import (
 )
 from model.inference import ready_for_inference
 from pipeline.budget import default_budget
-from pipeline.datasets import camera_named, find_pairs, reported_in
+from pipeline.datasets import Skipped, camera_named, find_pairs, reported_in
 from pipeline.develop import develop_amplified
 from pipeline.wholeframe import lone_frame, whole_frame
 from shards import (
@@ -221,7 +221,7 @@ class Evaluated:
     """An evaluation and the files that had to be left out."""
 
     evaluation: Evaluation
-    skipped: tuple[RawError, ...]
+    skipped: tuple[Skipped, ...]
 
     def record(self) -> dict[str, Any]:
         """What metrics.json holds."""
@@ -230,10 +230,9 @@ class Evaluated:
     def lines(self) -> list[str]:
         """For people."""
         found = self.evaluation
-        lines = [f"skipped {error}" for error in self.skipped]
-        lines.append(
+        lines = [
             f"{found.camera}: {found.pairs} pairs, PSNR {_decibels(found.psnr)}, SSIM {found.ssim:.4f}"
-        )
+        ]
         if found.baseline_ssim is not None:
             lines.append(
                 f"amplified input: PSNR {_decibels(found.baseline_psnr)}, SSIM {found.baseline_ssim:.4f}"
@@ -248,13 +247,15 @@ class Evaluated:
 
 def evaluation(choices: EvaluateChoices, progress: Progress) -> Evaluated:
     """Score weights on a camera's frames; raises DatasetError when no frame is usable."""
+    if choices.frames not in ("first", "all"):
+        raise OptionError(f"frames must be first or all, not {choices.frames!r}")
     device = open_device(choices.device)
     network = restorer(choices.weights, device)
     camera = camera_named(choices.camera)
     found = find_pairs(
         choices.root,
         camera,
-        frames=choices.frames,  # type: ignore[arg-type] # it checks
+        frames=choices.frames,  # type: ignore[arg-type] # checked above
         exclude_misaligned=choices.exclude_misaligned,
     )
     pairs = found.of_split(choices.split).pairs  # type: ignore[arg-type] # it checks
@@ -301,7 +302,8 @@ def evaluation(choices: EvaluateChoices, progress: Progress) -> Evaluated:
         groups=lambda pair: reported_in(by_id[pair]),
         on_image=on_image,
     )
-    return Evaluated(result, tuple(skipped))
+    bad = [Skipped(error.path, error.reason) for error in skipped]
+    return Evaluated(result, (*found.skipped, *bad))
 
 
 def _decibels(value: float | None) -> str:
@@ -312,11 +314,12 @@ def _gain(amplify: str) -> Any:
     if amplify in ("ratio", "estimate"):
         return amplify
     try:
-        return float(amplify)
+        factor = float(amplify)
     except ValueError:
-        raise OptionError(
-            f"amplify must be ratio, estimate or a positive number, not {amplify!r}"
-        ) from None
+        factor = -1.0
+    if not 0 < factor < float("inf"):
+        raise OptionError(f"amplify must be ratio, estimate or a positive number, not {amplify!r}")
+    return factor
 
 
 def _multiplier(chosen: float | None, gain: Any, *, default: float) -> float:
@@ -362,6 +365,8 @@ def restoration(choices: RestoreChoices) -> Iterator[RestoreResult]:
     """Restore the files one by one, telling of each."""
     if choices.suffix not in ("png", "tiff"):
         raise OptionError(f"format must be png or tiff, not {choices.suffix!r}")
+    if choices.bits not in (8, 16):
+        raise OptionError(f"bits must be 8 or 16, not {choices.bits}")
     gain = _gain(choices.amplify)
     if gain == "ratio":
         raise OptionError("amplify must be estimate or a number: a lone file has no exposure ratio")
@@ -372,7 +377,7 @@ def restoration(choices: RestoreChoices) -> Iterator[RestoreResult]:
         RestoreJob(source=str(path), load=_loader(path, gain, multiplier), target=target)
         for path, target in zip(choices.raw, _targets(choices), strict=True)
     ]
-    yield from restore_all(network, jobs, bits=choices.bits, device=device)  # type: ignore[arg-type] # it checks
+    yield from restore_all(network, jobs, bits=choices.bits, device=device)  # type: ignore[arg-type] # checked above
 
 
 def _targets(choices: RestoreChoices) -> list[Path]:

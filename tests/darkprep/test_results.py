@@ -1,0 +1,243 @@
+"""What trained weights give: figures, pictures, and the paper's checkpoint brought in."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model import build_model, load_model, save_weights
+from model.weights import published_names
+
+SHORT = "Sony/short/10001_00_0.1s.dng"
+
+
+@pytest.fixture(autouse=True)
+def weights(tmp_path: Path) -> Path:
+    """An untrained network's weights, in ./w.safetensors."""
+    torch.manual_seed(0)
+    save_weights(build_model("redirt"), tmp_path / "w.safetensors")
+    return Path("w.safetensors")
+
+
+def evaluate(*words: object) -> tuple[object, ...]:
+    return ("evaluate", "--weights", "w.safetensors", "--camera", "sony", *words)
+
+
+def restore(*words: object) -> tuple[object, ...]:
+    return ("restore", "--weights", "w.safetensors", *words)
+
+
+# -- evaluate -------------------------------------------------------------------------------------
+
+
+def test_evaluate_scores_the_test_frames_and_shows_them(call, large_data):
+    result = call(*evaluate("--root", large_data, "--baseline", "--out", "results"))
+
+    assert result.exit_code == 0
+    assert "sony: 1 pairs, PSNR " in result.stdout
+    assert "amplified input: PSNR " in result.stdout
+    assert "protocol redirt" in result.stdout
+    found = json.loads(Path("results/metrics.json").read_text())
+    assert (found["camera"], found["pairs"], found["protocol"]) == ("sony", 1, "redirt")
+    assert found["images"][0]["pair"] == "10001_00_0.1s"
+    assert found["images"][0]["ratio"] == 100.0
+    with Image.open("results/10001_00_0.1s.png") as picture:
+        assert picture.size == (3 * 256 + 2 * 8, 224)
+
+
+def test_evaluate_as_json_is_the_metrics_file_and_nothing_else(call, large_data):
+    result = call(*evaluate("--root", large_data, "--json", "--out", "results"))
+
+    assert result.stderr == ""
+    assert json.loads(result.stdout) == json.loads(Path("results/metrics.json").read_text())
+
+
+def test_evaluate_takes_the_frames_that_it_is_told_to(call, large_data):
+    def scored(*words: str) -> dict[str, float]:
+        found = json.loads(call(*evaluate("--root", large_data, "--json", *words)).stdout)
+        return {image["pair"]: image["amplification"] for image in found["images"]}
+
+    assert scored("--split", "train") == {"00001_00_0.1s": 100.0, "00002_00_0.1s": 100.0}
+    assert scored("--amplify", "7") == {"10001_00_0.1s": 7.0}
+    estimate = scored("--amplify", "estimate")["10001_00_0.1s"]
+    assert scored("--amplify", "estimate", "--multiplier", "2") == pytest.approx(
+        {"10001_00_0.1s": 2 * estimate}
+    )
+
+
+def test_evaluate_names_what_it_leaves_out_and_scores_the_rest(call, large_data):
+    shutil.copytree(large_data, "own")
+    os.truncate("own/Sony/short/00001_00_0.1s.dng", 0)
+    shutil.copy("own/Sony/short/00002_00_0.1s.dng", "own/Sony/short/00009_00_0.1s.dng")
+
+    result = call(*evaluate("--root", "own", "--split", "train"))
+
+    assert result.exit_code == 0
+    assert "sony: 1 pairs" in result.stdout
+    assert "skipped own/Sony/short/00001_00_0.1s.dng: is empty" in result.stderr
+    assert "skipped Sony/short/00009_00_0.1s.dng: scene 00009 has no long" in result.stderr
+    assert "2 files skipped" in result.stderr
+
+
+def test_evaluate_with_no_usable_frame_fails(complaint, large_data):
+    shutil.copytree(large_data, "own")
+    os.truncate(Path("own", SHORT), 0)
+
+    line = complaint(*evaluate("--root", "own", "--out", "results"))
+
+    assert line.startswith("own: none of the 1 pairs can be used; the first: own/Sony/short/1")
+    assert not Path("results/metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--split", "dev"], "no dev pairs of sony; there are test, train ones"),
+        (["--frames", "second"], "frames must be first or all"),
+        (["--amplify", "twice"], "amplify must be ratio, estimate or a positive number"),
+        (["--amplify", "-1"], "amplify must be ratio, estimate or a positive number"),
+        (["--amplify", "nan"], "amplify must be ratio, estimate or a positive number"),
+        (["--multiplier", "2"], "multiplier goes with --amplify estimate only"),
+        (["--amplify", "estimate", "--multiplier", "0"], "multiplier must be a positive number"),
+        (["--protocol", "best"], "no protocol 'best'; there are redirt, sid, eld"),
+        (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N"),
+        (["--camera", "nokia"], "unknown camera 'nokia'"),
+        (["--camera", "fuji"], "holds no Fuji/short"),
+        (["--root", "nowhere"], "nowhere: does not exist"),
+        (["--weights", "nowhere"], "nowhere: cannot be read"),
+    ],
+)  # fmt: skip
+def test_what_evaluate_cannot_do_is_one_line(complaint, large_data, words, said):
+    assert said in complaint(*evaluate("--root", large_data, "--out", "results", *words))
+    assert not list(Path().glob("results/*"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is no weights file"),
+        (b"no weights at all", "is no weights file"),
+        (b"\x10\x00\x00\x00\x00\x00\x00\x00{not json here}", "is damaged"),
+    ],
+)
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
+def test_files_that_are_no_weights_are_named(complaint, large_data, content, said, name):
+    Path(name).write_bytes(content)
+
+    line = complaint(*evaluate("--root", large_data, "--weights", name))
+
+    assert line.startswith(f"{name}: ")
+    assert said in line
+
+
+# -- restore --------------------------------------------------------------------------------------
+
+
+def test_restore_writes_the_good_and_names_the_bad(call, large_data):
+    Path("bad.dng").write_text("no photograph")
+
+    result = call(*restore("bad.dng", large_data / SHORT, "none.dng", "--out", "pictures"))
+
+    assert result.exit_code == 1
+    assert f"{large_data / SHORT} -> pictures/10001_00_0.1s.png (" in result.stdout
+    assert len(result.stdout.splitlines()) == 1
+    assert len(result.stderr.splitlines()) == 2
+    assert "failed bad.dng: bad.dng: " in result.stderr
+    assert "failed none.dng: none.dng: no such file" in result.stderr
+    assert [path.name for path in Path("pictures").iterdir()] == ["10001_00_0.1s.png"]
+    with Image.open("pictures/10001_00_0.1s.png") as picture:
+        assert picture.size == (256, 224)
+        assert np.asarray(picture).std() > 0
+        assert picture.info["Camera"] == "darkprep Synthetic"
+
+
+def test_restore_writes_16_bits_and_keeps_files_of_one_name_apart(call, large_data):
+    shutil.copytree(large_data, "other")
+    files = (large_data / SHORT, Path("other", SHORT))
+
+    result = call(*restore(*files, "--format", "tiff", "--bits", "16", "--amplify", "100"))
+
+    assert result.exit_code == 0
+    first, second = sorted(Path("restored").iterdir())
+    assert (first.name, second.name) == ("10001_00_0.1s-2.tiff", "10001_00_0.1s.tiff")
+    assert first.read_bytes() == second.read_bytes()
+    assert first.stat().st_size > 224 * 256 * 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--amplify", "ratio"], "a lone file has no exposure ratio"),
+        (["--amplify", "0"], "amplify must be ratio, estimate or a positive number"),
+        (["--amplify", "9", "--multiplier", "2"], "multiplier goes with --amplify estimate only"),
+        (["--bits", "12"], "bits must be 8 or 16, not 12"),
+        (["--format", "jpeg"], "format must be png or tiff, not 'jpeg'"),
+        (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N"),
+        (["--weights", "nowhere"], "nowhere: cannot be read"),
+        (["--out", "w.safetensors"], "w.safetensors"),
+        (["--out", "w.safetensors/below"], "w.safetensors"),
+    ],
+)
+def test_what_restore_cannot_do_is_one_line(complaint, large_data, words, said):
+    assert said in complaint(*restore(large_data / SHORT, *words))
+    assert not Path("restored").exists()
+
+
+# -- import-weights -------------------------------------------------------------------------------
+
+
+def published(path: str) -> None:
+    torch.manual_seed(1)
+    ours = build_model("redirt").state_dict()
+    torch.save({"model": {name: ours[our] for name, our in published_names().items()}}, path)
+
+
+def test_the_released_checkpoint_becomes_ours_and_its_licence_is_told(call, large_data):
+    published("released")
+
+    result = call("import-weights", "released", "ours.safetensors")
+
+    assert result.exit_code == 0
+    assert "wrote ours.safetensors. The released REDIRT weights are the authors'" in result.stdout
+    assert "non-commercial use only" in result.stdout
+    assert load_model("ours.safetensors").name == "redirt"
+    words = ("evaluate", "--camera", "sony", "--root", large_data, "--json", "--weights")
+    assert call(*words, "released").stdout == call(*words, "ours.safetensors").stdout
+
+
+def test_what_is_no_released_checkpoint_is_named_and_nothing_is_written(complaint):
+    Path("text").write_text("no weights")
+    torch.save({"model": {"odd": torch.zeros(1)}}, "odd")
+    torch.save([1, 2], "list")
+    os.truncate("w.safetensors", 500)
+
+    for name in ("text", "odd", "list", "w.safetensors", "nowhere"):
+        assert complaint("import-weights", name, "ours.safetensors").startswith(f"{name}: ")
+    assert not Path("ours.safetensors").exists()
+
+
+class Hostile:
+    """What runs a command when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("executed",)
+
+
+def test_nothing_in_a_weights_file_is_executed(complaint):
+    torch.save({"model": Hostile()}, "hostile")
+
+    assert "is no weights file" in complaint("import-weights", "hostile", "ours.safetensors")
+    assert not Path("executed").exists()
+
+
+def test_an_import_to_nowhere_is_named(complaint):
+    published("released")
+
+    assert "nowhere" in complaint("import-weights", "released", "nowhere/ours.safetensors")

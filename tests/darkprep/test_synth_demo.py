@@ -1,0 +1,127 @@
+"""Data sets out of nothing, and the whole job done on one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.datasets import camera_named, find_pairs
+from shards import Spool
+
+
+def test_synth_writes_a_data_set_that_build_takes(call):
+    words = ("--scenes", "2", "--shorts", "2", "--size", "96x128", "--jobs", "1")
+
+    result = call("synth", "data", "--camera", "sony", *words)
+
+    assert result.exit_code == 0
+    assert "below data in " in result.stdout
+    pairs = find_pairs("data", camera_named("sony"))
+    assert {pair.split for pair in pairs.pairs} == {"train", "test"}
+    assert not pairs.skipped
+    shape = ("--crop", "64", "--samples-per-shard", "8", "--window", "1", "--jobs", "1")
+    assert call("build", "--camera", "sony", "--quiet", *shape).exit_code == 0
+    spool = Spool("spool").open()
+    assert spool.ready_shards() == [0, 1]
+    assert spool.stream.camera == "sony"
+
+
+def test_synth_again_with_one_seed_writes_the_same_bytes(call):
+    words = ("--camera", "canon70d", "--scenes", "1", "--size", "96x96")
+    for out in ("first", "second"):
+        assert call("synth", out, *words).exit_code == 0
+    assert call("synth", "third", *words, "--seed", "1").exit_code == 0
+
+    files = [path.relative_to("first") for path in Path("first").rglob("*.dng")]
+    assert len(files) == 16
+    for file in files:
+        assert Path("first", file).read_bytes() == Path("second", file).read_bytes()
+        assert Path("first", file).read_bytes() != Path("third", file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--size", "10x10"], "is too small"),
+        (["--size", "97x97"], "must be multiples of 2"),
+        (["--size", "9600x9600"], "is larger than sony's sensor"),
+        (["--scenes", "0"], "scenes must be 1 to 9999, not 0"),
+        (["--shorts", "0"], "shorts must be 1 to 100 per scene, not 0"),
+        (["--seed", "-1"], "seed must be a whole number"),
+        (["--jobs", "0"], "jobs must be at least 1, not 0"),
+    ],
+)
+def test_what_synth_cannot_do_is_one_line_and_no_file(complaint, words, said):
+    assert said in complaint("synth", "out", "--camera", "sony", *words)
+    assert not Path("out").exists()
+
+
+def test_synth_to_a_place_that_cannot_be_is_named(complaint):
+    Path("file").write_text("")
+
+    for out in ("file", "file/below"):
+        line = complaint("synth", out, "--camera", "sony", "--size", "96x96", "--scenes", "1")
+        assert line.startswith("file")
+
+
+def test_a_demo_does_not_write_over_anything(complaint):
+    Path("demo").mkdir()
+    Path("demo/mine.txt").write_text("")
+
+    assert complaint("demo").startswith("demo: is not empty; ")
+    assert [path.name for path in Path("demo").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
+def test_a_demo_needs_time(complaint, minutes):
+    assert complaint("demo", "--minutes", minutes).startswith("minutes must be positive, not ")
+    assert not Path("demo").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_streams_trains_scores_and_draws(start):
+    """A tenth of its minutes: enough to see that everything happens, too little to see it learn."""
+    process = start("demo", "--minutes", "0.3")
+
+    output, said = process.communicate(timeout=400)
+
+    assert process.returncode == 0, said
+    assert "disk budget 120 MB" in output
+    assert "shards deleted after use" in output
+    for row in ("input, amplified by LibRaw", "restored by the network", "truth"):
+        assert row in output
+    summary = json.loads(Path("demo/run/summary.json").read_text())
+    assert summary["shards_deleted"] > 0
+    assert summary["peak_disk_bytes"] <= 120_000_000
+    assert json.loads(Path("demo/results/metrics.json").read_text())["pairs"] >= 2
+    with Image.open("demo/demo.png") as picture:
+        assert picture.width > 3 * picture.height
+        assert np.asarray(picture).std() > 10
+    assert not Spool("demo/spool").open().has_producer()
+
+
+@pytest.mark.slow
+def test_the_two_commands_of_the_readme_work_with_no_other_option(start):
+    """Frames as small as the default crop allows; `stream-train` only with fewer iterations."""
+
+    def run(*words: str) -> str:
+        process = start(*words)
+        output, said = process.communicate(timeout=400)
+        assert process.returncode == 0, said
+        return str(output)
+
+    run(
+        *("synth", "data", "--camera", "sony", "--scenes", "6", "--shorts", "2"),
+        *("--size", "544x576"),
+    )
+    run("build", "--camera", "sony", "--fraction", "0.2")
+    assert len(Spool("spool").open().ready_shards()) == 1
+    output = run("stream-train", "--iterations", "4")
+
+    assert "finished after 4 iterations" in output
+    summary = next(Path("runs").glob("*/summary.json"))
+    assert json.loads(summary.read_text())["samples"] == 32
