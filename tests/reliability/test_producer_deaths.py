@@ -125,9 +125,9 @@ class MiscastPool(LokyPool):
 def _make_with_a_bad_file(given: tuple[ShardTask, str, str]) -> ShardMade:
     task, name, fate = given
 
-    def decode_or_die(path: Path, *rest: Any) -> Any:
+    def decode_or_die(path: Path, **rest: Any) -> Any:
         if path.name != name:
-            return decode_short(path, *rest)
+            return decode_short(path, **rest)
         if fate == "segfault":
             ctypes.string_at(0)
         time.sleep(600)
