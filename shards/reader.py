@@ -132,7 +132,8 @@ class SpoolReader:
         self._gone = 0
         self._held: deque[_Slot] = deque()
         self._hold = hold
-        self._free: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
+        # The last slot that was read is filled next: the fewer are in use, the more of them stay cached.
+        self._free: queue.LifoQueue[_Slot | None] = queue.LifoQueue()
         self._filled: queue.SimpleQueue[tuple[Batch, _Slot] | BaseException | None] = (
             queue.SimpleQueue()
         )
