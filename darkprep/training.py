@@ -133,6 +133,9 @@ def stream_training(
         f"{config.model} on {config.camera}, {config.iterations:,} iterations of {config.batch_size} x {config.crop} px, {open_device(config.device)}, {config.precision}, run {run_dir}"
     )
 
+    with spool.trainer_role():
+        pass  # refuses a second trainer before its run leaves anything behind
+
     def open_reader(start: int, allocate: Allocate | None) -> SpoolReader:
         reader = SpoolReader(
             spool,

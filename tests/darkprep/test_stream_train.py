@@ -205,6 +205,7 @@ def test_a_second_trainer_is_refused_by_name(complaint, large_spool):
         line = complaint(*TRAIN, *NO_PRODUCERS, "--iterations", "2", "--run", "run", "--quiet")
 
     assert line.startswith(f"spool: a trainer is already running (pid {os.getpid()} on ")
+    assert not Path("run").exists()
     assert len(list((large_spool / "ready").iterdir())) == 2
 
 

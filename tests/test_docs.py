@@ -1,0 +1,155 @@
+"""The documents keep step with the code: commands, options, links, and nothing of one person's machine."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from darkprep.cli import main
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = sorted(name for name, command in main.commands.items() if not command.hidden)
+README = ROOT / "README.md"
+
+_BLOCK = re.compile(r"^```(?:bash|console|sh|shell)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_INLINE = re.compile(r"`darkprep ([a-z][^`]*)`")
+_HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+_MACHINE = re.compile(r"(?<![\w.])(?:/work/|/root/|/home/\w|/tmp/\w|/Users/\w|/opt/\w)")
+_TEXT = {".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".json", ".cfg", ".sh", ".css", ".js", ""}
+
+
+def tracked() -> list[Path]:
+    """The project's files: what git knows, or all of them where there is no git."""
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 0 and done.stdout:
+        paths = [ROOT / name for name in done.stdout.splitlines()]
+    else:
+        folders = ("bench", "darkprep", "docs", "model", "pipeline", "shards", "tests", "trainer")
+        paths = [*ROOT.glob("*.*"), *(path for f in folders for path in (ROOT / f).rglob("*.*"))]
+    return sorted(path for path in paths if path.is_file() and path.suffix in _TEXT)
+
+
+PAGES = [path for path in tracked() if path.suffix == ".md"]
+
+
+def named(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+def shell_lines(page: Path) -> Iterator[str]:
+    """The commands in a page's shell blocks: continued lines joined, prompts and output left out."""
+    for block in _BLOCK.findall(page.read_text()):
+        lines = block.replace("\\\n", " ").splitlines()
+        prompted = [line[2:] for line in lines if line.startswith("$ ")]
+        yield from prompted or [line for line in lines if line and not line.startswith("#")]
+
+
+def invocations(page: Path) -> Iterator[list[str]]:
+    """The words after `darkprep` of every call in a page's shell blocks."""
+    for line in shell_lines(page):
+        words = shlex.split(line, comments=True)
+        for index, word in enumerate(words):
+            if word.rpartition("/")[2] == "darkprep" and index + 1 < len(words):
+                rest = words[index + 1 :]
+                ends = [rest.index(sign) for sign in ("&&", "||", "|", ";", "&") if sign in rest]
+                yield rest[: min(ends, default=len(rest))]
+
+
+def parse(words: list[str]) -> None:
+    """Parse a call as click would, without running it; raises click.UsageError."""
+    name, *rest = words
+    if name in ("--help", "--version", "-h", "-V"):
+        return
+    command = main.commands[name]
+    context = click.Context(command, info_name=name)
+    parser = command.make_parser(context)
+    given, left, _ = parser.parse_args(list(rest))
+    assert not left, f"{words}: {left} is no option or argument"
+    for option in command.params:
+        if isinstance(option, click.Option) and option.name in given:
+            values = given[option.name]
+            option.type_cast_value(context, values)
+
+
+def anchor(heading: str) -> str:
+    """The name that a heading has in links."""
+    plain = re.sub(r"[`*_]|\[|\]\([^)]*\)", "", heading.strip().lower())
+    return re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_readme_speaks_of_every_command(name):
+    assert re.search(rf"`(?:darkprep )?{name}\b|darkprep {name}\b", README.read_text())
+
+
+def test_readme_calls_the_two_commands_that_do_the_job():
+    calls = list(invocations(README))
+
+    assert ["build", "--camera", "sony", "--fraction", "0.2"] in calls
+    assert ["stream-train"] in calls
+
+
+@pytest.mark.parametrize("page", named(PAGES))
+def test_every_call_in_a_page_is_one_that_the_commands_take(page):
+    for words in invocations(ROOT / page):
+        assert words[0] in main.commands or words[0].startswith("-"), words
+        parse(words)
+
+
+@pytest.mark.parametrize("page", named(PAGES))
+def test_every_command_named_in_a_sentence_exists(page):
+    for said in _INLINE.findall((ROOT / page).read_text()):
+        assert said.split()[0] in main.commands, said
+
+
+def test_a_call_with_an_option_that_does_not_exist_is_found():
+    with pytest.raises(click.UsageError):
+        parse(["build", "--camera", "sony", "--fractoin", "0.2"])
+    with pytest.raises(click.UsageError):
+        parse(["build", "--camera", "sony", "--disk-budget", "20 lbs"])
+
+
+@pytest.mark.parametrize("page", named(PAGES))
+def test_links_lead_somewhere(page):
+    for link in _LINK.findall((ROOT / page).read_text()):
+        if re.match(r"[a-z]+:", link):
+            continue
+        place, _, fragment = link.partition("#")
+        target = (ROOT / page).parent / place if place else ROOT / page
+        assert target.exists(), link
+        if fragment and target.suffix == ".md":
+            assert fragment in map(anchor, _HEADING.findall(target.read_text())), link
+
+
+def test_no_page_or_source_names_a_path_of_one_machine():
+    mine = Path(__file__).resolve()
+    told = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in tracked()
+        if path.resolve() != mine and ROOT / "tests" not in path.parents
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1)
+        if _MACHINE.search(line)
+    ]
+
+    assert not told
+
+
+def test_the_constraints_pin_everything_that_the_project_asks_for():
+    wanted = re.findall(r'^\s*"([A-Za-z0-9_.-]+?)(?:\[[^\]]*\])?[<>=~]', project(), re.MULTILINE)
+    listed = re.findall(r'"([A-Za-z0-9_.-]+?)(?:\[[^\]]*\])?>=', project())
+    pinned = re.findall(r"^([A-Za-z0-9_.-]+)==", (ROOT / "constraints.txt").read_text(), re.M)
+    optional = {"tensorboard", "nvidia-ml-py"}
+
+    assert wanted
+    assert {name.lower() for name in (*wanted, *listed)} - optional <= {n.lower() for n in pinned}
+
+
+def project() -> str:
+    return (ROOT / "pyproject.toml").read_text()

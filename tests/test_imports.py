@@ -1,0 +1,86 @@
+"""What the packages offer is there, and loading them does nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("darkprep", "pipeline", "shards", "trainer", "model")
+LIGHT = ("darkprep.cli", "pipeline", "pipeline.produce", "shards")
+"""What producers and people who ask for help load."""
+HEAVY = ("torch", "trainer", "model", "webdataset", "tensorboard", "safetensors")
+
+
+def modules(package: str) -> list[str]:
+    found = pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.")
+    return [one.name for one in found if not one.name.endswith("__main__")]
+
+
+def run(code: str, home: Path) -> str:
+    """What a fresh interpreter prints in the empty directory `home`, every warning an error."""
+    tree = Path(__file__).parents[1]
+    code = f"import sys; sys.path.insert(0, {str(tree)!r})\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=home
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def in_ruff_s_order(name: str) -> tuple[int, str]:
+    """Constants, then classes, then functions, each by the alphabet."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+
+@pytest.mark.parametrize("package", [name for name in PACKAGES if name != "darkprep"])
+def test_what_a_package_lists_is_there_once_and_in_order(package):
+    module = importlib.import_module(package)
+
+    assert len(set(module.__all__)) == len(module.__all__)
+    assert module.__all__ == sorted(module.__all__, key=in_ruff_s_order)
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_file_says_what_it_is(package):
+    for name in [package, *modules(package)]:
+        assert importlib.import_module(name).__doc__, name
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_says_that_it_is_typed(package):
+    (folder,) = importlib.import_module(package).__path__
+
+    assert Path(folder, "py.typed").is_file()
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_the_producing_side_loads_no_torch(tmp_path, module):
+    code = f"import {module}; print([name for name in {HEAVY} if name in sys.modules])"
+
+    assert run(code, tmp_path) == "[]\n"
+
+
+def test_loading_everything_says_nothing_starts_nothing_and_makes_nothing(tmp_path):
+    every = [name for package in PACKAGES for name in modules(package)]
+    code = f"""
+import importlib, os, signal, threading
+import joblib, numpy, torch  # joblib does set something
+before = (torch.initial_seed(), torch.get_num_threads(), dict(os.environ),
+          signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+state = numpy.random.get_state()[1].tobytes()
+for name in {every}:
+    importlib.import_module(name)
+assert before == (torch.initial_seed(), torch.get_num_threads(), dict(os.environ),
+                  signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+assert state == numpy.random.get_state()[1].tobytes()
+assert threading.active_count() == 1
+"""
+
+    assert run(code, tmp_path) == ""
+    assert not list(tmp_path.iterdir())
