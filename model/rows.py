@@ -34,7 +34,7 @@ from model.redirt import COARSE, MIDDLE, Redirt
 LAG = 4
 """Medium-scale rows that the four convolutions there hold back of what they were fed."""
 REACH = 20
-"""Packed rows beyond a band that its output depends on: 4 at 1/8, 2 at full size, rounded up."""
+"""Packed rows around a band that its output depends on: LAG at 1/8 and one more for the last."""
 STRIP = 8
 """Medium-scale rows fed at a time: 32 packed rows, 6 MB of features at 4K width."""
 MAX_BANDS = 4
@@ -63,24 +63,28 @@ class RowConv(nn.Module):
 
 
 class RowStream:
-    """A same-padded convolution of an image whose rows arrive a few at a time.
+    """A same-padded convolution of a frame whose rows arrive a few at a time.
 
-    `feed` makes room for the next input rows, `run` convolves: `halo` rows fewer than were fed come
-    out at the top of an image, and as many more at its bottom.
+    `feed` makes room for the next input rows, `run` convolves what is there. Rows are counted from
+    the frame's top. A stream may begin below it, and may end above the bottom: then the `halo`
+    outermost output rows, for which rows are missing, do not come. At the frame's own edges it pads
+    with zeros.
     """
 
-    def __init__(self, conv: RowConv, height: int, width: int) -> None:
+    def __init__(self, conv: RowConv, height: int, width: int, first: int) -> None:
+        above = conv.halo if first == 0 else 0
         self.conv = conv
         self.height = height
-        self.fed = 0
-        self.made = 0
-        # The padding above the image is the first thing fed.
-        self.window = conv.weight.new_zeros(conv.halo, width, conv.inputs)
+        self.fed = first
+        """Input rows before this one were fed."""
+        self.made = first - above + conv.halo
+        """Output rows before this one were made, or will not be."""
+        self.window = conv.weight.new_zeros(above, width, conv.inputs)
 
     def feed(self, rows: int) -> Tensor:
         """Make room for the next `rows` input rows, to be filled by the caller, and return it."""
         halo = self.conv.halo
-        kept = self.window[-2 * halo :] if self.fed else self.window
+        kept = self.window[-2 * halo :]
         self.fed += rows
         below = halo if self.fed == self.height else 0
         above, size = kept.shape[0], kept.shape[0] + rows + below
@@ -93,7 +97,7 @@ class RowStream:
         return window[above : above + rows]
 
     def run(self) -> Tensor:
-        """Convolve what was fed: `(rows, width, outputs)`."""
+        """Convolve what was fed: `(rows, width, outputs)`, from row `made` on."""
         rows: Tensor = self.conv(self.window)
         self.made += rows.shape[0]
         return rows
@@ -161,10 +165,14 @@ class ComposedRows:
 
 
 class RowwiseRedirt(nn.Module):
-    """A folded REDIRT, run by rows on as many cores as torch may use; float32 or bfloat16."""
+    """A folded REDIRT, run by rows on as many cores as torch may use; float32 or bfloat16.
+
+    `strip` medium-scale rows are fed at a time, at least 2: the 5x5 convolutions need 5 packed rows.
+    """
 
     def __init__(self, net: Redirt, *, strip: int = STRIP) -> None:
         super().__init__()
+        assert strip >= 2
         block, fuse1 = net.medium_scale_encoder.block, net.fuse_block_1
         mix, mix_bias = _weights(fuse1.mix)
         expand, expand_bias = _weights(fuse1.expand)
@@ -190,56 +198,67 @@ class RowwiseRedirt(nn.Module):
     def forward(self, packed: Tensor) -> Tensor:
         """Float32 `(B, C, h, w)` with h and w multiples of 16, to `(B, 3, cell*h, cell*w)`."""
         batch, _, height, width = packed.shape
+        if packed.storage_offset() % MIDDLE:
+            packed = packed.clone()  # `_lumps` wants whole cells from the start of the memory on
         out = packed.new_empty(batch, 3, height * self.cell, width * self.cell)
-        for frame, rgb in zip(packed, out, strict=True):
-            coarse = self._coarse(frame)
-            planes = frame.to(coarse.dtype)
-            _at_once([_Band(self, planes, coarse, rgb, *rows) for rows in _bands(height)])
+        for planes, rgb in zip(packed, out, strict=True):
+            frame = _Frame(self, planes, rgb)
+            _at_once([_Band(frame, begin, end) for begin, end in _bands(height)])
         return out
 
-    def _coarse(self, packed: Tensor) -> Tensor:
+
+class _Frame:
+    """What all bands of one frame share."""
+
+    def __init__(self, net: RowwiseRedirt, packed: Tensor, rgb: Tensor) -> None:
+        coarse = self._coarse(net, packed)
+        self.net = net
+        self.rgb = rgb
+        self.packed = packed.to(coarse.dtype)
+        self.lift_mix = ComposedRows(net.lift_mix, coarse)
+        self.near = ComposedRows(net.near, self.packed)
+
+    def _coarse(self, net: RowwiseRedirt, packed: Tensor) -> Tensor:
         """The higher scale, shuffled up to the medium scale's size: `(4, h/4, w/4)`."""
-        head = self.head(packed).to(self.far.weight.dtype, memory_format=torch.channels_last)
-        out = self.higher.from_head(self.higher.head[1](head))
+        head = net.head(packed).to(net.far.weight.dtype, memory_format=torch.channels_last)
+        out = net.higher.from_head(net.higher.head[1](head))
         return F.pixel_shuffle(out.contiguous(), COARSE // MIDDLE).squeeze(0)
 
 
 class _Band:
-    """Packed rows `begin .. end` of one frame, restored with REACH rows of context around."""
+    """Packed rows `begin .. end` of a frame, restored from these rows and REACH around them."""
 
-    def __init__(
-        self, net: RowwiseRedirt, packed: Tensor, coarse: Tensor, rgb: Tensor, begin: int, end: int
-    ) -> None:
-        self.net, self.rgb = net, rgb
+    def __init__(self, frame: _Frame, begin: int, end: int) -> None:
+        self.frame, self.net = frame, frame.net
         self.begin, self.end = begin, end
-        self.first = max(0, begin - REACH)
-        self.packed = packed[:, self.first : end + REACH]
-        self.coarse = coarse[:, self.first // MIDDLE : (end + REACH) // MIDDLE]
 
     def run(self) -> None:
-        """Restore the band into its rows of `rgb`."""
-        net, (_, height, width) = self.net, self.packed.shape
+        """Restore the band into its rows of the frame's RGB."""
+        net, (_, height, width) = self.net, self.frame.packed.shape
         medium = (height // MIDDLE, width // MIDDLE)
-        self.conv1, self.conv2 = RowStream(net.conv1, *medium), RowStream(net.conv2, *medium)
-        self.mix, self.expand = RowStream(net.mix, *medium), RowStream(net.expand, *medium)
-        self.far = RowStream(net.far, height, width)
-        self.lift_mix = ComposedRows(net.lift_mix, self.coarse)
-        self.near = ComposedRows(net.near, self.packed)
-        begin, end = 0, min(medium[0], net.strip + LAG)
-        while begin < medium[0]:
+        begin = max(0, self.begin - REACH) // MIDDLE
+        last = min(height, self.end + REACH) // MIDDLE
+        self.conv1 = RowStream(net.conv1, *medium, begin)
+        self.conv2 = RowStream(net.conv2, *medium, self.conv1.made)
+        self.mix = RowStream(net.mix, *medium, self.conv2.made)
+        self.expand = RowStream(net.expand, *medium, self.mix.made)
+        self.far = RowStream(net.far, height, width, self.expand.made * MIDDLE)
+        # The convolutions hold some rows back, so the first strip brings more.
+        end = min(last, begin + net.strip + 2 * LAG)
+        while begin < last:
             self._fuse2(self._fuse1(begin, end))
-            begin, end = end, min(medium[0], end + net.strip)
+            begin, end = end, min(last, end + net.strip)
 
     def _fuse1(self, begin: int, end: int) -> Tensor:
         """Medium-scale rows `begin .. end` in; finished rows of fuse block 1 before its shuffle."""
-        _unshuffle(self.packed, begin, end, self.conv1.feed(end - begin))
+        _unshuffle(self.frame.packed, begin, end, self.conv1.feed(end - begin))
         rows = self.conv1.run()
         self.conv2.feed(rows.shape[0]).copy_(F.leaky_relu_(rows, LEAK))
         first, rows = self.conv2.made, self.conv2.run()
         skipped = self._skip(self.conv1.input_rows(first, rows.shape[0]))
         torch.add(rows, skipped, out=self.mix.feed(rows.shape[0]))
         first, rows = self.mix.made, self.mix.run()
-        higher = self.lift_mix.rows(first, first + rows.shape[0])
+        higher = self.frame.lift_mix.rows(first, first + rows.shape[0])
         torch.add(rows, higher, out=self.expand.feed(rows.shape[0]))
         return F.leaky_relu_(self.expand.run(), LEAK)
 
@@ -254,10 +273,10 @@ class _Band:
         room = self.far.feed(rows * MIDDLE).view(rows, MIDDLE, width, *shape[3:])
         room.copy_(fused.view(shape).transpose(1, 2))
         first, out = self.far.made, self.far.run()
-        out += self.near.rows(first, first + out.shape[0])
-        first += self.first
-        kept = out[max(0, self.begin - first) : max(0, self.end - first)]
-        _write(kept.clamp_(0, 1), self.rgb, max(first, self.begin), self.net.cell)
+        out = out[max(0, self.begin - first) : self.end - first]
+        first = max(first, self.begin)
+        out += self.frame.near.rows(first, first + out.shape[0])
+        _write(out.clamp_(0, 1), self.frame.rgb, first, self.net.cell)
 
 
 def _bands(height: int) -> Iterator[tuple[int, int]]:

@@ -79,7 +79,7 @@ def test_every_variant_stays_the_same_function(name: str, cfa: CfaKind):
 @given(
     height=st.integers(1, 24),
     width=st.integers(1, 3),
-    strip=st.integers(1, 9),
+    strip=st.integers(2, 9),
     threads=st.integers(1, 3),
     cfa=st.sampled_from(sorted(MOSAICS)),
 )
@@ -220,13 +220,14 @@ def test_a_gpu_computes_the_same(name: str, precision: Any):
 
 
 FULL_FRAME = """
-import resource, sys, torch
+import sys, torch
+from pathlib import Path
 from model import build_model, ready_for_inference
 torch.set_num_threads(2)
 ready = ready_for_inference(build_model(sys.argv[1]))
 rgb = ready(torch.rand(1, 4, 5520 // 2, 8288 // 2))
 assert rgb.shape == (1, 3, 5520, 8288)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
 
 
