@@ -115,17 +115,16 @@ class _Frame:
             f"{html.escape(self._chart.y_text(value))}</span>"
             for value in self._y_ticks()
         ]
-        ticks = nice_ticks(self._left, self._right)
-        for index, value in enumerate(ticks):
+        for value in nice_ticks(self._left, self._right):
             place = self.x(value) / 10
             side = " first" if place < 3 else " last" if place > 94 else ""
             words = self._chart.x_text(value)
-            if index == len(ticks) - 1:
-                words += f" {self._chart.x_name}"
-                side = " last" if place > 70 else side
             shown.append(
                 f'<span class="tick x{side}" aria-hidden="true" style="left:{place:.2f}%">{html.escape(words)}</span>'
             )
+        shown.append(
+            f'<span class="tick name" aria-hidden="true">{html.escape(self._chart.x_name)}</span>'
+        )
         return "".join(shown)
 
     def _y_ticks(self) -> list[float]:
@@ -171,12 +170,15 @@ def thinned(points: Points, most: int, *, extremes: bool = False) -> list[tuple[
     return kept
 
 
-def smoothed(points: Points, weight: float = 0.9) -> list[tuple[float, float]]:
-    """Exponential moving average, freed of the bias of its start."""
-    mean, total, out = 0.0, 0.0, []
-    for x, y in points:
-        mean, total = weight * mean + (1 - weight) * y, weight * total + (1 - weight)
-        out.append((x, mean / total))
+def smoothed(points: Points) -> list[tuple[float, float]]:
+    """The mean of each point's neighbourhood, a twelfth of the course wide; it does not lag behind."""
+    reach = max(1, len(points) // 24)
+    out = []
+    for index, (x, _) in enumerate(points):
+        # Narrower at the ends, where there is nothing on one side.
+        near = min(reach, index, len(points) - 1 - index)
+        around = points[index - near : index + near + 1]
+        out.append((x, sum(y for _, y in around) / len(around)))
     return out
 
 

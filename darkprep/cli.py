@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from darkprep import __version__, background
+from darkprep import __version__, background, cli_look
 from darkprep.live import LogFormat, Progress
 from darkprep.status import spool_status, status_lines, verify_spool
 from darkprep.values import COUNT_OR_INF, FRAME_SIZE, SIZE, spelled_bytes, spelled_seconds
@@ -454,6 +454,12 @@ def stop(spool: Path) -> None:
     metavar="N",
     help="Iterations per line of metrics.jsonl.",
 )
+@click.option(
+    "--evaluate-every",
+    type=int,
+    metavar="N",
+    help="Iterations between looks at a few held-out frames; 0 for none.  [default: each checkpoint]",
+)
 @watched
 def stream_train(quiet: bool, log_format: LogFormat, **chosen: Any) -> None:
     """Train on a spool's shards, deleting each once used, and start producers if nobody makes more.
@@ -534,11 +540,22 @@ def evaluate(**chosen: Any) -> None:
     Example: darkprep evaluate --weights runs/X/weights.safetensors --camera sony --out results
     """
     _let_idle_threads_sleep()
+    from darkprep.evaluated import write_evaluation_report
     from darkprep.training import EvaluateChoices, evaluation
 
     as_json = chosen.pop("as_json")
+    choices = EvaluateChoices(**chosen)
     with Progress(quiet=as_json) as progress:
-        found = evaluation(EvaluateChoices(**chosen), progress)
+        found = evaluation(choices, progress)
+        if choices.out:
+            progress.show("writing report.html")
+            write_evaluation_report(
+                choices.out,
+                found.record(),
+                root=choices.root,
+                camera=choices.camera,
+                weights=choices.weights,
+            )
     _name_skipped(found.skipped)
     if as_json:
         click.echo(json.dumps(found.record(), indent=1))
@@ -623,3 +640,6 @@ def demo(out: Path, minutes: float, seed: int) -> None:
             out, minutes=minutes, seed=seed, progress=progress, stop=background.stop_on_signals()
         ):
             click.echo(line)
+
+
+main.add_command(cli_look.report)

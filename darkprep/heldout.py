@@ -144,6 +144,9 @@ class HeldOutFrames:
         self._pairs = held_out_pairs(plan)
         self._pieces: list[Piece] = []
         self._thread = threading.Thread(target=self._load, name="held-out-frames", daemon=True)
+
+    def start(self) -> None:
+        """Begin to decode the frames; pictures of them go to the run's directory, which must be ours."""
         self._thread.start()
 
     def __len__(self) -> int:
@@ -155,7 +158,13 @@ class HeldOutFrames:
         rules = protocol_named(PROTOCOL)
         images: list[dict[str, Any]] = []
         for piece in self._pieces:
-            restored = restore_frame(network, piece.sample, self._device)
+            try:
+                restored = restore_frame(network, piece.sample, self._device)
+            except DarkprepError as error:
+                # A look must not end the training that it is for.
+                log.warning("held-out frames cannot be restored: %s", error)
+                self._pieces.clear()
+                return {}
             scores = score(restored, piece.sample.gt, rules)
             images.append({"pair": piece.name, "psnr": scores.psnr, "ssim": scores.ssim})
             write_jpeg(self._folder / piece.name / f"{iteration:08d}.jpg", quantised(restored, 8))

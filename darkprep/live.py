@@ -181,6 +181,11 @@ class Watch:
         """Take the newest state of the training at hand."""
         self._step = report
 
+    def gauges(self) -> dict[str, float]:
+        """What the spool weighed at the last look, for a line of metrics; empty before the first."""
+        names = ("disk_bytes", "shards_ready")
+        return {name: self.latest[name] for name in names if name in self.latest}
+
     def ends_at(self, monotonic_s: float | None) -> None:
         """The training ends by the clock, at this `time.monotonic()`."""
         self._ends = monotonic_s

@@ -114,7 +114,7 @@ def gallery(scenes: Sequence[Scene]) -> str:
     picks += [_choice("left", "Left", labels, left), _choice("right", "Right", labels, right)]
     if steps > 1:
         picks.append(
-            f'<label>Restored <output></output><input type="range" name="step" min="0" '
+            f'<label class=full>Restored <output></output><input type="range" name="step" min="0" '
             f'max="{steps - 1}" value="{steps - 1}" aria-label="Iteration of the restored picture"></label>'
         )
     stages = "".join(_stage(scene, first=index == 0) for index, scene in enumerate(scenes))
@@ -151,7 +151,7 @@ def _choice(name: str, label: str, options: Mapping[str, str], chosen: str) -> s
         f"{html.escape(text)}</option>"
         for value, text in options.items()
     )
-    return f'<label>{label}<select name="{name}" autocomplete="off">{entries}</select></label>'
+    return f'<label{" class=full" if name == "scene" else ""}>{label}<select name="{name}" autocomplete="off">{entries}</select></label>'
 
 
 def _row(cells: Sequence[str], tag: str) -> str:

@@ -102,7 +102,7 @@ def _run_tiles(
         shown.append(("loss", f"{newest['loss']:.4f}", f"from {first:.4f}"))
     if judged:
         last = judged[-1]
-        below = f"SSIM {last['ssim']:.3f}, {len(last['images'])} pieces"
+        below = f"SSIM {last['ssim']:.3f}, {_counted(len(last['images']), 'piece')}"
         shown.append(("held-out PSNR", f"{last['psnr']:.2f} dB", below))
     pace = summary.get("samples_per_second", newest.get("samples_per_s"))
     if pace is not None:
@@ -118,6 +118,10 @@ def _run_tiles(
     if "shards_deleted" in summary:
         shown.append(("shards deleted", f"{summary['shards_deleted']:,}", "after use"))
     return tiles(shown)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 # -- curves -------------------------------------------------------------------------------------------
@@ -137,10 +141,10 @@ def _training_curves(metrics: Sequence[dict[str, Any]]) -> list[Chart]:
         return []
     loss = Chart(
         title="Loss",
-        says=f"From {losses[0][1]:.4f} to {losses[-1][1]:.4f}; the bold line is smoothed, the axis is logarithmic.",
+        says="The bold line is smoothed; the axis is logarithmic.",
         series=(
             Series(name="loss", points=losses, style="thin"),
-            Series(name="smoothed loss", points=smoothed(losses, 0.8)),
+            Series(name="smoothed loss", points=smoothed(losses)),
         ),
         x_name="iterations",
         y_text=lambda value: f"{value:.3g}",
@@ -183,13 +187,13 @@ def _judged_curves(judged: Sequence[dict[str, Any]]) -> list[Chart]:
 
 
 def _pace_curves(metrics: Sequence[dict[str, Any]]) -> list[Chart]:
-    kinds: tuple[tuple[str, str, Callable[[float], str], int, float], ...] = (
-        ("data_wait_fraction", "Waiting for data", lambda value: f"{value:.1%}", 2, 1),
-        ("samples_per_s", "Samples a second", lambda value: f"{value:.3g}", 1, 1),
-        ("gpu_busy_percent", "GPU in use", lambda value: f"{value:.0f} %", 3, 1),
+    kinds: tuple[tuple[str, str, Callable[[float], str], int], ...] = (
+        ("data_wait_fraction", "Waiting for data", lambda value: f"{value:.1%}", 2),
+        ("samples_per_s", "Samples a second", lambda value: f"{value:.3g}", 1),
+        ("gpu_busy_percent", "GPU in use", lambda value: f"{value:.0f} %", 3),
     )
     charts = []
-    for name, title, text, colour, _ in kinds:
+    for name, title, text, colour in kinds:
         points = _points(metrics, name)
         if len(points) < 2:
             continue

@@ -18,9 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from darkprep.about import FILE as ABOUT
+from darkprep.about import about_run
 from darkprep.background import Supervisor
+from darkprep.heldout import HeldOutFrames
+from darkprep.history import SpoolHistory
 from darkprep.live import Progress
 from darkprep.protocols import ELD_CENTRE, packed_raw
+from darkprep.report import write_run_report
 from darkprep.status import spool_status
 from model import (
     PUBLISHED_LICENCE,
@@ -34,6 +39,7 @@ from model.inference import ready_for_inference
 from pipeline.budget import default_budget
 from pipeline.datasets import Skipped, camera_named, find_pairs, reported_in
 from pipeline.develop import develop_amplified
+from pipeline.plan import Plan
 from pipeline.wholeframe import lone_frame, whole_frame
 from shards import (
     DatasetError,
@@ -45,13 +51,14 @@ from shards import (
     UseOrder,
     WeightsError,
 )
+from shards.durable import write_json
 from trainer.carrier import Allocate
 from trainer.config import TrainConfig, open_device
 from trainer.evaluate import Evaluation, ImageScores, Restorer, evaluate
 from trainer.metrics import protocol_named
 from trainer.report import RunSummary
 from trainer.restore import LoneFrame, RestoreJob, RestoreResult, restore_all
-from trainer.train import train
+from trainer.train import HeldOut, train
 
 RUNS = Path("runs")
 """Where runs go that are given no directory of their own."""
@@ -80,6 +87,8 @@ class TrainChoices:
     seed: int
     checkpoint_every: int
     log_every: int
+    evaluate_every: int | None = None
+    """Iterations between looks at held-out frames; None for each checkpoint, 0 for never."""
 
     def config(self) -> TrainConfig:
         """The trainer's record of it; raises OptionError."""
@@ -129,14 +138,17 @@ def stream_training(
     config, spool = choices.config(), choices.spool
     supervisor = _supervisor(choices)
     run_dir = _run_dir(choices)
-    progress.say(
-        f"{config.model} on {config.camera}, {config.iterations:,} iterations of {config.batch_size} x {config.crop} px, {open_device(config.device)}, {config.precision}, run {run_dir}"
-    )
+    device = open_device(config.device)
+    frames = _held_out_frames(choices, run_dir, device)
+    _introduce(choices, config, run_dir, device, frames, progress)
 
     with spool.trainer_role():
         pass  # refuses a second trainer before its run leaves anything behind
 
     def open_reader(start: int, allocate: Allocate | None) -> SpoolReader:
+        write_json(run_dir / ABOUT, about_run(spool, device), sync=False)
+        if frames:
+            frames.start()
         reader = SpoolReader(
             spool,
             batch_size=config.batch_size,
@@ -160,15 +172,71 @@ def stream_training(
         return reader
 
     title = f"darkprep stream-train · {config.model} on {config.camera}"
+    history = SpoolHistory(run_dir)
     with (
         contextlib.closing(supervisor),
-        progress.watching(lambda: spool_status(spool), title=title) as watch,
+        progress.watching(lambda: spool_status(spool), title=title, also=history.take) as watch,
     ):
         watch.ends_at(ends_at)
         summary = train(
-            config, open_reader, run_dir, resume=choices.resume, on_step=watch.step, stop=stop
+            config,
+            open_reader,
+            run_dir,
+            resume=choices.resume,
+            on_step=watch.step,
+            stop=stop,
+            held_out=_held_out(choices, frames),
+            gauges=watch.gauges,
         )
+    progress.say(f"report: {write_run_report(run_dir)}", event="report")
     return run_dir, summary
+
+
+def _held_out_frames(
+    choices: TrainChoices, run_dir: Path, device: torch.device
+) -> HeldOutFrames | None:
+    """What the training is judged by; nothing where that is not wanted or no photograph is at hand."""
+    if choices.evaluate_every == 0:
+        return None
+    try:
+        frames = HeldOutFrames(Plan.load(choices.spool), run_dir, device)
+    except DatasetError:
+        return None
+    return frames if len(frames) else None
+
+
+def _held_out(choices: TrainChoices, frames: HeldOutFrames | None) -> HeldOut | None:
+    if frames is None:
+        return None
+    return HeldOut(every=choices.evaluate_every or choices.checkpoint_every, judge=frames.judge)
+
+
+def _introduce(
+    choices: TrainChoices,
+    config: TrainConfig,
+    run_dir: Path,
+    device: torch.device,
+    frames: HeldOutFrames | None,
+    progress: Progress,
+) -> None:
+    """Say what is about to be done, before the first minutes of it are spent."""
+    stream = choices.spool.stream
+    judged = (
+        f"judged by {len(frames)} held-out frames every "
+        f"{choices.evaluate_every or choices.checkpoint_every:,} iterations"
+        if frames
+        else "not judged by held-out frames"
+    )
+    for text in (
+        f"{config.model} on {config.camera}, {config.iterations:,} iterations of "
+        f"{config.batch_size} x {config.crop} px, {device}, {config.precision}, run {run_dir}",
+        f"  learning rate {config.learning_rate:g}, then {config.learning_rate / 10:g}; "
+        f"reuse {config.reuse}, augment {config.augment}, seed {config.seed}; {judged}",
+        f"  plan {choices.spool.digest} in {choices.spool.path}, {stream.samples} samples a shard, "
+        f"{'no end' if stream.shards is None else f'{stream.shards} shards'}; "
+        f"{'shards are kept' if choices.keep_shards else 'shards are deleted after use'}",
+    ):
+        progress.say(text, event="config")
 
 
 def _supervisor(choices: TrainChoices) -> Supervisor:
@@ -362,6 +430,7 @@ class RestoreChoices:
     suffix: str
     bits: int
     device: str
+    root: Path = Path("data")
 
 
 def restoration(choices: RestoreChoices) -> Iterator[RestoreResult]:

@@ -1,0 +1,388 @@
+"""The page of a run: it holds what it shows, works by mouse and by keys, and asks the network for nothing."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from darkprep.charts import Chart, Series, nice_ticks, smoothed, thinned
+from darkprep.evaluated import worst_to_best
+from darkprep.heldout import HeldOutFrames, most_detailed, write_jpeg
+from darkprep.history import SpoolHistory, read_lines
+from darkprep.page import Layer, Scene, facts, page
+from darkprep.report import evaluation_page, write_run_report
+from tests.darkprep.webdriver import Browser, why_missing
+
+WIDTHS = (390, 820, 1300)
+RIGHT, END = "\ue014", "\ue010"
+
+
+def picture(level: int, size: tuple[int, int] = (64, 96)) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.full((*size, 3), level, np.uint8)
+
+
+def write_run(run: Path) -> Path:
+    """A run of 400 iterations as the trainer and the command line leave it."""
+    run.mkdir(parents=True)
+    config = {"model": "redirt", "camera": "sony", "iterations": 400, "note": "<b>&\"'</b>"}
+    (run / "config.json").write_text(json.dumps(config))
+    lines = [
+        {
+            "iteration": done, "loss": math.exp(-done / 200), "samples_per_s": 8.0 + done / 100,
+            "learning_rate": 1e-4 if done <= 200 else 1e-5, "data_wait_fraction": 0.01,
+            "seconds": done / 2, "gpu_busy_percent": None,
+        }
+        for done in range(10, 401, 10)
+    ]  # fmt: skip
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    judged = []
+    for done in (100, 200, 300, 400):
+        images = [{"pair": name, "psnr": 15 + done / 50, "ssim": done / 500} for name in ("a", "b")]
+        judged.append(
+            {"iteration": done, "psnr": 15 + done / 50, "ssim": done / 500, "images": images}
+        )
+        for name in ("a", "b"):
+            write_jpeg(run / "heldout" / name / f"{done:08d}.jpg", picture(done // 4 + 50))
+    (run / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in judged))
+    for name in ("a", "b"):
+        for kind, level in (("dark", 5), ("amplified", 90), ("truth", 250)):
+            write_jpeg(run / "heldout" / name / f"{kind}.jpg", picture(level))
+    history = [
+        {
+            "seconds": float(at), "disk_bytes": 10**7 * (1 + at % 5),
+            "least_disk_bytes": 10**7, "shards_ready": 3, "budget_bytes": 6 * 10**7,
+        }
+        for at in range(200)
+    ]  # fmt: skip
+    (run / "spool.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
+    summary = {
+        "iterations": 400, "samples": 1600, "first_loss": 1.0, "last_loss": 0.13,
+        "data_wait_fraction": 0.01, "samples_per_second": 8.0, "seconds": 200.0,
+        "shards_deleted": 50, "peak_disk_bytes": 5 * 10**7, "ended": "finished",
+        "who_limits": "the cpu limits",
+    }  # fmt: skip
+    (run / "summary.json").write_text(json.dumps(summary))
+    about = {"started": "2026-01-01", "command": "darkprep stream-train", "plan": {"pairs": 6},
+             "versions": {"torch": "2"}, "machine": {"cores": "2"}}  # fmt: skip
+    (run / "about.json").write_text(json.dumps(about))
+    return run
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run_report(write_run(tmp_path_factory.mktemp("runs") / "r"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    missing = why_missing()
+    if missing:
+        pytest.skip(f"the page is not looked at: {missing}")
+    with Browser() as one:
+        yield one
+
+
+# -- in a browser -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_opens_without_error_or_request_and_fits_the_window(browser, report, width, dark):
+    browser.log("browser")
+    browser.open(report, width=width, dark=dark)
+
+    assert browser.log("browser") == []
+    assert [url for url in browser.requests() if not url.startswith("data:")] == [report.as_uri()]
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    paper = browser.run("return getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(16, 19, 22)" if dark else "rgb(251, 251, 250)")
+
+
+def test_all_pictures_load(browser, report):
+    browser.open(report)
+    sizes = browser.run("return [...document.images].map((one) => one.naturalWidth)")
+
+    assert sizes == [96] * 14  # two scenes: dark, amplified, truth and four restored
+
+
+def level_at(browser: Browser, share: float) -> tuple[int, ...]:
+    """The grey that the page shows at a share of the stage's width, read from a screenshot."""
+    box = browser.run(
+        "const b = document.querySelector('.stage:not([hidden])').getBoundingClientRect();"
+        "return [b.x + scrollX, b.y + scrollY, b.width, b.height]"
+    )
+    clip = {"x": box[0] + share * box[2], "y": box[1] + box[3] / 4, "width": 4, "height": 4}
+    shot = browser.cdp("Page.captureScreenshot", clip={**clip, "scale": 1})
+    shown = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
+    return tuple(np.asarray(shown).reshape(-1, 3).mean(axis=0).round().astype(int).tolist())
+
+
+def stage_box(browser: Browser) -> list[float]:
+    box: list[float] = browser.run(
+        "const s = document.querySelector('.stage:not([hidden])'); s.scrollIntoView();"
+        "const b = s.getBoundingClientRect(); return [b.x, b.y, b.width, b.height]"
+    )
+    return box
+
+
+def test_dragging_the_divider_moves_the_picture(browser, report):
+    browser.open(report)
+    x, y, width, height = stage_box(browser)
+    before = level_at(browser, 0.7)
+    browser.drag((x + width / 2, y + height / 2), (x + 0.9 * width, y + height / 2))
+
+    assert before == pytest.approx((150, 150, 150), abs=4)  # restored, on the right
+    assert level_at(browser, 0.7) == pytest.approx((90, 90, 90), abs=4)  # amplified, on the left
+    cut = browser.run("return document.querySelector('.stage').style.getPropertyValue('--cut')")
+    assert float(cut.rstrip("%")) == pytest.approx(90, abs=1)
+
+
+def test_arrow_keys_move_the_divider_and_say_so(browser, report):
+    browser.open(report)
+    browser.run("document.querySelector('.stage input').focus()")
+    browser.press(RIGHT)
+    browser.press(END)
+    state = browser.run(
+        "const i = document.querySelector('.stage input');"
+        "return [i.value, i.getAttribute('aria-valuetext'), i.getAttribute('aria-label')]"
+    )
+
+    assert state[0] == "100"
+    assert "amplified input on the left 100 %" in state[1]
+    assert state[2]
+    assert level_at(browser, 0.9) == pytest.approx((90, 90, 90), abs=4)
+
+
+def test_the_reader_chooses_scene_sides_and_iteration(browser, report):
+    browser.open(report)
+    set_to = (
+        "const e = document.querySelector(`[name=${arguments[0]}]`); e.value = arguments[1];"
+        "e.dispatchEvent(new Event('input', {bubbles: true}))"
+    )
+    browser.run(set_to, "scene", "1")
+    browser.run(set_to, "left", "dark")
+    browser.run(set_to, "step", "0")
+    stage_box(browser)
+
+    assert level_at(browser, 0.2) == pytest.approx((5, 5, 5), abs=4)
+    assert level_at(browser, 0.8) == pytest.approx((75, 75, 75), abs=4)
+    assert "100 iterations" in browser.run("return document.querySelector('output').textContent")
+    assert browser.run("return document.querySelector('.caption').textContent").startswith("b:")
+
+
+def test_a_chart_reads_out_its_values_by_keys(browser, report):
+    browser.open(report)
+    browser.run("document.querySelector('.plot').focus()")
+    browser.press(END)
+    told = browser.run("return document.querySelector('.plot .readout').textContent")
+
+    assert told.startswith("400 iterations: 0.13")
+
+
+def test_everything_that_can_be_reached_has_a_name(browser, report):
+    browser.open(report)
+    nameless = browser.run(
+        "return [...document.querySelectorAll('input, select, button, [tabindex], img')].filter((e) =>"
+        "!(e.getAttribute('aria-label') || e.closest('label') || e.alt)).map((e) => e.outerHTML)"
+    )
+
+    assert nameless == []
+
+
+def test_labels_of_axes_do_not_run_into_each_other(browser, report):
+    browser.open(report, width=390)
+    overlaps = browser.run(
+        """
+        let found = 0;
+        for (const plot of document.querySelectorAll('.plot')) {
+          for (const kind of ['x', 'y']) {
+            const boxes = [...plot.querySelectorAll(`.tick.${kind}`)].map((t) => t.getBoundingClientRect());
+            boxes.forEach((a, i) => boxes.slice(i + 1).forEach((b) => {
+              if (a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom) { found++; }
+            }));
+          }
+        }
+        return found;
+        """
+    )
+
+    assert overlaps == 0
+
+
+# -- as text ------------------------------------------------------------------------------------------
+
+
+def test_the_page_tells_configuration_plan_versions_and_machine(report):
+    text = report.read_text()
+
+    for words in ("Configuration", "Plan", "Versions", "Machine", "Summary", "redirt on sony"):
+        assert words in text
+    assert "<b>&" not in text
+    assert "&lt;b&gt;&amp;" in text
+
+
+def test_the_page_forbids_itself_every_request(report):
+    text = report.read_text()
+
+    assert "default-src 'none'; img-src data:" in text
+    assert "http" not in text.replace("http-equiv", "")
+
+
+def test_a_run_at_work_has_a_page_too(tmp_path):
+    run = write_run(tmp_path / "r")
+    (run / "summary.json").unlink()
+    (run / "evaluations.jsonl").write_text('{"iteration": 1')
+    text = write_run_report(run).read_text()
+
+    assert "At work, or killed: 400 of 400 iterations" in text
+
+
+def test_a_run_killed_before_its_first_line_has_a_page_too(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+
+    assert "At work, or killed" in write_run_report(tmp_path).read_text()
+
+
+def test_a_directory_without_a_run_is_refused(complaint, tmp_path):
+    assert "holds no run" in complaint("report", tmp_path)
+
+
+def test_the_command_names_the_page(call, tmp_path):
+    run = write_run(tmp_path / "r")
+
+    assert call("report", run).stdout.strip() == str(run / "report.html")
+
+
+def test_an_evaluation_has_its_page_in_the_same_style():
+    image = {"pair": "10003_00_0.1s", "ratio": 100, "amplification": 100.0, "psnr": None,
+             "ssim": 1.0, "baseline_psnr": 12.5, "baseline_ssim": 0.1}  # fmt: skip
+    record = {"camera": "sony", "pairs": 1, "protocol": "redirt", "protocol_says": "sRGB",
+              "psnr": 30.0, "ssim": 0.9, "baseline_psnr": 12.5, "baseline_ssim": 0.1,
+              "images": [image]}  # fmt: skip
+    scene = Scene(
+        name="s",
+        caption="c",
+        size=(4, 3),
+        layers=(
+            Layer(name="restored", label="r", jpeg=b"x"),
+            Layer(name="truth", label="t", jpeg=b"y"),
+        ),
+    )
+    text = evaluation_page(record, [scene], lead="1 pair")
+
+    for words in ("Evaluation on sony", "30.00 dB", "infinite", "12.50 dB", "sRGB"):
+        assert words in text
+
+
+def test_pictures_of_an_evaluation_run_from_worst_to_best():
+    images = [{"pair": str(psnr), "psnr": psnr} for psnr in (5.0, 1.0, None, 3.0, 2.0, 4.0, 6.0)]
+    chosen = [image["psnr"] for image in worst_to_best(images)]
+
+    assert chosen[0] == 1.0
+    assert chosen[-1] is None
+    assert len(chosen) == 6
+
+
+# -- parts --------------------------------------------------------------------------------------------
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_are_few_round_and_inside(low, reach):
+    ticks = nice_ticks(low, low + reach)
+
+    assert 2 <= len(ticks) <= 7
+    assert all(low - 1e-6 * reach <= tick <= low + reach * (1 + 1e-6) for tick in ticks)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=500), st.integers(2, 50))
+def test_thinning_keeps_the_extremes_where_asked(values, most):
+    points = list(enumerate(values))
+    kept = thinned(points, most, extremes=True)
+
+    assert len(kept) <= max(most, len(points) if len(points) <= most else 0)
+    assert max(y for _, y in kept) == max(values)
+    assert min(y for _, y in kept) == min(values)
+    assert [x for x, _ in kept] == sorted(x for x, _ in kept)
+
+
+def test_smoothing_keeps_a_straight_line_and_its_ends():
+    line = [(float(x), 2.0 * x) for x in range(100)]
+
+    assert np.allclose(smoothed(line), line)
+
+
+def test_a_chart_of_one_point_is_left_out():
+    chart = Chart(
+        title="t",
+        says="s",
+        series=(Series(name="n", points=[(1, 1)]),),
+        x_name="i",
+        y_text=str,
+    )
+
+    assert chart.html() == ""
+
+
+def test_text_is_never_markup():
+    text = page(title="<i>", lead="<i>", sections=[facts("<i>", {"<i>": "<i>"})])
+
+    assert "<i>" not in text
+
+
+def test_the_most_detailed_piece_is_found():
+    truth = np.full((3, 256, 256), 9000, np.uint16)
+    truth[:, 160:224, 32:96] = np.random.default_rng(0).integers(0, 65535, (3, 64, 64))
+
+    y, x = most_detailed(truth, 96, 96, align=2)
+
+    assert 128 <= y <= 160
+    assert 0 <= x <= 32
+    assert y % 2 == x % 2 == 0
+
+
+def test_old_pictures_are_thinned_out_but_not_the_first_and_the_last(tmp_path):
+    for done in range(100, 2000, 100):
+        (tmp_path / f"{done:08d}.jpg").touch()
+        HeldOutFrames._thin_out(tmp_path)
+    kept = sorted(int(path.stem) for path in tmp_path.iterdir())
+
+    assert len(kept) == 10
+    assert (kept[0], kept[-1]) == (100, 1900)
+
+
+def test_the_course_of_the_spool_is_written_and_goes_on_after_a_resumption(tmp_path):
+    record = {"disk_bytes": 5, "shards_ready": 1, "budget_bytes": 9}
+    SpoolHistory(tmp_path).take(record)
+    again = SpoolHistory(tmp_path)
+    again.take(record | {"disk_bytes": 7})
+    again.take(record)  # too soon for a line of its own
+    lines = read_lines(tmp_path / "spool.jsonl")
+
+    assert [line["disk_bytes"] for line in lines] == [5, 7]
+    assert lines[1]["seconds"] >= lines[0]["seconds"]
+
+
+def test_a_training_leaves_its_page_with_held_out_pictures(call, large_spool, large_data):
+    result = call(
+        *("stream-train", "--spool", large_spool, "--run", "run", "--iterations", "2"),
+        *("--batch-size", "2", "--device", "cpu", "--producers", "0", "--log-every", "1"),
+        *("--model", "redirt-2rdb", "--evaluate-every", "1"),
+    )
+
+    assert "report: run/report.html" in result.stderr
+    judged = read_lines(Path("run/evaluations.jsonl"))
+    assert [line["iteration"] for line in judged] == [1, 2]
+    assert Path("run/report.html").read_text().count("data:image/jpeg") == 5
+    assert "disk_bytes" in read_lines(Path("run/metrics.jsonl"))[-1]
+    assert read_lines(Path("run/spool.jsonl"))
