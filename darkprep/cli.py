@@ -114,6 +114,22 @@ def watched(command: Command) -> Command:
     return click.option("--quiet", "-q", is_flag=True, help="Print errors only.")(with_format)
 
 
+def form_option(command: Command) -> Command:
+    """`--cfa NAME`."""
+    return click.option(
+        "--cfa", "form", default="native", show_default=True, metavar="native|plain|rggb",
+        help="How an X-Trans camera is fed to the network: its nine planes, the published code's four, or resampled to RGGB.",
+    )(command)  # fmt: skip
+
+
+def match_option(command: Command) -> Command:
+    """`--match-colour CAMERA|FILE`."""
+    return click.option(
+        "--match-colour", metavar="CAMERA|FILE",
+        help="Bring frames into the colours of the camera that the weights were trained on, by its photographs below --root or by one RAW file.",
+    )(command)  # fmt: skip
+
+
 # -- data ---------------------------------------------------------------------------------------------
 
 
@@ -229,6 +245,17 @@ def synth(
 @click.option("--exclude-misaligned", is_flag=True, help="Leave out SID's misaligned scenes.")
 @click.option(
     "--split", default="train", show_default=True, metavar="train|val|test", help="Which scenes."
+)
+@form_option
+@click.option(
+    "--noise",
+    metavar="CAMERA",
+    help="Make the short exposures from the long ones, with this camera's noise; none need be there.",
+)
+@click.option(
+    "--lmdb",
+    metavar="NAME",
+    help="Take ELD's patches NAME_input_Raw.db and NAME_target_Raw.db (with --noise NAME_Raw.db) below --root.",
 )
 @click.option(
     "--background",
@@ -524,6 +551,8 @@ def _number(value: float | None) -> str:
     show_default=True,
     help="How figures are computed; named in the output.",
 )
+@form_option
+@match_option
 @click.option(
     "--baseline",
     is_flag=True,
@@ -585,6 +614,9 @@ def evaluate(**chosen: Any) -> None:
     metavar="M",
     help="The paper's m, with --amplify estimate.  [default: 5]",
 )
+@form_option
+@match_option
+@root_option
 @click.option("--out", type=click.Path(path_type=Path), default=Path("restored"), show_default=True)
 @click.option("--format", "suffix", default="png", show_default=True, metavar="png|tiff")
 @click.option("--bits", default=8, show_default=True, help="8 or 16.")
@@ -623,7 +655,7 @@ def import_weights(published: Path, out: Path) -> None:
 
 @main.command(short_help="See the whole job done on synthetic files.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
-@click.option("--minutes", default=3.0, show_default=True, help="Time to train.")
+@click.option("--minutes", default=3.0, show_default=True, help="Most time to train.")
 @click.option("--seed", default=0, show_default=True)
 def demo(out: Path, minutes: float, seed: int) -> None:
     """Make RAW files, stream them through a small budget into a training, and score it; offline, on a CPU.

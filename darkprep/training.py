@@ -37,9 +37,11 @@ from model import (
 )
 from model.inference import ready_for_inference
 from pipeline.budget import default_budget
-from pipeline.datasets import Skipped, camera_named, find_pairs, reported_in
+from pipeline.colour import reference_colours
+from pipeline.datasets import Pairs, Skipped, camera_named, find_pairs, reported_in
 from pipeline.develop import develop_amplified
 from pipeline.plan import Plan
+from pipeline.resample import form_named
 from pipeline.wholeframe import lone_frame, whole_frame
 from shards import (
     DatasetError,
@@ -145,7 +147,10 @@ def stream_training(
     with spool.trainer_role():
         pass  # refuses a second trainer before its run leaves anything behind
 
+    history = SpoolHistory(run_dir)
+
     def open_reader(start: int, allocate: Allocate | None) -> SpoolReader:
+        history.begin()
         write_json(run_dir / ABOUT, about_run(spool, device), sync=False)
         if frames:
             frames.start()
@@ -172,7 +177,6 @@ def stream_training(
         return reader
 
     title = f"darkprep stream-train · {config.model} on {config.camera}"
-    history = SpoolHistory(run_dir)
     with (
         contextlib.closing(supervisor),
         progress.watching(lambda: spool_status(spool), title=title, also=history.take) as watch,
@@ -285,6 +289,19 @@ class EvaluateChoices:
     baseline: bool
     device: str
     out: Path | None
+    form: str = "native"
+    match_colour: str | None = None
+
+    def settings(self) -> dict[str, str]:
+        """What the figures depend on beside the protocol, for the record."""
+        return {
+            "split": self.split,
+            "frames": self.frames,
+            "misaligned scenes": "left out" if self.exclude_misaligned else "as found",
+            "amplify": self.amplify,
+            "cfa": self.form,
+            "match colour": self.match_colour or "no",
+        }
 
 
 @dataclass(frozen=True)
@@ -328,30 +345,15 @@ def evaluation(choices: EvaluateChoices, progress: Progress) -> Evaluated:
         camera,
         frames=choices.frames,  # type: ignore[arg-type] # checked above
         exclude_misaligned=choices.exclude_misaligned,
-    )
-    pairs = found.of_split(choices.split).pairs  # type: ignore[arg-type] # it checks
-    gain = _gain(choices.amplify)
-    multiplier = _multiplier(choices.multiplier, gain, default=1.0)
+    ).of_split(choices.split)  # type: ignore[arg-type] # it checks
+    by_id = {pair.id: pair for pair in found.pairs}
     skipped: list[RawError] = []
-    by_id = {pair.id: pair for pair in pairs}
-
-    def samples() -> Iterator[Sample]:
-        for pair in pairs:
-            try:
-                yield whole_frame(found.root, pair, gain=gain, multiplier=multiplier)
-            except RawError as error:
-                skipped.append(error)
-        if len(skipped) == len(pairs):
-            raise DatasetError(
-                f"{found.root}: none of the {len(pairs)} pairs can be used; the first: {skipped[0]}"
-            )
-
     done: list[ImageScores] = []
 
     def on_image(image: ImageScores) -> None:
         done.append(image)
         progress.show(
-            f"{len(done)}/{len(pairs)} {image.pair}: PSNR {_decibels(image.psnr)}, SSIM {image.ssim:.4f}"
+            f"{len(done)}/{len(by_id)} {image.pair}: PSNR {_decibels(image.psnr)}, SSIM {image.ssim:.4f}"
         )
 
     def amplified_input(sample: Sample) -> np.ndarray[Any, np.dtype[np.uint16]]:
@@ -363,18 +365,40 @@ def evaluation(choices: EvaluateChoices, progress: Progress) -> Evaluated:
     centre = ELD_CENTRE if in_raw and camera.dataset == "SID" else None
     result = evaluate(
         network,
-        samples(),
+        _whole_frames(choices, found, skipped),
         choices.out,
         protocol=choices.protocol,
         device=device,
         baseline=amplified_input if choices.baseline else None,
         compared=packed_raw(found.root, by_id, centre=centre) if in_raw else None,
         region=f"the middle {centre} x {centre} packed pixels" if centre else "whole frames",
+        settings=choices.settings(),
         groups=lambda pair: reported_in(by_id[pair]),
         on_image=on_image,
     )
     bad = [Skipped(error.path, error.reason) for error in skipped]
     return Evaluated(result, (*found.skipped, *bad))
+
+
+def _whole_frames(
+    choices: EvaluateChoices, found: Pairs, skipped: list[RawError]
+) -> Iterator[Sample]:
+    """The samples to score; files that cannot be used go into `skipped`."""
+    gain = _gain(choices.amplify)
+    multiplier = _multiplier(choices.multiplier, gain, default=1.0)
+    form = form_named(choices.form)
+    match = reference_colours(choices.match_colour, choices.root) if choices.match_colour else None
+    for pair in found.pairs:
+        try:
+            yield whole_frame(
+                found.root, pair, gain=gain, multiplier=multiplier, form=form, match=match
+            )
+        except RawError as error:
+            skipped.append(error)
+    if len(skipped) == len(found.pairs):
+        raise DatasetError(
+            f"{found.root}: none of the {len(skipped)} pairs can be used; the first: {skipped[0]}"
+        )
 
 
 def _decibels(value: float | None) -> str:
@@ -430,6 +454,8 @@ class RestoreChoices:
     suffix: str
     bits: int
     device: str
+    form: str = "native"
+    match_colour: str | None = None
     root: Path = Path("data")
 
 
@@ -445,8 +471,16 @@ def restoration(choices: RestoreChoices) -> Iterator[RestoreResult]:
     multiplier = _multiplier(choices.multiplier, gain, default=5.0)
     device = open_device(choices.device)
     network = restorer(choices.weights, device)
+    decoding: dict[str, Any] = {
+        "gain": gain,
+        "multiplier": multiplier,
+        "form": form_named(choices.form),
+        "match": reference_colours(choices.match_colour, choices.root)
+        if choices.match_colour
+        else None,
+    }
     jobs = [
-        RestoreJob(source=str(path), load=_loader(path, gain, multiplier), target=target)
+        RestoreJob(source=str(path), load=_loader(path, decoding), target=target)
         for path, target in zip(choices.raw, _targets(choices), strict=True)
     ]
     yield from restore_all(network, jobs, bits=choices.bits, device=device)  # type: ignore[arg-type] # checked above
@@ -463,9 +497,9 @@ def _targets(choices: RestoreChoices) -> list[Path]:
     return targets
 
 
-def _loader(path: Path, gain: Any, multiplier: float) -> Callable[[], LoneFrame]:
+def _loader(path: Path, decoding: dict[str, Any]) -> Callable[[], LoneFrame]:
     def load() -> LoneFrame:
-        sample, header = lone_frame(path, gain=gain, multiplier=multiplier)
+        sample, header = lone_frame(path, **decoding)
         text = {
             "Camera": f"{header.make} {header.model}".strip(),
             "Exposure": f"{header.exposure_s:g} s, ISO {header.iso:g}",

@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.frames import FrameKind, frame_allocation, frame_name
+from pipeline.frames import FrameKind, frame_allocation
 from pipeline.plan import Plan, PlannedPair
 from shards import BudgetTooSmall
 from shards.format import CELL, PLANES
@@ -111,8 +111,8 @@ def _frames_by_worth(plan: Plan) -> list[tuple[str, int]]:
     shorts: dict[str, int] = {}
     for visit in range(len(plan.pairs)):
         pair = next(plan.candidates(visit))
-        longs.setdefault(frame_name("long", pair.long_print), array_bytes(pair, "long", plan))
-        shorts.setdefault(frame_name("short", pair.short_print), array_bytes(pair, "short", plan))
+        longs.setdefault(plan.frame_name("long", pair), array_bytes(pair, "long", plan))
+        shorts.setdefault(plan.frame_name("short", pair), array_bytes(pair, "short", plan))
     return [*longs.items(), *shorts.items()]
 
 

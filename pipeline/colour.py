@@ -9,17 +9,19 @@ Gamma, matrix and white balance are LibRaw's, so that `undeveloped` inverts `dev
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.datasets import CAMERAS, camera_named, find_pairs
 from pipeline.pack import PLANE_COLOURS, pack
+from pipeline.raw import RawFrame, read_raw
 from shards.errors import RawError
 from shards.format import U16, CfaKind, Sample, SampleMeta
 
 if TYPE_CHECKING:
-    from pipeline.raw import RawFrame
     from pipeline.wholeframe import DecodedShort
 
 F32 = npt.NDArray[np.float32]
@@ -64,6 +66,26 @@ def colours_of(frame: RawFrame | DecodedShort, path: str) -> Colours:
         )
     except ValueError as error:
         raise RawError(path, f"states no usable colours ({error})") from error
+
+
+_LOOKED_AT = 9
+"""Photographs that a camera's usual white balance is taken from."""
+
+
+def reference_colours(source: str, root: Path) -> Colours:
+    """Returns the colours of a RAW file, or of a camera by name: the median white balance of some of its
+    photographs below `root`, spread over them all, and their matrix.
+
+    Raises DatasetError when there is neither such a camera's photograph nor such a file.
+    """
+    if source.lower() not in CAMERAS:
+        return colours_of(read_raw(source), source)
+    pairs = find_pairs(root, camera_named(source)).pairs
+    step = -(-len(pairs) // _LOOKED_AT)
+    paths = [str(root / pair.short) for pair in pairs[::step]]
+    seen = [colours_of(read_raw(path), path) for path in paths]
+    gains = np.exp(np.median(np.log([one.gains for one in seen]), axis=0))
+    return Colours(gains=gains / gains[1], to_srgb=seen[0].to_srgb)
 
 
 def linear_light(srgb: F32 | U16) -> F32:

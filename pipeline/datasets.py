@@ -169,6 +169,33 @@ def find_pairs(
     A file that gives no pair is named in `skipped`. Raises DatasetError when the root is missing or
     holds no pair at all.
     """
+    home = _existing(root, camera)
+    find = _sid_pairs if camera.dataset == "SID" else _eld_pairs
+    skipped: list[Skipped] = []
+    pairs = tuple(sorted(find(home, camera, frames, skipped), key=lambda pair: pair.id))
+    if exclude_misaligned and camera.dataset == "SID":
+        pairs = tuple(pair for pair in pairs if pair.scene not in MISALIGNED)
+    return _found(home, camera, pairs, skipped, "pairs")
+
+
+def find_longs(
+    root: str | os.PathLike[str], camera: Camera, *, exclude_misaligned: bool = False
+) -> Pairs:
+    """Finds a camera's long exposures below `root`, each as a pair with itself and of ratio 1.
+
+    SID: one of each scene in `long/`; no short exposure need be there. ELD: the four references of each
+    scene. For training on short exposures that are made from these (`darken.py`). Raises as `find_pairs`.
+    """
+    home = _existing(root, camera)
+    find = _sid_longs if camera.dataset == "SID" else _eld_longs
+    skipped: list[Skipped] = []
+    pairs = tuple(sorted(find(home, camera, skipped), key=lambda pair: pair.id))
+    if exclude_misaligned and camera.dataset == "SID":
+        pairs = tuple(pair for pair in pairs if pair.scene not in MISALIGNED)
+    return _found(home, camera, pairs, skipped, "long exposures")
+
+
+def _existing(root: str | os.PathLike[str], camera: Camera) -> Path:
     home = Path(root)
     if not home.is_dir():
         what = "is not a directory" if home.exists() else "does not exist"
@@ -176,15 +203,16 @@ def find_pairs(
             f"{home}: {what}; give the folder that holds {camera.folder}/, or make one with "
             f"`darkprep synth {home} --camera {camera.name}`"
         )
-    find = _sid_pairs if camera.dataset == "SID" else _eld_pairs
-    skipped: list[Skipped] = []
-    pairs = tuple(sorted(find(home, camera, frames, skipped), key=lambda pair: pair.id))
-    if exclude_misaligned and camera.dataset == "SID":
-        pairs = tuple(pair for pair in pairs if pair.scene not in MISALIGNED)
+    return home
+
+
+def _found(
+    home: Path, camera: Camera, pairs: tuple[Pair, ...], skipped: list[Skipped], what: str
+) -> Pairs:
     if not pairs:
         reasons = "".join(f"; {one.path}: {one.why}" for one in skipped[:3])
         more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-        raise DatasetError(f"{home}: holds no pairs of {camera.name}{reasons}{more}")
+        raise DatasetError(f"{home}: holds no {what} of {camera.name}{reasons}{more}")
     return Pairs(root=home, camera=camera, pairs=pairs, skipped=tuple(skipped))
 
 
@@ -266,7 +294,7 @@ def _sid_pairs(
     root: Path, camera: Camera, frames: Frames, skipped: list[Skipped]
 ) -> Iterator[Pair]:
     """Yields SID's pairs: of each split from its list file, or by scanning when it has none."""
-    folder = _sid_folder(root, camera)
+    folder = _sid_folder(root, camera, ("short", "long"))
     shorts = _sid_files(root, folder / "short", camera, skipped)
     longs = _sid_files(root, folder / "long", camera, skipped)
     if frames == "first":
@@ -283,14 +311,35 @@ def _sid_pairs(
             yield _sid_pair(camera, short.split, short, long, 0.0)
 
 
-def _sid_folder(root: Path, camera: Camera) -> Path:
-    """Returns the folder that holds short/ and long/, or raises DatasetError saying where it was sought."""
+def _sid_longs(root: Path, camera: Camera, skipped: list[Skipped]) -> Iterator[Pair]:
+    """Yields a pair of each scene's long exposure with itself."""
+    folder = _sid_folder(root, camera, ("long",))
+    for long in _truths(_sid_files(root, folder / "long", camera, skipped).values()).values():
+        yield _with_itself(camera, long.stem, long.scene, long.split, long.path)
+
+
+def _with_itself(camera: Camera, name: str, scene: str, split: Split, path: str) -> Pair:
+    return Pair(
+        id=name,
+        scene=scene,
+        camera=camera.name,
+        split=split,
+        short=path,
+        long=path,
+        ratio=1.0,
+        iso=0.0,
+    )
+
+
+def _sid_folder(root: Path, camera: Camera, parts: tuple[str, ...]) -> Path:
+    """Returns the folder that holds the parts, or raises DatasetError saying where it was sought."""
     candidates = (root / camera.folder, root / "dataset" / camera.folder, root)
     for folder in candidates:
-        if (folder / "short").is_dir() and (folder / "long").is_dir():
+        if all((folder / part).is_dir() for part in parts):
             return folder
+    wanted = " and ".join(f"{camera.folder}/{part}" for part in parts)
     raise DatasetError(
-        f"{root}: holds no {camera.folder}/short and {camera.folder}/long folders; "
+        f"{root}: holds no {wanted} folder{'s' * (len(parts) > 1)}; "
         f"give the folder above {camera.folder}/"
     )
 
@@ -392,13 +441,8 @@ def _matched(
     lists: Container[Split],
     skipped: list[Skipped],
 ) -> Iterator[tuple[_SidFile, _SidFile]]:
-    """Yields shorts of the splits without a list file, each with its scene's long exposure.
-
-    Of several long ones that is the first frame's, then the longest.
-    """
-    truth: dict[str, _SidFile] = {}
-    for long in sorted(longs, key=lambda file: (file.frame, -file.exposure_s)):
-        truth.setdefault(long.scene, long)
+    """Yields shorts of the splits without a list file, each with its scene's long exposure."""
+    truth = _truths(longs)
     for short in shorts:
         found = truth.get(short.scene)
         if short.split in lists:
@@ -408,6 +452,14 @@ def _matched(
             skipped.append(Skipped(short.path, why))
         else:
             yield short, found
+
+
+def _truths(longs: Iterable[_SidFile]) -> dict[str, _SidFile]:
+    """Returns each scene's long exposure: of several the first frame's, then the longest."""
+    truth: dict[str, _SidFile] = {}
+    for long in sorted(longs, key=lambda file: (file.frame, -file.exposure_s)):
+        truth.setdefault(long.scene, long)
+    return truth
 
 
 def _sid_pair(camera: Camera, split: Split, short: _SidFile, long: _SidFile, iso: float) -> Pair:
@@ -439,6 +491,16 @@ def _eld_pairs(
                 yield from _eld_pair(
                     root, camera, scene.name, images[number], images[reference], skipped
                 )
+
+
+def _eld_longs(root: Path, camera: Camera, skipped: list[Skipped]) -> Iterator[Pair]:
+    """Yields a pair of each reference with itself."""
+    for scene in _eld_scenes(root, camera):
+        images = _eld_images(root, scene, camera, skipped)
+        for number in sorted(set(ELD_REFERENCES.values())) if images else ():
+            path = images[number]
+            name = f"{scene.name}_{path.stem}"
+            yield _with_itself(camera, name, scene.name, "test", path.relative_to(root).as_posix())
 
 
 def _eld_scenes(root: Path, camera: Camera) -> list[Path]:

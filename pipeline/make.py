@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.amplify import estimate_amplification
+from pipeline.darken import Darkened, darken, noise_rng
 from pipeline.datasets import Skipped
-from pipeline.frames import Frame, FrameKind, FrameStore, frame_name
+from pipeline.frames import Frame, FrameKind, FrameStore
 from pipeline.plan import Crop, Plan, PlannedPair, Visit, fingerprint
+from pipeline.resample import Form, form_named
 from pipeline.suspects import WHY, decoding
 from pipeline.wholeframe import decode_long, decode_short
 from shards import (
@@ -143,10 +144,8 @@ class _Making:
             except RawError as error:
                 self.skipped.append(Skipped(error.path, error.reason))
                 continue
-            amplification = self._amplification(pair, short)
             return [
-                (crop.slot, self._cut(pair, short, long, crop, amplification))
-                for crop in plan.crops(visit, pair)
+                (crop.slot, self._cut(pair, short, long, crop)) for crop in plan.crops(visit, pair)
             ]
         raise DatasetError(
             f"{plan.root}: none of the plan's {len(plan.pairs)} pairs can be used any more; see the files named before"
@@ -155,7 +154,7 @@ class _Making:
     def _frame(self, kind: FrameKind, pair: PlannedPair) -> Frame:
         """A frame from the store, or decoded now and stored if there is room for it."""
         file_print = pair.short_print if kind == "short" else pair.long_print
-        name = frame_name(kind, file_print)
+        name = self._work.plan.frame_name(kind, pair)
         store = self._work.store
         frame = store.get(name)
         if frame is None and name in self._task.frames:
@@ -181,7 +180,10 @@ class _Making:
             if fingerprint(path) != file_print:
                 raise RawError(str(path), "has changed since the plan was made; build a new spool")
             with decoding(self._work.spool, path, file_print):
-                array, facts = _DECODERS[kind](path)
+                if kind == "short":
+                    array, facts = _decode_short(path, form_named(self._work.plan.options.form))
+                else:
+                    array, facts = _decode_long(path)
             if (
                 array.shape[-2] * (1 if kind == "long" else CELL[self._work.plan.options.cfa])
                 != pair.height
@@ -196,13 +198,13 @@ class _Making:
         self.decoded += 1
         return array, facts
 
-    def _amplification(self, pair: PlannedPair, short: Frame) -> float:
+    def _amplification(self, pair: PlannedPair, short: Frame, ratio: float) -> float:
         options = self._work.plan.options
         constant = options.constant_gain()
         if constant is not None:
             return constant
         if options.gain == "ratio":
-            return pair.pair.ratio
+            return ratio
         known = self._work.estimates
         if pair.short_print not in known:
             black = np.asarray(short.facts["black"], np.float64)
@@ -211,15 +213,16 @@ class _Making:
             )
         return known[pair.short_print]
 
-    def _cut(
-        self, pair: PlannedPair, short: Frame, long: Frame, crop: Crop, amplification: float
-    ) -> Sample:
-        plan = self._work.plan
-        options, size = plan.options, plan.options.stored_size()
-        cell = CELL[options.cfa]
+    def _cut(self, pair: PlannedPair, short: Frame, long: Frame, crop: Crop) -> Sample:
+        options = self._work.plan.options
+        size, cell = options.stored_size(), CELL[options.cfa]
         y, x = crop.origin
         low = short.array[:, y // cell : (y + size) // cell, x // cell : (x + size) // cell]
         gt = long.array[:, y : y + size, x : x + size]
+        ratio, iso = pair.pair.ratio, float(short.facts["iso"])
+        if options.noise is not None:
+            dark = self._darkened(low, short, crop.slot)
+            low, ratio, iso = dark.planes, dark.ratio, dark.iso
         meta = SampleMeta(
             key="",
             pair=pair.pair.id,
@@ -228,12 +231,25 @@ class _Making:
             origin=crop.origin,
             black=tuple(float(b) for b in short.facts["black"]),
             white=int(short.facts["white"]),
-            ratio=pair.pair.ratio,
-            amplification=amplification,
+            ratio=ratio,
+            amplification=self._amplification(pair, short, ratio),
             gain=options.gain if options.constant_gain() is None else "constant",
-            iso=float(short.facts["iso"]),
+            iso=iso,
         )
         return Sample(np.ascontiguousarray(low), np.ascontiguousarray(gt), meta)
+
+    def _darkened(self, crop: U16, frame: Frame, slot: int) -> Darkened:
+        """The crop of a long exposure as a short one would have it, with noise of its own."""
+        options = self._work.plan.options
+        assert options.noise is not None, "only plans with noise darken"
+        return darken(
+            crop,
+            black=tuple(float(b) for b in frame.facts["black"]),
+            white=int(frame.facts["white"]),
+            cfa=options.cfa,
+            camera=options.noise,
+            rng=noise_rng(options.seed, self._task.shard, slot),
+        )
 
 
 @functools.lru_cache(maxsize=1)
@@ -246,8 +262,8 @@ def _work(path: str, digest: str) -> _Work:
     return _Work(spool, Plan.load(spool), FrameStore(spool.frames))
 
 
-def _decode_short(path: Path) -> tuple[U16, dict[str, Any]]:
-    frame = decode_short(path)
+def _decode_short(path: Path, form: Form) -> tuple[U16, dict[str, Any]]:
+    frame = decode_short(path, form=form)
     facts = {
         "kind": "short",
         "black": list(frame.black),
@@ -260,9 +276,3 @@ def _decode_short(path: Path) -> tuple[U16, dict[str, Any]]:
 
 def _decode_long(path: Path) -> tuple[U16, dict[str, Any]]:
     return decode_long(path), {"kind": "long", "raw": path.name}
-
-
-_DECODERS: dict[FrameKind, Callable[[Path], tuple[U16, dict[str, Any]]]] = {
-    "short": _decode_short,
-    "long": _decode_long,
-}

@@ -9,7 +9,7 @@ Reading the file is `raw.py`'s; what the codes mean (black, white, gain) is not 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from shards.format import CELL, PERIOD, PLANES, U16, CfaKind
 
 if TYPE_CHECKING:
     from pipeline.raw import RawFrame, RawHeader
+
+Values = TypeVar("Values", U16, npt.NDArray[np.float32])
+"""Packing moves codes or light alike."""
 
 PLANE_COLOURS: dict[CfaKind, str] = {"bayer": "RGGB", "xtrans": "RGBRBGGGG"}
 """The colour of each packed plane."""
@@ -93,7 +96,7 @@ def plane_sites(cfa: CfaKind) -> tuple[tuple[Site, ...], ...]:
     return tuple(tuple(own) for own in sites)
 
 
-def pack(mosaic: U16, cfa: CfaKind) -> U16:
+def pack(mosaic: Values, cfa: CfaKind) -> Values:
     """Folds a canonical mosaic `(H, W)` into planes `(C, H/2, W/2)` or `(C, H/3, W/3)`.
 
     Bayer: R, G1, G2, B, the order of torch's pixel_unshuffle. X-Trans: SID's nine planes. The codes
@@ -110,7 +113,7 @@ def pack(mosaic: U16, cfa: CfaKind) -> U16:
     return planes
 
 
-def unpack(planes: U16, cfa: CfaKind) -> U16:
+def unpack(planes: Values, cfa: CfaKind) -> Values:
     """Undoes `pack`: planes `(C, h, w)` to the canonical mosaic, exactly."""
     period, cell = PERIOD[cfa], CELL[cfa]
     step = period // cell

@@ -14,9 +14,22 @@ from typing import Any
 
 import xxhash
 
-from pipeline.datasets import Pair, Skipped, camera_named, draw_fraction, find_pairs
+from pipeline.datasets import (
+    Camera,
+    Pair,
+    Pairs,
+    Skipped,
+    camera_named,
+    draw_fraction,
+    find_longs,
+    find_pairs,
+)
+from pipeline.eld_lmdb import find_patches, is_patch, patch_header, patch_print
+from pipeline.frames import FrameKind, frame_name
+from pipeline.noise import CALIBRATIONS
 from pipeline.pack import canonical_shape
 from pipeline.raw import read_header
+from pipeline.resample import form_named, formed_cfa
 from shards import (
     PERIOD,
     CfaKind,
@@ -35,6 +48,8 @@ DEFAULT_MARGIN: dict[CfaKind, int] = {"bayer": 16, "xtrans": 24}
 """Pixels stored beyond the crop: room for shifts, and for flips that keep the CFA's phase."""
 
 _PRINT_BYTES = 1 << 16
+_LATER_OPTIONS = ("form", "noise", "lmdb")
+"""Options that a recipe names only where they are used: older plans, without them, stay what they were."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +81,13 @@ class PlanOptions:
     """`first`: only the first frame of each burst, as SID's code; `all`: every frame."""
     exclude_misaligned: bool = False
     """Leave out SID's misaligned scenes 10034, 10045 and 10172."""
+    form: str = "native"
+    """How an X-Trans camera is fed to the network: `native`, `plain` or `rggb` (resample.py)."""
+    noise: str | None = None
+    """Camera whose noise makes the short exposures from the long ones (darken.py); None takes the
+    photographs' own."""
+    lmdb: str | None = None
+    """Name of ELD's LMDB files to take patches from instead of photographs, such as `SID_Sony`."""
 
     def __post_init__(self) -> None:
         camera_named(self.camera)
@@ -91,12 +113,34 @@ class PlanOptions:
         if self.multiplier is not None and self.gain != "estimate":
             raise OptionError("multiplier goes with amplify estimate only")
         self.constant_gain()
+        self._check_source()
         self.stored_size()
+
+    def _check_source(self) -> None:
+        form = form_named(self.form)
+        if self.noise is not None:
+            if self.noise not in CALIBRATIONS:
+                raise OptionError(
+                    f"noise must be one of {', '.join(CALIBRATIONS)}, not {self.noise!r}"
+                )
+            if self.gain == "estimate":
+                raise OptionError("noise goes with amplify ratio or a number, not with estimate")
+            if self.mosaic_cfa == "xtrans" and form != "native":
+                raise OptionError(
+                    "noise is made on the sensor's own mosaic: it goes with cfa native only"
+                )
+        if self.lmdb is not None and self.mosaic_cfa != "bayer":
+            raise OptionError(f"lmdb files hold Bayer patches, {self.camera} is {self.mosaic_cfa}")
+
+    @property
+    def mosaic_cfa(self) -> CfaKind:
+        """The CFA of the camera's data set."""
+        return camera_named(self.camera).cfa
 
     @property
     def cfa(self) -> CfaKind:
-        """The CFA of the camera's data set."""
-        return camera_named(self.camera).cfa
+        """The CFA that the samples have."""
+        return formed_cfa(self.mosaic_cfa, form_named(self.form))
 
     def constant_gain(self) -> float | None:
         """The amplification where it is a constant, else None."""
@@ -117,7 +161,7 @@ class PlanOptions:
         return DEFAULT_CROP[self.cfa] if self.crop is None else self.crop
 
     def stored_size(self) -> int:
-        """Crop plus margin in pixels; both must be whole periods of the CFA."""
+        """Crop plus margin in pixels; both must be whole periods of the samples' CFA."""
         margin = DEFAULT_MARGIN[self.cfa] if self.margin is None else self.margin
         period = PERIOD[self.cfa]
         if self.crop_size() < period or self.crop_size() % period:
@@ -230,9 +274,20 @@ class Plan:
         origins = (places * period).tolist()
         return [Crop(slot, (y, x)) for slot, (y, x) in zip(visit.slots, origins, strict=True)]
 
+    def frame_name(self, kind: FrameKind, pair: PlannedPair) -> str:
+        """The name under which a frame of the pair is stored; a resampled mosaic is a frame of its own."""
+        if kind == "long":
+            return frame_name(kind, pair.long_print)
+        form = "" if self.options.form == "native" else f"-{self.options.form}"
+        return frame_name(kind, f"{pair.short_print}{form}")
+
     def recipe(self) -> dict[str, Any]:
         """The plan as JSON values, without the stream's part and the place of the files."""
-        return {"options": asdict(self.options), "pairs": [asdict(pair) for pair in self.pairs]}
+        options = asdict(self.options)
+        for name in _LATER_OPTIONS:
+            if options[name] == PlanOptions.__dataclass_fields__[name].default:
+                del options[name]
+        return {"options": options, "pairs": [asdict(pair) for pair in self.pairs]}
 
     def save(self, spool: Spool, *, producer: dict[str, int] | None = None) -> None:
         """Make `spool` the spool of this plan; raises as `Spool.create`.
@@ -272,9 +327,7 @@ def make_plan(root: Path, options: PlanOptions) -> Plan:
     when no pair is left, OptionError when a frame is smaller than the crop.
     """
     camera = camera_named(options.camera)
-    found = find_pairs(
-        root, camera, frames=_frames(options.frames), exclude_misaligned=options.exclude_misaligned
-    )
+    found = _found(root, camera, options)
     split = [pair for pair in found.pairs if pair.split == options.split]
     if not split:
         there = sorted({pair.split for pair in found.pairs})
@@ -299,11 +352,25 @@ def make_plan(root: Path, options: PlanOptions) -> Plan:
     )
 
 
+def _found(root: Path, camera: Camera, options: PlanOptions) -> Pairs:
+    """The pairs of the chosen source; where the noise is made, of long exposures with themselves."""
+    if options.lmdb is not None:
+        return find_patches(root, camera, options.lmdb, longs_only=options.noise is not None)
+    frames = _frames(options.frames)
+    if options.noise is None:
+        return find_pairs(
+            root, camera, frames=frames, exclude_misaligned=options.exclude_misaligned
+        )
+    return find_longs(root, camera, exclude_misaligned=options.exclude_misaligned)
+
+
 def fingerprint(path: Path) -> str:
     """Size and hash of a file's first and last 64 KiB: tells a replaced or cut file, at the cost of two reads.
 
     Raises RawError when the file cannot be read.
     """
+    if is_patch(path):
+        return patch_print(path)
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -319,8 +386,8 @@ def fingerprint(path: Path) -> str:
 def _planned(
     root: Path, pair: Pair, options: PlanOptions, probed: dict[str, tuple[int, int, str] | RawError]
 ) -> PlannedPair:
-    short = _probe(root, pair.short, options.cfa, probed)
-    long = _probe(root, pair.long, options.cfa, probed)
+    short = _probe(root, pair.short, options.mosaic_cfa, probed)
+    long = _probe(root, pair.long, options.mosaic_cfa, probed)
     if short[:2] != long[:2]:
         raise RawError(
             str(root / pair.short),
@@ -341,12 +408,11 @@ def _probe(
     """Canonical height and width and the fingerprint of one file, looked at once."""
     if name not in probed:
         try:
-            header = read_header(root / name)
+            path = root / name
+            header = patch_header(path) if is_patch(path) else read_header(path)
             if header.cfa != cfa:
-                raise RawError(
-                    str(root / name), f"has a {header.cfa} mosaic, the camera's is {cfa}"
-                )
-            probed[name] = (*canonical_shape(header), fingerprint(root / name))
+                raise RawError(str(path), f"has a {header.cfa} mosaic, the camera's is {cfa}")
+            probed[name] = (*canonical_shape(header), fingerprint(path))
         except RawError as error:
             probed[name] = error
     found = probed[name]

@@ -15,17 +15,29 @@ from typing import Literal
 import numpy as np
 
 from pipeline.amplify import estimate_amplification
+from pipeline.colour import Colours, colours_of, match_matrix, matched
 from pipeline.datasets import Pair
 from pipeline.develop import Brightness, develop
+from pipeline.eld_lmdb import WHITE as PATCH_WHITE
+from pipeline.eld_lmdb import (
+    develop_patch,
+    is_patch,
+    patch_colours,
+    patch_header,
+    patch_planes,
+)
 from pipeline.pack import (
+    PLANE_COLOURS,
     canonical_mosaic,
     canonical_origin,
     canonical_shape,
     canonical_truth,
     pack,
     plane_black,
+    plane_sites,
 )
-from pipeline.raw import F32, RawHeader, read_raw
+from pipeline.raw import F32, RawFrame, RawHeader, read_raw
+from pipeline.resample import Form, formed_cfa, xtrans_to_rggb
 from shards.errors import OptionError, RawError
 from shards.format import U16, CfaKind, Sample, SampleMeta
 
@@ -48,10 +60,13 @@ class DecodedShort:
     camera_to_srgb: F32
     """`(3, 3)` matrix from white-balanced R, G, B to linear sRGB; zeros where none is known."""
 
+    form: Form = "native"
+    """What became of an X-Trans mosaic before it was packed."""
+
     @property
     def cfa(self) -> CfaKind:
-        """Kind of colour filter array."""
-        return self.header.cfa
+        """Kind of colour filter array that the planes are packed from."""
+        return formed_cfa(self.header.cfa, self.form)
 
     @property
     def iso(self) -> float:
@@ -64,17 +79,59 @@ class DecodedShort:
         return self.header.exposure_s
 
 
-def decode_short(path: str | os.PathLike[str]) -> DecodedShort:
-    """Decodes a short exposure and packs it. Raises RawError as `read_raw` does."""
+def decode_short(path: str | os.PathLike[str], *, form: Form = "native") -> DecodedShort:
+    """Decodes a short exposure and packs it, X-Trans in the given form.
+
+    Also decodes a patch of ELD's LMDB files. Raises RawError as `read_raw` does.
+    """
+    if is_patch(path):
+        return _decode_patch(Path(path))
     frame = read_raw(path)
+    mosaic, black = canonical_mosaic(frame), plane_black(frame)
+    if frame.cfa == "xtrans" and form == "rggb":
+        mosaic, black = xtrans_to_rggb(mosaic), _black_of_colours(black)
+    elif frame.cfa == "xtrans" and form == "plain":
+        black = _black_of_sites(frame)
     return DecodedShort(
-        planes=pack(canonical_mosaic(frame), frame.cfa),
-        black=plane_black(frame),
+        planes=pack(mosaic, formed_cfa(frame.cfa, form)),
+        black=black,
         white=frame.white,
         header=frame.header(),
         white_balance=frame.white_balance,
         camera_to_srgb=frame.camera_to_srgb,
+        form=form,
     )
+
+
+def _decode_patch(path: Path) -> DecodedShort:
+    colours = patch_colours(path)
+    red, _, blue = (float(gain) for gain in colours.gains)
+    return DecodedShort(
+        planes=patch_planes(path),
+        black=(0.0,) * 4,
+        white=PATCH_WHITE,
+        header=patch_header(path),
+        white_balance=(red, 1.0, blue, 1.0),
+        camera_to_srgb=colours.to_srgb.astype(np.float32),
+    )
+
+
+def _black_of_colours(black: tuple[float, ...]) -> tuple[float, ...]:
+    """Returns the black level of R, G, G, B planes that X-Trans's nine were resampled to."""
+    of_colour = {
+        letter: float(
+            np.mean([black[i] for i, own in enumerate(PLANE_COLOURS["xtrans"]) if own == letter])
+        )
+        for letter in "RGB"
+    }
+    return tuple(of_colour[letter] for letter in PLANE_COLOURS["bayer"])
+
+
+def _black_of_sites(frame: RawFrame) -> tuple[float, ...]:
+    """Returns the mean black level of what each of four planes gathers, whatever its colours."""
+    dy, dx = canonical_origin(frame.pattern)
+    black = np.roll(frame.black, (-dy, -dx), axis=(0, 1))
+    return tuple(float(black[y::2, x::2].mean()) for ((y, x),) in plane_sites("bayer"))
 
 
 def decode_long(
@@ -88,6 +145,8 @@ def decode_long(
     Returns `(3, H, W)` uint16 sRGB. With `like`, its short exposure, the two are checked to show the
     same pixels. Raises RawError as `read_raw` does, and for a long exposure of another size or phase.
     """
+    if is_patch(path):
+        return develop_patch(Path(path))
     frame, rgb = develop(path, brightness=brightness)
     if like is not None:
         _refuse_other_geometry(frame, like.header)
@@ -100,15 +159,18 @@ def whole_frame(
     *,
     gain: Gain = "ratio",
     multiplier: float = 1.0,
+    form: Form = "native",
+    match: Colours | None = None,
 ) -> Sample:
     """Decodes both exposures of a pair, found below `root`, as one sample of the whole frame.
 
-    `gain` is "ratio" for the pair's exposure ratio, "estimate" for the paper's estimate with
+    `form` is how an X-Trans camera is fed to the network. With `match`, the short exposure is brought
+    to those colours, as if that camera had taken it. `gain` is "ratio" for the pair's exposure ratio, "estimate" for the paper's estimate with
     m = `multiplier`, or a factor. Raises RawError as `decode_short` and `decode_long` do, OptionError
     for a gain that cannot work.
     """
     _refuse_gain(gain, multiplier)
-    short = decode_short(Path(root) / pair.short)
+    short = decode_short(Path(root) / pair.short, form=form)
     truth = decode_long(Path(root) / pair.long, like=short)
     meta = _meta(
         short,
@@ -118,7 +180,7 @@ def whole_frame(
         gain=gain,
         amplification=_amplification(short, pair.ratio, gain, multiplier),
     )
-    return Sample(short.planes, truth, meta)
+    return _matched(Sample(short.planes, truth, meta), short, match)
 
 
 def lone_frame(
@@ -126,15 +188,17 @@ def lone_frame(
     *,
     gain: Literal["estimate"] | float = "estimate",
     multiplier: float = 1.0,
+    form: Form = "native",
+    match: Colours | None = None,
 ) -> tuple[Sample, RawHeader]:
-    """Decodes a RAW file that has no long exposure, to be restored.
+    """Decodes a RAW file that has no long exposure, to be restored; `form` and `match` as in `whole_frame`.
 
     Returns a sample whose `gt` has the shape `(3, 0, 0)` and whose ratio is 0 (unknown), and what
     the file says of itself. Raises RawError as `decode_short` does, OptionError for a gain that
     cannot work.
     """
     _refuse_gain(gain, multiplier)
-    short = decode_short(path)
+    short = decode_short(path, form=form)
     header = short.header
     meta = _meta(
         short,
@@ -144,7 +208,14 @@ def lone_frame(
         gain=gain,
         amplification=_amplification(short, 0.0, gain, multiplier),
     )
-    return Sample(short.planes, np.empty((3, 0, 0), np.uint16), meta), header
+    sample = Sample(short.planes, np.empty((3, 0, 0), np.uint16), meta)
+    return _matched(sample, short, match), header
+
+
+def _matched(sample: Sample, short: DecodedShort, match: Colours | None) -> Sample:
+    if match is None:
+        return sample
+    return matched(sample, match_matrix(colours_of(short, short.header.path), match))
 
 
 def _amplification(short: DecodedShort, ratio: float, gain: Gain, multiplier: float) -> float:

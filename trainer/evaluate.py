@@ -7,8 +7,8 @@ their order is the caller's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ class Evaluation:
     """`sRGB` or `packed RAW`: figures of one do not compare with the other's."""
     region: str
     """Which part of each frame was compared."""
+    settings: Mapping[str, str]
+    """What else the figures depend on: how the input was amplified, which frames were taken."""
     psnr: float | None
     ssim: float
     baseline_psnr: float | None
@@ -91,6 +93,7 @@ def evaluate(
     baseline: Callable[[Sample], U16 | None] | None = None,
     compared: Compared | None = None,
     region: str = "whole frames",
+    settings: Mapping[str, str] | None = None,
     groups: Callable[[str], Sequence[str]] | None = None,
     on_image: Callable[[ImageScores], None] | None = None,
 ) -> Evaluation:
@@ -99,7 +102,7 @@ def evaluate(
     `baseline` may give the picture to beat, `(3, H, W)` uint16 sRGB: the amplified input as a plain
     developer shows it. It is scored alike and stands first in the PNG. `compared` turns pictures into
     what is scored, and `region` says in words which part of them; without it they are scored as they
-    are, which a protocol of another domain than sRGB refuses. `groups` names the groups of a pair that get means of their own.
+    are, which a protocol of another domain than sRGB refuses. `settings` go into the record. `groups` names the groups of a pair that get means of their own.
 
     Raises DatasetError when there is no sample, OptionError for a protocol that cannot be used,
     WeightsError when the network cannot read them, DiskFull, SpoolError, and whatever `samples` raises.
@@ -126,6 +129,7 @@ def evaluate(
     evaluation = _summed_up(
         images, camera=" ".join(cameras), protocol=rules, region=region, groups=groups
     )
+    evaluation = replace(evaluation, settings=dict(settings or {}))
     if out:
         write_json(out / "metrics.json", asdict(evaluation))
     return evaluation
@@ -141,7 +145,8 @@ def restore_frame(network: Restorer, sample: Sample, device: torch.device | None
         with torch.inference_mode():
             restored = network(amplified(low, (sample.meta,)))[0]
     except ModelError as error:
-        raise WeightsError(f"{sample.meta.pair}: {error}") from error
+        hint = "; or feed it with --cfa as in its training" if sample.meta.cfa == "xtrans" else ""
+        raise WeightsError(f"{sample.meta.pair}: {error}{hint}") from error
     return restored.float().cpu().numpy()
 
 
@@ -190,6 +195,7 @@ def _summed_up(
         protocol_says=protocol.describes,
         domain=protocol.domain,
         region=region,
+        settings={},
         psnr=_mean([image.psnr for image in images]),
         ssim=sum(image.ssim for image in images) / len(images),
         baseline_psnr=_mean([image.baseline_psnr for image in images]),

@@ -149,3 +149,52 @@ def test_a_plan_that_contradicts_itself_is_refused(plan: Plan, tmp_path: Path):
 
     with pytest.raises(PlanError, match="contradicts itself"):
         Plan.load(spool)
+
+
+def test_options_that_are_not_used_leave_the_recipe_as_it_was(plan: Plan):
+    """A plan made before they existed has the same digest, and goes on."""
+    assert not {"form", "noise", "lmdb"} & set(plan.recipe()["options"])
+    noisy = make_plan(plan.root, options(noise="sony"))
+    assert noisy.recipe()["options"]["noise"] == "sony"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"form": "bayer"}, "cfa must be one of native, plain, rggb, not 'bayer'"),
+        ({"noise": "iphone"}, "noise must be one of sony, fuji"),
+        ({"noise": "sony", "gain": "estimate"}, "noise goes with amplify ratio"),
+        (
+            {"camera": "fuji", "crop": 48, "margin": 6, "noise": "fuji", "form": "rggb"},
+            "noise is made on the sensor's own mosaic",
+        ),
+        ({"camera": "fuji", "crop": 48, "margin": 6, "lmdb": "SID_Fuji"}, "lmdb files hold Bayer"),
+    ],
+)
+def test_sources_that_cannot_work_are_refused(wrong, why):
+    with pytest.raises(OptionError, match=why):
+        options(**wrong)
+
+
+def test_an_xtrans_camera_in_a_bayer_form_has_bayer_samples():
+    formed = PlanOptions(camera="fuji", form="rggb")
+
+    assert (formed.cfa, formed.mosaic_cfa) == ("bayer", "xtrans")
+    assert (formed.crop_size(), formed.stored_size()) == (512, 528)
+    native = PlanOptions(camera="fuji")
+    assert (native.cfa, native.crop_size()) == ("xtrans", 480)
+
+
+def test_noise_needs_long_exposures_only(tmp_path: Path):
+    root = write_sid(tmp_path / "data")
+    for short in (root / "Sony" / "short").iterdir():
+        short.unlink()
+    (root / "Sony" / "short").rmdir()
+
+    plan = make_plan(root, options(noise="canon70d"))
+
+    assert {pair.pair.short for pair in plan.pairs} == {pair.pair.long for pair in plan.pairs}
+    assert len({pair.pair.scene for pair in plan.pairs}) == len(plan.pairs)
+    assert all(pair.short_print == pair.long_print for pair in plan.pairs)
+    with pytest.raises(DatasetError, match="holds no Sony/short and Sony/long"):
+        make_plan(root, options())

@@ -397,3 +397,40 @@ def test_a_stopped_producer_leaves_only_whole_shards(spool: Spool):
         OpenShard(spool.shard_path(shard), spool.stream.layout(), shard, spool.digest).verify_all()
     assert not list(spool.partial.iterdir())
     assert not spool.has_producer()
+
+
+def test_made_noise_is_the_same_when_a_shard_is_made_again_and_differs_from_crop_to_crop(
+    tmp_path: Path,
+):
+    root = write_sid(tmp_path / "data")
+    first = planned(tmp_path / "one", root, noise="canon70d")
+    second = planned(tmp_path / "two", root, noise="canon70d")
+
+    produce(first, until=2)
+    produce(second, until=1)
+
+    assert shard_bytes(first)[0] == shard_bytes(second)[0]
+    opened = OpenShard(first.shard_path(0), first.stream.layout(), 0, first.digest)
+    metas = opened.metas
+    assert len({meta.ratio for meta in metas}) == len({meta.iso for meta in metas}) == len(metas)
+    assert all(meta.amplification == meta.ratio for meta in metas)
+    assert all(100 <= meta.ratio <= 300 and meta.gain == "ratio" for meta in metas)
+
+
+def test_a_constant_gain_goes_with_made_noise(tmp_path: Path):
+    spool = planned(tmp_path / "spool", write_sid(tmp_path / "data"), noise="sony", gain="150")
+
+    produce(spool, until=1)
+
+    metas = OpenShard(spool.shard_path(0), spool.stream.layout(), 0, spool.digest).metas
+    assert {meta.amplification for meta in metas} == {150.0}
+    assert {meta.gain for meta in metas} == {"constant"}
+
+
+def test_a_resampled_frame_is_stored_beside_the_native_one(tmp_path: Path):
+    plan = Plan.load(planned(tmp_path / "spool", write_sid(tmp_path / "data"), form="rggb"))
+    native = Plan.load(planned(tmp_path / "native", tmp_path / "data"))
+
+    pair = plan.pairs[0]
+    assert plan.frame_name("long", pair) == native.frame_name("long", pair)
+    assert plan.frame_name("short", pair) == f"{native.frame_name('short', pair)}-rggb"
