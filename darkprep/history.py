@@ -27,19 +27,25 @@ class SpoolHistory:
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / FILE
-        before = read_lines(self._path)
-        self._began = time.monotonic() - (float(before[-1].get("seconds", 0.0)) if before else 0.0)
+        self._began: float | None = None
         self._written = float("-inf")
         self._most = self._least = 0
         self._failed = False
 
+    def begin(self) -> None:
+        """The directory is ours from now on: go on after the last line of it, if there is one."""
+        before = read_lines(self._path)
+        self._began = time.monotonic() - (float(before[-1].get("seconds", 0.0)) if before else 0.0)
+
     def take(self, record: dict[str, Any]) -> None:
         """Note a record; write a line when it is time to. A full disk is said once and costs no run."""
+        if self._began is None:
+            return
         used = int(record["disk_bytes"])
         self._most = max(self._most, used)
         self._least = min(self._least or used, used)
         now = time.monotonic() - self._began
-        if now - self._written < max(_EVERY_S, now / _SHARE) or not self._path.parent.is_dir():
+        if now - self._written < max(_EVERY_S, now / _SHARE):
             return
         line = {
             "seconds": round(now, 1),

@@ -363,8 +363,11 @@ def test_old_pictures_are_thinned_out_but_not_the_first_and_the_last(tmp_path):
 
 def test_the_course_of_the_spool_is_written_and_goes_on_after_a_resumption(tmp_path):
     record = {"disk_bytes": 5, "shards_ready": 1, "budget_bytes": 9}
-    SpoolHistory(tmp_path).take(record)
-    again = SpoolHistory(tmp_path)
+    first, again = SpoolHistory(tmp_path), SpoolHistory(tmp_path)
+    first.take(record)  # not ours yet
+    first.begin()
+    first.take(record)
+    again.begin()
     again.take(record | {"disk_bytes": 7})
     again.take(record)  # too soon for a line of its own
     lines = read_lines(tmp_path / "spool.jsonl")
