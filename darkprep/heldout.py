@@ -23,6 +23,7 @@ from model import Network
 from pipeline.datasets import Pair, camera_named, find_pairs
 from pipeline.develop import develop_amplified
 from pipeline.plan import Plan
+from pipeline.resample import Form, form_named
 from pipeline.wholeframe import whole_frame
 from shards import CELL, PERIOD, DarkprepError, RawError, Sample
 from shards.durable import disk_errors, replace_atomically
@@ -84,9 +85,11 @@ def held_out_pairs(plan: Plan) -> tuple[Pair, ...]:
     return ()
 
 
-def cut_piece(root: Path, pair: Pair, *, gain: Any, multiplier: float) -> Piece:
+def cut_piece(
+    root: Path, pair: Pair, *, gain: Any, multiplier: float, form: Form = "native"
+) -> Piece:
     """Decode a pair and cut its most detailed piece. Raises RawError."""
-    whole = whole_frame(root, pair, gain=gain, multiplier=multiplier)
+    whole = whole_frame(root, pair, gain=gain, multiplier=multiplier, form=form)
     cfa = whole.meta.cfa
     multiple = Network.multiple * CELL[cfa]
     height, width = (
@@ -183,7 +186,11 @@ class HeldOutFrames:
         for pair in self._pairs:
             try:
                 piece = cut_piece(
-                    self._plan.root, pair, gain=gain, multiplier=options.multiplier or 1.0
+                    self._plan.root,
+                    pair,
+                    gain=gain,
+                    multiplier=options.multiplier or 1.0,
+                    form=form_named(options.form),
                 )
                 folder = self._folder / piece.name
                 for name, picture in (
