@@ -155,6 +155,8 @@ class Producer:
                 self._pool.close()
                 if self._spool.is_nobody_writing():
                     self._spool.sweep_partial()
+                    self._store.sweep()
+                    self._suspects.forget_crumbs()
                 final = self._tell("stopped" if self._stop.is_set() else "done")
             return final
 

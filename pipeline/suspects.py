@@ -58,7 +58,7 @@ class Suspects:
 
     def load(self) -> None:
         """Take over what producers before us found out; forget what their workers were at."""
-        self._take_crumbs()
+        self.forget_crumbs()
         known = (read_json(self._file) or {}).get("prints")
         self.prints = frozenset(map(str, known if isinstance(known, list) else []))
 
@@ -83,6 +83,10 @@ class Suspects:
                     log.warning("%s: decoding does not end; ending it", record.get("path"))
                     self._seen[str(record.get("path")), str(record.get("print"))] = _SUSPICIOUS
                     os.kill(worker.pid, signal.SIGKILL)
+
+    def forget_crumbs(self) -> None:
+        """Suspect nothing of what workers were at that were killed for other reasons."""
+        self._take_crumbs()
 
     def _take_crumbs(self) -> list[tuple[str, str]]:
         """Path and print of what dead workers were decoding."""

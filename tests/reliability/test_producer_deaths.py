@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -342,3 +343,18 @@ def test_half_written_group_metadata_are_written_again(store: FrameStore):
     import zarr
 
     assert zarr.open_group(str(store.path), mode="r").attrs["darkprep"] == 1
+
+
+def test_a_producer_that_ends_in_the_middle_of_decoding_leaves_no_trace_of_it(raw_spool: Spool):
+    """Its workers are killed where they stand; what they were at is no suspect."""
+    stop = threading.Event()
+    pool = MiscastPool(2, "00002_00_0.1s.dng", "hang")
+
+    def end_while_decoding(report: ProducerReport) -> None:
+        if any(raw_spool.producers.glob("decoding-*.json")):
+            stop.set()
+
+    report = produce(raw_spool, pool, jobs=2, stop=stop, report=end_while_decoding)
+
+    assert report.state == "stopped"
+    assert not list(leftovers(raw_spool))
