@@ -304,7 +304,7 @@ def _at_once(bands: list[_Band]) -> None:
 def _run_on(threads: int, band: _Band) -> None:
     torch.set_num_threads(threads)
     torch.get_num_threads()  # a thread's first look would otherwise undo the setting
-    with torch.no_grad():
+    with torch.inference_mode():  # which holds for one thread, not for those that it starts
         band.run()
 
 

@@ -188,6 +188,21 @@ def test_many_threads_may_call_at_once():
         torch.testing.assert_close(found[n], rgb, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("cfa", MOSAICS)
+def test_bands_run_beside_each_other_in_inference_mode_too(cfa: CfaKind):
+    """The mode holds for the thread that entered it alone."""
+    model = build_model("redirt", cfa)
+    packed = planes(model, 192, 32)
+    expected = model(packed).detach()
+    ready = ready_for_inference(model)
+    torch.set_num_threads(2)
+
+    with torch.inference_mode():
+        found = ready(packed.clone())
+
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+
+
 def test_what_cannot_be_restored_is_refused():
     model = build_model("redirt")
     ready = ready_for_inference(model)
