@@ -1,9 +1,15 @@
-"""What all tests share: OpenMP threads that sleep while they wait.
+"""What all tests share: OpenMP threads that sleep while they wait, and one tree for all processes.
 
 torch reads the variable when it is first imported. Without it a test that trains takes many times as
 long beside any other busy process.
 """
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Background producers and `python -m darkprep` use the tree that the tests stand in, as the tests do,
+# though an older one may be installed.
+_TREE = str(Path(__file__).resolve().parents[1])
+os.environ["PYTHONPATH"] = os.pathsep.join([_TREE, *filter(None, [os.environ.get("PYTHONPATH")])])
