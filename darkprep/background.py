@@ -7,21 +7,30 @@ only its role on the spool (shards/liveness.py) says whether it lives, so any la
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from pipeline.engine import LOCAL, Engine
 from shards import OptionError, Spool, SpoolError, StreamEnded
+
+log = logging.getLogger(__name__)
 
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 30.0
 _LOG_BYTES = 512 << 10
 _POLL_S = 0.05
+_MOST_STARTS = 10
+"""Producers started for one and the same missing shard before a trainer gives up."""
+_SECOND_AFTER_S = 5.0
+"""How long a rank that does not keep house leaves a missing shard to the one that does."""
 
 
 def log_path(spool: Spool) -> Path:
@@ -30,18 +39,25 @@ def log_path(spool: Spool) -> Path:
 
 
 def start_producer(
-    spool: Spool, *, jobs: int, budget_bytes: int, until: int | None
+    spool: Spool,
+    *,
+    jobs: int,
+    budget_bytes: int,
+    until: int | None,
+    engine: Engine = LOCAL,
 ) -> subprocess.Popen[bytes]:
     """Start a producer in the background and wait until it works.
 
     Raises SpoolError with its last words when it ends at once.
     """
-    log = log_path(spool)
-    mode = "ab" if log.exists() and log.stat().st_size < _LOG_BYTES else "wb"
+    path = log_path(spool)
+    mode = "ab" if path.exists() and path.stat().st_size < _LOG_BYTES else "wb"
     command = [sys.executable, "-m", "darkprep", "produce", "--spool", str(spool.path.absolute())]
     command += ["--jobs", str(jobs), "--disk-budget", str(budget_bytes)]
     command += ["--until", "inf" if until is None else str(until)]
-    with log.open(mode) as file:
+    command += ["--backend", engine.backend]
+    command += ["--address", engine.address] if engine.address else []
+    with path.open(mode) as file:
         process = subprocess.Popen(  # noqa: S603 # our own command, no shell
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
@@ -54,7 +70,12 @@ def start_producer(
     if process.poll() == 0:
         return process
     if process.poll() is None:
+        holder = spool.producer_process()
+        if holder and holder.pid == process.pid:
+            return process  # at work, on a disk too full for a heartbeat
         process.kill()
+    elif process.returncode < 0:
+        raise _Killed(f"the background producer was killed at once (signal {-process.returncode})")
     raise SpoolError(f"the background producer ended at once: {last_words(spool)}")
 
 
@@ -90,44 +111,88 @@ def _is_at_work(heartbeat: dict[str, Any]) -> bool:
     return bool(heartbeat["alive"]) and (state == "making" or state.startswith("waiting"))
 
 
+class _Killed(SpoolError):
+    """A producer was killed before it worked."""
+
+
 class Supervisor:
     """Sees to it that somebody makes the shards that a trainer needs.
 
-    With `jobs` 0 it never starts a producer, it only says when nobody is left to wait for.
+    With `jobs` 0 it never starts a producer, it only says when nobody is left to wait for. Of several
+    ranks on one spool one keeps house; another steps in only for a shard that is missing for long,
+    which the first need not notice, as its own samples may lie in other shards.
     """
 
-    def __init__(self, spool: Spool, *, jobs: int, budget_bytes: int, until: int | None) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        *,
+        jobs: int,
+        budget_bytes: int,
+        until: int | None,
+        keeps_house: bool = True,
+    ) -> None:
         if jobs < 0:
             raise OptionError(f"producers must be auto or at least 0, not {jobs}")
         self._spool = spool
         self._jobs, self._budget, self._until = jobs, budget_bytes, until
+        self._keeps_house = keeps_house
         self._started: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
+        self._starts: Counter[int] = Counter()
+        """Per shard that was missing then, how many producers were started."""
 
     def ensure(self) -> bool:
         """Start a producer if shards are missing and nobody makes them; whether one was started."""
         with self._lock:
             if self._jobs == 0 or not self._misses_shards() or self._spool.has_producer():
                 return False
-            self._started = start_producer(
-                self._spool, jobs=self._jobs, budget_bytes=self._budget, until=self._until
-            )
+            try:
+                self._started = start_producer(
+                    self._spool,
+                    jobs=self._jobs,
+                    budget_bytes=self._budget,
+                    until=self._until,
+                    engine=Engine.of_record(self._spool.place),
+                )
+            except SpoolError:
+                if self._spool.has_producer():  # another rank was faster
+                    return False
+                raise
             return True
 
     def starving(self, shard: int, seconds: float) -> None:
         """What a reader calls while `shard` is missing; raises StreamEnded when it will not come."""
         if self._spool.has_producer() or self._spool.shard_path(shard).exists():
             return
+        if not self._keeps_house and seconds < _SECOND_AFTER_S:
+            return
         if self._jobs == 0:
             raise StreamEnded(
                 f"{self._spool.path}: shard {shard} is missing and nobody makes it; run `darkprep build` again, or leave out --producers 0"
             )
-        ended = self._started and self._started.poll()
-        if ended:
+        ended = self._started.poll() if self._started else None
+        if ended and ended > 0:
             raise StreamEnded(
                 f"{self._spool.path}: shard {shard} is missing and the producer failed: {last_words(self._spool)}"
             )
-        self.ensure()
+        self._start_another(shard)
+
+    def _start_another(self, shard: int) -> None:
+        """See to it that somebody makes `shard`; one that was killed is not the end of a training."""
+        try:
+            started = self.ensure()
+        except _Killed:
+            started = True
+        except SpoolError as error:
+            raise StreamEnded(f"{self._spool.path}: shard {shard} is missing: {error}") from error
+        self._starts[shard] += started
+        if started:
+            log.warning("shard %d is missing and nobody made it: started a producer", shard)
+        if self._starts[shard] > _MOST_STARTS:
+            raise StreamEnded(
+                f"{self._spool.path}: shard {shard} is missing though {_MOST_STARTS} producers were started for it; is memory short? try fewer --producers"
+            )
 
     def close(self) -> None:
         """End the producer that was started here."""
@@ -141,7 +206,7 @@ class Supervisor:
         if self._until is None:
             return True
         there = sum(needed <= shard < self._until for shard in self._spool.ready_shards())
-        return there < self._until - needed
+        return there < len(self._spool.own_shards(needed, self._until))
 
 
 def stop_on_signals() -> threading.Event:

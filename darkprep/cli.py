@@ -21,14 +21,15 @@ import click
 from darkprep import __version__, background, cli_look
 from darkprep.live import LogFormat, Progress
 from darkprep.status import spool_status, status_lines, verify_spool
-from darkprep.values import COUNT_OR_INF, FRAME_SIZE, SIZE, spelled_bytes, spelled_seconds
+from darkprep.values import COUNT_OR_INF, FRAME_SIZE, PART, SIZE, spelled_bytes, spelled_seconds
 from pipeline.budget import check_budget, default_budget
 from pipeline.datasets import CAMERAS
+from pipeline.engine import ENGINES, Engine
 from pipeline.plan import Plan, PlanOptions, make_plan
-from pipeline.pool import LokyPool
 from pipeline.produce import Producer, ProducerConfig, ProducerReport
 from pipeline.synth import synthesise
 from shards import DarkprepError, OptionError, Spool
+from shards.errors import RankStopped
 
 if TYPE_CHECKING:
     from pipeline.datasets import Skipped
@@ -46,6 +47,8 @@ class _Commands(click.Group):
         extra["standalone_mode"] = False
         try:
             result = super().main(*args, **extra)
+        except RankStopped:
+            sys.exit(1)  # rank 0 tells why
         except DarkprepError as error:
             _fail(str(error), 1)
         except BrokenPipeError:
@@ -103,6 +106,17 @@ def root_option(command: Command) -> Command:
 def camera_option(command: Command) -> Command:
     """`--camera NAME`."""
     return click.option("--camera", required=True, metavar="NAME", help=_CAMERA_HELP)(command)
+
+
+def engine_options(command: Command) -> Command:
+    """`--backend` and `--address`."""
+    with_address = click.option(
+        "--address", metavar="HOST:PORT", help="Of a running dask scheduler or ray cluster; else one is started here.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--backend", default="loky", show_default=True, metavar="|".join(ENGINES),
+        help="What runs the workers: this machine's processes, a dask or a ray cluster.",
+    )(with_address)  # fmt: skip
 
 
 def watched(command: Command) -> Command:
@@ -258,6 +272,14 @@ def synth(
     help="Take ELD's patches NAME_input_Raw.db and NAME_target_Raw.db (with --noise NAME_Raw.db) below --root.",
 )
 @click.option(
+    "--part",
+    type=PART,
+    default="0/1",
+    show_default="all",
+    help="Make only this node's shards: of shards n, n + N, n + 2N ... of the plan (docs/scale.md).",
+)
+@engine_options
+@click.option(
     "--background",
     "in_background",
     is_flag=True,
@@ -269,6 +291,9 @@ def build(
     spool: Path,
     disk_budget: int | None,
     jobs: int,
+    part: tuple[int, int],
+    backend: str,
+    address: str | None,
     in_background: bool,
     quiet: bool,
     log_format: LogFormat,
@@ -288,14 +313,21 @@ def build(
     budget = default_budget(spool) if disk_budget is None else disk_budget
     config = ProducerConfig(budget_bytes=budget, jobs=jobs, until=plan.shards)
     check_budget(plan, budget)
-    plan.save(place, producer={"budget_bytes": budget, "jobs": jobs})
+    engine = Engine(backend=backend, address=address)
+    engine.check()
+    plan.save(
+        place,
+        producer={"budget_bytes": budget, "jobs": jobs}
+        | engine.record()
+        | _part_record(part, plan),
+    )
     progress = Progress(quiet=quiet, log_format=log_format)
     progress.say(_described(plan, budget), event="plan")
     if not quiet:
         _name_skipped(plan.skipped)
     if in_background:
         process = background.start_producer(
-            place, jobs=jobs, budget_bytes=budget, until=plan.shards
+            place, jobs=jobs, budget_bytes=budget, until=plan.shards, engine=engine
         )
         progress.say(
             f"producing in the background (pid {process.pid}), log in {background.log_path(place)}; darkprep stop ends it"
@@ -307,7 +339,7 @@ def build(
             lambda: spool_status(place), title=f"darkprep build · {plan.options.camera}"
         ),
     ):
-        producer, final = _produce(place, config, progress)
+        producer, final = _produce(place, config, progress, engine)
     _name_skipped(producer.skipped)
     progress.say(
         f"{final.state}: {final.shards_made} shards made in {spelled_seconds(final.running_s)} ({final.mb_per_s:.1f} MB/s), {final.shards_ready} ready, "
@@ -316,8 +348,19 @@ def build(
     )
 
 
+def _part_record(part: tuple[int, int], plan: Plan) -> dict[str, Any]:
+    """What the spool is told of its part; raises OptionError when the plan has no such part."""
+    if part[1] == 1:
+        return {}
+    if plan.shards is not None and plan.shards < part[1]:
+        raise OptionError(
+            f"part {part[0]}/{part[1]} of {plan.shards} shards would be empty; give more --epochs, or fewer parts"
+        )
+    return {"part": part[0], "parts": part[1]}
+
+
 def _produce(
-    spool: Spool, config: ProducerConfig, progress: Progress
+    spool: Spool, config: ProducerConfig, progress: Progress, engine: Engine
 ) -> tuple[Producer, ProducerReport]:
     """Run a producer until it is done; say once when it has to wait for a trainer."""
     waiting: list[str] = []
@@ -330,7 +373,7 @@ def _produce(
             )
 
     stop = background.stop_on_signals()
-    producer = Producer(spool, config, LokyPool(config.jobs), report=report, stop=stop)
+    producer = Producer(spool, config, engine.pool(config.jobs), report=report, stop=stop)
     return producer, producer.run()
 
 
@@ -362,12 +405,21 @@ def _name_skipped(skipped: tuple[Skipped, ...]) -> None:
 @click.option("--jobs", type=int, required=True)
 @click.option("--disk-budget", type=SIZE, required=True)
 @click.option("--until", type=COUNT_OR_INF, required=True)
-def produce(spool: Path, jobs: int, disk_budget: int, until: int | None) -> None:
+@engine_options
+def produce(
+    spool: Path,
+    jobs: int,
+    disk_budget: int,
+    until: int | None,
+    backend: str,
+    address: str | None,
+) -> None:
     """What a background producer runs: no progress, waits for disk space as long as it takes."""
     config = ProducerConfig(
         budget_bytes=disk_budget, jobs=jobs, until=until, disk_patience_s=float("inf")
     )
-    producer, _ = _produce(Spool(spool).open(), config, Progress(quiet=True))
+    engine = Engine(backend=backend, address=address)
+    producer, _ = _produce(Spool(spool).open(), config, Progress(quiet=True), engine)
     _name_skipped(producer.skipped)
 
 
@@ -425,9 +477,10 @@ def stop(spool: Path) -> None:
 @spool_option
 @click.option(
     "--run",
+    "--run-dir",
     "run_dir",
     type=click.Path(path_type=Path),
-    help="Where the run's files go.  [default: runs/<time>]",
+    help="Where the run's files go; under torchrun, which takes --run for its own, --run-dir.  [default: runs/<time>]",
 )
 @click.option("--iterations", default=1_000_000, show_default=True)
 @click.option("--batch-size", default=8, show_default=True)
@@ -487,21 +540,43 @@ def stop(spool: Path) -> None:
     metavar="N",
     help="Iterations between looks at a few held-out frames; 0 for none.  [default: each checkpoint]",
 )
+@click.option(
+    "--parts",
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Use a whole spool in the order in which N nodes would, with a part of the plan each.",
+)
+@click.option(
+    "--rank-timeout",
+    default=1800.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long ranks wait for one that neither answers nor is dead.",
+)
 @watched
-def stream_train(quiet: bool, log_format: LogFormat, **chosen: Any) -> None:
+def stream_train(quiet: bool, log_format: LogFormat, rank_timeout: float, **chosen: Any) -> None:
     """Train on a spool's shards, deleting each once used, and start producers if nobody makes more.
 
     Ctrl-C and SIGTERM write a checkpoint and end well; --resume goes on at the exact sample.
+
+    On several GPUs: torchrun --nproc-per-node 4 -m darkprep stream-train ... (docs/scale.md).
 
     Example: darkprep stream-train --spool spool --iterations 100000 --device cuda --precision bf16
     """
     _let_idle_threads_sleep()
     from darkprep.training import TrainChoices, stream_training
+    from trainer.ranks import ranks_from
 
-    choices = TrainChoices(**{**chosen, "spool": Spool(chosen["spool"]).open()})
     stopper = background.stop_on_signals()
-    with Progress(quiet=quiet, log_format=log_format) as progress:
-        run_dir, summary = stream_training(choices, progress, stopper)
+    with ranks_from(os.environ, rank_timeout) as ranks:
+        quiet = quiet or ranks.rank > 0
+        with ranks.together():
+            choices = TrainChoices(**{**chosen, "spool": Spool(chosen["spool"]).open()})
+        with Progress(quiet=quiet, log_format=log_format) as progress:
+            run_dir, summary = stream_training(choices, progress, stopper, ranks=ranks)
+    if ranks.rank > 0:
+        return
     if log_format == "json":
         progress.event("summary", run=str(run_dir), **vars(summary))
     elif not quiet:
@@ -675,3 +750,4 @@ def demo(out: Path, minutes: float, seed: int) -> None:
 
 
 main.add_command(cli_look.report)
+main.add_command(cli_look.advise)

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from darkprep.heldout import HeldOutFrames
 from darkprep.history import SpoolHistory
 from darkprep.live import Progress
 from darkprep.protocols import ELD_CENTRE, packed_raw
+from darkprep.ranks import Place, check_ranks, check_room, own_device, place_on
 from darkprep.report import write_run_report
 from darkprep.status import spool_status
 from model import (
@@ -50,7 +51,6 @@ from shards import (
     Sample,
     Spool,
     SpoolReader,
-    UseOrder,
     WeightsError,
 )
 from shards.durable import write_json
@@ -58,6 +58,7 @@ from trainer.carrier import Allocate
 from trainer.config import TrainConfig, open_device
 from trainer.evaluate import Evaluation, ImageScores, Restorer, evaluate
 from trainer.metrics import protocol_named
+from trainer.ranks import Alone, Ranks
 from trainer.report import RunSummary
 from trainer.restore import LoneFrame, RestoreJob, RestoreResult, restore_all
 from trainer.train import HeldOut, train
@@ -91,6 +92,8 @@ class TrainChoices:
     log_every: int
     evaluate_every: int | None = None
     """Iterations between looks at held-out frames; None for each checkpoint, 0 for never."""
+    parts: int = 1
+    """Use a whole spool in the order in which so many nodes would, with a part of the plan each."""
 
     def config(self) -> TrainConfig:
         """The trainer's record of it; raises OptionError."""
@@ -111,6 +114,7 @@ class TrainChoices:
             log_every=self.log_every,
             camera=stream.camera,
             plan=self.spool.digest,
+            parts=max(self.parts, self.spool.part[1]),
         )
 
     def until(self) -> int:
@@ -120,10 +124,9 @@ class TrainChoices:
             if stream.shards is None:
                 raise OptionError("keep-shards needs a plan with an end; build with --epochs N")
             return stream.shards
-        order = UseOrder(
-            samples=stream.samples, window=stream.window, seed=self.seed, reuse=self.reuse
-        )
-        return order.newest_shard(self.iterations * self.batch_size - 1) + 1
+        order = self.spool.use_order(seed=self.seed, reuse=self.reuse, parts=self.parts)
+        samples = self.iterations * (self.batch_size // self.spool.part[1])
+        return order.newest_shard(max(0, samples - 1)) + 1
 
 
 def stream_training(
@@ -132,26 +135,27 @@ def stream_training(
     stop: threading.Event,
     *,
     ends_at: float | None = None,
+    ranks: Ranks | None = None,
 ) -> tuple[Path, RunSummary]:
     """Train on the spool, with producers if need be; the run's directory and its summary.
 
-    `ends_at` is the `time.monotonic()` at which `stop` will be set, for the view to say.
+    `ends_at` is the `time.monotonic()` at which `stop` will be set, for the view to say. Of several
+    ranks each calls this alike; rank 0 alone writes and shows.
     """
-    config, spool = choices.config(), choices.spool
-    supervisor = _supervisor(choices)
-    run_dir = _run_dir(choices)
-    device = open_device(config.device)
-    frames = _held_out_frames(choices, run_dir, device)
-    _introduce(choices, config, run_dir, device, frames, progress)
-
-    with spool.trainer_role():
-        pass  # refuses a second trainer before its run leaves anything behind
-
+    ranks = ranks or Alone()
+    with ranks.together():
+        choices = replace(choices, device=own_device(choices.device, ranks))
+        config, spool, place = choices.config(), choices.spool, place_on(choices.spool, ranks)
+        supervisor = _supervisor(choices, place)
+        device = open_device(config.device)
+    check_ranks(spool, config, ranks, {"keep_shards": choices.keep_shards})
+    run_dir, frames = _prepare(choices, config, device, place, ranks, progress)
     history = SpoolHistory(run_dir)
 
     def open_reader(start: int, allocate: Allocate | None) -> SpoolReader:
-        history.begin()
-        write_json(run_dir / ABOUT, about_run(spool, device), sync=False)
+        if ranks.rank == 0:
+            history.begin()
+            write_json(run_dir / ABOUT, about_run(spool, device), sync=False)
         if frames:
             frames.start()
         reader = SpoolReader(
@@ -160,6 +164,9 @@ def stream_training(
             seed=config.seed,
             start=start,
             stop_after=config.iterations,
+            rank=place.rank,
+            world=place.world,
+            parts=choices.parts,
             shards=None if choices.keep_shards or choices.producers != "0" else spool.stream.shards,
             reuse=config.reuse,
             keep=choices.keep_shards,
@@ -169,7 +176,7 @@ def stream_training(
             on_starving=supervisor.starving,
         )
         try:
-            if supervisor.ensure():
+            if place.keeps_house and supervisor.ensure():
                 progress.say("nobody made shards here: started a producer in the background")
         except BaseException:
             reader.close()
@@ -179,7 +186,9 @@ def stream_training(
     title = f"darkprep stream-train · {config.model} on {config.camera}"
     with (
         contextlib.closing(supervisor),
-        progress.watching(lambda: spool_status(spool), title=title, also=history.take) as watch,
+        progress.watching(
+            lambda: spool_status(spool), title=title, also=history.take if ranks.rank == 0 else None
+        ) as watch,
     ):
         watch.ends_at(ends_at)
         summary = train(
@@ -191,9 +200,32 @@ def stream_training(
             stop=stop,
             held_out=_held_out(choices, frames),
             gauges=watch.gauges,
+            ranks=ranks,
         )
-    progress.say(f"report: {write_run_report(run_dir)}", event="report")
+    if ranks.rank == 0:
+        progress.say(f"report: {write_run_report(run_dir)}", event="report")
     return run_dir, summary
+
+
+def _prepare(
+    choices: TrainChoices,
+    config: TrainConfig,
+    device: torch.device,
+    place: Place,
+    ranks: Ranks,
+    progress: Progress,
+) -> tuple[Path, HeldOutFrames | None]:
+    """The run's directory, on all ranks, and what rank 0 judges the training by."""
+    run_dir, frames = Path(), None
+    with ranks.together():
+        if place.keeps_house:
+            with choices.spool.trainer_role():
+                pass  # refuses a second trainer before its run leaves anything behind
+        if ranks.rank == 0:
+            run_dir = _run_dir(choices)
+            frames = _held_out_frames(choices, run_dir, device)
+            _introduce(choices, config, run_dir, device, frames, progress)
+    return Path(ranks.tell(str(run_dir))), frames
 
 
 def _held_out_frames(
@@ -243,7 +275,7 @@ def _introduce(
         progress.say(text, event="config")
 
 
-def _supervisor(choices: TrainChoices) -> Supervisor:
+def _supervisor(choices: TrainChoices, here: Place) -> Supervisor:
     place = choices.spool.place
     if choices.producers == "auto":
         jobs = int(place.get("jobs") or os.cpu_count() or 1)
@@ -252,7 +284,14 @@ def _supervisor(choices: TrainChoices) -> Supervisor:
     else:
         raise OptionError(f"producers must be auto or a whole number, not {choices.producers!r}")
     budget = int(place.get("budget_bytes") or default_budget(choices.spool.path))
-    return Supervisor(choices.spool, jobs=jobs, budget_bytes=budget, until=choices.until())
+    check_room(choices.spool, choices.parts, budget)
+    return Supervisor(
+        choices.spool,
+        jobs=jobs,
+        budget_bytes=budget,
+        until=choices.until(),
+        keeps_house=here.keeps_house,
+    )
 
 
 def _run_dir(choices: TrainChoices) -> Path:

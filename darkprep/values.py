@@ -64,7 +64,24 @@ class FrameSize(click.ParamType["tuple[int, int]"]):
         return int(match[1]), int(match[2])
 
 
-SIZE, COUNT_OR_INF, FRAME_SIZE = Size(), CountOrInf(), FrameSize()
+class Part(click.ParamType["tuple[int, int]"]):
+    """`n/N`: part n, from 0, of N."""
+
+    name = "n/N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """(n, N)."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(value))
+        if not match or int(match[1]) >= int(match[2]):
+            self.fail(f"{value!r} is no part; write n/N with n from 0 to N - 1", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+SIZE, COUNT_OR_INF, FRAME_SIZE, PART = Size(), CountOrInf(), FrameSize(), Part()
 
 
 def spelled_bytes(count: float) -> str:

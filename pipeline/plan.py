@@ -289,10 +289,11 @@ class Plan:
                 del options[name]
         return {"options": options, "pairs": [asdict(pair) for pair in self.pairs]}
 
-    def save(self, spool: Spool, *, producer: dict[str, int] | None = None) -> None:
+    def save(self, spool: Spool, *, producer: dict[str, Any] | None = None) -> None:
         """Make `spool` the spool of this plan; raises as `Spool.create`.
 
-        `producer` is how producers are to work here when nobody says otherwise: `budget_bytes`, `jobs`.
+        `producer` is how producers are to work here when nobody says otherwise: `budget_bytes`, `jobs`,
+        `backend` and `address`; and of what `part` of `parts` of the plan.
         """
         place = {"root": str(self.root.absolute()), **(producer or {})}
         spool.create(self.stream, self.recipe(), place)

@@ -195,9 +195,11 @@ class Producer:
 
     def _first_missing(self, there: set[int]) -> int | None:
         """The earliest shard that the trainer needs and nobody has made or is making."""
+        part, parts = self._spool.part
         shard = self._spool.oldest_needed()
+        shard += (part - shard) % parts
         while shard in there:
-            shard += 1
+            shard += parts
         return shard if self._config.until is None or shard < self._config.until else None
 
     def _make_room(self, shard: int, ready: list[int]) -> bool:

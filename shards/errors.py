@@ -14,6 +14,8 @@
   + WeightsError           a weights file or checkpoint cannot be loaded
   + TrainingError          training had to stop
     - NonFiniteLoss        the loss is NaN or infinite
+    - RankLost             another rank of a distributed training is gone
+    - RankStopped          another rank had to stop; rank 0 says why
 
 A message is one line: which file or field, what is wrong, what to do. Foreign exceptions are
 translated where their library is called and nowhere else. Mistakes of the programmer stay
@@ -86,3 +88,11 @@ class TrainingError(DarkprepError):
 
 class NonFiniteLoss(TrainingError):
     """The loss became NaN or infinite; raised before the optimiser step."""
+
+
+class RankLost(TrainingError):
+    """Another rank of a distributed training died, or does not answer."""
+
+
+class RankStopped(TrainingError):
+    """Another rank had to stop, and this one with it; rank 0 tells the reason, so this stays unsaid."""

@@ -24,7 +24,7 @@ import numpy as np
 from shards.errors import DiskFull, OptionError, ShardDamaged, StreamEnded
 from shards.format import U16, SampleMeta
 from shards.opening import OpenShard
-from shards.order import UseOrder, Uses
+from shards.order import Uses
 from shards.spool import Cursor, Spool
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ class _Slot:
 class SpoolReader:
     """An iterator of Batch over a spool.
 
-    `batch_size` is the global batch, of which rank `rank` of `world` gets every world-th sample. `start`
+    `batch_size` is the global batch, of which rank `rank` of `world` gets every world-th sample. Where the
+    spool holds part n of N, the node has every N-th sample of the batch, and its `world` ranks share those;
+    `parts` has a whole spool used in the order in which N such nodes would. `start`
     is the global batch to begin with, `stop_after` the one to end before; `shards` is where the stream
     itself ends, None for no end. `reuse` uses every sample so
     often before its shard goes. `keep` deletes nothing and goes round the plan's shards without end.
@@ -100,6 +102,7 @@ class SpoolReader:
         shards: int | None = None,
         rank: int = 0,
         world: int = 1,
+        parts: int = 1,
         reuse: int = 1,
         keep: bool = False,
         depth: int = 4,
@@ -114,19 +117,24 @@ class SpoolReader:
         _check_options(
             batch_size=batch_size, rank=rank, world=world, reuse=reuse, depth=depth, hold=hold
         )
+        nodes = spool.part[1]
+        if batch_size % (nodes * world):
+            raise OptionError(
+                f"batch-size {batch_size} cannot be dealt to {nodes} nodes of {world} ranks; choose a multiple of {nodes * world}"
+            )
         if keep and stream.shards is None:
             raise OptionError("keep-shards needs a plan with an end; build with --epochs N")
         self.stats = ReaderStats()
         self._spool = spool
         self._layout = stream.layout()
-        self._files = stream.shards if keep else None
-        self._batch_size, self._rank, self._world = batch_size, rank, world
+        self._files = (
+            stream.shards - stream.shards % max(nodes, parts) if keep and stream.shards else None
+        )
+        self._batch_size, self._rank, self._world = batch_size // nodes, rank, world
         self._reuse, self._verify = reuse, verify
         self._next, self._stop_after = start, stop_after
         self._on_starving = on_starving
-        self.order = UseOrder(
-            samples=stream.samples, window=stream.window, seed=seed, reuse=reuse, shards=shards
-        )
+        self.order = spool.use_order(seed=seed, reuse=reuse, shards=shards, parts=parts)
         self._open: dict[int, OpenShard] = {}
         self._seen: os.stat_result | None = None
         self._gone = 0
@@ -143,7 +151,7 @@ class SpoolReader:
         self._closing = threading.Event()
         self._stop = stop or self._closing
         for _ in range(depth + hold):
-            self._free.put(self._new_slot(batch_size // world, allocate or _allocate))
+            self._free.put(self._new_slot(self._batch_size // world, allocate or _allocate))
         self._release = _Release(spool, self.stats, rank=rank, world=world, run=run)
         self._release.begin(start, self._oldest_needed())
         self._begun = time.monotonic()
@@ -332,7 +340,9 @@ class _Release:
             self._role.take()
         try:
             if self._role:
-                self._spool.forget_ranks_from(self._world)
+                # All others: with a cursor of an earlier training one would seem to have passed
+                # what it has not begun.
+                self._spool.forget_ranks_from(1)
             self._publish(batch, oldest)
         except BaseException:
             self._drop_role()

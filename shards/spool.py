@@ -21,9 +21,10 @@ from typing import Any
 import xxhash
 
 from shards.durable import disk_errors, read_json, sweep_aside, write_bytes, write_json
-from shards.errors import DiskFull, PlanError, SpoolError
+from shards.errors import DiskFull, OptionError, PlanError, SpoolError
 from shards.format import CfaKind, ShardLayout
 from shards.liveness import Role, at_work, is_alone, is_held, last_holder
+from shards.order import DealtOrder, UseOrder, dealt_order
 from shards.process import ProcessId
 
 log = logging.getLogger(__name__)
@@ -140,6 +141,11 @@ class Spool:
         if self.path.exists() and not self.path.is_dir():
             raise SpoolError(f"{self.path}: is not a directory; choose another spool")
         existing = self._read_plan() if self.plan_file.exists() else None
+        if existing and _part_of(existing["place"]) != _part_of(place):
+            there, wanted = _part_of(existing["place"]), _part_of(place)
+            raise PlanError(
+                f"{self.path}: holds part {there[0]}/{there[1]} of its plan, not {wanted[0]}/{wanted[1]}; use another --spool"
+            )
         if existing and existing["digest"] != record["digest"]:
             raise PlanError(
                 f"{self.path}: holds another plan ({_difference(existing, record)}); use another --spool, or remove this one"
@@ -182,6 +188,41 @@ class Spool:
         """Where the photographs lie; raises as `open`."""
         place: dict[str, Any] = self._record()["place"]
         return place
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """`(n, N)`: the spool holds the shards k = n mod N of its plan; `(0, 1)` for all. Raises as `open`."""
+        return _part_of(self.place)
+
+    def own_shards(self, start: int, stop: int) -> range:
+        """The shards from `start` to `stop - 1` that belong to the spool's part."""
+        part, parts = self.part
+        return range(start + (part - start) % parts, stop, parts)
+
+    def use_order(
+        self, *, seed: int, reuse: int = 1, shards: int | None = None, parts: int = 1
+    ) -> UseOrder | DealtOrder:
+        """In which order a trainer uses what is here; `parts` deals a whole spool as so many nodes would.
+
+        `shards` is where the plan ends for it, None for no end. Raises OptionError.
+        """
+        stream, (part, nodes) = self.stream, self.part
+        common: dict[str, Any] = {
+            "samples": stream.samples,
+            "window": stream.window,
+            "seed": seed,
+            "reuse": reuse,
+            "shards": shards,
+        }
+        if nodes > 1 and parts not in (1, nodes):
+            raise OptionError(f"parts must be {nodes}, for the spool is part {part}/{nodes}")
+        if parts < 1:
+            raise OptionError(f"parts must be at least 1, not {parts}")
+        if shards is not None and shards < max(nodes, parts):
+            raise OptionError(f"parts must be at most the plan's {shards} shards, not {parts}")
+        if nodes > 1:
+            return UseOrder(**common, part=part, parts=nodes)
+        return dealt_order(**common, parts=parts)
 
     @property
     def digest(self) -> str:
@@ -423,6 +464,14 @@ def allocated_bytes(folder: Path) -> int:
         except FileNotFoundError:
             continue
     return total
+
+
+def _part_of(place: dict[str, Any]) -> tuple[int, int]:
+    """What part of its plan a spool holds; raises PlanError when its record of it makes no sense."""
+    part, parts = place.get("part", 0), place.get("parts", 1)
+    if type(part) is not int or type(parts) is not int or not 0 <= part < parts:
+        raise PlanError(f"plan.json: part {part!r} of {parts!r} makes no sense; build a new spool")
+    return part, parts
 
 
 def _cursor_of(record: dict[str, Any]) -> Cursor | None:

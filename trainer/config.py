@@ -34,6 +34,7 @@ IDENTITY_FIELDS = (
     "reuse",
     "augment",
     "seed",
+    "parts",
 )
 """What a resumed run must share with its checkpoint: it decides the network or the next batch."""
 
@@ -68,12 +69,25 @@ class TrainConfig:
     """For the record: whose photographs these are."""
     plan: str = ""
     """For the record: the digest of the plan that the samples come from."""
+    parts: int = 1
+    """Into how many parts the plan's shards are dealt, a node of its own each."""
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        for field in ("iterations", "batch_size", "reuse", "checkpoint_every", "log_every"):
+        for field in (
+            "iterations",
+            "batch_size",
+            "reuse",
+            "checkpoint_every",
+            "log_every",
+            "parts",
+        ):
             if getattr(self, field) < 1:
                 raise OptionError(f"{field} must be at least 1, not {getattr(self, field)}")
+        if self.batch_size % self.parts:
+            raise OptionError(
+                f"batch_size {self.batch_size} must be a multiple of parts {self.parts}"
+            )
         if self.keep_checkpoints < 1:
             raise OptionError(f"keep_checkpoints must be at least 1, not {self.keep_checkpoints}")
         if not 0 < self.learning_rate < 1:
@@ -88,8 +102,11 @@ class TrainConfig:
         check_side(self.crop)
 
     def record(self) -> dict[str, Any]:
-        """All fields, as JSON takes them."""
-        return asdict(self)
+        """All fields, as JSON takes them; `parts` only where there are several, as in older runs."""
+        record = asdict(self)
+        if self.parts == 1:
+            del record["parts"]
+        return record
 
     def learning_rate_at(self, iteration: int) -> float:
         """The rate of step `iteration`, counted from 0: it drops to a tenth once, at half time."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from shards.errors import NonFiniteLoss
+from shards.errors import NonFiniteLoss, RankStopped
 from trainer.stream import DeviceBatch
 
 _PLACES = 64
@@ -25,7 +25,8 @@ _PLACES = 64
 class _Seen:
     batch: int
     keys: tuple[str, ...]
-    loss: Tensor
+    losses: Tensor
+    """This rank's own, and the mean over all ranks."""
     arrived: torch.cuda.Event | None
 
 
@@ -34,28 +35,36 @@ class LossGuard:
 
     Raises NonFiniteLoss, which names the batch's samples: on a CPU from `admit`, before the backward
     pass; on CUDA from `admit` or `known` some steps later, the optimiser having skipped that step.
+    Where the bad loss is another rank's, raises RankStopped at the same step.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
         self._waiting: deque[_Seen] = deque()
-        self._places = torch.zeros(_PLACES, pin_memory=self._cuda)
+        self._places = torch.zeros(_PLACES, 2, pin_memory=self._cuda)
         self._turn = 0
         self._known: list[float] = []
         self.skip = torch.zeros((), device=device)
         """1 where the last admitted loss was not finite, else 0; in the form fused Adam takes as `found_inf`."""
 
-    def admit(self, loss: Tensor, batch: DeviceBatch) -> Tensor:
-        """The loss to differentiate: the same value, or one whose gradients no scaler lets pass."""
-        finite = torch.isfinite(loss.detach())
+    def admit(self, loss: Tensor, batch: DeviceBatch, mean: Tensor | None = None) -> Tensor:
+        """The loss to differentiate: the same value, or one whose gradients no scaler lets pass.
+
+        `mean` is the mean loss of all ranks' parts of the batch, on which all of them decide alike.
+        """
+        own = loss.detach()
+        mean = own if mean is None else mean
+        finite = torch.isfinite(mean)
         self.skip.copy_(~finite)
         place = self._places[self._turn % _PLACES]
         self._turn += 1
-        place.copy_(loss.detach(), non_blocking=True)
+        place.copy_(torch.stack([own, mean]), non_blocking=True)
         arrived = torch.cuda.Event() if self._cuda else None  # type: ignore[no-untyped-call]
         if arrived:
             arrived.record()
-        self._waiting.append(_Seen(batch=batch.index, keys=batch.keys, loss=place, arrived=arrived))
+        self._waiting.append(
+            _Seen(batch=batch.index, keys=batch.keys, losses=place, arrived=arrived)
+        )
         self._collect(wait=len(self._waiting) == _PLACES)
         return loss / finite
 
@@ -73,10 +82,12 @@ class LossGuard:
             elif seen.arrived and not seen.arrived.query():  # type: ignore[no-untyped-call]
                 return
             self._waiting.popleft()
-            value = float(seen.loss)
-            if not math.isfinite(value):
+            own, mean = seen.losses.tolist()
+            if not math.isfinite(own):
                 raise NonFiniteLoss(
-                    f"the loss of batch {seen.batch} is {value}; the weights are as before it; "
+                    f"the loss of batch {seen.batch} is {own}; the weights are as before it; "
                     f"look at samples {', '.join(seen.keys)}, or train in fp32 with a lower rate"
                 )
-            self._known.append(value)
+            if not math.isfinite(mean):
+                raise RankStopped(f"the loss of batch {seen.batch} is {mean} on another rank")
+            self._known.append(mean)

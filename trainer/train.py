@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ import torch
 
 from model import Network, build_model, save_weights
 from shards.durable import disk_errors, write_json
-from shards.errors import OptionError, StreamEnded
+from shards.errors import DarkprepError, OptionError, RankLost, StreamEnded
 from shards.reader import Batch, ReaderStats
 from trainer.carrier import Allocate, pinned_memory
 from trainer.checkpoint import Checkpoints, Progress, Trainee
@@ -27,6 +27,7 @@ from trainer.config import IDENTITY_FIELDS, PRECISIONS, TrainConfig, open_device
 from trainer.gpu import GpuMeter
 from trainer.guard import LossGuard
 from trainer.loss import restoration_loss
+from trainer.ranks import Alone, Ranks, Tally, in_turn
 from trainer.report import Pace, RunLog, RunSummary, StepReport, who_limits
 from trainer.stream import DeviceBatch, DeviceStream
 
@@ -71,6 +72,7 @@ def train(
     stop: threading.Event | None = None,
     held_out: HeldOut | None = None,
     gauges: Callable[[], Mapping[str, float]] | None = None,
+    ranks: Ranks | None = None,
 ) -> RunSummary:
     """Train, and leave config.json, metrics.jsonl, summary.json, weights and checkpoints in `run_dir`.
 
@@ -82,49 +84,96 @@ def train(
     early, and well, when the stream does. A reader that waits for a shard while `stop` is set should
     raise StreamEnded.
 
+    With `ranks`, each process of a group calls this alike, with a reader of its own part of the batches.
+    Only rank 0 writes files, judges, and tells what went wrong; its `shards_deleted` and `damaged` are
+    sums over all ranks, its waiting is its own. A signal to any rank stops all after one more step.
+
     Raises OptionError, WeightsError, NonFiniteLoss, DiskFull, and whatever the reader raises; after
-    StreamEnded too there is a checkpoint to resume from.
+    StreamEnded too there is a checkpoint to resume from. RankLost when another rank died; RankStopped
+    on the ranks from 1 up when another one failed.
     """
+    ranks = ranks or Alone()
     device = open_device(config.device)
     stop = stop or threading.Event()
     trainee = _make_trainee(config, device)
     checkpoints = Checkpoints(
         run_dir / "checkpoints", must_match=IDENTITY_FIELDS, keep=config.keep_checkpoints
     )
-    progress = _begin(checkpoints, trainee, config, run_dir, resume=resume)
-    reader = open_reader(progress.iteration, pinned_memory(device))
-    with RunLog(run_dir, start=progress.iteration) as run_log:
+    progress = Progress()
+    with ranks.together():
+        if ranks.rank == 0:
+            progress = _begin(checkpoints, trainee, config, run_dir, resume=resume)
+    progress = ranks.share(trainee, progress)
+    start, memory = progress.iteration, pinned_memory(device)
+    reader: Reader = in_turn(ranks, lambda: open_reader(start, memory))
+    leads = ranks.rank == 0
+    with RunLog(run_dir, start=start) if leads else NoLog() as run_log:
         with contextlib.closing(reader):
-            run = _Run(config, trainee, device, reader, run_log, progress, gauges)
+            run = _Run(
+                config, trainee, device, reader, run_log, progress, gauges, checkpoints, ranks, stop
+            )
             try:
-                for batch in run.batches():
-                    run.step(batch)
-                    if run.is_due(config.log_every):
-                        run.log_line()
-                    if run.is_due(config.checkpoint_every):
-                        checkpoints.save(trainee, run.progress(), config.record())
-                        run.show(batch)
-                    if held_out and run.is_due(held_out.every):
-                        run.judge(held_out)
-                    if on_step:
-                        on_step(run.report())
-                    if stop.is_set():
-                        break
-            except StreamEnded:
-                # A reader that is told to stop waiting ends so too.
-                if not stop.is_set():
-                    checkpoints.save(trainee, run.progress(), config.record())
-                    raise
+                _take_steps(run, config, on_step, held_out if leads else None)
+            except (StreamEnded, RankLost):
+                run.save()
+                raise
             run.log_line()
-            checkpoints.save(trainee, run.progress(), config.record())
+            run.save()
         # After the reader is closed, for closing releases the last shards.
-        summary = run.summary(stopped=stop.is_set())
-        _leave(trainee, summary, run_dir)
-        # Last, so that who is in a hurry loses nothing else.
-        if held_out:
-            run.judge(held_out)
+        run.count_up()
+        summary = run.summary(stopped=run.is_stopped())
+        if leads:
+            _leave(trainee, summary, run_dir)
+            # Last, so that who is in a hurry loses nothing else.
+            if held_out:
+                run.judge(held_out)
         run_log.sum_up(config.record(), vars(summary))
     return summary
+
+
+def _take_steps(
+    run: _Run,
+    config: TrainConfig,
+    on_step: Callable[[StepReport], None] | None,
+    held_out: HeldOut | None,
+) -> None:
+    """Train until the iterations, the stream or everybody's patience end."""
+    for batch in run.batches():
+        with run.heard_by_all():
+            run.step(batch)
+            if run.is_due(config.log_every):
+                run.log_line()
+            if run.is_due(config.checkpoint_every):
+                run.save()
+                run.show(batch)
+            if held_out and run.is_due(held_out.every):
+                run.judge(held_out)
+            if on_step:
+                on_step(run.report())
+        if run.is_stopped():
+            return
+
+
+class NoLog:
+    """The run log of a rank that writes nothing."""
+
+    def __enter__(self) -> NoLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """See RunLog."""
+
+    def write(self, line: dict[str, Any]) -> None:
+        """See RunLog."""
+
+    def evaluated(self, line: dict[str, Any]) -> None:
+        """See RunLog."""
+
+    def sum_up(self, config: dict[str, Any], summary: dict[str, Any]) -> None:
+        """See RunLog."""
+
+    def show(self, restored: torch.Tensor, truth: torch.Tensor, iteration: int) -> None:
+        """See RunLog."""
 
 
 class _Run:
@@ -136,11 +185,18 @@ class _Run:
         trainee: Trainee,
         device: torch.device,
         reader: Reader,
-        run_log: RunLog,
+        run_log: RunLog | NoLog,
         before: Progress,
         gauges: Callable[[], Mapping[str, float]] | None,
+        checkpoints: Checkpoints,
+        ranks: Ranks,
+        stop: threading.Event,
     ) -> None:
+        self._checkpoints = checkpoints
         self._config, self._trainee, self._device = config, trainee, device
+        self._ranks, self._stop = ranks, stop
+        self._agreed = Tally()
+        self._network = ranks.wrap(trainee.network, device)
         self._gauges = gauges or dict
         self._reader, self._log, self._before = reader, run_log, before
         self._stream = DeviceStream(
@@ -166,12 +222,74 @@ class _Run:
     def batches(self) -> Iterator[DeviceBatch]:
         """The batches that are still to train on; the clock starts when the first is there."""
         while self.iteration < self._config.iterations:
-            batch = next(self._stream, None)
+            batch = self._next_batch()
             if batch is None:
                 return
             if not self._began:
                 self._start_clock()
             yield batch
+
+    def _next_batch(self) -> DeviceBatch | None:
+        """The next batch once every rank has its part; None where the stream ends or was told to.
+
+        Raises what any rank could not do, see Ranks.settle.
+        """
+        batch: DeviceBatch | None = None
+        error: Exception | None = None
+        try:
+            batch = next(self._stream, None)
+        except StreamEnded as ended:
+            # A reader that is told to stop waiting ends so too.
+            error = None if self._stop.is_set() else ended
+        except Exception as caught:  # noqa: BLE001 # the others must hear of it first
+            error = caught
+        self._count(ended=batch is None, failed=error is not None)
+        if self._agreed.failed:
+            verdict = self._ranks.settle(error or self._own_fault())
+            raise verdict from (error if verdict is not error else verdict.__cause__)
+        return None if self._agreed.ended else batch
+
+    @contextlib.contextmanager
+    def heard_by_all(self) -> Iterator[None]:
+        """Tells the other ranks, where they next ask for a batch, what went wrong in the block."""
+        try:
+            yield
+        except RankLost:
+            raise
+        except DarkprepError as error:
+            self._count(failed=True)
+            verdict = self._ranks.settle(error)
+            raise verdict from (error if verdict is not error else error.__cause__)
+
+    def _own_fault(self) -> DarkprepError | None:
+        """On a GPU a bad loss of this rank may be known to others before it is known here."""
+        try:
+            self._learn(wait=True)
+        except DarkprepError as error:
+            return error
+        return None
+
+    def _count(self, *, ended: bool = False, failed: bool = False) -> None:
+        stats = self._reader.stats
+        self._agreed = self._ranks.agree(
+            Tally(
+                stop=int(self._stop.is_set()),
+                ended=int(ended),
+                failed=int(failed),
+                shards_deleted=stats.shards_deleted,
+                damaged=stats.damaged,
+            )
+        )
+
+    def count_up(self) -> None:
+        """Sum up what all ranks have done, after the last step."""
+        stopped = self._agreed.stop
+        self._count()
+        self._agreed = replace(self._agreed, stop=stopped)
+
+    def is_stopped(self) -> bool:
+        """Whether all ranks are to stop now; alone, whether this one was told so."""
+        return self._stop.is_set() if self._ranks.world == 1 else self._agreed.stop > 0
 
     def _start_clock(self) -> None:
         if self._device.type == "cuda":
@@ -186,9 +304,11 @@ class _Run:
         for group in optimiser.param_groups:
             group["lr"] = self._config.learning_rate_at(self.iteration)
         with self._autocast():
-            restored = self._trainee.network(batch.low)
-        loss = self._guard.admit(restoration_loss(restored, batch.gt), batch)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            restored = self._network(batch.low)
+        own = restoration_loss(restored, batch.gt)
+        loss = self._guard.admit(own, batch, self._ranks.mean(own))
+        with self._ranks.reachable():
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if not scaler.is_enabled():
             # What a scaler would tell fused Adam: on the device, without asking the host.
             optimiser.found_inf = self._guard.skip  # type: ignore[attr-defined]
@@ -266,9 +386,15 @@ class _Run:
             data_wait_fraction=wait,
             eta_s=left / pace if pace else math.inf,
             gpu_busy_percent=self._meter.busy_percent(),
-            shards_deleted=self._before.shards_deleted + self._reader.stats.shards_deleted,
-            damaged=self._reader.stats.damaged,
+            shards_deleted=self._before.shards_deleted + self._done.shards_deleted,
+            damaged=self._done.damaged,
         )
+
+    def save(self) -> None:
+        """Write a checkpoint, on rank 0; raises NonFiniteLoss rather than keep a bad step."""
+        reached = self.progress()
+        if self._ranks.rank == 0:
+            self._checkpoints.save(self._trainee, reached, self._config.record())
 
     def progress(self) -> Progress:
         """What a checkpoint keeps; raises NonFiniteLoss rather than keep a bad step."""
@@ -280,8 +406,8 @@ class _Run:
             last_loss=self._line_loss,
             trained_s=self._trained_s(),
             waited_s=self._before.waited_s + self._waited_s(),
-            shards_deleted=self._before.shards_deleted + stats.shards_deleted,
-            damaged=self._before.damaged + stats.damaged,
+            shards_deleted=self._before.shards_deleted + self._done.shards_deleted,
+            damaged=self._before.damaged + self._done.damaged,
             peak_disk_bytes=max(self._before.peak_disk_bytes, stats.peak_disk_bytes),
         )
 
@@ -307,6 +433,11 @@ class _Run:
             ended="finished" if finished else "stopped" if stopped else "stream ended",
             who_limits=who_limits(wait, device=self._device.type),
         )
+
+    @property
+    def _done(self) -> Tally | ReaderStats:
+        """What the readers did: this one's as of now, or all ranks' as of the last agreement."""
+        return self._reader.stats if self._ranks.world == 1 else self._agreed
 
     def _autocast(self) -> torch.autocast:
         precision = self._config.precision

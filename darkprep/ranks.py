@@ -1,0 +1,94 @@
+"""Which part of the work is whose, when torchrun has started `stream-train` several times.
+
+The trade-off: every rank reads its samples itself, from the spool that its machine sees; nothing but
+gradients and a few numbers crosses between them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from darkprep import __version__
+from pipeline.budget import allot, block_size
+from pipeline.plan import Plan
+from shards import OptionError, Spool
+from trainer.config import TrainConfig
+from trainer.ranks import Ranks
+
+_OWN_FIELDS = ("device",)
+"""What may differ from rank to rank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A rank's place among those that use one spool."""
+
+    rank: int
+    world: int
+
+    @property
+    def keeps_house(self) -> bool:
+        """Whether it is this rank that starts producers at once, and holds the trainer's role."""
+        return self.rank == 0
+
+
+def place_on(spool: Spool, ranks: Ranks) -> Place:
+    """Where a rank stands: among all of them on a shared spool, among its node's on a part of the plan."""
+    if spool.part[1] == 1:
+        return Place(rank=ranks.rank, world=ranks.world)
+    return Place(rank=ranks.local_rank, world=ranks.local_world)
+
+
+def own_device(name: str, ranks: Ranks) -> str:
+    """The device of a rank: its own GPU, where there are any. Raises OptionError."""
+    if ranks.world == 1 or name == "cpu":
+        return name
+    if name not in ("auto", "cuda"):
+        raise OptionError(f"device must be auto, cuda or cpu with several ranks, not {name}")
+    import torch
+
+    if name == "auto" and not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{ranks.local_rank}"
+
+
+def check_ranks(spool: Spool, config: TrainConfig, ranks: Ranks, settings: dict[str, Any]) -> None:
+    """Raises OptionError on rank 0, RankStopped elsewhere, unless all ranks are about to do the same."""
+    recorded = {name: v for name, v in config.record().items() if name not in _OWN_FIELDS}
+    ranks.check_same({"darkprep": __version__, "nodes": spool.part[1], **recorded, **settings})
+    parts = ranks.gather(json.dumps(spool.part))
+    with ranks.together():
+        _check_parts(Counter(json.loads(part)[0] for part in parts), spool, ranks)
+
+
+def _check_parts(ranks_of_part: Counter[int], spool: Spool, ranks: Ranks) -> None:
+    part, nodes = spool.part
+    if nodes == 1:
+        return
+    if len(ranks_of_part) < nodes:
+        missing = ", ".join(f"{n}/{nodes}" for n in range(nodes) if n not in ranks_of_part)
+        raise OptionError(
+            f"{spool.path}: holds part {part}/{nodes} of its plan, and no rank has part {missing}; "
+            f"start torchrun with --nnodes {nodes}, each node with a spool of its own part"
+        )
+    if len(set(ranks_of_part.values())) > 1 or ranks_of_part[part] != ranks.local_world:
+        counts = ", ".join(f"{count} of part {n}" for n, count in sorted(ranks_of_part.items()))
+        raise OptionError(
+            f"the nodes have different numbers of ranks ({counts}); give --nproc-per-node alike"
+        )
+
+
+def check_room(spool: Spool, parts: int, budget_bytes: int) -> None:
+    """Raises OptionError when a whole spool cannot hold the windows of so many parts at once."""
+    if parts == 1 or spool.part[1] > 1:
+        return
+    window = spool.stream.window
+    there = allot(Plan.load(spool), budget_bytes, jobs=1, block=block_size(spool.path)).shards
+    if there < parts * window + 1:
+        raise OptionError(
+            f"parts {parts} needs {parts * window + 1} shards on the disk at once, the budget has room "
+            f"for {there}; build with a larger --disk-budget or a smaller --window"
+        )
