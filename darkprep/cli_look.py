@@ -1,10 +1,15 @@
-"""Commands for looking: `report` of a run. Kept apart from cli.py, which has the commands that do work."""
+"""Commands for looking: `report` of a run, `advise` on a machine. Kept apart from those that do work."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import click
+
+from darkprep.live import Progress
+from darkprep.values import SIZE
 
 
 @click.command(short_help="Make a page to look at from a run.")
@@ -19,3 +24,55 @@ def report(run: Path) -> None:
     from darkprep.report import write_run_report
 
     click.echo(write_run_report(run))
+
+
+@click.command(short_help="Measure this machine; say what to expect and set.")
+@click.option("--camera", required=True, metavar="NAME", help="The camera to train for.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    envvar="DARKPREP_DATA",
+    help="Where the photographs lie; without any, synthetic frames are measured.",
+)
+@click.option(
+    "--spool",
+    type=click.Path(path_type=Path),
+    default=Path("spool"),
+    show_default=True,
+    help="Where the spool will be: its disk is measured. Nothing stays there.",
+)
+@click.option("--model", default="redirt", show_default=True, metavar="NAME")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--precision", default="fp32", show_default=True, metavar="fp32|fp16|bf16")
+@click.option("--batch-size", default=8, show_default=True)
+@click.option("--crop", type=int, metavar="PX", help="Side of the crops.  [default: as build]")
+@click.option("--samples-per-shard", default=32, show_default=True)
+@click.option("--crops-per-visit", default=8, show_default=True)
+@click.option("--iterations", default=1_000_000, show_default=True)
+@click.option("--jobs", type=int, help="Worker processes.  [default: all cores]")
+@click.option("--reuse", default=1, show_default=True, help="Uses of each shard.")
+@click.option("--disk-budget", type=SIZE, metavar="SIZE", help="As for build.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def advise(as_json: bool, **chosen: Any) -> None:
+    """Measure this machine for about a minute and predict what a training on it will be like.
+
+    Decoding, developing, cutting, writing, reading and training are measured by the code that will run.
+    Then: samples a second, whether the GPU will wait, jobs, reuse, budget, hours, bytes written.
+
+    Example: darkprep advise --camera sony --iterations 1000000
+    """
+    from darkprep.advise import AdviseChoices, advice_lines, advice_record
+    from darkprep.advise import advise as measure
+    from darkprep.gpus import idle_gpu
+
+    hint = idle_gpu()
+    if hint:
+        click.echo(f"darkprep: {hint}", err=True)
+    with Progress(quiet=as_json) as progress:
+        found = measure(AdviseChoices(**chosen), lambda text: progress.show(text, always=True))
+    if as_json:
+        click.echo(json.dumps(advice_record(found), indent=1))
+    else:
+        click.echo("\n".join(advice_lines(found)))

@@ -84,7 +84,7 @@ def test_no_command_shows_what_there_is(call):
     result = call()
 
     assert result.exit_code == 2
-    assert "Commands:\n  build " in result.stderr
+    assert "Commands:\n  advise " in result.stderr
 
 
 @pytest.mark.parametrize(

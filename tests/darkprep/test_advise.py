@@ -1,0 +1,162 @@
+"""What `darkprep advise` predicts follows from what it measures, and comes true."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from darkprep.advise import AdviseChoices, Measured, advice_lines, assumed_plan, predict
+from darkprep.gpus import undrivable
+from pipeline.budget import allot
+from shards import BudgetTooSmall, OptionError
+from trainer.report import RunSummary
+
+GB = 10**9
+FAST_GPU = Measured(
+    decode_s=0.1, develop_s=1.0, sample_s=0.004, sample_cpu_s=0.004, sample_bytes=2_230_000,
+    read_samples_per_s=1500.0, train_samples_per_s=200.0, train_cpu_s=0.002, device="cuda",
+    cores=16, frames="photographs",
+)  # fmt: skip
+
+
+def choices(**changed: object) -> AdviseChoices:
+    fields: dict[str, object] = {"camera": "sony", "root": Path("data"), "spool": Path("spool")}
+    return AdviseChoices(**(fields | changed))
+
+
+def advised(measured: Measured = FAST_GPU, **changed: object):
+    chosen = choices(**{"jobs": 16, "disk_budget": 60 * GB, **changed})
+    return predict(chosen, measured, assumed_plan(chosen.plan_options()))
+
+
+def test_enough_workers_and_disk_leave_the_gpu_alone_to_limit():
+    found = advised()
+
+    assert found.wait_fraction == 0
+    assert found.samples_per_s == 200
+    assert found.hours == pytest.approx(8_000_000 / 200 / 3600)
+    assert found.suggestions == ("--jobs 1",)
+
+
+def test_frames_that_do_not_fit_are_decoded_again_and_make_the_gpu_wait():
+    starved = advised(disk_budget=2 * GB)
+
+    assert starved.frames_kept < 0.2
+    assert starved.samples_per_s < 200
+    assert starved.wait_fraction == pytest.approx(1 - starved.samples_per_s / 200)
+    assert any(text.startswith("--disk-budget") for text in starved.suggestions)
+
+
+def test_the_budget_that_is_suggested_keeps_every_frame():
+    found = advised(disk_budget=2 * GB)
+    plan = assumed_plan(choices().plan_options())
+
+    assert len(allot(plan, found.all_frames_bytes, jobs=16).frames) == 280 + 161
+    assert len(allot(plan, int(found.all_frames_bytes * 0.97), jobs=16).frames) < 280 + 161
+
+
+def test_reuse_makes_up_for_few_cores_and_writes_less():
+    few = replace(FAST_GPU, cores=2, sample_s=0.1, sample_cpu_s=0.1)
+    once, four_times = advised(few, jobs=2), advised(few, jobs=2, reuse=4)
+
+    assert once.wait_fraction == pytest.approx(0.9, abs=0.01)
+    assert four_times.samples_per_s == pytest.approx(4 * once.samples_per_s, rel=0.1)
+    assert four_times.bytes_written == once.bytes_written // 4
+    assert any(text.startswith("--reuse 10") for text in once.suggestions)
+
+
+def test_on_a_cpu_both_sides_share_the_cores():
+    cpu = replace(
+        FAST_GPU, device="cpu", cores=2, train_samples_per_s=10.0, train_cpu_s=0.2, sample_cpu_s=0.2
+    )
+    found = advised(cpu, jobs=2)
+
+    assert found.samples_per_s == pytest.approx(2 / 0.4)
+    assert found.wait_fraction == 0
+
+
+def test_a_budget_that_cannot_work_is_refused():
+    with pytest.raises(BudgetTooSmall):
+        advised(disk_budget=1000)
+
+
+@pytest.mark.parametrize("field", ["jobs", "reuse", "iterations", "batch_size"])
+def test_counts_below_one_are_refused(field):
+    with pytest.raises(OptionError, match=field):
+        choices(**{field: 0})
+
+
+def test_the_words_hold_the_figures():
+    told = "\n".join(advice_lines(advised()))
+
+    for words in ("1000 ms", "200.0 samples a second", "will not wait", "11.1 h", "17.84 TB"):
+        assert words in told
+
+
+@pytest.mark.parametrize(
+    ("capability", "built_for", "runs"),
+    [
+        ((7, 0), ["sm_75", "sm_80", "sm_90", "compute_120"], False),
+        ((7, 0), ["sm_70", "sm_80"], True),
+        ((8, 6), ["sm_80"], True),
+        ((8, 0), ["sm_86"], False),
+        ((12, 0), ["sm_90", "compute_90"], True),
+        ((9, 0), ["sm_90a"], True),
+        ((10, 0), ["sm_90a"], False),
+        ((7, 0), [], True),
+    ],
+)
+def test_a_gpu_that_torch_was_not_built_for_is_named(capability, built_for, runs):
+    said = undrivable("Tesla V100", capability, built_for)
+
+    assert (said is None) == runs
+    if said:
+        assert f"Tesla V100 is sm_{capability[0]}{capability[1]}" in said
+        assert "install a build" in said
+
+
+TRAIN = ("--batch-size", "2", "--device", "cpu", "--model", "redirt-2rdb")
+PLAN = ("--crop", "192", "--samples-per-shard", "4", "--crops-per-visit", "2", "--jobs", "1")
+
+
+def test_advice_is_given_for_photographs_and_leaves_nothing_behind(call, large_data, tmp_path):
+    result = call(
+        *("advise", "--camera", "sony", "--root", large_data, "--json"), *TRAIN, *PLAN,
+        *("--iterations", "100", "--disk-budget", "60MB"),
+    )  # fmt: skip
+    found = json.loads(result.stdout)
+
+    assert found["measured"]["frames"] == "photographs"
+    assert found["samples_per_s"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_prediction_comes_true_within_a_quarter(call, large_data):
+    """Interleaved, for other work on the machine slows one like the other."""
+    predicted, real = [], []
+    call("build", "--camera", "sony", "--root", large_data, *PLAN, "--epochs", "inf",
+         "--disk-budget", "60MB", "--background")  # fmt: skip
+    for turn in range(3):
+        advice = call("advise", "--camera", "sony", "--root", large_data, "--json", *TRAIN, *PLAN,
+                      "--disk-budget", "60MB")  # fmt: skip
+        predicted.append(json.loads(advice.stdout)["samples_per_s"])
+        call("stream-train", *TRAIN, "--iterations", "30", "--run", f"r{turn}",
+             "--evaluate-every", "0", "--quiet")  # fmt: skip
+        summary = RunSummary(**json.loads(Path(f"r{turn}/summary.json").read_text()))
+        real.append(summary.samples_per_second)
+    call("stop")
+
+    assert sorted(predicted)[1] == pytest.approx(sorted(real)[1], rel=0.25)
+
+
+@pytest.mark.slow
+def test_without_photographs_synthetic_ones_are_measured(call):
+    result = call("advise", "--camera", "sony", "--json", *TRAIN, *PLAN, "--disk-budget", "60GB")
+    found = json.loads(result.stdout)
+
+    assert found["measured"]["frames"] == "synthetic"
+    assert found["measured"]["develop_s"] > found["measured"]["decode_s"]
