@@ -35,8 +35,8 @@ LAG = 4
 """Medium-scale rows that the four convolutions there hold back of what they were fed."""
 REACH = 20
 """Packed rows around a band that its output depends on: LAG at 1/8 and one more for the last."""
-STRIP = 8
-"""Medium-scale rows fed at a time: 32 packed rows, 6 MB of features at 4K width."""
+STRIP = 8192
+"""Medium-scale pixels fed at a time: 16 rows of a 4K frame, some 12 MB of features."""
 MAX_BANDS = 4
 """More bands repeat too many rows; cores beyond share the bands."""
 
@@ -167,12 +167,11 @@ class ComposedRows:
 class RowwiseRedirt(nn.Module):
     """A folded REDIRT, run by rows on as many cores as torch may use; float32 or bfloat16.
 
-    `strip` medium-scale rows are fed at a time, at least 2: the 5x5 convolutions need 5 packed rows.
+    `strip` is how many pixels of the medium scale are fed at a time.
     """
 
     def __init__(self, net: Redirt, *, strip: int = STRIP) -> None:
         super().__init__()
-        assert strip >= 2
         block, fuse1 = net.medium_scale_encoder.block, net.fuse_block_1
         mix, mix_bias = _weights(fuse1.mix)
         expand, expand_bias = _weights(fuse1.expand)
@@ -243,11 +242,12 @@ class _Band:
         self.mix = RowStream(net.mix, *medium, self.conv2.made)
         self.expand = RowStream(net.expand, *medium, self.mix.made)
         self.far = RowStream(net.far, height, width, self.expand.made * MIDDLE)
+        strip = max(2, net.strip // medium[1])  # 8 packed rows: a 5x5 convolution needs 5
         # The convolutions hold some rows back, so the first strip brings more.
-        end = min(last, begin + net.strip + 2 * LAG)
+        end = min(last, begin + strip + 2 * LAG)
         while begin < last:
             self._fuse2(self._fuse1(begin, end))
-            begin, end = end, min(last, end + net.strip)
+            begin, end = end, min(last, end + strip)
 
     def _fuse1(self, begin: int, end: int) -> Tensor:
         """Medium-scale rows `begin .. end` in; finished rows of fuse block 1 before its shuffle."""
