@@ -27,7 +27,7 @@ _PIGMENTS = (
 _WALLS = "d9d2c3 cfd6d8 e4dccb b9c4b5 c7b39a d8c0b4 a9b3c0 e6e4de b8a58e 93a39a".split()
 _WOODS = ("6b4226 3a2213", "a9764a 6e4424", "caa06c 9a6e3e", "4a2d1c 26160d", "b98a5a 7d5530")
 _SKINS = ("b3241c d9a53a", "d9761f e29a35", "7f9a2a c2b23c", "e3c33a b99a2a", "4a1f3d 6d2f52")
-_LEAVES = ("5d7a2c 9aa544", "3f6b34 6f9150", "7a6a25 b58a2e", "52702f 86994a")
+_LEAVES = ("5d7a3c 9aa556", "3f6b3e 6f915a", "7a6a34 b58a42", "527040 869956")
 _CHART = (
     "735244 c29682 627a9d 576c43 8580b1 67bdaa d67e2c 505ba6 c15a63 5e3c6c 9dbc40 e0a32e "
     "383d96 469449 af363c e7c71f bb5695 0885a1 f3f3f2 c8c8c8 a0a0a0 7a7a79 555555 343434"
@@ -188,7 +188,9 @@ def fruit(rng: Rng, x: float, z: float) -> list[Solid]:
 def ball(rng: Rng, x: float, z: float) -> list[Solid]:
     """Returns a shiny ball."""
     r = rng.uniform(0.03, 0.055)
-    lacquer = Material(first=pigment(rng), gloss=rng.uniform(0.6, 1.0), sharpness=400.0)
+    lacquer = Material(
+        first=pigment(rng), gloss=rng.uniform(0.7, 1.0), sharpness=rng.uniform(120, 300)
+    )
     return [Ellipsoid(material=lacquer, at=(x, r, z), radii=(r, r, r))]
 
 
@@ -668,20 +670,20 @@ def tree(rng: Rng, x: float, z: float) -> list[Solid]:
     bark = stuff(rng, "wood", ink("5a4632"), ink("2e2318"), 0.5, quarter=True)
     trunk = Frustum(material=bark, foot=(x, 0, z), height=high + 0.6, bottom=0.16, top=0.09)
     wide, tall = rng.uniform(1.3, 1.9), rng.uniform(1.2, 1.6)
-    return [trunk, *crown(rng, (x, high + 1.1, z), wide=wide, high=tall, leaves=2.2, count=10)]
+    return [trunk, *crown(rng, (x, high + 1.1, z), wide=wide, high=tall, leaves=3.2, count=10)]
 
 
 def bush(rng: Rng, x: float, z: float) -> list[Solid]:
     """Returns a bush."""
     high = rng.uniform(0.4, 0.7)
     return crown(
-        rng, (x, high * 0.8, z), wide=rng.uniform(0.7, 1.0), high=high, leaves=1.0, count=9
+        rng, (x, high * 0.8, z), wide=rng.uniform(0.7, 1.0), high=high, leaves=1.7, count=9
     )
 
 
 def flowers(rng: Rng, x: float, z: float) -> list[Solid]:
     """Returns a bed of flowers of one colour."""
-    solids = crown(rng, (x, 0.22, z), wide=0.85, high=0.3, leaves=0.7, count=7)
+    solids = crown(rng, (x, 0.22, z), wide=0.85, high=0.3, leaves=1.2, count=7)
     bloom = ink(one_of(rng, ("d4582a", "c2476b", "e9c83d", "efe9dd", "8e3a78", "b3241c")))
     for _ in range(34):
         r = rng.uniform(0.02, 0.045)

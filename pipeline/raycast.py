@@ -40,9 +40,10 @@ F32 = npt.NDArray[np.float32]
 TILE = (128, 256)
 """Rows and columns rendered at once: many enough to spread the cost of a call over the pixels, few
 enough for the processor's cache."""
-_HALO = 2
-_BLUR = (0.23, 0.54, 0.23)
-"""The point spread of lens and low-pass filter along one axis, in pixels."""
+_BLUR = (0.056, 0.242, 0.404, 0.242, 0.056)
+"""The point spread of lens, pixel and low-pass filter along one axis: a normal curve of 0.95 pixels,
+which leaves half the contrast at 0.2 cycles per pixel, as sharp as cameras are at full aperture."""
+_HALO = len(_BLUR) // 2
 _EDGE = 0.07
 """A step between neighbouring pixels, in units of the displayed tone, that calls for more rays."""
 _SPARSE_FROM = 600
@@ -285,12 +286,16 @@ def _edges(image: Array) -> npt.NDArray[np.bool_]:
 
 
 def _lens(image: Array) -> F32:
-    """Returns the tile without its halo, `(h, w, 3)`, blurred as lens and low-pass filter blur."""
-    side, middle, _ = (np.float32(w) for w in _BLUR)
-    image = middle * image[:, 1:-1] + side * (image[:, :-2] + image[:, 2:])
-    image = middle * image[:, :, 1:-1] + side * (image[:, :, :-2] + image[:, :, 2:])
-    crop = _HALO - 1
-    return np.ascontiguousarray(image[:, crop:-crop, crop:-crop].transpose(1, 2, 0), np.float32)
+    """Returns the tile without its halo, `(h, w, 3)`, blurred as the camera blurs."""
+    high, wide = image.shape[1] - 2 * _HALO, image.shape[2] - 2 * _HALO
+    weights = [np.float32(w) for w in _BLUR]
+    across = weights[0] * image[:, :high]
+    for k in range(1, len(_BLUR)):
+        across += weights[k] * image[:, k : k + high]
+    both = weights[0] * across[:, :, :wide]
+    for k in range(1, len(_BLUR)):
+        both += weights[k] * across[:, :, k : k + wide]
+    return np.ascontiguousarray(both.transpose(1, 2, 0), np.float32)
 
 
 class _Caster:
@@ -391,7 +396,7 @@ class _Caster:
         facing = dot(normal, view)
         normal = np.where(facing > 0, -normal, normal)
         facing = np.maximum(np.abs(facing), 1e-3)
-        footprint = far * np.float32(self.pixel) / np.sqrt(np.maximum(facing, 0.12))
+        footprint = far * np.float32(1.3 * self.pixel) / np.sqrt(np.maximum(facing, 0.12))
         seen = material.colour(u, v, footprint)
         if material.glow:
             seen = seen * np.float32(material.glow)
@@ -442,9 +447,10 @@ class _Caster:
             light += column(lamp.colour) * (strength * cosine)
             if material.gloss:
                 peak = np.exp(np.float32(material.sharpness) * (dot(bounced, ahead) - 1.0))
+                peak *= np.float32(1.0 + material.sharpness / 30.0)  # narrow ones are brighter
                 shine += column(lamp.colour) * (peak * strength)
                 if lamp.portal is not None:
-                    shine += column(lamp.colour) * (0.5 * lamp.through(p, bounced))
+                    shine += column(lamp.colour) * (3.0 * lamp.through(p, bounced))
         if material.gloss:
             fresnel = 0.05 + 0.95 * (1.0 - np.minimum(facing, 1.0)) ** 5
             around = (below + (above - below) * smooth(bounced[1] * 0.7 + 0.5)) * open_
@@ -529,7 +535,7 @@ class _Caster:
                 squared = (2.0 - 2.0 * dot(unit(disc.towards), d)) / np.float32(disc.angle**2)
                 image = image + column(disc.colour) / (1.0 + squared)
         fall = dot(self.scene.basis[2], d) ** 2
-        return _shoulder(image * (fall * np.float32(self.scene.exposure)))
+        return film(image * (fall * np.float32(self.scene.exposure)))
 
 
 class _Sparse:
@@ -557,17 +563,17 @@ class _Sparse:
         return total[:6] / np.maximum(total[6], 1.0), alone
 
 
-def _shoulder(radiance: Array) -> Array:
-    """Compresses highlights so that little clips, as film does, and pales the strongest.
+def film(radiance: Array) -> Array:
+    """Returns exposed radiance `(3, N)` with its highlights compressed and paled, as film does.
 
-    Up to 0.7 nothing changes, 1.3 becomes full scale, and a little more lies above it: sensors
-    clip there.
+    Up to 0.7 nothing changes, 1.3 becomes full scale, and a little more lies above it: there the
+    sensor clips.
     """
     peak = radiance.max(axis=0)
     over = np.clip(peak - 0.7, 0.0, 0.6)
     squeezed = np.minimum(peak, 0.7) + over - over * over / 1.2 + 0.02 * smooth((peak - 1.2) / 0.4)
     scaled = radiance * (squeezed / np.maximum(peak, 1e-6))
-    pale = smooth((peak - 1.0) / 4.0)
+    pale = smooth((peak - 0.9) / 1.2)
     return np.asarray(scaled + (squeezed - scaled) * pale)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline import props
 from pipeline.props import Rng, ink, one_of, times
-from pipeline.raycast import Disc, Light, Scene, Sky, meter
+from pipeline.raycast import Disc, Light, Scene, Sky, film, meter
 from pipeline.solids import Box, Material, Sheet, Solid, Vec
 
 _METER = (120, 180)
@@ -35,13 +35,19 @@ def make_scene(seed: int, number: int) -> Scene:
 def _exposed(scene: Scene) -> Scene:
     """Returns the scene with the exposure that a photographer would choose.
 
-    A few pixels in ten thousand must reach full scale: where none does, developers of RAW files
-    take the brightest for white.
+    A few pixels in ten thousand should reach full scale in the sensor's green, which sees some red
+    and blue too: where none does, developers of RAW files take the brightest code for white. Scenes
+    have highlights for that; dull ones are exposed longer.
     """
-    peak = meter(scene, _METER).max(axis=2)
-    high, highest = np.quantile(peak, [0.98, 0.9995]).tolist()
+    picture = meter(scene, _METER).reshape(-1, 3).T
+    peak = picture.max(axis=0)
+    high = float(np.quantile(peak, 0.98))
     exposure = min(_MEAN_LEVEL / float(np.minimum(peak, high).mean()), 1.4 / high)
-    return dataclasses.replace(scene, exposure=max(exposure, 1.25 / highest))
+    for longer in np.geomspace(1.0, 3.0, 12).tolist():
+        red, green, blue = film(picture * np.float32(exposure * longer))
+        if np.quantile(0.1 * red + 0.65 * green + 0.25 * blue, 0.9996) >= 0.995:
+            break
+    return dataclasses.replace(scene, exposure=exposure * longer)
 
 
 def _side(rng: Rng) -> float:
@@ -93,6 +99,8 @@ def _arranged(rng: Rng) -> list[Solid]:
             props.chart((x, 0.001, -0.34), (0.989, 0, 0.148), (0.04, 0.966, -0.256), 0.034)
         )
         places.append((x + 0.1, -0.3))
+    places.append((rng.uniform(-0.2, 0.2), rng.uniform(0.05, 0.2)))
+    solids += props.ball(rng, *places[-1])
     for _ in range(200):
         x, z = rng.uniform(-0.36, 0.36), rng.uniform(-0.25, 0.25)
         if len(places) < 11 and all(math.hypot(x - a, z - b) > 0.12 for a, b in places):
@@ -236,7 +244,7 @@ def _street(rng: Rng) -> Scene:
 
 def _garden(rng: Rng) -> Scene:
     """A garden in late sun: lawn, path, hedges, trees, a wall, flowers."""
-    lawn = props.stuff(rng, "grass", ink("6f8a35"), ink("a3a04a"), 0.9)
+    lawn = props.stuff(rng, "grass", ink("6f8a3f"), ink("a3a05a"), 1.2)
     path = props.stuff(
         rng, one_of(rng, ("brick", "tile", "stone")), ink("a08d78"), ink("6e6a5c"), 1.5
     )
@@ -264,10 +272,10 @@ def _garden(rng: Rng) -> Scene:
         softness=0.03,
     )
     sky = Sky(
-        zenith=(0.13, 0.27, 0.62),
-        horizon=(0.62, 0.68, 0.74),
-        clouds=rng.uniform(0.5, 1.0),
-        cloud_colour=(1.9, 1.8, 1.7),
+        zenith=(0.18, 0.37, 0.82),
+        horizon=(0.8, 0.9, 1.0),
+        clouds=rng.uniform(0.6, 1.0),
+        cloud_colour=(2.9, 2.75, 2.6),
     )
     return Scene(
         eye=(rng.uniform(-0.4, 0.4), rng.uniform(1.3, 1.6), 2.2),
@@ -367,6 +375,7 @@ def _desk(rng: Rng) -> Scene:
     for _ in range(int(rng.integers(0, 3))):
         solids += props.fruit(rng, rng.uniform(0.2, 0.4), rng.uniform(0.0, 0.2))
     solids += props.plant(rng, rng.uniform(-0.1, 0.12), -0.3)
+    solids += props.ball(rng, rng.uniform(-0.4, -0.3), rng.uniform(0.1, 0.2))
     side = _side(rng)
     lamp = (side * rng.uniform(0.4, 0.6), rng.uniform(0.45, 0.6), rng.uniform(-0.3, 0.1))
     return Scene(
@@ -375,7 +384,7 @@ def _desk(rng: Rng) -> Scene:
         width_angle=math.radians(rng.uniform(42, 48)),
         solids=tuple(solids),
         lights=(
-            Light(at=lamp, colour=times((1.0, 0.8, 0.56), 0.55), softness=0.09),
+            Light(at=lamp, colour=times((1.0, 0.9, 0.74), 0.5), softness=0.09),
             Light(at=(-1.4 * side, 1.2, 0.2), colour=times((0.8, 0.93, 1.15), 0.35), softness=0.4),
         ),
         ambient=((0.09, 0.1, 0.12), (0.06, 0.05, 0.04)),

@@ -36,7 +36,8 @@ SPLITS = ("train", "test", "val")
 
 _SHORT_S = {"0.1": 0.1, "0.04": 0.04, "0.033": 1 / 30}
 """SID's short exposures as names spell them, in seconds."""
-_SID_ISOS = (100, 160, 200, 250, 320, 400, 500, 640, 800, 1250, 1600)
+_SID_ISOS = {"sony": (100, 160, 200, 250, 320, 400, 500, 640), "fuji": (100, 125, 160, 200, 250)}
+"""Of SID's range the low end, where a long exposure is clean enough to be the truth."""
 _SID_STOPS = (3.2, 4.0, 5.6, 8.0, 9.0, 11.0)
 _ELD_REFERENCES = (1, 6, 11, 16)
 _ELD_ISOS = (800, 1600, 3200)
@@ -162,7 +163,7 @@ def _plan_sid(
     10 s.
     """
     rng = _rng(seed, number, sensor, stream=0)
-    iso, f_number = int(rng.choice(_SID_ISOS)), float(rng.choice(_SID_STOPS))
+    iso, f_number = int(rng.choice(_SID_ISOS[sensor.camera])), float(rng.choice(_SID_STOPS))
     long_s = 30.0 if sensor.camera == "sony" and number % 2 else 10.0
     split = _split_of(number, scenes)
     name = f"{split}{number + 1:04d}"

@@ -314,9 +314,9 @@ def _paint_leaf(
     outline = slim * (1 - along**2) * (1.15 - 0.35 * along)
     cover = np.clip((outline - np.abs(across)) * length / 2 + 0.5, 0.0, 1.0) * (np.abs(along) < 1)
     lit = (
-        (0.35 + 0.75 * depth)
+        (0.48 + 0.55 * depth)
         * (1 + rng.normal(0, 0.14))
-        * (1 + 0.35 * np.sign(across) * rng.uniform(-1, 1))
+        * (1 + 0.25 * np.sign(across) * rng.uniform(-1, 1))
     )
     vein = 1 + 0.25 * (np.abs(across) < 0.03)
     rows = (int(rng.integers(SIDE)) + np.arange(-half, half + 1)) % SIDE
