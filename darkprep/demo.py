@@ -18,7 +18,7 @@ from darkprep.training import EvaluateChoices, Evaluated, TrainChoices, evaluati
 from darkprep.values import spelled_bytes, spelled_seconds
 from pipeline.plan import PlanOptions, make_plan
 from pipeline.synth import synthesise
-from shards import OptionError, Spool
+from shards import OptionError, Spool, TrainingError
 from trainer.report import RunSummary
 
 CAMERA = "sony"
@@ -60,7 +60,10 @@ class _Places:
 def run_demo(
     out: Path, *, minutes: float, seed: int, progress: Progress, stop: threading.Event
 ) -> Iterator[str]:
-    """Run it all below `out` and yield what to tell, line by line. Raises OptionError when `out` is used."""
+    """Run it all below `out` and yield what to tell, line by line.
+
+    Raises OptionError when `out` is used, TrainingError when the minutes did not reach for one iteration.
+    """
     places = _Places(out)
     if out.exists() and any(out.iterdir()):
         raise OptionError(f"{out}: is not empty; choose another --out or remove it")
@@ -136,9 +139,14 @@ def _trained(
     clock.start()
     ends_at = time.monotonic() + 60 * minutes
     try:
-        return stream_training(choices, progress, stop, ends_at=ends_at)[1]
+        summary = stream_training(choices, progress, stop, ends_at=ends_at)[1]
     finally:
         clock.cancel()
+    if not summary.iterations and time.monotonic() >= ends_at:
+        raise TrainingError(
+            f"{spelled_seconds(60 * minutes)} were over before the first shard was made; give more --minutes"
+        )
+    return summary
 
 
 def _scored(places: _Places, progress: Progress) -> Evaluated:

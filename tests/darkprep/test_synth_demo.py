@@ -84,8 +84,8 @@ def test_a_demo_needs_time(complaint, minutes):
 
 @pytest.mark.slow
 def test_the_demo_streams_trains_scores_and_draws(start):
-    """A tenth of its minutes: enough to see that everything happens, too little to see it learn."""
-    process = start("demo", "--minutes", "0.3")
+    """A third of its minutes: enough to see that everything happens, too little to see it learn."""
+    process = start("demo", "--minutes", "1")
 
     output, said = process.communicate(timeout=400)
 
@@ -102,6 +102,16 @@ def test_the_demo_streams_trains_scores_and_draws(start):
         assert picture.width > 3 * picture.height
         assert np.asarray(picture).std() > 10
     assert not Spool("demo/spool").open().has_producer()
+
+
+@pytest.mark.slow
+def test_a_demo_with_too_little_time_says_so(start):
+    process = start("demo", "--minutes", "0.001")
+
+    _, said = process.communicate(timeout=400)
+
+    assert process.returncode == 1
+    assert "darkprep: 0 s were over before the first shard was made; give more --minutes" in said
 
 
 @pytest.mark.slow

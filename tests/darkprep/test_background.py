@@ -1,0 +1,249 @@
+"""Who sees to it that shards come, and what is said when they do not."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkprep import background
+from darkprep.background import Supervisor, last_words, start_producer, stop_on_signals
+from darkprep.status import who_limits
+from pipeline.plan import PlanOptions, make_plan
+from shards import Cursor, OptionError, Spool, SpoolError, StreamEnded
+
+PLENTY = 1 << 30
+
+
+@pytest.fixture
+def spool(small_spool: Path) -> Spool:
+    return Spool(small_spool).open()
+
+
+@pytest.fixture
+def empty_spool(small_data: Path) -> Spool:
+    """A plan of three shards, none made yet."""
+    options = PlanOptions(
+        camera="sony", crop=32, margin=4, samples_per_shard=8, crops_per_visit=4, window=2
+    )
+    spool = Spool("spool")
+    make_plan(small_data, options).save(spool)
+    return spool
+
+
+class Process:
+    """Stands for a producer: lives until it is ended."""
+
+    def __init__(self, status: int | None = None) -> None:
+        self.status = status
+
+    def poll(self) -> int | None:
+        return self.status
+
+    def terminate(self) -> None:
+        self.status = -signal.SIGTERM
+
+    def wait(self, timeout: float) -> int | None:
+        return self.status
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What would have been started, instead of starting it."""
+    calls: list[dict[str, Any]] = []
+
+    def start(spool: Spool, **how: Any) -> Process:
+        calls.append(how)
+        return Process()
+
+    monkeypatch.setattr(background, "start_producer", start)
+    return calls
+
+
+def supervisor(spool: Spool, *, jobs: int = 1, until: int | None = 3) -> Supervisor:
+    return Supervisor(spool, jobs=jobs, budget_bytes=PLENTY, until=until)
+
+
+def test_a_producer_is_started_when_shards_are_missing(empty_spool, started):
+    assert supervisor(empty_spool).ensure()
+    assert len(started) == 1
+    assert started[0].items() >= {"jobs": 1, "budget_bytes": PLENTY, "until": 3}.items()
+
+
+def test_none_is_started_when_all_is_there(spool, started):
+    assert not supervisor(spool).ensure()
+    assert not started
+
+
+def test_shards_that_were_used_are_not_missed(spool, started):
+    spool.write_cursor(Cursor(rank=0, world=1, batch=4, shard=2))
+    spool.drop(0)
+    spool.drop(1)
+
+    assert not supervisor(spool).ensure()
+    assert supervisor(spool, until=4).ensure()
+
+
+def test_a_stream_without_end_always_misses_shards(spool, started):
+    assert supervisor(spool, until=None).ensure()
+
+
+def test_none_is_started_beside_another(empty_spool, started):
+    with empty_spool.producer_role():
+        assert not supervisor(empty_spool).ensure()
+    assert not started
+
+
+def test_none_is_started_where_that_is_forbidden(empty_spool, started):
+    assert not supervisor(empty_spool, jobs=0).ensure()
+    assert not started
+    with pytest.raises(OptionError, match="producers must be auto or at least 0, not -1"):
+        supervisor(empty_spool, jobs=-1)
+
+
+def test_a_starving_reader_gets_a_producer_and_waits_for_it(empty_spool, started):
+    watch = supervisor(empty_spool)
+
+    watch.starving(0, 1.0)
+    with empty_spool.producer_role():
+        watch.starving(0, 2.0)
+
+    assert len(started) == 1
+
+
+def test_a_reader_starves_no_longer_when_its_shard_is_there(spool, started):
+    supervisor(spool, jobs=0).starving(0, 1.0)
+
+    assert not started
+
+
+def test_a_reader_gives_up_when_nobody_may_produce(empty_spool):
+    with pytest.raises(StreamEnded, match="shard 0 is missing and nobody makes it"):
+        supervisor(empty_spool, jobs=0).starving(0, 1.0)
+
+
+def test_a_reader_gives_up_with_the_last_words_of_a_producer_that_failed(empty_spool, monkeypatch):
+    monkeypatch.setattr(background, "start_producer", lambda *_, **__: Process(status=1))
+    background.log_path(empty_spool).write_text("much\ndarkprep: the disk is full\n\n")
+    watch = supervisor(empty_spool)
+    watch.ensure()
+
+    with pytest.raises(StreamEnded, match="the producer failed: the disk is full"):
+        watch.starving(0, 1.0)
+
+
+def test_a_producer_that_was_started_is_ended_with_the_training(empty_spool, monkeypatch):
+    process = Process()
+    monkeypatch.setattr(background, "start_producer", lambda *_, **__: process)
+    watch = supervisor(empty_spool)
+    watch.close()
+    watch.ensure()
+
+    watch.close()
+
+    assert process.status == -signal.SIGTERM
+
+
+def test_without_a_log_there_is_a_place_to_look(empty_spool):
+    assert last_words(empty_spool) == "see spool/producers/log.txt"
+
+
+def test_a_producer_that_ends_at_once_is_reported(empty_spool):
+    with pytest.raises(SpoolError, match=r"ended at once: disk-budget 0\.0 MB is too small"):
+        start_producer(empty_spool, jobs=1, budget_bytes=1, until=None)
+
+
+def test_a_log_that_grew_is_begun_anew(empty_spool):
+    log = background.log_path(empty_spool)
+    log.write_text("old\n" * 200_000)
+
+    with pytest.raises(SpoolError):
+        start_producer(empty_spool, jobs=1, budget_bytes=1, until=None)
+
+    assert log.stat().st_size < 1000
+
+
+def test_a_producer_of_another_host_cannot_be_stopped_from_here(empty_spool, monkeypatch):
+    ticks = itertools.count(step=20.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
+
+    with (
+        empty_spool.producer_role(),
+        pytest.raises(SpoolError, match=r"of another host\) does not end; stop it by hand"),
+    ):
+        background.stop_producers(empty_spool)
+
+
+def test_the_first_ctrl_c_asks_and_the_second_interrupts(alone):
+    stop = stop_on_signals()
+
+    os.kill(os.getpid(), signal.SIGINT)
+    assert stop.wait(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupted_command_says_so_with_status_130(call, monkeypatch):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("darkprep.cli.synthesise", interrupted)
+
+    result = call("synth", "out", "--camera", "sony")
+
+    assert (result.exit_code, result.stderr.strip()) == (130, "darkprep: interrupted")
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(small_spool):
+    line = f"{sys.executable} -m darkprep status | true"
+
+    done = subprocess.run(line, shell=True, capture_output=True, text=True)
+
+    assert done.stderr == ""
+
+
+# -- in words -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def record() -> Iterator[Callable[..., dict[str, Any]]]:
+    def make(
+        *,
+        trains: bool,
+        wait: float = 0.0,
+        produces: bool = True,
+        state: str = "making",
+        blocked: float = 0.0,
+    ) -> dict[str, Any]:
+        producer = {"alive": produces, "state": state, "blocked_fraction": blocked}
+        return {
+            "trainer": {"alive": trains, "wait_fraction": wait},
+            "producers": [producer],
+        }  # fmt: skip
+
+    yield make
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"trains": False, "produces": False}, "nobody works here"),
+        ({"trains": False}, "no trainer yet: the producer fills the budget"),
+        ({"trains": False, "state": "waiting for the trainer"}, "fills the budget and waits"),
+        ({"trains": True, "wait": 0.2}, "the producers are slower than the trainer: give more"),
+        ({"trains": True, "blocked": 0.5}, "the trainer is the slower side"),
+        ({"trains": True}, "keep pace: nothing to change"),
+        ({"trains": True, "produces": False}, "keep pace: nothing to change"),
+    ],
+)
+def test_the_slower_side_is_named_with_what_to_change(record, state, said):
+    assert said in who_limits(record(**state))
