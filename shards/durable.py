@@ -32,7 +32,8 @@ def disk_errors(path: Path, wanted: int | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        need = f"{wanted / 1e6:,.1f} MB are needed" if wanted else "more room is needed"
+        tenths = -(-(wanted or 0) // 100_000)
+        need = f"{tenths / 10:,.1f} MB are needed" if wanted else "more room is needed"
         if error.errno in _NO_SPACE:
             raise DiskFull(
                 f"{path.parent}: the disk is full, {need}; free some and start again"
@@ -44,13 +45,15 @@ def disk_errors(path: Path, wanted: int | None = None) -> Iterator[None]:
         raise
 
 
-def replace_atomically(path: Path, write: Callable[[BinaryIO], None], *, sync: bool = True) -> None:
+def replace_atomically(
+    path: Path, write: Callable[[BinaryIO], None], *, sync: bool = True, wanted: int | None = None
+) -> None:
     """Let `write` fill a new file, then put it at `path` in one step; readers see the old or the new.
 
     Without `sync` a power loss may leave the file empty: for what its reader can do without. Raises DiskFull or SpoolError as `disk_errors`; then nothing is left behind and the old file stands.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with disk_errors(path):
+    with disk_errors(path, wanted):
         try:
             with aside.open("wb") as file:
                 write(file)
@@ -71,7 +74,7 @@ def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
     def write(file: BinaryIO) -> None:
         file.write(data)
 
-    replace_atomically(path, write, sync=sync)
+    replace_atomically(path, write, sync=sync, wanted=len(data))
 
 
 def write_json(path: Path, record: dict[str, Any], *, sync: bool = True) -> None:

@@ -311,7 +311,7 @@ def test_a_full_disk_says_where_and_how_much_and_leaves_nothing(
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
 
-    with pytest.raises(DiskFull, match=r"partial: the disk is full, 0\.0 MB are needed"):
+    with pytest.raises(DiskFull, match=r"partial: the disk is full, 0\.1 MB are needed"):
         fill(spool, [0])
     assert not list(spool.partial.iterdir())
     assert not spool.ready_shards()
