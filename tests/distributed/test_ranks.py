@@ -1,0 +1,106 @@
+"""Training on several ranks, as torchrun starts them: the same batches, one end, one line."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.distributed.conftest import SAMPLES, SHARDS
+
+pytestmark = pytest.mark.slow
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def keys(run: Path, ranks: int) -> list[list[str]]:
+    """Per global batch, its samples in order, put together from what each rank has read."""
+    dealt = [
+        dict(json.loads(line) for line in Path(f"{run}-keys-{rank}.jsonl").read_text().splitlines())
+        for rank in range(ranks)
+    ]
+    return [
+        [key for row in zip(*(rank[batch] for rank in dealt), strict=True) for key in row]
+        for batch in sorted(dealt[0])
+    ]
+
+
+def said_lines(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("said: ")]
+
+
+def test_two_and_four_ranks_train_on_the_batches_of_one(train_on, spool_at, tmp_path):
+    runs = {ranks: tmp_path / f"run{ranks}" for ranks in (1, 2, 4)}
+    for ranks, run in runs.items():
+        spool = spool_at(f"spool{ranks}")
+        train_on(ranks, spool, run)
+        assert spool.ready_shards() == []
+
+    alone = keys(runs[1], 1)
+    assert len({key for batch in alone for key in batch}) == SHARDS * SAMPLES
+    assert keys(runs[2], 2) == alone
+    assert keys(runs[4], 4) == alone
+    assert losses(runs[2]) == pytest.approx(losses(runs[1]), abs=1e-5)
+    assert losses(runs[4]) == pytest.approx(losses(runs[1]), abs=1e-5)
+    for run in runs.values():
+        done = json.loads((run / "summary.json").read_text())
+        assert (done["samples"], done["shards_deleted"]) == (SHARDS * SAMPLES, SHARDS)
+
+
+def test_a_signal_to_one_rank_stops_all_and_one_rank_goes_on(train_on, spool_at, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train_on(1, spool_at("whole-spool"), whole)
+    spool = spool_at("cut-spool")
+
+    said = train_on(2, spool, cut, fault=[1, 2, "term"])
+    assert said.count("stopped after 3") == 2
+    train_on(1, spool, cut, resume=True)
+
+    assert losses(cut) == pytest.approx(losses(whole), abs=1e-5)
+
+
+def test_a_bad_loss_on_one_rank_stops_all_and_its_samples_are_named(train_on, spool_at, tmp_path):
+    said = train_on(2, spool_at("spool"), tmp_path / "run", fault=[1, 2, "nan"], fails=True)
+
+    (line,) = said_lines(said)
+    assert line.startswith("said: rank 1: the loss of batch 2 is nan")
+    batch = json.loads((tmp_path / "run-keys-1.jsonl").read_text().splitlines()[2])
+    assert ", ".join(batch[1]) in line
+
+
+def test_a_stream_that_ends_for_one_rank_ends_all_and_leaves_a_checkpoint(
+    train_on, spool_at, tmp_path
+):
+    said = train_on(2, spool_at("spool"), tmp_path / "run", fault=[1, 3, "end"], fails=True)
+
+    assert said_lines(said) == ["said: rank 1: shard 7 is missing and nobody makes it"]
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["00000003.pt"]
+
+
+def test_a_killed_rank_ends_the_others_soon_and_the_run_goes_on(train_on, spool_at, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train_on(1, spool_at("whole-spool"), whole)
+    spool = spool_at("cut-spool")
+
+    began = time.monotonic()
+    said = train_on(2, spool, cut, fault=[1, 3, "kill"], fails=True)
+    assert time.monotonic() - began < 90
+    (line,) = said_lines(said)
+    assert "another rank is gone" in line
+    assert "--resume" in line
+    assert (cut / "checkpoints" / "00000003.pt").exists()
+    train_on(2, spool, cut, resume=True)
+
+    assert losses(cut) == pytest.approx(losses(whole), abs=1e-5)
+
+
+def test_a_rank_that_hangs_is_given_up_after_the_timeout(train_on, spool_at, tmp_path):
+    said = train_on(
+        2, spool_at("spool"), tmp_path / "run", fault=[1, 1, "hang"], patience_s=5, fails=True
+    )
+
+    assert "rank 0 of 2: another rank is gone or does not answer" in said
