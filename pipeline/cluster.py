@@ -10,10 +10,12 @@ process, however many threads that has.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.metadata
 import logging
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -56,19 +58,18 @@ class DaskPool:
                 self._open.close()
 
     def _connect(self) -> None:
-        from distributed import Client, LocalCluster
-
+        dask = importlib.import_module("distributed")
         address = self._address
         try:
             if address is None:
-                cluster = LocalCluster(
+                cluster = dask.LocalCluster(
                     n_workers=self._jobs,
                     threads_per_worker=1,
                     dashboard_address=None,
                     silence_logs=logging.CRITICAL,
                 )
                 address = self._open.enter_context(cluster)
-            client = self._open.enter_context(Client(address, timeout=_CONNECT_S))
+            client = self._open.enter_context(dask.Client(address, timeout=_CONNECT_S))
             client.wait_for_workers(1, timeout=_CONNECT_S)
             versions = client.run(_versions)
         except (OSError, ValueError, TimeoutError) as error:
@@ -77,22 +78,10 @@ class DaskPool:
                 f"address {self._address or 'of the local cluster'}: no dask scheduler with a worker answers "
                 f"within {_CONNECT_S} s ({_first_line(error)}); start them with `dask scheduler` and `dask worker`"
             ) from error
-        _check_versions(versions)
         self._client = client
-        self._executor = self._open.enter_context(
-            contextlib.closing(_Executor(client.get_executor(pure=False, retries=0)))
-        )
-
-
-class _Executor:
-    """dask's executor, closed without waiting."""
-
-    def __init__(self, executor: Any) -> None:
-        self.submit = executor.submit
-        self._executor = executor
-
-    def close(self) -> None:
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        _check_versions(versions)
+        self._executor = client.get_executor(pure=False, retries=0)
+        self._open.callback(self._executor.shutdown, wait=False)
 
 
 class RayPool:
@@ -118,8 +107,7 @@ class RayPool:
 
     def close(self) -> None:
         """Kill what is at work and leave the cluster; one that was started here ends."""
-        import ray
-
+        ray = importlib.import_module("ray")
         if self._run is None:
             return
         self._run = None
@@ -130,9 +118,12 @@ class RayPool:
         ray.shutdown()
 
     def _connect(self) -> None:
-        import ray
-
-        here: dict[str, Any] = {"num_cpus": self._jobs, "include_dashboard": False} if not self._address else {}
+        ray = importlib.import_module("ray")
+        if self._address:
+            _check_reachable(self._address)
+        here: dict[str, Any] = (
+            {"num_cpus": self._jobs, "include_dashboard": False} if not self._address else {}
+        )
         try:
             ray.init(
                 address=self._address or "local",
@@ -154,6 +145,19 @@ def _run(function: Callable[[Given], Made], task: Given) -> Made:
     """What a cluster's worker runs: one shard at a time, and with nobody's Ctrl-C."""
     with _one_at_a_time:
         return function(task)
+
+
+def _check_reachable(address: str) -> None:
+    """Raises OptionError where nobody listens; ray itself tries for minutes and talks all the while."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        return  # such as "auto"
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise OptionError(
+            f"address {address}: no ray cluster answers ({_first_line(error)}); start one with `ray start --head`"
+        ) from error
 
 
 def _versions() -> dict[str, str]:
@@ -209,7 +213,7 @@ _DEATHS = frozenset(
 
 
 @contextlib.contextmanager
-def _silent(name: str) -> Any:
+def _silent(name: str) -> Iterator[None]:
     """Keep a library's log quiet for a while: it complains of connections that we close."""
     logger = logging.getLogger(name)
     before = logger.level

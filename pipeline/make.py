@@ -6,6 +6,7 @@ so that each frame is decoded once a visit whether or not it fits the store.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from dataclasses import dataclass, field
@@ -55,9 +56,11 @@ class ShardTask:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardMade:
-    """What making a shard took."""
+    """What making a shard took, or storing frames of one."""
 
     shard: int
+    published: bool
+    """Whether the shard is there now, and not only frames of it."""
     seconds: float
     cpu_seconds: float
     decoded: int
@@ -92,8 +95,22 @@ def make_shard(task: ShardTask) -> ShardMade:
         return _make(task, work)
 
 
+def store_frames(task: ShardTask) -> ShardMade:
+    """Decode and store frames of a shard that somebody else is making, from its last visit on backwards.
+
+    So that the first shard of a spool, which a trainer waits for, is there sooner. What another worker
+    is decoding is left to it, and so are files that prove unusable. Raises as `make_shard`.
+    """
+    work = _work(task.spool, task.digest)
+    with work.spool.writing_for(task.owner):
+        making = _Making(task, work)
+        for visit in reversed(list(work.plan.visits(task.shard))):
+            making.stop_if_abandoned()
+            making.store_ahead(visit)
+        return making.result(published=False)
+
+
 def _make(task: ShardTask, work: _Work) -> ShardMade:
-    began, cpu = time.monotonic(), time.process_time()
     making = _Making(task, work)
     samples: list[Sample | None] = [None] * work.plan.options.samples_per_shard
     for visit in work.plan.visits(task.shard):
@@ -102,6 +119,8 @@ def _make(task: ShardTask, work: _Work) -> ShardMade:
             samples[slot] = sample
     whole = [sample for sample in samples if sample is not None]
     spool = work.spool
+    # A cluster gives the task of a worker that died to another, while the producer knows of nothing.
+    spool.drop_partial(task.shard)
     write_shard(
         spool.shard_path(task.shard),
         work.plan.stream.layout(),
@@ -110,14 +129,7 @@ def _make(task: ShardTask, work: _Work) -> ShardMade:
         plan=task.digest,
         partial=spool.partial,
     )
-    return ShardMade(
-        shard=task.shard,
-        seconds=time.monotonic() - began,
-        cpu_seconds=time.process_time() - cpu,
-        decoded=making.decoded,
-        stored=tuple(making.stored),
-        skipped=tuple(making.skipped),
-    )
+    return making.result(published=True)
 
 
 class _Making:
@@ -126,9 +138,22 @@ class _Making:
     def __init__(self, task: ShardTask, work: _Work) -> None:
         self._task = task
         self._work = work
-        self.decoded = 0
-        self.stored: list[str] = []
-        self.skipped: list[Skipped] = []
+        self._began, self._cpu = time.monotonic(), time.process_time()
+        self._decoded = 0
+        self._stored: list[str] = []
+        self._skipped: list[Skipped] = []
+
+    def result(self, *, published: bool) -> ShardMade:
+        """What it took so far."""
+        return ShardMade(
+            shard=self._task.shard,
+            published=published,
+            seconds=time.monotonic() - self._began,
+            cpu_seconds=time.process_time() - self._cpu,
+            decoded=self._decoded,
+            stored=tuple(self._stored),
+            skipped=tuple(self._skipped),
+        )
 
     def stop_if_abandoned(self) -> None:
         """Raise SpoolError when whoever ordered the shard is dead, so that its successor need not wait."""
@@ -142,7 +167,7 @@ class _Making:
             try:
                 short, long = self._frame("short", pair), self._frame("long", pair)
             except RawError as error:
-                self.skipped.append(Skipped(error.path, error.reason))
+                self._skipped.append(Skipped(error.path, error.reason))
                 continue
             return [
                 (crop.slot, self._cut(pair, short, long, crop)) for crop in plan.crops(visit, pair)
@@ -151,25 +176,37 @@ class _Making:
             f"{plan.root}: none of the plan's {len(plan.pairs)} pairs can be used any more; see the files named before"
         )
 
+    def store_ahead(self, visit: Visit) -> None:
+        """Store the frames of a visit's pair that nobody has stored or is decoding."""
+        pair = next(self._work.plan.candidates(visit.number))
+        kinds: tuple[FrameKind, ...] = ("long", "short")
+        for kind in kinds:
+            name = self._work.plan.frame_name(kind, pair)
+            if name in self._task.frames:
+                with (
+                    contextlib.suppress(RawError),
+                    self._work.store.being_made(name, wait=False) as ours,
+                ):
+                    if ours and self._work.store.get(name) is None:
+                        self._store(kind, pair, name)
+
     def _frame(self, kind: FrameKind, pair: PlannedPair) -> Frame:
         """A frame from the store, or decoded now and stored if there is room for it."""
-        file_print = pair.short_print if kind == "short" else pair.long_print
         name = self._work.plan.frame_name(kind, pair)
         store = self._work.store
         frame = store.get(name)
         if frame is None and name in self._task.frames:
             with store.being_made(name):
-                frame = store.get(name)
-                if frame is None:
-                    frame = store.put(name, *self._decode(kind, pair, file_print))
-                    self.stored.append(name)
-        if frame is None:
-            frame = Frame(*self._decode(kind, pair, file_print))
+                frame = store.get(name) or self._store(kind, pair, name)
+        return frame or Frame(*self._decode(kind, pair))
+
+    def _store(self, kind: FrameKind, pair: PlannedPair, name: str) -> Frame:
+        frame = self._work.store.put(name, *self._decode(kind, pair))
+        self._stored.append(name)
         return frame
 
-    def _decode(
-        self, kind: FrameKind, pair: PlannedPair, file_print: str
-    ) -> tuple[U16, dict[str, Any]]:
+    def _decode(self, kind: FrameKind, pair: PlannedPair) -> tuple[U16, dict[str, Any]]:
+        file_print = pair.short_print if kind == "short" else pair.long_print
         path = self._work.plan.root / (pair.pair.short if kind == "short" else pair.pair.long)
         refused = self._work.refused.get(file_print)
         if refused:
@@ -195,7 +232,7 @@ class _Making:
         except RawError as error:
             self._work.refused[file_print] = error
             raise
-        self.decoded += 1
+        self._decoded += 1
         return array, facts
 
     def _amplification(self, pair: PlannedPair, short: Frame, ratio: float) -> float:

@@ -2,6 +2,8 @@
 
 joblib's loky runs them. Its executor is used, not joblib.Parallel: Parallel pulls tasks from a callback
 that must never block, and a producer that waits for disk space has to hand out tasks one at a time.
+The same holds for joblib's dask and ray backends, so clusters too are used by their own futures
+(cluster.py). The trade-off: no batching of small tasks, which shards of seconds do not need.
 """
 
 from __future__ import annotations

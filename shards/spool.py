@@ -338,6 +338,11 @@ class Spool:
         records = [_parsed(line) for line in lines]
         return [record for record in records if record]
 
+    def drop_partial(self, shard: int) -> None:
+        """Remove what earlier writers of `shard` left half-written: for its one writer of now."""
+        for path in self.partial.glob(f"{shard:08d}.*.tar"):
+            path.unlink(missing_ok=True)
+
     def sweep_partial(self) -> int:
         """Remove what dead writers left in `partial/` and `producers/`; return how many files.
 

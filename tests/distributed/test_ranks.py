@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.conftest import SAMPLES, SHARDS
+from tests.distributed.conftest import HERE, PATIENCE_S, SAMPLES, SHARDS, free_port
 
 pytestmark = pytest.mark.slow
 
@@ -104,3 +104,21 @@ def test_a_rank_that_hangs_is_given_up_after_the_timeout(train_on, spool_at, tmp
     )
 
     assert "rank 0 of 2: another rank is gone or does not answer" in said
+
+
+def test_ranks_that_are_not_asked_the_same_say_so_in_one_line(torchrun, spool_at, tmp_path):
+    spool, port = spool_at("spool"), free_port()
+    words = [
+        {"spool": str(spool.path), "run": str(tmp_path / "run"), "iterations": iterations}
+        for iterations in (6, 4)
+    ]
+    nodes = [
+        torchrun(1, HERE / "rank_program.py", json.dumps(one), nodes=(node, 2, port))
+        for node, one in enumerate(words)
+    ]
+
+    said = "".join(node.communicate(timeout=PATIENCE_S)[0] for node in nodes)
+
+    (line,) = said_lines(said)
+    assert "rank 1 disagrees with rank 0 (iterations 4, not 6)" in line
+    assert not (tmp_path / "run").exists()

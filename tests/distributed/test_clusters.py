@@ -1,0 +1,177 @@
+"""Shards made on real clusters of this machine: the same bytes, under the budget, whoever dies."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.budget import smallest_budget
+from pipeline.engine import Engine
+from pipeline.plan import Plan, PlanOptions, make_plan
+from pipeline.pool import LokyPool, Pool
+from pipeline.produce import Producer, ProducerConfig, ProducerReport
+from shards import Cursor, OptionError, Spool
+from tests.distributed.conftest import ROOT, free_port
+from tests.pipeline.sid_tree import write_sid
+
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]
+
+SHARDS = 9
+ENGINES = ("dask", "ray")
+
+
+@pytest.fixture
+def spool_at(tmp_path: Path) -> Callable[[str], Spool]:
+    root = write_sid(tmp_path / "data")
+    options = PlanOptions(
+        camera="sony",
+        crop=32,
+        margin=4,
+        samples_per_shard=8,
+        crops_per_visit=4,
+        window=2,
+        epochs=3,
+    )
+
+    def make(name: str) -> Spool:
+        spool = Spool(tmp_path / name)
+        make_plan(root, options).save(spool)
+        return spool
+
+    return make
+
+
+@pytest.fixture
+def dask_cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A dask scheduler and two workers, as processes; its address and the workers."""
+    pytest.importorskip("distributed", reason="pip install 'darkprep[dask]'")
+    address = f"tcp://127.0.0.1:{free_port()}"
+    port = address.rpartition(":")[2]
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1"]
+    started = [
+        _quiet_process([*dask, "--port", port, "--no-dashboard"], tmp_path),
+        *(
+            _quiet_process([*worker, "--no-nanny", "--no-dashboard"], tmp_path, f"worker{n}")
+            for n in range(2)
+        ),
+    ]
+    client = importlib.import_module("distributed").Client(address, timeout=60)
+    client.wait_for_workers(2, timeout=60)
+    client.close()
+    yield address, started[1:]
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def _quiet_process(command: list[str], folder: Path, name: str = "scheduler") -> Any:
+    here = folder / name
+    here.mkdir()
+    return subprocess.Popen(
+        command,
+        cwd=here,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def produced(spool: Spool, pool: Pool, *, budget: int = 1 << 30, **rest: Any) -> Producer:
+    config = ProducerConfig(budget_bytes=budget, jobs=2, until=SHARDS)
+    producer = Producer(spool, config, pool, **rest)
+    producer.run()
+    return producer
+
+
+def shard_bytes(spool: Spool) -> list[bytes]:
+    return [spool.shard_path(shard).read_bytes() for shard in spool.ready_shards()]
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_a_cluster_of_its_own_makes_the_same_bytes(backend, spool_at, monkeypatch):
+    pytest.importorskip(
+        {"dask": "distributed", "ray": "ray"}[backend], reason=f"pip install 'darkprep[{backend}]'"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    here, there = spool_at("here"), spool_at("there")
+    produced(here, LokyPool(2))
+
+    produced(there, Engine(backend=backend).pool(2))
+
+    assert len(shard_bytes(there)) == SHARDS
+    assert shard_bytes(there) == shard_bytes(here)
+
+
+def test_a_running_dask_cluster_makes_the_same_bytes_though_a_worker_is_killed(
+    dask_cluster, spool_at
+):
+    address, workers = dask_cluster
+    here, there = spool_at("here"), spool_at("there")
+    produced(here, LokyPool(2))
+    killed = threading.Thread(target=_kill_when_writing, args=(there, workers[0]), daemon=True)
+    killed.start()
+
+    produced(there, Engine(backend="dask", address=address).pool(2))
+
+    killed.join(10)
+    assert workers[0].wait(10) == -signal.SIGKILL
+    assert shard_bytes(there) == shard_bytes(here)
+    assert list(there.partial.iterdir()) == []
+
+
+def _kill_when_writing(spool: Spool, worker: subprocess.Popen[bytes]) -> None:
+    """Kill a worker as soon as shards are being made."""
+    while not spool.ready_shards():
+        time.sleep(0.002)
+    os.kill(worker.pid, signal.SIGKILL)
+
+
+def test_the_budget_holds_on_a_cluster_and_a_full_one_neither_stalls_nor_hinders_the_end(
+    dask_cluster, spool_at
+):
+    spool = spool_at("spool")
+    budget = smallest_budget(Plan.load(spool))
+    stop, weights, states = threading.Event(), [], []
+
+    def watch(report: ProducerReport) -> None:
+        weights.append(spool.disk_bytes())
+        states.append(report.state)
+        if states.count("waiting for the trainer") == 2:
+            # The trainer moves on, and the producer must make the next shard though it stood still.
+            spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=1))
+        if 3 in spool.ready_shards() and states[-1] == "waiting for the trainer":
+            stop.set()
+
+    began = time.monotonic()
+    pool = Engine(backend="dask", address=dask_cluster[0]).pool(2)
+    produced(spool, pool, budget=budget, report=watch, stop=stop)
+
+    assert stop.is_set()
+    assert spool.ready_shards() == [1, 2, 3]
+    assert max(weights) <= budget
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_an_address_without_a_cluster_is_one_line(backend, monkeypatch):
+    pytest.importorskip(
+        {"dask": "distributed", "ray": "ray"}[backend], reason=f"pip install 'darkprep[{backend}]'"
+    )
+    monkeypatch.setattr("pipeline.cluster._CONNECT_S", 1)
+    pool = Engine(backend=backend, address=f"127.0.0.1:{free_port()}").pool(1)
+
+    with pytest.raises(OptionError, match=f"no {backend}.* answers") as caught:
+        pool.submit(str, 1)
+
+    assert "\n" not in str(caught.value)
