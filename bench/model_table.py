@@ -72,9 +72,7 @@ def row(name: str, cfa: CfaKind) -> str:
     model = build_model(name, cfa).eval()
     field = receptive_field(model)
     side = "whole frame" if field is None else f"{field:,} x {field:,}"
-    return (
-        f"| `{name}` | {cfa} | {parameters(model):,} | {macs_per_pixel(model):,.0f} | {side} |\n"
-    )
+    return f"| `{name}` | {cfa} | {parameters(model):,} | {macs_per_pixel(model):,.0f} | {side} |\n"
 
 
 def table() -> str:
