@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkprep.evaluated import write_evaluation_report
 from darkprep.live import Progress
 from darkprep.training import EvaluateChoices, Evaluated, TrainChoices, evaluation, stream_training
 from darkprep.values import spelled_bytes, spelled_seconds
@@ -28,6 +29,7 @@ FRAME = (768, 1152)
 CROP = 192
 BATCH = 4
 LEARNING_RATE = 1e-3
+EVALUATE_EVERY = 50
 BUDGET_BYTES = 120_000_000
 JOBS = 1
 ITERATIONS = 1000
@@ -90,11 +92,19 @@ def run_demo(
     if stop.is_set() and summary.ended == "stopped" and not summary.iterations:
         return
     found = _scored(places, progress)
+    scored = write_evaluation_report(
+        places.results,
+        found.record(),
+        root=places.data,
+        camera=CAMERA,
+        weights=places.run / "weights.safetensors",
+    )
     yield f"4. {found.evaluation.pairs} held-out pairs restored"
     yield ""
     yield from _table(found)
     yield ""
     yield f"pictures, amplified input | restored | truth: {_headline(places, found)} and {places.results}/"
+    yield f"to look at in a browser: {places.run / 'report.html'} and {scored}"
 
 
 def _planned(places: _Places, seed: int) -> Spool:
@@ -133,6 +143,7 @@ def _trained(
         seed=seed,
         checkpoint_every=ITERATIONS,
         log_every=20,
+        evaluate_every=EVALUATE_EVERY,
     )
     clock = threading.Timer(60 * minutes, stop.set)
     clock.daemon = True

@@ -84,7 +84,7 @@ def _run_lead(
     else:
         done = metrics[-1]["iteration"] if metrics else 0
         end = f"At work, or killed: {done:,} of {config.get('iterations', 0):,} iterations are told of."
-    return f"Run {run_dir.name}. {started}{end}"
+    return f"Run “{run_dir.absolute().name}”. {started}{end}"
 
 
 def _run_tiles(

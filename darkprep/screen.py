@@ -6,6 +6,7 @@ same. The trade-off: a figure that is not in that record cannot be seen live.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -139,7 +140,8 @@ def _trainer_rows(trainer: dict[str, Any], cells: int) -> list[Text]:
     if share is not None:
         rows.append(Text.assemble(_bar([(share, "█", "green")], cells), f"  {share:.0%}"))
     rows.append(Text(" · ".join(words[:3])))
-    losses = trainer.get("recent_losses") or []
+    # A loss falls by factors: on a linear scale all but the first minutes would be flat.
+    losses = [math.log(loss) for loss in trainer.get("recent_losses") or [] if loss > 0]
     if words[3:]:
         rows.append(Text(" · ".join(words[3:])))
     if len(losses) > 1:
@@ -152,7 +154,7 @@ def _trainer_words(trainer: dict[str, Any]) -> list[str]:
     done, goal = trainer.get("iteration"), trainer.get("iterations")
     if done is None:
         return [f"batch {trainer['batch']:,}"]
-    by_clock = trainer.get("ends_in_s") is not None
+    by_clock = _ends_by_clock(trainer)
     place = f"iteration {done:,}" + (f" of {goal:,}" if goal and not by_clock else "")
     words = [place, f"{trainer['iterations_per_s']:.2f} it/s"]
     words.append(f"{trainer['samples_per_s']:.1f} samples/s")
@@ -168,9 +170,15 @@ def _trainer_words(trainer: dict[str, Any]) -> list[str]:
     return words
 
 
+def _ends_by_clock(trainer: dict[str, Any]) -> bool:
+    """Whether the clock will end the training before its iterations do."""
+    left, eta = trainer.get("ends_in_s"), trainer.get("eta_s")
+    return left is not None and (eta is None or eta > left)
+
+
 def _share_done(trainer: dict[str, Any]) -> float | None:
     """How much is done, by the clock where that will end the training."""
-    if trainer.get("ends_in_s") is not None:
+    if _ends_by_clock(trainer):
         whole = trainer["ends_in_s"] + trainer["clock_s"]
         return float(min(1.0, trainer["clock_s"] / whole)) if whole else 1.0
     if trainer.get("iteration") is None or not trainer.get("iterations"):

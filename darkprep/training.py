@@ -258,7 +258,7 @@ def _introduce(
     """Say what is about to be done, before the first minutes of it are spent."""
     stream = choices.spool.stream
     judged = (
-        f"judged by {len(frames)} held-out frames every "
+        f"judged by {len(frames)} held-out frame{'s' * (len(frames) > 1)} every "
         f"{choices.evaluate_every or choices.checkpoint_every:,} iterations"
         if frames
         else "not judged by held-out frames"
