@@ -20,7 +20,7 @@ from typing import Literal
 from pipeline.budget import Allotment, allot, block_size
 from pipeline.datasets import Skipped
 from pipeline.frames import FrameStore
-from pipeline.make import ShardMade, ShardTask, make_shard
+from pipeline.make import ShardMade, ShardTask, make_shard, store_frames
 from pipeline.plan import Plan
 from pipeline.pool import Pool, WorkerDied, crashes_decoder
 from pipeline.suspects import Suspects
@@ -98,7 +98,7 @@ class _Tally:
     skipped: dict[Skipped, None] = field(default_factory=dict)
 
     def take(self, made: ShardMade) -> None:
-        self.made += 1
+        self.made += made.published
         self.decoded += made.decoded
         self.deaths_in_row = 0
         self.skipped |= dict.fromkeys(made.skipped)
@@ -138,6 +138,9 @@ class Producer:
         self._disk_full_until = 0.0
         self._suspects = Suspects(spool, crashes, config.decode_timeout_s)
         self.allotment = self._allot()
+        options = self._plan.options
+        self._helpers = options.samples_per_shard // options.crops_per_visit - 1
+        """Workers that may still be had to decode for the first shard: one for each visit but the first."""
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
@@ -181,14 +184,24 @@ class Producer:
             return "waiting for disk space"
         while len(self._flying) < self._config.jobs:
             ready = self._spool.ready_shards()
+            if self._is_help_wanted(ready):
+                self._helpers -= 1
+                if not self._submit(store_frames, min(self._flying.values())):
+                    return "making"
+                continue
             shard = self._first_missing({*ready, *self._flying.values()})
             if shard is None:
                 return "making"
             if not self._make_room(shard, ready):
                 return "waiting for the trainer"
-            if not self._submit(shard):
+            if not self._submit(make_shard, shard):
                 return "making"
         return "making"
+
+    def _is_help_wanted(self, ready: list[int]) -> bool:
+        """Whether idle workers should decode for the first shard, which a trainer waits for, not begin the next."""
+        alone = len(set(self._flying.values())) == 1
+        return alone and not ready and self._helpers > 0 and bool(self.allotment.frames)
 
     def _is_done(self) -> bool:
         return not self._flying and self._first_missing(set(self._spool.ready_shards())) is None
@@ -223,8 +236,8 @@ class Producer:
             return True
         return False
 
-    def _submit(self, shard: int) -> bool:
-        """Order one shard; whether there was a worker to take the order."""
+    def _submit(self, function: Callable[[ShardTask], ShardMade], shard: int) -> bool:
+        """Order one shard, or frames of one; whether there was a worker to take the order."""
         task = ShardTask(
             spool=str(self._spool.path.absolute()),
             digest=self._spool.digest,
@@ -234,7 +247,7 @@ class Producer:
             owner=self._owner,
         )
         try:
-            self._flying[self._pool.submit(make_shard, task)] = shard
+            self._flying[self._pool.submit(function, task)] = shard
         except WorkerDied:
             self._bury_workers()
             return False

@@ -135,6 +135,36 @@ def test_one_and_two_real_workers_make_the_same_bytes_as_this_process(spool: Spo
         assert shard_bytes(other) == shard_bytes(spool)
 
 
+class NotedPool(LokyPool):
+    """Real workers; the names of what they were asked for."""
+
+    def __init__(self, jobs: int) -> None:
+        super().__init__(jobs)
+        self.asked: list[str] = []
+
+    def submit(self, function: Callable[[Any], Any], task: Any) -> Future[Any]:
+        self.asked.append(f"{function.__name__} {task.shard}")
+        return super().submit(function, task)
+
+
+def test_idle_workers_decode_for_the_first_shard_before_they_begin_the_next(spool: Spool):
+    pool = NotedPool(2)
+    reports: list[ProducerReport] = []
+    produce(spool, pool=pool, jobs=2, report=reports.append)
+
+    assert pool.asked[:3] == ["make_shard 0", "store_frames 0", "make_shard 1"]
+    assert pool.asked.count("store_frames 0") == 1
+    assert reports[-1].shards_made == 9
+    assert reports[-1].frames_decoded == len(FrameStore(spool.frames).names())
+
+
+def test_nobody_decodes_ahead_where_no_frame_can_be_stored(spool: Spool):
+    pool = NotedPool(2)
+    produce(spool, pool=pool, jobs=2, until=2, budget=least(spool) + 1)
+
+    assert pool.asked == ["make_shard 0", "make_shard 1"]
+
+
 def test_shards_are_the_same_with_no_room_for_frames(spool: Spool, tmp_path: Path):
     produce(spool)
     small = planned(tmp_path / "small", tmp_path / "data")
