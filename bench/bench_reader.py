@@ -24,7 +24,7 @@ from typing import Any
 import harness
 import numpy as np
 from harness import Figures, Measure, Station
-from peers import PEERS, Batches, Passes, installed_peers, quieten
+from peers import PEERS, Batches, Passes, as_in_a_script, installed_peers
 from samples import PER_SHARD, SAMPLE_BYTES, fill_spool, sample
 
 from shards import Spool, SpoolReader, write_shard
@@ -125,7 +125,7 @@ def measure_all(
 
 def setup(name: str, folder: str, workers: int) -> Measure:
     """Opens a case; its batches are then asked for pass by pass."""
-    quieten()
+    as_in_a_script()
     path = Path(folder)
     if name == "cat":
         return partial(measure_cat, path)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import harness
 from harness import Figures, Measure, Station
-from peers import PEERS, installed_peers, quieten
+from peers import PEERS, as_in_a_script, installed_peers
 from samples import PER_SHARD, SAMPLE_BYTES, fill_spool
 
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 def setup(name: str, place: str) -> Measure:
     """Imports what the writer needs, by writing a little."""
-    quieten()
+    as_in_a_script()
     folder = Path(place) / name.replace(" ", "-")
     measure(name, folder, count=PER_SHARD)
     return partial(measure, name, folder)

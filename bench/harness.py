@@ -224,8 +224,6 @@ class Station:
 
 
 def _serve(pipe: Connection, setup: Callable[..., Measure], arguments: tuple[Any, ...]) -> None:
-    # A spawned process hands its way on; loaders are meant to start their workers as in any script.
-    multiprocessing.set_start_method("fork", force=True)
     try:
         measure = setup(*arguments)
         pipe.send((None, None))

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.machinery
+import logging
+import multiprocessing
 import sys
 import types
 import warnings
@@ -246,11 +248,10 @@ def installed_peers() -> dict[str, Peer]:
     return {name: peer for name, peer in PEERS.items() if has(peer.package)}
 
 
-def quieten() -> None:
-    """Peers warn of what does not concern a benchmark."""
+def as_in_a_script() -> None:
+    """Let peers start their workers as they do in a script, not as this process was; quietly."""
+    multiprocessing.set_start_method("fork", force=True)
     warnings.filterwarnings("ignore")
-    import logging
-
     logging.disable(logging.WARNING)
 
 
