@@ -48,6 +48,8 @@ DEFAULT_MARGIN: dict[CfaKind, int] = {"bayer": 16, "xtrans": 24}
 """Pixels stored beyond the crop: room for shifts, and for flips that keep the CFA's phase."""
 
 _PRINT_BYTES = 1 << 16
+_MOST_PIXELS = 1 << 20
+_MOST_RATIO = 1e9
 _LATER_OPTIONS = ("form", "noise", "lmdb")
 """Options that a recipe names only where they are used: older plans, without them, stay what they were."""
 
@@ -187,6 +189,17 @@ class PlannedPair:
     """Size and hash of the short exposure's file, see `fingerprint`."""
     long_print: str
 
+    def __post_init__(self) -> None:
+        texts = (self.short_print, self.long_print, self.pair.id, self.pair.short, self.pair.long)
+        if not all(isinstance(text, str) and "\0" not in text for text in texts):
+            raise ValueError("pairs: ids, paths and prints must be texts without zeros")
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not 0 < value < _MOST_PIXELS:
+                raise ValueError(f"pairs: {name} must be 1 to {_MOST_PIXELS - 1}, not {value!r}")
+        if not (isinstance(self.pair.ratio, int | float) and 0 <= self.pair.ratio < _MOST_RATIO):
+            raise ValueError(f"pairs: ratio must be a number, not negative, not {self.pair.ratio!r}")
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -312,11 +325,12 @@ class Plan:
                 pairs=pairs,
                 root=Path(spool.place["root"]),
             )
-        except (KeyError, TypeError, ValueError, OptionError) as error:
+            fits = plan.stream == spool.stream
+        except (KeyError, TypeError, ValueError, AttributeError, OptionError) as error:
             raise PlanError(
-                f"{spool.plan_file}: cannot be understood ({error}); build a new spool"
+                f"{spool.plan_file}: cannot be understood ({_first_line(error)}); build a new spool"
             ) from error
-        if plan.stream != spool.stream or not pairs:
+        if not fits:
             raise PlanError(f"{spool.plan_file}: contradicts itself; build a new spool")
         return plan
 
@@ -363,6 +377,10 @@ def _found(root: Path, camera: Camera, options: PlanOptions) -> Pairs:
             root, camera, frames=frames, exclude_misaligned=options.exclude_misaligned
         )
     return find_longs(root, camera, exclude_misaligned=options.exclude_misaligned)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def fingerprint(path: Path) -> str:

@@ -39,6 +39,8 @@ _STATE_BYTES = 64 << 10
 """No cursor or heartbeat is as long."""
 _REFUSALS_BYTES = 256 << 10
 """Length at which the older half of refused.jsonl is dropped: the budget counts on an end to it."""
+_ABSURD = 1e18
+"""No number in a heartbeat comes near it, bytes and times included."""
 _MOST_WINDOW = 4096
 _MOST_PIXELS = 1 << 16
 """Side of a stored sample."""
@@ -493,8 +495,16 @@ def _cursor_of(record: dict[str, Any]) -> Cursor | None:
 
 
 def _is_heartbeat(record: dict[str, Any]) -> bool:
-    time_ = record.get("time")
-    return isinstance(record.get("state"), str) and isinstance(time_, int | float)
+    """Whether a record has a state, a time, and numbers else; `until` may be none, which is no end."""
+    texts = {"state", "host"}
+    numbers = [record[name] for name in record if name not in texts]
+    if record.get("until", 0) is None:
+        numbers.remove(None)
+    return (
+        all(isinstance(record.get(name), str) for name in texts)
+        and "time" in record
+        and all(isinstance(n, int | float) and abs(n) < _ABSURD for n in numbers)
+    )
 
 
 def _is_same(now: os.stat_result, seen: os.stat_result) -> bool:

@@ -1,0 +1,66 @@
+"""A stored frame of any bytes is None, or the pixels and facts that were stored."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fuzz.choices import Choices
+from pipeline import frames
+from pipeline.frames import FrameStore
+
+_NAME = "short-1"
+_FACTS: dict[str, Any] = {"kind": "short", "black": [512.0] * 4, "white": 16383, "iso": 800.0}
+
+
+def try_input(data: bytes) -> None:
+    """See the module; raises AssertionError or whatever a store must not raise."""
+    store, record, pixels = _prepared()
+    choices = Choices(data)
+    metadata, chunk = json.dumps(record).encode(), pixels
+    kind = choices.below(8)
+    if kind < 3:
+        metadata = choices.json(record)
+    elif kind < 5:
+        metadata = _with_its_sum(choices.with_a_leaf_replaced(record))
+    else:
+        chunk = choices.edited(pixels)
+    (store.path / _NAME / "zarr.json").write_bytes(metadata)
+    (store.path / _NAME / "0.0.0").write_bytes(chunk)
+    fresh = FrameStore(store.path)
+    fresh.names()
+    found = fresh.get(_NAME)
+    if found is not None:
+        assert found.array.tobytes()[: len(pixels)] == pixels
+        assert found.array.dtype == np.uint16
+
+
+def _with_its_sum(record: Any) -> bytes:
+    """Hostile rather than damaged: the sum over the facts fits."""
+    try:
+        attributes = record["attributes"]
+        attributes["facts_xxh3"] = frames._facts_sum(
+            tuple(int(n) for n in record["shape"]), attributes
+        )
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+        pass
+    return json.dumps(record).encode("utf-8", "replace")
+
+
+@functools.cache
+def _prepared() -> tuple[FrameStore, Any, bytes]:
+    memory = "/dev/shm"  # noqa: S108 # a fresh folder in it
+    folder = tempfile.mkdtemp(prefix="fuzz-", dir=memory if Path(memory).is_dir() else None)
+    store = FrameStore(Path(folder) / "frames")
+    shutil.rmtree(store.path, ignore_errors=True)
+    store.create()
+    array = np.random.default_rng(0).integers(0, 65536, (4, 6, 8), dtype=np.uint16)
+    store.put(_NAME, array, _FACTS)
+    record = json.loads((store.path / _NAME / "zarr.json").read_text())
+    return store, record, array.tobytes()
