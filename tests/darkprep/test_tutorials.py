@@ -1,0 +1,165 @@
+"""Every code block of the README and of the tutorials runs, on small synthetic data instead of gigabytes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.sid_tree import write_sid
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "docs/tutorial-sid.md", "docs/tutorial-eld.md", "docs/api.md")
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+SMALL_PLAN = ("--crop", "192", "--samples-per-shard", "4", "--crops-per-visit", "2", "--jobs", "1")
+SMALL_TRAINING = (
+    *("--iterations", "2", "--batch-size", "2", "--device", "cpu", "--precision", "fp32"),
+    *("--model", "redirt-2rdb", "--producers", "1"),
+)
+ADDED = {
+    "build": (*SMALL_PLAN, "--window", "2", "--disk-budget", "60MB"),
+    "stream-train": SMALL_TRAINING,
+    "advise": (*SMALL_PLAN, *SMALL_TRAINING[:-2], "--disk-budget", "60MB"),
+    "synth": ("--scenes", "2", "--shorts", "1", "--size", "256x320", "--jobs", "1"),
+    "evaluate": ("--device", "cpu"),
+    "restore": ("--device", "cpu"),
+    "demo": ("--minutes", "0.02"),
+}
+"""What makes a page's command small; of an option given twice the last one counts."""
+
+RUN_BY_THE_GATE = re.compile(r"^(python3 -m venv|\.venv/bin/pip|eval )")
+"""Installation; .ci/run does what the README says there."""
+
+
+def blocks(page: str, *languages: str) -> Iterator[str]:
+    for language, text in _BLOCK.findall((ROOT / page).read_text()):
+        if language in languages:
+            yield text
+
+
+def expanded(word: str) -> list[str]:
+    """The files that a pattern names here, or the word itself, as a shell does."""
+    return sorted(map(str, Path().glob(word))) if "*" in word else [word]
+
+
+def commands(page: str) -> Iterator[list[str]]:
+    """The page's calls of darkprep, made small."""
+    for block in blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if not words or RUN_BY_THE_GATE.match(line):
+                continue
+            assert words[0] == "darkprep", f"{page}: {line!r} is no call of darkprep"
+            named = [file for word in words[1:] for file in expanded(word)]
+            yield [*named, *ADDED.get(words[1], ())]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call) -> Path:
+    """A directory with a small SID in ./data and photographs of one's own in ./night."""
+    monkeypatch.chdir(tmp_path)
+    data = write_sid(tmp_path / "data", scenes=2, shorts=1, size=(256, 320))
+    write_sid(data, scenes=1, shorts=1, size=(256, 320), split=1)
+    (tmp_path / "night").mkdir()
+    short = next((data / "Sony" / "short").iterdir())
+    shutil.copy(short, tmp_path / "night" / "DSC0001.ARW")
+    return tmp_path
+
+
+def darkprep(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """A process of its own, for `--background` leaves one behind and signals have one owner."""
+    call = [sys.executable, "-m", "darkprep", *words]
+    return subprocess.run(call, capture_output=True, text=True, timeout=300)
+
+
+def run_page(page: str) -> None:
+    spools = {"spool"}
+    try:
+        for words in commands(page):
+            if "--spool" in words:
+                spools.add(words[words.index("--spool") + 1])
+            # A training that is to be resumed has ended here already: let it go on.
+            if "--resume" in words:
+                words += ["--iterations", "4"]
+            # The stream with an end of the README's first block gives way to the endless one.
+            if words[0] == "build" and "inf" in words and Path("spool/plan.json").exists():
+                shutil.rmtree("spool") if "--spool" not in words else None
+            done = darkprep(words)
+            assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
+    finally:
+        for spool in spools:
+            darkprep(["stop", "--spool", spool])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_page_run_in_their_order(page, world):
+    run_page(page)
+
+
+def test_every_block_of_a_page_is_of_a_kind_that_is_run_or_shown():
+    for page in PAGES:
+        kinds = {language for language, _ in _BLOCK.findall((ROOT / page).read_text())}
+        assert kinds <= {"bash", "python", "text"}, page
+        assert list(commands(page)) or page == "docs/api.md"
+
+
+@pytest.mark.parametrize("number", range(len(list(blocks("docs/api.md", "python")))))
+def test_a_python_block_of_the_interface_page_runs(number, large_spool, large_data, tmp_path):
+    Path("data").symlink_to(large_data)
+    run_python(list(blocks("docs/api.md", "python"))[number])
+
+
+def test_the_python_of_the_readme_runs(large_spool):
+    for block in blocks("README.md", "python"):
+        # The README's loop goes on for ever; the plan here has an end.
+        run_python(block.replace("batch_size=8", "batch_size=2, shards=2"))
+
+
+def run_python(block: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=None,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_page_of_commands_is_what_the_commands_say():
+    made = runpy.run_path(str(ROOT / "docs" / "make_commands.py"))
+
+    assert made["PAGE"].read_text() == made["page"](), "run: python docs/make_commands.py"
+
+
+def test_the_pages_build_without_a_warning(tmp_path):
+    if importlib.util.find_spec("mkdocs") is None:
+        pytest.skip("the pages are not built: mkdocs is not installed (pip install '.[docs]')")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    place = ["--config-file", str(ROOT / "mkdocs.yml"), "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run([*build, *place], capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site" / "tutorial-sid" / "index.html").exists()
+
+
+def test_completion_offers_the_commands():
+
+    asked = {"_DARKPREP_COMPLETE": "bash_complete", "COMP_WORDS": "darkprep st", "COMP_CWORD": "1"}
+    command = [sys.executable, "-c", "from darkprep.cli import main; main(prog_name='darkprep')"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | asked, timeout=60
+    )
+
+    assert "plain,stream-train" in done.stdout
