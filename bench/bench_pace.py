@@ -1,0 +1,342 @@
+"""How busy a GPU would be: a lazy DataLoader, one preprocessed file, darkprep, and darkprep --reuse 4.
+
+The accelerator is emulated: a step sleeps for a fixed time and takes no processor time. 86.4 ms is the
+pace of a million steps in a day, what the paper's network takes on a V100 at batches of 8 crops of
+512 px; 20 ms is what we assume of an H200. Everything else is real: full-size RAW files, decoding,
+development, producers in the background as `darkprep build` starts them, the reader, the disk budget.
+
+The trade-off: a real training also takes processor time for launching kernels, and copies to the
+device, neither of which is here.
+
+    python bench/bench_pace.py                  about three and a half minutes
+    python bench/bench_pace.py --quick          seconds
+    python bench/bench_pace.py --root DIR       on photographs of one's own (SID's layout)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import harness
+import numpy as np
+from harness import Figures, Measure, Station
+from photographs import SIZES, frame_bytes, plan_of, write_photographs
+
+from darkprep.background import start_producer, stop_producers
+from darkprep.status import spool_status
+from pipeline.budget import smallest_budget
+from pipeline.frames import FrameStore
+from pipeline.plan import Plan
+from pipeline.wholeframe import decode_long, decode_short
+from shards import Spool, SpoolReader
+from shards.spool import allocated_bytes
+
+BATCH = 8
+PACES = {"V100, 86.4 ms": 0.0864, "H200, 20 ms": 0.02}
+_WORKERS = os.cpu_count() or 1
+_SCENES = 6
+_SMALL, _SMALL_CROP = 192, 96
+"""Sides of photographs and crops with --quick."""
+_SPARE_SHARDS = 8
+"""Room in darkprep's budget beyond frames and the open window."""
+
+
+def main() -> None:
+    """Measures, prints, and writes JSON when asked."""
+    parser = harness.parser(__doc__, rounds=1)
+    parser.add_argument("--root", type=Path, help="photographs; synthetic ones are made else")
+    parser.add_argument("--seconds", type=float, default=12.0, help="measured at each pace")
+    parser.add_argument("--list", type=int, default=256, help="samples in the one file")
+    options = parser.parse_args()
+    crop = None
+    if options.quick:
+        options.seconds, options.list, crop = 0.5, 24, _SMALL_CROP
+    machine = harness.machine()
+    print(harness.machine_lines(machine), "\n")
+    with harness.workplace(options.dir) as place:
+        root = options.root or place / "data"
+        if not options.root:
+            size = (_SMALL, _SMALL) if options.quick else SIZES["sony"]
+            write_photographs(root, "sony", _SCENES, size)
+        cases: dict[str, tuple[Callable[..., Measure], tuple[Any, ...]]] = {
+            "lazy DataLoader": (setup_lazy, ()),
+            "one file (torch.save list)": (setup_list, (options.list,)),
+            "darkprep": (setup_darkprep, (1,)),
+            "darkprep --reuse 4": (setup_darkprep, (4,)),
+        }
+        found = {
+            name: run(name, setup, place / str(number), root, crop, arguments, options.seconds)
+            for number, (name, (setup, arguments)) in enumerate(cases.items())
+        }
+    print(pace_table(found), "\n")
+    for name, figures in found.items():
+        print(start_line(name, figures["start"]))
+    harness.report({"machine": machine, "seconds": options.seconds, "cases": found}, options.json)
+
+
+def run(
+    name: str,
+    setup: Callable[..., Measure],
+    place: Path,
+    root: Path,
+    crop: int | None,
+    arguments: tuple[Any, ...],
+    seconds: float,
+) -> dict[str, Figures]:
+    """One case: its start, then each pace; what lies in `place` is its disk."""
+    place.mkdir()
+    with harness.watched(lambda: float(allocated_bytes(place))) as disk:
+        station = Station(name, setup, str(place), str(root), crop, *arguments)
+        try:
+            figures = {"start": station.measure(step_s=0.0, seconds=0.0)}
+            for pace, step_s in PACES.items():
+                figures[pace] = station.measure(step_s=step_s, seconds=seconds)
+            figures["end"] = station.measure(step_s=-1.0, seconds=0.0)
+        finally:
+            station.close()
+    figures["disk"] = {"peak_mb": disk.value / harness.MB}
+    return figures
+
+
+# -- what every case does -----------------------------------------------------------------------------
+
+
+class Training:
+    """A training whose steps take a fixed time elsewhere; measured again and again, first for its start."""
+
+    def __init__(
+        self,
+        batches: Callable[[], Iterator[Any]],
+        *,
+        prepare: Callable[[], None] = lambda: None,
+        is_warm: Callable[[], bool] = lambda: True,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._open, self._prepare, self._is_warm, self._close = batches, prepare, is_warm, close
+        self._batches: Iterator[Any] = iter(())
+
+    def __call__(self, *, step_s: float, seconds: float) -> Figures:
+        """A negative step ends it, a zero one starts it, any other is the pace."""
+        if step_s < 0:
+            self._close()
+            return {}
+        return self._steps(step_s, seconds) if step_s else self._start()
+
+    def _start(self) -> Figures:
+        """Until the first batch is there; then on until nothing is new to the loader any more."""
+        began = time.perf_counter()
+        self._prepare()
+        prepared = time.perf_counter() - began
+        self._batches = self._open()
+        next(self._batches)
+        first = time.perf_counter() - began
+        while not self._is_warm():
+            next(self._batches)
+        warm = time.perf_counter() - began
+        return {"prepared_s": prepared, "first_batch_s": first, "warm_s": warm}
+
+    def _steps(self, step_s: float, seconds: float) -> Figures:
+        waits: list[float] = []
+        used, began = harness.cpu_seconds(), time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            asked = time.perf_counter()
+            next(self._batches)
+            waits.append(time.perf_counter() - asked)
+            time.sleep(step_s)
+        elapsed = time.perf_counter() - began
+        return {
+            "busy_percent": 100 * (1 - sum(waits) / elapsed),
+            "samples_per_s": len(waits) * BATCH / elapsed,
+            "wait_ms": sum(waits) / len(waits) * 1e3,
+            "wait_p95_ms": harness.percentile(waits, 0.95) * 1e3,
+            "cores": (harness.cpu_seconds() - used) / elapsed,
+        }
+
+
+# -- the lazy DataLoader ------------------------------------------------------------------------------
+
+
+class LazyPairs:
+    """A data set over RAW files that decodes both exposures of a pair whenever a sample is asked for.
+
+    What the published code does for whoever has not the 60 GB of memory to keep all frames decoded.
+    """
+
+    def __init__(self, root: Path, crop: int | None) -> None:
+        self._plan = plan_of(root, "sony", crop=crop)
+
+    def __len__(self) -> int:
+        return 1 << 30
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        import torch
+
+        crop = self._plan.options.crop_size()
+        pair = self._plan.pairs[index % len(self._plan.pairs)]
+        short = decode_short(self._plan.root / pair.pair.short)
+        truth = decode_long(self._plan.root / pair.pair.long)
+        rng = np.random.default_rng(index)
+        y, x = (2 * int(rng.integers((side - crop) // 2 + 1)) for side in truth.shape[1:])
+        low = short.planes[:, y // 2 : (y + crop) // 2, x // 2 : (x + crop) // 2]
+        scale = np.float32(pair.pair.ratio / (short.white - short.black[0]))
+        return (
+            torch.from_numpy((low.astype(np.float32) - np.float32(short.black[0])) * scale),
+            torch.from_numpy(truth[:, y : y + crop, x : x + crop] / np.float32(65535)),
+        )
+
+
+def setup_lazy(_place: str, root: str, crop: int | None) -> Measure:
+    """A DataLoader over RAW files, a worker per core."""
+    from torch.utils.data import DataLoader
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    pairs = LazyPairs(Path(root), crop)
+    loader = DataLoader(pairs, BATCH, num_workers=_WORKERS, multiprocessing_context="spawn")  # type: ignore[arg-type]
+    return Training(lambda: iter(loader))
+
+
+# -- one file -----------------------------------------------------------------------------------------
+
+
+def setup_list(place: str, root: str, crop: int | None, samples: int) -> Measure:
+    """All samples made beforehand into one list in one file, which is then read into memory."""
+    path = Path(place) / "data.pt"
+
+    def batches() -> Iterator[Any]:
+        import torch
+        from torch.utils.data import DataLoader
+
+        pairs = torch.load(path, weights_only=True)
+        loader = DataLoader(
+            pairs,
+            BATCH,
+            num_workers=_WORKERS,
+            shuffle=True,
+            drop_last=True,
+            persistent_workers=True,
+        )
+        while True:
+            yield from loader
+
+    return Training(batches, prepare=partial(save_list, path, Path(root), crop, samples))
+
+
+def save_list(path: Path, root: Path, crop: int | None, samples: int) -> None:
+    """Each frame is decoded once, and many crops cut from it."""
+    import torch
+
+    plan = plan_of(root, "sony", crop=crop)
+    size, pairs = plan.options.crop_size(), []
+    rng = np.random.default_rng(0)
+    for number, pair in enumerate(plan.pairs):
+        short = decode_short(plan.root / pair.pair.short)
+        truth = decode_long(plan.root / pair.pair.long)
+        scale = np.float32(pair.pair.ratio / (short.white - short.black[0]))
+        for _ in range(number, samples, len(plan.pairs)):
+            y, x = (2 * int(rng.integers((side - size) // 2 + 1)) for side in truth.shape[1:])
+            low = short.planes[:, y // 2 : (y + size) // 2, x // 2 : (x + size) // 2]
+            gt = truth[:, y : y + size, x : x + size]
+            pairs.append(
+                (
+                    torch.from_numpy((low.astype(np.float32) - np.float32(short.black[0])) * scale),
+                    torch.from_numpy(gt / np.float32(65535)),
+                )
+            )
+    torch.save(pairs, path)
+
+
+# -- darkprep -----------------------------------------------------------------------------------------
+
+
+def setup_darkprep(place: str, root: str, crop: int | None, reuse: int) -> Measure:
+    """Producers in the background on all cores, a disk budget, and the reader."""
+    spool = Spool(Path(place))
+    plan = plan_of(Path(root), "sony", crop=crop)
+    budget = smallest_budget(plan) + int(1.01 * frame_bytes(plan))
+    budget += _SPARE_SHARDS * plan.stream.layout().shard_bytes
+    plan.save(spool, producer={"budget_bytes": budget, "jobs": _WORKERS})
+    readers: list[SpoolReader] = []
+
+    def batches() -> Iterator[Any]:
+        start_producer(spool, jobs=_WORKERS, budget_bytes=budget, until=None)
+        readers.append(SpoolReader(spool, batch_size=BATCH, reuse=reuse))
+        return iter(readers[0])
+
+    def close() -> None:
+        for reader in readers:
+            reader.close()
+        stop_producers(spool)
+
+    return Closing(
+        batches, is_warm=partial(is_decoded, spool, plan), close=close, spool=spool, reuse=reuse
+    )
+
+
+class Closing(Training):
+    """A training that says at its end what `darkprep status` says, and has the budget in its figures."""
+
+    def __init__(self, *arguments: Any, spool: Spool, reuse: int, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._spool, self._reuse = spool, reuse
+
+    def __call__(self, *, step_s: float, seconds: float) -> Figures:
+        """See Training; the words stand among the figures for the JSON."""
+        figures = super().__call__(step_s=step_s, seconds=seconds)
+        status = spool_status(self._spool)
+        producer = status["producers"][-1] if status["producers"] else {}
+        said: Any = {
+            "budget_mb": (status["budget_bytes"] or 0) / harness.MB,
+            "blocked_fraction": producer.get("blocked_fraction", 0.0),
+            "who_limits": status["who_limits"],
+        }
+        return figures | said
+
+
+def is_decoded(spool: Spool, plan: Plan) -> bool:
+    """Whether every frame of the plan is in the store."""
+    wanted = {pair.long_print for pair in plan.pairs} | {pair.short_print for pair in plan.pairs}
+    return len(FrameStore(spool.frames).names()) >= len(wanted)
+
+
+# -- tables -------------------------------------------------------------------------------------------
+
+
+def pace_table(found: dict[str, dict[str, Figures]]) -> str:
+    """Each case at each pace."""
+    rows = []
+    for name, figures in found.items():
+        row = [name]
+        for pace in PACES:
+            one = figures[pace]
+            row += [
+                f"**{one['busy_percent']:.1f} %**",
+                f"{one['samples_per_s']:,.1f}",
+                f"{one['wait_ms']:,.2f}",
+            ]
+        row += [f"{figures['disk']['peak_mb']:,.0f}", f"{figures['start']['first_batch_s']:.1f}"]
+        rows.append(row)
+    head = ["emulated accelerator"]
+    for pace in PACES:
+        head += [f"{pace}: busy", "samples/s", "wait ms"]
+    head += ["peak disk MB", "first batch s"]
+    return harness.table(head, rows)
+
+
+def start_line(name: str, start: Figures) -> str:
+    """How a case came to its first batch."""
+    parts = [f"{name}: first batch after {start['first_batch_s']:.1f} s"]
+    if start["prepared_s"] > 1:
+        parts.append(f"of which {start['prepared_s']:.1f} s preprocessing")
+    if "budget_mb" in start:
+        parts.append(f"all frames decoded after {start['warm_s']:.1f} s")
+        parts.append(f"budget {start['budget_mb']:,.0f} MB")
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    main()
