@@ -132,7 +132,7 @@ def table_top(rng: Rng) -> Material:
     if kind == "wood":
         return timber(rng, 0.5, gloss=0.22)
     if kind == "marble":
-        return stuff(rng, kind, ink("d9d5cf"), ink("6f6a66"), 0.6, gloss=0.4, sharpness=200.0)
+        return stuff(rng, kind, ink("d9d5cf"), ink("6f6a66"), 0.6, gloss=0.4, sharpness=100.0)
     if kind == "cloth":
         dye = pigment(rng)
         return stuff(rng, kind, dye, times(dye, 0.6), 0.16)

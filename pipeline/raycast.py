@@ -43,12 +43,15 @@ enough for the processor's cache."""
 _BLUR = (0.056, 0.242, 0.404, 0.242, 0.056)
 """The point spread of lens, pixel and low-pass filter along one axis: a normal curve of 0.95 pixels,
 which leaves half the contrast at 0.2 cycles per pixel, as sharp as cameras are at full aperture."""
-_HALO = len(_BLUR) // 2
+_REACH = len(_BLUR) // 2
+_HALO = 4
+"""Pixels that a tile is rendered larger on each side: for the blur, for the edges that its outermost
+pixels need, and even, so that neighbouring tiles interpolate light between the same points."""
 _EDGE = 0.07
 """A step between neighbouring pixels, in units of the displayed tone, that calls for more rays."""
 _SPARSE_FROM = 600
 """Pixels of a solid in a tile from which on its light is interpolated."""
-_EXTRA_RAYS = ((-0.33, 0.2), (0.33, -0.2))
+_EXTRA_RAYS = ((-0.33, -0.2), (0.05, 0.36), (0.3, -0.17))
 
 
 # --- light ---------------------------------------------------------------------------------------
@@ -75,8 +78,8 @@ class Light:
             strength: Array = np.ones(p.shape[1], np.float32)
         else:
             way = column(self.at) - p
-            squared = dot(way, way) + 0.003
-            ahead, strength = way / np.sqrt(squared), 1.0 / squared
+            squared = dot(way, way)
+            ahead, strength = way / np.sqrt(squared), 1.0 / (squared + 0.003)  # lamps have a size
         if self.portal is not None:
             strength = strength * self.through(p, ahead)
         return ahead, strength
@@ -267,8 +270,7 @@ def _tile(caster: _Caster, rows: slice, columns: slice) -> F32:
         order = np.argsort(more_y, kind="stable")
         finer = np.empty((3, order.size), np.float32)
         finer[:, order] = caster.cast(more_y[order], more_x[order])
-        total = take(image, rough) + finer.reshape(3, len(extra), rough.size).sum(axis=1)
-        put(image, rough, total / np.float32(1 + len(extra)))
+        put(image, rough, finer.reshape(3, len(extra), rough.size).mean(axis=1))
     return _lens(image.reshape(3, y.size, x.size))
 
 
@@ -287,7 +289,9 @@ def _edges(image: Array) -> npt.NDArray[np.bool_]:
 
 def _lens(image: Array) -> F32:
     """Returns the tile without its halo, `(h, w, 3)`, blurred as the camera blurs."""
-    high, wide = image.shape[1] - 2 * _HALO, image.shape[2] - 2 * _HALO
+    spare = _HALO - _REACH
+    image = image[:, spare:-spare, spare:-spare]
+    high, wide = image.shape[1] - 2 * _REACH, image.shape[2] - 2 * _REACH
     weights = [np.float32(w) for w in _BLUR]
     across = weights[0] * image[:, :high]
     for k in range(1, len(_BLUR)):
@@ -336,12 +340,14 @@ class _Caster:
         image: Array = np.empty((3, y.size), np.float32)
         for index in np.unique(what).tolist():
             where = np.flatnonzero(what == index)
-            sparse = _Sparse(where, width) if width and where.size > _SPARSE_FROM else None
             some, t = take(d, where), nearest.take(where)
             if index < 0:
                 put(image, where, self._sky(normalised(some)))
             else:
-                put(image, where, self._surface(self.scene.solids[index], some, t, sparse))
+                solid = self.scene.solids[index]
+                gently = width and where.size > _SPARSE_FROM and solid.material.sharpness <= 100
+                sparse = _Sparse(where, width) if gently else None
+                put(image, where, self._surface(solid, some, t, sparse))
         return self._optics(image, d)
 
     def _first_hits(self, y: Array, x: Array, d: Array) -> tuple[Array, npt.NDArray[np.int16]]:
@@ -424,10 +430,15 @@ class _Caster:
             some = take(p, where), take(normal, where), take(view, where), facing.take(where)
             return np.concatenate(self._lit(solid, *some))
 
-        both, alone = sparse.spread(lit(sparse.chosen))
+        normal = rays[1]
+        sample = np.concatenate([lit(sparse.chosen), take(normal, sparse.chosen)])
+        spread, weight = sparse.spread(sample)
+        alike = dot(spread[6:], normal) > 0.98 * np.maximum(weight, 0.5)
+        spread /= np.maximum(weight, 0.5)
+        alone = np.flatnonzero(~alike)  # no sample beside them, or from another face
         if alone.size:
-            put(both, alone, lit(alone))
-        return np.asarray(colour * both[:3] + both[3:6])
+            spread[:6, alone] = lit(alone)
+        return np.asarray(colour * spread[:3] + spread[3:6])
 
     def _lit(
         self, solid: Solid, p: Array, normal: Array, view: Array, facing: Array
@@ -552,15 +563,14 @@ class _Sparse:
         right, down = columns & 1, (rows & 1) * stride
         self._corners = (cells, cells + right, cells + down, cells + right + down)
 
-    def spread(self, values: Array) -> tuple[Array, npt.NDArray[np.intp]]:
-        """Returns `(6, n)` values of the chosen points at all, `(6, N)`, and which points have none."""
-        weighted = np.zeros((7, values.shape[1] + 1), np.float32)
-        weighted[:6, :-1], weighted[6, :-1] = values, 1.0
+    def spread(self, values: Array) -> tuple[Array, Array]:
+        """Returns sums `(K, N)` over each point's neighbours of `(K, n)` values, and their weights."""
+        weighted = np.zeros((len(values) + 1, values.shape[1] + 1), np.float32)
+        weighted[:-1, :-1], weighted[-1, :-1] = values, 1.0
         total = take(weighted, self._slot[self._corners[0]])
         for corner in self._corners[1:]:
             total += take(weighted, self._slot[corner])
-        alone = np.flatnonzero(total[6] == 0)
-        return total[:6] / np.maximum(total[6], 1.0), alone
+        return total[:-1], total[-1]
 
 
 def film(radiance: Array) -> Array:

@@ -449,11 +449,11 @@ class Ellipsoid(Solid):
         o, s = self._scaled(away(p, self.at)), self._scaled(to_light)
         t = np.maximum(-dot(o, s) / dot(s, s), 0.0)
         a, b, c = (x + t * y for x, y in zip(o, s, strict=True))
-        miss = np.sqrt(dot((a, b, c), (a, b, c))) + 1e-6
+        miss = np.sqrt(dot((a, b, c), (a, b, c)))
         u, v, w = self.radii
         metres = np.sqrt((u * a) ** 2 + (v * b) ** 2 + (w * c) ** 2)
-        outside = metres - metres / miss
-        return smooth(outside / (0.04 * metres + 2 * softness * t + 1e-6) + 0.5)
+        radius = (metres + 1e-4 * min(self.radii)) / (miss + 1e-4)  # towards the point of passage
+        return smooth((metres - radius) / (0.04 * metres + 2 * softness * t + 1e-6) + 0.5)
 
     def gap(self, p: Array) -> Array:
         """See Solid: measured towards the middle."""

@@ -29,8 +29,8 @@ from shards.errors import DiskFull, OptionError
 F32 = npt.NDArray[np.float32]
 Rng = np.random.Generator
 
-SMALLEST = 96
-"""Least height and width in pixels."""
+SMALLEST = {2: 96, 6: 516}
+"""Least height and width in pixels by the CFA's period; LibRaw's X-Trans tiles have 512."""
 SPLITS = ("train", "test", "val")
 """In the order of the first digit of a SID scene's name."""
 
@@ -135,9 +135,10 @@ def _checked_size(sensor: Sensor, size: tuple[int, int] | None) -> tuple[int, in
         raise OptionError(
             f"size {height}x{width} does not fit {sensor.camera}: both sides must be multiples of {sensor.period}"
         )
-    if min(size) < SMALLEST:
+    least = SMALLEST[sensor.period]
+    if min(size) < least:
         raise OptionError(
-            f"size {height}x{width} is too small: both sides need at least {SMALLEST} pixels"
+            f"size {height}x{width} is too small for {sensor.camera}: both sides need at least {least} pixels"
         )
     if height > sensor.height or width > sensor.width:
         raise OptionError(
