@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import torch
 
-from darkprep.gpus import why_undrivable
+from darkprep.gpus import refuse_undrivable
 from darkprep.values import spelled_bytes, spelled_seconds
 from pipeline.budget import allot, default_budget, smallest_budget
 from pipeline.datasets import Pair, camera_named
@@ -137,9 +137,7 @@ class Advice:
 def advise(choices: AdviseChoices, tell: Callable[[str], None] = lambda text: None) -> Advice:
     """Measure and predict. Raises OptionError, DatasetError, DiskFull and what the parts raise."""
     device = open_device(choices.device)
-    problem = why_undrivable(device)
-    if problem:
-        raise OptionError(problem)
+    refuse_undrivable(device)
     parent = choices.spool.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".darkprep-advise-", dir=parent) as folder:

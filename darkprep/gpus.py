@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from shards import OptionError
+
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -22,6 +24,13 @@ def why_undrivable(device: torch.device) -> str | None:
     name = torch.cuda.get_device_name(device)
     capability = torch.cuda.get_device_capability(device)
     return undrivable(name, capability, torch.cuda.get_arch_list())
+
+
+def refuse_undrivable(device: torch.device) -> None:
+    """Raise OptionError for a device that this torch has no kernels for."""
+    problem = why_undrivable(device)
+    if problem:
+        raise OptionError(problem)
 
 
 def undrivable(name: str, capability: tuple[int, int], built_for: Sequence[str]) -> str | None:

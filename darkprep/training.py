@@ -21,6 +21,7 @@ import torch
 from darkprep.about import FILE as ABOUT
 from darkprep.about import about_run
 from darkprep.background import Supervisor
+from darkprep.gpus import refuse_undrivable
 from darkprep.heldout import HeldOutFrames
 from darkprep.history import SpoolHistory
 from darkprep.live import Progress
@@ -148,6 +149,7 @@ def stream_training(
         config, spool, place = choices.config(), choices.spool, place_on(choices.spool, ranks)
         supervisor = _supervisor(choices, place)
         device = open_device(config.device)
+        refuse_undrivable(device)
     check_ranks(spool, config, ranks, {"keep_shards": choices.keep_shards})
     run_dir, frames = _prepare(choices, config, device, place, ranks, progress)
     history = SpoolHistory(run_dir)

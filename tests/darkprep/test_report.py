@@ -22,6 +22,7 @@ from darkprep.heldout import HeldOutFrames, most_detailed, write_jpeg
 from darkprep.history import SpoolHistory, read_lines
 from darkprep.page import Layer, Scene, facts, page
 from darkprep.report import evaluation_page, write_run_report
+from model import build_model, save_weights
 from tests.darkprep.webdriver import Browser, why_missing
 
 WIDTHS = (390, 820, 1300)
@@ -389,3 +390,16 @@ def test_a_training_leaves_its_page_with_held_out_pictures(call, large_spool, la
     assert Path("run/report.html").read_text().count("data:image/jpeg") == 5
     assert "disk_bytes" in read_lines(Path("run/metrics.jsonl"))[-1]
     assert read_lines(Path("run/spool.jsonl"))
+
+
+def test_an_evaluation_leaves_its_page_beside_its_figures(call, large_data, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    save_weights(build_model("redirt-2rdb"), weights)
+    call(
+        *("evaluate", "--weights", weights, "--camera", "sony", "--root", large_data),
+        *("--device", "cpu", "--out", "results"),
+    )
+    text = Path("results/report.html").read_text()
+
+    assert text.count("data:image/jpeg") == 4
+    assert "Evaluation on sony" in text
