@@ -1,4 +1,4 @@
-"""What all tests share: OpenMP threads that sleep while they wait, and one tree for all processes.
+"""What all tests share: OpenMP threads that sleep while they wait, one tree for all processes, no clock.
 
 torch reads the variable when it is first imported. Without it a test that trains takes many times as
 long beside any other busy process.
@@ -6,6 +6,12 @@ long beside any other busy process.
 
 import os
 from pathlib import Path
+
+from hypothesis import settings
+
+# A busy machine is no fault of the code.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

@@ -290,7 +290,7 @@ class HerePool:
 
 def test_a_full_disk_ends_the_build_with_nothing_half_written(complaint, small_data, monkeypatch):
     impatient = functools.partial(ProducerConfig, disk_patience_s=0.0)
-    monkeypatch.setattr("darkprep.cli.LokyPool", HerePool)
+    monkeypatch.setattr("pipeline.engine.LokyPool", HerePool)
     monkeypatch.setattr("darkprep.cli.ProducerConfig", impatient)
     monkeypatch.setattr(os, "posix_fallocate", refuse)
 

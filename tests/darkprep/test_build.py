@@ -222,3 +222,15 @@ def test_stop_leaves_alone_a_process_that_only_once_produced(call, small_data):
     call("build", "--camera", "sony", "--root", small_data, "--quiet", *SMALL)
 
     assert call("stop").stdout == "nobody produces here\n"
+
+
+def test_a_watched_status_goes_on_until_ctrl_c(start, small_spool):
+    process = start("status", "--watch", "--json")
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+
+    assert process.returncode == 0, said
+    assert first["shards_ready"] == 3
