@@ -118,6 +118,12 @@ def test_a_call_with_an_option_that_does_not_exist_is_found():
 
 
 @pytest.mark.parametrize("page", named(PAGES))
+def test_python_in_a_page_is_python(page):
+    for block in re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S):
+        compile(block, page, "exec")
+
+
+@pytest.mark.parametrize("page", named(PAGES))
 def test_links_lead_somewhere(page):
     for link in _LINK.findall((ROOT / page).read_text()):
         if re.match(r"[a-z]+:", link):
