@@ -134,17 +134,17 @@ class FrameStore:
                 path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def being_made(self, name: str) -> Iterator[None]:
+    def being_made(self, name: str, *, wait: bool = True) -> Iterator[bool]:
         """Hold the right to make one frame, so that two processes do not decode the same file.
 
-        A byte of one lock file stands for each name, so nothing is left behind by whoever dies. Two
-        names may share a byte: then one waits for nothing, which is harmless.
+        Yields whether it is held: without `wait` another process may have it. A byte of one lock file
+        stands for each name, so nothing is left behind by whoever dies. Two names may share a byte:
+        then one waits for nothing, which is harmless.
         """
         with disk_errors(self.path / ".lock"):
             descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, xxhash.xxh32_intdigest(name.encode()) >> 1)
-            yield
+            yield _lock_byte(descriptor, xxhash.xxh32_intdigest(name.encode()) >> 1, wait=wait)
         finally:
             os.close(descriptor)
 
@@ -191,6 +191,14 @@ def frame_name(kind: FrameKind, file_print: str) -> str:
 def frame_allocation(array_bytes: int, block: int) -> int:
     """Disk space that a stored frame takes at most, on a file system with blocks of `block` bytes."""
     return (-(-array_bytes // block) + _FILES_PER_FRAME) * block
+
+
+def _lock_byte(descriptor: int, byte: int, *, wait: bool) -> bool:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, byte)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 def _write_metadata(folder: Path, shape: tuple[int, ...], attributes: dict[str, Any]) -> None:

@@ -249,24 +249,29 @@ def _perform(out: Path, session: Session) -> Session:
     for stream, shot in enumerate(session.shots, start=1):
         rng = _rng(session.seed, session.number, sensor, stream=stream)
         codes = record(clean, sensor, shot, rng)
-        top, left = sensor.margins
-        minutes = 5 * session.number + stream
-        tags = DngTags(
-            cfa=sensor.cfa,
-            black=(float(sensor.black),),
-            white=sensor.white,
-            as_shot_neutral=sensor.neutral(scene.kelvin),
-            color_matrix=tuple(sensor.matrix.ravel().tolist()),
-            make=sensor.make,
-            model=sensor.model,
-            exposure_s=shot.exposure_s,
-            f_number=session.f_number,
-            iso=shot.iso,
-            margins=(top, left, 0, 0),
-            date_time=f"2024:05:{1 + minutes // 1440 % 28:02d} {minutes // 60 % 24:02d}:{minutes % 60:02d}:00",
-        )
-        write_dng(out / shot.path, codes, tags)
+        write_dng(out / shot.path, codes, _tags(sensor, scene, session, stream))
     return session
+
+
+def _tags(sensor: Sensor, scene: Scene, session: Session, stream: int) -> DngTags:
+    """Returns what the file of a session's photograph says; they are taken a minute apart."""
+    shot = session.shots[stream - 1]
+    top, left = sensor.margins
+    day, minute = divmod(20 * session.number + stream, 24 * 60)
+    return DngTags(
+        cfa=sensor.cfa,
+        black=(float(sensor.black),),
+        white=sensor.white,
+        as_shot_neutral=sensor.neutral(scene.kelvin),
+        color_matrix=tuple(sensor.matrix.ravel().tolist()),
+        make=sensor.make,
+        model=sensor.model,
+        exposure_s=shot.exposure_s,
+        f_number=session.f_number,
+        iso=shot.iso,
+        margins=(top, left, 0, 0),
+        date_time=f"2024:05:{1 + day % 28:02d} {minute // 60:02d}:{minute % 60:02d}:00",
+    )
 
 
 def expose(scene: Scene, sensor: Sensor, size: tuple[int, int]) -> F32:
