@@ -22,11 +22,15 @@ import tempfile
 import time
 from pathlib import Path
 
+from pipeline.budget import allot
 from pipeline.engine import ENGINES, Engine
+from pipeline.frames import FrameStore
+from pipeline.make import ShardTask, make_shard
 from pipeline.plan import PlanOptions, make_plan
 from pipeline.produce import Producer, ProducerConfig, ProducerReport
 from pipeline.synth import synthesise
-from shards import OptionError, Spool
+from shards import OptionError, Spool, SpoolReader
+from shards.process import ProcessId
 
 WORKERS = 2
 
@@ -34,6 +38,7 @@ WORKERS = 2
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--quick", action="store_true", help="smaller photographs and crops")
+    parser.add_argument("--costs", action="store_true", help="only what a sample costs")
     parser.add_argument("--steps", type=int, default=8, help="training steps")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
@@ -51,8 +56,13 @@ def main() -> None:
             window=2,
             epochs=16 if crop == 192 else 8,
         )
+        cost = costs(here, options)
+        rows.append({"case": "costs", **cost})
+        print(
+            "a sample: " + ", ".join(f"{value:.3g} {name}" for name, value in cost.items()) + "\n"
+        )
         print(f"{'case':<22} {'samples/s':>10} {'start s':>8}   {WORKERS} workers, crops of {crop}")
-        for backend in ENGINES:
+        for backend in () if chosen.costs else ENGINES:
             made = produce(here, backend, options)
             if made:
                 rows.append({"case": f"build {backend}", **made})
@@ -60,7 +70,7 @@ def main() -> None:
                     f"{'build --backend ' + backend:<22} {made['samples_per_s']:10.1f} {made['start_s']:8.1f}",
                     flush=True,
                 )
-        for ranks in (1, 2):
+        for ranks in () if chosen.costs else (1, 2):
             trained = train(here, ranks, chosen.steps)
             rows.append({"case": f"train {ranks}", **trained})
             print(
@@ -69,6 +79,41 @@ def main() -> None:
             )
     if chosen.json:
         chosen.json.write_text(json.dumps(rows, indent=1))
+
+
+def costs(here: Path, options: PlanOptions) -> dict[str, float]:
+    """What a sample weighs, and the processor time of making it (frames stored) and of reading it, in this process."""
+    spool = Spool(here / "spool-costs")
+    plan = make_plan(here / "data", options)
+    plan.save(spool)
+    frames = allot(plan, 20 * 10**9, jobs=1).frames
+    shards, samples = 12, options.samples_per_shard
+    with spool.producer_role():
+        FrameStore(spool.frames).create()
+        for measured in (False, True):
+            for shard in spool.ready_shards():
+                spool.drop(shard)
+            cpu = time.process_time()
+            for shard in range(shards):
+                make_shard(
+                    ShardTask(
+                        spool=str(spool.path), digest=spool.digest, shard=shard, frames=frames,
+                        crashing=frozenset(), owner=ProcessId.own(),
+                    )
+                )  # fmt: skip
+            making = time.process_time() - cpu
+            assert measured or len(spool.ready_shards()) == shards
+    reader = SpoolReader(spool, batch_size=8, shards=shards)
+    cpu, began = time.process_time(), time.monotonic()
+    batches = sum(1 for _ in reader)
+    reading, took = time.process_time() - cpu, time.monotonic() - began
+    reader.close()
+    return {
+        "MB": plan.stream.layout().shard_bytes / samples / 1e6,
+        "ms CPU to make": 1e3 * making / shards / samples,
+        "ms CPU to read": 1e3 * reading / batches / 8,
+        "read a second by one thread": batches * 8 / took,
+    }
 
 
 def produce(here: Path, backend: str, options: PlanOptions) -> dict[str, float] | None:

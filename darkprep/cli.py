@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from darkprep import __version__, background, cli_look
 from darkprep.live import LogFormat, Progress
@@ -726,6 +727,91 @@ def import_weights(published: Path, out: Path) -> None:
     from darkprep.training import import_released
 
     click.echo(import_released(published, out))
+
+
+@main.command(short_help="Make a table of trainings and evaluations.")
+@click.argument("name", metavar="NAME")
+@root_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("studies"),
+    show_default=True,
+    help="Where trainings, scores and tables go; studies in one folder share trainings.",
+)
+@click.option("--small", is_flag=True, help="On synthetic photographs, minutes on two CPU cores.")
+@click.option(
+    "--iterations", type=int, help="Of each training.  [default: 1000000, with --small 1000]"
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--precision", default="fp32", show_default=True, metavar="fp32|fp16|bf16")
+@click.option(
+    "--jobs",
+    type=int,
+    default=lambda: os.cpu_count() or 1,
+    show_default="all cores, with --small 1",
+    help="Producer processes beside a training.",
+)
+@click.option(
+    "--disk-budget",
+    type=SIZE,
+    metavar="SIZE",
+    help="For each training's spool.  [default: 20GB, at most half of the free space; with --small 250MB]",
+)
+@click.option(
+    "--cfa",
+    "fuji_form",
+    default="rggb",
+    show_default=True,
+    metavar="rggb|plain",
+    help="How section-5 feeds Fuji's X-Trans to a network that reads Bayer cameras too.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="A trained network for the study levels, instead of training one.",
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
+def study(name: str, jobs: int, quiet: bool, **chosen: Any) -> None:
+    """Carry out a study: section-5, section-7, levels, x-trans or noise.
+
+    \b
+    section-5  networks of Sony and of Fuji, with all scenes and a fifth, on three cameras they never saw
+    section-7  the standard network, with a block less, with group normalisation
+    levels     four cameras decoded with the published levels and with the files' own
+    x-trans    three ways to feed an X-Trans camera to a network
+    noise      trained on photographed pairs, and on long exposures with made noise
+
+    Stopped or killed, the same command goes on; several processes may share one --out.
+
+    Example: darkprep study section-7 --small
+    """
+    _let_idle_threads_sleep()
+    from darkprep.studies.catalogue import SMALL_BUDGET, StudyOptions, run_study
+    from darkprep.studies.cells import Machine
+    from darkprep.studies.work import Work
+
+    small = chosen["small"]
+    own_jobs = click.get_current_context().get_parameter_source("jobs") is ParameterSource.DEFAULT
+    machine = Machine(
+        device=chosen.pop("device"),
+        precision=chosen.pop("precision"),
+        jobs=1 if small and own_jobs else jobs,
+        disk_budget=chosen.pop("disk_budget") or (SMALL_BUDGET if small else None),
+    )
+    options = StudyOptions(machine=machine, **chosen)
+    with Progress(quiet=quiet) as progress:
+        work = Work(
+            out=options.out,
+            root=options.data_root(),
+            progress=progress,
+            stop=background.stop_on_signals(),
+        )
+        page = run_study(name, options, work)
+    if not quiet:
+        click.echo((page.parent / "table.md").read_text(encoding="utf-8"), nl=False)
+        click.echo(f"\n{page}")
 
 
 @main.command(short_help="See the whole job done on synthetic files.")

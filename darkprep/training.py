@@ -374,8 +374,13 @@ class Evaluated:
         return lines
 
 
-def evaluation(choices: EvaluateChoices, progress: Progress) -> Evaluated:
-    """Score weights on a camera's frames; raises DatasetError when no frame is usable."""
+def evaluation(
+    choices: EvaluateChoices, progress: Progress, *, check: Callable[[], None] = lambda: None
+) -> Evaluated:
+    """Score weights on a camera's frames; raises DatasetError when no frame is usable.
+
+    `check` is called before each frame, and may raise to end it.
+    """
     if choices.frames not in ("first", "all"):
         raise OptionError(f"frames must be first or all, not {choices.frames!r}")
     device = open_device(choices.device)
@@ -406,7 +411,7 @@ def evaluation(choices: EvaluateChoices, progress: Progress) -> Evaluated:
     centre = ELD_CENTRE if in_raw and camera.dataset == "SID" else None
     result = evaluate(
         network,
-        _whole_frames(choices, found, skipped),
+        _whole_frames(choices, found, skipped, check),
         choices.out,
         protocol=choices.protocol,
         device=device,
@@ -422,7 +427,7 @@ def evaluation(choices: EvaluateChoices, progress: Progress) -> Evaluated:
 
 
 def _whole_frames(
-    choices: EvaluateChoices, found: Pairs, skipped: list[RawError]
+    choices: EvaluateChoices, found: Pairs, skipped: list[RawError], check: Callable[[], None]
 ) -> Iterator[Sample]:
     """The samples to score; files that cannot be used go into `skipped`."""
     gain = _gain(choices.amplify)
@@ -430,6 +435,7 @@ def _whole_frames(
     form = form_named(choices.form)
     match = reference_colours(choices.match_colour, choices.root) if choices.match_colour else None
     for pair in found.pairs:
+        check()
         try:
             yield whole_frame(
                 found.root, pair, gain=gain, multiplier=multiplier, form=form, match=match

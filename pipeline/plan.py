@@ -198,7 +198,9 @@ class PlannedPair:
             if not isinstance(value, int) or not 0 < value < _MOST_PIXELS:
                 raise ValueError(f"pairs: {name} must be 1 to {_MOST_PIXELS - 1}, not {value!r}")
         if not (isinstance(self.pair.ratio, int | float) and 0 <= self.pair.ratio < _MOST_RATIO):
-            raise ValueError(f"pairs: ratio must be a number, not negative, not {self.pair.ratio!r}")
+            raise ValueError(
+                f"pairs: ratio must be a number, not negative, not {self.pair.ratio!r}"
+            )
 
 
 @dataclass(frozen=True)

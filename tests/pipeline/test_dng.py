@@ -21,7 +21,7 @@ def mosaic():
     return np.random.default_rng(1).integers(600, 16000, (96, 132), dtype=np.uint16)
 
 
-def pattern(raw, size):
+def pattern(raw: rawpy.RawPy, size: int) -> tuple[str, ...]:
     """The letters that LibRaw sees at the visible origin, row by row."""
     top, left = raw.sizes.top_margin, raw.sizes.left_margin
     names = raw.color_desc.decode()
@@ -71,8 +71,9 @@ def test_levels_exposure_and_names_are_read_back(tmp_path, mosaic):
         assert raw.other.timestamp.isoformat() == "2024-05-06T07:08:09"
         assert raw.camera_whitebalance[:3] == pytest.approx([2.5, 1.0, 1.25])
     with tifffile.TiffFile(tmp_path / "a.dng") as tif:
-        assert tif.pages[0].tags["UniqueCameraModel"].value == "darkprep Synthetic"
-        assert tif.pages[0].tags["ExifTag"].value["ISOSpeedRatings"] == 25600
+        tags_read = tif.pages.first.tags
+        assert tags_read["UniqueCameraModel"].value == "darkprep Synthetic"
+        assert tags_read["ExifTag"].value["ISOSpeedRatings"] == 25600
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

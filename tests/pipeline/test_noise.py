@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from pipeline.dng import BAYER, XTRANS
@@ -22,8 +24,8 @@ RGGB = BAYER["RGGB"]
 NO_BIAS = (0.0, 0.0, 0.0, 0.0)
 
 
-def parameters(**changes):
-    silent = {
+def parameters(**changes: Any) -> NoiseParameters:
+    silent: dict[str, Any] = {
         "gain": 1.5,
         "read_shape": 0.0,
         "read_scale": 0.0,
@@ -33,7 +35,14 @@ def parameters(**changes):
     return NoiseParameters(**{**silent, **changes})
 
 
-def noisy(level, params, *, shape=(512, 512), cfa=RGGB, seed=0):
+def noisy(
+    level: float,
+    params: NoiseParameters,
+    *,
+    shape: tuple[int, int] = (512, 512),
+    cfa: tuple[str, ...] = RGGB,
+    seed: int = 0,
+) -> npt.NDArray[np.float32]:
     clean = np.full(shape, level, np.float32)
     return add_noise(clean, params, np.random.default_rng(seed), cfa)
 
@@ -79,9 +88,9 @@ def test_the_kurtosis_of_read_noise_is_the_theorys():
     """Of lambda 0, the logistic distribution, 6/5; of 0.14 about that of the normal, 0."""
     rng = np.random.default_rng(0)
 
-    def excess(shape):
+    def excess(shape: float) -> float:
         drawn = tukey_lambda(shape, (4_000_000,), rng).astype(np.float64)
-        return (drawn**4).mean() / (drawn**2).mean() ** 2 - 3
+        return float((drawn**4).mean() / (drawn**2).mean() ** 2 - 3)
 
     assert excess(0.0) == pytest.approx(1.2, abs=0.05)
     assert excess(0.14) == pytest.approx(0.0, abs=0.05)

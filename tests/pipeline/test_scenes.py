@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from pipeline.raycast import Light, Scene, film, render, tiles
+from pipeline.raycast import F32, Light, Scene, film, render, tiles
 from pipeline.scenes import make_scene
-from pipeline.solids import Box, Ellipsoid, Frustum, Material, Sheet
+from pipeline.solids import Box, Ellipsoid, Frustum, Material, Sheet, Solid
 from pipeline.textures import NAMES, texture
 
 WHITE = Material(first=(0.8, 0.8, 0.8))
@@ -21,13 +22,14 @@ def scenes():
     return [make_scene(11, number) for number in KINDS]
 
 
-def shrunk(picture, factor):
+def shrunk(picture: F32, factor: int) -> F32:
     height, width = picture.shape[0] // factor, picture.shape[1] // factor
-    return picture.reshape(height, factor, width, factor, 3).mean(axis=(1, 3))
+    folded = picture.reshape(height, factor, width, factor, 3)
+    return np.asarray(folded.mean(axis=(1, 3)), np.float32)
 
 
-def log_tone(picture):
-    return np.clip(picture, 1e-3, 1) ** 0.45
+def log_tone(picture: F32) -> F32:
+    return np.asarray(np.clip(picture, 1e-3, 1) ** 0.45, np.float32)
 
 
 def test_one_seed_and_number_give_one_picture(scenes):
@@ -113,11 +115,11 @@ class TestSolids:
         aim = rng.uniform(-0.45, 0.45, (3, 4000)).astype(np.float32)
         return np.broadcast_to(origin, aim.shape).copy(), aim - origin
 
-    def hits(self, solid, rays):
+    def hits(self, solid: Solid, rays: tuple[F32, F32]) -> tuple[npt.NDArray[np.bool_], F32]:
         origin, d = rays
         t = solid.hit(origin, d, np.full(d.shape[1], np.inf, np.float32))
         met = np.isfinite(t)
-        return met, (origin + d * np.where(met, t, 0))[:, met]
+        return met, np.asarray((origin + d * np.where(met, t, 0))[:, met], np.float32)
 
     def test_hit_points_lie_on_the_surface(self, solid, rays):
         met, p = self.hits(solid, rays)
