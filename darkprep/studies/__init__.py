@@ -1,0 +1,1 @@
+"""Tables of trainings and evaluations, made by one command each: `darkprep study NAME`."""

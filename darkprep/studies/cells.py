@@ -1,0 +1,261 @@
+"""What studies are made of: data sets, trainings, and scores of a training on a camera.
+
+The trade-off: everything goes through the same calls as the commands of those names, so a study's
+figures are what a user gets by hand; a cell costs the start of a producer, a second or two.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from darkprep.background import stop_producers
+from darkprep.studies.work import Stopped, Work
+from darkprep.training import EvaluateChoices, TrainChoices, evaluation, stream_training
+from pipeline.budget import default_budget
+from pipeline.plan import PlanOptions, make_plan
+from pipeline.synth import synthesise
+from shards import Spool
+from shards.durable import disk_errors
+
+TRAININGS, SCORES, DATA = "trainings", "scores", "data"
+"""Folders below the output folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much is spent on each training; the same for all of a study. The defaults are the papers'."""
+
+    iterations: int = 1_000_000
+    batch_size: int = 8
+    crop: int | None = None
+    learning_rate: float = 1e-4
+    samples_per_shard: int = 32
+    crops_per_visit: int = 8
+    looks: int = 20
+    """How often the network is judged on held-out frames while it trains."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the trainings run on: no part of what they are."""
+
+    device: str = "auto"
+    precision: str = "fp32"
+    jobs: int = 1
+    disk_budget: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticData:
+    """A camera's synthetic data set."""
+
+    camera: str
+    scenes: int
+    shorts: int
+    size: tuple[int, int]
+    seed: int
+    jobs: int = 1
+
+    @property
+    def name(self) -> str:
+        """As for every cell."""
+        return f"data-{self.camera}"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """As for every cell."""
+        return ()
+
+    def spec(self) -> dict[str, Any]:
+        """As for every cell."""
+        return {**asdict(replace(self, jobs=1)), "size": list(self.size)}
+
+    def run(self, work: Work) -> dict[str, Any]:
+        """Make it below the study's data folder."""
+        files = synthesise(
+            work.root,
+            self.camera,
+            scenes=self.scenes,
+            shorts=self.shorts,
+            size=self.size,
+            seed=self.seed,
+            jobs=self.jobs,
+            progress=work.progress.show,
+        )
+        return {"files": len(files)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One network trained on one camera, or a part of its scenes."""
+
+    label: str
+    """What tables call it."""
+    camera: str
+    scale: Scale
+    machine: Machine
+    fraction: float = 1.0
+    model: str = "redirt"
+    form: str = "native"
+    noise: str | None = None
+    synthetic: bool = False
+
+    @property
+    def name(self) -> str:
+        """As for every cell."""
+        parts = [self.camera, f"{100 * self.fraction:g}", self.model]
+        parts += [self.form] if self.form != "native" else []
+        parts += [f"noise-{self.noise}"] if self.noise else []
+        return "-".join(["train", *parts])
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """As for every cell."""
+        return (f"data-{self.camera}",) if self.synthetic else ()
+
+    def spec(self) -> dict[str, Any]:
+        """As for every cell."""
+        named = ("camera", "fraction", "model", "form", "noise")
+        return {**{name: getattr(self, name) for name in named}, "scale": asdict(self.scale)}
+
+    def folder(self, work: Work) -> Path:
+        """Where its spool and its run are."""
+        return work.out / TRAININGS / self.name.removeprefix("train-")
+
+    def weights(self, work: Work) -> Path:
+        """Its trained network."""
+        return self.folder(work) / "run" / "weights.safetensors"
+
+    def run(self, work: Work) -> dict[str, Any]:
+        """Train it, or go on; its spool is removed when it is done."""
+        scale, folder = self.scale, self.folder(work)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        plan = make_plan(work.root, self._options())
+        spool = Spool(folder / "spool")
+        budget = self.machine.disk_budget or default_budget(spool.path)
+        plan.save(spool, producer={"budget_bytes": budget, "jobs": self.machine.jobs})
+        _, summary = stream_training(self._choices(spool, folder / "run"), work.progress, work.stop)
+        if summary.ended != "finished":
+            raise Stopped
+        stop_producers(spool)
+        shutil.rmtree(spool.path, ignore_errors=True)
+        scenes = {planned.pair.scene for planned in plan.pairs}
+        return {
+            "pairs": len(plan.pairs),
+            "scenes": len(scenes),
+            "iterations": summary.iterations,
+            "batch size": scale.batch_size,
+            "first loss": summary.first_loss,
+            "last loss": summary.last_loss,
+            "parameters": summary.parameters,
+            "seconds": summary.seconds,
+            "data wait": summary.data_wait_fraction,
+        }
+
+    def _options(self) -> PlanOptions:
+        scale = self.scale
+        return PlanOptions(
+            camera=self.camera,
+            fraction=self.fraction,
+            form=self.form,
+            noise=self.noise,
+            epochs=None,
+            seed=scale.seed,
+            crop=scale.crop,
+            samples_per_shard=scale.samples_per_shard,
+            crops_per_visit=scale.crops_per_visit,
+        )
+
+    def _choices(self, spool: Spool, run_dir: Path) -> TrainChoices:
+        scale = self.scale
+        every = max(1, scale.iterations // max(1, scale.looks))
+        return TrainChoices(
+            spool=spool,
+            run_dir=run_dir,
+            iterations=scale.iterations,
+            batch_size=scale.batch_size,
+            model_name=self.model,
+            device=self.machine.device,
+            precision=self.machine.precision,
+            learning_rate=scale.learning_rate,
+            reuse=1,
+            augment="cfa",
+            keep_shards=False,
+            producers="auto",
+            resume=(run_dir / "config.json").exists(),
+            seed=scale.seed,
+            checkpoint_every=min(2000, every),
+            log_every=max(1, min(50, scale.iterations // 40)),
+            evaluate_every=every if scale.looks else 0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A training's figures on one camera's test frames."""
+
+    training: Training
+    camera: str
+    form: str = "native"
+    matched: bool = False
+    """Bring the frames into the colours of the training's camera."""
+    protocol: str = "redirt"
+    synthetic: bool = False
+
+    @property
+    def name(self) -> str:
+        """As for every cell."""
+        parts = [self.training.name.removeprefix("train-"), "on", self.camera]
+        parts += ["matched"] if self.matched else []
+        parts += [self.protocol] if self.protocol != "redirt" else []
+        return "-".join(["score", *parts])
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """As for every cell."""
+        data = (f"data-{self.camera}",) if self.synthetic else ()
+        return (self.training.name, *data)
+
+    def spec(self) -> dict[str, Any]:
+        """As for every cell."""
+        own = {"camera": self.camera, "form": self.form, "matched": self.matched}
+        return {**own, "protocol": self.protocol, "training": self.training.spec()}
+
+    def folder(self, work: Work) -> Path:
+        """Where metrics.json and the pictures are."""
+        return work.out / SCORES / self.name.removeprefix("score-")
+
+    def run(self, work: Work) -> dict[str, Any]:
+        """Restore and score all frames."""
+        choices = EvaluateChoices(
+            weights=self.training.weights(work),
+            camera=self.camera,
+            root=work.root,
+            split="test",
+            frames="first",
+            exclude_misaligned=False,
+            amplify="ratio",
+            multiplier=None,
+            protocol=self.protocol,
+            baseline=True,
+            device=self.training.machine.device,
+            out=self.folder(work),
+            form=self.form,
+            match_colour=self.training.camera if self.matched else None,
+        )
+        found = evaluation(choices, work.progress, check=work.check).evaluation
+        return {
+            "pairs": found.pairs,
+            "psnr": found.psnr,
+            "ssim": found.ssim,
+            "input psnr": found.baseline_psnr,
+            "input ssim": found.baseline_ssim,
+            "protocol": found.protocol,
+            "protocol says": found.protocol_says,
+            "groups": {group.group: asdict(group) for group in found.groups},
+        }

@@ -1,0 +1,122 @@
+"""The levels experiment: one network, one set of scenes, four cameras, two ideas of black and white.
+
+The released code takes 512 and 16383 for the black and white of every camera. That is one camera's. Here a
+network restores each camera's frames twice: decoded so, and with the levels that the files state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from darkprep.studies.cells import Machine, Training
+from darkprep.studies.work import Work
+from darkprep.training import restorer
+from pipeline.datasets import camera_named, find_pairs, reported_in
+from pipeline.wholeframe import whole_frame
+from shards import DatasetError, Sample
+from shards.durable import disk_errors
+from trainer.config import open_device
+from trainer.evaluate import restore_frame, side_by_side
+from trainer.metrics import PROTOCOLS, score
+from trainer.picture import write_picture
+
+PUBLISHED_BLACK, PUBLISHED_WHITE = 512, 16383
+"""What SID's, REDIRT's and their successors' code subtracts and divides by, whatever the camera."""
+FACTOR = "x100"
+"""The light factor of the frames that are looked at."""
+_WHITE, _BLACK = 0.99, 0.01
+
+Levels = Literal["file", "published"]
+
+
+def with_published_levels(sample: Sample) -> Sample:
+    """The sample as the released code decodes it: its levels, and everything below its black cut off."""
+    cut = np.maximum(sample.low, PUBLISHED_BLACK)
+    black = (float(PUBLISHED_BLACK),) * len(sample.meta.black)
+    return Sample(cut, sample.gt, replace(sample.meta, black=black, white=PUBLISHED_WHITE))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelsScore:
+    """One camera's x100 frames, restored with one idea of its levels."""
+
+    network: Training | Path
+    """A training of the study, or a file of weights."""
+    camera: str
+    levels: Levels
+    machine: Machine
+    synthetic: bool = False
+
+    @property
+    def name(self) -> str:
+        """As for every cell."""
+        by = "" if isinstance(self.network, Training) else f"-by-{self.network.stem}"
+        return f"levels-{self.camera}-{self.levels}{by}"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """As for every cell."""
+        data = (f"data-{self.camera}",) if self.synthetic else ()
+        return (self.network.name, *data) if isinstance(self.network, Training) else data
+
+    def spec(self) -> dict[str, Any]:
+        """As for every cell."""
+        network = (
+            self.network.spec()
+            if isinstance(self.network, Training)
+            else str(self.network.absolute())
+        )
+        return {"camera": self.camera, "levels": self.levels, "network": network}
+
+    def folder(self, work: Work) -> Path:
+        """Where the pictures are."""
+        return work.out / "levels" / self.name.removeprefix("levels-")
+
+    def run(self, work: Work) -> dict[str, Any]:
+        """Restore and measure all frames of the factor."""
+        weights = self.network.weights(work) if isinstance(self.network, Training) else self.network
+        device = open_device(self.machine.device)
+        network = restorer(weights, device)
+        found = find_pairs(work.root, camera_named(self.camera))
+        pairs = [pair for pair in found.pairs if FACTOR in reported_in(pair)]
+        if not pairs:
+            raise DatasetError(f"{work.root}: no {FACTOR} pairs of {self.camera}")
+        decode: Callable[[Sample], Sample] = (
+            with_published_levels if self.levels == "published" else lambda sample: sample
+        )
+        with disk_errors(self.folder(work)):
+            self.folder(work).mkdir(parents=True, exist_ok=True)
+        measured = []
+        for pair in pairs:
+            work.check()
+            sample = decode(whole_frame(found.root, pair))
+            restored = restore_frame(network, sample, device)
+            measured.append(_measured(pair.id, sample, restored))
+            picture = side_by_side([restored, sample.gt])
+            write_picture(self.folder(work) / f"{pair.id}.png", picture)
+            work.progress.show(f"{self.camera}, {self.levels} levels: {pair.id}")
+        means = {
+            name: float(np.mean([one[name] for one in measured]))
+            for name in ("mean", "truth mean", "white", "black", "psnr", "ssim")
+        }
+        return {**means, "pairs": len(measured), "images": measured}
+
+
+def _measured(pair: str, sample: Sample, restored: np.ndarray[Any, Any]) -> dict[str, Any]:
+    scores = score(restored, sample.gt, PROTOCOLS["redirt"])
+    return {
+        "pair": pair,
+        "file black": [round(float(level), 2) for level in sample.meta.black],
+        "file white": sample.meta.white,
+        "mean": float(restored.mean()),
+        "truth mean": float(sample.gt.mean() / 65535),
+        "white": float((restored > _WHITE).mean()),
+        "black": float((restored < _BLACK).mean()),
+        "psnr": scores.psnr,
+        "ssim": scores.ssim,
+    }

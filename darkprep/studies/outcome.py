@@ -1,0 +1,240 @@
+"""What a study leaves: results.json, a Markdown table, a picture panel, and a page that shows them all.
+
+The trade-off: everything is made anew from the cells' records whenever the command runs, so that the page
+is never older than they are; it costs seconds.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from darkprep.charts import Chart, Series
+from darkprep.evaluated import small_jpeg
+from darkprep.history import read_lines
+from darkprep.page import Layer, Scene, gallery, page, section, table, write_page
+from darkprep.studies.cells import Training
+from darkprep.studies.work import Work
+from shards.durable import disk_errors, read_json, write_bytes, write_json
+
+Pixels = NDArray[np.uint8]
+
+_GAP = 8
+_TILE = (300, 450)
+"""Height and width of a panel's pictures; they are cut from the middle."""
+_MARGIN = 26
+_QUALITY = 85
+_CURVES_PER_CHART = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of text; the first column names its rows."""
+
+    caption: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    def markdown(self) -> str:
+        """The table with its caption."""
+        lines = [f"**{self.caption}**", "", _line(self.heads), _line(["---"] * len(self.heads))]
+        lines += [_line(row) for row in self.rows]
+        return "\n".join([*lines, *(["", self.note] if self.note else [])])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shown:
+    """One picture of a comparison."""
+
+    label: str
+    pixels: Pixels
+    """`(H, W, 3)`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """Pictures of one place, the input first, the truth last."""
+
+    name: str
+    pictures: tuple[Shown, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A finished study."""
+
+    name: str
+    title: str
+    lead: str
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+    comparisons: tuple[Comparison, ...]
+    trainings: tuple[Training, ...]
+
+
+def write_outcome(outcome: Outcome, work: Work) -> Path:
+    """Write all files of a study into its folder; the page's path. Raises DiskFull or SpoolError."""
+    folder = work.out / outcome.name
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "results.json", _record(outcome, work))
+    markdown = "\n\n".join([table.markdown() for table in outcome.tables] + list(outcome.notes))
+    write_bytes(folder / "table.md", f"# {outcome.title}\n\n{markdown}\n".encode())
+    if outcome.comparisons:
+        write_bytes(folder / "panel.jpg", _jpeg(panel(outcome.comparisons)))
+    write_page(folder / "index.html", _page(outcome, work))
+    return folder / "index.html"
+
+
+def picture_row(path: Path, count: int) -> list[Pixels]:
+    """The pictures that stand in one row of a PNG with equal gaps."""
+    with Image.open(path) as image:
+        row = np.asarray(image.convert("RGB"))
+    width = (row.shape[1] - (count - 1) * _GAP) // count
+    return [row[:, k * (width + _GAP) : k * (width + _GAP) + width] for k in range(count)]
+
+
+def typical(images: Sequence[Mapping[str, Any]]) -> str:
+    """The pair of median PSNR."""
+    ranked = sorted(
+        images, key=lambda image: float("inf") if image["psnr"] is None else image["psnr"]
+    )
+    return str(ranked[len(ranked) // 2]["pair"])
+
+
+def panel(comparisons: Sequence[Comparison]) -> Pixels:
+    """All comparisons in one picture: a row each, cut to their middle, with labels."""
+    height, width = _TILE
+    most = max(len(one.pictures) for one in comparisons)
+    canvas = Image.new(
+        "RGB", (most * (width + _GAP) - _GAP, len(comparisons) * (height + _MARGIN)), "white"
+    )
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=15)
+    for row, comparison in enumerate(comparisons):
+        for column, shown in enumerate(comparison.pictures):
+            left, top = column * (width + _GAP), row * (height + _MARGIN)
+            label = f"{comparison.name}: {shown.label}" if not column else shown.label
+            draw.text((left + 2, top + 5), label, fill="black", font=font)
+            canvas.paste(Image.fromarray(_middle(shown.pixels)), (left, top + _MARGIN))
+    return np.asarray(canvas)
+
+
+def _middle(pixels: Pixels) -> Pixels:
+    """The middle of a picture in a tile's shape and size, made smaller where it is much larger."""
+    height, width = _TILE
+    scale = max(1, min(pixels.shape[0] // height, pixels.shape[1] // width))
+    tall, wide = min(pixels.shape[0], height * scale), min(pixels.shape[1], width * scale)
+    top, left = (pixels.shape[0] - tall) // 2, (pixels.shape[1] - wide) // 2
+    cut = Image.fromarray(np.ascontiguousarray(pixels[top : top + tall, left : left + wide]))
+    return np.asarray(cut.resize((width, height), Image.Resampling.LANCZOS) if scale > 1 else cut)
+
+
+def _jpeg(pixels: Pixels) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY, optimize=True)
+    return file.getvalue()
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _record(outcome: Outcome, work: Work) -> dict[str, Any]:
+    cells = {path.stem: read_json(path) for path in sorted((work.out / "cells").glob("*.json"))}
+    return {
+        "study": outcome.name,
+        "title": outcome.title,
+        "notes": list(outcome.notes),
+        "tables": [asdict(table) for table in outcome.tables],
+        "cells": cells,
+    }
+
+
+def _page(outcome: Outcome, work: Work) -> str:
+    tables = "".join(
+        section(one.caption, table(one.heads, one.rows, caption=one.caption), note=one.note)
+        for one in outcome.tables
+    )
+    curves = "".join(chart.html() for chart in loss_curves(outcome.trainings, work))
+    parts = [
+        tables,
+        section("Pictures", gallery([_scene(one) for one in outcome.comparisons]))
+        if outcome.comparisons
+        else "",
+        section("Loss curves", f'<div class="charts">{curves}</div>') if curves else "",
+        section("How to read this", *(f"<p>{html.escape(note)}</p>" for note in outcome.notes)),
+        section("Trainings", _links(outcome, work)) if outcome.trainings else "",
+    ]
+    return page(title=outcome.title, lead=outcome.lead, sections=parts)
+
+
+def _links(outcome: Outcome, work: Work) -> str:
+    """Where each training's own report is."""
+    entries = [
+        f'<li><a href="../{training.folder(work).relative_to(work.out)}/run/report.html">'
+        f"{html.escape(training.label)}</a></li>"
+        for training in outcome.trainings
+    ]
+    return f"<ul>{''.join(entries)}</ul>"
+
+
+def loss_curves(trainings: Sequence[Training], work: Work) -> list[Chart]:
+    """The training losses, a few to a chart, and the held-out PSNR where it was looked at."""
+    charts = []
+    for first in range(0, len(trainings), _CURVES_PER_CHART):
+        some = trainings[first : first + _CURVES_PER_CHART]
+        for title, file, field, spell in (
+            ("Training loss", "metrics.jsonl", "loss", "{:.3f}"),
+            ("Held-out PSNR", "evaluations.jsonl", "psnr", "{:.1f} dB"),
+        ):
+            series = tuple(
+                Series(
+                    name=one.label,
+                    points=_points(one.folder(work) / "run" / file, field),
+                    colour=1 + k,
+                )
+                for k, one in enumerate(some)
+            )
+            charts.append(
+                Chart(
+                    title=title,
+                    says=", ".join(one.label for one in some),
+                    series=series,
+                    x_name="iteration",
+                    y_text=spell.format,
+                    log=field == "loss",
+                )
+            )
+    return charts
+
+
+def _points(path: Path, field: str) -> list[tuple[float, float]]:
+    """(iteration, value) of a run's lines that have both; none where the file is missing."""
+    lines = read_lines(path)
+    return [(line["iteration"], line[field]) for line in lines if line.get(field) is not None]
+
+
+def _scene(comparison: Comparison) -> Scene:
+    first = comparison.pictures[0].pixels
+    jpegs = [small_jpeg(shown.pixels) for shown in comparison.pictures]
+    with Image.open(io.BytesIO(jpegs[0])) as shown:
+        size = shown.size
+    layers = tuple(
+        Layer(name=_layer_name(shown.label, last=k == len(jpegs) - 1), label=shown.label, jpeg=jpeg)
+        for k, (shown, jpeg) in enumerate(zip(comparison.pictures, jpegs, strict=True))
+    )
+    caption = f"{comparison.name}, {first.shape[1]} x {first.shape[0]} pixels"
+    return Scene(name=comparison.name, caption=caption, size=size, layers=layers)
+
+
+def _layer_name(label: str, *, last: bool) -> str:
+    return "truth" if last else label.split(",")[0]

@@ -1,0 +1,221 @@
+"""Studies make their tables, pictures and page from one command, and go on where they were."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from darkprep.live import Progress
+from darkprep.studies import catalogue
+from darkprep.studies.catalogue import STUDIES, StudyOptions, run_study, study_named
+from darkprep.studies.cells import Scale
+from darkprep.studies.levels import with_published_levels
+from darkprep.studies.outcome import Comparison, Shown, Table, panel, picture_row, typical
+from darkprep.studies.work import Work
+from model import build_model, save_weights
+from pipeline.datasets import camera_named, find_pairs, reported_in
+from pipeline.synth import synthesise
+from pipeline.wholeframe import whole_frame
+from shards import DatasetError, OptionError
+from trainer.stream import amplified
+
+TINY = (224, 288)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One scene from four cameras, in ELD's layout."""
+    root = tmp_path_factory.mktemp("eld")
+    for camera in ("sonya7s2", "canon70d", "canon700d", "nikond850"):
+        synthesise(root, camera, scenes=1, shorts=1, size=(96, 128), seed=3)
+    return root
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_weights(build_model("redirt"), tmp_path / "given.safetensors")
+    return tmp_path / "given.safetensors"
+
+
+def work_of(options: StudyOptions) -> Work:
+    return Work(
+        out=options.out,
+        root=options.data_root(),
+        progress=Progress(quiet=True),
+        stop=threading.Event(),
+    )
+
+
+def test_the_published_levels_whiten_canon_and_blacken_nikon(photographs):
+    """Before any network: at ratio 100 a Canon's pedestal is ten times white, a Nikon's signal is gone."""
+    inputs = {}
+    for camera in ("sonya7s2", "canon70d", "canon700d", "nikond850"):
+        found = find_pairs(photographs, camera_named(camera))
+        pair = next(pair for pair in found.pairs if "x100" in reported_in(pair))
+        sample = whole_frame(found.root, pair)
+        published = with_published_levels(sample)
+        inputs[camera] = [
+            amplified(torch.from_numpy(one.low)[None], (one.meta,)).numpy()
+            for one in (published, sample)
+        ]
+
+    for camera in ("canon70d", "canon700d"):
+        wrong, right = inputs[camera]
+        assert wrong.min() > 5, "every pixel is far beyond white"
+        assert 0 < right.mean() < 1
+    wrong, right = inputs["nikond850"]
+    assert (wrong == 0).mean() > 0.9, "nearly every pixel is cut off at black"
+    assert 0.05 < right.mean() < 1
+    wrong, right = inputs["sonya7s2"]
+    np.testing.assert_allclose(np.maximum(right, 0), wrong, atol=1e-4)
+
+
+def test_the_levels_experiment_runs_with_given_weights(photographs, weights, tmp_path):
+    options = StudyOptions(out=tmp_path / "out", root=photographs, weights=weights)
+
+    page = run_study("levels", options, work_of(options))
+
+    folder = tmp_path / "out" / "levels"
+    assert page == folder / "index.html"
+    record = json.loads((folder / "results.json").read_text())
+    table = record["tables"][0]
+    assert [row[:2] for row in table["rows"][:4]] == [
+        ["Sony A7S II (ELD)", "published"],
+        ["Sony A7S II (ELD)", "the file's"],
+        ["Canon 70D", "published"],
+        ["Canon 70D", "the file's"],
+    ]
+    assert [row[2:4] for row in table["rows"][2:4]] == [["512", "16383"], ["2047", "15303"]]
+    assert "| Nikon D850 | the file's | 400 | 15520 |" in (folder / "table.md").read_text()
+    with Image.open(folder / "panel.jpg") as shown:
+        assert shown.height > 4 * 96
+    assert page.read_text().count("data:image/jpeg") == 4 * 3
+
+
+def test_a_study_on_a_users_data_names_what_is_missing(photographs, weights, tmp_path):
+    options = StudyOptions(out=tmp_path / "out", root=photographs)
+
+    with pytest.raises(DatasetError, match=r"holds no Sony/short"):
+        study_named("section-7")(options)
+    with pytest.raises(DatasetError, match=r"holds no Sony/short"):
+        study_named("levels")(options)
+    assert (
+        len(
+            study_named("levels")(
+                StudyOptions(out=tmp_path, root=photographs, weights=weights)
+            ).cells
+        )
+        == 8
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"iterations": 0}, "iterations must be at least 1"),
+        ({"fuji_form": "native"}, "cfa must be plain or rggb here"),
+        ({"weights": Path("absent")}, "absent: no such file"),
+    ],
+)
+def test_choices_that_cannot_work_are_refused(tmp_path, wrong, why):
+    with pytest.raises(OptionError, match=why):
+        StudyOptions(out=tmp_path, root=tmp_path, **wrong)
+
+
+def test_an_unknown_study_is_refused_with_the_names_of_all():
+    with pytest.raises(OptionError, match="no study 'section-6'; there are section-5, section-7"):
+        study_named("section-6")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_small_study_plans_its_data_before_its_trainings_before_its_scores(tmp_path, name):
+    options = StudyOptions(out=tmp_path, root=tmp_path, small=True)
+
+    cells = study_named(name)(options).cells
+
+    names = [cell.name for cell in cells]
+    assert len(set(names)) == len(names)
+    for k, cell in enumerate(cells):
+        assert set(cell.needs) <= set(names[:k])
+        json.dumps(cell.spec())
+
+
+def test_a_full_study_trains_as_published(tmp_path):
+    options = StudyOptions(out=tmp_path, root=tmp_path)
+
+    assert options.scale() == Scale()
+    assert (options.scale().iterations, options.scale().learning_rate) == (1_000_000, 1e-4)
+
+
+@pytest.mark.slow
+def test_section_7_runs_small_and_a_second_time_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "SMALL_SIZE", TINY)
+    monkeypatch.setattr(catalogue, "SMALL_SCENES", {"SID": 4, "ELD": 1})
+    monkeypatch.setattr(catalogue, "SMALL_SHORTS", 1)
+    small = Scale(
+        iterations=3, batch_size=2, crop=192, samples_per_shard=4, crops_per_visit=2, looks=1
+    )
+    monkeypatch.setattr(catalogue, "SMALL", small)
+    options = StudyOptions(out=tmp_path, root=tmp_path, small=True)
+
+    page = run_study("section-7", options, work_of(options))
+
+    record = json.loads((tmp_path / "section-7" / "results.json").read_text())
+    rows = record["tables"][0]["rows"]
+    assert [row[0] for row in rows[1:]] == [
+        "standard",
+        "2 RDB",
+        "group norm, 100%",
+        "group norm, 20%",
+    ]
+    assert [row[2] for row in rows[1:3]] == ["784,768", "581,792"]
+    assert "A small run: 4 synthetic scenes of 224x288, 3 iterations" in page.read_text()
+    assert not list(tmp_path.glob("trainings/*/spool")), "spools are removed"
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cells/*.json")}
+    run_study("section-7", options, work_of(options))
+    assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.glob("cells/*.json")}
+
+
+def test_tables_are_markdown():
+    table = Table(caption="PSNR", heads=("a", "b"), rows=(("x", "1"), ("y", "2")), note="Said.")
+
+    assert table.markdown() == (
+        "**PSNR**\n\n| a | b |\n| --- | --- |\n| x | 1 |\n| y | 2 |\n\nSaid."
+    )
+
+
+def test_pictures_of_a_row_are_taken_apart(tmp_path):
+    parts = [np.full((5, 7, 3), level, np.uint8) for level in (10, 20, 30)]
+    gap = np.full((5, 8, 3), 255, np.uint8)
+    Image.fromarray(np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=1)).save(
+        tmp_path / "row.png"
+    )
+
+    for found, part in zip(picture_row(tmp_path / "row.png", 3), parts, strict=True):
+        np.testing.assert_array_equal(found, part)
+
+
+def test_a_panel_shows_small_and_large_pictures_in_rows():
+    small, large = (np.full((height, 2 * height, 3), 99, np.uint8) for height in (100, 1000))
+    rows = [
+        Comparison(name=name, pictures=tuple(Shown(label=str(k), pixels=p) for k in range(3)))
+        for name, p in (("small", small), ("large", large))
+    ]
+
+    shown = panel(rows)
+
+    assert shown.ndim == 3 and shown.shape[1] > 3 * shown.shape[0] / 2
+    assert (shown == 99).mean() > 0.4
+
+
+def test_the_typical_pair_is_the_median_one():
+    images = [{"pair": name, "psnr": psnr} for name, psnr in (("a", 9.0), ("b", None), ("c", 8.0))]
+
+    assert typical(images) == "a"
