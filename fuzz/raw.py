@@ -73,17 +73,16 @@ def fuzz(seconds: float, seed: int, keep: Path) -> Counter[str]:
                     break
                 found[said] += 1
                 found["files"] += 1
-                number += 1
                 if said.startswith("BROKEN"):
-                    (keep / f"broken-{number}.dng").write_bytes(path.read_bytes())
+                    (keep / f"broken-{number}.dng").write_bytes(mutated(number))
+                number += 1
+            # A machine that stood still looks like a file that takes too long: it gets a second try.
             if time.monotonic() < until and number not in again:
-                again.add(
-                    number
-                )  # a machine that stood still looks like a file that takes too long
+                again.add(number)
             elif time.monotonic() < until:
                 found[_ended(process)] += 1
                 found["files"] += 1
-                (keep / f"killer-{number}.dng").write_bytes(path.read_bytes())
+                (keep / f"killer-{number}.dng").write_bytes(mutated(number))
                 number += 1
             process.kill()
             process.join()
