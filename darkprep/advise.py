@@ -7,6 +7,7 @@ by the CPU time that they take, so what two of them cost each other in caches an
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import statistics
@@ -335,9 +336,13 @@ def _train_pace(
         on_step=on_step,
         stop=stop,
     )
-    (began, cpu), (ended, cpu_after) = marks[_WARM_UP_STEPS], marks[-1]
-    samples = (len(marks) - 1 - _WARM_UP_STEPS) * choices.batch_size
-    return samples / (ended - began), (cpu_after - cpu) / samples
+    steady = marks[_WARM_UP_STEPS:]
+    # The median step: what else the machine does for a moment is not the training's pace.
+    step_s = statistics.median(
+        after - before for (before, _), (after, _) in itertools.pairwise(steady)
+    )
+    samples = (len(steady) - 1) * choices.batch_size
+    return choices.batch_size / step_s, (steady[-1][1] - steady[0][1]) / samples
 
 
 def _scaled(measured: Measured, small: Plan, whole: Plan) -> Measured:

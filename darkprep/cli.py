@@ -441,7 +441,9 @@ def status(spool: Path, as_json: bool, watch: bool) -> None:
     stop = background.stop_on_signals()
     progress = Progress(log_format="json" if as_json else "text")
     with progress, progress.watching(lambda: spool_status(place), title=str(place.path)):
-        stop.wait()
+        while not stop.wait(0.2):
+            if progress.unread.is_set():
+                raise BrokenPipeError
 
 
 @main.command(short_help="Check everything in a spool.")

@@ -55,7 +55,9 @@ class Progress:
         console: Console | None = None,
     ) -> None:
         self._json = log_format == "json" and not quiet
-        self._console = console or Console(stderr=True, quiet=quiet, highlight=False)
+        self._console = console or _Paper(stderr=True, quiet=quiet, highlight=False)
+        self.unread = threading.Event()
+        """Set when whoever read our lines has gone: the work goes on, unseen."""
         # Not Console.is_terminal: FORCE_COLOR makes that true in a pipe.
         is_screen = self._console.file.isatty() and not self._console.is_dumb_terminal
         self._live = (
@@ -113,7 +115,12 @@ class Progress:
         if self._json:
             told = {"time": round(time.time(), 3), "event": name, **fields}
             with self._lock:
-                click.echo(json.dumps(told, default=str))
+                try:
+                    click.echo(json.dumps(told, default=str))
+                except BrokenPipeError:
+                    self._json = False
+                    self._quiet = True
+                    self.unread.set()
 
     # -- work on a spool --------------------------------------------------------------------------
 
@@ -122,7 +129,7 @@ class Progress:
         self, look: Look, *, title: str, also: Callable[[dict[str, Any]], None] | None = None
     ) -> Iterator[Watch]:
         """Look at a spool about once a second, show it, and tell `also`, until the block ends."""
-        watch = Watch(look, self._draw if not self._quiet else None, also, title=title)
+        watch = Watch(look, None if self._quiet else self._draw, also, title=title)
         if also or not self._quiet:
             watch.start()
         try:
@@ -131,6 +138,8 @@ class Progress:
             watch.stop()
 
     def _draw(self, record: dict[str, Any], title: str, elapsed_s: float) -> None:
+        if self._quiet:
+            return
         if self._live:
             drawn = screen(record, title=title, elapsed_s=elapsed_s, width=self._console.size.width)
             self._live.update(drawn, refresh=True)
@@ -145,6 +154,14 @@ class Progress:
             self.event("progress", elapsed_s=round(elapsed_s, 1), **record)
         else:
             self._console.print(line(record), soft_wrap=True, markup=False)
+
+
+class _Paper(Console):
+    """A console that falls silent when nobody reads it, where rich's would end the program."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing from now on."""
+        self.quiet = True
 
 
 class Watch:

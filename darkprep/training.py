@@ -172,7 +172,7 @@ def stream_training(
             shards=None if choices.keep_shards or choices.producers != "0" else spool.stream.shards,
             reuse=config.reuse,
             keep=choices.keep_shards,
-            run=str(run_dir),
+            run=str(run_dir.absolute()),
             stop=stop,
             allocate=allocate,
             on_starving=supervisor.starving,

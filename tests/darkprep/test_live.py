@@ -222,3 +222,16 @@ def test_a_step_costs_the_training_less_than_ten_microseconds():
                 costs.append((time.perf_counter() - began) / 1000)
 
     assert min(costs) < 10e-6
+
+
+def test_a_reader_that_goes_away_does_not_end_the_work(monkeypatch):
+    def broken(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("click.echo", broken)
+    with Progress(log_format="json") as progress:
+        with progress.watching(record_of, title="darkprep") as watch:
+            watch.step(step_of())
+            progress.say("still at work")
+
+    assert progress.unread.is_set()
