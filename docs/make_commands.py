@@ -48,7 +48,8 @@ def page() -> str:
 
 
 def _section(name: str, command: click.Command) -> str:
-    context = click.Context(command, info_name=f"darkprep {name}", max_content_width=96)
+    parent = click.Context(main, info_name="darkprep", help_option_names=["-h", "--help"])
+    context = click.Context(command, info_name=name, parent=parent, max_content_width=96)
     context.terminal_width = 96
     return f"## {name}\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
 
