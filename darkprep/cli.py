@@ -25,6 +25,7 @@ from darkprep.status import spool_status, status_lines, verify_spool
 from darkprep.values import COUNT_OR_INF, FRAME_SIZE, PART, SIZE, spelled_bytes, spelled_seconds
 from pipeline.budget import check_budget, default_budget
 from pipeline.datasets import CAMERAS
+from pipeline.elsewhere import FramesPlace
 from pipeline.engine import ENGINES, Engine
 from pipeline.plan import Plan, PlanOptions, make_plan
 from pipeline.produce import Producer, ProducerConfig, ProducerReport
@@ -107,6 +108,18 @@ def root_option(command: Command) -> Command:
 def camera_option(command: Command) -> Command:
     """`--camera NAME`."""
     return click.option("--camera", required=True, metavar="NAME", help=_CAMERA_HELP)(command)
+
+
+def frames_options(command: Command) -> Command:
+    """`--frames-dir DIR` and `--frames-budget SIZE`."""
+    with_budget = click.option(
+        "--frames-budget", type=SIZE, metavar="SIZE",
+        help="Most bytes in --frames-dir.  [default: 20GB, at most half of what is free there]",
+    )(command)  # fmt: skip
+    return click.option(
+        "--frames-dir", type=click.Path(path_type=Path), metavar="DIR",
+        help="Keep decoded frames there, on another disk, not in the spool and its budget; they serve later spools too.",
+    )(with_budget)  # fmt: skip
 
 
 def engine_options(command: Command) -> Command:
@@ -279,6 +292,7 @@ def synth(
     show_default="all",
     help="Make only this node's shards: of shards n, n + N, n + 2N ... of the plan (docs/scale.md).",
 )
+@frames_options
 @engine_options
 @click.option(
     "--background",
@@ -293,6 +307,8 @@ def build(
     disk_budget: int | None,
     jobs: int,
     part: tuple[int, int],
+    frames_dir: Path | None,
+    frames_budget: int | None,
     backend: str,
     address: str | None,
     in_background: bool,
@@ -314,11 +330,13 @@ def build(
     budget = default_budget(spool) if disk_budget is None else disk_budget
     config = ProducerConfig(budget_bytes=budget, jobs=jobs, until=plan.shards)
     check_budget(plan, budget)
+    frames = FramesPlace.chosen(spool, frames_dir, frames_budget)
     engine = Engine(backend=backend, address=address)
     engine.check()
     plan.save(
         place,
         producer={"budget_bytes": budget, "jobs": jobs}
+        | frames.record()
         | engine.record()
         | _part_record(part, plan),
     )

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from darkprep.values import spelled_bytes, spelled_seconds
+from pipeline.elsewhere import FramesPlace
 from pipeline.frames import FrameStore
 from shards import Cursor, OpenShard, ShardDamaged, Spool
 from shards.durable import read_json
+from shards.spool import allocated_bytes
 
 _BUSY = 0.05
 """Share of time lost above which a side counts as waiting."""
@@ -35,12 +37,25 @@ def spool_status(spool: Spool) -> dict[str, Any]:
         "samples_per_shard": stream.samples,
         "budget_bytes": newest.get("budget_bytes", spool.place.get("budget_bytes")),
         "disk_bytes": spool.disk_bytes(),
+        "frames_elsewhere": _frames_elsewhere(spool),
         "next_needed": spool.oldest_needed(),
         "damaged": len(spool.refusals()),
         "trainer": _trainer(cursors, alive=spool.has_trainer()),
         "producers": producers,
     }
     return record | {"who_limits": who_limits(record)}
+
+
+def _frames_elsewhere(spool: Spool) -> dict[str, Any] | None:
+    """What lies where frames are on another disk; None where they are in the spool."""
+    place = FramesPlace.of(spool)
+    if place.budget_bytes is None:
+        return None
+    return {
+        "path": str(place.path),
+        "disk_bytes": allocated_bytes(place.path),
+        "budget_bytes": place.budget_bytes,
+    }
 
 
 def _trainer(cursors: list[Cursor], *, alive: bool) -> dict[str, Any]:
@@ -134,6 +149,7 @@ def status_lines(record: dict[str, Any]) -> list[str]:
         f"spool      {record['spool']} ({record['camera']}, plan {record['plan']})",
         f"shards     {record['shards_ready']} ready, {planned}, {spelled_bytes(record['shard_bytes'])} each",
         f"disk       {spelled_bytes(record['disk_bytes'])}{share}",
+        *_frames_line(record["frames_elsewhere"]),
         f"trainer    {'at work' if trainer['alive'] else 'none'}, next batch {trainer['batch']}, needs shard {record['next_needed']} on, "
         f"waited {trainer['wait_fraction']:.1%} of the time",
         *_training_line(trainer),
@@ -149,6 +165,14 @@ def status_lines(record: dict[str, Any]) -> list[str]:
             f"damaged    {record['damaged']} shards were refused; see damaged/refused.jsonl"
         )
     return [*lines, f"limit      {record['who_limits']}"]
+
+
+def _frames_line(frames: dict[str, Any] | None) -> list[str]:
+    if frames is None:
+        return []
+    return [
+        f"frames     {spelled_bytes(frames['disk_bytes'])} of {spelled_bytes(frames['budget_bytes'])} in {frames['path']}"
+    ]
 
 
 def _training_line(trainer: dict[str, Any]) -> list[str]:
@@ -181,7 +205,7 @@ def verify_spool(spool: Spool) -> tuple[int, int, list[str]]:
             faults.append(f"damaged {error}")
         except FileNotFoundError:
             continue  # used and deleted meanwhile
-    store = FrameStore(spool.frames)
+    store = FrameStore(FramesPlace.of(spool).path)
     names = store.names()
-    faults += [f"damaged frame {spool.frames / name}" for name in names if not store.is_whole(name)]
+    faults += [f"damaged frame {store.path / name}" for name in names if not store.is_whole(name)]
     return len(shards), len(names), faults

@@ -59,15 +59,26 @@ def check_budget(plan: Plan, budget_bytes: int, block: int = 4096) -> None:
         )
 
 
-def allot(plan: Plan, budget_bytes: int, *, jobs: int, block: int = 4096) -> Allotment:
-    """Divide `budget_bytes`; `block` is the file system's block. Raises BudgetTooSmall."""
+def allot(
+    plan: Plan,
+    budget_bytes: int,
+    *,
+    jobs: int,
+    block: int = 4096,
+    frames_room: int | None = None,
+) -> Allotment:
+    """Divide `budget_bytes`; `block` is the file system's block. Raises BudgetTooSmall.
+
+    With `frames_room` the frames are on another disk (pipeline/elsewhere.py): they may occupy that much
+    there, and all of the budget is for shards.
+    """
     check_budget(plan, budget_bytes, block)
     shard = _shard_allocation(plan, block)
     left = budget_bytes - _fixed(plan)
     reserved = plan.options.window + jobs + _SPARE_SHARDS
     if plan.shards is not None:
         reserved = min(reserved, max(plan.shards, plan.options.window + 1))
-    for_frames = max(0, left - reserved * shard)
+    for_frames = max(0, left - reserved * shard) if frames_room is None else frames_room
     kept: set[str] = set()
     kept_bytes = 0
     wanted = _frames_by_worth(plan)
@@ -80,11 +91,16 @@ def allot(plan: Plan, budget_bytes: int, *, jobs: int, block: int = 4096) -> All
         budget_bytes=budget_bytes,
         fixed_bytes=_fixed(plan),
         shard_bytes=shard,
-        shards=(left - kept_bytes) // shard,
+        shards=(left - (kept_bytes if frames_room is None else 0)) // shard,
         frames=frozenset(kept),
         frame_bytes=kept_bytes,
         frames_wanted=len(wanted),
     )
+
+
+def frames_of(plan: Plan) -> frozenset[str]:
+    """Names of all frames that a plan has."""
+    return frozenset(name for name, _ in _frames_by_worth(plan))
 
 
 def block_size(path: Path) -> int:

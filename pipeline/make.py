@@ -18,6 +18,7 @@ import numpy as np
 from pipeline.amplify import estimate_amplification
 from pipeline.darken import Darkened, darken, noise_rng
 from pipeline.datasets import Skipped
+from pipeline.elsewhere import FramesPlace
 from pipeline.frames import Frame, FrameKind, FrameStore
 from pipeline.plan import Crop, Plan, PlannedPair, Visit, fingerprint
 from pipeline.resample import Form, form_named
@@ -296,7 +297,7 @@ def _work(path: str, digest: str) -> _Work:
         raise PlanError(
             f"{path}: its plan was replaced while shards were being made; start the producer again"
         )
-    return _Work(spool, Plan.load(spool), FrameStore(spool.frames))
+    return _Work(spool, Plan.load(spool), FrameStore(FramesPlace.of(spool).path))
 
 
 def _decode_short(path: Path, form: Form) -> tuple[U16, dict[str, Any]]:

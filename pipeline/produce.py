@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pipeline.budget import Allotment, allot, block_size
+from pipeline.budget import Allotment, allot, block_size, frames_of
 from pipeline.datasets import Skipped
+from pipeline.elsewhere import FramesPlace
 from pipeline.frames import FrameStore
 from pipeline.make import ShardMade, ShardTask, make_shard, store_frames
 from pipeline.plan import Plan
@@ -127,7 +128,8 @@ class Producer:
         self._pool = pool
         self._report = report
         self._stop = stop or threading.Event()
-        self._store = FrameStore(spool.frames)
+        self._place = FramesPlace.of(spool)
+        self._store = FrameStore(self._place.path)
         self._tally = _Tally()
         self._flying: dict[Future[ShardMade], int] = {}
         self._owner = ProcessId.own()
@@ -149,7 +151,7 @@ class Producer:
 
     def run(self) -> ProducerReport:
         """Make what is wanted until everything is there or `stop` is set; the final report."""
-        with self._spool.producer_role():
+        with self._spool.producer_role(), self._place.producing():
             try:
                 self._start()
                 while not self._stop.is_set() and not self._is_done():
@@ -322,11 +324,13 @@ class Producer:
     # -- start and reports ------------------------------------------------------------------------
 
     def _allot(self) -> Allotment:
+        own = frames_of(self._plan)
         return allot(
             self._plan,
             self._config.budget_bytes,
             jobs=self._config.jobs,
             block=block_size(self._spool.path),
+            frames_room=self._place.room(own),
         )
 
     def _start(self) -> None:
@@ -339,12 +343,16 @@ class Producer:
                 self._stop.wait(_DISK_RETRY_S)
 
     def _clean_up(self) -> None:
-        """Remove what dead producers left, and frames that this budget has no room for."""
+        """Remove what dead producers left, and frames of the plan that this budget has no room for."""
         self._sweep_when_alone()
         self._suspects.load()
         self._spool.forget_dead_producers()
+        shared = self._place.budget_bytes is not None
+        if shared:
+            self.allotment = self._allot()  # now that nobody else stores anything there
+        own = frames_of(self._plan)
         for name in self._store.names():
-            if name not in self.allotment.frames:
+            if name not in self.allotment.frames and (name in own or not shared):
                 self._store.drop(name)
         self._store.create()
 
