@@ -1,0 +1,84 @@
+"""Every benchmark runs; what it measures on tiny sizes means nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+PEERS = {"streaming": "MDS", "litdata": "litdata", "tensordict": "tensordict"}
+
+
+def run(script: str, tmp_path: Path, *more: str) -> tuple[str, dict[str, Any]]:
+    """What a script prints and writes with --quick."""
+    found = tmp_path / "figures.json"
+    command = [sys.executable, str(BENCH / script), "--quick", "--json", str(found)]
+    done = subprocess.run(
+        [*command, "--dir", str(tmp_path / "place"), *more],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "place").iterdir()), "nothing is left behind"
+    return done.stdout, json.loads(found.read_text())
+
+
+def test_the_writers_are_measured_and_missing_peers_are_named(tmp_path: Path):
+    said, figures = run("bench_writer.py", tmp_path)
+
+    assert {"darkprep", "webdataset", "torch.save list"} <= figures["writers"].keys()
+    for package, name in PEERS.items():
+        assert (name in figures["writers"]) != (f"skipped: {package} is not installed" in said)
+    assert "load average" in said
+    assert figures["machine"]["versions"]["numpy"]
+
+
+def test_the_budget_holds_and_nothing_is_left(tmp_path: Path):
+    _, figures = run("bench_budget.py", tmp_path)
+    real = figures["real"]
+
+    assert real["deleted"] == real["shards"] == 12
+    assert real["batches"] == real["batches_wanted"]
+    assert 0 < real["peak_bytes"] <= real["budget_bytes"]
+    assert real["room"] == 6
+    assert real["left_over"] == []
+
+
+@pytest.mark.slow
+def test_the_readers_are_measured_flat_out_and_at_a_pace(tmp_path: Path):
+    said, figures = run("bench_reader.py", tmp_path)
+
+    assert {"darkprep", "cat", "webdataset"} <= figures["flat_out"].keys()
+    assert {"darkprep", "webdataset"} <= figures["paced"].keys()
+    assert "Targets:" in said
+
+
+@pytest.mark.slow
+def test_production_is_measured_from_raw_and_from_frames(tmp_path: Path):
+    said, figures = run("bench_produce.py", tmp_path, "--camera", "sony")
+    phases = figures["sony"]["phases"]
+
+    assert next(iter(phases)).startswith("lazy")
+    assert phases["warm: 100% of the frames' bytes fit"]["decoded"] == 0
+    assert phases["warm: 10% of the frames' bytes fit"]["decoded"] > 0
+    assert "First batch" in said
+    assert 1 <= figures["mixing"][0]["scenes"] <= 8
+
+
+@pytest.mark.slow
+def test_the_pace_is_measured_for_all_ways(tmp_path: Path):
+    said, figures = run("bench_pace.py", tmp_path)
+
+    assert len(figures["cases"]) == 4
+    for case in figures["cases"].values():
+        for pace in ("V100, 86.4 ms", "H200, 20 ms"):
+            assert 0 <= case[pace]["busy_percent"] <= 100
+    assert "emulated accelerator" in said
