@@ -761,7 +761,7 @@ def import_weights(published: Path, out: Path) -> None:
 )
 @click.option("--small", is_flag=True, help="On synthetic photographs, minutes on two CPU cores.")
 @click.option(
-    "--iterations", type=int, help="Of each training.  [default: 1000000, with --small 1000]"
+    "--iterations", type=int, help="Of each training.  [default: 1000000, with --small 1500]"
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--precision", default="fp32", show_default=True, metavar="fp32|fp16|bf16")
@@ -808,19 +808,20 @@ def study(name: str, jobs: int, quiet: bool, **chosen: Any) -> None:
     Example: darkprep study section-7 --small
     """
     _let_idle_threads_sleep()
-    from darkprep.studies.catalogue import SMALL_BUDGET, StudyOptions, run_study
+    from darkprep.studies.catalogue import run_study
     from darkprep.studies.cells import Machine
+    from darkprep.studies.options import SMALL_BUDGET_BYTES, Small, StudyOptions
     from darkprep.studies.work import Work
 
-    small = chosen["small"]
+    small = chosen.pop("small")
     own_jobs = click.get_current_context().get_parameter_source("jobs") is ParameterSource.DEFAULT
     machine = Machine(
         device=chosen.pop("device"),
         precision=chosen.pop("precision"),
         jobs=1 if small and own_jobs else jobs,
-        disk_budget=chosen.pop("disk_budget") or (SMALL_BUDGET if small else None),
+        disk_budget=chosen.pop("disk_budget") or (SMALL_BUDGET_BYTES if small else None),
     )
-    options = StudyOptions(machine=machine, **chosen)
+    options = StudyOptions(machine=machine, small=Small() if small else None, **chosen)
     with Progress(quiet=quiet) as progress:
         work = Work(
             out=options.out,

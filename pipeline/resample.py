@@ -28,7 +28,7 @@ FORMS: tuple[Form, ...] = get_args(Form)
 _PERIOD = PERIOD["xtrans"]
 _REACH = 2
 """Rows and columns to each side that a fit looks at."""
-_SIGMA = 0.9
+_SIGMA = 0.7
 """Of the fit's weights, in pixels."""
 
 

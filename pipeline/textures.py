@@ -164,15 +164,15 @@ def _marble(rng: Rng) -> _Fields:
     return mix + 0.07 * warp, 1.0 + 0.03 * _spectral(rng, 0.9)
 
 
-def _wood(rng: Rng) -> _Fields:
+def _wood(rng: Rng, planks: int = 5) -> _Fields:
     y, x = _grid()
-    planks = 5
     row = np.floor(y * planks).astype(int) + np.zeros((1, SIDE), int)
     number = rng.random(planks).astype(np.float32)[row]
     warp = 0.6 * _spectral(rng, 1.7, stretch=5.0) + 4.0 * number
     rings = 0.5 + 0.5 * np.sin(2 * math.pi * (7 * y * planks / 2 + warp))
     pores = _spectral(rng, 0.5, stretch=26.0, lowest=24)
-    mix = 0.25 + 0.32 * rings + 0.16 * pores + 0.25 * (number - 0.5)
+    calm = _step(-1.2, 1.4, _spectral(rng, 1.5, stretch=3.0))
+    mix = 0.25 + 0.34 * rings * calm + 0.16 * pores + 0.25 * (number - 0.5)
     seam = np.abs(y * planks - np.round(y * planks)) + 0.0 * x
     light = (0.9 + 0.2 * number) * (1.0 + 0.05 * pores) * (0.35 + 0.65 * _step(0.004, 0.02, seam))
     return mix, light
@@ -194,7 +194,7 @@ def _tile(rng: Rng) -> _Fields:
 
 
 def _parquet(rng: Rng) -> _Fields:
-    mix, light = _wood(rng)
+    mix, light = _wood(rng, planks=8)
     joint, number, relief = _blocks(rng, 8, 2, gap=0.03, shift=True)
     return mix + 0.35 * (number - 0.5), light * relief * (1 - 0.6 * joint) * (0.8 + 0.4 * number)
 
@@ -221,10 +221,10 @@ def _peel(rng: Rng) -> _Fields:
 
 
 def _rug(rng: Rng) -> _Fields:
-    quarter = rng.random((32, 32)) < 0.42
-    quarter |= quarter.T
-    knots = np.block([[quarter, quarter[:, ::-1]], [quarter[::-1], quarter[::-1, ::-1]]])
-    mix = np.kron(knots, np.ones((SIDE // 64, SIDE // 64))).astype(np.float32)
+    half = SIDE // 2
+    quarter = _step(-0.1, 0.1, _spectral(rng, 0.9, lowest=10)[:half, :half])
+    quarter = np.maximum(quarter, quarter.T)
+    mix = np.block([[quarter, quarter[:, ::-1]], [quarter[::-1], quarter[::-1, ::-1]]])
     pile = _spectral(rng, 0.1, lowest=90)
     return 0.08 + 0.84 * mix, 0.9 + 0.16 * pile + 0.05 * _spectral(rng, 1.2)
 
@@ -251,7 +251,7 @@ def _print(rng: Rng) -> _Fields:
                 )
                 x += 15
             x += 11
-    return 0.9 * page, 1.0 + 0.015 * _spectral(rng, 0.4)
+    return 0.9 * page[::-1], 1.0 + 0.015 * _spectral(rng, 0.4)
 
 
 def _glyph(rng: Rng) -> Array:
@@ -307,23 +307,27 @@ def _paint_leaf(
 ) -> None:
     """Paints one leaf over the fields at a random place; nearer ones (depth 1) are brighter."""
     angle = rng.uniform(-upright, upright) + math.pi / 2
-    half = int(length / 2) + 2
-    y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
-    along = (x * math.cos(angle) + y * math.sin(angle)) / (length / 2)
-    across = (y * math.cos(angle) - x * math.sin(angle)) / (length / 2)
+    c, s, half = math.cos(angle), math.sin(angle), length / 2
+    high = int(half * (abs(s) + 1.2 * slim * abs(c))) + 2
+    wide = int(half * (abs(c) + 1.2 * slim * abs(s))) + 2
+    y = np.arange(-high, high + 1, dtype=np.float32)[:, None] / half
+    x = np.arange(-wide, wide + 1, dtype=np.float32)[None, :] / half
+    along, across = x * c + y * s, y * c - x * s
+    beside = np.abs(across)
     outline = slim * (1 - along**2) * (1.15 - 0.35 * along)
-    cover = np.clip((outline - np.abs(across)) * length / 2 + 0.5, 0.0, 1.0) * (np.abs(along) < 1)
+    cover = np.clip((outline - beside) * half + 0.5, 0.0, 1.0) * (np.abs(along) < 1)
+    brightness = (0.48 + 0.55 * depth) * (1 + rng.normal(0, 0.14))
     lit = (
-        (0.48 + 0.55 * depth)
-        * (1 + rng.normal(0, 0.14))
-        * (1 + 0.25 * np.sign(across) * rng.uniform(-1, 1))
+        brightness
+        * (1 + 0.25 * rng.uniform(-1, 1) * np.sign(across))
+        * (1 + 0.25 * (beside < 0.03))
     )
-    vein = 1 + 0.25 * (np.abs(across) < 0.03)
-    rows = (int(rng.integers(SIDE)) + np.arange(-half, half + 1)) % SIDE
-    columns = (int(rng.integers(SIDE)) + np.arange(-half, half + 1)) % SIDE
+    hue = float(np.clip(rng.normal(0.4, 0.25), 0, 1))
+    rows = (int(rng.integers(SIDE)) + np.arange(-high, high + 1)) % SIDE
+    columns = (int(rng.integers(SIDE)) + np.arange(-wide, wide + 1)) % SIDE
     where = np.ix_(rows, columns)
-    light[where] += cover * (lit * vein - light[where])
-    mix[where] += cover * (float(np.clip(rng.normal(0.4, 0.25), 0, 1)) - mix[where])
+    light[where] += cover * (lit - light[where])
+    mix[where] += cover * (hue - mix[where])
 
 
 _MAKERS: dict[str, Callable[[Rng], _Fields]] = {

@@ -14,6 +14,9 @@ from typing import Any, Literal
 import numpy as np
 
 from darkprep.studies.cells import Machine, Training
+from darkprep.studies.figures import decibels, result
+from darkprep.studies.options import PROTOCOL_NOTE, SPELLED, Study, StudyOptions
+from darkprep.studies.outcome import Comparison, Outcome, Shown, Table, picture_row, typical
 from darkprep.studies.work import Work
 from darkprep.training import restorer
 from pipeline.datasets import camera_named, find_pairs, reported_in
@@ -27,11 +30,68 @@ from trainer.picture import write_picture
 
 PUBLISHED_BLACK, PUBLISHED_WHITE = 512, 16383
 """What SID's, REDIRT's and their successors' code subtracts and divides by, whatever the camera."""
+CAMERAS = ("sonya7s2", "canon70d", "canon700d", "nikond850")
+TRAINED_ON = "sony"
 FACTOR = "x100"
 """The light factor of the frames that are looked at."""
 _WHITE, _BLACK = 0.99, 0.01
 
-Levels = Literal["file", "published"]
+Levels = Literal["published", "file"]
+
+_NOTE = (
+    "White pixels are the share of output values above 0.99, black ones of those below 0.01. With the "
+    "published levels a Canon's black of 2047 is a pedestal of 0.1, which any amplification above 10 "
+    "drives to white; and nearly all of a Nikon's signal lies below 512 and is cut off."
+)
+
+
+def levels(options: StudyOptions) -> Study:
+    """The same scenes from four cameras, decoded with the published levels and with the files' own."""
+    cameras = options.there(CAMERAS)
+    network: Training | Path
+    if options.weights is None:
+        options.there((TRAINED_ON,))
+        network = options.training("Sony 100%", TRAINED_ON)
+    else:
+        network = options.weights
+    trainings = (network,) if isinstance(network, Training) else ()
+    hows: tuple[Levels, ...] = ("published", "file")
+    cells = {
+        (camera, how): LevelsScore(
+            network=network,
+            camera=camera,
+            levels=how,
+            machine=options.machine,
+            synthetic=options.small is not None,
+        )
+        for camera in cameras
+        for how in hows
+    }
+
+    def outcome(work: Work) -> Outcome:
+        heads = (
+            *("camera", "levels", "black", "white", "mean output", "mean truth"),
+            *("white pixels", "black pixels", "PSNR", "SSIM"),
+        )
+        rows = tuple(_row(work, cell) for cell in cells.values())
+        shown = typical(result(work, cells[cameras[0], "file"])["images"])
+        return Outcome(
+            name="levels",
+            title="Black and white levels of other cameras",
+            lead="One network trained on Sony, and the same scenes as four cameras record them, decoded "
+            f"with the released code's {PUBLISHED_BLACK} and {PUBLISHED_WHITE} and with what each file "
+            "states. Exposure ratio 100.",
+            tables=(Table(caption="Restored frames", heads=heads, rows=rows, note=_NOTE),),
+            notes=options.notes() if trainings else (PROTOCOL_NOTE,),
+            comparisons=tuple(
+                _comparison(work, cells[camera, "published"], cells[camera, "file"], shown)
+                for camera in cameras
+            ),
+            trainings=trainings,
+        )
+
+    data = options.data([*cameras, *(one.camera for one in trainings)])
+    return Study(cells=(*data, *trainings, *cells.values()), outcome=outcome)
 
 
 def with_published_levels(sample: Sample) -> Sample:
@@ -66,12 +126,10 @@ class LevelsScore:
 
     def spec(self) -> dict[str, Any]:
         """As for every cell."""
-        network = (
-            self.network.spec()
-            if isinstance(self.network, Training)
-            else str(self.network.absolute())
-        )
-        return {"camera": self.camera, "levels": self.levels, "network": network}
+        own = {"camera": self.camera, "levels": self.levels}
+        if isinstance(self.network, Training):
+            return {**own, "network": self.network.spec()}
+        return {**own, "network": str(self.network.absolute())}
 
     def folder(self, work: Work) -> Path:
         """Where the pictures are."""
@@ -111,8 +169,8 @@ def _measured(pair: str, sample: Sample, restored: np.ndarray[Any, Any]) -> dict
     scores = score(restored, sample.gt, PROTOCOLS["redirt"])
     return {
         "pair": pair,
-        "file black": [round(float(level), 2) for level in sample.meta.black],
-        "file white": sample.meta.white,
+        "black level": sum(sample.meta.black) / len(sample.meta.black),
+        "white level": sample.meta.white,
         "mean": float(restored.mean()),
         "truth mean": float(sample.gt.mean() / 65535),
         "white": float((restored > _WHITE).mean()),
@@ -120,3 +178,36 @@ def _measured(pair: str, sample: Sample, restored: np.ndarray[Any, Any]) -> dict
         "psnr": scores.psnr,
         "ssim": scores.ssim,
     }
+
+
+def _row(work: Work, cell: LevelsScore) -> tuple[str, ...]:
+    found = result(work, cell)
+    one = found["images"][0]
+    return (
+        SPELLED[cell.camera],
+        {"published": "published", "file": "the file's"}[cell.levels],
+        f"{one['black level']:g}",
+        f"{one['white level']:g}",
+        f"{found['mean']:.3f}",
+        f"{found['truth mean']:.3f}",
+        f"{found['white']:.1%}",
+        f"{found['black']:.1%}",
+        decibels(found["psnr"]),
+        f"{found['ssim']:.3f}",
+    )
+
+
+def _comparison(work: Work, published: LevelsScore, own: LevelsScore, wanted: str) -> Comparison:
+    """The pair `wanted`, the same for all cameras; another one where a camera has it not."""
+    there = {image["pair"]: image for image in result(work, own)["images"]}
+    pair = wanted if wanted in there else typical(list(there.values()))
+    wrong, truth = picture_row(published.folder(work) / f"{pair}.png", 2)
+    right, _ = picture_row(own.folder(work) / f"{pair}.png", 2)
+    return Comparison(
+        name=SPELLED[own.camera],
+        pictures=(
+            Shown(label=f"levels {PUBLISHED_BLACK}, {PUBLISHED_WHITE}", pixels=wrong),
+            Shown(label="the file's levels", pixels=right),
+            Shown(label="truth", pixels=truth),
+        ),
+    )

@@ -28,10 +28,10 @@ from shards.durable import disk_errors, read_json, write_bytes, write_json
 Pixels = NDArray[np.uint8]
 
 _GAP = 8
-_TILE = (300, 450)
+_TILE = (280, 420)
 """Height and width of a panel's pictures; they are cut from the middle."""
 _MARGIN = 26
-_QUALITY = 85
+_QUALITY = 80
 _CURVES_PER_CHART = 3
 
 
@@ -229,12 +229,8 @@ def _scene(comparison: Comparison) -> Scene:
     with Image.open(io.BytesIO(jpegs[0])) as shown:
         size = shown.size
     layers = tuple(
-        Layer(name=_layer_name(shown.label, last=k == len(jpegs) - 1), label=shown.label, jpeg=jpeg)
-        for k, (shown, jpeg) in enumerate(zip(comparison.pictures, jpegs, strict=True))
+        Layer(name=shown.label, label=shown.label, jpeg=jpeg)
+        for shown, jpeg in zip(comparison.pictures, jpegs, strict=True)
     )
     caption = f"{comparison.name}, {first.shape[1]} x {first.shape[0]} pixels"
     return Scene(name=comparison.name, caption=caption, size=size, layers=layers)
-
-
-def _layer_name(label: str, *, last: bool) -> str:
-    return "truth" if last else label.split(",")[0]

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from darkprep.live import Progress
-from darkprep.studies import catalogue
-from darkprep.studies.catalogue import STUDIES, StudyOptions, run_study, study_named
+from darkprep.studies.catalogue import STUDIES, run_study, study_named
 from darkprep.studies.cells import Scale
 from darkprep.studies.levels import with_published_levels
+from darkprep.studies.options import Small, StudyOptions
 from darkprep.studies.outcome import Comparison, Shown, Table, panel, picture_row, typical
 from darkprep.studies.work import Work
 from model import build_model, save_weights
@@ -136,7 +136,7 @@ def test_an_unknown_study_is_refused_with_the_names_of_all():
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_small_study_plans_its_data_before_its_trainings_before_its_scores(tmp_path, name):
-    options = StudyOptions(out=tmp_path, root=tmp_path, small=True)
+    options = StudyOptions(out=tmp_path, root=tmp_path, small=Small())
 
     cells = study_named(name)(options).cells
 
@@ -155,15 +155,12 @@ def test_a_full_study_trains_as_published(tmp_path):
 
 
 @pytest.mark.slow
-def test_section_7_runs_small_and_a_second_time_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(catalogue, "SMALL_SIZE", TINY)
-    monkeypatch.setattr(catalogue, "SMALL_SCENES", {"SID": 4, "ELD": 1})
-    monkeypatch.setattr(catalogue, "SMALL_SHORTS", 1)
-    small = Scale(
+def test_section_7_runs_small_and_a_second_time_at_once(tmp_path):
+    scale = Scale(
         iterations=3, batch_size=2, crop=192, samples_per_shard=4, crops_per_visit=2, looks=1
     )
-    monkeypatch.setattr(catalogue, "SMALL", small)
-    options = StudyOptions(out=tmp_path, root=tmp_path, small=True)
+    small = Small(size=TINY, sid_scenes=4, eld_scenes=1, shorts=1, scale=scale)
+    options = StudyOptions(out=tmp_path, root=tmp_path, small=small)
 
     page = run_study("section-7", options, work_of(options))
 
@@ -176,7 +173,7 @@ def test_section_7_runs_small_and_a_second_time_at_once(tmp_path, monkeypatch):
         "group norm, 20%",
     ]
     assert [row[2] for row in rows[1:3]] == ["784,768", "581,792"]
-    assert "A small run: 4 synthetic scenes of 224x288, 3 iterations" in page.read_text()
+    assert "A small run: 4 synthetic scenes of 224x288" in page.read_text()
     assert not list(tmp_path.glob("trainings/*/spool")), "spools are removed"
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cells/*.json")}
     run_study("section-7", options, work_of(options))

@@ -25,9 +25,13 @@ from pipeline.eld_lmdb import (
     patch_print,
     read_inert_pickle,
 )
+from pipeline.plan import PlanOptions, make_plan
+from pipeline.produce import Producer, ProducerConfig
 from pipeline.sensors import sensor_of
 from pipeline.wholeframe import decode_long, decode_short
+from shards import OpenShard, Spool
 from shards.errors import DatasetError, OptionError, RawError
+from tests.pipeline.test_produce import HerePool
 
 lmdb: Any = pytest.importorskip("lmdb")
 
@@ -252,3 +256,26 @@ def test_a_missing_or_huge_table_is_named(tmp_path):
         file.truncate(65 << 20)
     with pytest.raises(RawError, match=r"is larger than 64 MiB"):
         patch_colours(tmp_path / "A.db" / "00000000")
+
+
+@pytest.mark.parametrize("noise", [None, "sony"])
+def test_shards_are_made_of_patches(patches, tmp_path, noise):
+    options = PlanOptions(
+        camera="sony", lmdb="SID_Sony", noise=noise, crop=32, margin=4, samples_per_shard=4,
+        crops_per_visit=2,
+    )  # fmt: skip
+    spool = Spool(tmp_path / "spool")
+    plan = make_plan(patches, options)
+    plan.save(spool)
+    config = ProducerConfig(budget_bytes=1 << 28, jobs=1, until=1)
+
+    producer = Producer(spool, config, HerePool())
+    producer.run()
+
+    assert producer.skipped == ()
+    opened = OpenShard(spool.shard_path(0), spool.stream.layout(), 0, spool.digest)
+    opened.verify_all()
+    for meta in opened.metas:
+        assert (meta.black, meta.white) == ((0.0,) * 4, 65535)
+        assert meta.amplification == meta.ratio
+        assert (meta.ratio == 1) == (noise is None)

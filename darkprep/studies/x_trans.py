@@ -1,0 +1,63 @@
+"""Three ways to feed an X-Trans camera to a network: nine planes, blindly unshuffled, resampled to RGGB."""
+
+from __future__ import annotations
+
+from darkprep.studies.cells import Score, Training
+from darkprep.studies.figures import UNTRAINED, compared, scores, trained
+from darkprep.studies.options import SPELLED, Study, StudyOptions
+from darkprep.studies.outcome import Outcome, Table
+from darkprep.studies.work import Work
+from pipeline.resample import FORMS
+
+CAMERA, BAYER_CAMERA = "fuji", "sony"
+
+
+def x_trans(options: StudyOptions) -> Study:
+    """One training on Fuji for each form, on Fuji's test set and, where it can be, on Sony's."""
+    options.there((CAMERA,))
+    others = options.there((BAYER_CAMERA,), needed=False)
+    trainings = tuple(options.training(form, CAMERA, form=form) for form in FORMS)
+    own = {one.name: options.score(one, CAMERA, form=one.form) for one in trainings}
+    cross = {
+        one.name: options.score(one, other)
+        for one in trainings
+        if one.form != "native"
+        for other in others
+    }
+
+    def outcome(work: Work) -> Outcome:
+        start = (UNTRAINED, "", "", "", scores(work, own[trainings[0].name], "input "), "", "")
+        rows = [_row(work, one, own[one.name], cross.get(one.name)) for one in trainings]
+        heads = (
+            *("fed as", "planes", "parameters", "loss"),
+            *("Fuji PSNR / SSIM", "Sony PSNR / SSIM", "training time"),
+        )
+        shown = [(one.label, own[one.name]) for one in trainings]
+        return Outcome(
+            name="x-trans",
+            title="Three ways to feed an X-Trans camera",
+            lead="The same Fuji scenes: as nine planes for a network of their own, through the published "
+            "code's unshuffle that is blind to colours, and resampled to the RGGB mosaic that the "
+            "network of every Bayer camera reads.",
+            tables=(Table(caption="Trained on Fuji", heads=heads, rows=(start, *rows)),),
+            notes=options.notes(),
+            comparisons=(compared(work, SPELLED[CAMERA], shown),),
+            trainings=trainings,
+        )
+
+    data = options.data([CAMERA, *others])
+    return Study(cells=(*data, *trainings, *own.values(), *cross.values()), outcome=outcome)
+
+
+def _row(work: Work, training: Training, own: Score, cross: Score | None) -> tuple[str, ...]:
+    facts = trained(work, training)
+    other = "reads X-Trans only" if training.form == "native" else "not at hand"
+    return (
+        training.label,
+        "9" if training.form == "native" else "4",
+        facts["parameters"],
+        facts["loss"],
+        scores(work, own),
+        scores(work, cross) if cross else other,
+        facts["time"],
+    )
