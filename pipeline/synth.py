@@ -10,7 +10,7 @@ The same arguments give the same bytes, whatever the number of jobs.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ SPLITS = ("train", "test", "val")
 _SHORT_S = {"0.1": 0.1, "0.04": 0.04, "0.033": 1 / 30}
 """SID's short exposures as names spell them, in seconds."""
 _SID_ISOS = {"sony": (100, 160, 200, 250, 320, 400, 500, 640), "fuji": (100, 125, 160, 200, 250)}
-"""Of SID's range the low end, where a long exposure is clean enough to be the truth."""
+"""Of SID's range, 50 to 25600, the low end, where a long exposure is cleanest."""
 _SID_STOPS = (3.2, 4.0, 5.6, 8.0, 9.0, 11.0)
 _ELD_REFERENCES = (1, 6, 11, 16)
 _ELD_ISOS = (800, 1600, 3200)
@@ -83,21 +83,25 @@ def synthesise(
     size: tuple[int, int] | None = None,
     seed: int = 0,
     jobs: int = 1,
+    isos: Sequence[int] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Path, ...]:
     """Writes a synthetic data set below the data root `out` and returns its files.
 
     For SID's cameras: `shorts` short exposures per scene and its long one, scenes spread over the
     splits, and the list files. For ELD's: its sixteen images per scene, whatever `shorts` says.
-    `size` is the visible height and width, the whole sensor's when None. `progress` gets a line for
-    each finished scene. Files that exist are replaced. Raises OptionError for values that cannot
+    `size` is the visible height and width, the whole sensor's when None. `isos` are what scenes of SID's
+    cameras are drawn from, by default SID's low ones. `progress` gets a line for each finished scene. Files that exist are replaced. Raises OptionError for values that cannot
     work, DiskFull when there is no room (before the first file, where it can be known).
     """
     sensor = sensor_of(camera)
     size = _checked_size(sensor, size)
     _check(scenes=scenes, shorts=shorts, seed=seed, jobs=jobs)
-    plan = _plan_sid if sensor.dataset == "SID" else _plan_eld
-    sessions = [plan(sensor, k, scenes, shorts, seed, size) for k in range(scenes)]
+    if sensor.dataset == "SID":
+        drawn = _checked_isos(isos or _SID_ISOS[sensor.camera])
+        sessions = [_plan_sid(sensor, k, scenes, shorts, seed, size, drawn) for k in range(scenes)]
+    else:
+        sessions = [_plan_eld(sensor, k, seed, size) for k in range(scenes)]
     _make_folders(out, sessions)
     _check_room(out, sensor, sessions)
     written: list[Path] = []
@@ -147,6 +151,12 @@ def _checked_size(sensor: Sensor, size: tuple[int, int] | None) -> tuple[int, in
     return size
 
 
+def _checked_isos(isos: Sequence[int]) -> Sequence[int]:
+    if not all(50 <= iso <= 25600 for iso in isos):
+        raise OptionError(f"isos must lie within SID's 50 to 25600, not {list(isos)}")
+    return isos
+
+
 def _split_of(number: int, scenes: int) -> int:
     """Returns a scene's split (an index of SPLITS): about SID's 70, 21 and 9 %, train first."""
     test = max(1, round(0.21 * scenes)) if scenes > 1 else 0
@@ -156,7 +166,13 @@ def _split_of(number: int, scenes: int) -> int:
 
 
 def _plan_sid(
-    sensor: Sensor, number: int, scenes: int, shorts: int, seed: int, size: tuple[int, int]
+    sensor: Sensor,
+    number: int,
+    scenes: int,
+    shorts: int,
+    seed: int,
+    size: tuple[int, int],
+    isos: Sequence[int],
 ) -> Session:
     """Returns a scene's long exposure and its short ones.
 
@@ -164,7 +180,7 @@ def _plan_sid(
     10 s.
     """
     rng = _rng(seed, number, sensor, stream=0)
-    iso, f_number = int(rng.choice(_SID_ISOS[sensor.camera])), float(rng.choice(_SID_STOPS))
+    iso, f_number = int(rng.choice(isos)), float(rng.choice(_SID_STOPS))
     long_s = 30.0 if sensor.camera == "sony" and number % 2 else 10.0
     split = _split_of(number, scenes)
     name = f"{split}{number + 1:04d}"
@@ -197,9 +213,7 @@ def _plan_sid(
     )
 
 
-def _plan_eld(
-    sensor: Sensor, number: int, scenes: int, shorts: int, seed: int, size: tuple[int, int]
-) -> Session:
+def _plan_eld(sensor: Sensor, number: int, seed: int, size: tuple[int, int]) -> Session:
     """Returns ELD's sixteen images: a reference, then ISO 800 at ratios 1, 10, 100, 200, and so on."""
     rng = _rng(seed, number, sensor, stream=0)
     reference_s, f_number = float(rng.choice(_ELD_REFERENCE_S)), float(rng.choice(_SID_STOPS))

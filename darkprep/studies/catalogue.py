@@ -29,7 +29,7 @@ def run_study(name: str, options: StudyOptions, work: Work) -> Path:
     """Carry out a study, or go on with it, and write its files; its page. Raises as `carry_out`."""
     study = study_named(name)(options)
     carry_out(study.cells, work)
-    return write_outcome(study.outcome(work), work)
+    return write_outcome(study.outcome(work), study.cells, work)
 
 
 def study_named(name: str) -> Callable[[StudyOptions], Study]:

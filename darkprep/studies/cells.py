@@ -58,6 +58,8 @@ class SyntheticData:
     shorts: int
     size: tuple[int, int]
     seed: int
+    isos: tuple[int, ...] = ()
+    """That the scenes of SID's cameras are drawn from; empty for the usual ones."""
     jobs: int = 1
 
     @property
@@ -72,7 +74,7 @@ class SyntheticData:
 
     def spec(self) -> dict[str, Any]:
         """As for every cell."""
-        return {**asdict(replace(self, jobs=1)), "size": list(self.size)}
+        return {**asdict(replace(self, jobs=1)), "size": list(self.size), "isos": list(self.isos)}
 
     def run(self, work: Work) -> dict[str, Any]:
         """Make it below the study's data folder."""
@@ -84,6 +86,7 @@ class SyntheticData:
             size=self.size,
             seed=self.seed,
             jobs=self.jobs,
+            isos=self.isos or None,
             progress=work.progress.show,
         )
         return {"files": len(files)}

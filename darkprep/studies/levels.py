@@ -6,7 +6,7 @@ network restores each camera's frames twice: decoded so, and with the levels tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -74,7 +74,7 @@ def levels(options: StudyOptions) -> Study:
             *("white pixels", "black pixels", "PSNR", "SSIM"),
         )
         rows = tuple(_row(work, cell) for cell in cells.values())
-        shown = typical(result(work, cells[cameras[0], "file"])["images"])
+        shown = typical(_over_cameras([result(work, cells[camera, "file"]) for camera in cameras]))
         return Outcome(
             name="levels",
             title="Black and white levels of other cameras",
@@ -178,6 +178,15 @@ def _measured(pair: str, sample: Sample, restored: np.ndarray[Any, Any]) -> dict
         "psnr": scores.psnr,
         "ssim": scores.ssim,
     }
+
+
+def _over_cameras(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The pairs that all cameras have, each with the mean of its PSNRs; any camera's where they share none."""
+    each = [{image["pair"]: image["psnr"] for image in one["images"]} for one in found]
+    shared = set(each[0]).intersection(*each)
+    if not shared:
+        return list(found[0]["images"])
+    return [{"pair": pair, "psnr": np.mean([one[pair] for one in each])} for pair in sorted(shared)]
 
 
 def _row(work: Work, cell: LevelsScore) -> tuple[str, ...]:

@@ -22,14 +22,15 @@ from darkprep.evaluated import small_jpeg
 from darkprep.history import read_lines
 from darkprep.page import Layer, Scene, gallery, page, section, table, write_page
 from darkprep.studies.cells import Training
-from darkprep.studies.work import Work
+from darkprep.studies.work import Cell, Work
 from shards.durable import disk_errors, read_json, write_bytes, write_json
 
 Pixels = NDArray[np.uint8]
 
 _GAP = 8
-_TILE = (280, 420)
-"""Height and width of a panel's pictures; they are cut from the middle."""
+_PANEL_WIDTH = 1276
+_MOST_IN_A_ROW = 4
+"""Pictures of a panel beside each other; a comparison of more goes on below."""
 _MARGIN = 26
 _QUALITY = 80
 _CURVES_PER_CHART = 3
@@ -81,12 +82,12 @@ class Outcome:
     trainings: tuple[Training, ...]
 
 
-def write_outcome(outcome: Outcome, work: Work) -> Path:
+def write_outcome(outcome: Outcome, cells: Sequence[Cell], work: Work) -> Path:
     """Write all files of a study into its folder; the page's path. Raises DiskFull or SpoolError."""
     folder = work.out / outcome.name
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "results.json", _record(outcome, work))
+    write_json(folder / "results.json", _record(outcome, cells, work))
     markdown = "\n\n".join([table.markdown() for table in outcome.tables] + list(outcome.notes))
     write_bytes(folder / "table.md", f"# {outcome.title}\n\n{markdown}\n".encode())
     if outcome.comparisons:
@@ -112,25 +113,36 @@ def typical(images: Sequence[Mapping[str, Any]]) -> str:
 
 
 def panel(comparisons: Sequence[Comparison]) -> Pixels:
-    """All comparisons in one picture: a row each, cut to their middle, with labels."""
-    height, width = _TILE
+    """All comparisons in one picture: a row or two each, cut to their middle, with labels."""
     most = max(len(one.pictures) for one in comparisons)
-    canvas = Image.new(
-        "RGB", (most * (width + _GAP) - _GAP, len(comparisons) * (height + _MARGIN)), "white"
-    )
+    across = -(-most // -(-most // _MOST_IN_A_ROW))
+    width = (_PANEL_WIDTH + _GAP) // across - _GAP
+    height = 2 * width // 3
+    places = [
+        (k // across + above, k % across, comparison, shown)
+        for above, comparison in zip(_rows_above(comparisons, across), comparisons, strict=True)
+        for k, shown in enumerate(comparison.pictures)
+    ]
+    size = (across * (width + _GAP) - _GAP, (places[-1][0] + 1) * (height + _MARGIN))
+    canvas = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=15)
-    for row, comparison in enumerate(comparisons):
-        for column, shown in enumerate(comparison.pictures):
-            left, top = column * (width + _GAP), row * (height + _MARGIN)
-            label = f"{comparison.name}: {shown.label}" if not column else shown.label
-            draw.text((left + 2, top + 5), label, fill="black", font=font)
-            canvas.paste(Image.fromarray(_middle(shown.pixels)), (left, top + _MARGIN))
+    for row, column, comparison, shown in places:
+        left, top = column * (width + _GAP), row * (height + _MARGIN)
+        first = shown is comparison.pictures[0]
+        label = f"{comparison.name}: {shown.label}" if first else shown.label
+        draw.text((left + 2, top + 5), label, fill="black", font=font)
+        canvas.paste(Image.fromarray(_middle(shown.pixels, height, width)), (left, top + _MARGIN))
     return np.asarray(canvas)
 
 
-def _middle(pixels: Pixels) -> Pixels:
+def _rows_above(comparisons: Sequence[Comparison], across: int) -> list[int]:
+    """How many rows of pictures stand above each comparison."""
+    rows = [-(-len(one.pictures) // across) for one in comparisons]
+    return [sum(rows[:k]) for k in range(len(rows))]
+
+
+def _middle(pixels: Pixels, height: int, width: int) -> Pixels:
     """The middle of a picture in a tile's shape and size, made smaller where it is much larger."""
-    height, width = _TILE
     scale = max(1, min(pixels.shape[0] // height, pixels.shape[1] // width))
     tall, wide = min(pixels.shape[0], height * scale), min(pixels.shape[1], width * scale)
     top, left = (pixels.shape[0] - tall) // 2, (pixels.shape[1] - wide) // 2
@@ -148,14 +160,14 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _record(outcome: Outcome, work: Work) -> dict[str, Any]:
-    cells = {path.stem: read_json(path) for path in sorted((work.out / "cells").glob("*.json"))}
+def _record(outcome: Outcome, cells: Sequence[Cell], work: Work) -> dict[str, Any]:
     return {
         "study": outcome.name,
         "title": outcome.title,
         "notes": list(outcome.notes),
         "tables": [asdict(table) for table in outcome.tables],
-        "cells": cells,
+        "seconds": sum(work.seconds(cell.name) for cell in cells),
+        "cells": {cell.name: read_json(work.record_path(cell.name)) for cell in cells},
     }
 
 

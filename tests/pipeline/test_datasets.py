@@ -365,6 +365,31 @@ def test_eld_evaluates_six_images_a_scene(write_raw):
     assert Counter(one.ratio for one in found.pairs) == {100: 6, 200: 6}
 
 
+@pytest.mark.parametrize(
+    ("name", "folder", "extension"),
+    [
+        ("sonya7s2", "SonyA7S2", ".ARW"),
+        ("nikond850", "NikonD850", ".nef"),
+        ("canon70d", "CanonEOS70D", ".CR2"),
+        ("canon700d", "CanonEOS700D", ".CR2"),
+        ("canon5d4", "CanonEOS5D4", ".CR2"),
+        ("canon5d4", "CanonEOS5D4", ".dng"),
+    ],
+)
+def test_each_eld_camera_has_its_folder_and_extension(write_raw, name, folder, extension):
+    root = eld(write_raw)
+    (root / "CanonEOS70D").rename(root / folder)
+    for path in (root / folder / "scene-1").iterdir():
+        path.rename(path.with_suffix(extension))
+
+    found = find_pairs(root, camera_named(name))
+
+    assert {one.short for one in found.pairs} == {
+        f"{folder}/scene-1/IMG_{number:04}{extension}" for number in (4, 5, 9, 10, 14, 15)
+    }
+    assert {round(one.ratio) for one in found.pairs} == {100, 200}
+
+
 def test_eld_may_stand_below_its_name_or_be_the_root(write_raw, tmp_path):
     root = eld(write_raw)
     (tmp_path / "ELD").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -211,6 +212,47 @@ def test_every_camera_has_noise_at_every_iso(camera):
     for iso in (50, 100, 640, 25600, 51200):
         found = noise_parameters(camera, iso, np.random.default_rng(0))
         assert np.isfinite(noisy(3.0, found, shape=(8, 12))).all()
+
+
+STOPS = (100, 200, 400, 800, 1600, 3200, 6400)
+
+
+@pytest.mark.parametrize("iso", STOPS)
+@pytest.mark.parametrize("camera", CALIBRATIONS)
+def test_each_cameras_noise_is_the_theorys_at_each_iso(camera, iso):
+    """Slope of the variance, spread of the rows, and the whole distribution of the read noise."""
+    found = noise_parameters(camera, iso)
+    levels = np.array([100.0, 1000.0, 4000.0])
+    shot = replace(found, row_sigma=0.0)
+    planes = [[noisy(x, shot)[y::2, x0::2] for y, x0 in np.ndindex(2, 2)] for x in levels]
+    pixels = [float(np.mean([plane.var() for plane in of_level])) for of_level in planes]
+    rows = noisy(0.0, replace(found, colour_bias=NO_BIAS), shape=(4000, 256)).mean(axis=1)
+    read = noisy(0.0, replace(shot, colour_bias=NO_BIAS)).astype(np.float64)
+
+    slope, _ = np.polyfit(levels, pixels, 1)
+    own = found.read_scale * tukey_lambda_std(found.read_shape)
+    assert slope == pytest.approx(found.gain, rel=0.03)
+    assert rows.var() == pytest.approx(found.row_sigma**2 + (own**2 + 1 / 12) / 256, rel=0.1)
+    codes = np.arange(math.floor(-6 * own), math.ceil(6 * own) + 1)
+    expected = tukey_lambda_share((codes + 0.5) / found.read_scale, found.read_shape)
+    observed = np.searchsorted(np.sort(read.ravel()), codes, side="right") / read.size
+    assert np.abs(observed - expected).max() < 0.004
+    # The kurtosis is in the tails; its own estimate does not converge where lambda is below -1/8.
+    tails = [1 - share[-1] + share[0] for share in (observed, expected)]
+    assert tails[0] == pytest.approx(
+        tails[1], abs=5 * math.sqrt(tails[1] / read.size) + 2 / read.size
+    )
+
+
+def tukey_lambda_share(values: npt.NDArray[np.float64], shape: float) -> npt.NDArray[np.float64]:
+    """The distribution function, by interpolation in the quantile function."""
+    logit = np.linspace(-30, 30, 60_001)
+    log_low, log_high = -np.logaddexp(0, -logit), -np.logaddexp(0, logit)
+    if shape:
+        quantiles = (np.exp(shape * log_low) - np.exp(shape * log_high)) / shape
+    else:
+        quantiles = logit
+    return np.asarray(np.interp(values, quantiles, np.exp(log_low)))
 
 
 def test_unknown_cameras_and_isos_are_named():

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 import rawpy
 
+from pipeline.datasets import camera_named, find_pairs
 from pipeline.noise import noise_parameters
 from pipeline.raycast import render
 from pipeline.scenes import make_scene
@@ -118,6 +119,15 @@ def test_the_files_say_how_they_were_exposed(tmp_path):
     assert exposures == pytest.approx([0.1, 0.04, 1 / 30, 10])
     assert len(isos) == 1, "SID's pairs share the ISO"
     assert f"ISO{isos.pop():.0f} " in (tmp_path / "Sony_train_list.txt").read_text()
+
+
+def test_the_isos_of_sids_scenes_can_be_chosen(tmp_path):
+    synthesise(tmp_path, "sony", scenes=6, shorts=1, size=(96, 96), isos=(1600, 25600))
+
+    pairs = find_pairs(tmp_path, camera_named("sony")).pairs
+    assert {pair.iso for pair in pairs} == {1600, 25600}
+    with pytest.raises(OptionError, match="isos must lie within SID's 50 to 25600"):
+        synthesise(tmp_path, "sony", scenes=1, shorts=1, size=(96, 96), isos=(12,))
 
 
 def test_eld_has_sixteen_images_of_the_published_isos_and_ratios(tmp_path):
