@@ -1,8 +1,8 @@
 """What a protocol compares where that is not the developed picture: ELD's packed RAW.
 
 The trade-off: networks here put out sRGB, so their pictures are taken back to RAW by inverting the long
-exposure's own development. That costs one more decoding of it, and puts the truth itself at 64 to 67 dB
-on synthetic files, where exactly equal RAW would score infinity.
+exposure's own development. That costs one more decoding of it, and puts the truth itself at 62 to 64 dB
+on synthetic files (`bench/bench_colour.py`), where exactly equal RAW would score infinity.
 """
 
 from __future__ import annotations

@@ -59,6 +59,8 @@ class GroupScores:
     pairs: int
     psnr: float | None
     ssim: float
+    baseline_psnr: float | None = None
+    baseline_ssim: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,8 @@ def evaluate(
     `baseline` may give the picture to beat, `(3, H, W)` uint16 sRGB: the amplified input as a plain
     developer shows it. It is scored alike and stands first in the PNG. `compared` turns pictures into
     what is scored, and `region` says in words which part of them; without it they are scored as they
-    are, which a protocol of another domain than sRGB refuses. `settings` go into the record. `groups` names the groups of a pair that get means of their own.
+    are, which a protocol of another domain than sRGB refuses. `settings` go into the record. `groups` names
+    the groups of a pair that get means of their own.
 
     Raises DatasetError when there is no sample, OptionError for a protocol that cannot be used,
     WeightsError when the network cannot read them, DiskFull, SpoolError, and whatever `samples` raises.
@@ -218,6 +221,8 @@ def _grouped(
             pairs=len(own),
             psnr=_mean([image.psnr for image in own]),
             ssim=sum(image.ssim for image in own) / len(own),
+            baseline_psnr=_mean([image.baseline_psnr for image in own]),
+            baseline_ssim=_mean([image.baseline_ssim for image in own]),
         )
         for group, own in sorted(members.items())
     )

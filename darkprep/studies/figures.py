@@ -33,10 +33,10 @@ def scores(work: Work, cell: Score, of: str = "") -> str:
     return f"{decibels(found[f'{of}psnr'])} / {found[f'{of}ssim']:.3f}"
 
 
-def group_scores(work: Work, cell: Score, group: str) -> str:
-    """PSNR / SSIM of one reported group of pairs."""
+def group_scores(work: Work, cell: Score, group: str, of: str = "") -> str:
+    """PSNR / SSIM of one reported group of pairs; `of` is "baseline_" for those of the amplified input."""
     found = result(work, cell)["groups"][group]
-    return f"{decibels(found['psnr'])} / {found['ssim']:.3f}"
+    return f"{decibels(found[f'{of}psnr'])} / {found[f'{of}ssim']:.3f}"
 
 
 def trained(work: Work, training: Training) -> dict[str, str]:

@@ -45,7 +45,9 @@ def x_trans(options: StudyOptions) -> Study:
             lead="The same Fuji scenes: as nine planes for a network of their own, through the published "
             "code's unshuffle that is blind to colours, and resampled to the RGGB mosaic that the "
             "network of every Bayer camera reads.",
-            tables=(Table(caption="Trained on Fuji", heads=heads, rows=(start, *rows), note=_NOTE),),
+            tables=(
+                Table(caption="Trained on Fuji", heads=heads, rows=(start, *rows), note=_NOTE),
+            ),
             notes=options.notes(),
             comparisons=(compared(work, SPELLED[CAMERA], shown),),
             trainings=trainings,

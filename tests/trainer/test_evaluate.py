@@ -184,12 +184,20 @@ def test_groups_get_means_of_their_own(frame):
         for k, pair in enumerate(pairs)
     ]
 
-    found = evaluate(grey, samples, groups=lambda pair: ["all", "late"] if pair > "a" else ["all"])
+    found = evaluate(
+        grey,
+        samples,
+        baseline=lambda sample: sample.gt // 2,
+        groups=lambda pair: ["all", "late"] if pair > "a" else ["all"],
+    )
 
     assert [(group.group, group.pairs) for group in found.groups] == [("all", 3), ("late", 2)]
     assert found.groups[0].psnr == pytest.approx(found.psnr)
     late = [image.psnr for image in found.images[1:]]
     assert found.groups[1].psnr == pytest.approx(np.mean(late))
+    assert found.groups[0].baseline_psnr == pytest.approx(found.baseline_psnr)
+    beaten = [image.baseline_ssim for image in found.images[1:]]
+    assert found.groups[1].baseline_ssim == pytest.approx(np.mean(beaten))
 
 
 def test_a_protocol_of_packed_raw_needs_packed_raw(frame):
