@@ -19,8 +19,9 @@ from shards.errors import (
 from shards.format import CELL, PERIOD, PLANES, CfaKind, Sample, SampleMeta, ShardLayout
 from shards.opening import OpenShard
 from shards.order import UseOrder
+from shards.plan_record import StreamSpec
 from shards.reader import Batch, ReaderStats, SpoolReader, open_webdataset
-from shards.spool import Cursor, Spool, StreamSpec
+from shards.spool import Cursor, Spool
 from shards.writer import write_shard
 
 __all__ = [

@@ -18,76 +18,36 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from shards.durable import disk_errors, read_json, sweep_aside, write_bytes, write_json
 from shards.errors import DiskFull, OptionError, PlanError, SpoolError
-from shards.format import CfaKind, ShardLayout
 from shards.liveness import Role, at_work, is_alone, is_held, last_holder
 from shards.order import DealtOrder, UseOrder, dealt_order
+from shards.plan_record import (
+    MOST_SHARDS,
+    StreamSpec,
+    check_same_plan,
+    checked_plan,
+    part_of,
+    plan_record,
+    stream_of,
+)
 from shards.process import ProcessId
 
 log = logging.getLogger(__name__)
 
-PLAN_VERSION = 1
 DAMAGED_KEPT = 2
 """Refused shards that stay for inspection; older ones are dropped."""
-MOST_SHARDS = 10**12
-"""Shard numbers are below it: twelve digits in a file's name."""
 
-_STATE_BYTES = 64 << 10
+STATE_BYTES = 64 << 10
 """No cursor or heartbeat is as long."""
 _REFUSALS_BYTES = 256 << 10
 """Length at which the older half of refused.jsonl is dropped: the budget counts on an end to it."""
 _ABSURD = 1e18
 """No number in a heartbeat comes near it, bytes and times included."""
-_MOST_WINDOW = 4096
-_MOST_PIXELS = 1 << 16
-"""Side of a stored sample."""
 
 _SHARD_NAME = re.compile(r"(\d{8,12})\.tar")
 _PARTIAL_NAME = re.compile(r"\d{8,12}\.\d+\.tar")
 _CURSOR_NAME = re.compile(r"rank-(\d{1,6})\.json")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamSpec:
-    """What a trainer must know of a plan: the shape of its shards and how they are mixed.
-
-    Raises ValueError naming the field.
-    """
-
-    camera: str
-    cfa: CfaKind
-    height: int
-    """Rows of the stored mosaic: crop plus margin, in pixels."""
-    width: int
-    crop: int
-    """Side in pixels of the square that a trainer cuts from it."""
-    samples: int
-    """Samples in a shard."""
-    window: int
-    """Consecutive shards that a trainer mixes."""
-    shards: int | None
-    """How many shards the plan has; None for no end."""
-    seed: int
-
-    def __post_init__(self) -> None:
-        self.layout()
-        if max(self.height, self.width) > _MOST_PIXELS:
-            raise ValueError(f"height and width must be at most {_MOST_PIXELS}")
-        if not 0 < self.crop <= min(self.height, self.width):
-            raise ValueError(f"crop must be 1 to {min(self.height, self.width)}, not {self.crop}")
-        if not 1 <= self.window <= _MOST_WINDOW:
-            raise ValueError(f"window must be 1 to {_MOST_WINDOW}, not {self.window}")
-        if self.shards is not None and not 1 <= self.shards <= MOST_SHARDS:
-            raise ValueError(f"shards must be 1 to {MOST_SHARDS} or None, not {self.shards}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, not {self.seed}")
-
-    def layout(self) -> ShardLayout:
-        """The layout that all shards of the plan share."""
-        return ShardLayout(cfa=self.cfa, height=self.height, width=self.width, samples=self.samples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,25 +93,12 @@ class Spool:
         which may differ without the plan being another one. Raises PlanError when the spool holds
         another plan, SpoolError when it cannot be made.
         """
-        record = {
-            "format": PLAN_VERSION,
-            "digest": _digest(stream, recipe),
-            "stream": asdict(stream),
-            "recipe": recipe,
-            "place": place,
-        }
+        record = plan_record(stream, recipe, place)
         if self.path.exists() and not self.path.is_dir():
             raise SpoolError(f"{self.path}: is not a directory; choose another spool")
         existing = self._read_plan() if self.plan_file.exists() else None
-        if existing and _part_of(existing["place"]) != _part_of(place):
-            there, wanted = _part_of(existing["place"]), _part_of(place)
-            raise PlanError(
-                f"{self.path}: holds part {there[0]}/{there[1]} of its plan, not {wanted[0]}/{wanted[1]}; use another --spool"
-            )
-        if existing and existing["digest"] != record["digest"]:
-            raise PlanError(
-                f"{self.path}: holds another plan ({_difference(existing, record)}); use another --spool, or remove this one"
-            )
+        if existing:
+            check_same_plan(existing, record, str(self.path))
         with disk_errors(self.plan_file):
             for folder in (self.partial, self.ready, self.damaged, self.cursors, self.producers):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -172,12 +119,7 @@ class Spool:
     @property
     def stream(self) -> StreamSpec:
         """The shape of the stream; raises as `open`."""
-        try:
-            return StreamSpec(**self._record()["stream"])
-        except (TypeError, ValueError) as error:
-            raise PlanError(
-                f"{self.plan_file}: {error}; remove the spool and build it again"
-            ) from error
+        return stream_of(self._record(), str(self.plan_file))
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -194,7 +136,7 @@ class Spool:
     @property
     def part(self) -> tuple[int, int]:
         """`(n, N)`: the spool holds the shards k = n mod N of its plan; `(0, 1)` for all. Raises as `open`."""
-        return _part_of(self.place)
+        return part_of(self.place)
 
     def own_shards(self, start: int, stop: int) -> range:
         """The shards from `start` to `stop - 1` that belong to the spool's part."""
@@ -244,34 +186,24 @@ class Spool:
             raise PlanError(
                 f"{self.plan_file}: {why}; remove {self.path} and make it anew with `darkprep build`"
             )
-        if record.get("format") != PLAN_VERSION:
-            raise PlanError(
-                f"{self.plan_file}: version {record.get('format')!r}, this darkprep reads {PLAN_VERSION}; build a new spool"
-            )
-        try:
-            whole = record["digest"] == _digest(
-                StreamSpec(**record["stream"]), dict(record["recipe"])
-            ) and isinstance(record["place"], dict)
-        except (KeyError, TypeError, ValueError):
-            whole = False
-        if not whole:
-            raise PlanError(
-                f"{self.plan_file}: is damaged (its digest does not fit); remove {self.path} and make it anew with `darkprep build`"
-            )
-        return record
+        return checked_plan(
+            record,
+            str(self.plan_file),
+            f"remove {self.path} and make it anew with `darkprep build`",
+        )
 
     # -- shards -----------------------------------------------------------------------------------
 
     def shard_path(self, shard: int) -> Path:
         """Where shard number `shard` stands once published."""
-        return self.ready / f"{shard:08d}.tar"
+        return self.ready / shard_name(shard)
 
     def ready_shards(self) -> list[int]:
         """The published shards, ascending."""
         return sorted(
-            int(match[1])
+            number
             for entry in _entries(self.ready)
-            if (match := _SHARD_NAME.fullmatch(entry.name))
+            if (number := shard_number(entry.name)) is not None
         )
 
     def drop(self, shard: int) -> bool:
@@ -289,7 +221,7 @@ class Spool:
         because another rank refused it first and it was made again, stays. Raises SpoolError when the
         shard cannot be moved.
         """
-        path, kept = self.shard_path(shard), self.damaged / f"{shard:08d}.tar"
+        path, kept = self.shard_path(shard), self.damaged / shard_name(shard)
         try:
             if seen and not _is_same(path.lstat(), seen):
                 return
@@ -300,6 +232,16 @@ class Spool:
             raise SpoolError(
                 f"{path}: is damaged and cannot be set aside ({error.strerror}); remove it by hand"
             ) from error
+        self._refused(kept, shard, reason)
+
+    def set_aside(self, path: Path, shard: int, reason: str) -> None:
+        """Keep a file of `partial/` that was to become `shard` among the damaged ones, and write down why."""
+        kept = self.damaged / shard_name(shard)
+        with disk_errors(kept):
+            path.replace(kept)
+        self._refused(kept, shard, reason)
+
+    def _refused(self, kept: Path, shard: int, reason: str) -> None:
         # A producer in want of room may have dropped it meanwhile.
         with contextlib.suppress(FileNotFoundError):
             os.utime(kept, follow_symlinks=False)
@@ -322,14 +264,14 @@ class Spool:
 
     def trim_damaged(self, keep: int) -> None:
         """Keep only the newest `keep` refused shards; their lines in refused.jsonl stay."""
-        shards = [entry for entry in _entries(self.damaged) if _SHARD_NAME.fullmatch(entry.name)]
+        shards = [entry for entry in _entries(self.damaged) if shard_number(entry.name) is not None]
         for entry in sorted(shards, key=_modified, reverse=True)[keep:]:
             with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
                 Path(entry.path).unlink()
 
     def damaged_count(self) -> int:
         """How many refused shards still occupy the disk."""
-        return sum(bool(_SHARD_NAME.fullmatch(entry.name)) for entry in _entries(self.damaged))
+        return sum(shard_number(entry.name) is not None for entry in _entries(self.damaged))
 
     def refusals(self) -> list[dict[str, Any]]:
         """What was refused, oldest first: shard, reason, time."""
@@ -361,17 +303,16 @@ class Spool:
 
     def write_cursor(self, cursor: Cursor) -> None:
         """Publish where a rank is; raises DiskFull or SpoolError."""
-        record = asdict(cursor) | asdict(ProcessId.own())
-        write_json(self.cursors / f"rank-{cursor.rank}.json", record, sync=False)
+        write_json(self.cursors / cursor_name(cursor.rank), cursor_record(cursor), sync=False)
 
     def read_cursors(self) -> list[Cursor]:
         """The cursors of all ranks; a damaged one counts as absent."""
         records = [
-            read_json(Path(entry.path), _STATE_BYTES)
+            read_json(Path(entry.path), STATE_BYTES)
             for entry in _entries(self.cursors)
             if _CURSOR_NAME.fullmatch(entry.name)
         ]
-        cursors = [_cursor_of(record) for record in records if record]
+        cursors = [cursor_of(record) for record in records if record]
         return sorted((cursor for cursor in cursors if cursor), key=lambda cursor: cursor.rank)
 
     def oldest_needed(self) -> int:
@@ -436,7 +377,7 @@ class Spool:
         found = []
         for entry in _entries(self.producers):
             json_file = entry.name.endswith(".json")
-            record = read_json(Path(entry.path), _STATE_BYTES) if json_file else None
+            record = read_json(Path(entry.path), STATE_BYTES) if json_file else None
             process = ProcessId.from_record(record) if record else None
             if record and process and _is_heartbeat(record):
                 found.append(record | {"alive": process.is_alive()})
@@ -456,6 +397,17 @@ class Spool:
         return allocated_bytes(self.path)
 
 
+def shard_name(shard: int) -> str:
+    """The name under which shard number `shard` is published."""
+    return f"{shard:08d}.tar"
+
+
+def shard_number(name: str) -> int | None:
+    """Which shard a name stands for; None for names that are not ours."""
+    match = _SHARD_NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 def allocated_bytes(folder: Path) -> int:
     """Allocated bytes of a folder and all in it, links not followed; what vanishes meanwhile is left out."""
     try:
@@ -473,15 +425,18 @@ def allocated_bytes(folder: Path) -> int:
     return total
 
 
-def _part_of(place: dict[str, Any]) -> tuple[int, int]:
-    """What part of its plan a spool holds; raises PlanError when its record of it makes no sense."""
-    part, parts = place.get("part", 0), place.get("parts", 1)
-    if type(part) is not int or type(parts) is not int or not 0 <= part < parts:
-        raise PlanError(f"plan.json: part {part!r} of {parts!r} makes no sense; build a new spool")
-    return part, parts
+def cursor_name(rank: int) -> str:
+    """The name of a rank's cursor."""
+    return f"rank-{rank}.json"
 
 
-def _cursor_of(record: dict[str, Any]) -> Cursor | None:
+def cursor_record(cursor: Cursor) -> dict[str, Any]:
+    """What a cursor's file holds: the cursor, and who wrote it."""
+    return asdict(cursor) | asdict(ProcessId.own())
+
+
+def cursor_of(record: dict[str, Any]) -> Cursor | None:
+    """The cursor inside a JSON record, or None where the record holds none."""
     numbers = {name: record.get(name) for name in ("rank", "world", "batch", "shard")}
     whole = {name: n for name, n in numbers.items() if type(n) is int and 0 <= n < MOST_SHARDS}
     if whole.keys() != numbers.keys():
@@ -533,35 +488,3 @@ def _parsed(line: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
-
-
-def _digest(stream: StreamSpec, recipe: dict[str, Any]) -> str:
-    text = json.dumps(
-        [asdict(stream), recipe], sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
-    return xxhash.xxh3_64_hexdigest(text.encode())
-
-
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Name the first few settings in which two plans differ."""
-    before, after = _flat(old["recipe"] | old["stream"]), _flat(new["recipe"] | new["stream"])
-    names = [name for name in before | after if before.get(name) != after.get(name)]
-    short = [
-        f"{name} {_brief(before.get(name))} there, {_brief(after.get(name))} wanted"
-        for name in names[:3]
-    ]
-    return "; ".join(short) or "of another darkprep version"
-
-
-def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings on one level, by their own names."""
-    flat: dict[str, Any] = {}
-    for name, value in record.items():
-        flat |= _flat(value) if isinstance(value, dict) else {name: value}
-    return flat
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, list):
-        return f"{len(value)} entries"
-    return "none" if value is None else str(value)
