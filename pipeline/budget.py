@@ -20,6 +20,8 @@ from shards.format import CELL, PLANES
 _FIXED_BYTES = 4 << 20
 """Folders, cursors, heartbeats, a log of bounded size, refusals, zarr's group metadata."""
 DEFAULT_BUDGET_BYTES = 20 * 10**9
+_STAGED_AHEAD = 8
+"""Shards that a trainer fetches before it needs them, where the budget is large: some seconds of one GPU."""
 _SPARE_SHARDS = 2
 """Shards beyond the window and the workers' own that are kept room for before frames get any."""
 
@@ -43,20 +45,48 @@ class Allotment:
     """How many frames the plan has."""
 
 
-def smallest_budget(plan: Plan, block: int = 4096) -> int:
-    """The least bytes that a plan can run in: fixed costs, the open window, one shard being written."""
-    return _fixed(plan) + (plan.options.window + 1) * _shard_allocation(plan, block)
+def smallest_budget(plan: Plan, block: int = 4096, *, in_transit: int = 0) -> int:
+    """The least bytes that a plan can run in: fixed costs, the open window, one shard being written.
+
+    With `in_transit`, also the shards that lie in two places while they are carried (shelf.py).
+    """
+    shards = plan.options.window + 1 + in_transit
+    return _fixed(plan) + shards * _shard_allocation(plan, block)
 
 
-def check_budget(plan: Plan, budget_bytes: int, block: int = 4096) -> None:
-    """Raises BudgetTooSmall, with the smallest budget that would do, when this one would not."""
-    least = smallest_budget(plan, block)
+def check_budget(
+    plan: Plan, budget_bytes: int, block: int = 4096, *, in_transit: int = 0, staged_bytes: int = 0
+) -> None:
+    """Raises BudgetTooSmall, with the smallest budget that would do, when this one would not.
+
+    `staged_bytes` of it are a trainer's, for the shards that it has fetched from a bucket.
+    """
+    least = smallest_budget(plan, block, in_transit=in_transit) + staged_bytes
     if budget_bytes < least:
+        carried = f", {in_transit} being carried and a trainer's {staged_bytes / 1e6:,.1f} MB of fetched ones"
         raise BudgetTooSmall(
             f"disk-budget {budget_bytes / 1e6:,.1f} MB is too small: {plan.options.window} open shards and "
-            f"one being written need {-(-least // 1_000_000)}MB; give that much, or choose a smaller "
+            f"one being written{carried if in_transit else ''} need {-(-least // 1_000_000)}MB; give that much, or choose a smaller "
             "--window or --samples-per-shard"
         )
+
+
+def staging_room(plan: Plan, staging_bytes: int, block: int = 4096) -> int:
+    """How many fetched shards a trainer's directory of `staging_bytes` holds; raises BudgetTooSmall below its window and one."""
+    least = smallest_budget(plan, block)
+    if staging_bytes < least:
+        raise BudgetTooSmall(
+            f"staging-budget {staging_bytes / 1e6:,.1f} MB is too small: {plan.options.window} open shards and one being "
+            f"fetched need {-(-least // 1_000_000)}MB; give that much, or build with a smaller --window or --samples-per-shard"
+        )
+    return (staging_bytes - _fixed(plan)) // _shard_allocation(plan, block)
+
+
+def default_staging(plan: Plan, budget_bytes: int, block: int = 4096) -> int:
+    """A trainer's share of a budget: room for its window, and some shards ahead where that is less than a quarter."""
+    window, shard = plan.options.window, _shard_allocation(plan, block)
+    ahead = min(_STAGED_AHEAD, max(1, (budget_bytes // 4 - _fixed(plan)) // shard - window))
+    return _fixed(plan) + (window + ahead) * shard
 
 
 def allot(
@@ -66,18 +96,21 @@ def allot(
     jobs: int,
     block: int = 4096,
     frames_room: int | None = None,
+    in_transit: int = 0,
 ) -> Allotment:
     """Divide `budget_bytes`; `block` is the file system's block. Raises BudgetTooSmall.
 
     With `frames_room` the frames are on another disk (pipeline/elsewhere.py): they may occupy that much
-    there, and all of the budget is for shards.
+    there, and all of the budget is for shards. Of the shards, `in_transit` lie in two places while they
+    are carried, so as many fewer may exist.
     """
-    check_budget(plan, budget_bytes, block)
+    check_budget(plan, budget_bytes, block, in_transit=in_transit)
     shard = _shard_allocation(plan, block)
     left = budget_bytes - _fixed(plan)
     reserved = plan.options.window + jobs + _SPARE_SHARDS
     if plan.shards is not None:
         reserved = min(reserved, max(plan.shards, plan.options.window + 1))
+    reserved += in_transit
     for_frames = max(0, left - reserved * shard) if frames_room is None else frames_room
     kept: set[str] = set()
     kept_bytes = 0
@@ -91,7 +124,7 @@ def allot(
         budget_bytes=budget_bytes,
         fixed_bytes=_fixed(plan),
         shard_bytes=shard,
-        shards=(left - (kept_bytes if frames_room is None else 0)) // shard,
+        shards=(left - (kept_bytes if frames_room is None else 0)) // shard - in_transit,
         frames=frozenset(kept),
         frame_bytes=kept_bytes,
         frames_wanted=len(wanted),

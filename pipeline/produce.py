@@ -24,6 +24,7 @@ from pipeline.frames import FrameStore
 from pipeline.make import ShardMade, ShardTask, make_shard, store_frames
 from pipeline.plan import Plan
 from pipeline.pool import Pool, WorkerDied, crashes_decoder
+from pipeline.shelf import OwnShelf, Shelf
 from pipeline.suspects import Suspects
 from shards import DiskFull, OptionError, Spool, SpoolError
 from shards.process import ProcessId
@@ -108,6 +109,7 @@ class _Tally:
 class Producer:
     """One producer set on one spool. `run` takes the producer's role and returns when all is made.
 
+    `shelf` is where finished shards wait, by default the spool itself.
     Raises SpoolBusy when another producer lives, BudgetTooSmall, DiskFull when no space came within the
     patience, DatasetError when no usable pair is left, SpoolError when workers keep dying.
     """
@@ -121,8 +123,10 @@ class Producer:
         report: Callable[[ProducerReport], None] | None = None,
         stop: threading.Event | None = None,
         crashes: Callable[[Path], bool] = crashes_decoder,
+        shelf: Shelf | None = None,
     ) -> None:
         self._spool = spool
+        self._shelf = shelf or OwnShelf(spool)
         self._plan = Plan.load(spool)
         self._config = config
         self._pool = pool
@@ -151,7 +155,7 @@ class Producer:
 
     def run(self) -> ProducerReport:
         """Make what is wanted until everything is there or `stop` is set; the final report."""
-        with self._spool.producer_role(), self._place.producing():
+        with self._spool.producer_role(), self._place.producing(), self._shelf.opened():
             try:
                 self._start()
                 while not self._stop.is_set() and not self._is_done():
@@ -185,7 +189,7 @@ class Producer:
         if self._disk_full_until > time.monotonic():
             return "waiting for disk space"
         while len(self._flying) < self._config.jobs:
-            ready = self._spool.ready_shards()
+            ready = self._shelf.ready_shards()
             if self._is_help_wanted(ready):
                 self._helpers -= 1
                 if not self._submit(store_frames, min(self._flying.values())):
@@ -206,12 +210,14 @@ class Producer:
         return alone and not ready and self._helpers > 0 and bool(self.allotment.frames)
 
     def _is_done(self) -> bool:
-        return not self._flying and self._first_missing(set(self._spool.ready_shards())) is None
+        if self._flying or not self._shelf.is_settled():
+            return False
+        return self._first_missing(set(self._shelf.ready_shards())) is None
 
     def _first_missing(self, there: set[int]) -> int | None:
         """The earliest shard that the trainer needs and nobody has made or is making."""
         part, parts = self._spool.part
-        shard = self._spool.oldest_needed()
+        shard = self._shelf.oldest_needed()
         shard += (part - shard) % parts
         while shard in there:
             shard += parts
@@ -223,9 +229,9 @@ class Producer:
         Those are: shards that every rank has passed, refused ones kept for inspection, and, after the
         trainer went back to an older checkpoint, the shard that it will need last.
         """
-        needed = self._spool.oldest_needed()
+        needed = self._shelf.oldest_needed()
         for old in [other for other in ready if other < needed]:
-            self._spool.drop(old)
+            self._shelf.drop(old)
             ready.remove(old)
         occupied = len(ready) + len(self._flying)
         if occupied + self._spool.damaged_count() < self.allotment.shards:
@@ -234,7 +240,7 @@ class Producer:
         if occupied < self.allotment.shards:
             return True
         if ready and ready[-1] > shard:
-            self._spool.drop(ready[-1])
+            self._shelf.drop(ready[-1])
             return True
         return False
 
@@ -331,6 +337,7 @@ class Producer:
             jobs=self._config.jobs,
             block=block_size(self._spool.path),
             frames_room=self._place.room(own),
+            in_transit=self._shelf.in_transit,
         )
 
     def _start(self) -> None:
@@ -357,17 +364,17 @@ class Producer:
         self._store.create()
 
     def _tell(self, state: State) -> ProducerReport:
-        ready = self._spool.ready_shards()
+        ready = self._shelf.ready_shards()
         running = time.monotonic() - self._began
         tally, allotment = self._tally, self.allotment
         report = ProducerReport(
             state=state,
             shards_made=tally.made,
             shards_ready=len(ready),
-            next_needed=self._spool.oldest_needed(),
+            next_needed=self._shelf.oldest_needed(),
             until=self._config.until,
             shard_bytes=allotment.shard_bytes,
-            disk_bytes=self._spool.disk_bytes(),
+            disk_bytes=self._shelf.disk_bytes(),
             budget_bytes=allotment.budget_bytes,
             frames_decoded=tally.decoded,
             frames_kept=len(allotment.frames),
@@ -378,6 +385,7 @@ class Producer:
             skipped=len(tally.skipped),
             deaths=tally.deaths,
         )
+        self._shelf.tell(asdict(report))
         try:
             self._spool.write_heartbeat(asdict(report))
         except DiskFull as error:
