@@ -761,7 +761,7 @@ def import_weights(published: Path, out: Path) -> None:
 )
 @click.option("--small", is_flag=True, help="On synthetic photographs, minutes on two CPU cores.")
 @click.option(
-    "--iterations", type=int, help="Of each training.  [default: 1000000, with --small 2000]"
+    "--iterations", type=int, help="Of each training.  [default: 1000000, with --small 3500]"
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--precision", default="fp32", show_default=True, metavar="fp32|fp16|bf16")

@@ -19,6 +19,10 @@ from darkprep import __version__
 from shards.durable import write_bytes
 
 
+_SHOWN_WHOLE = 12
+"""Rows of a table; one of more scrolls."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layer:
     """One picture of a scene."""
@@ -82,8 +86,9 @@ def tiles(facts: Sequence[tuple[str, str, str]]) -> str:
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str) -> str:
     """A table of text; all columns but the first are numbers."""
     shown = "".join(_row(row, "td") for row in rows)
+    tall = " tall" if len(rows) > _SHOWN_WHOLE else ""
     return (
-        f'<div class="card scroll" tabindex="0" role="region" aria-label="{html.escape(caption)}">'
+        f'<div class="card scroll{tall}" tabindex="0" role="region" aria-label="{html.escape(caption)}">'
         f"<table><thead>{_row(heads, 'th')}</thead><tbody>{shown}</tbody></table></div>"
     )
 

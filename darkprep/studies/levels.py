@@ -41,7 +41,8 @@ Levels = Literal["published", "file"]
 _NOTE = (
     "White pixels are the share of output values above 0.99, black ones of those below 0.01. With the "
     "published levels a Canon's black of 2047 is a pedestal of 0.1, which any amplification above 10 "
-    "drives to white; and nearly all of a Nikon's signal lies below 512 and is cut off."
+    "drives to white, where SID's code cuts it off; and nearly all of a Nikon's signal lies below 512 "
+    "and is cut off there."
 )
 
 
@@ -95,8 +96,13 @@ def levels(options: StudyOptions) -> Study:
 
 
 def with_published_levels(sample: Sample) -> Sample:
-    """The sample as the released code decodes it: its levels, and everything below its black cut off."""
-    cut = np.maximum(sample.low, PUBLISHED_BLACK)
+    """The sample as the released codes decode it: their levels, cut off below black and, amplified, above 1.
+
+    The cut at 1 is of SID's code. REDIRT's leaves it out, which changes nothing for a Nikon, and for a Canon
+    lets in values around 10, where only a network that has seen many saturated pixels answers white.
+    """
+    most = PUBLISHED_BLACK + (PUBLISHED_WHITE - PUBLISHED_BLACK) / sample.meta.amplification
+    cut = np.clip(sample.low, PUBLISHED_BLACK, round(most))
     black = (float(PUBLISHED_BLACK),) * len(sample.meta.black)
     return Sample(cut, sample.gt, replace(sample.meta, black=black, white=PUBLISHED_WHITE))
 

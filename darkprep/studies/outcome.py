@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -164,8 +165,10 @@ def _record(outcome: Outcome, cells: Sequence[Cell], work: Work) -> dict[str, An
     return {
         "study": outcome.name,
         "title": outcome.title,
+        "lead": outcome.lead,
         "notes": list(outcome.notes),
         "tables": [asdict(table) for table in outcome.tables],
+        "cores": os.cpu_count(),
         "seconds": sum(work.seconds(cell.name) for cell in cells),
         "cells": {cell.name: read_json(work.record_path(cell.name)) for cell in cells},
     }
