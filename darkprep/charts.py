@@ -231,7 +231,7 @@ def _numbers(chart: Chart, drawn: Sequence[Series]) -> str:
         for x, y in thinned(drawn[-1].points, _ROWS)
     )
     return (
-        f"<details><summary>Numbers</summary><div class=\"scroll tall\"><table><thead><tr>"
+        f'<details><summary>Numbers</summary><div class="scroll tall"><table><thead><tr>'
         f"<th>{html.escape(chart.x_name)}</th><th class=n>{html.escape(drawn[-1].name)}</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div></details>"
     )

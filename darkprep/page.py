@@ -18,7 +18,6 @@ from string import Template
 from darkprep import __version__
 from shards.durable import write_bytes
 
-
 _SHOWN_WHOLE = 12
 """Rows of a table; one of more scrolls."""
 
