@@ -153,7 +153,7 @@ class SpoolReader:
         for _ in range(depth + hold):
             self._free.put(self._new_slot(self._batch_size // world, allocate or _allocate))
         self._release = _Release(spool, self.stats, rank=rank, world=world, run=run)
-        self._release.begin(start, self._oldest_needed())
+        self._release.begin(start, self._released(self._oldest_needed()))
         self._begun = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="spool-reader", daemon=True)
         self._thread.start()
@@ -199,7 +199,7 @@ class SpoolReader:
         self._thread.join()
         for shard in self._open.values():
             shard.close()
-        self._release.end(self._consumed, self._oldest_needed())
+        self._release.end(self._consumed, self._released(self._oldest_needed()))
 
     def __enter__(self) -> SpoolReader:
         return self
@@ -251,38 +251,40 @@ class SpoolReader:
             if meta is None:
                 return None
             metas.append(meta)
-            counts.append(
-                use if self._files is None else use + self._reuse * (shard // self._files)
-            )
+            counts.append(use + self._reuse * self._round_and_file(shard)[0])
         return Batch(self._next, slot.low, slot.gt, tuple(metas), tuple(counts))
 
     def _read(self, shard: int, sample: int, low: U16, gt: U16) -> SampleMeta | None:
         """Read one sample, waiting for its shard and refusing damaged ones until a good one comes."""
-        file = shard if self._files is None else shard % self._files
         while True:
             try:
-                opened = self._opened(file)
+                opened = self._opened(shard)
                 if opened is None:
                     return None
                 opened.read(sample, low, gt)
                 return opened.metas[sample]
             except ShardDamaged as error:
-                self._refuse(file, error)
+                self._refuse(shard, error)
+
+    def _round_and_file(self, shard: int) -> tuple[int, int]:
+        """How often the kept shards were gone round before this one of the stream, and which of them it is."""
+        return (0, shard) if self._files is None else divmod(shard, self._files)
 
     def _opened(self, shard: int) -> OpenShard | None:
         if shard not in self._open:
+            _, file = self._round_and_file(shard)
             began, reported = time.monotonic(), 0.0
             while True:
                 with contextlib.suppress(FileNotFoundError):
-                    path = self._spool.shard_path(shard)
+                    path = self._spool.shard_path(file)
                     self._seen = path.lstat()
                     self._open[shard] = OpenShard(
-                        path, self._layout, shard, self._spool.digest, verify=self._verify
+                        path, self._layout, file, self._spool.digest, verify=self._verify
                     )
                     break
                 waited = time.monotonic() - began
                 if self._on_starving and waited - reported >= _STARVING_EVERY_S:
-                    self._on_starving(shard, waited)
+                    self._on_starving(file, waited)
                     reported = waited
                 # A batch may span more shards than the budget holds: let go of all that was read.
                 self._let_go(self._oldest_needed(self._reading))
@@ -294,14 +296,13 @@ class SpoolReader:
         opened = self._open.pop(shard, None)
         self.stats.damaged += 1
         log.warning("%s; it is set aside and made again", error)
-        self._spool.refuse(shard, str(error), opened.seen if opened else self._seen)
+        _, file = self._round_and_file(shard)
+        self._spool.refuse(file, str(error), opened.seen if opened else self._seen)
         if opened:
             opened.close()
 
     def _oldest_needed(self, position: int | None = None) -> int:
         """The oldest shard for what follows `position`, by default for what the consumer has not had."""
-        if self._files:
-            return 0
         return self.order.oldest_shard(
             self._consumed * self._batch_size if position is None else position
         )
@@ -314,7 +315,11 @@ class SpoolReader:
         self._gone = oldest = max(oldest, self._gone)
         for shard in [shard for shard in self._open if shard < oldest]:
             self._open.pop(shard).close()
-        self._release.update(self._consumed, oldest)
+        self._release.update(self._consumed, self._released(oldest))
+
+    def _released(self, oldest: int) -> int:
+        """Before which shard all may go, where the reader needs none before `oldest`."""
+        return oldest if self._files is None else 0
 
     def _new_slot(self, rows: int, allocate: Callable[[tuple[int, ...]], U16]) -> _Slot:
         low = allocate((rows, *self._layout.low_shape))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -146,6 +147,20 @@ def test_kept_shards_are_gone_round_with_ever_new_use_numbers(make_spool: MakeSp
     assert len(seen) == len(set(seen)) == 120
     assert max(int(key.split("+")[1]) for key in seen) >= 4
     assert spool.ready_shards() == list(range(6))
+
+
+def test_of_kept_shards_only_the_window_is_open_at_a_time(make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+
+    with SpoolReader(spool, batch_size=4, stop_after=30, keep=True, depth=1) as reader:
+        most = max(open_files(spool.ready) for _ in reader)
+
+    assert most <= spool.stream.window + 2
+
+
+def open_files(folder: Path) -> int:
+    names = Path("/proc/self/fd").iterdir()
+    return sum(os.path.realpath(name).startswith(f"{folder}/") for name in names)
 
 
 def test_the_reader_waits_for_shards_that_come_later(make_spool: MakeSpool):
