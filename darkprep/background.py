@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +46,29 @@ def start_producer(
     budget_bytes: int,
     until: int | None,
     engine: Engine = LOCAL,
+    place: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a producer in the background and wait until it works.
+
+    `place` are the words that say where it produces, by default `--spool` and the spool's path. Raises
+    SpoolError with its last words when it ends at once.
+    """
+    words = ["produce", *(place or ("--spool", str(spool.path.absolute())))]
+    words += ["--jobs", str(jobs), "--disk-budget", str(budget_bytes)]
+    words += ["--until", "inf" if until is None else str(until)]
+    words += ["--backend", engine.backend]
+    words += ["--address", engine.address] if engine.address else []
+    return start(spool, words)
+
+
+def start(spool: Spool, words: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start `darkprep WORDS`, which takes the producer's role on `spool`, and wait until it works.
 
     Raises SpoolError with its last words when it ends at once.
     """
     path = log_path(spool)
     mode = "ab" if path.exists() and path.stat().st_size < _LOG_BYTES else "wb"
-    command = [sys.executable, "-m", "darkprep", "produce", "--spool", str(spool.path.absolute())]
-    command += ["--jobs", str(jobs), "--disk-budget", str(budget_bytes)]
-    command += ["--until", "inf" if until is None else str(until)]
-    command += ["--backend", engine.backend]
-    command += ["--address", engine.address] if engine.address else []
+    command = [sys.executable, "-m", "darkprep", *words]
     with path.open(mode) as file:
         process = subprocess.Popen(  # noqa: S603 # our own command, no shell
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
@@ -75,8 +87,9 @@ def start_producer(
             return process  # at work, on a disk too full for a heartbeat
         process.kill()
     elif process.returncode < 0:
-        raise _Killed(f"the background producer was killed at once (signal {-process.returncode})")
-    raise SpoolError(f"the background producer ended at once: {last_words(spool)}")
+        raise _Killed(f"the background process was killed at once (signal {-process.returncode})")
+    what = "the background producer" if words[0] == "produce" else "fetching shards"
+    raise SpoolError(f"{what} ended at once: {last_words(spool)}")
 
 
 def last_words(spool: Spool) -> str:
@@ -118,8 +131,8 @@ class _Killed(SpoolError):
 class Supervisor:
     """Sees to it that somebody makes the shards that a trainer needs.
 
-    With `jobs` 0 it never starts a producer, it only says when nobody is left to wait for. Of several
-    ranks on one spool one keeps house; another steps in only for a shard that is missing for long,
+    With `jobs` 0 it never starts a producer, it only says when nobody is left to wait for. With `fetch`
+    the shards are made elsewhere, and it is whoever fetches them that is started. Of several ranks on one spool one keeps house; another steps in only for a shard that is missing for long,
     which the first need not notice, as its own samples may lie in other shards.
     """
 
@@ -131,12 +144,14 @@ class Supervisor:
         budget_bytes: int,
         until: int | None,
         keeps_house: bool = True,
+        fetch: Callable[[], subprocess.Popen[bytes]] | None = None,
     ) -> None:
         if jobs < 0:
             raise OptionError(f"producers must be auto or at least 0, not {jobs}")
         self._spool = spool
         self._jobs, self._budget, self._until = jobs, budget_bytes, until
         self._keeps_house = keeps_house
+        self._fetch = fetch
         self._started: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._starts: Counter[int] = Counter()
@@ -145,16 +160,10 @@ class Supervisor:
     def ensure(self) -> bool:
         """Start a producer if shards are missing and nobody makes them; whether one was started."""
         with self._lock:
-            if self._jobs == 0 or not self._misses_shards() or self._spool.has_producer():
+            if not self._is_one_wanted() or self._spool.has_producer():
                 return False
             try:
-                self._started = start_producer(
-                    self._spool,
-                    jobs=self._jobs,
-                    budget_bytes=self._budget,
-                    until=self._until,
-                    engine=Engine.of_record(self._spool.place),
-                )
+                self._started = self._fetch() if self._fetch else self._start_producer()
             except SpoolError:
                 if self._spool.has_producer():  # another rank was faster
                     return False
@@ -167,14 +176,15 @@ class Supervisor:
             return
         if not self._keeps_house and seconds < _SECOND_AFTER_S:
             return
-        if self._jobs == 0:
+        if self._jobs == 0 and not self._fetch:
             raise StreamEnded(
                 f"{self._spool.path}: shard {shard} is missing and nobody makes it; run `darkprep build` again, or leave out --producers 0"
             )
         ended = self._started.poll() if self._started else None
         if ended and ended > 0:
+            what = "fetching it" if self._fetch else "the producer"
             raise StreamEnded(
-                f"{self._spool.path}: shard {shard} is missing and the producer failed: {last_words(self._spool)}"
+                f"{self._spool.path}: shard {shard} is missing and {what} failed: {last_words(self._spool)}"
             )
         self._start_another(shard)
 
@@ -188,7 +198,8 @@ class Supervisor:
             raise StreamEnded(f"{self._spool.path}: shard {shard} is missing: {error}") from error
         self._starts[shard] += started
         if started:
-            log.warning("shard %d is missing and nobody made it: started a producer", shard)
+            verb = "fetched it: began again" if self._fetch else "made it: started a producer"
+            log.warning("shard %d is missing and nobody %s", shard, verb)
         if self._starts[shard] > _MOST_STARTS:
             raise StreamEnded(
                 f"{self._spool.path}: shard {shard} is missing though {_MOST_STARTS} producers were started for it; is memory short? try fewer --producers"
@@ -201,6 +212,19 @@ class Supervisor:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._started.wait(_STOP_TIMEOUT_S)
 
+    def _is_one_wanted(self) -> bool:
+        """Whether somebody must be at work; one who fetches also deletes what was used, so always."""
+        return bool(self._fetch) or (self._jobs > 0 and self._misses_shards())
+
+    def _start_producer(self) -> subprocess.Popen[bytes]:
+        return start_producer(
+            self._spool,
+            jobs=self._jobs,
+            budget_bytes=self._budget,
+            until=self._until,
+            engine=Engine.of_record(self._spool.place),
+        )
+
     def _misses_shards(self) -> bool:
         needed = self._spool.oldest_needed()
         if self._until is None:
@@ -209,9 +233,9 @@ class Supervisor:
         return there < len(self._spool.own_shards(needed, self._until))
 
 
-def stop_on_signals() -> threading.Event:
-    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts at once."""
-    stop = threading.Event()
+def stop_on_signals(stop: threading.Event | None = None) -> threading.Event:
+    """An event that Ctrl-C and SIGTERM set, `stop` if given; a second Ctrl-C interrupts at once."""
+    stop = stop or threading.Event()
 
     def handle(number: int, frame: object) -> None:
         if stop.is_set() and number == signal.SIGINT:

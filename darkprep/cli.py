@@ -6,11 +6,13 @@ commands that need it, so producers start in half the time and run where torch i
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import logging.handlers
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +23,17 @@ from click.core import ParameterSource
 
 from darkprep import __version__, background, cli_look
 from darkprep.live import LogFormat, Progress
-from darkprep.status import spool_status, status_lines, verify_spool
-from darkprep.values import COUNT_OR_INF, FRAME_SIZE, PART, SIZE, spelled_bytes, spelled_seconds
-from pipeline.budget import check_budget, default_budget
+from darkprep.object_spool import Making, folder_for, only_with_bucket, stop_here, verify_bucket
+from darkprep.status import BucketLook, spool_status, status_lines, verify_spool
+from darkprep.values import (
+    COUNT_OR_INF,
+    FRAME_SIZE,
+    PART,
+    SIZE,
+    SPOOL_PLACE,
+    spelled_bytes,
+    spelled_seconds,
+)
 from pipeline.datasets import CAMERAS
 from pipeline.elsewhere import FramesPlace
 from pipeline.engine import ENGINES, Engine
@@ -31,7 +41,10 @@ from pipeline.plan import Plan, PlanOptions, make_plan
 from pipeline.produce import Producer, ProducerConfig, ProducerReport
 from pipeline.synth import synthesise
 from shards import DarkprepError, OptionError, Spool
+from shards.bucket import Bucket
 from shards.errors import RankStopped
+from shards.inbox import Inbox, InboxConfig
+from shards.objects import StoreUrl
 
 if TYPE_CHECKING:
     from pipeline.datasets import Skipped
@@ -90,10 +103,26 @@ def main() -> None:
 
 
 def spool_option(command: Command) -> Command:
-    """`--spool DIR`."""
+    """`--spool DIR|URL`."""
     return click.option(
-        "--spool", type=click.Path(path_type=Path), default=Path("spool"), show_default=True,
-        help="The directory where shards wait.",
+        "--spool", type=SPOOL_PLACE, default=Path("spool"), show_default=True, metavar="DIR|URL",
+        help="Where shards wait: a directory, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX.",
+    )(command)  # fmt: skip
+
+
+def staging_option(command: Command) -> Command:
+    """`--staging DIR`."""
+    return click.option(
+        "--staging", type=click.Path(path_type=Path), metavar="DIR",
+        help="For a spool in object storage: where its directory on this host is.  [default: staging]",
+    )(command)  # fmt: skip
+
+
+def staging_budget_option(command: Command) -> Command:
+    """`--staging-budget SIZE`."""
+    return click.option(
+        "--staging-budget", type=SIZE, metavar="SIZE",
+        help="For a spool in object storage: the part of --disk-budget for shards that a trainer has fetched.  [default: its window and up to 8 shards, about a quarter at most]",
     )(command)  # fmt: skip
 
 
@@ -293,6 +322,8 @@ def synth(
     help="Make only this node's shards: of shards n, n + N, n + 2N ... of the plan (docs/scale.md).",
 )
 @frames_options
+@staging_budget_option
+@staging_option
 @engine_options
 @click.option(
     "--background",
@@ -303,12 +334,14 @@ def synth(
 @watched
 def build(
     root: Path,
-    spool: Path,
+    spool: Path | StoreUrl,
     disk_budget: int | None,
     jobs: int,
     part: tuple[int, int],
     frames_dir: Path | None,
     frames_budget: int | None,
+    staging: Path | None,
+    staging_budget: int | None,
     backend: str,
     address: str | None,
     in_background: bool,
@@ -325,28 +358,28 @@ def build(
     Example: darkprep build --camera sony --fraction 0.2 --disk-budget 20GB
     """
     options = PlanOptions(gain=amplify, **chosen)
-    plan = make_plan(root, options)
-    place = Spool(spool)
-    budget = default_budget(spool) if disk_budget is None else disk_budget
-    config = ProducerConfig(budget_bytes=budget, jobs=jobs, until=plan.shards)
-    check_budget(plan, budget)
-    frames = FramesPlace.chosen(spool, frames_dir, frames_budget)
     engine = Engine(backend=backend, address=address)
     engine.check()
-    plan.save(
-        place,
-        producer={"budget_bytes": budget, "jobs": jobs}
-        | frames.record()
-        | engine.record()
-        | _part_record(part, plan),
-    )
+    stop = threading.Event()
+    making = Making.at(spool, staging, stop)
+    plan = make_plan(root, options)
+    place, shares = making.spool, making.shares(plan, disk_budget, staging_budget)
+    config = ProducerConfig(budget_bytes=shares.own_bytes, jobs=jobs, until=plan.shards)
+    frames = FramesPlace.chosen(place.path, frames_dir, frames_budget)
+    here = {"jobs": jobs} | frames.record() | engine.record()
+    making.save(plan, shares, here, _part_record(part, plan))
     progress = Progress(quiet=quiet, log_format=log_format)
-    progress.say(_described(plan, budget), event="plan")
+    progress.say(_described(plan, shares.budget_bytes), event="plan")
     if not quiet:
         _name_skipped(plan.skipped)
     if in_background:
         process = background.start_producer(
-            place, jobs=jobs, budget_bytes=budget, until=plan.shards, engine=engine
+            place,
+            jobs=jobs,
+            budget_bytes=shares.own_bytes,
+            until=plan.shards,
+            engine=engine,
+            place=making.words(),
         )
         progress.say(
             f"producing in the background (pid {process.pid}), log in {background.log_path(place)}; darkprep stop ends it"
@@ -354,11 +387,9 @@ def build(
         return
     with (
         progress,
-        progress.watching(
-            lambda: spool_status(place), title=f"darkprep build · {plan.options.camera}"
-        ),
+        progress.watching(making.status, title=f"darkprep build · {plan.options.camera}"),
     ):
-        producer, final = _produce(place, config, progress, engine)
+        producer, final = _produce(making, config, progress, engine, stop)
     _name_skipped(producer.skipped)
     progress.say(
         f"{final.state}: {final.shards_made} shards made in {spelled_seconds(final.running_s)} ({final.mb_per_s:.1f} MB/s), {final.shards_ready} ready, "
@@ -379,7 +410,11 @@ def _part_record(part: tuple[int, int], plan: Plan) -> dict[str, Any]:
 
 
 def _produce(
-    spool: Spool, config: ProducerConfig, progress: Progress, engine: Engine
+    making: Making,
+    config: ProducerConfig,
+    progress: Progress,
+    engine: Engine,
+    stop: threading.Event,
 ) -> tuple[Producer, ProducerReport]:
     """Run a producer until it is done; say once when it has to wait for a trainer."""
     waiting: list[str] = []
@@ -388,11 +423,18 @@ def _produce(
         if now.state == "waiting for the trainer" and not waiting:
             waiting.append("said")
             progress.say(
-                f"the budget is full: waiting for `darkprep stream-train --spool {spool.path}` to use shards (Ctrl-C ends; nothing is lost)"
+                f"the budget is full: waiting for `darkprep stream-train --spool {making.place}` to use shards (Ctrl-C ends; nothing is lost)"
             )
 
-    stop = background.stop_on_signals()
-    producer = Producer(spool, config, engine.pool(config.jobs), report=report, stop=stop)
+    background.stop_on_signals(stop)
+    producer = Producer(
+        making.spool,
+        config,
+        engine.pool(config.jobs),
+        report=report,
+        stop=stop,
+        shelf=making.shelf(),
+    )
     return producer, producer.run()
 
 
@@ -421,12 +463,14 @@ def _name_skipped(skipped: tuple[Skipped, ...]) -> None:
 
 @main.command(hidden=True)
 @spool_option
+@staging_option
 @click.option("--jobs", type=int, required=True)
 @click.option("--disk-budget", type=SIZE, required=True)
 @click.option("--until", type=COUNT_OR_INF, required=True)
 @engine_options
 def produce(
-    spool: Path,
+    spool: Path | StoreUrl,
+    staging: Path | None,
     jobs: int,
     disk_budget: int,
     until: int | None,
@@ -438,27 +482,50 @@ def produce(
         budget_bytes=disk_budget, jobs=jobs, until=until, disk_patience_s=float("inf")
     )
     engine = Engine(backend=backend, address=address)
-    producer, _ = _produce(Spool(spool).open(), config, Progress(quiet=True), engine)
+    stop = threading.Event()
+    making = Making.at(spool, staging, stop)
+    making.again()
+    producer, _ = _produce(making, config, Progress(quiet=True), engine, stop)
     _name_skipped(producer.skipped)
+
+
+@main.command(hidden=True)
+@spool_option
+@staging_option
+@click.option("--room", type=int, required=True)
+@click.option("--until", type=COUNT_OR_INF, required=True)
+def fetch(spool: StoreUrl, staging: Path | None, room: int, until: int | None) -> None:
+    """What a trainer has running beside it on a bucket: brings shards, deletes what was used."""
+    stop = background.stop_on_signals()
+    place = Spool(folder_for(spool, staging, "using")).open()
+    bucket = Bucket.at(spool, stop=stop).open()
+    Inbox(place, bucket, InboxConfig(room=room, until=until), stop=stop).run()
 
 
 @main.command(short_help="Show what a spool holds and who works on it.")
 @spool_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object; with --watch, one a line.")
 @click.option("--watch", is_flag=True, help="Go on showing it until Ctrl-C.")
-def status(spool: Path, as_json: bool, watch: bool) -> None:
+def status(spool: Path | StoreUrl, as_json: bool, watch: bool) -> None:
     """Show shards, budget, disk use, cursor, rates, producers and damage of a spool.
 
     Example: darkprep status --spool spool --watch
     """
-    place = Spool(spool).open()
+    look: Callable[[], dict[str, Any]]
+    if isinstance(spool, StoreUrl):
+        far = BucketLook(Bucket.at(spool).open())
+        look = far.record
+        if not watch:
+            far.settle()
+    else:
+        look = functools.partial(spool_status, Spool(spool).open())
     if not watch:
-        found = spool_status(place)
+        found = look()
         click.echo(json.dumps(found, indent=1) if as_json else "\n".join(status_lines(found)))
         return
     stop = background.stop_on_signals()
     progress = Progress(log_format="json" if as_json else "text")
-    with progress, progress.watching(lambda: spool_status(place), title=str(place.path)):
+    with progress, progress.watching(look, title=str(spool)):
         while not stop.wait(0.2):
             if progress.unread.is_set():
                 raise BrokenPipeError
@@ -466,25 +533,41 @@ def status(spool: Path, as_json: bool, watch: bool) -> None:
 
 @main.command(short_help="Check everything in a spool.")
 @spool_option
-def verify(spool: Path) -> int:
+@staging_option
+def verify(spool: Path | StoreUrl, staging: Path | None) -> int:
     """Open and check the plan, every shard and every stored frame; status 1 if anything is damaged.
+
+    Of a spool in object storage, every object is fetched once; frames are not in it.
 
     Example: darkprep verify --spool spool
     """
-    shards, frames, faults = verify_spool(Spool(spool).open())
+    if isinstance(spool, StoreUrl):
+        shards, faults = verify_bucket(Bucket.at(spool).open(), staging)
+        checked = f"{shards} shards"
+    else:
+        only_with_bucket(staging)
+        shards, frames, faults = verify_spool(Spool(spool).open())
+        checked = f"{shards} shards and {frames} frames"
     for fault in faults:
         click.echo(fault)
-    click.echo(f"{shards} shards and {frames} frames checked, {len(faults)} damaged")
+    click.echo(f"{checked} checked, {len(faults)} damaged")
     return 1 if faults else 0
 
 
 @main.command(short_help="End the background producers of a spool.")
 @spool_option
-def stop(spool: Path) -> None:
+@staging_option
+def stop(spool: Path | StoreUrl, staging: Path | None) -> None:
     """End the background producers of a spool; what is made stays.
+
+    Of a spool in object storage, those that run on this host.
 
     Example: darkprep stop --spool spool
     """
+    if isinstance(spool, StoreUrl):
+        click.echo(stop_here(spool, staging))
+        return
+    only_with_bucket(staging)
     pids = background.stop_producers(Spool(spool).open())
     click.echo(
         f"stopped {', '.join(f'pid {pid}' for pid in pids)}" if pids else "nobody produces here"
@@ -575,8 +658,18 @@ def stop(spool: Path) -> None:
     metavar="SECONDS",
     help="How long ranks wait for one that neither answers nor is dead.",
 )
+@staging_budget_option
+@staging_option
 @watched
-def stream_train(quiet: bool, log_format: LogFormat, rank_timeout: float, **chosen: Any) -> None:
+def stream_train(
+    quiet: bool,
+    log_format: LogFormat,
+    rank_timeout: float,
+    spool: Path | StoreUrl,
+    staging: Path | None,
+    staging_budget: int | None,
+    **chosen: Any,
+) -> None:
     """Train on a spool's shards, deleting each once used, and start producers if nobody makes more.
 
     Ctrl-C and SIGTERM write a checkpoint and end well; --resume goes on at the exact sample.
@@ -587,13 +680,17 @@ def stream_train(quiet: bool, log_format: LogFormat, rank_timeout: float, **chos
     """
     _let_idle_threads_sleep()
     from darkprep.training import TrainChoices, stream_training
+    from darkprep.using import spool_to_train_on
     from trainer.ranks import ranks_from
 
     stopper = background.stop_on_signals()
     with ranks_from(os.environ, rank_timeout) as ranks:
         quiet = quiet or ranks.rank > 0
+        place, using = spool_to_train_on(
+            spool, staging=staging, staging_budget=staging_budget, ranks=ranks, stop=stopper
+        )
         with ranks.together():
-            choices = TrainChoices(**{**chosen, "spool": Spool(chosen["spool"]).open()})
+            choices = TrainChoices(spool=place, using=using, **chosen)
         with Progress(quiet=quiet, log_format=log_format) as progress:
             run_dir, summary = stream_training(choices, progress, stopper, ranks=ranks)
     if ranks.rank > 0:

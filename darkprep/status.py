@@ -11,8 +11,10 @@ from darkprep.values import spelled_bytes, spelled_seconds
 from pipeline.elsewhere import FramesPlace
 from pipeline.frames import FrameStore
 from shards import Cursor, OpenShard, ShardDamaged, Spool
+from shards.bucket import Bucket
 from shards.durable import read_json
-from shards.spool import allocated_bytes
+from shards.lease import EVERY_S, Holder, Watch
+from shards.spool import allocated_bytes, is_heartbeat
 
 _BUSY = 0.05
 """Share of time lost above which a side counts as waiting."""
@@ -44,6 +46,89 @@ def spool_status(spool: Spool) -> dict[str, Any]:
         "producers": producers,
     }
     return record | {"who_limits": who_limits(record)}
+
+
+def made_status(spool: Spool, bucket: Bucket) -> dict[str, Any]:
+    """What a build into a bucket shows: its directory's state, with what its producer knows of the bucket."""
+    record = spool_status(spool)
+    alive = [one for one in record["producers"] if one["alive"]]
+    known = {name: alive[-1][name] for name in ("shards_ready", "disk_bytes", "next_needed") if alive}  # fmt: skip
+    return record | known | {"spool": str(bucket), "budget_bytes": bucket.place.get("budget_bytes")}
+
+
+class BucketLook:
+    """Looks at a spool in object storage; who lives there shows only by what changes between two looks."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._producer, self._trainer = bucket.watch_producer(), bucket.watch_trainer()
+        self._producer_seen = self._trainer_seen = -float("inf")
+
+    def settle(self) -> None:
+        """Look until it is known who lives, some seconds at most."""
+        deadline = time.monotonic() + 2 * EVERY_S
+        watches = [self._producer, self._trainer]
+        while watches and time.monotonic() < deadline:
+            watches = [one for one in watches if _lives(one, one.look()) is None]
+            time.sleep(0.2 if watches else 0)
+
+    def record(self) -> dict[str, Any]:
+        """The state now, in the form of `spool_status`; raises SpoolError."""
+        bucket = self._bucket
+        stream, listed, cursor = bucket.stream, bucket.listed(), bucket.cursor()
+        maker, user = self._producer.look(), self._trainer.look()
+        trainer = _trainer([cursor] if cursor else [], alive=bool(_lives(self._trainer, user)))
+        made, used = _told(maker), _told(user)
+        producers = [_far_producer(maker, made, self._producer)] if maker else []
+        objects = sum(listed.values())
+        staged = int(used.get("disk_bytes", 0)) if user else 0
+        record = {
+            "spool": str(bucket),
+            "camera": stream.camera,
+            "plan": bucket.digest,
+            "shards_ready": len(listed),
+            "shards_planned": stream.shards,
+            "shard_bytes": stream.layout().shard_bytes,
+            "samples_per_shard": stream.samples,
+            "budget_bytes": bucket.place.get("budget_bytes"),
+            "disk_bytes": objects + staged + int(made.get("directory_bytes", 0)),
+            "objects_bytes": objects,
+            "staged_bytes": staged,
+            "frames_elsewhere": None,
+            "next_needed": cursor.shard if cursor else 0,
+            "damaged": int(used.get("damaged", 0)),
+            "trainer": trainer,
+            "producers": producers,
+        }
+        return record | {"who_limits": who_limits(record)}
+
+
+def _lives(watch: Watch, holder: Holder | None) -> bool | None:
+    """Whether a holder lives; one of this machine's living processes does, without a second look."""
+    alive = watch.lives(holder)
+    if alive is None and holder and holder.is_of_this_machine:
+        return not holder.is_known_dead()
+    return alive
+
+
+def _told(holder: Holder | None) -> dict[str, Any]:
+    """What a holder says of its work, where that makes sense."""
+    report = holder.report if holder else {}
+    whole = is_heartbeat(report | {"host": "", "time": 0})
+    return report if whole else {}
+
+
+def _far_producer(holder: Holder, report: dict[str, Any], watch: Watch) -> dict[str, Any]:
+    process = holder.process
+    running, blocked = float(report.get("running_s", 0)), float(report.get("blocked_s", 0))
+    return report | {
+        "state": report.get("state", "making"),
+        "pid": process.pid if process else 0,
+        "host": process.host if process else "?",
+        "alive": bool(_lives(watch, holder)),
+        "blocked_fraction": blocked / running if running else 0.0,
+        "seconds_since": round(watch.silent_s(), 1),
+    }
 
 
 def _frames_elsewhere(spool: Spool) -> dict[str, Any] | None:
@@ -148,7 +233,7 @@ def status_lines(record: dict[str, Any]) -> list[str]:
     lines = [
         f"spool      {record['spool']} ({record['camera']}, plan {record['plan']})",
         f"shards     {record['shards_ready']} ready, {planned}, {spelled_bytes(record['shard_bytes'])} each",
-        f"disk       {spelled_bytes(record['disk_bytes'])}{share}",
+        f"disk       {spelled_bytes(record['disk_bytes'])}{share}{_objects_words(record)}",
         *_frames_line(record["frames_elsewhere"]),
         f"trainer    {'at work' if trainer['alive'] else 'none'}, next batch {trainer['batch']}, needs shard {record['next_needed']} on, "
         f"waited {trainer['wait_fraction']:.1%} of the time",
@@ -161,10 +246,18 @@ def status_lines(record: dict[str, Any]) -> list[str]:
             f"{one.get('mb_per_s', 0.0):.1f} MB/s, blocked {one['blocked_fraction']:.0%}, {one['seconds_since']:.0f} s ago"
         )
     if record["damaged"]:
-        lines.append(
-            f"damaged    {record['damaged']} shards were refused; see damaged/refused.jsonl"
-        )
+        see = "; see damaged/refused.jsonl" if "objects_bytes" not in record else ""
+        lines.append(f"damaged    {record['damaged']} shards were refused{see}")
     return [*lines, f"limit      {record['who_limits']}"]
+
+
+def _objects_words(record: dict[str, Any]) -> str:
+    """Where the bytes of a spool in object storage are."""
+    if "objects_bytes" not in record:
+        return ""
+    objects, staged = record["objects_bytes"], record["staged_bytes"]
+    rest = record["disk_bytes"] - objects - staged
+    return f": {spelled_bytes(objects)} objects, {spelled_bytes(rest)} at the producer, {spelled_bytes(staged)} at the trainer"
 
 
 def _frames_line(frames: dict[str, Any] | None) -> list[str]:

@@ -7,6 +7,7 @@ command line and the command line no knowledge of torch.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -29,6 +30,7 @@ from darkprep.protocols import ELD_CENTRE, packed_raw
 from darkprep.ranks import Place, check_ranks, check_room, own_device, place_on
 from darkprep.report import write_run_report
 from darkprep.status import spool_status
+from darkprep.using import Using
 from model import (
     PUBLISHED_LICENCE,
     ModelError,
@@ -95,6 +97,23 @@ class TrainChoices:
     """Iterations between looks at held-out frames; None for each checkpoint, 0 for never."""
     parts: int = 1
     """Use a whole spool in the order in which so many nodes would, with a part of the plan each."""
+    using: Using | None = None
+    """Where the spool's shards come from, when it is fetched from object storage."""
+
+    def __post_init__(self) -> None:
+        if self.using and self.keep_shards:
+            raise OptionError(
+                "keep-shards needs a spool in a directory: from object storage shards are fetched, used and deleted"
+            )
+        if self.using and self.producers not in ("auto", "0"):
+            raise OptionError(
+                f"producers {self.producers}: for a spool in object storage run `darkprep build --spool {self.using.url}` where the photographs are"
+            )
+
+    @property
+    def may_produce(self) -> bool:
+        """Whether producers may be started here, so that the stream goes on behind what was built."""
+        return self.producers != "0" and not self.using
 
     def config(self) -> TrainConfig:
         """The trainer's record of it; raises OptionError."""
@@ -169,7 +188,7 @@ def stream_training(
             rank=place.rank,
             world=place.world,
             parts=choices.parts,
-            shards=None if choices.keep_shards or choices.producers != "0" else spool.stream.shards,
+            shards=None if choices.keep_shards or choices.may_produce else spool.stream.shards,
             reuse=config.reuse,
             keep=choices.keep_shards,
             run=str(run_dir.absolute()),
@@ -178,7 +197,7 @@ def stream_training(
             on_starving=supervisor.starving,
         )
         try:
-            if place.keeps_house and supervisor.ensure():
+            if place.keeps_house and supervisor.ensure() and not choices.using:
                 progress.say("nobody made shards here: started a producer in the background")
         except BaseException:
             reader.close()
@@ -221,8 +240,11 @@ def _prepare(
     run_dir, frames = Path(), None
     with ranks.together():
         if place.keeps_house:
+            # Refuses a second trainer before its run leaves anything behind.
+            if choices.using:
+                choices.using.check_free()
             with choices.spool.trainer_role():
-                pass  # refuses a second trainer before its run leaves anything behind
+                pass
         if ranks.rank == 0:
             run_dir = _run_dir(choices)
             frames = _held_out_frames(choices, run_dir, device)
@@ -270,7 +292,7 @@ def _introduce(
         f"{config.batch_size} x {config.crop} px, {device}, {config.precision}, run {run_dir}",
         f"  learning rate {config.learning_rate:g}, then {config.learning_rate / 10:g}; "
         f"reuse {config.reuse}, augment {config.augment}, seed {config.seed}; {judged}",
-        f"  plan {choices.spool.digest} in {choices.spool.path}, {stream.samples} samples a shard, "
+        f"  plan {choices.spool.digest} in {choices.using.url if choices.using else choices.spool.path}, {stream.samples} samples a shard, "
         f"{'no end' if stream.shards is None else f'{stream.shards} shards'}; "
         f"{'shards are kept' if choices.keep_shards else 'shards are deleted after use'}",
     ):
@@ -279,7 +301,9 @@ def _introduce(
 
 def _supervisor(choices: TrainChoices, here: Place) -> Supervisor:
     place = choices.spool.place
-    if choices.producers == "auto":
+    if choices.using:
+        jobs = 0
+    elif choices.producers == "auto":
         jobs = int(place.get("jobs") or os.cpu_count() or 1)
     elif choices.producers.isdigit():
         jobs = int(choices.producers)
@@ -287,12 +311,16 @@ def _supervisor(choices: TrainChoices, here: Place) -> Supervisor:
         raise OptionError(f"producers must be auto or a whole number, not {choices.producers!r}")
     budget = int(place.get("budget_bytes") or default_budget(choices.spool.path))
     check_room(choices.spool, choices.parts, budget)
+    until, planned = choices.until(), choices.spool.stream.shards
+    if choices.using and planned is not None:
+        until = min(until, planned)
     return Supervisor(
         choices.spool,
         jobs=jobs,
         budget_bytes=budget,
-        until=choices.until(),
+        until=until,
         keeps_house=here.keeps_house,
+        fetch=functools.partial(choices.using.fetching, until) if choices.using else None,
     )
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import click
+
+from shards.objects import StoreUrl
 
 _UNITS = {
     "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -81,7 +84,22 @@ class Part(click.ParamType["tuple[int, int]"]):
         return int(match[1]), int(match[2])
 
 
+class SpoolPlace(click.ParamType["Path | StoreUrl"]):
+    """A directory, or `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`."""
+
+    name = "dir|url"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | StoreUrl:
+        """The place; raises OptionError for a URL that cannot be one, without repeating what may be secret."""
+        if isinstance(value, Path | StoreUrl):
+            return value
+        return StoreUrl.parse(str(value)) if "://" in str(value) else Path(str(value))
+
+
 SIZE, COUNT_OR_INF, FRAME_SIZE, PART = Size(), CountOrInf(), FrameSize(), Part()
+SPOOL_PLACE = SpoolPlace()
 
 
 def spelled_bytes(count: float) -> str:

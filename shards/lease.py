@@ -98,12 +98,15 @@ class Watch:
             self._seen, self._since = seen, self._clock()
         return holder
 
+    def silent_s(self) -> float:
+        """For how long nothing has changed between the looks, by this host's clock."""
+        return self._clock() - self._since
+
     def lives(self, holder: Holder | None, silent_s: float = SILENT_S) -> bool | None:
         """Whether `holder`, just looked at, lives; None while that cannot be known yet."""
         if holder is None or holder.is_known_dead():
             return False
-        silent = self._clock() - self._since
-        if silent >= silent_s:
+        if self.silent_s() >= silent_s:
             return False
         return True if self._changed else None
 

@@ -379,7 +379,7 @@ class Spool:
             json_file = entry.name.endswith(".json")
             record = read_json(Path(entry.path), STATE_BYTES) if json_file else None
             process = ProcessId.from_record(record) if record else None
-            if record and process and _is_heartbeat(record):
+            if record and process and is_heartbeat(record):
                 found.append(record | {"alive": process.is_alive()})
         return sorted(found, key=lambda record: str(record.get("time")))
 
@@ -449,7 +449,7 @@ def cursor_of(record: dict[str, Any]) -> Cursor | None:
     )
 
 
-def _is_heartbeat(record: dict[str, Any]) -> bool:
+def is_heartbeat(record: dict[str, Any]) -> bool:
     """Whether a record has a state, a time, and numbers else; `until` may be none, which is no end."""
     texts = {"state", "host"}
     numbers = [record[name] for name in record if name not in texts]
