@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model import Network
+from pipeline.amplify import Gain, gain_named
 from pipeline.datasets import Pair, camera_named, find_pairs
 from pipeline.develop import develop_amplified
 from pipeline.plan import Plan
@@ -86,7 +87,7 @@ def held_out_pairs(plan: Plan) -> tuple[Pair, ...]:
 
 
 def cut_piece(
-    root: Path, pair: Pair, *, gain: Any, multiplier: float, form: Form = "native"
+    root: Path, pair: Pair, *, gain: Gain, multiplier: float, form: Form = "native"
 ) -> Piece:
     """Decode a pair and cut its most detailed piece. Raises RawError."""
     whole = whole_frame(root, pair, gain=gain, multiplier=multiplier, form=form)
@@ -182,7 +183,7 @@ class HeldOutFrames:
     def _load(self) -> None:
         """Decode the frames; one that cannot be used is left out."""
         options = self._plan.options
-        gain: Any = options.constant_gain() or options.gain
+        gain = gain_named(options.gain)
         for pair in self._pairs:
             try:
                 piece = cut_piece(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ from model import (
     load_weights,
 )
 from model.inference import ready_for_inference
+from pipeline.amplify import Gain, gain_named
 from pipeline.budget import default_budget
 from pipeline.colour import reference_colours
 from pipeline.datasets import Pairs, Skipped, camera_named, find_pairs, reported_in
@@ -305,7 +307,7 @@ def _supervisor(choices: TrainChoices, here: Place) -> Supervisor:
         jobs = 0
     elif choices.producers == "auto":
         jobs = int(place.get("jobs") or os.cpu_count() or 1)
-    elif choices.producers.isdigit():
+    elif re.fullmatch(r"\d{1,4}", choices.producers):
         jobs = int(choices.producers)
     else:
         raise OptionError(f"producers must be auto or a whole number, not {choices.producers!r}")
@@ -458,7 +460,7 @@ def _whole_frames(
     choices: EvaluateChoices, found: Pairs, skipped: list[RawError], check: Callable[[], None]
 ) -> Iterator[Sample]:
     """The samples to score; files that cannot be used go into `skipped`."""
-    gain = _gain(choices.amplify)
+    gain = gain_named(choices.amplify)
     multiplier = _multiplier(choices.multiplier, gain, default=1.0)
     form = form_named(choices.form)
     match = reference_colours(choices.match_colour, choices.root) if choices.match_colour else None
@@ -480,19 +482,7 @@ def _decibels(value: float | None) -> str:
     return "infinite" if value is None else f"{value:.2f} dB"
 
 
-def _gain(amplify: str) -> Any:
-    if amplify in ("ratio", "estimate"):
-        return amplify
-    try:
-        factor = float(amplify)
-    except ValueError:
-        factor = -1.0
-    if not 0 < factor < float("inf"):
-        raise OptionError(f"amplify must be ratio, estimate or a positive number, not {amplify!r}")
-    return factor
-
-
-def _multiplier(chosen: float | None, gain: Any, *, default: float) -> float:
+def _multiplier(chosen: float | None, gain: Gain, *, default: float) -> float:
     """The paper's m; raises OptionError when it is given where it has no meaning."""
     if gain != "estimate":
         if chosen is not None:
@@ -540,7 +530,7 @@ def restoration(choices: RestoreChoices) -> Iterator[RestoreResult]:
         raise OptionError(f"format must be png or tiff, not {choices.suffix!r}")
     if choices.bits not in (8, 16):
         raise OptionError(f"bits must be 8 or 16, not {choices.bits}")
-    gain = _gain(choices.amplify)
+    gain = gain_named(choices.amplify)
     if gain == "ratio":
         raise OptionError("amplify must be estimate or a number: a lone file has no exposure ratio")
     multiplier = _multiplier(choices.multiplier, gain, default=5.0)

@@ -26,7 +26,7 @@ class Size(click.ParamType[int]):
         """Bytes; fails with the accepted spellings."""
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(value))
+        match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([a-zA-Z]*)\s*", str(value))
         if not match or match[2].upper() not in _UNITS:
             self.fail(f"{value!r} is no size; write 20GB, 500MiB or a number of bytes", param, ctx)
         return int(float(match[1]) * _UNITS[match[2].upper()])
@@ -45,7 +45,7 @@ class CountOrInf(click.ParamType["int | None"]):
             return value
         if str(value).lower() == "inf":
             return None
-        if not str(value).isdigit():
+        if not re.fullmatch(r"\d{1,18}", str(value)):
             self.fail(f"{value!r} is neither a whole number nor inf", param, ctx)
         return int(value)
 
@@ -61,7 +61,7 @@ class FrameSize(click.ParamType["tuple[int, int]"]):
         """(rows, columns)."""
         if isinstance(value, tuple):
             return value
-        match = re.fullmatch(r"(\d+)[xX×](\d+)", str(value))
+        match = re.fullmatch(r"(\d{1,9})[xX×](\d{1,9})", str(value))
         if not match:
             self.fail(f"{value!r} is no frame size; write HxW, such as 2848x4256", param, ctx)
         return int(match[1]), int(match[2])

@@ -10,13 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from shards.errors import OptionError
 from shards.format import U16
 
 F64 = npt.NDArray[np.float64]
+
+Gain = Literal["ratio", "estimate"] | float
+"""How an amplification is found: by the exposure ratio, by the paper's estimate, or a constant factor."""
+MOST_GAIN = 1e6
+"""Largest constant factor: it takes a 16-bit sensor's last bit to sixty times full scale."""
 
 LEAST, MOST = 1.0, 300.0
 """The estimate is clipped to this range (REDIRT, get_na)."""
@@ -24,6 +31,23 @@ LEAST, MOST = 1.0, 300.0
 _CODES = 1 << 16
 _CHUNK = 1 << 16
 """Codes counted at a time: the widened copy that bincount makes then stays in the cache."""
+
+
+def gain_named(text: str) -> Gain:
+    """Reads `ratio`, `estimate` or a number; raises OptionError for what is none of these."""
+    if text == "ratio":
+        return "ratio"
+    if text == "estimate":
+        return "estimate"
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = -1.0
+    if not 0 < factor <= MOST_GAIN:
+        raise OptionError(
+            f"amplify must be ratio, estimate or a positive number up to {MOST_GAIN:g}, not {text!r}"
+        )
+    return factor
 
 
 def exposure_ratio(

@@ -14,6 +14,7 @@ from typing import Any
 
 import xxhash
 
+from pipeline.amplify import gain_named
 from pipeline.datasets import (
     Camera,
     Pair,
@@ -110,7 +111,7 @@ class PlanOptions:
             raise OptionError(f"epochs must be at least 1 or inf, not {self.epochs}")
         if self.seed < 0:
             raise OptionError(f"seed must not be negative, not {self.seed}")
-        if self.multiplier is not None and self.multiplier <= 0:
+        if self.multiplier is not None and not 0 < self.multiplier < float("inf"):
             raise OptionError(f"multiplier must be positive, not {self.multiplier}")
         if self.multiplier is not None and self.gain != "estimate":
             raise OptionError("multiplier goes with amplify estimate only")
@@ -146,17 +147,8 @@ class PlanOptions:
 
     def constant_gain(self) -> float | None:
         """The amplification where it is a constant, else None."""
-        if self.gain in ("ratio", "estimate"):
-            return None
-        try:
-            factor = float(self.gain)
-        except ValueError:
-            factor = -1.0
-        if not 0 < factor < float("inf"):
-            raise OptionError(
-                f"amplify must be ratio, estimate or a positive number, not {self.gain!r}"
-            )
-        return factor
+        gain = gain_named(self.gain)
+        return gain if isinstance(gain, float) else None
 
     def crop_size(self) -> int:
         """The crop in pixels, default filled in."""
@@ -364,9 +356,14 @@ def make_plan(root: Path, options: PlanOptions) -> Plan:
         raise DatasetError(
             f"{root}: none of the {len(drawn)} pairs of {camera.name} can be used; the first: {skipped[-1].path}: {skipped[-1].why}"
         )
-    return Plan(
+    plan = Plan(
         options=options, pairs=tuple(pairs), root=found.root, skipped=tuple(dict.fromkeys(skipped))
     )
+    try:
+        _ = plan.stream
+    except ValueError as error:  # more epochs, or a wider window, than a spool can tell
+        raise OptionError(str(error)) from error
+    return plan
 
 
 def _found(root: Path, camera: Camera, options: PlanOptions) -> Pairs:

@@ -30,6 +30,8 @@ Made = TypeVar("Made")
 WorkerDied = BrokenProcessPool
 """What a future raises when its worker process was killed or crashed."""
 
+MOST_JOBS = 1024
+"""Workers at most: every one takes tens of megabytes before it does anything."""
 _NICENESS = 10
 """Producers yield to the trainer's reader thread, which needs little CPU but needs it at once."""
 _PROBE_TIMEOUT_S = 300

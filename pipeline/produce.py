@@ -23,7 +23,7 @@ from pipeline.elsewhere import FramesPlace
 from pipeline.frames import FrameStore
 from pipeline.make import ShardMade, ShardTask, make_shard, store_frames
 from pipeline.plan import Plan
-from pipeline.pool import Pool, WorkerDied, crashes_decoder
+from pipeline.pool import MOST_JOBS, Pool, WorkerDied, crashes_decoder
 from pipeline.shelf import OwnShelf, Shelf
 from pipeline.suspects import Suspects
 from shards import DiskFull, OptionError, Spool, SpoolError
@@ -56,8 +56,8 @@ class ProducerConfig:
     """After how long a decoder that does not end is killed; the slowest file known takes 20 s."""
 
     def __post_init__(self) -> None:
-        if self.jobs < 1:
-            raise OptionError(f"jobs must be at least 1, not {self.jobs}")
+        if not 1 <= self.jobs <= MOST_JOBS:
+            raise OptionError(f"jobs must be 1 to {MOST_JOBS}, not {self.jobs}")
         if self.until is not None and self.until < 1:
             raise OptionError(f"until must be at least 1, not {self.until}")
 

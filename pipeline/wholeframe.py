@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.amplify import estimate_amplification
+from pipeline.amplify import MOST_GAIN, Gain, estimate_amplification
 from pipeline.colour import Colours, colours_of, match_matrix, matched
 from pipeline.datasets import Pair
 from pipeline.develop import Brightness, develop
@@ -40,8 +40,6 @@ from pipeline.raw import F32, RawFrame, RawHeader, read_raw
 from pipeline.resample import Form, formed_cfa, xtrans_to_rggb
 from shards.errors import OptionError, RawError
 from shards.format import U16, CfaKind, Sample, SampleMeta
-
-Gain = Literal["ratio", "estimate"] | float
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -245,8 +243,8 @@ def _meta(
 
 
 def _refuse_gain(gain: Gain, multiplier: float) -> None:
-    if not isinstance(gain, str) and not 0 < gain < float("inf"):
-        raise OptionError(f"the gain must be a positive number, not {gain}")
+    if not isinstance(gain, str) and not 0 < gain <= MOST_GAIN:
+        raise OptionError(f"the gain must be a positive number up to {MOST_GAIN:g}, not {gain}")
     if not 0 < multiplier < float("inf"):
         raise OptionError(f"the multiplier must be a positive number, not {multiplier}")
     if multiplier != 1 and gain != "estimate":

@@ -104,6 +104,7 @@ def test_evaluate_with_no_usable_frame_fails(complaint, large_data):
         (["--amplify", "twice"], "amplify must be ratio, estimate or a positive number"),
         (["--amplify", "-1"], "amplify must be ratio, estimate or a positive number"),
         (["--amplify", "nan"], "amplify must be ratio, estimate or a positive number"),
+        (["--amplify", "1e10"], "amplify must be ratio, estimate or a positive number"),
         (["--multiplier", "2"], "multiplier goes with --amplify estimate only"),
         (["--amplify", "estimate", "--multiplier", "0"], "multiplier must be a positive number"),
         (["--protocol", "best"], "no protocol 'best'; there are redirt, sid, eld"),
