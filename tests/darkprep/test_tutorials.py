@@ -32,12 +32,12 @@ ADDED = {
     "synth": ("--scenes", "2", "--shorts", "1", "--size", "256x320", "--jobs", "1"),
     "evaluate": ("--device", "cpu"),
     "restore": ("--device", "cpu"),
-    "demo": ("--minutes", "0.02"),
+    "demo": ("--minutes", "0.5"),
 }
 """What makes a page's command small; of an option given twice the last one counts."""
 
-RUN_BY_THE_GATE = re.compile(r"^(python3 -m venv|\.venv/bin/pip|eval )")
-"""Installation; .ci/run does what the README says there."""
+RUN_BY_THE_GATE = re.compile(r"(python3 -m venv|\.venv/bin/pip|\.venv/bin/pytest|eval )")
+"""Installation and tests; .ci/run does what the README says there."""
 
 
 def blocks(page: str, *languages: str) -> Iterator[str]:
@@ -54,23 +54,25 @@ def expanded(word: str) -> list[str]:
 def commands(page: str) -> Iterator[list[str]]:
     """The page's calls of darkprep, made small."""
     for block in blocks(page, "bash"):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if not words or RUN_BY_THE_GATE.match(line):
+        for call in re.split(r"\n| && ", block.replace("\\\n", " ")):
+            words = shlex.split(call, comments=True)
+            if not words or RUN_BY_THE_GATE.match(call):
                 continue
-            assert words[0] == "darkprep", f"{page}: {line!r} is no call of darkprep"
+            called = words[0].removeprefix(".venv/bin/")
+            assert called == "darkprep", f"{page}: {call!r} is no call of darkprep"
             named = [file for word in words[1:] for file in expanded(word)]
             yield [*named, *ADDED.get(words[1], ())]
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call) -> Path:
-    """A directory with a small SID in ./data and photographs of one's own in ./night."""
+    """A directory with a small SID in ./data, a photograph of one's own, and more in ./night."""
     monkeypatch.chdir(tmp_path)
     data = write_sid(tmp_path / "data", scenes=2, shorts=1, size=(256, 320))
     write_sid(data, scenes=1, shorts=1, size=(256, 320), split=1)
     (tmp_path / "night").mkdir()
     short = next((data / "Sony" / "short").iterdir())
+    shutil.copy(short, tmp_path / "photo.ARW")
     shutil.copy(short, tmp_path / "night" / "DSC0001.ARW")
     return tmp_path
 
