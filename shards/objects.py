@@ -220,11 +220,12 @@ class FsspecStore:
     def _part(self, name: str, start: int, stop: int) -> bytes | None:
         """Bytes `start` to `stop - 1`; None when the object is gone or ends before. Cut answers are asked for again."""
 
-        def get() -> bytes:
+        def get() -> bytes | None:
             data = bytes(self._fs.cat_file(self._path(name), start=start, end=stop))
-            if len(data) != stop - start:
+            if len(data) > stop - start:
                 raise EOFError(f"{len(data)} bytes came instead of {stop - start}")
-            return data
+            # A connection that broke is an error; an answer that is whole and short is all there is.
+            return data if len(data) == stop - start else None
 
         try:
             return self._do(get, None, None)
@@ -382,7 +383,7 @@ def _answer(chain: list[BaseException]) -> tuple[str, int]:
 def _chain(error: BaseException) -> list[BaseException]:
     """An error and what caused it, outermost first."""
     chain = [error]
-    while len(chain) < 10 and (cause := chain[-1].__cause__ or chain[-1].__context__):
+    while len(chain) < 10 and (cause := chain[-1].__cause__):
         chain.append(cause)
     return chain
 
