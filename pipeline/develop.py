@@ -46,15 +46,21 @@ def develop(
         return raw.frame, rgb
 
 
-def develop_amplified(path: str | os.PathLike[str], amplification: float) -> U16:
+def develop_amplified(
+    path: str | os.PathLike[str],
+    amplification: float,
+    *,
+    levels: tuple[float, float] | None = None,
+) -> U16:
     """Develops a short exposure as plain software would, its codes above black times `amplification`.
 
     Codes are clipped at black and at white, as LibRaw does itself. Returns `(3, H, W)` uint16 sRGB
-    of the canonical mosaic: the picture that a network has to beat. Raises RawError as `read_raw`.
+    of the canonical mosaic: the picture that a network has to beat. With `levels`, black and white are
+    these and not the file's: what another camera's constants make of it. Raises RawError as `read_raw`.
     """
     with open_raw(path) as raw:
         frame = raw.frame
-        raw.replace_mosaic(_amplified(frame, amplification))
+        raw.replace_mosaic(_amplified(frame, amplification, levels))
         rgb = raw.postprocess(
             use_camera_wb=True,
             no_auto_bright=True,
@@ -64,16 +70,16 @@ def develop_amplified(path: str | os.PathLike[str], amplification: float) -> U16
         return canonical_truth(rgb, canonical_origin(frame.pattern), canonical_shape(frame))
 
 
-def _amplified(frame: RawFrame, amplification: float) -> U16:
+def _amplified(frame: RawFrame, amplification: float, levels: tuple[float, float] | None) -> U16:
     """The frame's codes with everything above black multiplied, per site of the CFA's period."""
     codes = frame.mosaic.copy()
     period = PERIOD[frame.cfa]
     for y, x in np.ndindex(period, period):
         black = float(frame.black[y, x])
-        above = np.maximum(codes[y::period, x::period].astype(np.float32) - black, 0.0)
-        codes[y::period, x::period] = np.minimum(
-            np.rint(black + above * amplification), frame.white
-        )
+        taken, full = levels or (black, frame.white)
+        gain = amplification * (frame.white - black) / (full - taken)
+        above = np.maximum(codes[y::period, x::period].astype(np.float32) - taken, 0.0)
+        codes[y::period, x::period] = np.minimum(np.rint(black + above * gain), frame.white)
     return codes
 
 

@@ -20,12 +20,14 @@ from darkprep.studies.outcome import Comparison, Outcome, Shown, Table, picture_
 from darkprep.studies.work import Work
 from darkprep.training import restorer
 from pipeline.datasets import camera_named, find_pairs, reported_in
+from pipeline.develop import develop_amplified
 from pipeline.wholeframe import whole_frame
 from shards import DatasetError, Sample
 from shards.durable import disk_errors
+from shards.format import U16
 from trainer.config import open_device
 from trainer.evaluate import restore_frame, side_by_side
-from trainer.metrics import PROTOCOLS, score
+from trainer.metrics import F32, PROTOCOLS, score
 from trainer.picture import write_picture
 
 PUBLISHED_BLACK, PUBLISHED_WHITE = 512, 16383
@@ -35,14 +37,20 @@ TRAINED_ON = "sony"
 FACTOR = "x100"
 """The light factor of the frames that are looked at."""
 _WHITE, _BLACK = 0.99, 0.01
+_MEANS = (
+    *("mean", "truth mean", "input white", "input black"),
+    *("white", "black", "psnr", "ssim"),
+)
+"""What a table's entry has of all its frames."""
 
 Levels = Literal["published", "file"]
 
 _NOTE = (
-    "White pixels are the share of output values above 0.99, black ones of those below 0.01. With the "
-    "published levels a Canon's black of 2047 is a pedestal of 0.1, which any amplification above 10 "
-    "drives to white, where SID's code cuts it off; and nearly all of a Nikon's signal lies below 512 "
-    "and is cut off there."
+    "White is the share of values above 0.99, black of those below 0.01: of the input, amplified and plainly "
+    "developed, and of the restored picture. With the published levels a Canon's black of 2047 is a "
+    "pedestal of 0.1, which any amplification above 10 drives to white; and nearly all of a Nikon's "
+    "signal lies below 512 and is cut off. What a network answers to an input that is white everywhere "
+    "depends on its training; no scene is left for it to restore."
 )
 
 
@@ -71,8 +79,8 @@ def levels(options: StudyOptions) -> Study:
 
     def outcome(work: Work) -> Outcome:
         heads = (
-            *("camera", "levels", "black", "white", "mean output", "mean truth"),
-            *("white pixels", "black pixels", "PSNR", "SSIM"),
+            *("camera", "levels", "black, white", "input white", "input black"),
+            *("restored white", "restored black", "mean", "mean of truth", "PSNR", "SSIM"),
         )
         rows = tuple(_row(work, cell) for cell in cells.values())
         shown = typical(_over_cameras([result(work, cells[camera, "file"]) for camera in cameras]))
@@ -96,13 +104,8 @@ def levels(options: StudyOptions) -> Study:
 
 
 def with_published_levels(sample: Sample) -> Sample:
-    """The sample as the released codes decode it: their levels, cut off below black and, amplified, above 1.
-
-    The cut at 1 is of SID's code. REDIRT's leaves it out, which changes nothing for a Nikon, and for a Canon
-    lets in values around 10, where only a network that has seen many saturated pixels answers white.
-    """
-    most = PUBLISHED_BLACK + (PUBLISHED_WHITE - PUBLISHED_BLACK) / sample.meta.amplification
-    cut = np.clip(sample.low, PUBLISHED_BLACK, round(most))
+    """The sample as the released code decodes it: its levels, and everything below its black cut off."""
+    cut = np.maximum(sample.low, PUBLISHED_BLACK)
     black = (float(PUBLISHED_BLACK),) * len(sample.meta.black)
     return Sample(cut, sample.gt, replace(sample.meta, black=black, white=PUBLISHED_WHITE))
 
@@ -156,22 +159,26 @@ class LevelsScore:
         with disk_errors(self.folder(work)):
             self.folder(work).mkdir(parents=True, exist_ok=True)
         measured = []
+        published = float(PUBLISHED_BLACK), float(PUBLISHED_WHITE)
         for pair in pairs:
             work.check()
             sample = decode(whole_frame(found.root, pair))
+            plain = develop_amplified(
+                found.root / pair.short,
+                sample.meta.amplification,
+                levels=published if self.levels == "published" else None,
+            )
             restored = restore_frame(network, sample, device)
-            measured.append(_measured(pair.id, sample, restored))
-            picture = side_by_side([restored, sample.gt])
+            measured.append(_measured(pair.id, sample, plain, restored))
+            picture = side_by_side([plain, restored, sample.gt])
             write_picture(self.folder(work) / f"{pair.id}.png", picture)
             work.progress.show(f"{self.camera}, {self.levels} levels: {pair.id}")
-        means = {
-            name: float(np.mean([one[name] for one in measured]))
-            for name in ("mean", "truth mean", "white", "black", "psnr", "ssim")
-        }
+        means = {name: float(np.mean([one[name] for one in measured])) for name in _MEANS}
         return {**means, "pairs": len(measured), "images": measured}
 
 
-def _measured(pair: str, sample: Sample, restored: np.ndarray[Any, Any]) -> dict[str, Any]:
+def _measured(pair: str, sample: Sample, plain: U16, restored: F32) -> dict[str, Any]:
+    shown = plain.astype(np.float32) / np.float32(65535)
     scores = score(restored, sample.gt, PROTOCOLS["redirt"])
     return {
         "pair": pair,
@@ -179,6 +186,8 @@ def _measured(pair: str, sample: Sample, restored: np.ndarray[Any, Any]) -> dict
         "white level": sample.meta.white,
         "mean": float(restored.mean()),
         "truth mean": float(sample.gt.mean() / 65535),
+        "input white": float((shown > _WHITE).mean()),
+        "input black": float((shown < _BLACK).mean()),
         "white": float((restored > _WHITE).mean()),
         "black": float((restored < _BLACK).mean()),
         "psnr": scores.psnr,
@@ -201,12 +210,13 @@ def _row(work: Work, cell: LevelsScore) -> tuple[str, ...]:
     return (
         SPELLED[cell.camera],
         {"published": "published", "file": "the file's"}[cell.levels],
-        f"{one['black level']:g}",
-        f"{one['white level']:g}",
-        f"{found['mean']:.3f}",
-        f"{found['truth mean']:.3f}",
+        f"{one['black level']:g}, {one['white level']:g}",
+        f"{found['input white']:.1%}",
+        f"{found['input black']:.1%}",
         f"{found['white']:.1%}",
         f"{found['black']:.1%}",
+        f"{found['mean']:.3f}",
+        f"{found['truth mean']:.3f}",
         decibels(found["psnr"]),
         f"{found['ssim']:.3f}",
     )
@@ -216,13 +226,14 @@ def _comparison(work: Work, published: LevelsScore, own: LevelsScore, wanted: st
     """The pair `wanted`, the same for all cameras; another one where a camera has it not."""
     there = {image["pair"]: image for image in result(work, own)["images"]}
     pair = wanted if wanted in there else typical(list(there.values()))
-    wrong, truth = picture_row(published.folder(work) / f"{pair}.png", 2)
-    right, _ = picture_row(own.folder(work) / f"{pair}.png", 2)
+    given, wrong, truth = picture_row(published.folder(work) / f"{pair}.png", 3)
+    _, right, _ = picture_row(own.folder(work) / f"{pair}.png", 3)
     return Comparison(
         name=SPELLED[own.camera],
         pictures=(
-            Shown(label=f"levels {PUBLISHED_BLACK}, {PUBLISHED_WHITE}", pixels=wrong),
-            Shown(label="the file's levels", pixels=right),
+            Shown(label=f"input, {PUBLISHED_BLACK} and {PUBLISHED_WHITE}", pixels=given),
+            Shown(label=f"restored, {PUBLISHED_BLACK} and {PUBLISHED_WHITE}", pixels=wrong),
+            Shown(label="restored, the file's levels", pixels=right),
             Shown(label="truth", pixels=truth),
         ),
     )

@@ -126,14 +126,20 @@ def panel(comparisons: Sequence[Comparison]) -> Pixels:
     ]
     size = (across * (width + _GAP) - _GAP, (places[-1][0] + 1) * (height + _MARGIN))
     canvas = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=15)
+    draw = ImageDraw.Draw(canvas)
     for row, column, comparison, shown in places:
         left, top = column * (width + _GAP), row * (height + _MARGIN)
         first = shown is comparison.pictures[0]
         label = f"{comparison.name}: {shown.label}" if first else shown.label
-        draw.text((left + 2, top + 5), label, fill="black", font=font)
+        draw.text((left + 2, top + 5), label, fill="black", font=_font(label, width))
         canvas.paste(Image.fromarray(_middle(shown.pixels, height, width)), (left, top + _MARGIN))
     return np.asarray(canvas)
+
+
+def _font(label: str, width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The largest of three in which a label is no wider than its picture."""
+    sizes = [ImageFont.load_default(size=size) for size in (15, 13, 11)]
+    return next((font for font in sizes if font.getlength(label) < width), sizes[-1])
 
 
 def _rows_above(comparisons: Sequence[Comparison], across: int) -> list[int]:

@@ -53,7 +53,7 @@ def work_of(options: StudyOptions) -> Work:
 
 
 def test_the_published_levels_whiten_canon_and_blacken_nikon(photographs):
-    """Before any network: at ratio 100 a Canon's pedestal is all white, a Nikon's signal is gone."""
+    """Before any network: at ratio 100 a Canon's pedestal is ten times white, a Nikon's signal is gone."""
     inputs = {}
     for camera in ("sonya7s2", "canon70d", "canon700d", "nikond850"):
         found = find_pairs(photographs, camera_named(camera))
@@ -67,13 +67,13 @@ def test_the_published_levels_whiten_canon_and_blacken_nikon(photographs):
 
     for camera in ("canon70d", "canon700d"):
         wrong, right = inputs[camera]
-        assert wrong.min() == wrong.max() == pytest.approx(1, abs=0.005), "every pixel is white"
+        assert wrong.min() > 5, "every pixel is far beyond white"
         assert 0 < right.mean() < 1
     wrong, right = inputs["nikond850"]
     assert (wrong == 0).mean() > 0.9, "nearly every pixel is cut off at black"
     assert 0.05 < right.mean() < 1
     wrong, right = inputs["sonya7s2"]
-    np.testing.assert_allclose(np.clip(right, 0, wrong.max()), wrong, atol=1e-4)
+    np.testing.assert_allclose(np.maximum(right, 0), wrong, atol=1e-4)
 
 
 def test_the_levels_experiment_runs_with_given_weights(photographs, weights, tmp_path):
@@ -91,11 +91,12 @@ def test_the_levels_experiment_runs_with_given_weights(photographs, weights, tmp
         ["Canon 70D", "published"],
         ["Canon 70D", "the file's"],
     ]
-    assert [row[2:4] for row in table["rows"][2:4]] == [["512", "16383"], ["2047", "15303"]]
-    assert "| Nikon D850 | the file's | 400 | 15520 |" in (folder / "table.md").read_text()
+    assert [row[2] for row in table["rows"][2:4]] == ["512, 16383", "2047, 15303"]
+    assert table["rows"][2][3:5] == ["100.0%", "0.0%"], "a Canon's input is white everywhere"
+    assert "| Nikon D850 | the file's | 400, 15520 |" in (folder / "table.md").read_text()
     with Image.open(folder / "panel.jpg") as shown:
         assert shown.height > 4 * 96
-    assert page.read_text().count("data:image/jpeg") == 4 * 3
+    assert page.read_text().count("data:image/jpeg") == 4 * 4
 
 
 def test_a_study_on_a_users_data_names_what_is_missing(photographs, weights, tmp_path):
@@ -178,7 +179,7 @@ def all_studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("section-5", {"PSNR / SSIM": 5, "Published figures": 3}, 3 * 7),
         ("section-7", {"Sony": 5, "Published figures": 3}, 6),
-        ("levels", {"Restored frames": 8}, 4 * 3),
+        ("levels", {"Restored frames": 8}, 4 * 4),
         ("x-trans", {"Trained on Fuji": 4}, 5),
         ("noise", {"PSNR / SSIM of sRGB, by exposure ratio": 3}, 4),
     ],

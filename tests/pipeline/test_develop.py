@@ -245,6 +245,18 @@ def test_an_amplified_short_exposure_shows_what_a_longer_one_does(write_raw, pha
     assert psnr(develop_amplified(dark, 1.0) / 65535, wanted / 65535) < 15
 
 
+def test_another_cameras_levels_shift_and_scale_what_is_amplified(write_raw):
+    frame = write_raw(gain=0.09)
+    own = read_raw(frame)
+    black, white = float(own.black[0, 0]), float(own.white)
+
+    np.testing.assert_array_equal(
+        develop_amplified(frame, 10.0, levels=(black, white)), develop_amplified(frame, 10.0)
+    )
+    assert develop_amplified(frame, 1000.0, levels=(black - 100, white)).min() > 60000
+    assert develop_amplified(frame, 10.0, levels=(black + 9000, white)).max() < 1000
+
+
 def test_amplified_highlights_stop_at_white(write_raw):
     frame = write_raw(gain=0.9)
 
