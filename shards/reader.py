@@ -322,8 +322,13 @@ class SpoolReader:
         return oldest if self._files is None else 0
 
     def _new_slot(self, rows: int, allocate: Callable[[tuple[int, ...]], U16]) -> _Slot:
-        low = allocate((rows, *self._layout.low_shape))
-        return _Slot(low=low, gt=allocate((rows, *self._layout.gt_shape)))
+        try:
+            low = allocate((rows, *self._layout.low_shape))
+            return _Slot(low=low, gt=allocate((rows, *self._layout.gt_shape)))
+        except MemoryError as error:
+            raise OptionError(
+                f"batch-size {self._batch_size}: no memory for so many samples; choose fewer"
+            ) from error
 
 
 class _Release:

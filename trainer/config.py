@@ -38,6 +38,16 @@ IDENTITY_FIELDS = (
 )
 """What a resumed run must share with its checkpoint: it decides the network or the next batch."""
 
+_MOST = {
+    "iterations": 10**9,
+    "batch_size": 10**6,
+    "reuse": 1000,
+    "checkpoint_every": 10**9,
+    "log_every": 10**9,
+    "parts": 10**4,
+}
+"""Nobody needs more, and all that is computed from them stays in 64 bits and in memory."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -74,16 +84,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        for field in (
-            "iterations",
-            "batch_size",
-            "reuse",
-            "checkpoint_every",
-            "log_every",
-            "parts",
-        ):
+        for field, most in _MOST.items():
             if getattr(self, field) < 1:
                 raise OptionError(f"{field} must be at least 1, not {getattr(self, field)}")
+            if getattr(self, field) > most:
+                raise OptionError(f"{field} must be at most {most:,}, not {getattr(self, field)}")
         if self.batch_size % self.parts:
             raise OptionError(
                 f"batch_size {self.batch_size} must be a multiple of parts {self.parts}"
@@ -94,6 +99,8 @@ class TrainConfig:
             raise OptionError(f"learning_rate must be between 0 and 1, not {self.learning_rate}")
         if self.seed < 0:
             raise OptionError(f"seed must not be negative, not {self.seed}")
+        if self.seed >= 2**63:
+            raise OptionError(f"seed must be below 2^63, not {self.seed}")
         multiple = Network.multiple * CELL[self.cfa]
         if self.crop % multiple:
             raise OptionError(

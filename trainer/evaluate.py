@@ -21,6 +21,7 @@ from model import ModelError
 from shards.durable import disk_errors, write_json
 from shards.errors import DatasetError, OptionError, WeightsError
 from shards.format import U16, Sample
+from trainer.gpu import memory_for
 from trainer.metrics import F32, Protocol, Scores, protocol_named, score
 from trainer.picture import quantised, write_picture
 from trainer.stream import amplified
@@ -141,11 +142,17 @@ def evaluate(
 def restore_frame(network: Restorer, sample: Sample, device: torch.device | None = None) -> F32:
     """Run the network on a whole frame: `(3, H, W)` float32 in [0, 1], on the host.
 
-    Raises WeightsError when the frame is of another CFA than the network's.
+    Raises WeightsError when the frame is of another CFA than the network's, OptionError when it is too
+    large for the device.
     """
-    low = torch.from_numpy(sample.low)[None].to(device or torch.device("cpu"))
+    device = device or torch.device("cpu")
+    height, width = sample.low.shape[-2:]
     try:
-        with torch.inference_mode():
+        with (
+            torch.inference_mode(),
+            memory_for(f"a frame of {height}x{width} packed pixels", device),
+        ):
+            low = torch.from_numpy(sample.low)[None].to(device)
             restored = network(amplified(low, (sample.meta,)))[0]
     except ModelError as error:
         hint = "; or feed it with --cfa as in its training" if sample.meta.cfa == "xtrans" else ""

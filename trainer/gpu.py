@@ -1,4 +1,4 @@
-"""How busy the GPU is, as the driver counts it; nothing where NVML does not answer.
+"""The GPU's limits: how busy it is, as the driver counts it, and what its memory does not hold.
 
 The trade-off: NVML's figure says that some kernel ran, not that the chip was full; it is what people
 know from nvidia-smi.
@@ -6,15 +6,30 @@ know from nvidia-smi.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
+from collections.abc import Iterator
 
 import torch
+
+from shards.errors import OptionError
 
 log = logging.getLogger(__name__)
 
 _EVERY_S = 1.0
+
+
+@contextlib.contextmanager
+def memory_for(what: str, device: torch.device) -> Iterator[None]:
+    """Raises OptionError, naming `what`, where the device's memory does not hold what the block needs."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise OptionError(
+            f"device {device}: its memory does not hold {what}; choose less of it, or another device"
+        ) from error
 
 
 class GpuMeter:

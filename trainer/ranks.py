@@ -28,6 +28,7 @@ from trainer.checkpoint import Progress, Trainee
 
 DEFAULT_PATIENCE_S = 1800.0
 """How long a rank waits for another that neither answers nor is dead; rank 0 may be judging frames."""
+_MOST_PATIENCE_S = 10**6
 
 _TURNS = 3
 
@@ -359,8 +360,10 @@ def ranks_from(
         raise OptionError(
             f"rank {rank} of {world}, here {local_rank} of {local_world}, makes no sense; start with torchrun"
         )
-    if patience_s <= 0:
-        raise OptionError(f"rank-timeout must be positive, not {patience_s}")
+    if not 0 < patience_s <= _MOST_PATIENCE_S:
+        raise OptionError(
+            f"rank-timeout must be positive and at most {_MOST_PATIENCE_S:,}, not {patience_s}"
+        )
     if world == 1:
         return Alone()
     return Group(

@@ -24,7 +24,7 @@ from shards.reader import Batch, ReaderStats
 from trainer.carrier import Allocate, pinned_memory
 from trainer.checkpoint import Checkpoints, Progress, Trainee
 from trainer.config import IDENTITY_FIELDS, PRECISIONS, TrainConfig, open_device
-from trainer.gpu import GpuMeter
+from trainer.gpu import GpuMeter, memory_for
 from trainer.guard import LossGuard
 from trainer.loss import restoration_loss
 from trainer.ranks import Alone, Ranks, Tally, in_turn
@@ -113,7 +113,8 @@ def train(
                 config, trainee, device, reader, run_log, progress, gauges, checkpoints, ranks, stop
             )
             try:
-                _take_steps(run, config, on_step, held_out if leads else None)
+                with memory_for(f"batch_size {config.batch_size} in {config.precision}", device):
+                    _take_steps(run, config, on_step, held_out if leads else None)
             except (StreamEnded, RankLost):
                 run.save()
                 raise

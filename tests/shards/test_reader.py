@@ -254,6 +254,18 @@ def test_buffers_come_from_the_caller_and_are_used_again(make_spool: MakeSpool):
     assert len(made) == 6
 
 
+def test_a_batch_that_memory_does_not_hold_is_refused_and_leaves_the_spool_free(
+    make_spool: MakeSpool,
+):
+    def allocate(shape: tuple[int, ...]) -> np.ndarray:
+        raise MemoryError
+
+    spool = make_spool()
+    with pytest.raises(OptionError, match="batch-size 6: no memory for so many samples"):
+        SpoolReader(spool, batch_size=6, allocate=allocate)
+    assert not spool.has_trainer()
+
+
 def test_a_window_of_shards_is_enough_even_when_a_batch_spans_it(
     make_spool: MakeSpool, tmp_path: Path
 ):

@@ -131,6 +131,16 @@ def test_a_non_finite_loss_names_the_samples_and_leaves_the_weights_alone(tmp_pa
     assert kept == ["00000003.pt"]
 
 
+def test_a_batch_too_large_for_the_device_is_named_in_one_line(tmp_path, make_reader):
+    def refuse(index: int) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+
+    with pytest.raises(
+        OptionError, match="device cpu: its memory does not hold batch_size 2 in fp32"
+    ):
+        train(TINY, lambda start, _: make_reader(before=refuse), tmp_path / "run")
+
+
 def test_the_end_of_the_stream_ends_the_run_well(tmp_path, make_reader):
     readers = []
 
@@ -272,6 +282,9 @@ def test_xtrans_trains(tmp_path, make_reader):
         ("crop", 200, "crop must be a multiple of 32 for bayer, not 200"),
         ("crop", 160, "crop must be at least 161"),
         ("reuse", 0, "reuse must be at least 1, not 0"),
+        ("reuse", 10**9, "reuse must be at most 1,000"),
+        ("iterations", 10**24, "iterations must be at most 1,000,000,000"),
+        ("seed", 10**24, "seed must be below 2"),
         ("precision", "fp8", "precision must be one of fp32, fp16, bf16, not 'fp8'"),
         ("learning_rate", 0, "learning_rate must be between 0 and 1"),
         ("seed", -1, "seed must not be negative"),
