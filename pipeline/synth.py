@@ -20,11 +20,12 @@ import numpy.typing as npt
 
 from pipeline.dng import DngTags, write_dng
 from pipeline.noise import add_noise, noise_parameters
+from pipeline.pool import WorkerDied
 from pipeline.raycast import Scene, tiles
 from pipeline.scenes import make_scene
 from pipeline.sensors import SENSORS, Sensor, sensor_of
 from shards.durable import write_bytes
-from shards.errors import DiskFull, OptionError
+from shards.errors import DarkprepError, DiskFull, OptionError
 
 F32 = npt.NDArray[np.float32]
 Rng = np.random.Generator
@@ -91,8 +92,9 @@ def synthesise(
     For SID's cameras: `shorts` short exposures per scene and its long one, scenes spread over the
     splits, and the list files. For ELD's: its sixteen images per scene, whatever `shorts` says.
     `size` is the visible height and width, the whole sensor's when None. `isos` are what scenes of SID's
-    cameras are drawn from, by default SID's low ones. `progress` gets a line for each finished scene. Files that exist are replaced. Raises OptionError for values that cannot
-    work, DiskFull when there is no room (before the first file, where it can be known).
+    cameras are drawn from, by default SID's low ones. `progress` gets a line for each finished scene.
+    Files that exist are replaced. Raises OptionError for values that cannot work, DiskFull when there is
+    no room (before the first file, where it can be known), DarkprepError when a worker was killed.
     """
     sensor = sensor_of(camera)
     size = _checked_size(sensor, size)
@@ -246,13 +248,18 @@ def _rng(seed: int, number: int, sensor: Sensor, *, stream: int) -> Rng:
 
 
 def _performed(out: Path, sessions: list[Session], jobs: int) -> Iterator[Session]:
-    """Yields the sessions in order, each when its files are written."""
+    """Yields the sessions in order, each when its files are written; raises DarkprepError when a worker dies."""
     if jobs == 1 or len(sessions) == 1:
         for session in sessions:
             yield _perform(out, session)
         return
     workers = joblib.Parallel(n_jobs=min(jobs, len(sessions)), return_as="generator")
-    yield from workers(joblib.delayed(_perform)(out, session) for session in sessions)
+    try:
+        yield from workers(joblib.delayed(_perform)(out, session) for session in sessions)
+    except WorkerDied as error:
+        raise DarkprepError(
+            f"{out}: a worker was killed before its photographs were whole; is memory short? try fewer --jobs"
+        ) from error
 
 
 def _perform(out: Path, session: Session) -> Session:

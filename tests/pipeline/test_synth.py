@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipeline.raycast import render
 from pipeline.scenes import make_scene
 from pipeline.sensors import SENSORS, sensor_of
 from pipeline.synth import Shot, _split_of, expose, record, synthesise
-from shards.errors import DiskFull, OptionError
+from shards.errors import DarkprepError, DiskFull, OptionError
 
 SMALL = (96, 132)
 F64 = npt.NDArray[np.float64]
@@ -292,6 +293,16 @@ def test_a_file_in_the_place_of_the_data_root_is_named(tmp_path):
         make(tmp_path / "data")
 
     assert (tmp_path / "data").read_text() == "mine"
+
+
+def test_a_worker_that_is_killed_is_told_of_in_one_line(tmp_path, monkeypatch):
+    def die(out: Path, session: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("pipeline.synth._perform", die)
+
+    with pytest.raises(DarkprepError, match=r"a worker was killed .* try fewer --jobs"):
+        make(tmp_path / "data", scenes=3, jobs=2)
 
 
 def test_what_cannot_fit_is_refused_before_it_is_made(tmp_path, monkeypatch):
