@@ -140,11 +140,9 @@ class Lease:
         """Take the role, or raise as the class says; a holder that may be dead is watched first."""
         watch = Watch(self._store, self._name)
         holder = watch.look()
-        if holder is None:
-            self._begin(holder)
-        else:
+        if holder:
             self._outwait(watch, holder)
-            self._begin(holder)
+        self._begin(is_free=holder is None)
         self._dropped.clear()
         self._thread = threading.Thread(target=self._go_on, name="lease", daemon=True)
         self._thread.start()
@@ -166,7 +164,7 @@ class Lease:
         self._thread.join()
         self._thread = None
         try:
-            holder = Holder.of(self._store.read(self._name, _RECORD_BYTES))
+            holder = self._read()
             if holder and holder.token == self._token:
                 self._store.delete(self._name)
         except SpoolError as error:
@@ -193,23 +191,25 @@ class Lease:
                 return
             holder = newest
 
-    def _begin(self, former: Holder | None) -> None:
+    def _begin(self, *, is_free: bool) -> None:
         """Put our name into the object, and see that nobody was faster; raises SpoolBusy."""
-        if former is None:
+        if is_free:
             if self._store.create(self._name, self._record()):
                 return
-        else:
-            self._store.write(self._name, self._record())
-            # Another may have outwaited it too.
-            time.sleep(min(1.0, self._every_s / 2))
-        holder = Holder.of(self._store.read(self._name, _RECORD_BYTES))
+            holder = self._read()
+            if holder:
+                raise self._busy(holder)
+        self._store.write(self._name, self._record())
+        # Another may have outwaited the same one.
+        time.sleep(min(1.0, self._every_s / 2))
+        holder = self._read()
         if holder is None or holder.token != self._token:
             raise self._busy(holder)
 
     def _go_on(self) -> None:
         while not self._dropped.wait(self._every_s):
             try:
-                holder = Holder.of(self._store.read(self._name, _RECORD_BYTES))
+                holder = self._read()
                 if holder and holder.token != self._token:
                     self._trouble = self._busy(holder)
                     return
@@ -218,6 +218,9 @@ class Lease:
             except SpoolError as error:
                 self._trouble = error
                 return
+
+    def _read(self) -> Holder | None:
+        return Holder.of(self._store.read(self._name, _RECORD_BYTES))
 
     def _busy(self, holder: Holder | None) -> SpoolBusy:
         return SpoolBusy(

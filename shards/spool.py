@@ -405,7 +405,8 @@ def shard_name(shard: int) -> str:
 def shard_number(name: str) -> int | None:
     """Which shard a name stands for; None for names that are not ours."""
     match = _SHARD_NAME.fullmatch(name)
-    return int(match[1]) if match else None
+    # One name per shard: not 0000000042.tar, nor digits of another script.
+    return int(match[1]) if match and shard_name(int(match[1])) == name else None
 
 
 def allocated_bytes(folder: Path) -> int:

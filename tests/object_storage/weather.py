@@ -122,7 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _handle
 
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        connection = http.client.HTTPConnection(*self.server.behind, timeout=60)
+        host, port = self.server.behind
+        connection = http.client.HTTPConnection(host, port, timeout=60)
         with contextlib.closing(connection):
             headers = {name: value for name, value in self.headers.items() if name != "Connection"}
             connection.request(self.command, self.path, body or None, headers)
