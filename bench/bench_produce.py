@@ -170,6 +170,7 @@ def setup_making(path: str, share: float) -> Measure:
             task = ShardTask(
                 spool=path,
                 digest=spool.digest,
+                store=str(spool.frames),
                 shard=shard,
                 frames=allotment.frames,
                 crashing=frozenset(),

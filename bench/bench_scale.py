@@ -97,8 +97,8 @@ def costs(here: Path, options: PlanOptions) -> dict[str, float]:
             for shard in range(shards):
                 make_shard(
                     ShardTask(
-                        spool=str(spool.path), digest=spool.digest, shard=shard, frames=frames,
-                        crashing=frozenset(), owner=ProcessId.own(),
+                        spool=str(spool.path), digest=spool.digest, store=str(spool.frames), shard=shard,
+                        frames=frames, crashing=frozenset(), owner=ProcessId.own(),
                     )
                 )  # fmt: skip
             making = time.process_time() - cpu

@@ -264,6 +264,7 @@ def _make_shards(pool: LokyPool, spool: Spool, plan: Plan) -> list[ShardMade]:
         task = ShardTask(
             spool=str(spool.path.absolute()),
             digest=spool.digest,
+            store=str(spool.frames.absolute()),
             shard=shard,
             frames=frames,
             crashing=frozenset(),

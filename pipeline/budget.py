@@ -16,6 +16,7 @@ from pipeline.frames import FrameKind, frame_allocation
 from pipeline.plan import Plan, PlannedPair
 from shards import BudgetTooSmall
 from shards.format import CELL, PLANES
+from shards.spool import allocated_bytes
 
 _FIXED_BYTES = 4 << 20
 """Folders, cursors, heartbeats, a log of bounded size, refusals, zarr's group metadata."""
@@ -173,9 +174,10 @@ def array_bytes(pair: PlannedPair, kind: FrameKind, plan: Plan) -> int:
 
 
 def default_budget(spool: Path) -> int:
-    """20 GB, or half of what is free on the spool's disk where that is less."""
+    """20 GB, or half of what is free on the spool's disk without the spool where that is less."""
     folder = spool.absolute()
     while not folder.exists():
         folder = folder.parent
     disk = os.statvfs(folder)
-    return min(DEFAULT_BUDGET_BYTES, disk.f_bavail * disk.f_frsize // 2)
+    free = disk.f_bavail * disk.f_frsize + allocated_bytes(spool)
+    return min(DEFAULT_BUDGET_BYTES, free // 2)

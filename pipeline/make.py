@@ -18,7 +18,6 @@ import numpy as np
 from pipeline.amplify import estimate_amplification
 from pipeline.darken import Darkened, darken, noise_rng
 from pipeline.datasets import Skipped
-from pipeline.elsewhere import FramesPlace
 from pipeline.frames import Frame, FrameKind, FrameStore
 from pipeline.plan import Crop, Plan, PlannedPair, Visit, fingerprint
 from pipeline.resample import Form, form_named
@@ -46,6 +45,8 @@ class ShardTask:
     spool: str
     digest: str
     """Of the plan, so that a worker never works for another one."""
+    store: str
+    """Folder of the frame store."""
     shard: int
     frames: frozenset[str]
     """Names of the frames that may be stored."""
@@ -91,7 +92,7 @@ def make_shard(task: ShardTask) -> ShardMade:
     usable pair is left, PlanError when the spool holds another plan now, DiskFull, or SpoolError, also
     when the producer that ordered the shard has a successor.
     """
-    work = _work(task.spool, task.digest)
+    work = _work(task.spool, task.digest, task.store, task.owner)
     with work.spool.writing_for(task.owner):
         return _make(task, work)
 
@@ -102,7 +103,7 @@ def store_frames(task: ShardTask) -> ShardMade:
     So that the first shard of a spool, which a trainer waits for, is there sooner. What another worker
     is decoding is left to it, and so are files that prove unusable. Raises as `make_shard`.
     """
-    work = _work(task.spool, task.digest)
+    work = _work(task.spool, task.digest, task.store, task.owner)
     with work.spool.writing_for(task.owner):
         making = _Making(task, work)
         for visit in reversed(list(work.plan.visits(task.shard))):
@@ -291,13 +292,14 @@ class _Making:
 
 
 @functools.lru_cache(maxsize=1)
-def _work(path: str, digest: str) -> _Work:
+def _work(path: str, digest: str, store: str, owner: ProcessId) -> _Work:
+    """What a worker keeps for one producer; a cluster's workers outlive it, and the next may want other places."""
     spool = Spool(path).open()
     if spool.digest != digest:
         raise PlanError(
             f"{path}: its plan was replaced while shards were being made; start the producer again"
         )
-    return _Work(spool, Plan.load(spool), FrameStore(FramesPlace.of(spool).path))
+    return _Work(spool, Plan.load(spool), FrameStore(Path(store)))
 
 
 def _decode_short(path: Path, form: Form) -> tuple[U16, dict[str, Any]]:

@@ -229,10 +229,7 @@ class Producer:
         Those are: shards that every rank has passed, refused ones kept for inspection, and, after the
         trainer went back to an older checkpoint, the shard that it will need last.
         """
-        needed = self._shelf.oldest_needed()
-        for old in [other for other in ready if other < needed]:
-            self._shelf.drop(old)
-            ready.remove(old)
+        ready = self._without_passed(ready)
         occupied = len(ready) + len(self._flying)
         if occupied + self._spool.damaged_count() < self.allotment.shards:
             return True
@@ -244,11 +241,20 @@ class Producer:
             return True
         return False
 
+    def _without_passed(self, ready: list[int]) -> list[int]:
+        """Drops what every rank has passed; the others."""
+        needed = self._shelf.oldest_needed()
+        for shard in ready:
+            if shard < needed:
+                self._shelf.drop(shard)
+        return [shard for shard in ready if shard >= needed]
+
     def _submit(self, function: Callable[[ShardTask], ShardMade], shard: int) -> bool:
         """Order one shard, or frames of one; whether there was a worker to take the order."""
         task = ShardTask(
             spool=str(self._spool.path.absolute()),
             digest=self._spool.digest,
+            store=str(self._store.path.absolute()),
             shard=shard,
             frames=self.allotment.frames,
             crashing=self._suspects.prints,
@@ -350,18 +356,36 @@ class Producer:
                 self._stop.wait(_DISK_RETRY_S)
 
     def _clean_up(self) -> None:
-        """Remove what dead producers left, and frames of the plan that this budget has no room for."""
+        """Remove what dead producers left, and what of the plan this budget has no room for."""
         self._sweep_when_alone()
+        self._shrink()
         self._suspects.load()
         self._spool.forget_dead_producers()
         shared = self._place.budget_bytes is not None
         if shared:
             self.allotment = self._allot()  # now that nobody else stores anything there
+            self._drop_frames_in_spool()
         own = frames_of(self._plan)
         for name in self._store.names():
             if name not in self.allotment.frames and (name in own or not shared):
                 self._store.drop(name)
         self._store.create()
+
+    def _shrink(self) -> None:
+        """Where the producer before had a larger budget: drop what is needed last."""
+        ready, room = self._shelf.ready_shards(), self.allotment.shards
+        if len(ready) + self._spool.damaged_count() <= room:
+            return
+        ready = self._without_passed(ready)
+        for shard in ready[room:]:
+            self._shelf.drop(shard)
+        self._spool.trim_damaged(max(0, room - len(ready)))
+
+    def _drop_frames_in_spool(self) -> None:
+        """Frames that were stored before they got a place of their own: the budget counts on their room."""
+        store = FrameStore(self._spool.frames)
+        for name in store.names():
+            store.drop(name)
 
     def _tell(self, state: State) -> ProducerReport:
         ready = self._shelf.ready_shards()

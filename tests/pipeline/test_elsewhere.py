@@ -55,6 +55,18 @@ def test_frames_lie_there_and_the_shards_are_the_same(root: Path, tmp_path: Path
     assert report.disk_bytes == there.disk_bytes() < here.disk_bytes()
 
 
+def test_frames_that_the_spool_had_before_are_gone_for_its_budget_counts_on_their_room(
+    root: Path, tmp_path: Path
+):
+    spool = planned(tmp_path / "spool", root)
+    produce(spool, until=2)
+    assert FrameStore(spool.frames).names()
+
+    produce(planned(tmp_path / "spool", root, tmp_path / "f"), until=3)
+
+    assert not FrameStore(spool.frames).names()
+
+
 def test_real_workers_store_them_there_too(root: Path, tmp_path: Path):
     spool = planned(tmp_path / "spool", root, tmp_path / "f")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline.budget import smallest_budget
+from pipeline.budget import allot, default_budget, smallest_budget
 from pipeline.frames import FrameStore, frame_name
 from pipeline.pack import pack
 from pipeline.plan import Plan, PlanOptions, make_plan
@@ -272,6 +272,44 @@ def test_the_disk_never_holds_more_than_the_budget(extra: int, spool: Spool):
         done.set()
         watcher.join()
     assert 0 < heaviest <= budget
+
+
+@pytest.mark.parametrize("extra", [0, 3])
+def test_a_smaller_budget_than_the_last_drops_the_shards_that_are_needed_last(
+    extra: int, spool: Spool
+):
+    produce(spool)
+    spool.refuse(8, "for the test")
+    budget = least(spool) + extra * spool.stream.layout().shard_bytes
+    stop = threading.Event()
+    weights = []
+
+    def look(report: ProducerReport) -> None:
+        weights.append(spool.disk_bytes())
+        if len(weights) == 3:
+            stop.set()
+
+    produce(spool, budget=budget, report=look, stop=stop)
+
+    assert max(weights) <= budget
+    assert spool.ready_shards() == list(range(allot(Plan.load(spool), budget, jobs=1).shards))
+
+
+def test_the_default_budget_stays_what_it_is_while_the_spool_fills(tmp_path: Path, monkeypatch):
+    fill = tmp_path / "spool" / "ready" / "00000000.tar"
+    free = 10**9
+
+    def disk(path: object) -> os.statvfs_result:
+        left = free - (fill.stat().st_blocks * 512 if fill.exists() else 0)
+        return os.statvfs_result((512, 512, free, left // 512, left // 512, 0, 0, 0, 0, 255))
+
+    monkeypatch.setattr(os, "statvfs", disk)
+    before = default_budget(tmp_path / "spool")
+    fill.parent.mkdir(parents=True)
+    fill.write_bytes(bytes(10**6))
+
+    assert before == pytest.approx(free // 2, abs=512)
+    assert default_budget(tmp_path / "spool") == pytest.approx(before, abs=20_000)
 
 
 def test_a_budget_below_the_smallest_is_refused_with_the_one_that_works(spool: Spool):
