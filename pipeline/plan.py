@@ -7,11 +7,14 @@ crops of one pair share a shard, and the trainer's window of shards does the mix
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from pipeline.amplify import gain_named
@@ -262,12 +265,11 @@ class Plan:
         Each epoch goes through all pairs in a fresh order. The order of substitutes depends on the visit
         alone, so a bad file changes just the visits that would have used it.
         """
-        epoch, place = divmod(visit, len(self.pairs))
-        first = int(permutation(len(self.pairs), self.options.seed, Draw.VISITS, epoch)[place])
+        count, seed = len(self.pairs), self.options.seed
+        epoch, place = divmod(visit, count)
+        first = int(_epoch_order(count, seed, epoch)[place])
         yield self.pairs[first]
-        for index in permutation(
-            len(self.pairs), self.options.seed, Draw.SUBSTITUTES, visit
-        ).tolist():
+        for index in permutation(count, seed, Draw.SUBSTITUTES, visit).tolist():
             if index != first:
                 yield self.pairs[index]
 
@@ -327,6 +329,12 @@ class Plan:
         if not fits:
             raise PlanError(f"{spool.plan_file}: contradicts itself; build a new spool")
         return plan
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_order(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """The order in which an epoch visits the pairs; sorted once, not at each visit."""
+    return permutation(count, seed, Draw.VISITS, epoch)
 
 
 def make_plan(root: Path, options: PlanOptions) -> Plan:

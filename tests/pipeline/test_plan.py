@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from pipeline.plan import Plan, PlanOptions, make_plan
 from shards import DatasetError, OptionError, PlanError, Spool
+from shards.draws import permutation
 from tests.pipeline.sid_tree import write_sid
 
 SMALL = {"camera": "sony", "crop": 32, "margin": 4, "samples_per_shard": 8, "crops_per_visit": 4}
@@ -33,6 +35,19 @@ def test_each_epoch_visits_every_pair_once_in_a_fresh_order(plan: Plan):
         Counter(visits[:6]) == Counter(visits[6:]) == Counter(pair.pair.id for pair in plan.pairs)
     )
     assert visits[:6] != visits[6:]
+
+
+def test_an_epoch_is_put_in_order_once_however_many_pairs_it_visits(plan: Plan, monkeypatch):
+    drawn = []
+
+    def counted(count: int, seed: int, *key: int) -> object:
+        drawn.append(key)
+        return permutation(count, seed, *key)
+
+    monkeypatch.setattr("pipeline.plan.permutation", counted)
+    visit_of_each(replace(plan, options=options(seed=4321)), 12)
+
+    assert len(drawn) == 2
 
 
 def test_a_shard_deals_all_its_slots_to_its_visits(plan: Plan):
