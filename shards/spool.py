@@ -78,6 +78,8 @@ class Spool:
         self.cursors = self.path / "cursors"
         self.producers = self.path / "producers"
         self._plan: dict[str, Any] | None = None
+        self._frame_bytes: dict[tuple[str, int], int] = {}
+        """What each stored frame weighs, by name and inode."""
 
     # -- the plan ---------------------------------------------------------------------------------
 
@@ -393,8 +395,23 @@ class Spool:
     # -- weight -----------------------------------------------------------------------------------
 
     def disk_bytes(self) -> int:
-        """What the spool occupies now, as `du` counts it: allocated blocks of all files and folders."""
-        return allocated_bytes(self.path)
+        """What the spool occupies now, as `du` counts it: allocated blocks of all files and folders.
+
+        A stored frame never changes, so each is weighed once: there may be thousands, and this is asked
+        every second beside a training.
+        """
+        if self.frames.is_symlink():
+            return allocated_bytes(self.path)
+        before, weighed, fresh = self._frame_bytes, {}, 0
+        for entry in _entries(self.frames):
+            if entry.name.startswith("."):
+                fresh += _entry_bytes(entry)
+            else:
+                key = entry.name, entry.inode()
+                weighed[key] = before[key] if key in before else _entry_bytes(entry)
+        self._frame_bytes = weighed
+        rest = (_entry_bytes(entry) for entry in _entries(self.path) if entry.name != "frames")
+        return sum(rest, fresh + sum(weighed.values()) + _bytes(self.path) + _bytes(self.frames))
 
 
 def shard_name(shard: int) -> str:
@@ -411,19 +428,20 @@ def shard_number(name: str) -> int | None:
 
 def allocated_bytes(folder: Path) -> int:
     """Allocated bytes of a folder and all in it, links not followed; what vanishes meanwhile is left out."""
+    return sum(map(_entry_bytes, _entries(folder)), _bytes(folder))
+
+
+def _entry_bytes(entry: os.DirEntry[str]) -> int:
+    if entry.is_dir(follow_symlinks=False):
+        return allocated_bytes(Path(entry.path))
+    return _bytes(entry)
+
+
+def _bytes(path: os.PathLike[str]) -> int:
     try:
-        total = folder.lstat().st_blocks * 512
+        return os.lstat(path).st_blocks * 512
     except FileNotFoundError:
         return 0
-    for entry in _entries(folder):
-        try:
-            if entry.is_dir(follow_symlinks=False):
-                total += allocated_bytes(Path(entry.path))
-            else:
-                total += entry.stat(follow_symlinks=False).st_blocks * 512
-        except FileNotFoundError:
-            continue
-    return total
 
 
 def cursor_name(rank: int) -> str:

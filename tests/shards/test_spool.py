@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 
 from shards import Cursor, PlanError, Spool, SpoolBusy, SpoolError
 from shards.process import ProcessId
+from shards.spool import allocated_bytes
 from tests.shards.conftest import MakeSpool, fill, stream
 
 
@@ -213,6 +217,39 @@ def test_disk_bytes_are_what_du_counts(make_spool: MakeSpool):
     )
 
     assert spool.disk_bytes() == int(counted.stdout.split()[0])
+
+
+def test_stored_frames_are_weighed_once_and_what_is_being_stored_each_time(make_spool: MakeSpool):
+    spool = make_spool()
+    for name in ("long-1", "long-2", ".long-3.99.tmp"):
+        (spool.frames / name).mkdir(parents=True)
+        (spool.frames / name / "0.0.0").write_bytes(bytes(50_000))
+    first = spool.disk_bytes()
+
+    (spool.frames / ".long-3.99.tmp" / "0.0.0").write_bytes(bytes(100_000))
+    grown = spool.disk_bytes()
+    (spool.frames / ".long-3.99.tmp").rename(spool.frames / "long-3")
+    shutil.rmtree(spool.frames / "long-1")
+    looked_at = opened_while(spool.disk_bytes, spool.frames)
+
+    assert grown > first
+    assert spool.disk_bytes() == allocated_bytes(spool.path) < grown
+    assert looked_at == {str(spool.frames), str(spool.frames / "long-3")}
+
+
+def opened_while(work: Callable[[], object], folder: Path) -> set[str]:
+    """Which folders below `folder` were listed."""
+    seen: set[str] = set()
+    listed = os.scandir
+
+    def scandir(path: Path) -> Any:
+        seen.add(str(path))
+        return listed(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        work()
+    return {path for path in seen if path.startswith(str(folder))}
 
 
 def test_dropping_shards_frees_their_bytes(make_spool: MakeSpool):
