@@ -13,6 +13,7 @@ from typing import Any
 
 from darkprep import __version__
 from pipeline.budget import allot, block_size
+from pipeline.elsewhere import FramesPlace
 from pipeline.plan import Plan
 from shards import OptionError, Spool
 from trainer.config import TrainConfig
@@ -81,14 +82,37 @@ def _check_parts(ranks_of_part: Counter[int], spool: Spool, ranks: Ranks) -> Non
         )
 
 
-def check_room(spool: Spool, parts: int, budget_bytes: int) -> None:
-    """Raises OptionError when a whole spool cannot hold the windows of so many parts at once."""
-    if parts == 1 or spool.part[1] > 1:
+def check_room(spool: Spool, parts: int, budget_bytes: int, *, kept: int | None = None) -> None:
+    """Raises OptionError when the budget has no room for what a training needs on the disk at once.
+
+    Those are the windows of so many parts, or the shards below `kept` where none is deleted: else the
+    producer would wait for a shard to go, and the trainer for one to come.
+    """
+    if kept is not None:
+        wanted = set(spool.own_shards(0, kept))
+        needed, why = len(wanted), "keep-shards"
+        advice = "a larger --disk-budget, or leave it out"
+        if wanted <= set(spool.ready_shards()):
+            return
+    elif parts > 1 and spool.part[1] == 1:
+        needed, why = parts * spool.stream.window + 1, f"parts {parts}"
+        advice = "a larger --disk-budget or a smaller --window"
+    else:
         return
-    window = spool.stream.window
-    there = allot(Plan.load(spool), budget_bytes, jobs=1, block=block_size(spool.path)).shards
-    if there < parts * window + 1:
+    there = _room(spool, budget_bytes)
+    if there < needed:
         raise OptionError(
-            f"parts {parts} needs {parts * window + 1} shards on the disk at once, the budget has room "
-            f"for {there}; build with a larger --disk-budget or a smaller --window"
+            f"{why} needs {needed} shards on the disk at once, the budget has room for {there}; build with {advice}"
         )
+
+
+def _room(spool: Spool, budget_bytes: int) -> int:
+    """How many shards a producer would keep on the disk at once."""
+    elsewhere = FramesPlace.of(spool).budget_bytes is not None
+    return allot(
+        Plan.load(spool),
+        budget_bytes,
+        jobs=1,
+        block=block_size(spool.path),
+        frames_room=0 if elsewhere else None,
+    ).shards

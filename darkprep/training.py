@@ -141,14 +141,14 @@ class TrainChoices:
 
     def until(self) -> int:
         """How many shards of the plan the training needs; raises OptionError."""
-        stream = self.spool.stream
-        if self.keep_shards:
-            if stream.shards is None:
-                raise OptionError("keep-shards needs a plan with an end; build with --epochs N")
-            return stream.shards
         order = self.spool.use_order(seed=self.seed, reuse=self.reuse, parts=self.parts)
         samples = self.iterations * (self.batch_size // self.spool.part[1])
-        return order.newest_shard(max(0, samples - 1)) + 1
+        until = order.newest_shard(max(0, samples - 1)) + 1
+        if not self.keep_shards:
+            return until
+        if self.spool.stream.shards is None:
+            raise OptionError("keep-shards needs a plan with an end; build with --epochs N")
+        return min(until, self.spool.stream.shards)
 
 
 def stream_training(
@@ -312,8 +312,8 @@ def _supervisor(choices: TrainChoices, here: Place) -> Supervisor:
     else:
         raise OptionError(f"producers must be auto or a whole number, not {choices.producers!r}")
     budget = int(place.get("budget_bytes") or default_budget(choices.spool.path))
-    check_room(choices.spool, choices.parts, budget)
     until, planned = choices.until(), choices.spool.stream.shards
+    check_room(choices.spool, choices.parts, budget, kept=until if choices.keep_shards else None)
     if choices.using and planned is not None:
         until = min(until, planned)
     return Supervisor(

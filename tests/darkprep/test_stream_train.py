@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from model import load_model
+from pipeline.budget import smallest_budget
 from pipeline.plan import PlanOptions, make_plan
 from shards import Spool
 from tests.darkprep.conftest import snapshot
@@ -219,6 +220,22 @@ def test_a_damaged_shard_is_set_aside_made_again_and_training_goes_on(start, lar
     assert "it is set aside and made again" in said
     assert summary("run")["damaged_shards"] == 1
     assert (large_spool / "damaged/00000001.tar").exists()
+
+
+def test_keeping_more_shards_than_the_budget_holds_is_refused_and_not_waited_for(
+    complaint, large_data
+):
+    options = PlanOptions(camera="sony", crop=192, samples_per_shard=8, window=2, epochs=9)
+    plan = make_plan(large_data, options)
+    plan.save(Spool("spool"), producer={"budget_bytes": smallest_budget(plan)})
+
+    line = complaint(*TRAIN, "--keep-shards", "--iterations", "1000", "--quiet")
+
+    assert line == (
+        "keep-shards needs 18 shards on the disk at once, the budget has room for 3; "
+        "build with a larger --disk-budget, or leave it out"
+    )
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(
