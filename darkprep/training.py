@@ -332,10 +332,11 @@ def _run_dir(choices: TrainChoices) -> Path:
             raise OptionError(f"{choices.run_dir}: holds no run to resume; leave out --resume")
         return choices.run_dir
     if choices.resume:
-        runs = sorted(path.parent for path in RUNS.glob("*/config.json"))
+        runs = list(RUNS.glob("*/config.json"))
         if not runs:
             raise OptionError(f"{RUNS}: holds no run to resume; name one with --run")
-        return runs[-1]
+        # Written anew whenever a run goes on; names are of people's own choice.
+        return max(runs, key=lambda path: (path.stat().st_mtime_ns, path)).parent
     name = time.strftime("%Y-%m-%dT%H-%M-%S")
     taken = sum(1 for _ in RUNS.glob(f"{name}*"))
     return RUNS / (f"{name}-{taken + 1}" if taken else name)
@@ -553,13 +554,14 @@ def restoration(choices: RestoreChoices) -> Iterator[RestoreResult]:
 
 def _targets(choices: RestoreChoices) -> list[Path]:
     """A picture per file; files of one name from several folders get numbers."""
-    seen: dict[str, int] = {}
-    targets = []
+    taken: dict[str, None] = {}
     for path in choices.raw:
-        count = seen[path.stem] = seen.get(path.stem, 0) + 1
-        name = path.stem if count == 1 else f"{path.stem}-{count}"
-        targets.append(choices.out / f"{name}.{choices.suffix}")
-    return targets
+        name, count = path.stem, 1
+        while name in taken:
+            count += 1
+            name = f"{path.stem}-{count}"
+        taken[name] = None
+    return [choices.out / f"{name}.{choices.suffix}" for name in taken]
 
 
 def _loader(path: Path, decoding: dict[str, Any]) -> Callable[[], LoneFrame]:

@@ -223,10 +223,8 @@ class _Making:
                     array, facts = _decode_short(path, form_named(self._work.plan.options.form))
                 else:
                     array, facts = _decode_long(path)
-            if (
-                array.shape[-2] * (1 if kind == "long" else CELL[self._work.plan.options.cfa])
-                != pair.height
-            ):
+            cell = 1 if kind == "long" else CELL[self._work.plan.options.cfa]
+            if array.shape[-2:] != (pair.height // cell, pair.width // cell):
                 raise RawError(
                     str(path),
                     f"decodes to {array.shape}, its header promised {pair.height}x{pair.width}",

@@ -161,14 +161,17 @@ def test_restore_writes_the_good_and_names_the_bad(call, large_data):
 
 def test_restore_writes_16_bits_and_keeps_files_of_one_name_apart(call, large_data):
     shutil.copytree(large_data, "other")
-    files = (large_data / SHORT, Path("other", SHORT))
+    files = (large_data / SHORT, Path("other", SHORT), Path("10001_00_0.1s-2.dng"))
+    shutil.copy(large_data / SHORT, files[-1])
 
     result = call(*restore(*files, "--format", "tiff", "--bits", "16", "--amplify", "100"))
 
     assert result.exit_code == 0
-    first, second = sorted(Path("restored").iterdir())
-    assert (first.name, second.name) == ("10001_00_0.1s-2.tiff", "10001_00_0.1s.tiff")
-    assert first.read_bytes() == second.read_bytes()
+    first, second, third = sorted(Path("restored").iterdir())
+    assert [picture.name for picture in (first, second, third)] == [
+        "10001_00_0.1s-2-2.tiff", "10001_00_0.1s-2.tiff", "10001_00_0.1s.tiff",
+    ]  # fmt: skip
+    assert first.read_bytes() == second.read_bytes() == third.read_bytes()
     assert first.stat().st_size > 224 * 256 * 3 * 2
 
 

@@ -155,15 +155,15 @@ def test_sigterm_leaves_a_checkpoint_and_resume_goes_on_after_it(call, large_spo
 
 
 def test_resume_without_a_name_takes_the_newest_run(call, large_spool):
-    for name in ("2024-01-01T00-00-00", "2025-01-01T00-00-00"):
+    for name in ("2025-01-01T00-00-00", "of-my-own", "2024-01-01T00-00-00"):
         train = (*TRAIN, "--keep-shards", "--iterations", "1", "--run", f"runs/{name}")
         assert call(*train).exit_code == 0
 
     result = call(*TRAIN, "--keep-shards", "--iterations", "2", "--resume")
 
     assert result.exit_code == 0
-    assert "run in runs/2025-01-01T00-00-00" in result.stdout
-    assert summary("runs/2024-01-01T00-00-00")["iterations"] == 1
+    assert "run in runs/2024-01-01T00-00-00" in result.stdout
+    assert summary("runs/2025-01-01T00-00-00")["iterations"] == 1
 
 
 def test_a_run_without_a_name_is_called_after_its_time(call, large_spool):

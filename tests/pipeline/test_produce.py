@@ -19,6 +19,7 @@ from pipeline.plan import Plan, PlanOptions, make_plan
 from pipeline.pool import LokyPool, WorkerDied
 from pipeline.produce import Producer, ProducerConfig, ProducerReport
 from pipeline.raw import read_raw
+from pipeline.wholeframe import decode_long
 from shards import BudgetTooSmall, Cursor, DatasetError, DiskFull, OpenShard, Spool, SpoolBusy
 from tests.pipeline.sid_tree import write_sid
 
@@ -410,6 +411,24 @@ def test_a_file_that_changed_since_the_plan_is_replaced_by_other_pairs_and_named
     assert [Path(skipped.path).name for skipped in producer.skipped] == [path.name]
     opened = OpenShard(spool.shard_path(0), spool.stream.layout(), 0, spool.digest)
     assert all(meta.pair != "00002_00_0.1s" for meta in opened.metas)
+
+
+@pytest.mark.parametrize("lost", [(0, 2), (2, 0)])
+def test_a_file_that_decodes_to_another_size_than_its_header_told_is_named(
+    lost: tuple[int, int], spool: Spool, monkeypatch
+):
+    def cut(path: Path) -> Any:
+        whole = decode_long(path)
+        rows, columns = whole.shape[1] - lost[0], whole.shape[2] - lost[1]
+        return whole[:, :rows, :columns].copy() if "00001" in path.name else whole
+
+    monkeypatch.setattr("pipeline.make.decode_long", cut)
+
+    producer = produce(spool)
+
+    assert [Path(one.path).name for one in producer.skipped] == ["00001_00_10s.dng"]
+    assert "its header promised 64x96" in producer.skipped[0].why
+    assert spool.ready_shards() == list(range(9))
 
 
 def test_without_one_usable_file_left_the_producer_says_so(spool: Spool, tmp_path: Path):
