@@ -180,13 +180,21 @@ class Supervisor:
             raise StreamEnded(
                 f"{self._spool.path}: shard {shard} is missing and nobody makes it; run `darkprep build` again, or leave out --producers 0"
             )
-        ended = self._started.poll() if self._started else None
+        ended = self._end_of_started()
         if ended and ended > 0:
             what = "fetching it" if self._fetch else "the producer"
             raise StreamEnded(
                 f"{self._spool.path}: shard {shard} is missing and {what} failed: {last_words(self._spool)}"
             )
         self._start_another(shard)
+
+    def _end_of_started(self) -> int | None:
+        """How the process that was started here ended; it lives for a moment after giving its role back."""
+        if self._started is None:
+            return None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._started.wait(_STOP_TIMEOUT_S)
+        return self._started.poll()
 
     def _start_another(self, shard: int) -> None:
         """See to it that somebody makes `shard`; one that was killed is not the end of a training."""

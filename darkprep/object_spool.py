@@ -56,9 +56,14 @@ class Making:
 
     @classmethod
     def at(cls, place: Path | StoreUrl, staging: Path | None, stop: threading.Event) -> Making:
-        """The chosen place; a bucket is reached at once, before minutes are spent on photographs. Raises as Bucket.at."""
-        bucket = Bucket.at(place, stop=stop) if isinstance(place, StoreUrl) else None
-        return cls(place=place, staging=staging, bucket=bucket)
+        """The chosen place; a bucket is reached at once, before minutes are spent on photographs.
+
+        Raises OptionError, and SpoolError as Bucket.at.
+        """
+        if isinstance(place, StoreUrl):
+            return cls(place=place, staging=staging, bucket=Bucket.at(place, stop=stop))
+        only_with_bucket(staging)
+        return cls(place=place, staging=None, bucket=None)
 
     @property
     def spool(self) -> Spool:
@@ -71,7 +76,7 @@ class Making:
         """How a budget is divided, defaults filled in; raises BudgetTooSmall, OptionError."""
         whole = default_budget(self.spool.path) if budget is None else budget
         if not self.bucket:
-            only_with_bucket(self.staging, staged)
+            only_with_bucket(None, staged)
             check_budget(plan, whole)
             return Shares(budget_bytes=whole)
         share = default_staging(plan, whole) if staged is None else staged

@@ -50,7 +50,7 @@ class InboxConfig:
     until: int | None
     """Fetch shards before this one only; None for no end."""
     look_every_s: float = _LOOK_EVERY_S
-    patience_s: float = 300.0
+    patience_s: float = 120.0
     """How long to wait for a shard that is needed now while nobody makes shards."""
 
 

@@ -19,7 +19,7 @@ from shards import Sample, SampleMeta, Spool, StreamSpec, write_shard
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SHARDS, SAMPLES = 6, 4
-PATIENCE_S = 180
+PATIENCE_S = 600
 
 Start = Callable[..., subprocess.Popen[str]]
 

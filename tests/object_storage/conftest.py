@@ -18,6 +18,14 @@ import pytest
 
 from shards.bucket import Bucket
 from shards.objects import FsspecStore, Patience, StoreUrl, open_store
+from tests.darkprep.conftest import (  # noqa: F401 # fixtures
+    alone,
+    call,
+    complaint,
+    large_data,
+    small_data,
+    start,
+)
 from tests.object_storage.weather import Weather, weather_before
 
 PATIENT_S = 60
