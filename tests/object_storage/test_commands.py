@@ -358,7 +358,7 @@ def test_a_build_and_a_training_share_nothing_but_the_bucket(
     weather.listing_lag = 2
     weather.refuse(lambda seen: seen.method == "PUT", 3)
     weather.cut(lambda seen: "/ready/" in seen.key and seen.method in ("PUT", "GET"), 4)
-    plain = start(*train("--run", "plain", "--producers", "0", "--iterations", "9"))
+    plain = start(*train("--run", "plain", "--producers", "0", "--iterations", "12"))
     assert plain.wait(10 * PATIENT_S) == 0
 
     with Scale(server, url, tmp_path / "staging") as scale:
@@ -366,7 +366,7 @@ def test_a_build_and_a_training_share_nothing_but_the_bucket(
         wait_until(lambda: server.ready(url) or maker.poll())
         assert maker.poll() in (None, 0), maker.communicate()
         user = start(
-            *train("--run", "far", "--iterations", "9"),
+            *train("--run", "far", "--iterations", "12"),
             *("--spool", url, "--staging", "staging/user", "--log-format", "json"),
         )
         told, trouble = user.communicate(timeout=10 * PATIENT_S)
@@ -391,10 +391,10 @@ def test_killed_producers_trainers_and_inboxes_change_no_loss(
 ):
     words = ("build", "--camera", "sony", "--root", large_data, *LARGE, "--epochs", "6")
     call(*words, "--quiet")
-    plain = start(*train("--run", "plain", "--producers", "0", "--iterations", "9"))
+    plain = start(*train("--run", "plain", "--producers", "0", "--iterations", "12"))
     assert plain.wait(10 * PATIENT_S) == 0
     there = (*words, "--spool", url, "--disk-budget", "20MB", "--staging", "staging/maker")
-    user = ("--run", "far", "--iterations", "9", "--spool", url, "--staging", "staging/user")
+    user = ("--run", "far", "--iterations", "12", "--spool", url, "--staging", "staging/user")
     using = Spool(folder_for(url, Path("staging/user"), "using"))
 
     maker = start(*there)
@@ -421,11 +421,11 @@ def test_killed_producers_trainers_and_inboxes_change_no_loss(
 def test_two_ranks_of_one_host_share_an_inbox(start, call, large_data, url, server, tmp_path):
     words = ("build", "--camera", "sony", "--root", large_data, *LARGE, "--epochs", "6", "--quiet")
     call(*words)
-    call(*train("--run", "plain", "--producers", "0", "--iterations", "9"))
+    call(*train("--run", "plain", "--producers", "0", "--iterations", "12"))
     assert call(*words, "--spool", url, "--disk-budget", "40MB").exit_code == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     torchrun += ["--master-port", str(free_port()), "-m", "darkprep"]
-    more = train("--run-dir", "far", "--iterations", "9", "--spool", url)
+    more = train("--run-dir", "far", "--iterations", "12", "--spool", url)
 
     done = subprocess.run(
         [*torchrun, *map(str, more)], capture_output=True, text=True, timeout=10 * PATIENT_S
@@ -445,7 +445,7 @@ def test_a_stream_without_producers_ends_with_a_checkpoint_and_one_line(
     client = Bucket.at(url)
     for shard in (4, 5):
         client.drop(shard)
-    trainer = start(*train("--run", "far", "--iterations", "9", "--spool", url))
+    trainer = start(*train("--run", "far", "--iterations", "12", "--spool", url))
     _, told = trainer.communicate(timeout=10 * PATIENT_S)
 
     assert trainer.returncode == 1
