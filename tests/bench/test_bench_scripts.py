@@ -82,3 +82,12 @@ def test_the_pace_is_measured_for_all_ways(tmp_path: Path):
         for pace in ("V100, 86.4 ms", "H200, 20 ms"):
             assert 0 <= case[pace]["busy_percent"] <= 100
     assert "emulated accelerator" in said
+
+
+@pytest.mark.slow
+def test_the_way_through_a_bucket_is_measured(tmp_path: Path):
+    pytest.importorskip("moto", reason="pip install 'darkprep[test]'")
+    said, figures = run("bench_bucket.py", tmp_path)
+
+    assert "bucket, put" in said
+    assert all(one[0]["samples_per_s"] > 0 for one in figures["ways"].values())
