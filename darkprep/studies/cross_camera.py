@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from darkprep.studies.cells import Score, Training
-from darkprep.studies.figures import UNTRAINED, compared, result, scores, trained
+from darkprep.studies.figures import UNTRAINED, compared, images, result, scores, trained
 from darkprep.studies.options import SPELLED, Study, StudyOptions
-from darkprep.studies.outcome import Comparison, Outcome, Table
+from darkprep.studies.outcome import Comparison, Outcome, Table, typical_of_all
 from darkprep.studies.work import Work
 
 CAMERAS = ("canon70d", "canon700d", "nikond850")
@@ -62,7 +62,7 @@ def section_5(options: StudyOptions) -> Study:
                 *options.missing(CAMERAS, cells.cameras),
                 _FORM_NOTES[options.fuji_form],
             ),
-            comparisons=tuple(_comparison(work, cells, camera) for camera in cells.cameras),
+            comparisons=_comparisons(work, cells),
             trainings=cells.trainings,
         )
 
@@ -150,11 +150,20 @@ def _gained(work: Work, cells: _Cells, training: Training, camera: str) -> str:
     return f"{scores(work, matched)}{change}"
 
 
-def _comparison(work: Work, cells: _Cells, camera: str) -> Comparison:
+def _comparisons(work: Work, cells: _Cells) -> tuple[Comparison, ...]:
+    """One pair from each camera, the same of all where they have one in common."""
     first = cells.trainings[0]
-    labelled = [(one.label, cells.cross[one.name, camera, False]) for one in cells.trainings]
-    matched = (f"{first.label}, colours matched", cells.cross[first.name, camera, True])
-    return compared(work, SPELLED[camera], [labelled[0], matched, *labelled[1:]])
+    plain = [cells.cross[first.name, camera, False] for camera in cells.cameras]
+    pair = typical_of_all([images(work, score) for score in plain]) if plain else None
+
+    def labelled(camera: str) -> list[tuple[str, Score]]:
+        each = [(one.label, cells.cross[one.name, camera, False]) for one in cells.trainings]
+        matched = (f"{first.label}, colours matched", cells.cross[first.name, camera, True])
+        return [each[0], matched, *each[1:]]
+
+    return tuple(
+        compared(work, SPELLED[camera], labelled(camera), pair) for camera in cells.cameras
+    )
 
 
 def _spelled(cameras: Sequence[str]) -> tuple[str, ...]:

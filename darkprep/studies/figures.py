@@ -50,10 +50,21 @@ def trained(work: Work, training: Training) -> dict[str, str]:
     }
 
 
-def compared(work: Work, name: str, labelled: Sequence[tuple[str, Score]]) -> Comparison:
-    """One typical pair of a camera: the amplified input, each network's picture, and the truth."""
-    metrics = read_json(labelled[0][1].folder(work) / "metrics.json") or {}
-    chosen = typical(metrics["images"]).replace("/", "_")
+def images(work: Work, cell: Score) -> list[dict[str, Any]]:
+    """A score's figures by pair."""
+    return list((read_json(cell.folder(work) / "metrics.json") or {})["images"])
+
+
+def compared(
+    work: Work, name: str, labelled: Sequence[tuple[str, Score]], pair: str | None = None
+) -> Comparison:
+    """One pair of a camera: the amplified input, each network's picture, and the truth.
+
+    It is the first network's typical one, or the given `pair` where that network has restored it.
+    """
+    there = images(work, labelled[0][1])
+    known = pair in {image["pair"] for image in there}
+    chosen = (pair if pair and known else typical(there)).replace("/", "_")
     rows = [picture_row(score.folder(work) / f"{chosen}.png", 3) for _, score in labelled]
     return Comparison(
         name=name,

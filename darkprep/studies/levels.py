@@ -6,7 +6,7 @@ network restores each camera's frames twice: decoded so, and with the levels tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,15 @@ import numpy as np
 from darkprep.studies.cells import Machine, Training
 from darkprep.studies.figures import decibels, result
 from darkprep.studies.options import PROTOCOL_NOTE, SPELLED, Study, StudyOptions
-from darkprep.studies.outcome import Comparison, Outcome, Shown, Table, picture_row, typical
+from darkprep.studies.outcome import (
+    Comparison,
+    Outcome,
+    Shown,
+    Table,
+    picture_row,
+    typical,
+    typical_of_all,
+)
 from darkprep.studies.work import Work
 from darkprep.training import restorer
 from pipeline.datasets import camera_named, find_pairs, reported_in
@@ -83,7 +91,9 @@ def levels(options: StudyOptions) -> Study:
             *("restored white", "restored black", "mean", "mean of truth", "PSNR", "SSIM"),
         )
         rows = tuple(_row(work, cell) for cell in cells.values())
-        shown = typical(_over_cameras([result(work, cells[camera, "file"]) for camera in cameras]))
+        shown = typical_of_all(
+            [result(work, cells[camera, "file"])["images"] for camera in cameras]
+        )
         return Outcome(
             name="levels",
             title="Black and white levels of other cameras",
@@ -193,15 +203,6 @@ def _measured(pair: str, sample: Sample, plain: U16, restored: F32) -> dict[str,
         "psnr": scores.psnr,
         "ssim": scores.ssim,
     }
-
-
-def _over_cameras(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The pairs that all cameras have, each with the mean of its PSNRs; any camera's where they share none."""
-    each = [{image["pair"]: image["psnr"] for image in one["images"]} for one in found]
-    shared = set(each[0]).intersection(*each)
-    if not shared:
-        return list(found[0]["images"])
-    return [{"pair": pair, "psnr": np.mean([one[pair] for one in each])} for pair in sorted(shared)]
 
 
 def _row(work: Work, cell: LevelsScore) -> tuple[str, ...]:

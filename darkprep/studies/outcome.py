@@ -33,7 +33,8 @@ _PANEL_WIDTH = 1276
 _MOST_IN_A_ROW = 4
 """Pictures of a panel beside each other; a comparison of more goes on below."""
 _MARGIN = 26
-_QUALITY = 80
+_QUALITIES = (85, 70, 50)
+_MOST_PANEL_BYTES = 300_000
 _CURVES_PER_CHART = 3
 
 
@@ -113,6 +114,18 @@ def typical(images: Sequence[Mapping[str, Any]]) -> str:
     return str(ranked[len(ranked) // 2]["pair"])
 
 
+def typical_of_all(each: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """The pair of median mean PSNR of those that all have; the first's typical one where they share none."""
+    by_pair = [{image["pair"]: image["psnr"] for image in images} for images in each]
+    shared = sorted(set(by_pair[0]).intersection(*by_pair))
+    known = [pair for pair in shared if None not in [one[pair] for one in by_pair]]
+    if not known:
+        return typical(each[0])
+    return typical(
+        [{"pair": pair, "psnr": np.mean([one[pair] for one in by_pair])} for pair in known]
+    )
+
+
 def panel(comparisons: Sequence[Comparison]) -> Pixels:
     """All comparisons in one picture: a row or two each, cut to their middle, with labels."""
     most = max(len(one.pictures) for one in comparisons)
@@ -158,8 +171,12 @@ def _middle(pixels: Pixels, height: int, width: int) -> Pixels:
 
 
 def _jpeg(pixels: Pixels) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY, optimize=True)
+    """The first of three qualities that keeps a panel within its size, or the last."""
+    for quality in _QUALITIES:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality, optimize=True)
+        if file.tell() <= _MOST_PANEL_BYTES:
+            break
     return file.getvalue()
 
 

@@ -17,7 +17,16 @@ from darkprep.studies.catalogue import STUDIES, run_study, study_named
 from darkprep.studies.cells import Scale
 from darkprep.studies.levels import with_published_levels
 from darkprep.studies.options import Small, StudyOptions
-from darkprep.studies.outcome import Comparison, Shown, Table, panel, picture_row, typical
+from darkprep.studies.outcome import (
+    Comparison,
+    Shown,
+    Table,
+    _jpeg,
+    panel,
+    picture_row,
+    typical,
+    typical_of_all,
+)
 from darkprep.studies.work import Work
 from model import build_model, save_weights
 from pipeline.datasets import camera_named, find_pairs, reported_in
@@ -251,3 +260,22 @@ def test_the_typical_pair_is_the_median_one():
     images = [{"pair": name, "psnr": psnr} for name, psnr in (("a", 9.0), ("b", None), ("c", 8.0))]
 
     assert typical(images) == "a"
+
+
+def test_the_typical_pair_of_several_cameras_is_one_that_all_have():
+    first = [{"pair": name, "psnr": psnr} for name, psnr in (("a", 9.0), ("b", 5.0), ("c", 7.0))]
+    second = [{"pair": name, "psnr": psnr} for name, psnr in (("a", 3.0), ("b", 4.0), ("d", 1.0))]
+
+    assert typical_of_all([first, first]) == "c"
+    assert typical_of_all([first, second]) == "a"
+    assert typical_of_all([first, [{"pair": "d", "psnr": 1.0}]]) == "c"
+
+
+def test_a_panel_of_noise_is_kept_small(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (516, 768, 3), np.uint8)
+    rows = [
+        Comparison(name=str(k), pictures=(Shown(label="noise", pixels=noise),) * 3)
+        for k in range(2)
+    ]
+
+    assert len(_jpeg(panel(rows))) < 400_000
