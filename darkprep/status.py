@@ -257,7 +257,10 @@ def _objects_words(record: dict[str, Any]) -> str:
         return ""
     objects, staged = record["objects_bytes"], record["staged_bytes"]
     rest = record["disk_bytes"] - objects - staged
-    return f": {spelled_bytes(objects)} objects, {spelled_bytes(rest)} at the producer, {spelled_bytes(staged)} at the trainer"
+    parts = [f"{spelled_bytes(objects)} objects"]
+    parts += [f"{spelled_bytes(rest)} at the producer"] if rest else []
+    parts += [f"{spelled_bytes(staged)} at the trainer"] if staged else []
+    return f": {', '.join(parts)}"
 
 
 def _frames_line(frames: dict[str, Any] | None) -> list[str]:

@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import load_file
 
 from darkprep.object_spool import folder_for
-from shards import Spool
+from darkprep.using import spool_to_train_on
+from shards import OptionError, Spool
 from shards.bucket import Bucket, shard_name
 from shards.lease import this_machine
 from shards.objects import StoreUrl
@@ -27,6 +28,7 @@ from shards.process import ProcessId
 from shards.spool import allocated_bytes
 from tests.darkprep.conftest import LARGE, SMALL
 from tests.object_storage.conftest import PATIENT_S, SECRETS, Server, free_port, wait_until
+from trainer.ranks import Alone
 
 ROOMY = ("--disk-budget", "60MB")
 
@@ -267,6 +269,32 @@ def test_what_a_training_on_a_bucket_cannot_do_is_refused(build, complaint, url)
     assert not Path("runs").exists()
 
 
+class Ranks(Alone):
+    """Two ranks on each of two hosts."""
+
+    world, local_world = 4, 2
+
+
+def test_ranks_of_several_hosts_on_one_prefix_are_refused(build, url):
+    build()
+
+    with pytest.raises(OptionError, match=r"serves the ranks of one host; build with --part n/N"):
+        spool_to_train_on(
+            url, staging=None, staging_budget=None, ranks=Ranks(), stop=threading.Event()
+        )
+
+
+def test_ranks_of_several_hosts_have_a_part_and_a_prefix_each(build, server, url):
+    assert build("--part", "1/2").exit_code == 0
+
+    assert server.ready(url) == [shard_name(1)]
+    spool, using = spool_to_train_on(
+        url, staging=None, staging_budget=None, ranks=Ranks(), stop=threading.Event()
+    )
+    assert using is not None
+    assert spool.part == (1, 2)
+
+
 def far(beat: int) -> bytes:
     """What a holder on another machine writes."""
     record = {"token": "theirs", "machine": "another", "host": "far", "pid": 7, "started": 1}
@@ -402,11 +430,13 @@ def test_killed_producers_trainers_and_inboxes_change_no_loss(
     os.kill(maker.pid, signal.SIGKILL)
     maker = start(*there)
     trainer = start(*train(*user, "--checkpoint-every", "2"))
-    wait_until(lambda: using.path.exists() and using.has_producer())
+    wait_until(lambda: trainer.poll() or Path("far/metrics.jsonl").exists())
     inbox = using.producer_process()
-    assert inbox is not None
+    assert inbox is not None, trainer.communicate()
     os.kill(inbox.pid, signal.SIGKILL)
-    wait_until(lambda: list(Path("far/checkpoints").glob("*2.pt")), 10 * PATIENT_S)
+    checkpoints = Path("far/checkpoints")
+    wait_until(lambda: trainer.poll() or list(checkpoints.glob("*2.pt")), 10 * PATIENT_S)
+    assert trainer.poll() is None, trainer.communicate()
     os.kill(trainer.pid, signal.SIGKILL)
     trainer = start(*train(*user, "--resume"))
     told = trainer.communicate(timeout=10 * PATIENT_S)
