@@ -52,6 +52,7 @@ from pipeline.wholeframe import lone_frame, whole_frame
 from shards import (
     DatasetError,
     OptionError,
+    PlanError,
     RawError,
     Sample,
     Spool,
@@ -302,16 +303,15 @@ def _introduce(
 
 
 def _supervisor(choices: TrainChoices, here: Place) -> Supervisor:
-    place = choices.spool.place
     if choices.using:
         jobs = 0
     elif choices.producers == "auto":
-        jobs = int(place.get("jobs") or os.cpu_count() or 1)
+        jobs = _recorded(choices.spool, "jobs") or os.cpu_count() or 1
     elif re.fullmatch(r"\d{1,4}", choices.producers):
         jobs = int(choices.producers)
     else:
         raise OptionError(f"producers must be auto or a whole number, not {choices.producers!r}")
-    budget = int(place.get("budget_bytes") or default_budget(choices.spool.path))
+    budget = _recorded(choices.spool, "budget_bytes") or default_budget(choices.spool.path)
     until, planned = choices.until(), choices.spool.stream.shards
     check_room(choices.spool, choices.parts, budget, kept=until if choices.keep_shards else None)
     if choices.using and planned is not None:
@@ -324,6 +324,16 @@ def _supervisor(choices: TrainChoices, here: Place) -> Supervisor:
         keeps_house=here.keeps_house,
         fetch=functools.partial(choices.using.fetching, until) if choices.using else None,
     )
+
+
+def _recorded(spool: Spool, name: str) -> int:
+    """A number that `build` left in the plan for whoever produces; 0 where it left none. Raises PlanError."""
+    number = spool.place.get(name, 0)
+    if type(number) is not int or number < 0:
+        raise PlanError(
+            f"{spool.plan_file}: {name} {number!r} makes no sense; run `darkprep build` again"
+        )
+    return number
 
 
 def _run_dir(choices: TrainChoices) -> Path:

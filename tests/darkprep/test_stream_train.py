@@ -127,6 +127,17 @@ def test_kept_shards_are_used_again_and_stay(call, large_spool):
     assert snapshot(large_spool / "ready") == before
 
 
+@pytest.mark.parametrize(("name", "value"), [("jobs", "two"), ("jobs", -2), ("budget_bytes", [1])])
+def test_a_plan_that_was_edited_into_nonsense_is_named(complaint, large_spool, name, value):
+    plan = json.loads((large_spool / "plan.json").read_text())
+    plan["place"][name] = value
+    (large_spool / "plan.json").write_text(json.dumps(plan))
+
+    line = complaint(*TRAIN, "--iterations", "1", "--quiet")
+
+    assert line.startswith(f"spool/plan.json: {name} {value!r} makes no sense")
+
+
 def test_a_plan_without_end_cannot_be_kept(complaint, large_data):
     options = PlanOptions(camera="sony", crop=192, samples_per_shard=8, epochs=None)
     make_plan(large_data, options).save(Spool("spool"))
