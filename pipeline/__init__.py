@@ -15,8 +15,6 @@ from pipeline.datasets import (
     draw_fraction,
     find_pairs,
 )
-from pipeline.develop import upright
-from pipeline.pack import cfa_colours
 from pipeline.raw import RawFrame, RawHeader, read_header, read_raw
 from pipeline.wholeframe import decode_long, decode_short, lone_frame, whole_frame
 
@@ -29,7 +27,6 @@ __all__ = [
     "RawHeader",
     "Skipped",
     "camera_named",
-    "cfa_colours",
     "decode_long",
     "decode_short",
     "draw_fraction",
@@ -39,6 +36,5 @@ __all__ = [
     "lone_frame",
     "read_header",
     "read_raw",
-    "upright",
     "whole_frame",
 ]

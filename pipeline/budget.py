@@ -32,8 +32,6 @@ class Allotment:
     """Who may use how much of a spool's budget."""
 
     budget_bytes: int
-    fixed_bytes: int
-    """Everything that is neither frame nor shard."""
     shard_bytes: int
     """Allocated bytes of one shard."""
     shards: int
@@ -123,7 +121,6 @@ def allot(
             kept_bytes += size
     return Allotment(
         budget_bytes=budget_bytes,
-        fixed_bytes=_fixed(plan),
         shard_bytes=shard,
         shards=(left - (kept_bytes if frames_room is None else 0)) // shard - in_transit,
         frames=frozenset(kept),

@@ -147,10 +147,6 @@ class Pairs:
             )
         return replace(self, pairs=pairs)
 
-    def scenes(self) -> tuple[str, ...]:
-        """Returns the scenes in order."""
-        return tuple(sorted({pair.scene for pair in self.pairs}))
-
 
 def find_pairs(
     root: str | os.PathLike[str],

@@ -14,10 +14,9 @@ import os
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.pack import canonical_origin, canonical_shape, canonical_truth
-from pipeline.raw import RawFrame, RawHeader, open_raw
+from pipeline.raw import RawFrame, open_raw
 from shards.format import PERIOD, U16
 
 Brightness = Literal["paper", "constant"]
@@ -106,17 +105,3 @@ def _brightest(frame: RawFrame) -> int:
         for y in range(period)
         for x in range(period)
     )
-
-
-def upright(image: npt.NDArray[np.generic], header: RawHeader) -> npt.NDArray[np.generic]:
-    """Returns a view of an image `(H, W, ...)` in stored orientation, turned as the camera was held.
-
-    For showing a restored photograph only. LibRaw's flip is three bits: 2 upside down, 1 left to
-    right, and after these 4 transpose.
-    """
-    flip = header.orientation
-    if flip & 2:
-        image = image[::-1]
-    if flip & 1:
-        image = image[:, ::-1]
-    return image.swapaxes(0, 1) if flip & 4 else image

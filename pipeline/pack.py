@@ -128,11 +128,3 @@ def unpack(planes: Values, cfa: CfaKind) -> Values:
     for plane, (cy, cx), (y, x) in packing(cfa):
         mosaic[y::period, x::period] = planes[plane, cy::step, cx::step]
     return mosaic
-
-
-def cfa_colours(height: int, width: int, cfa: CfaKind) -> npt.NDArray[np.uint8]:
-    """Returns `(height, width)` uint8: 0, 1 or 2 for the R, G or B filter of a canonical mosaic."""
-    period = PERIOD[cfa]
-    tile = np.array([["RGB".index(letter) for letter in row] for row in CANONICAL[cfa]], np.uint8)
-    repeats = (-(-height // period), -(-width // period))
-    return np.tile(tile, repeats)[:height, :width]

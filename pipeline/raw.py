@@ -58,7 +58,7 @@ class RawHeader:
     model: str
     orientation: int
     """LibRaw's flip: how to turn the stored image upright. 0 none, 3 by 180 degrees, 5 and 6 by 90
-    degrees counter-clockwise and clockwise. `develop.upright` applies it; training data never."""
+    degrees counter-clockwise and clockwise. A restored picture is turned so; training data never."""
 
     def __post_init__(self) -> None:
         period = PERIOD[self.cfa]

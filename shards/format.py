@@ -99,7 +99,6 @@ NPY_HEADER_BYTES = 128
 META_BYTES = 1024
 END_BYTES = 2 * TAR_BLOCK
 _TAR_SUM = slice(148, 154)
-MEMBERS = ("low.npy", "gt.npy", "json")
 
 
 def raw_bytes(array: U16) -> memoryview:

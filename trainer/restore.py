@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from shards.durable import disk_errors
@@ -19,9 +18,6 @@ from shards.errors import DarkprepError, DiskFull, OptionError
 from shards.format import Sample
 from trainer.evaluate import Restorer, restore_frame
 from trainer.picture import Bits, Pixels, check_suffix, quantised, write_picture
-
-_QUARTER_TURNS = {0: 0, 3: 2, 5: 1, 6: -1}
-"""LibRaw's flip to quarter turns, counter-clockwise: 3 half a turn, 5 left, 6 right."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,5 +104,9 @@ def restore_all(
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn `(H, W, 3)` as LibRaw's flip says; an unknown flip is left alone."""
-    return np.rot90(pixels, _QUARTER_TURNS.get(orientation, 0))
+    """Turn `(H, W, 3)` as LibRaw's flip says: bit 2 upside down, bit 1 left to right, then bit 4 transposes."""
+    if orientation & 2:
+        pixels = pixels[::-1]
+    if orientation & 1:
+        pixels = pixels[:, ::-1]
+    return pixels.swapaxes(0, 1) if orientation & 4 else pixels

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import rawpy
 
-from pipeline.develop import develop, develop_amplified, upright
+from pipeline.develop import develop, develop_amplified
 from pipeline.pack import canonical_mosaic, canonical_origin, canonical_shape, canonical_truth, pack
 from pipeline.raw import read_raw
 from shards.errors import RawError
+from trainer.restore import upright
 
 from .conftest import F64, NEUTRAL, PHASES, U16, mosaic_of, scene
 
@@ -95,7 +96,7 @@ def test_orientation_never_turns_the_truth(write_raw, orientation):
     assert np.array_equal(rgb, develop(write_raw("upright.dng"))[1])
     with rawpy.imread(str(path)) as raw:
         turned = raw.postprocess(use_camera_wb=True, no_auto_bright=True, output_bps=16)
-    assert np.array_equal(upright(rgb, frame), turned)
+    assert np.array_equal(upright(rgb, frame.orientation), turned)
 
 
 @pytest.mark.parametrize("size", [(61, 83), (60, 83), (61, 80)])

@@ -16,7 +16,6 @@ from pipeline.pack import (
     PLANE_COLOURS,
     canonical_origin,
     canonical_truth,
-    cfa_colours,
     pack,
     plane_sites,
     unpack,
@@ -47,7 +46,9 @@ def test_unpacking_undoes_packing(cfa, data):
 
 @pytest.mark.parametrize("cfa", KINDS)
 def test_each_plane_holds_one_colour(cfa):
-    planes = pack(cfa_colours(12, 18, cfa).astype(np.uint16), cfa)
+    tile = np.array([["RGB".index(letter) for letter in row] for row in CANONICAL[cfa]], np.uint16)
+
+    planes = pack(np.tile(tile, (2, 3)), cfa)
 
     for plane, colour in zip(planes, PLANE_COLOURS[cfa], strict=True):
         assert np.unique(plane).tolist() == ["RGB".index(colour)]

@@ -15,7 +15,7 @@ from shards.errors import DatasetError, DiskFull, OptionError, RawError, Weights
 from shards.format import Sample
 from trainer.evaluate import evaluate, restore_frame
 from trainer.metrics import PROTOCOLS, score
-from trainer.restore import LoneFrame, RestoreJob, restore, restore_all, upright
+from trainer.restore import LoneFrame, RestoreJob, restore, restore_all
 from trainer.stream import amplified
 
 
@@ -120,14 +120,6 @@ def test_the_network_sees_the_formats_decode(frame):
     restore_frame(remember, frame)
 
     assert torch.equal(seen[0], amplified(torch.from_numpy(frame.low)[None], (frame.meta,)))
-
-
-@pytest.mark.parametrize(("orientation", "corner"), [(0, 1), (3, 4), (5, 2), (6, 3)])
-def test_pictures_are_turned_upright_as_libraw_says(orientation, corner):
-    """5: the camera was turned right, so the picture turns left, and its top right comes to the top left."""
-    pixels = np.array([[[1] * 3, [2] * 3], [[3] * 3, [4] * 3]], dtype=np.uint8)
-
-    assert upright(pixels, orientation)[0, 0, 0] == corner
 
 
 @pytest.mark.parametrize("bits", [8, 16])
