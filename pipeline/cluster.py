@@ -58,6 +58,19 @@ class DaskPool:
                 self._open.close()
 
     def _connect(self) -> None:
+        try:
+            client, versions = self._reached()
+            _check_versions(versions)
+        except BaseException:
+            with _silent("distributed"):
+                self._open.close()
+            raise
+        self._client = client
+        self._executor = client.get_executor(pure=False, retries=0)
+        self._open.callback(self._executor.shutdown, wait=False)
+
+    def _reached(self) -> tuple[Any, dict[str, dict[str, str]]]:
+        """A client of the scheduler, and what versions its workers have."""
         dask = importlib.import_module("distributed")
         address = self._address
         try:
@@ -71,17 +84,12 @@ class DaskPool:
                 address = self._open.enter_context(cluster)
             client = self._open.enter_context(dask.Client(address, timeout=_CONNECT_S))
             client.wait_for_workers(1, timeout=_CONNECT_S)
-            versions = client.run(_versions)
+            return client, _answer_of(lambda: client.run(_versions))
         except (OSError, ValueError, TimeoutError) as error:
-            self._open.close()
             raise OptionError(
                 f"address {self._address or 'of the local cluster'}: no dask scheduler with a worker answers "
                 f"within {_CONNECT_S} s ({_first_line(error)}); start them with `dask scheduler` and `dask worker`"
             ) from error
-        self._client = client
-        _check_versions(versions)
-        self._executor = client.get_executor(pure=False, retries=0)
-        self._open.callback(self._executor.shutdown, wait=False)
 
 
 class RayPool:
@@ -137,7 +145,8 @@ class RayPool:
                 f"address {self._address or 'of the local cluster'}: no ray cluster answers "
                 f"({_first_line(error)}); start one with `ray start --head`"
             ) from error
-        _check_versions({"a ray worker": ray.get(ray.remote(_versions).remote())})
+        versions = _answer_of(lambda: ray.get(ray.remote(_versions).remote()))
+        _check_versions({"a ray worker": versions})
         self._run = ray.remote(num_cpus=1, max_retries=0)(_run)
 
 
@@ -163,6 +172,19 @@ def _check_reachable(address: str) -> None:
 def _versions() -> dict[str, str]:
     """What the bytes of a shard depend on besides the plan."""
     return {name: importlib.metadata.version(name) for name in _VERSIONS_OF}
+
+
+def _answer_of(ask: Callable[[], Any]) -> Any:
+    """What workers answer; raises OptionError where one cannot, for want of darkprep as a rule."""
+    try:
+        return ask()
+    except OSError:
+        raise
+    except Exception as error:
+        # A bare one of these is raised for a module that a worker lacks.
+        raise OptionError(
+            f"a worker cannot run darkprep ({_first_line(error)}); install the same there as here"
+        ) from error
 
 
 def _check_versions(found: dict[str, dict[str, str]]) -> None:

@@ -130,6 +130,38 @@ def test_a_running_dask_cluster_makes_the_same_bytes_though_a_worker_is_killed(
     assert list(there.partial.iterdir()) == []
 
 
+_BARE_WORKER = """
+import sys
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("pipeline", "shards"):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+sys.meta_path.insert(0, Nothing())
+from distributed.cli.dask_worker import main
+main()
+"""
+
+
+def test_a_worker_without_darkprep_is_told_of_in_one_line(dask_cluster, tmp_path):
+    address, _ = dask_cluster
+    command = [sys.executable, "-c", _BARE_WORKER, address, "--no-nanny", "--no-dashboard"]
+    bare = _quiet_process(command, tmp_path, "bare")
+    client = importlib.import_module("distributed").Client(address, timeout=60)
+    client.wait_for_workers(3, timeout=60)
+    client.close()
+    pool = Engine(backend="dask", address=address).pool(1)
+
+    try:
+        with pytest.raises(OptionError, match=r"cannot run darkprep .*No module") as caught:
+            pool.submit(str, 1)
+    finally:
+        pool.close()
+        bare.kill()
+        bare.wait()
+
+    assert "\n" not in str(caught.value)
+
+
 def _kill_when_writing(spool: Spool, worker: subprocess.Popen[bytes]) -> None:
     """Kill a worker as soon as shards are being made."""
     while not spool.ready_shards():
