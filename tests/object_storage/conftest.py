@@ -10,20 +10,25 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shards import Spool
 from shards.bucket import Bucket
 from shards.objects import FsspecStore, Patience, StoreUrl, open_store
+from shards.plan_record import plan_record
 from tests.darkprep.conftest import (  # noqa: F401 # fixtures
+    _large_spool,
+    _small_spool,
     alone,
     call,
     complaint,
     large_data,
     small_data,
+    small_spool,
     start,
 )
 from tests.object_storage.weather import Weather, weather_before
@@ -214,3 +219,32 @@ def wait_until(true: Any, seconds: float = PATIENT_S) -> None:
     while not true():
         assert time.monotonic() < deadline, "did not come true"
         time.sleep(0.01)
+
+
+@pytest.fixture
+def publish(server: Server, url: StoreUrl, bucket: Bucket) -> Callable[[Path], None]:
+    """Puts a finished spool of a directory into the bucket, as a build would have."""
+
+    def put(path: Path) -> None:
+        spool = Spool(path).open()
+        place = {**spool.place, "budget_bytes": 60_000_000, "staging_bytes": 15_000_000}
+        bucket.publish(plan_record(spool.stream, spool.recipe, place))
+        for shard in spool.ready_shards():
+            file = spool.shard_path(shard)
+            server.put(url, f"ready/{file.name}", file.read_bytes())
+
+    return put
+
+
+@pytest.fixture
+def small_there(_small_spool: Path, publish: Callable[[Path], None]) -> Path:  # noqa: F811
+    """The finished plan of three small shards is in the bucket; the directory that it is from."""
+    publish(_small_spool)
+    return _small_spool
+
+
+@pytest.fixture
+def large_there(_large_spool: Path, publish: Callable[[Path], None]) -> Path:  # noqa: F811
+    """The finished plan of two shards of four samples is in the bucket."""
+    publish(_large_spool)
+    return _large_spool
