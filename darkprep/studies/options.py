@@ -63,7 +63,7 @@ class Small:
             f"training and testing and {self.eld_scenes} others for ELD's cameras, {scale.iterations:,} iterations of {scale.batch_size} crops of "
             f"{scale.crop} pixels, learning rate {scale.learning_rate:g}. It shows that every part "
             "works and which way effects go. Its figures do not compare with published ones: those "
-            "are of real photographs, a thousand times as many iterations and whole sensors."
+            "are of real photographs, hundreds of times as many iterations and whole sensors."
         )
 
 
