@@ -115,8 +115,10 @@ class Patience:
         return longest * (0.5 + random.random() / 2)  # noqa: S311 # no secret
 
 
-IMPATIENT = Patience(tries=3)
+_FIRST = {"s3": Patience(tries=3), "gs": Patience(tries=1)}
 """For the first contact: an address that is wrong stays wrong."""
+_PATIENCE = {"s3": Patience(), "gs": Patience(tries=3)}
+"""gcsfs tries six times itself, for some twenty seconds, and lets nobody choose."""
 
 
 class FsspecStore:
@@ -143,19 +145,19 @@ class FsspecStore:
     def __str__(self) -> str:
         return self._label
 
-    def reach(self) -> None:
+    def reach(self, patience: Patience) -> None:
         """Raises SpoolError soon when the store cannot be used at all: address, bucket, credentials."""
-        self._do(lambda: self._fs.ls(self._base, detail=True), self._patience_of(IMPATIENT), ())
+        self._do(lambda: self._fs.ls(self._base, detail=True), (), patience)
 
     def sizes(self, folder: str) -> dict[str, int]:
         """See ObjectStore."""
-        entries = self._do(lambda: self._fs.ls(self._path(folder), detail=True), None, ())
+        entries = self._do(lambda: self._fs.ls(self._path(folder), detail=True), ())
         files = [entry for entry in entries if entry.get("type") == "file"]
         return {str(one["name"]).rpartition("/")[2]: int(one["size"] or 0) for one in files}
 
     def size(self, name: str) -> int | None:
         """See ObjectStore."""
-        found: dict[str, Any] | None = self._do(lambda: self._fs.info(self._path(name)), None, None)
+        found: dict[str, Any] | None = self._do(lambda: self._fs.info(self._path(name)), None)
         return int(found["size"]) if found and found.get("type") == "file" else None
 
     def read(self, name: str, limit: int) -> bytes | None:
@@ -202,7 +204,7 @@ class FsspecStore:
 
     def delete(self, name: str) -> None:
         """See ObjectStore."""
-        self._do(lambda: self._fs.rm_file(self._path(name)), None, None)
+        self._do(lambda: self._fs.rm_file(self._path(name)), None)
 
     def _fill(self, descriptor: int, name: str, size: int) -> bool:
         """Write an object's first `size` bytes, part by part; False when it is gone, shorter, or no longer wanted."""
@@ -228,7 +230,7 @@ class FsspecStore:
             return data if len(data) == stop - start else None
 
         try:
-            return self._do(get, None, None)
+            return self._do(get, None)
         except _NoSuchRange:
             return None
 
@@ -237,22 +239,16 @@ class FsspecStore:
             raise SpoolError(f"{self._label}/{name}: {len(data)} bytes are too many for one PUT")
         # The chunk is as large as can be: an object of several parts would be several requests.
         extra = {"chunksize": MOST_PUT_BYTES + 1} if len(data) > _PART_BYTES else {}
-        self._do(
-            lambda: self._fs.pipe_file(self._path(name), data, mode=mode, **extra), None, _NEVER
-        )
+        self._do(lambda: self._fs.pipe_file(self._path(name), data, mode=mode, **extra), _NEVER)
 
     def _path(self, name: str) -> str:
         return f"{self._base}/{name}"
 
-    def _patience_of(self, chosen: Patience | None) -> Patience:
-        patience = chosen or self._patience
-        return patience if patience.tries < self._patience.tries else self._patience
-
     def _do(
-        self, work: Callable[[], Result], patience: Patience | None, missing: Any
+        self, work: Callable[[], Result], missing: Any, patience: Patience | None = None
     ) -> Result | Any:
         """Do `work`, again if need be; `missing` is the result when what it asks for is not there."""
-        patience = self._patience_of(patience)
+        patience = patience or self._patience
         failures = 0
         while True:
             try:
@@ -404,8 +400,9 @@ def open_store(url: StoreUrl, *, stop: threading.Event | None = None) -> FsspecS
             f"spool {url}: {module} is not installed; install it with pip install 'darkprep[{extra}]'"
         )
     base = f"{url.bucket}/{url.prefix}".rstrip("/")
-    store = FsspecStore(_filesystem(url), base, str(url), stop=stop)
-    store.reach()
+    patience = _PATIENCE[url.scheme]
+    store = FsspecStore(_filesystem(url), base, str(url), patience=patience, stop=stop)
+    store.reach(_FIRST[url.scheme])
     return store
 
 
@@ -414,6 +411,8 @@ def _filesystem(url: StoreUrl) -> Any:
     import fsspec  # here, for a spool in a directory needs none of it
 
     settings: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
+    # It logs each failure with its trace, which is told in one line here.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL + 1)
     if url.scheme == "s3":
         settings["config_kwargs"] = {
             "retries": {"total_max_attempts": 1},
