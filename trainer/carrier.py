@@ -67,8 +67,10 @@ class HostCarrier:
     def bring(self, reader: BatchReader) -> tuple[Batch, Tensor, Tensor]:
         """See Carrier."""
         began = time.perf_counter()
-        batch = next(reader)
-        self._wait_s += time.perf_counter() - began
+        try:
+            batch = next(reader)
+        finally:  # a wait that no batch ended was one too
+            self._wait_s += time.perf_counter() - began
         low, gt = torch.from_numpy(batch.low), torch.from_numpy(batch.gt)
         return batch, low.to(self._device), gt.to(self._device)
 
@@ -103,7 +105,13 @@ class CudaCarrier:
         idle.record(training)
         if self._copied:
             self._copied.synchronize()
-        batch = next(reader)
+        began = time.perf_counter()
+        try:
+            batch = next(reader)
+        except BaseException:
+            # No batch arrives that the device could clock; it has been idle for as long as we have.
+            self._wait_s += time.perf_counter() - began
+            raise
         place = self._place_for(batch)
         with torch.cuda.stream(self._copying):
             self._copying.wait_event(place.free)

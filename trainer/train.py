@@ -244,6 +244,8 @@ class _Run:
             error = None if self._stop.is_set() else ended
         except Exception as caught:  # noqa: BLE001 # the others must hear of it first
             error = caught
+        if batch is None and self._began:
+            self._ended = time.perf_counter()
         self._count(ended=batch is None, failed=error is not None)
         if self._agreed.failed:
             verdict = self._ranks.settle(error or self._own_fault())

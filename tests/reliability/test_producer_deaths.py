@@ -123,11 +123,13 @@ class MiscastPool(LokyPool):
         self._name, self._fate = name, fate
 
     def submit(self, function: Callable[[Any], Any], task: Any) -> Future[Any]:
-        return super().submit(_make_with_a_bad_file, (task, self._name, self._fate))
+        return super().submit(_work_with_a_bad_file, (function, task, self._name, self._fate))
 
 
-def _make_with_a_bad_file(given: tuple[ShardTask, str, str]) -> ShardMade:
-    task, name, fate = given
+def _work_with_a_bad_file(
+    given: tuple[Callable[[ShardTask], ShardMade], ShardTask, str, str],
+) -> ShardMade:
+    function, task, name, fate = given
 
     def decode_or_die(path: Path, **rest: Any) -> Any:
         if path.name != name:
@@ -137,7 +139,7 @@ def _make_with_a_bad_file(given: tuple[ShardTask, str, str]) -> ShardMade:
         time.sleep(600)
 
     vars(make)["decode_short"] = decode_or_die
-    return make_shard(task)
+    return function(task)
 
 
 @pytest.mark.parametrize("fate", ["segfault", "hang"])

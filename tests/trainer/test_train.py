@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -180,6 +181,26 @@ def test_being_told_to_stop_while_waiting_for_a_shard_ends_the_run_well(tmp_path
 
     assert (summary.ended, summary.iterations) == ("stopped", 2)
     assert (tmp_path / "run" / "checkpoints" / "00000002.pt").exists()
+
+
+def test_a_run_that_is_stopped_while_it_starves_says_that_the_data_limit_it(tmp_path, make_reader):
+    stop = threading.Event()
+    asked: list[float] = []
+
+    def starve(index: int) -> None:
+        asked.append(time.monotonic())
+        if index == 2:
+            time.sleep(5 * (asked[2] - asked[0]))
+            stop.set()
+            raise StreamEnded("told to stop")
+
+    summary = train(
+        TINY, lambda start, _: make_reader(start=start, before=starve), tmp_path / "run", stop=stop
+    )
+
+    assert (summary.iterations, summary.ended) == (2, "stopped")
+    assert summary.data_wait_fraction > 0.7
+    assert "the data limits" in summary.who_limits
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path, open_reader):
