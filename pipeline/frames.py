@@ -4,8 +4,8 @@ Any zarr reader opens the store; ours maps the chunk file, because zarr's own re
 call and copies the frame's chunk for every crop. The trade-off: no compression (noisy frames would give
 back 10-15 % for several times the CPU), and a crop must be copied before the frame may be dropped.
 
-An array is named after the content of its RAW file, so a replaced file is another frame, and one store
-serves any number of plans.
+An array is named after the content of its RAW file and the LibRaw that decoded it, so a replaced file and
+another version's development are other frames, and one store serves any number of plans.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy as np
 import xxhash
 import zarr
 
+from pipeline.raw import libraw_version
 from shards.durable import disk_errors, read_json, write_json
 from shards.format import U16, checksum, raw_bytes
 
@@ -185,7 +186,7 @@ def _rename_unless_there(aside: Path, final: Path) -> None:
 
 def frame_name(kind: FrameKind, file_print: str) -> str:
     """The name under which the frame of a RAW file is stored; `file_print` is pipeline.plan.fingerprint's."""
-    return f"{kind}-{file_print}"
+    return f"{kind}-{libraw_version()}-{file_print}"
 
 
 def frame_allocation(array_bytes: int, block: int) -> int:

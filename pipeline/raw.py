@@ -102,6 +102,11 @@ def _values(header: RawHeader, kind: type[RawHeader]) -> dict[str, Any]:
     return {field.name: getattr(header, field.name) for field in fields(kind)}
 
 
+def libraw_version() -> str:
+    """The version of the LibRaw that decodes and develops here, as `0.22.2`."""
+    return ".".join(map(str, rawpy.libraw_version))
+
+
 def read_raw(path: str | os.PathLike[str]) -> RawFrame:
     """Decodes one RAW file. Raises RawError saying why a file cannot be used.
 

@@ -521,3 +521,18 @@ def test_a_resampled_frame_is_stored_beside_the_native_one(tmp_path: Path):
     pair = plan.pairs[0]
     assert plan.frame_name("long", pair) == native.frame_name("long", pair)
     assert plan.frame_name("short", pair) == f"{native.frame_name('short', pair)}-rggb"
+
+
+def test_what_another_libraw_developed_is_not_taken_for_this_ones(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+):
+    produce(spool, until=1)
+    before = set(FrameStore(spool.frames).names())
+    spool.shard_path(0).unlink()
+    monkeypatch.setattr("pipeline.frames.libraw_version", lambda: "99.0.0")
+
+    produce(spool, until=1)
+
+    after = set(FrameStore(spool.frames).names())
+    assert len(before) == len(after) > 0
+    assert not before & after, "frames of the other version were kept in the spool's budget"
