@@ -19,7 +19,7 @@ import pytest
 
 from pipeline import make
 from pipeline.frames import FrameStore
-from pipeline.make import ShardMade, ShardTask, make_shard, store_frames
+from pipeline.make import ShardMade, ShardTask, store_frames
 from pipeline.plan import Plan
 from pipeline.pool import LokyPool, WorkerDied, crashes_decoder
 from pipeline.produce import Producer, ProducerConfig, ProducerReport
