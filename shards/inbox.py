@@ -97,7 +97,8 @@ class Inbox:
         self._report = report
         self._stop = stop or threading.Event()
         self._layout, self._plan = spool.stream.layout(), spool.digest
-        self._listed: dict[int, int] = {}
+        self._there: dict[int, int] = {}
+        """Objects and their bytes, as far as is known: what was listed, what was found by its name."""
         self._flying: dict[Future[bool], int] = {}
         self._damaged: Counter[int] = Counter()
         self._fetched = self._deleted = 0
@@ -155,15 +156,15 @@ class Inbox:
         return [shard for shard in wanted if until is None or shard < until]
 
     def _look(self, first: int) -> None:
-        """List the objects; the one that is needed first is asked for by name, for a listing may be late."""
-        self._listed = self._bucket.listed()
-        if first not in self._listed and (size := self._bucket.size(first)) is not None:
-            self._listed[first] = size
+        """See what is there. A listing may be late: it makes nothing forgotten, and what is needed first is asked for by name."""
+        self._there |= self._bucket.listed()
+        if first not in self._there and (size := self._bucket.size(first)) is not None:
+            self._there[first] = size
         self._delete_passed(self._spool.oldest_needed())
 
     def _order(self, missing: list[int], wanted: set[int]) -> State:
         """Begin to fetch what is there and missing, as far as there is room."""
-        there = [shard for shard in missing if shard in self._listed]
+        there = [shard for shard in missing if shard in self._there]
         for shard in there:
             if len(self._flying) >= _FETCHERS:
                 return "making"
@@ -188,7 +189,7 @@ class Inbox:
     def _fetch(self, shard: int) -> bool:
         """Bring one shard and check it whole; whether it is there now. An object that is damaged is deleted."""
         path = self._spool.partial / f"{shard:08d}.{os.getpid()}.tar"
-        size = self._listed[shard]
+        size = self._there[shard]
         if size != self._layout.shard_bytes:
             self._refuse(shard, f"{size} bytes, the plan's shards have {self._layout.shard_bytes}")
             return False
@@ -229,7 +230,7 @@ class Inbox:
                     self._fetched += 1
                     self._full_since = None
                 else:
-                    self._listed.pop(shard, None)
+                    self._there.pop(shard, None)
             except DiskFull as error:
                 self._wait_for_space(error)
 
@@ -262,7 +263,7 @@ class Inbox:
             self._bucket.write_cursor(newest)
             self._cursor, self._told_cursor = newest, now
         if last:
-            self._listed = self._bucket.listed()
+            self._there |= self._bucket.listed()
         if moved or last:
             self._delete_passed(newest.shard)
 
@@ -270,9 +271,9 @@ class Inbox:
         """Delete the objects before `needed`; only once the cursor is told, lest they be made again."""
         if self._cursor is None or self._cursor.shard < needed:
             return
-        for shard in [shard for shard in self._listed if shard < needed]:
+        for shard in [shard for shard in self._there if shard < needed]:
             self._bucket.drop(shard)
-            del self._listed[shard]
+            del self._there[shard]
             self._deleted += 1
 
     def _expect(self, shard: int) -> None:

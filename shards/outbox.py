@@ -127,8 +127,7 @@ class Outbox:
 
     def _look(self, *, first: bool = False) -> None:
         """See how far the trainer is and what is there, then carry what is not."""
-        cursor = self._bucket.cursor()
-        self._needed = cursor.shard if cursor else 0
+        self._needed = self._told_by_cursor()
         self._take_in(self._bucket.listed())
         if first:
             self._survey()
@@ -138,6 +137,11 @@ class Outbox:
                 self._carried.add(shard)
             if not taken:
                 self._carriers.submit(self._carry, shard)
+
+    def _told_by_cursor(self) -> int:
+        """The oldest shard that the trainer needs."""
+        cursor = self._bucket.cursor()
+        return cursor.shard if cursor else 0
 
     def _take_in(self, listed: dict[int, int]) -> None:
         """Believe a listing, but for what it left out and what has the wrong size."""
@@ -173,6 +177,9 @@ class Outbox:
                 with self._lock:
                     self._there.add(shard)
                 there = True
+                if shard < self._told_by_cursor():
+                    # The answer to a first try was lost, the shard used and deleted, then put once more.
+                    self.drop(shard)
             if there or shard < self._needed:
                 self._spool.drop(shard)
         except FileNotFoundError:

@@ -239,6 +239,25 @@ def test_shards_that_the_trainer_has_passed_are_not_carried(spool_at, bucket, fa
     assert sorted(bucket.listed()) == [2, 3]
 
 
+def test_a_put_whose_answer_was_lost_does_not_bring_back_what_was_used_meanwhile(
+    spool_at, bucket, fake
+):
+    spool = spool_at(ready=range(2))
+
+    def put_twice(name: str, path: Path) -> None:
+        fake.write(name, path.read_bytes())
+        bucket.write_cursor(Cursor(rank=0, world=1, batch=0, shard=2))
+        fake.delete(name)
+        fake.write(name, path.read_bytes())
+
+    fake.upload = put_twice
+    with outbox(spool, bucket).opened() as shelf:
+        wait_until(shelf.is_settled)
+
+    assert not [name for name in fake.objects if "ready" in name]
+    assert spool.ready_shards() == []
+
+
 def test_what_goes_wrong_on_the_way_is_raised_to_the_producer(spool_at, bucket, fake):
     spool = spool_at(ready=[0])
 
@@ -383,6 +402,9 @@ def test_reading_goes_on_though_the_listing_shows_nothing(spool_at, bucket, fake
 
     with SpoolReader(spool, batch_size=4, shards=SHARDS) as reader, fetching(spool, bucket):
         assert batches(reader) == expected
+        reader.close()
+
+    assert not [name for name in fake.objects if "ready" in name], "used and not deleted"
 
 
 def test_objects_that_are_listed_and_gone_are_waited_for(spool_at, bucket, fake):
