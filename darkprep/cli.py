@@ -934,7 +934,7 @@ def study(name: str, jobs: int, quiet: bool, **chosen: Any) -> None:
 
 @main.command(short_help="See the whole job done on synthetic files.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
-@click.option("--minutes", default=3.0, show_default=True, help="Most time to train.")
+@click.option("--minutes", default=3.5, show_default=True, help="Most time to train.")
 @click.option("--seed", default=0, show_default=True)
 def demo(out: Path, minutes: float, seed: int) -> None:
     """Make RAW files, stream them through a small budget into a training, and score it; offline, on a CPU.

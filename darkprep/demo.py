@@ -23,16 +23,17 @@ from shards import OptionError, Spool, TrainingError
 from trainer.report import RunSummary
 
 CAMERA = "sony"
-SCENES = 8
-SHORTS = 2
+SCENES = 18
+"""Twelve of them to train on: with half as many the network paints meadows brown."""
+SHORTS = 1
 FRAME = (768, 1152)
 CROP = 192
 BATCH = 4
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 2e-3
 EVALUATE_EVERY = 50
 BUDGET_BYTES = 120_000_000
 JOBS = 1
-ITERATIONS = 1000
+ITERATIONS = 1400
 """The learning rate drops at half of them; on a slow machine the clock ends the training before."""
 
 
