@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from darkprep.background import stop_producers
+from pipeline.budget import smallest_budget
+from pipeline.plan import Plan
 from shards import Spool
 from tests.pipeline.sid_tree import write_sid
 from tests.reliability.conftest import planned
@@ -25,7 +27,7 @@ ITERATIONS = 12
 PLAN = {"crop": 192, "margin": 4, "samples_per_shard": 2, "crops_per_visit": 1, "epochs": None}
 CHOICES = (
     *("--model", "redirt-2rdb", "--batch-size", "1", "--iterations", str(ITERATIONS), "--device", "cpu"),
-    *("--log-every", "1", "--checkpoint-every", "4", "--seed", "3", "--quiet"),
+    *("--log-every", "1", "--checkpoint-every", "4", "--seed", "3"),
 )  # fmt: skip
 """Two steps a shard; a checkpoint every two shards."""
 
@@ -55,6 +57,7 @@ def training(spool: Spool, *more: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         command(spool, "--producers", "1", *more),
         env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -193,6 +196,9 @@ def test_flipped_and_cut_shards_are_made_again_and_the_stream_stays_the_same(
 def test_a_training_outlives_the_death_of_its_producer(spool: Spool, undisturbed: list[float]):
     """The system's killer may take it; the trainer starts another when it starves."""
     killed: list[int] = []
+    plan = Plan.load(spool)
+    # The producer must wait for the trainer: one that has made all six shards cannot be killed any more.
+    plan.save(spool, producer={"budget_bytes": smallest_budget(plan), "jobs": 1})
     with training(spool) as process:
         for count in (1, 4):
             wait_until(lambda: len(lines(spool)) >= count, process)  # noqa: B023 # waited for here
