@@ -286,7 +286,8 @@ class SpoolReader:
         half = len(rows) // 2
         others = self._second.submit(self._read_some, slot, rows[:half]) if half else None
         damaged = self._read_some(slot, rows[half:])
-        damaged += others.result() if others else []
+        # By rows: while one is waited for, what earlier ones need may be let go.
+        damaged = [*(others.result() if others else []), *damaged]
         metas |= {one.row: one.opened.metas[one.sample] for one in rows}
         for one in damaged:
             self._reading = self._position(one.row)

@@ -207,6 +207,42 @@ def test_a_damaged_shard_is_set_aside_and_training_goes_on_with_the_new_one(make
     assert "checksum of gt" in spool.refusals()[1]["reason"]
 
 
+def spoil(spool: Spool, shard: int, sample: int) -> None:
+    """Damage one payload, which shows only when that sample is read."""
+    layout = spool.stream.layout()
+    with spool.shard_path(shard).open("r+b") as file:
+        file.seek(layout.gt_offset + sample * layout.sample_bytes)
+        file.write(b"flipped!")
+
+
+def test_of_two_shards_damaged_in_one_batch_the_earlier_is_not_let_go_while_the_later_is_waited_for(
+    make_spool: MakeSpool,
+):
+    """The second thread has the earlier rows: what the first one found must not be waited for before them."""
+    spool = make_spool(ready=range(3), shards=3)
+    # The end of the last batch reaches over two intervals without opening a shard; shard 1 ends in the first.
+    order = spool.use_order(seed=0, shards=3)
+    tail = order.uses(order.start(2), 6)[:, :2].tolist()
+    assert tail[0][0] == 2 and tail[2][0] == 1, "choose a seed whose order is so"
+    spoil(spool, *tail[2])
+    spoil(spool, *tail[-1])
+    waited = [0]
+
+    def make_again(shard: int, seconds: float) -> None:
+        waited[0] += 1
+        if waited[0] > 4:
+            raise StreamEnded(f"shard {shard} will not come")
+        needed = spool.oldest_needed()
+        fill(spool, [n for n in range(needed, 3) if not spool.shard_path(n).exists()])
+
+    with SpoolReader(
+        spool, batch_size=12, shards=3, on_starving=make_again
+    ) as reader:
+        assert len(set(flat(keys(reader)))) == 12
+
+    assert reader.stats.damaged == 2
+
+
 def test_a_second_trainer_on_the_spool_is_refused(make_spool: MakeSpool):
     spool = make_spool(ready=range(6))
 
