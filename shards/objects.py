@@ -162,10 +162,9 @@ class FsspecStore:
 
     def read(self, name: str, limit: int) -> bytes | None:
         """See ObjectStore."""
-        size = self.size(name)
-        if size is None or not 0 < size <= limit:
-            return None
-        return self._part(name, 0, size)
+        # In one request: asked for its size first, an object that grows meanwhile would come cut.
+        data = self._asked(name, 0, limit + 1)
+        return data if data and len(data) <= limit else None
 
     def write(self, name: str, data: bytes) -> None:
         """See ObjectStore."""
@@ -220,19 +219,25 @@ class FsspecStore:
         return True
 
     def _part(self, name: str, start: int, stop: int) -> bytes | None:
-        """Bytes `start` to `stop - 1`; None when the object is gone or ends before. Cut answers are asked for again."""
+        """Bytes `start` to `stop - 1`; None when the object is gone or ends before."""
+        data = self._asked(name, start, stop)
+        # A connection that broke is an error; an answer that is whole and short is all there is.
+        return data if data and len(data) == stop - start else None
 
-        def get() -> bytes | None:
+    def _asked(self, name: str, start: int, stop: int) -> bytes | None:
+        """What an object has of bytes `start` to `stop - 1`; None when it is gone. Cut answers are asked for again."""
+
+        def get() -> bytes:
             data = bytes(self._fs.cat_file(self._path(name), start=start, end=stop))
             if len(data) > stop - start:
                 raise EOFError(f"{len(data)} bytes came instead of {stop - start}")
-            # A connection that broke is an error; an answer that is whole and short is all there is.
-            return data if len(data) == stop - start else None
+            return data
 
         try:
-            return self._do(get, None)
+            found: bytes | None = self._do(get, None)
         except _NoSuchRange:
             return None
+        return found
 
     def _put(self, name: str, data: bytes, *, mode: str = "overwrite") -> None:
         if len(data) > MOST_PUT_BYTES:

@@ -95,6 +95,26 @@ def test_an_object_is_put_listed_read_and_deleted(store):
     assert store.size("ready/a") is None
 
 
+def test_an_object_that_is_replaced_while_it_is_read_comes_whole(store, monkeypatch):
+    """A cursor that came cut would count as none, and all shards from the first on be made again."""
+    store.write("cursor", b"short")
+    cat_file = store._fs.cat_file
+
+    def replaced_first(path: str, **part: int) -> bytes:
+        monkeypatch.undo()
+        store.write("cursor", b"much longer")
+        return cat_file(path, **part)
+
+    monkeypatch.setattr(store._fs, "cat_file", replaced_first)
+    assert store.read("cursor", 100) == b"much longer"
+
+
+def test_an_empty_object_reads_as_none(store):
+    store.write("cursor", b"")
+
+    assert store.read("cursor", 100) is None
+
+
 def test_an_object_is_created_once(store):
     assert store.create("plan.json", b"one")
     assert not store.create("plan.json", b"two")
