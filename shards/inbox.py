@@ -101,7 +101,9 @@ class Inbox:
         """Objects and their bytes, as far as is known: what was listed, what was found by its name."""
         self._flying: dict[Future[bool], int] = {}
         self._damaged: Counter[int] = Counter()
-        self._fetched = self._deleted = 0
+        self._fetched = 0
+        self._deleted: set[int] = set()
+        """A late listing may go on to show them; each counts once."""
         self._cursor: Cursor | None = None
         self._told_cursor = self._looked = self._asked = self._reported = -float("inf")
         self._trainer_seen = self._began = time.monotonic()
@@ -130,7 +132,6 @@ class Inbox:
     # -- one turn of the loop ---------------------------------------------------------------------
 
     def _step(self) -> State:
-        self._lease.check()
         self._follow()
         wanted = self._wanted()
         missing = [shard for shard in wanted if shard not in self._flying.values()]
@@ -170,7 +171,7 @@ class Inbox:
                 return "making"
             if not self._make_room(wanted):
                 return "waiting for room"
-            self._flying[self._fetchers.submit(self._fetch, shard)] = shard
+            self._flying[self._fetchers.submit(self._fetch, shard, self._there[shard])] = shard
         if missing and not self._flying:
             return "waiting for shards"
         return "making" if self._flying else "waiting for room"
@@ -186,10 +187,13 @@ class Inbox:
         self._spool.trim_damaged(max(0, self._config.room - occupied - 1))
         return occupied + self._spool.damaged_count() < self._config.room
 
-    def _fetch(self, shard: int) -> bool:
+    def _fetch(self, shard: int, listed: int) -> bool:
         """Bring one shard and check it whole; whether it is there now. An object that is damaged is deleted."""
         path = self._spool.partial / f"{shard:08d}.{os.getpid()}.tar"
-        size = self._there[shard]
+        # A late listing may tell of an object that was replaced since.
+        size = listed if listed == self._layout.shard_bytes else self._bucket.size(shard)
+        if size is None:
+            return False
         if size != self._layout.shard_bytes:
             self._refuse(shard, f"{size} bytes, the plan's shards have {self._layout.shard_bytes}")
             return False
@@ -244,7 +248,12 @@ class Inbox:
         return now - self._trainer_seen < _ABANDONED_AFTER_S
 
     def _follow(self, *, last: bool = False) -> None:
-        """Tell the bucket how far the trainer is, then delete what it has passed."""
+        """Tell the bucket how far the trainer is, then delete what it has passed; raises as Lease.check.
+
+        Who has lost the role tells no more: the other's trainer may need what ours has passed. Until
+        either knows, both tell, so a cursor is told again now and then though it has not moved.
+        """
+        self._lease.check()
         cursors = self._spool.read_cursors()
         if len(cursors) < max((cursor.world for cursor in cursors), default=1):
             return  # a rank that has not said where it begins may need what the others have passed
@@ -258,7 +267,7 @@ class Inbox:
             wait_fraction=max(cursor.wait_fraction for cursor in cursors),
         )
         moved = self._cursor is None or newest.shard != self._cursor.shard
-        due = now - self._told_cursor >= _CURSOR_EVERY_S and newest != self._cursor
+        due = now - self._told_cursor >= _CURSOR_EVERY_S
         if moved or due or (last and newest != self._cursor):
             self._bucket.write_cursor(newest)
             self._cursor, self._told_cursor = newest, now
@@ -274,7 +283,7 @@ class Inbox:
         for shard in [shard for shard in self._there if shard < needed]:
             self._bucket.drop(shard)
             del self._there[shard]
-            self._deleted += 1
+            self._deleted.add(shard)
 
     def _expect(self, shard: int) -> None:
         """Bear it for a while that a needed shard is missing and nobody makes it; raises StreamEnded."""
@@ -319,7 +328,7 @@ class Inbox:
             running_s=running,
             mb_per_s=self._fetched * self._layout.shard_bytes / 1e6 / max(running, 1e-9),
             damaged=self._damaged.total(),
-            deleted=self._deleted,
+            deleted=len(self._deleted),
         )
         self._lease.tell(asdict(report))
         try:

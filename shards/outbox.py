@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from shards.bucket import Bucket
-from shards.errors import SpoolError
 from shards.lease import Lease
 from shards.spool import Spool
 
@@ -146,8 +145,13 @@ class Outbox:
     def _take_in(self, listed: dict[int, int]) -> None:
         """Believe a listing, but for what it left out and what has the wrong size."""
         for shard in [shard for shard, size in listed.items() if size != self._size]:
-            log.warning("%s: shard %d has %d bytes, not %d; it is deleted and made again", self._bucket, shard, listed.pop(shard), self._size)  # fmt: skip
-            self._bucket.drop(shard)
+            del listed[shard]
+            size = self._bucket.size(shard)
+            if size == self._size:
+                listed[shard] = size
+            elif size is not None:
+                log.warning("%s: shard %d has %d bytes, not %d; it is deleted and made again", self._bucket, shard, size, self._size)  # fmt: skip
+                self._bucket.drop(shard)
         with self._lock:
             unlisted = self._there - listed.keys()
         gone = {shard for shard in unlisted if self._bucket.size(shard) != self._size}
@@ -177,14 +181,15 @@ class Outbox:
                 with self._lock:
                     self._there.add(shard)
                 there = True
-                if shard < self._told_by_cursor():
-                    # The answer to a first try was lost, the shard used and deleted, then put once more.
+                if shard < self._told_by_cursor() or not self._spool.shard_path(shard).exists():
+                    # The answer to a first try was lost, the shard used and deleted, then put once
+                    # more; or the producer needed its room meanwhile.
                     self.drop(shard)
             if there or shard < self._needed:
                 self._spool.drop(shard)
         except FileNotFoundError:
             pass  # the producer needed its room
-        except (SpoolError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 # the producer's thread raises it
             self._trouble = error
         finally:
             with self._lock:

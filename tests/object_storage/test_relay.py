@@ -193,6 +193,18 @@ def test_an_object_of_a_wrong_size_is_deleted_and_made_again(spool_at, bucket, f
     assert "shard 0 has 5 bytes" in caplog.text
 
 
+def test_a_late_listing_of_a_wrong_size_condemns_no_object(spool_at, bucket, fake):
+    spool = spool_at(ready=[0])
+    fake.listing = {shard_name(0): b"short"}
+
+    with outbox(spool, bucket).opened() as shelf:
+        wait_until(shelf.is_settled)
+        time.sleep(5 * LOOK_S)
+        assert shelf.ready_shards() == [0]
+
+    assert shard_name(0) in fake.objects
+
+
 def test_objects_that_are_not_ours_stay(spool_at, bucket, fake):
     fake.objects |= {"ready/notes.txt": b"x", "ready/0000000001.tar": b"x", "other": b"x"}
 
@@ -258,15 +270,45 @@ def test_a_put_whose_answer_was_lost_does_not_bring_back_what_was_used_meanwhile
     assert spool.ready_shards() == []
 
 
-def test_what_goes_wrong_on_the_way_is_raised_to_the_producer(spool_at, bucket, fake):
+def test_a_shard_that_is_dropped_while_it_is_carried_leaves_no_object_that_nobody_counted(
+    spool_at, bucket, fake
+):
+    spool = spool_at(ready=[0])
+
+    with outbox(spool, bucket).opened() as shelf:
+        wait_until(shelf.is_settled)
+
+        def drop_meanwhile(name: str, path: Path) -> None:
+            data = path.read_bytes()
+            shelf.drop(5)
+            fake.write(name, data)
+
+        fake.upload = drop_meanwhile
+        fill(spool, [5])
+        wait_until(shelf.is_settled)
+        assert shelf.ready_shards() == [0]
+
+    assert [name for name in fake.objects if "ready" in name] == [shard_name(0)]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        (SpoolError("memory://: does not answer"), "does not answer"),
+        (MemoryError("no room"), "no room"),
+    ],
+)
+def test_what_goes_wrong_on_the_way_is_raised_to_the_producer(
+    spool_at, bucket, fake, trouble, told
+):
     spool = spool_at(ready=[0])
 
     def fail(name: str, path: Path) -> None:
-        raise SpoolError("memory://: does not answer")
+        raise trouble
 
     fake.upload = fail
     with outbox(spool, bucket).opened() as shelf:
-        with pytest.raises(SpoolError, match="does not answer"):
+        with pytest.raises(type(trouble), match=told):
             wait_until(lambda: shelf.ready_shards() == [])
 
     assert spool.ready_shards() == [0], "kept for the next time"
@@ -494,6 +536,73 @@ def test_a_trainer_that_goes_back_gets_its_shards_again(spool_at, bucket):
             wait_until(lambda: bucket.cursor().shard < 2)
             published(bucket, made)
             assert batches(reader) == expected
+
+
+def test_an_inbox_whose_role_was_taken_says_nothing_more_of_its_trainer(spool_at, bucket, fake):
+    """The other trainer may be at an earlier shard: a cursor of ours would have its shards never made."""
+    published(bucket, spool_at("made"))
+    spool = spool_at("staging")
+
+    with pytest.raises(SpoolBusy), spool.trainer_role(), fetching(spool, bucket) as work:
+        spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=0))
+        wait_until(lambda: bucket.cursor() is not None)
+        fake.objects["cursors/lease.json"] = b'{"token": "another", "beat": 1}'
+        theirs = Cursor(rank=0, world=1, batch=2, shard=1)
+        bucket.write_cursor(theirs)
+        wait_until(lambda: work.inbox._lease._trouble is not None)
+        spool.write_cursor(Cursor(rank=0, world=1, batch=9, shard=4))
+        assert work.ended.wait(PATIENT_S)
+
+    assert bucket.cursor() == theirs
+    assert sorted(bucket.listed()) == list(range(SHARDS))
+
+
+def test_a_cursor_that_another_overwrote_is_told_again(spool_at, bucket, monkeypatch):
+    monkeypatch.setattr("shards.inbox._CURSOR_EVERY_S", 0.1)
+    published(bucket, spool_at("made"))
+    spool = spool_at("staging")
+
+    with spool.trainer_role(), fetching(spool, bucket):
+        spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=0))
+        wait_until(lambda: bucket.cursor() is not None)
+        bucket.write_cursor(Cursor(rank=0, world=1, batch=9, shard=4))
+        wait_until(lambda: bucket.cursor().shard == 0, 10)
+
+
+def test_an_object_that_late_listings_go_on_to_show_is_counted_as_deleted_once(
+    spool_at, bucket, fake
+):
+    published(bucket, spool_at("made"))
+    spool = spool_at("staging")
+    fake.listing = dict(fake.objects)
+
+    with SpoolReader(spool, batch_size=4, shards=SHARDS) as reader:
+        with fetching(spool, bucket) as work:
+            for _ in reader:
+                time.sleep(3 * LOOK_S)
+            reader.close()
+
+    assert spool.heartbeats()[-1]["deleted"] == SHARDS
+    assert work.inbox._fetched == SHARDS
+
+
+def test_a_late_listing_of_a_damaged_object_does_not_condemn_the_one_made_again(
+    spool_at, bucket, fake
+):
+    published(bucket, spool_at("made"))
+    spool = spool_at("staging")
+    fake.listing = fake.objects | {shard_name(1): b"short"}
+    expected = local_batches(spool_at)
+
+    def give_up(shard: int, seconds: float) -> None:
+        if seconds > 5:
+            raise StreamEnded(f"shard {shard} will not come")
+
+    with SpoolReader(spool, batch_size=4, shards=SHARDS, on_starving=give_up) as reader:
+        with fetching(spool, bucket) as work:
+            assert batches(reader) == expected
+
+    assert not work.inbox._damaged
 
 
 def test_nothing_is_deleted_before_every_rank_has_said_where_it_begins(spool_at, bucket):
