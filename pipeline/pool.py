@@ -13,6 +13,8 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -35,6 +37,7 @@ MOST_JOBS = 1024
 _NICENESS = 10
 """Producers yield to the trainer's reader thread, which needs little CPU but needs it at once."""
 _PROBE_TIMEOUT_S = 300
+_PROBE_POLL_S = 0.1
 _PR_SET_PDEATHSIG = 1
 
 
@@ -87,17 +90,23 @@ def _prepare_worker(producer: int) -> None:
         os.nice(_NICENESS)
 
 
-def crashes_decoder(path: Path) -> bool:
-    """Whether decoding and developing a file kills the process that does it; tried in one of its own."""
+def crashes_decoder(path: Path, stop: threading.Event | None = None) -> bool:
+    """Whether decoding and developing a file kills the process that does it; tried in one of its own.
+
+    `stop` set from outside ends the trial, of which nothing is known then.
+    """
+    stop = stop or threading.Event()
     process = multiprocessing.get_context("spawn").Process(
         target=_develop_quietly, args=(str(path),)
     )
     process.start()
-    process.join(_PROBE_TIMEOUT_S)
+    deadline = time.monotonic() + _PROBE_TIMEOUT_S
+    while process.is_alive() and time.monotonic() < deadline and not stop.is_set():
+        process.join(_PROBE_POLL_S)
     if process.is_alive():
         process.kill()
         process.join()
-        return True
+        return not stop.is_set()
     return (process.exitcode or 0) in {
         -signal.SIGSEGV,
         -signal.SIGABRT,
@@ -108,5 +117,7 @@ def crashes_decoder(path: Path) -> bool:
 
 
 def _develop_quietly(path: str) -> None:
+    # Ctrl-C is for the producer, which ends the trial.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(RawError):
         develop(path)

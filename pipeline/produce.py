@@ -8,6 +8,7 @@ directory twenty times a second instead of being told.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -122,7 +123,7 @@ class Producer:
         *,
         report: Callable[[ProducerReport], None] | None = None,
         stop: threading.Event | None = None,
-        crashes: Callable[[Path], bool] = crashes_decoder,
+        crashes: Callable[[Path], bool] | None = None,
         shelf: Shelf | None = None,
     ) -> None:
         self._spool = spool
@@ -142,6 +143,7 @@ class Producer:
         self._full_since: float | None = None
         self._full_told = -_TELL_FULL_EVERY_S
         self._disk_full_until = 0.0
+        crashes = crashes or functools.partial(crashes_decoder, stop=self._stop)
         self._suspects = Suspects(spool, crashes, config.decode_timeout_s)
         self.allotment = self._allot()
         options = self._plan.options

@@ -93,7 +93,9 @@ class Checkpoints:
         content = io.BytesIO()
         torch.save(record, content)
         write_bytes(path, content.getvalue())
-        for old in self._newest_first()[self._keep :]:
+        # Newer ones are damaged, or the training would have gone on from them: they keep none of these out.
+        ours = [one for one in self._newest_first() if int(one.stem) <= progress.iteration]
+        for old in ours[self._keep :]:
             old.unlink(missing_ok=True)
         return path
 

@@ -26,10 +26,18 @@ def memory_for(what: str, device: torch.device) -> Iterator[None]:
     """Raises OptionError, naming `what`, where the device's memory does not hold what the block needs."""
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not _is_short_of_memory(error):
+            raise
         raise OptionError(
             f"device {device}: its memory does not hold {what}; choose less of it, or another device"
         ) from error
+
+
+def _is_short_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """The error of torch's allocator for the CPU has no class of its own."""
+    known = isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
+    return known or "can't allocate memory" in str(error)
 
 
 class GpuMeter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -193,8 +194,25 @@ def test_the_probe_tells_a_file_that_decodes_from_one_that_kills(
     assert crashes_decoder(path)
 
 
+def test_a_producer_that_is_told_to_stop_does_not_wait_for_its_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pipeline.pool._develop_quietly", _never_end)
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    began = time.monotonic()
+
+    assert not crashes_decoder(tmp_path / "slow.dng", stop), "nothing is known of it"
+    assert time.monotonic() - began < 20
+    assert not multiprocessing.active_children()
+
+
 def _crash(path: str) -> None:
     ctypes.string_at(0)
+
+
+def _never_end(path: str) -> None:
+    time.sleep(600)
 
 
 def test_innocent_files_are_not_tried_after_one_death(raw_spool: Spool):

@@ -235,9 +235,7 @@ def test_of_two_shards_damaged_in_one_batch_the_earlier_is_not_let_go_while_the_
         needed = spool.oldest_needed()
         fill(spool, [n for n in range(needed, 3) if not spool.shard_path(n).exists()])
 
-    with SpoolReader(
-        spool, batch_size=12, shards=3, on_starving=make_again
-    ) as reader:
+    with SpoolReader(spool, batch_size=12, shards=3, on_starving=make_again) as reader:
         assert len(set(flat(keys(reader)))) == 12
 
     assert reader.stats.damaged == 2

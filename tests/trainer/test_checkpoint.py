@@ -64,6 +64,19 @@ def test_only_the_newest_are_kept(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["00000010.pt", "00000015.pt"]
 
 
+def test_damaged_ones_that_were_passed_over_do_not_push_out_what_is_saved_then(folder):
+    for iteration in (5, 20, 30):
+        path = Checkpoints(folder).save(make_trainee(), Progress(iteration=iteration), CONFIG)
+        if iteration > 5:
+            damage_by_cutting(path)
+    checkpoints = Checkpoints(folder, keep=2)
+    checkpoints.restore(make_trainee(), CONFIG)
+
+    checkpoints.save(make_trainee(), Progress(iteration=10), CONFIG)
+
+    assert checkpoints.restore(make_trainee(), CONFIG) == Progress(iteration=10)
+
+
 def test_without_a_checkpoint_nothing_is_restored(folder):
     assert Checkpoints(folder).restore(make_trainee(), CONFIG) is None
 

@@ -132,9 +132,22 @@ def test_a_non_finite_loss_names_the_samples_and_leaves_the_weights_alone(tmp_pa
     assert kept == ["00000003.pt"]
 
 
-def test_a_batch_too_large_for_the_device_is_named_in_one_line(tmp_path, make_reader):
+def too_much_for_cuda() -> None:
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+
+
+def too_much_for_the_host() -> None:
+    torch.empty(1 << 55, dtype=torch.uint8)
+
+
+def too_much_for_numpy() -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("too_much", [too_much_for_cuda, too_much_for_the_host, too_much_for_numpy])
+def test_a_batch_too_large_for_the_device_is_named_in_one_line(tmp_path, make_reader, too_much):
     def refuse(index: int) -> None:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+        too_much()
 
     with pytest.raises(
         OptionError, match="device cpu: its memory does not hold batch_size 2 in fp32"
