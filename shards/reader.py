@@ -239,7 +239,7 @@ class SpoolReader:
                 slot = self._free.get()
                 self._let_go(self._oldest_needed())
                 if slot is None:
-                    return
+                    break
                 uses = self.order.uses(self._next * self._batch_size, self._batch_size)
                 if len(uses) < self._batch_size:
                     break

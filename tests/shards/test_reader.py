@@ -263,6 +263,21 @@ def test_closing_keeps_what_was_not_used(make_spool: MakeSpool):
     assert len(set(flat(first + rest))) == 24
 
 
+def test_a_closed_reader_ends_though_it_was_closed_with_all_buffers_full(make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+    reader = SpoolReader(spool, batch_size=2, shards=6, depth=2)
+    next(reader)
+    deadline = time.monotonic() + 5
+    while reader._filled.qsize() < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    reader.close()
+
+    rest = threading.Thread(target=lambda: list(reader), daemon=True)
+    rest.start()
+    rest.join(10)
+    assert not rest.is_alive(), "it waits for a batch that nobody reads any more"
+
+
 def test_a_lent_batch_stays_whole_until_the_next_is_asked_for(make_spool: MakeSpool):
     spool = make_spool(ready=range(6))
 
