@@ -19,10 +19,11 @@ from darkprep import background
 from darkprep.status import made_status, spool_status
 from pipeline.budget import check_budget, default_budget, default_staging, staging_room
 from pipeline.plan import Plan
-from shards import OpenShard, OptionError, PlanError, ShardDamaged, Spool
+from shards import OptionError, PlanError, ShardDamaged, Spool
 from shards.bucket import Bucket
 from shards.durable import disk_errors
 from shards.objects import StoreUrl
+from shards.opening import verify_shard
 from shards.outbox import CARRIERS, Outbox
 from shards.plan_record import plan_record
 
@@ -154,11 +155,7 @@ def verify_bucket(bucket: Bucket, staging: Path | None) -> tuple[int, list[str]]
                 )
             elif bucket.fetch(shard, path):
                 try:
-                    opened = OpenShard(path, layout, shard, plan)
-                    try:
-                        opened.verify_all()
-                    finally:
-                        opened.close()
+                    verify_shard(path, layout, shard, plan)
                 except ShardDamaged as error:
                     why = str(error).removeprefix(f"{path}: ")
                     faults.append(f"damaged {bucket} shard {shard}: {why}")

@@ -10,10 +10,11 @@ from typing import Any
 from darkprep.values import spelled_bytes, spelled_seconds
 from pipeline.elsewhere import FramesPlace
 from pipeline.frames import FrameStore
-from shards import Cursor, OpenShard, ShardDamaged, Spool
+from shards import Cursor, ShardDamaged, Spool
 from shards.bucket import Bucket
 from shards.durable import read_json
 from shards.lease import EVERY_S, Holder, Watch
+from shards.opening import verify_shard
 from shards.spool import allocated_bytes, is_heartbeat
 
 _BUSY = 0.05
@@ -292,11 +293,7 @@ def verify_spool(spool: Spool) -> tuple[int, int, list[str]]:
     shards = spool.ready_shards()
     for shard in shards:
         try:
-            opened = OpenShard(spool.shard_path(shard), layout, shard, plan)
-            try:
-                opened.verify_all()
-            finally:
-                opened.close()
+            verify_shard(spool.shard_path(shard), layout, shard, plan)
         except ShardDamaged as error:
             faults.append(f"damaged {error}")
         except FileNotFoundError:

@@ -21,7 +21,7 @@ from typing import Literal
 from shards.bucket import Bucket
 from shards.errors import DiskFull, ShardDamaged, SpoolError, StreamEnded
 from shards.lease import Lease
-from shards.opening import OpenShard
+from shards.opening import verify_shard
 from shards.spool import Cursor, Spool
 
 log = logging.getLogger(__name__)
@@ -200,11 +200,7 @@ class Inbox:
         if not self._bucket.fetch(shard, path):
             return False
         try:
-            opened = OpenShard(path, self._layout, shard, self._plan)
-            try:
-                opened.verify_all()
-            finally:
-                opened.close()
+            verify_shard(path, self._layout, shard, self._plan)
         except ShardDamaged as error:
             self._spool.set_aside(path, shard, str(error))
             self._refuse(shard, str(error))

@@ -7,6 +7,7 @@ as a path. The trade-off: a tar with the same content but other headers is refus
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -128,6 +129,12 @@ class OpenShard:
             return os.pread(self._descriptor, count, offset)
         except OSError as error:
             raise ShardDamaged(f"{self.path}: cannot be read: {error.strerror}") from error
+
+
+def verify_shard(path: Path, layout: ShardLayout, shard: int, plan: str) -> None:
+    """Open a shard and check everything in it; raises as OpenShard."""
+    with contextlib.closing(OpenShard(path, layout, shard, plan)) as opened:
+        opened.verify_all()
 
 
 def _opened(path: Path) -> int:

@@ -6,6 +6,7 @@ import importlib.util
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -100,7 +101,7 @@ def test_an_object_that_is_replaced_while_it_is_read_comes_whole(store, monkeypa
     store.write("cursor", b"short")
     cat_file = store._fs.cat_file
 
-    def replaced_first(path: str, **part: int) -> bytes:
+    def replaced_first(path: str, **part: int) -> Any:
         monkeypatch.undo()
         store.write("cursor", b"much longer")
         return cat_file(path, **part)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from shards import OptionError, Spool, SpoolBusy, SpoolReader, StreamEnded
+from shards.order import UseOrder
 from tests.shards.conftest import MakeSpool, fill, sample
 
 
@@ -221,7 +222,7 @@ def test_of_two_shards_damaged_in_one_batch_the_earlier_is_not_let_go_while_the_
     """The second thread has the earlier rows: what the first one found must not be waited for before them."""
     spool = make_spool(ready=range(3), shards=3)
     # The end of the last batch reaches over two intervals without opening a shard; shard 1 ends in the first.
-    order = spool.use_order(seed=0, shards=3)
+    order = UseOrder(samples=4, window=2, seed=0, shards=3)
     tail = order.uses(order.start(2), 6)[:, :2].tolist()
     assert tail[0][0] == 2 and tail[2][0] == 1, "choose a seed whose order is so"
     spoil(spool, *tail[2])
