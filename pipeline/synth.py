@@ -93,7 +93,8 @@ def synthesise(
     splits, and the list files. For ELD's: its sixteen images per scene, whatever `shorts` says.
     `size` is the visible height and width, the whole sensor's when None. `isos` are what scenes of SID's
     cameras are drawn from, by default SID's low ones. `progress` gets a line for each finished scene.
-    Files that exist are replaced. Raises OptionError for values that cannot work, DiskFull when there is
+    Synthetic files that exist are replaced. Raises OptionError for values that cannot work and for a place
+    with photographs that were not made here, DiskFull when there is
     no room (before the first file, where it can be known), DarkprepError when a worker was killed.
     """
     sensor = sensor_of(camera)
@@ -104,6 +105,7 @@ def synthesise(
         sessions = [_plan_sid(sensor, k, scenes, shorts, seed, size, drawn) for k in range(scenes)]
     else:
         sessions = [_plan_eld(sensor, k, seed, size) for k in range(scenes)]
+    _refuse_photographs(out, sensor)
     _make_folders(out, sessions)
     _check_room(out, sensor, sessions)
     written: list[Path] = []
@@ -334,6 +336,26 @@ def record(clean: F32, sensor: Sensor, shot: Shot, rng: Rng) -> npt.NDArray[np.u
 # --- files ---------------------------------------------------------------------------------------
 
 
+def _refuse_photographs(out: Path, sensor: Sensor) -> None:
+    """Raises OptionError where real photographs lie: their lists would be replaced, and both sets mixed."""
+    for path in (out / sensor.folder).rglob("*.*"):
+        if path.suffix != ".dng" and not path.name.startswith("."):
+            raise OptionError(
+                f"{path}: is no synthetic photograph; choose another place than {out}, so that real ones stay as they are"
+            )
+    for split in SPLITS:
+        path = _list_file(out, sensor, split)
+        listed = path.read_bytes() if path.is_file() else b""
+        if listed.strip() and b".dng" not in listed:
+            raise OptionError(
+                f"{path}: lists real ones; choose another place than {out}, so that it stays as it is"
+            )
+
+
+def _list_file(out: Path, sensor: Sensor, split: str) -> Path:
+    return out / f"{sensor.folder}_{split}_list.txt"
+
+
 def _make_folders(out: Path, sessions: list[Session]) -> None:
     for folder in sorted(
         {(out / shot.path).parent for session in sessions for shot in session.shots}
@@ -364,7 +386,7 @@ def _write_lists(out: Path, sensor: Sensor, sessions: list[Session]) -> list[Pat
     """Writes SID's three list files, for a split without scenes an empty one."""
     paths = []
     for split in SPLITS:
-        path = out / f"{sensor.folder}_{split}_list.txt"
+        path = _list_file(out, sensor, split)
         text = "".join(session.line for session in sessions if session.split == split)
         write_bytes(path, text.encode("ascii"), sync=False)
         paths.append(path)

@@ -60,6 +60,24 @@ def test_what_synth_cannot_do_is_one_line_and_no_file(complaint, words, said):
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(
+    ("path", "content", "said"),
+    [
+        ("data/Sony/short/00001_00_0.1s.ARW", "", "is no synthetic photograph"),
+        ("data/Sony_train_list.txt", "./Sony/short/00001_00_0.1s.ARW ...", "lists real ones"),
+    ],
+)
+def test_synth_leaves_real_photographs_alone(complaint, path, content, said):
+    Path(path).parent.mkdir(parents=True)
+    Path(path).write_text(content)
+
+    line = complaint("synth", "data", "--camera", "sony", "--size", "96x96", "--scenes", "1")
+
+    assert line.startswith(f"{path}: {said}")
+    assert [file for file in Path("data").rglob("*.*") if file.is_file()] == [Path(path)]
+    assert Path(path).read_text() == content
+
+
 def test_synth_to_a_place_that_cannot_be_is_named(complaint):
     Path("file").write_text("")
 
