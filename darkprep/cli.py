@@ -197,7 +197,9 @@ def match_option(command: Command) -> Command:
 @click.option(
     "--shorts", default=2, show_default=True, help="Short exposures per scene (SID cameras)."
 )
-@click.option("--size", type=FRAME_SIZE, help="Frame size HxW; the camera's own by default.")
+@click.option(
+    "--size", type=FRAME_SIZE, metavar="HxW", help="Frame size HxW; the camera's own by default."
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--jobs", type=int, default=lambda: os.cpu_count() or 1, show_default="all cores")
 def synth(
@@ -255,6 +257,7 @@ def synth(
 @click.option(
     "--epochs",
     type=COUNT_OR_INF,
+    metavar="N|inf",
     default="1",
     show_default=True,
     help="Visits of every pair, or inf.",
@@ -317,6 +320,7 @@ def synth(
 @click.option(
     "--part",
     type=PART,
+    metavar="n/N",
     default="0/1",
     show_default="all",
     help="Make only this node's shards: of shards n, n + N, n + 2N ... of the plan (docs/scale.md).",
@@ -358,6 +362,7 @@ def build(
     Example: darkprep build --camera sony --fraction 0.2 --disk-budget 20GB
     """
     options = PlanOptions(gain=amplify, **chosen)
+    _keep_apart(spool, root)
     engine = Engine(backend=backend, address=address)
     engine.check()
     stop = threading.Event()
@@ -396,6 +401,14 @@ def build(
         f"{final.frames_decoded} frames decoded, spool {spelled_bytes(final.disk_bytes)} of {spelled_bytes(final.budget_bytes)}",
         event="summary",
     )
+
+
+def _keep_apart(spool: Path | StoreUrl, root: Path) -> None:
+    """A spool is removed when it is done with: refuse one that has the photographs in it. Raises OptionError."""
+    if isinstance(spool, Path) and root.resolve().is_relative_to(spool.resolve()):
+        raise OptionError(
+            f"spool {spool}: the photographs of --root {root} lie in it; choose a folder of its own"
+        )
 
 
 def _part_record(part: tuple[int, int], plan: Plan) -> dict[str, Any]:
@@ -524,7 +537,7 @@ def status(spool: Path | StoreUrl, as_json: bool, watch: bool) -> None:
         click.echo(json.dumps(found, indent=1) if as_json else "\n".join(status_lines(found)))
         return
     stop = background.stop_on_signals()
-    progress = Progress(log_format="json" if as_json else "text")
+    progress = Progress(log_format="json" if as_json else "text", on_stdout=True)
     with progress, progress.watching(look, title=str(spool)):
         while not stop.wait(0.2):
             if progress.unread.is_set():
@@ -826,7 +839,11 @@ def restore(**chosen: Any) -> int:
     for result in restoration(RestoreChoices(**chosen)):
         if result.error:
             failed += 1
-            click.echo(f"failed {result.source}: {result.error}", err=True)
+            # Most errors open with the file already.
+            named = result.error.startswith(f"{result.source}:")
+            click.echo(
+                f"failed {result.error if named else f'{result.source}: {result.error}'}", err=True
+            )
         else:
             click.echo(f"{result.source} -> {result.target} ({spelled_seconds(result.seconds)})")
     return 1 if failed else 0

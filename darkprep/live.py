@@ -53,11 +53,15 @@ class Progress:
         quiet: bool = False,
         log_format: LogFormat = "text",
         console: Console | None = None,
+        on_stdout: bool = False,
     ) -> None:
+        """`on_stdout` is for a command whose whole result is what it shows."""
         self._json = log_format == "json" and not quiet
-        self._console = console or _Paper(stderr=True, quiet=quiet, highlight=False)
         self.unread = threading.Event()
         """Set when whoever read our lines has gone: the work goes on, unseen."""
+        self._console = console or _Paper(
+            self.unread, stderr=not on_stdout, quiet=quiet, highlight=False
+        )
         # Not Console.is_terminal: FORCE_COLOR makes that true in a pipe.
         is_screen = self._console.file.isatty() and not self._console.is_dumb_terminal
         self._live = (
@@ -159,9 +163,14 @@ class Progress:
 class _Paper(Console):
     """A console that falls silent when nobody reads it, where rich's would end the program."""
 
+    def __init__(self, unread: threading.Event, **options: Any) -> None:
+        super().__init__(**options)
+        self._unread = unread
+
     def on_broken_pipe(self) -> None:
         """Say nothing from now on."""
         self.quiet = True
+        self._unread.set()
 
 
 class Watch:

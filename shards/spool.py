@@ -184,6 +184,11 @@ class Spool:
     def _read_plan(self) -> dict[str, Any]:
         record = read_json(self.plan_file)
         if record is None:
+            if not self.plan_file.exists() and not self.ready.exists():
+                # Anything may be in there, photographs too: never advise to remove it.
+                raise PlanError(
+                    f"{self.plan_file}: is missing; {self.path} is no spool, name another or make one with `darkprep build --camera NAME --spool DIR`"
+                )
             why = "is damaged" if self.plan_file.exists() else "is missing"
             raise PlanError(
                 f"{self.plan_file}: {why}; remove {self.path} and make it anew with `darkprep build`"

@@ -234,3 +234,14 @@ def test_a_watched_status_goes_on_until_ctrl_c(start, small_spool):
 
     assert process.returncode == 0, said
     assert first["shards_ready"] == 3
+
+
+def test_a_watched_status_can_be_piped_and_ends_with_its_reader(start, small_spool):
+    process = start("status", "--watch")
+    assert process.stdout is not None
+    first = process.stdout.readline()
+
+    process.stdout.close()
+
+    assert "3 shards ready" in first
+    assert process.wait(timeout=30) == 141
