@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import re
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -67,7 +68,7 @@ from trainer.metrics import protocol_named
 from trainer.ranks import Alone, Ranks
 from trainer.report import RunSummary
 from trainer.restore import LoneFrame, RestoreJob, RestoreResult, restore_all
-from trainer.train import HeldOut, train
+from trainer.train import HeldOut, check_unused, train
 
 RUNS = Path("runs")
 """Where runs go that are given no directory of their own."""
@@ -338,8 +339,11 @@ def _recorded(spool: Spool, name: str) -> int:
 
 def _run_dir(choices: TrainChoices) -> Path:
     if choices.run_dir:
+        _check_folder("run", choices.run_dir)
         if choices.resume and not (choices.run_dir / "config.json").exists():
             raise OptionError(f"{choices.run_dir}: holds no run to resume; leave out --resume")
+        if not choices.resume:
+            check_unused(choices.run_dir)  # before anything is said of a training to come
         return choices.run_dir
     if choices.resume:
         runs = list(RUNS.glob("*/config.json"))
@@ -401,14 +405,14 @@ class Evaluated:
         """For people."""
         found = self.evaluation
         lines = [
-            f"{found.camera}: {found.pairs} pairs, PSNR {_decibels(found.psnr)}, SSIM {found.ssim:.4f}"
+            f"{found.camera}: {_pairs(found.pairs)}, PSNR {_decibels(found.psnr)}, SSIM {found.ssim:.4f}"
         ]
         if found.baseline_ssim is not None:
             lines.append(
                 f"amplified input: PSNR {_decibels(found.baseline_psnr)}, SSIM {found.baseline_ssim:.4f}"
             )
         lines += [
-            f"  {group.group}: {group.pairs} pairs, PSNR {_decibels(group.psnr)}, SSIM {group.ssim:.4f}"
+            f"  {group.group}: {_pairs(group.pairs)}, PSNR {_decibels(group.psnr)}, SSIM {group.ssim:.4f}"
             for group in found.groups
         ]
         lines.append(f"protocol {found.protocol}, {found.region}: {found.protocol_says}")
@@ -424,6 +428,7 @@ def evaluation(
     """
     if choices.frames not in ("first", "all"):
         raise OptionError(f"frames must be first or all, not {choices.frames!r}")
+    _check_folder("out", choices.out)
     device = open_device(choices.device)
     network = restorer(choices.weights, device)
     camera = camera_named(choices.camera)
@@ -489,6 +494,10 @@ def _whole_frames(
         )
 
 
+def _pairs(count: int) -> str:
+    return f"{count} pair{'s' * (count != 1)}"
+
+
 def _decibels(value: float | None) -> str:
     return "infinite" if value is None else f"{value:.2f} dB"
 
@@ -504,6 +513,7 @@ def _multiplier(chosen: float | None, gain: Gain, *, default: float) -> float:
 
 def restorer(weights: Path, device: torch.device) -> Restorer:
     """A network with trained weights, ready for whole frames; raises WeightsError."""
+    _check_named(weights)
     try:
         if weights.suffix == ".safetensors":
             network = load_model(weights)
@@ -513,6 +523,26 @@ def restorer(weights: Path, device: torch.device) -> Restorer:
         return ready_for_inference(network, device=device)
     except ModelError as error:
         raise WeightsError(str(error)) from error
+
+
+def _check_named(weights: Path) -> None:
+    """Say what was meant where another thing of a run was named; raises WeightsError."""
+    if weights.is_dir():
+        raise WeightsError(f"{weights}: is a directory; name the weights.safetensors in it")
+    if weights.suffix == ".pt" and (weights.parent.parent / "config.json").exists():
+        raise WeightsError(
+            f"{weights}: is a checkpoint, for --resume; name weights.safetensors of the run, which a training writes when it ends"
+        )
+    if not weights.exists() and (weights.parent / "config.json").exists():
+        raise WeightsError(
+            f"{weights}: is not there yet, a training writes it when it ends; go on with `darkprep stream-train --resume --run {shlex.quote(str(weights.parent))}`"
+        )
+
+
+def _check_folder(option: str, folder: Path | None) -> None:
+    """Raises OptionError for a folder to write into that is a file, before any work."""
+    if folder and folder.exists() and not folder.is_dir():
+        raise OptionError(f"{option} {folder}: is a file; name a folder")
 
 
 # -- restore and import -------------------------------------------------------------------------------
@@ -541,6 +571,7 @@ def restoration(choices: RestoreChoices) -> Iterator[RestoreResult]:
         raise OptionError(f"format must be png or tiff, not {choices.suffix!r}")
     if choices.bits not in (8, 16):
         raise OptionError(f"bits must be 8 or 16, not {choices.bits}")
+    _check_folder("out", choices.out)
     gain = gain_named(choices.amplify)
     if gain == "ratio":
         raise OptionError("amplify must be estimate or a number: a lone file has no exposure ratio")

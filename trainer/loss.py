@@ -49,7 +49,7 @@ def check_side(side: int) -> None:
     """Raise OptionError when images of that side have too few pixels for MS-SSIM's five scales."""
     if side < SMALLEST_SIDE:
         raise OptionError(
-            f"crop must be at least {SMALLEST_SIDE} for the loss's MS-SSIM of five scales, not {side}"
+            f"crop must be at least {SMALLEST_SIDE} for the loss's MS-SSIM of five scales, not {side}; build another spool with a larger --crop"
         )
 
 

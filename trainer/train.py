@@ -470,13 +470,21 @@ def _make_trainee(config: TrainConfig, device: torch.device) -> Trainee:
     )
 
 
+def check_unused(run_dir: Path) -> None:
+    """Raise OptionError when a run stands in that directory."""
+    if (run_dir / "config.json").exists():
+        raise OptionError(
+            f"{run_dir}: holds a run already; resume it with --resume, or choose another directory"
+        )
+
+
 def _begin(
     checkpoints: Checkpoints, trainee: Trainee, config: TrainConfig, run_dir: Path, *, resume: bool
 ) -> Progress:
     """Prepare the run directory and say where to go on; a run killed before any checkpoint begins anew."""
     path = run_dir / "config.json"
-    if not resume and path.exists():
-        raise OptionError(f"{run_dir}: holds a run already; resume it, or choose another directory")
+    if not resume:
+        check_unused(run_dir)
     progress = checkpoints.restore(trainee, config.record()) if resume else None
     with disk_errors(path):
         run_dir.mkdir(parents=True, exist_ok=True)

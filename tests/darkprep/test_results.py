@@ -41,7 +41,7 @@ def test_evaluate_scores_the_test_frames_and_shows_them(call, large_data):
     result = call(*evaluate("--root", large_data, "--baseline", "--out", "results"))
 
     assert result.exit_code == 0
-    assert "sony: 1 pairs, PSNR " in result.stdout
+    assert "sony: 1 pair, PSNR " in result.stdout
     assert "amplified input: PSNR " in result.stdout
     assert "protocol redirt" in result.stdout
     found = json.loads(Path("results/metrics.json").read_text())
@@ -80,7 +80,7 @@ def test_evaluate_names_what_it_leaves_out_and_scores_the_rest(call, large_data)
     result = call(*evaluate("--root", "own", "--split", "train"))
 
     assert result.exit_code == 0
-    assert "sony: 1 pairs" in result.stdout
+    assert "sony: 1 pair," in result.stdout
     assert "skipped own/Sony/short/00001_00_0.1s.dng: is empty" in result.stderr
     assert "skipped Sony/short/00009_00_0.1s.dng: scene 00009 has no long" in result.stderr
     assert "2 files skipped" in result.stderr
@@ -109,6 +109,7 @@ def test_evaluate_with_no_usable_frame_fails(complaint, large_data):
         (["--amplify", "estimate", "--multiplier", "0"], "multiplier must be a positive number"),
         (["--protocol", "best"], "no protocol 'best'; there are redirt, sid, eld"),
         (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N"),
+        (["--out", "w.safetensors"], "out w.safetensors: is a file; name a folder"),
         (["--camera", "nokia"], "unknown camera 'nokia'"),
         (["--camera", "fuji"], "holds no Fuji/short"),
         (["--root", "nowhere"], "nowhere: does not exist"),
@@ -138,6 +139,22 @@ def test_files_that_are_no_weights_are_named(complaint, large_data, content, sai
     assert said in line
 
 
+def test_another_thing_of_a_run_than_its_weights_is_said_to_be_that(complaint, large_data):
+    run = Path("my run")
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    (run / "checkpoints" / "00000008.pt").write_bytes(b"")
+
+    for name, said in {
+        "": "is a directory; name the weights.safetensors in it",
+        "checkpoints/00000008.pt": "is a checkpoint, for --resume",
+        "weights.safetensors": "go on with `darkprep stream-train --resume --run 'my run'`",
+    }.items():
+        line = complaint(*evaluate("--root", large_data, "--weights", run / name))
+        assert line.startswith(f"{run / name}: ")
+        assert said in line
+
+
 # -- restore --------------------------------------------------------------------------------------
 
 
@@ -150,8 +167,8 @@ def test_restore_writes_the_good_and_names_the_bad(call, large_data):
     assert f"{large_data / SHORT} -> pictures/10001_00_0.1s.png (" in result.stdout
     assert len(result.stdout.splitlines()) == 1
     assert len(result.stderr.splitlines()) == 2
-    assert "failed bad.dng: bad.dng: " in result.stderr
-    assert "failed none.dng: none.dng: no such file" in result.stderr
+    assert "failed bad.dng: is " in result.stderr
+    assert "failed none.dng: no such file" in result.stderr
     assert [path.name for path in Path("pictures").iterdir()] == ["10001_00_0.1s.png"]
     with Image.open("pictures/10001_00_0.1s.png") as picture:
         assert picture.size == (256, 224)
@@ -185,7 +202,7 @@ def test_restore_writes_16_bits_and_keeps_files_of_one_name_apart(call, large_da
         (["--format", "jpeg"], "format must be png or tiff, not 'jpeg'"),
         (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N"),
         (["--weights", "nowhere"], "nowhere: cannot be read"),
-        (["--out", "w.safetensors"], "w.safetensors"),
+        (["--out", "w.safetensors"], "out w.safetensors: is a file; name a folder"),
         (["--out", "w.safetensors/below"], "w.safetensors"),
     ],
 )

@@ -191,8 +191,16 @@ def test_a_used_run_directory_is_refused(call, complaint, large_spool):
     assert call(*train).exit_code == 0
     before = snapshot(Path("run"))
 
-    assert complaint(*train).startswith("run: holds a run already; ")
+    # Not quiet: one line and no word of a training to come.
+    assert complaint(*train[:-1]).startswith("run: holds a run already; ")
     assert snapshot(Path("run")) == before
+
+
+def test_a_run_in_the_place_of_a_file_is_refused_before_a_word_of_it(complaint, large_spool):
+    Path("file").write_text("")
+
+    train = (*TRAIN, *NO_PRODUCERS, "--iterations", "1", "--run", "file")
+    assert complaint(*train) == "run file: is a file; name a folder"
 
 
 def test_what_is_not_there_cannot_be_resumed(complaint, large_spool):

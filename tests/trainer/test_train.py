@@ -255,7 +255,7 @@ def test_a_used_directory_is_refused_and_so_is_resuming_another_run(tmp_path, op
     config = replace(TINY, iterations=1)
     train(config, open_reader, tmp_path / "run")
 
-    with pytest.raises(OptionError, match="holds a run already; resume it"):
+    with pytest.raises(OptionError, match="holds a run already; resume it with --resume"):
         train(config, open_reader, tmp_path / "run")
     other = replace(config, model="redirt", seed=4)
     with pytest.raises(WeightsError, match="model 'redirt-2rdb', not 'redirt'; seed 0, not 4"):
