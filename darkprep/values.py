@@ -105,7 +105,7 @@ SPOOL_PLACE = SpoolPlace()
 def spelled_bytes(count: float) -> str:
     """`1.23 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < (1000 if unit == "B" else 999.5):  # what rounds to 1000 is one of the next unit
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:,.2f} TB"
@@ -115,7 +115,7 @@ def spelled_seconds(seconds: float) -> str:
     """`12 s`, `3:05 min`, `2:15 h`, `?` when it is not known."""
     if not math.isfinite(seconds):
         return "?"
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

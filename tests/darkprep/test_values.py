@@ -63,7 +63,14 @@ def test_frame_sizes_are_rows_by_columns():
 
 @pytest.mark.parametrize(
     ("count", "read"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (123_456, "123 kB"), (3.8e12, "3.80 TB")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (123_456, "123 kB"),
+        (999_600, "1 MB"),
+        (3.8e12, "3.80 TB"),
+    ],
 )
 def test_bytes_are_spelled_short(count, read):
     assert spelled_bytes(count) == read
@@ -71,7 +78,14 @@ def test_bytes_are_spelled_short(count, read):
 
 @pytest.mark.parametrize(
     ("seconds", "read"),
-    [(0.4, "0 s"), (59, "59 s"), (185, "3:05 min"), (8100, "2:15 h"), (float("inf"), "?")],
+    [
+        (0.4, "0 s"),
+        (59, "59 s"),
+        (59.6, "1:00 min"),
+        (185, "3:05 min"),
+        (8100, "2:15 h"),
+        (float("inf"), "?"),
+    ],
 )
 def test_durations_are_spelled_short(seconds, read):
     assert spelled_seconds(seconds) == read
