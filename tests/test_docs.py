@@ -69,7 +69,8 @@ def parse(words: list[str]) -> None:
     if name in ("--help", "--version", "-h", "-V"):
         return
     command = main.commands[name]
-    context = click.Context(command, info_name=name)
+    # click keeps the help option of the first context, for later tests too: the same names as main.
+    context = click.Context(command, info_name=name, help_option_names=["-h", "--help"])
     parser = command.make_parser(context)
     given, left, _ = parser.parse_args(list(rest))
     assert not left, f"{words}: {left} is no option or argument"
