@@ -542,7 +542,7 @@ def _check_named(weights: Path) -> None:
 def _check_folder(option: str, folder: Path | None) -> None:
     """Raises OptionError for a folder to write into that is a file, before any work."""
     if folder and folder.exists() and not folder.is_dir():
-        raise OptionError(f"{option} {folder}: is a file; name a folder")
+        raise OptionError(f"{folder}: is a file; give --{option} a folder")
 
 
 # -- restore and import -------------------------------------------------------------------------------

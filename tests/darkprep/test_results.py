@@ -109,7 +109,7 @@ def test_evaluate_with_no_usable_frame_fails(complaint, large_data):
         (["--amplify", "estimate", "--multiplier", "0"], "multiplier must be a positive number"),
         (["--protocol", "best"], "no protocol 'best'; there are redirt, sid, eld"),
         (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N"),
-        (["--out", "w.safetensors"], "out w.safetensors: is a file; name a folder"),
+        (["--out", "w.safetensors"], "w.safetensors: is a file; give --out a folder"),
         (["--camera", "nokia"], "unknown camera 'nokia'"),
         (["--camera", "fuji"], "holds no Fuji/short"),
         (["--root", "nowhere"], "nowhere: does not exist"),
@@ -202,7 +202,7 @@ def test_restore_writes_16_bits_and_keeps_files_of_one_name_apart(call, large_da
         (["--format", "jpeg"], "format must be png or tiff, not 'jpeg'"),
         (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N"),
         (["--weights", "nowhere"], "nowhere: cannot be read"),
-        (["--out", "w.safetensors"], "out w.safetensors: is a file; name a folder"),
+        (["--out", "w.safetensors"], "w.safetensors: is a file; give --out a folder"),
         (["--out", "w.safetensors/below"], "w.safetensors"),
     ],
 )

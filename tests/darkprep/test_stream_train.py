@@ -200,7 +200,7 @@ def test_a_run_in_the_place_of_a_file_is_refused_before_a_word_of_it(complaint, 
     Path("file").write_text("")
 
     train = (*TRAIN, *NO_PRODUCERS, "--iterations", "1", "--run", "file")
-    assert complaint(*train) == "run file: is a file; name a folder"
+    assert complaint(*train) == "file: is a file; give --run a folder"
 
 
 def test_what_is_not_there_cannot_be_resumed(complaint, large_spool):
