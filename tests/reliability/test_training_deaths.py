@@ -219,13 +219,22 @@ def test_a_training_outlives_the_death_of_its_producer(spool: Spool, undisturbed
 def test_a_training_killed_twenty_times_has_the_losses_of_an_undisturbed_one(
     spool: Spool, undisturbed: list[float]
 ):
+    def going_on() -> tuple[str, ...]:
+        """What was killed before it was a run cannot be resumed."""
+        begun = (spool.path.parent / "run/config.json").exists()
+        return ("--checkpoint-every", "1", *["--resume"] * begun)
+
     for death in range(20):
-        more = ("--resume", "--checkpoint-every", "1")
-        with training(spool, *more) as process:
-            time.sleep(2.0 + 0.37 * (death % 12))
+        before = len(lines(spool))
+        with training(spool, *going_on()) as process:
+            if death % 2 or before > ITERATIONS - 3:  # while it starts
+                time.sleep(1.0 + 0.2 * death)
+            else:  # while it trains
+                wait_until(lambda: len(lines(spool)) > before, process)  # noqa: B023 # waited for here
+                time.sleep(0.01 * death)
             process.kill()
             process.wait()
-    with training(spool, "--resume", "--checkpoint-every", "1") as process:
+    with training(spool, *going_on()) as process:
         finish(process)
 
     assert losses(spool) == undisturbed
