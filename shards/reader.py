@@ -65,6 +65,7 @@ class ReaderStats:
     batches: int = 0
     bytes: int = 0
     shards_deleted: int = 0
+    """Shards that training is through with, whether the reader deleted them or a producer was first; told by rank 0."""
     damaged: int = 0
     peak_disk_bytes: int = 0
     """Largest weight of the spool directory seen, looked at about once a second."""
@@ -401,6 +402,7 @@ class _Release:
     ) -> None:
         self._spool, self._stats = spool, stats
         self._rank, self._world, self._run = rank, world, run
+        self._began = 0
         self._published = 0
         self._looked = 0.0
         self._begun = time.monotonic()
@@ -415,6 +417,7 @@ class _Release:
                 # All others: with a cursor of an earlier training one would seem to have passed
                 # what it has not begun.
                 self._spool.forget_ranks_from(1)
+            self._began = oldest
             self._publish(batch, oldest)
         except BaseException:
             self._drop_role()
@@ -476,7 +479,11 @@ class _Release:
             passed = 0 if silent else min(cursor.shard for cursor in cursors)
         for shard in self._spool.ready_shards():
             if shard < passed:
-                self._stats.shards_deleted += self._spool.drop(shard)
+                self._spool.drop(shard)
+        if self._rank == 0:
+            # Not what was unlinked here: a producer that sees the cursor first makes room by itself.
+            done = len(self._spool.own_shards(self._began, self._published))
+            self._stats.shards_deleted = max(done, self._stats.shards_deleted)
 
 
 def _allocate(shape: tuple[int, ...]) -> U16:

@@ -63,6 +63,31 @@ def test_every_sample_is_read_once_and_every_shard_deleted(make_spool: MakeSpool
     assert reader.stats.batches == 12
 
 
+def test_a_shard_that_a_producer_deleted_first_is_counted_too(make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+
+    with SpoolReader(spool, batch_size=2, shards=6) as reader:
+        for _ in reader:
+            for shard in spool.ready_shards():
+                if shard < spool.oldest_needed():
+                    spool.drop(shard)
+
+    assert reader.stats.shards_deleted == 6
+
+
+def test_a_reader_that_goes_on_counts_only_what_goes_in_its_time(make_spool: MakeSpool):
+    spool = make_spool(ready=range(6))
+    counts = []
+
+    for start, stop in ((0, 7), (7, 12)):
+        with SpoolReader(spool, batch_size=2, shards=6, start=start, stop_after=stop) as reader:
+            keys(reader)
+        counts.append(reader.stats.shards_deleted)
+
+    assert min(counts) > 0
+    assert sum(counts) == 6
+
+
 def test_shards_go_while_training_not_at_the_end(make_spool: MakeSpool):
     spool = make_spool(ready=range(6))
 
