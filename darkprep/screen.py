@@ -15,6 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from darkprep.status import waiting_words
 from darkprep.values import spelled_bytes, spelled_seconds
 
 _BAR_CELLS = 40
@@ -160,7 +161,7 @@ def _trainer_words(trainer: dict[str, Any]) -> list[str]:
     words.append(f"{trainer['samples_per_s']:.1f} samples/s")
     if trainer.get("loss") is not None:
         words.append(f"loss {trainer['loss']:.4f}")
-    words.append(f"data wait {trainer['wait_fraction']:.1%}")
+    words.append(f"data wait {trainer['wait_fraction']:.1%}{waiting_words(trainer)}")
     if trainer.get("gpu_busy_percent") is not None:
         words.append(f"GPU {trainer['gpu_busy_percent']:.0f} %")
     if by_clock:

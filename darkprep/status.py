@@ -19,6 +19,8 @@ from shards.spool import allocated_bytes, is_heartbeat
 
 _BUSY = 0.05
 """Share of time lost above which a side counts as waiting."""
+_LONG_S = 3.0
+"""A wait above it is told though it is not over: by then the trainer has said so itself."""
 _TAIL_BYTES = 16 << 10
 """Of metrics.jsonl: some sixty lines."""
 _RECENT = 60
@@ -154,6 +156,7 @@ def _trainer(cursors: list[Cursor], *, alive: bool) -> dict[str, Any]:
         "batch": cursor.batch if cursor else 0,
         "run": run,
         "wait_fraction": cursor.wait_fraction if cursor else 0.0,
+        "waiting_s": max((one.waiting_s for one in cursors), default=0.0) if alive else 0.0,
     }
     lines = _newest_metrics(Path(run)) if run and alive else []
     if not lines:
@@ -216,8 +219,14 @@ def who_limits(record: dict[str, Any]) -> str:
             if full
             else "no trainer yet: the producer fills the budget"
         )
+    if alive and alive[-1]["state"] == "waiting for disk space":
+        return "the disk is full: the producer waits until something else frees room"
+    if trainer["waiting_s"] > _LONG_S and not alive:
+        return "the trainer waits for a shard that nobody makes: run `darkprep build`"
     if trainer["wait_fraction"] > _BUSY:
         return "the producers are slower than the trainer: give more --jobs, a larger --reuse, or a budget that holds all frames"
+    if trainer["waiting_s"] > _LONG_S:
+        return "the trainer waits for the producers' next shard"
     if alive and alive[-1]["blocked_fraction"] > _BUSY:
         return "the trainer is the slower side, the producers wait for it: nothing to change"
     return "producers and trainer keep pace: nothing to change"
@@ -237,7 +246,7 @@ def status_lines(record: dict[str, Any]) -> list[str]:
         f"disk       {spelled_bytes(record['disk_bytes'])}{share}{_objects_words(record)}",
         *_frames_line(record["frames_elsewhere"]),
         f"trainer    {'at work' if trainer['alive'] else 'none'}, next batch {trainer['batch']}, needs shard {record['next_needed']} on, "
-        f"waited {trainer['wait_fraction']:.1%} of the time",
+        f"waited {trainer['wait_fraction']:.1%} of the time{waiting_words(trainer)}",
         *_training_line(trainer),
     ]
     for one in record["producers"]:
@@ -250,6 +259,12 @@ def status_lines(record: dict[str, Any]) -> list[str]:
         see = "; see damaged/refused.jsonl" if "objects_bytes" not in record else ""
         lines.append(f"damaged    {record['damaged']} shards were refused{see}")
     return [*lines, f"limit      {record['who_limits']}"]
+
+
+def waiting_words(trainer: dict[str, Any]) -> str:
+    """What to add to a share of time spent waiting while a long wait is not over."""
+    waited = trainer["waiting_s"]
+    return f", now for {spelled_seconds(waited)}" if waited > _LONG_S else ""
 
 
 def _objects_words(record: dict[str, Any]) -> str:

@@ -261,6 +261,7 @@ class Inbox:
             shard=min(cursor.shard for cursor in cursors),
             run=cursors[0].run,
             wait_fraction=max(cursor.wait_fraction for cursor in cursors),
+            waiting_s=max(cursor.waiting_s for cursor in cursors),
         )
         moved = self._cursor is None or newest.shard != self._cursor.shard
         due = now - self._told_cursor >= _CURSOR_EVERY_S

@@ -59,7 +59,9 @@ class ReaderStats:
     """What a reader has done so far."""
 
     wait_s: float = 0.0
-    """Time that the consumer stood still for want of a batch."""
+    """Time that the consumer stood still for want of a batch, without a wait that is not over."""
+    waiting_since: float | None = None
+    """The `time.monotonic()` since which it stands still; None while it does not."""
     first_batch_s: float = 0.0
     """From the start to the first batch."""
     batches: int = 0
@@ -182,9 +184,10 @@ class SpoolReader:
         self._consumed = max(self._consumed, self._next_to_consume())
         while len(self._held) >= self._hold:
             self._free.put(self._held.popleft())
-        began = time.monotonic()
+        self.stats.waiting_since = began = time.monotonic()
         item = self._filled.get()
         now = time.monotonic()
+        self.stats.waiting_since = None
         if item is None:
             self._filled.put(None)
             raise StopIteration
@@ -456,6 +459,7 @@ class _Release:
             shard=oldest,
             run=self._run,
             wait_fraction=self._wait_fraction(),
+            waiting_s=self._waiting_s(),
         )
         try:
             self._spool.write_cursor(cursor)
@@ -466,10 +470,15 @@ class _Release:
     def _wait_fraction(self) -> float:
         """Share of the time since the first batch that the consumer stood still."""
         running = time.monotonic() - self._begun - self._stats.first_batch_s
-        waited = self._stats.wait_s - self._stats.first_batch_s
+        waited = self._stats.wait_s + self._waiting_s() - self._stats.first_batch_s
         return (
             min(1.0, max(0.0, waited / running)) if self._stats.batches > 1 and running > 0 else 0.0
         )
+
+    def _waiting_s(self) -> float:
+        """For how long the consumer has stood still now."""
+        since = self._stats.waiting_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def _delete(self) -> None:
         passed = self._published

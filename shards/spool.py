@@ -64,6 +64,8 @@ class Cursor:
     """The run directory, for people."""
     wait_fraction: float = 0.0
     """Share of its time that the rank stood still for want of data."""
+    waiting_s: float = 0.0
+    """For how long it stands still now; 0 where it does not."""
 
 
 class Spool:
@@ -465,12 +467,18 @@ def cursor_of(record: dict[str, Any]) -> Cursor | None:
     whole = {name: n for name, n in numbers.items() if type(n) is int and 0 <= n < MOST_SHARDS}
     if whole.keys() != numbers.keys():
         return None
-    waited = record.get("wait_fraction")
     return Cursor(
         **whole,
         run=str(record.get("run", "")),
-        wait_fraction=waited if isinstance(waited, float) else 0.0,
+        wait_fraction=_told(record, "wait_fraction"),
+        waiting_s=_told(record, "waiting_s"),
     )
+
+
+def _told(record: dict[str, Any], name: str) -> float:
+    """What a cursor says for people: 0 where it says nothing that makes sense."""
+    value = record.get(name)
+    return value if isinstance(value, float) and 0 <= value < _ABSURD else 0.0
 
 
 def is_heartbeat(record: dict[str, Any]) -> bool:

@@ -220,13 +220,14 @@ def record() -> Iterator[Callable[..., dict[str, Any]]]:
         *,
         trains: bool,
         wait: float = 0.0,
+        waiting_s: float = 0.0,
         produces: bool = True,
         state: str = "making",
         blocked: float = 0.0,
     ) -> dict[str, Any]:
         producer = {"alive": produces, "state": state, "blocked_fraction": blocked}
         return {
-            "trainer": {"alive": trains, "wait_fraction": wait},
+            "trainer": {"alive": trains, "wait_fraction": wait, "waiting_s": waiting_s},
             "producers": [producer],
         }  # fmt: skip
 
@@ -243,6 +244,11 @@ def record() -> Iterator[Callable[..., dict[str, Any]]]:
         ({"trains": True, "blocked": 0.5}, "the trainer is the slower side"),
         ({"trains": True}, "keep pace: nothing to change"),
         ({"trains": True, "produces": False}, "keep pace: nothing to change"),
+        ({"trains": True, "waiting_s": 9.0, "produces": False}, "a shard that nobody makes: run"),
+        ({"trains": True, "waiting_s": 9.0}, "waits for the producers' next shard"),
+        ({"trains": True, "waiting_s": 9.0, "wait": 0.2}, "the producers are slower"),
+        ({"trains": True, "waiting_s": 0.5}, "keep pace: nothing to change"),
+        ({"trains": True, "state": "waiting for disk space", "wait": 0.2}, "the disk is full"),
     ],
 )
 def test_the_slower_side_is_named_with_what_to_change(record, state, said):

@@ -33,6 +33,7 @@ def record_of(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
     trainer: dict[str, Any] = {
         "alive": True, "ranks": 1, "batch": 27, "run": "runs/x", "wait_fraction": 0.004,
+        "waiting_s": 0.0,
         "iteration": 20, "iterations": 2000, "loss": 0.1537, "iterations_per_s": 1.75,
         "samples_per_s": 7.0, "gpu_busy_percent": 97.0, "eta_s": 1130.0,
         "recent_losses": [0.4, 0.3, 0.2, 0.15],
@@ -112,6 +113,13 @@ def test_one_line_for_a_pipe_holds_the_same_figures():
     for words in ("iteration 20 of 2,000", "loss 0.1537", "ETA 18:50 min", "2 damaged"):
         assert words in told
     assert "\n" not in told
+
+
+def test_a_long_wait_is_shown_before_it_is_over():
+    trainer = record_of()["trainer"] | {"waiting_s": 75.0}
+
+    assert "data wait 0.4%, now for 1:15 min" in drawn(record_of(trainer=trainer))
+    assert "now for" not in drawn(record_of())
 
 
 def test_a_sparkline_runs_from_the_lowest_to_the_highest():

@@ -102,7 +102,9 @@ def test_shards_too_large_for_one_put_are_refused_at_the_start(bucket, monkeypat
 
 
 def test_a_cursor_is_written_and_read(bucket, fake):
-    cursor = Cursor(rank=0, world=1, batch=7, shard=3, run="runs/x", wait_fraction=0.5)
+    cursor = Cursor(
+        rank=0, world=1, batch=7, shard=3, run="runs/x", wait_fraction=0.5, waiting_s=2.5
+    )
 
     assert bucket.cursor() is None
     bucket.write_cursor(cursor)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards import OptionError, Spool, SpoolBusy, SpoolReader, StreamEnded
+from shards import Cursor, OptionError, Spool, SpoolBusy, SpoolReader, StreamEnded
 from shards.order import UseOrder
 from tests.shards.conftest import MakeSpool, fill, sample
 
@@ -395,3 +395,24 @@ def test_the_cursor_tells_what_share_of_the_time_was_spent_waiting(make_spool: M
     thread.join()
 
     assert spool.read_cursors()[0].wait_fraction > 0.5
+
+
+def test_the_cursor_tells_of_a_wait_that_is_not_over(make_spool: MakeSpool):
+    spool, stop = make_spool(ready=[0]), threading.Event()
+    told: list[Cursor] = []
+
+    def look(shard: int, seconds: float) -> None:
+        told.extend(spool.read_cursors())
+        if seconds > 20 or told[-1].waiting_s > 0.5:
+            stop.set()
+
+    with SpoolReader(spool, batch_size=2, stop=stop, on_starving=look) as reader:
+        while True:
+            try:
+                next(reader)
+            except StopIteration:
+                break
+
+    assert 0.5 < told[-1].waiting_s < 20
+    assert told[-1].wait_fraction > 0.5
+    assert spool.read_cursors()[0].waiting_s == 0
