@@ -256,18 +256,21 @@ class _Making:
         y, x = crop.origin
         low = short.array[:, y // cell : (y + size) // cell, x // cell : (x + size) // cell]
         gt = long.array[:, y : y + size, x : x + size]
+        black = tuple(float(b) for b in short.facts["black"])
+        white = int(short.facts["white"])
         ratio, iso = pair.pair.ratio, float(short.facts["iso"])
         if options.noise is not None:
-            dark = self._darkened(low, short, crop.slot)
-            low, ratio, iso = dark.planes, dark.ratio, dark.iso
+            dark = self._darkened(low, black, white, crop.slot)
+            low, black, white = dark.planes, dark.black, dark.white
+            ratio, iso = dark.ratio, dark.iso
         meta = SampleMeta(
             key="",
             pair=pair.pair.id,
             camera=options.camera,
             cfa=options.cfa,
             origin=crop.origin,
-            black=tuple(float(b) for b in short.facts["black"]),
-            white=int(short.facts["white"]),
+            black=black,
+            white=white,
             ratio=ratio,
             amplification=self._amplification(pair, short, ratio),
             gain=options.gain if options.constant_gain() is None else "constant",
@@ -275,16 +278,17 @@ class _Making:
         )
         return Sample(np.ascontiguousarray(low), np.ascontiguousarray(gt), meta)
 
-    def _darkened(self, crop: U16, frame: Frame, slot: int) -> Darkened:
+    def _darkened(self, crop: U16, black: tuple[float, ...], white: int, slot: int) -> Darkened:
         """The crop of a long exposure as a short one would have it, with noise of its own."""
         options = self._work.plan.options
         assert options.noise is not None, "only plans with noise darken"
         return darken(
             crop,
-            black=tuple(float(b) for b in frame.facts["black"]),
-            white=int(frame.facts["white"]),
+            black=black,
+            white=white,
             cfa=options.cfa,
             camera=options.noise,
+            shares=options.lmdb is not None,
             rng=noise_rng(options.seed, self._task.shard, slot),
         )
 

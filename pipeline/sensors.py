@@ -1,4 +1,4 @@
-"""What the sensors of SID and ELD are like, physically: used to make synthetic files and for nothing else.
+"""What the sensors of SID and ELD are like, physically: used to make synthetic files and short exposures only.
 
 Readers of RAW files take all of this from the file. The trade-off: one colour matrix per camera
 (daylight), although makers publish two, so that a synthetic file develops by plain linear algebra.

@@ -10,6 +10,7 @@ import pytest
 from pipeline.darken import ISOS, RATIOS, Darkened, darken, noise_rng
 from pipeline.noise import CALIBRATIONS, noise_parameters, tukey_lambda_std
 from pipeline.pack import PLANE_COLOURS, unpack
+from pipeline.sensors import sensor_of
 from shards.errors import OptionError
 from shards.format import CELL, PERIOD, PLANES, U16, CfaKind
 
@@ -117,6 +118,33 @@ def test_noise_below_black_is_kept_and_codes_stay_in_range():
         rng=noise_rng(0, 0, 0),
     )
     assert bright.planes.max() <= white
+
+
+@pytest.mark.parametrize("camera", ["sony", "canon70d", "nikond850"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_shares_of_full_scale_get_the_noise_that_the_cameras_own_codes_get(camera, share):
+    sensor = sensor_of(camera)
+    own, shares = (
+        darken(
+            np.full((4, 120, 120), round(black + share * (white - black)), np.uint16),
+            black=(float(black),) * 4,
+            white=white,
+            cfa="bayer",
+            camera=camera,
+            rng=noise_rng(7, 3, 2),
+            shares=of_full_scale,
+        )
+        for black, white, of_full_scale in (
+            (sensor.black, sensor.white, False),
+            (0, 65535, True),
+        )
+    )
+
+    assert (shares.black, shares.white) == (own.black, own.white)
+    assert (shares.ratio, shares.iso) == (own.ratio, own.iso)
+    assert shares.planes.mean() == pytest.approx(own.planes.mean(), abs=0.3)
+    assert shares.planes.std() == pytest.approx(own.planes.std(), rel=0.03)
+    assert share or shares.planes.min() < sensor.black
 
 
 @pytest.mark.parametrize("cfa", ["bayer", "xtrans"])

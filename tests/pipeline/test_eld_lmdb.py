@@ -276,6 +276,7 @@ def test_shards_are_made_of_patches(patches, tmp_path, noise):
     opened = OpenShard(spool.shard_path(0), spool.stream.layout(), 0, spool.digest)
     opened.verify_all()
     for meta in opened.metas:
-        assert (meta.black, meta.white) == ((0.0,) * 4, 65535)
+        levels = ((0.0,) * 4, 65535) if noise is None else ((512.0,) * 4, 16383)
+        assert (meta.black, meta.white) == levels
         assert meta.amplification == meta.ratio
         assert (meta.ratio == 1) == (noise is None)
