@@ -79,8 +79,8 @@ class _Work:
     spool: Spool
     plan: Plan
     store: FrameStore
-    refused: dict[str, RawError] = field(default_factory=dict)
-    """Per print, why a file cannot be used."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Per print, why a file cannot be used. Not the error, which would keep alive all that its frames held."""
     estimates: dict[str, float] = field(default_factory=dict)
     """Per print, the estimated amplification."""
 
@@ -212,7 +212,7 @@ class _Making:
         path = self._work.plan.root / (pair.pair.short if kind == "short" else pair.pair.long)
         refused = self._work.refused.get(file_print)
         if refused:
-            raise refused
+            raise RawError(str(path), refused)
         try:
             if file_print in self._task.crashing:
                 raise RawError(str(path), WHY)
@@ -230,7 +230,9 @@ class _Making:
                     f"decodes to {array.shape}, its header promised {pair.height}x{pair.width}",
                 )
         except RawError as error:
-            self._work.refused[file_print] = error
+            # A disk that did not answer may do so the next time.
+            if not isinstance(error.__cause__, OSError):
+                self._work.refused[file_print] = error.reason
             raise
         self._decoded += 1
         return array, facts

@@ -353,7 +353,7 @@ def make_plan(root: Path, options: PlanOptions) -> Plan:
         )
     drawn = draw_fraction(split, options.fraction, options.seed)
     skipped = list(found.skipped)
-    probed: dict[str, tuple[int, int, str] | RawError] = {}
+    probed: dict[str, tuple[int, int, str] | str] = {}
     pairs = []
     for pair in drawn:
         try:
@@ -410,7 +410,7 @@ def fingerprint(path: Path) -> str:
 
 
 def _planned(
-    root: Path, pair: Pair, options: PlanOptions, probed: dict[str, tuple[int, int, str] | RawError]
+    root: Path, pair: Pair, options: PlanOptions, probed: dict[str, tuple[int, int, str] | str]
 ) -> PlannedPair:
     short = _probe(root, pair.short, options.mosaic_cfa, probed)
     long = _probe(root, pair.long, options.mosaic_cfa, probed)
@@ -429,9 +429,9 @@ def _planned(
 
 
 def _probe(
-    root: Path, name: str, cfa: CfaKind, probed: dict[str, tuple[int, int, str] | RawError]
+    root: Path, name: str, cfa: CfaKind, probed: dict[str, tuple[int, int, str] | str]
 ) -> tuple[int, int, str]:
-    """Canonical height and width and the fingerprint of one file, looked at once."""
+    """Canonical height and width and the fingerprint of one file, looked at once, or why it has none."""
     if name not in probed:
         try:
             path = root / name
@@ -440,10 +440,10 @@ def _probe(
                 raise RawError(str(path), f"has a {header.cfa} mosaic, the camera's is {cfa}")
             probed[name] = (*canonical_shape(header), fingerprint(path))
         except RawError as error:
-            probed[name] = error
+            probed[name] = error.reason
     found = probed[name]
-    if isinstance(found, RawError):
-        raise found
+    if isinstance(found, str):
+        raise RawError(str(root / name), found)
     return found
 
 

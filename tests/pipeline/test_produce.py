@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import gc
 import os
 import threading
 import time
@@ -13,14 +15,23 @@ import pytest
 import zarr
 
 from pipeline.budget import allot, default_budget, smallest_budget
-from pipeline.frames import FrameStore, frame_name
+from pipeline.frames import Frame, FrameStore, frame_name
 from pipeline.pack import pack
-from pipeline.plan import Plan, PlanOptions, make_plan
+from pipeline.plan import Plan, PlanOptions, fingerprint, make_plan
 from pipeline.pool import LokyPool, WorkerDied
 from pipeline.produce import Producer, ProducerConfig, ProducerReport
 from pipeline.raw import read_raw
 from pipeline.wholeframe import decode_long
-from shards import BudgetTooSmall, Cursor, DatasetError, DiskFull, OpenShard, Spool, SpoolBusy
+from shards import (
+    BudgetTooSmall,
+    Cursor,
+    DatasetError,
+    DiskFull,
+    OpenShard,
+    RawError,
+    Spool,
+    SpoolBusy,
+)
 from tests.pipeline.sid_tree import write_sid
 
 SMALL = {
@@ -429,6 +440,39 @@ def test_a_file_that_decodes_to_another_size_than_its_header_told_is_named(
     assert [Path(one.path).name for one in producer.skipped] == ["00001_00_10s.dng"]
     assert "its header promised 64x96" in producer.skipped[0].why
     assert spool.ready_shards() == list(range(9))
+
+
+def test_a_worker_keeps_no_frame_of_the_visits_that_met_a_bad_file(spool: Spool, tmp_path: Path):
+    path = tmp_path / "data/Sony/long/00002_00_10s.dng"
+    os.truncate(path, path.stat().st_size // 2)
+
+    producer = produce(spool, budget=least(spool), until=2)
+    release(spool, 2)
+    produce(spool, budget=least(spool), until=4)
+
+    assert [Path(one.path) for one in producer.skipped] == [path]
+    gc.collect()
+    assert not [one for one in gc.get_objects() if isinstance(one, Frame)]
+
+
+def test_a_file_that_the_disk_did_not_give_once_is_used_when_it_does(
+    spool: Spool, tmp_path: Path, monkeypatch
+):
+    untroubled = planned(tmp_path / "untroubled", tmp_path / "data")
+    produce(untroubled)
+    refusals: list[Path] = []
+
+    def moody(path: Path) -> str:
+        if path.name == "00002_00_0.1s.dng" and len(refusals) < 2:
+            refusals.append(path)
+            raise RawError(str(path), "cannot be read") from OSError(errno.EIO, "input/output")
+        return fingerprint(path)
+
+    monkeypatch.setattr("pipeline.make.fingerprint", moody)
+    produce(spool)
+
+    assert len(refusals) == 2
+    assert shard_bytes(spool)[-3:] == shard_bytes(untroubled)[-3:]
 
 
 def test_without_one_usable_file_left_the_producer_says_so(spool: Spool, tmp_path: Path):
