@@ -15,10 +15,10 @@ from shards.bucket import Bucket
 from shards.durable import read_json
 from shards.lease import EVERY_S, Holder, Watch
 from shards.opening import verify_shard
-from shards.spool import allocated_bytes, is_heartbeat
+from shards.spool import WAIT_LIMITS, WAIT_UNSEEN, allocated_bytes, is_heartbeat
 
-_BUSY = 0.05
-"""Share of time lost above which a side counts as waiting."""
+_BLOCKED = 0.05
+"""Share of its time blocked above which the producer counts as the faster side."""
 _LONG_S = 3.0
 """A wait above it is told though it is not over: by then the trainer has said so itself."""
 _TAIL_BYTES = 16 << 10
@@ -223,11 +223,13 @@ def who_limits(record: dict[str, Any]) -> str:
         return "the disk is full: the producer waits until something else frees room"
     if trainer["waiting_s"] > _LONG_S and not alive:
         return "the trainer waits for a shard that nobody makes: run `darkprep build`"
-    if trainer["wait_fraction"] > _BUSY:
+    if trainer["wait_fraction"] >= WAIT_LIMITS:
         return "the producers are slower than the trainer: give more --jobs, a larger --reuse, or a budget that holds all frames"
     if trainer["waiting_s"] > _LONG_S:
         return "the trainer waits for the producers' next shard"
-    if alive and alive[-1]["blocked_fraction"] > _BUSY:
+    if trainer["wait_fraction"] >= WAIT_UNSEEN:
+        return "nearly balanced: more --jobs would close the gap"
+    if alive and alive[-1]["blocked_fraction"] > _BLOCKED:
         return "the trainer is the slower side, the producers wait for it: nothing to change"
     return "producers and trainer keep pace: nothing to change"
 

@@ -50,6 +50,11 @@ _PARTIAL_NAME = re.compile(r"\d{8,12}\.\d+\.tar")
 _CURSOR_NAME = re.compile(r"rank-(\d{1,6})\.json")
 
 
+WAIT_UNSEEN, WAIT_LIMITS = 0.01, 0.1
+"""Shares of a trainer's time: waiting less than the first costs nothing that matters, more than the second
+makes the data what limits; between them both sides are nearly balanced."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cursor:
     """Where one trainer rank is."""

@@ -6,6 +6,7 @@ fsynced, a power loss may cost its last lines; the checkpoint, which matters, is
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import time
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from shards.durable import disk_errors, write_bytes
+from shards.spool import WAIT_LIMITS, WAIT_UNSEEN
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -126,7 +128,9 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        # Closing writes what a full disk refused before, which was told then.
+        with contextlib.suppress(OSError) if error else disk_errors(self._path):
+            self._file.close()
         if self._board:
             self._board.close()
 
@@ -197,9 +201,9 @@ def _open_board(run_dir: Path, start: int) -> SummaryWriter | None:
 def who_limits(data_wait_fraction: float, *, device: str) -> str:
     """In words which side made the training as slow as it was, and what to change."""
     share = f"{100 * data_wait_fraction:.1f} % of the time"
-    if data_wait_fraction < 0.01:
+    if data_wait_fraction < WAIT_UNSEEN:
         return f"the {device} limits: it waited for data {share}; nothing to change"
-    if data_wait_fraction < 0.1:
+    if data_wait_fraction < WAIT_LIMITS:
         return (
             f"nearly balanced: the {device} waited for data {share}; more jobs would close the gap"
         )

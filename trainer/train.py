@@ -118,8 +118,9 @@ def train(
             except (StreamEnded, RankLost):
                 run.save()
                 raise
-            run.log_line()
-            run.save()
+            with run.heard_by_all():
+                run.log_line()
+                run.save()
         # After the reader is closed, for closing releases the last shards.
         run.count_up()
         summary = run.summary(stopped=run.is_stopped())
@@ -254,7 +255,7 @@ class _Run:
 
     @contextlib.contextmanager
     def heard_by_all(self) -> Iterator[None]:
-        """Tells the other ranks, where they next ask for a batch, what went wrong in the block."""
+        """Tells the other ranks, where they next ask for a batch or count up, what went wrong in the block."""
         try:
             yield
         except RankLost:
@@ -285,9 +286,11 @@ class _Run:
         )
 
     def count_up(self) -> None:
-        """Sum up what all ranks have done, after the last step."""
+        """Sum up what all ranks have done, after the last step; raises what one of them failed in since."""
         stopped = self._agreed.stop
         self._count()
+        if self._agreed.failed:
+            raise self._ranks.settle(self._own_fault())
         self._agreed = replace(self._agreed, stop=stopped)
 
     def is_stopped(self) -> bool:
@@ -390,7 +393,7 @@ class _Run:
             eta_s=left / pace if pace else math.inf,
             gpu_busy_percent=self._meter.busy_percent(),
             shards_deleted=self._before.shards_deleted + self._done.shards_deleted,
-            damaged=self._done.damaged,
+            damaged=self._before.damaged + self._done.damaged,
         )
 
     def save(self) -> None:

@@ -241,6 +241,8 @@ def record() -> Iterator[Callable[..., dict[str, Any]]]:
         ({"trains": False}, "no trainer yet: the producer fills the budget"),
         ({"trains": False, "state": "waiting for the trainer"}, "fills the budget and waits"),
         ({"trains": True, "wait": 0.2}, "the producers are slower than the trainer: give more"),
+        ({"trains": True, "wait": 0.05}, "nearly balanced: more --jobs"),
+        ({"trains": True, "wait": 0.005}, "keep pace: nothing to change"),
         ({"trains": True, "blocked": 0.5}, "the trainer is the slower side"),
         ({"trains": True}, "keep pace: nothing to change"),
         ({"trains": True, "produces": False}, "keep pace: nothing to change"),

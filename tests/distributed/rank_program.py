@@ -1,7 +1,8 @@
 """What the tests run under torchrun: one rank of a small training, with a fault where a test wants one.
 
 Usage: rank_program.py SETTINGS, a JSON object: spool, run, iterations, resume, and `fault`, a list of
-rank, batch and what happens to that rank before that batch: kill, term, nan, hang or end.
+rank, batch and what happens to that rank before that batch: kill, term, nan, hang or end; or rank,
+iteration and `full`, where the disk has no room for that checkpoint.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ import torch
 
 from darkprep.background import stop_on_signals
 from shards import Spool, SpoolReader, StreamEnded
-from shards.errors import DarkprepError, RankStopped
+from shards.errors import DarkprepError, DiskFull, RankStopped
 from shards.reader import Batch
 from trainer.carrier import Allocate
+from trainer.checkpoint import Checkpoints, Progress, Trainee
 from trainer.config import TrainConfig
 from trainer.ranks import Ranks, ranks_from
 from trainer.train import train
@@ -62,7 +65,24 @@ class FaultyReader:
         self._inner.close()
 
 
+def fill_the_disk(iteration: int) -> None:
+    """Let there be no room for the checkpoint of one iteration."""
+    save = Checkpoints.save
+
+    def refuse(
+        checkpoints: Checkpoints, trainee: Trainee, progress: Progress, config: Mapping[str, Any]
+    ) -> Path:
+        if progress.iteration == iteration:
+            raise DiskFull("run/checkpoints: the disk is full")
+        return save(checkpoints, trainee, progress, config)
+
+    Checkpoints.save = refuse  # type: ignore[method-assign, assignment]
+
+
 def run(settings: dict[str, Any], ranks: Ranks) -> None:
+    rank, iteration, fault = settings.get("fault") or (-1, -1, "")
+    if rank == ranks.rank and fault == "full":
+        fill_the_disk(iteration)
     spool = Spool(settings["spool"]).open()
     config = TrainConfig(
         model="redirt-2rdb",
@@ -70,6 +90,7 @@ def run(settings: dict[str, Any], ranks: Ranks) -> None:
         batch_size=BATCH_SIZE,
         iterations=settings["iterations"],
         log_every=1,
+        checkpoint_every=settings.get("checkpoint_every", 1000),
         plan=spool.digest,
         camera="sony",
     )

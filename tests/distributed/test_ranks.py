@@ -10,8 +10,6 @@ import pytest
 
 from tests.distributed.conftest import HERE, PATIENCE_S, SAMPLES, SHARDS, free_port
 
-pytestmark = pytest.mark.slow
-
 
 def losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -33,6 +31,7 @@ def said_lines(output: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith("said: ")]
 
 
+@pytest.mark.slow
 def test_two_and_four_ranks_train_on_the_batches_of_one(train_on, spool_at, tmp_path):
     runs = {ranks: tmp_path / f"run{ranks}" for ranks in (1, 2, 4)}
     for ranks, run in runs.items():
@@ -51,6 +50,7 @@ def test_two_and_four_ranks_train_on_the_batches_of_one(train_on, spool_at, tmp_
         assert (done["samples"], done["shards_deleted"]) == (SHARDS * SAMPLES, SHARDS)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_stops_all_and_one_rank_goes_on(train_on, spool_at, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train_on(1, spool_at("whole-spool"), whole)
@@ -63,6 +63,7 @@ def test_a_signal_to_one_rank_stops_all_and_one_rank_goes_on(train_on, spool_at,
     assert losses(cut) == pytest.approx(losses(whole), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_bad_loss_on_one_rank_stops_all_and_its_samples_are_named(train_on, spool_at, tmp_path):
     said = train_on(2, spool_at("spool"), tmp_path / "run", fault=[1, 2, "nan"], fails=True)
 
@@ -72,6 +73,7 @@ def test_a_bad_loss_on_one_rank_stops_all_and_its_samples_are_named(train_on, sp
     assert ", ".join(batch[1]) in line
 
 
+@pytest.mark.slow
 def test_a_stream_that_ends_for_one_rank_ends_all_and_leaves_a_checkpoint(
     train_on, spool_at, tmp_path
 ):
@@ -81,6 +83,7 @@ def test_a_stream_that_ends_for_one_rank_ends_all_and_leaves_a_checkpoint(
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["00000003.pt"]
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_others_soon_and_the_run_goes_on(train_on, spool_at, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train_on(1, spool_at("whole-spool"), whole)
@@ -98,6 +101,7 @@ def test_a_killed_rank_ends_the_others_soon_and_the_run_goes_on(train_on, spool_
     assert losses(cut) == pytest.approx(losses(whole), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_is_given_up_after_the_timeout(train_on, spool_at, tmp_path):
     said = train_on(
         2, spool_at("spool"), tmp_path / "run", fault=[1, 1, "hang"], patience_s=5, fails=True
@@ -106,6 +110,7 @@ def test_a_rank_that_hangs_is_given_up_after_the_timeout(train_on, spool_at, tmp
     assert "rank 0 of 2: another rank is gone or does not answer" in said
 
 
+@pytest.mark.slow
 def test_ranks_that_are_not_asked_the_same_say_so_in_one_line(torchrun, spool_at, tmp_path):
     spool, port = spool_at("spool"), free_port()
     words = [
@@ -122,3 +127,20 @@ def test_ranks_that_are_not_asked_the_same_say_so_in_one_line(torchrun, spool_at
     (line,) = said_lines(said)
     assert "rank 1 disagrees with rank 0 (iterations 4, not 6)" in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("checkpoint_every", [6, 1000])
+def test_a_disk_that_is_full_for_the_last_checkpoint_ends_all_ranks_at_once(
+    checkpoint_every: int, train_on, spool_at, tmp_path
+):
+    """The last step makes a checkpoint of its own, or it is made when the steps are over."""
+    settings = {"checkpoint_every": checkpoint_every, "patience_s": 300}
+    began = time.monotonic()
+
+    said = train_on(
+        2, spool_at("spool"), tmp_path / "run", fault=[0, 6, "full"], fails=True, **settings
+    )
+
+    assert time.monotonic() - began < 200
+    assert said_lines(said) == ["said: run/checkpoints: the disk is full"]
+    assert "rank 1: finished" not in said

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from shards.errors import DiskFull
 from trainer.gpu import GpuMeter
 from trainer.report import Pace, RunLog
 
@@ -20,6 +22,15 @@ def test_lines_after_the_checkpoint_and_cut_off_ones_are_forgotten(tmp_path):
 
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines == [{"iteration": 5}, {"iteration": 10}, {"iteration": 15, "loss": 0.5}]
+
+
+def test_a_full_disk_under_the_metrics_is_told_as_such(tmp_path):
+    log = RunLog(tmp_path, start=0)
+    log._file.close()
+    log._file = Path("/dev/full").open("a")
+
+    with pytest.raises(DiskFull, match="the disk is full"), log:
+        log.write({"iteration": 1})
 
 
 def test_pace_is_that_of_the_last_steps():

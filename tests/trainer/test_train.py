@@ -216,6 +216,20 @@ def test_a_run_that_is_stopped_while_it_starves_says_that_the_data_limit_it(tmp_
     assert "the data limits" in summary.who_limits
 
 
+def test_counts_go_on_where_a_run_is_resumed(tmp_path, make_reader):
+    def damaging(start, allocate):
+        reader = make_reader(start=start)
+        reader.stats.damaged = 2
+        return reader
+
+    train(replace(TINY, iterations=3), damaging, tmp_path / "run")
+    resumed = train(TINY, damaging, tmp_path / "run", resume=True)
+
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["damaged"] for line in lines] == [2] * 3 + [4] * 3
+    assert resumed.damaged_shards == 4
+
+
 def test_resuming_a_finished_run_changes_nothing(tmp_path, open_reader):
     config = replace(TINY, iterations=2)
     done = train(config, open_reader, tmp_path / "run")
