@@ -27,6 +27,7 @@ _STATE_STYLES = {
     "waiting for the trainer": "yellow",
     "waiting for disk space": "red",
     "stopped": "dim",
+    "failed": "red",
 }
 
 

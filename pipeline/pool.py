@@ -34,9 +34,10 @@ WorkerDied = BrokenProcessPool
 
 MOST_JOBS = 1024
 """Workers at most: every one takes tens of megabytes before it does anything."""
+DECODE_TIMEOUT_S = 900.0
+"""A decoder that takes longer does not end; the slowest file known takes 20 s on an idle machine."""
 _NICENESS = 10
 """Producers yield to the trainer's reader thread, which needs little CPU but needs it at once."""
-_PROBE_TIMEOUT_S = 300
 _PROBE_POLL_S = 0.1
 _PR_SET_PDEATHSIG = 1
 
@@ -90,8 +91,10 @@ def _prepare_worker(producer: int) -> None:
         os.nice(_NICENESS)
 
 
-def crashes_decoder(path: Path, stop: threading.Event | None = None) -> bool:
-    """Whether decoding and developing a file kills the process that does it; tried in one of its own.
+def crashes_decoder(
+    path: Path, stop: threading.Event | None = None, *, timeout_s: float = DECODE_TIMEOUT_S
+) -> bool:
+    """Whether decoding and developing a file kills the process that does it, or does not end; tried in one of its own.
 
     `stop` set from outside ends the trial, of which nothing is known then.
     """
@@ -100,7 +103,7 @@ def crashes_decoder(path: Path, stop: threading.Event | None = None) -> bool:
         target=_develop_quietly, args=(str(path),)
     )
     process.start()
-    deadline = time.monotonic() + _PROBE_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while process.is_alive() and time.monotonic() < deadline and not stop.is_set():
         process.join(_PROBE_POLL_S)
     if process.is_alive():

@@ -8,6 +8,7 @@ directory twenty times a second instead of being told.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
@@ -24,10 +25,10 @@ from pipeline.elsewhere import FramesPlace
 from pipeline.frames import FrameStore
 from pipeline.make import ShardMade, ShardTask, make_shard, store_frames
 from pipeline.plan import Plan
-from pipeline.pool import MOST_JOBS, Pool, WorkerDied, crashes_decoder
+from pipeline.pool import DECODE_TIMEOUT_S, MOST_JOBS, Pool, WorkerDied, crashes_decoder
 from pipeline.shelf import OwnShelf, Shelf
 from pipeline.suspects import Suspects
-from shards import DiskFull, OptionError, Spool, SpoolError
+from shards import DarkprepError, DiskFull, OptionError, Spool, SpoolError
 from shards.process import ProcessId
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,9 @@ _MOST_DEATHS = 20
 _TELL_FULL_EVERY_S = 600.0
 _TELL_ORPHANS_AFTER_S = 5.0
 
-State = Literal["making", "waiting for the trainer", "waiting for disk space", "done", "stopped"]
+State = Literal[
+    "making", "waiting for the trainer", "waiting for disk space", "done", "stopped", "failed"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +56,8 @@ class ProducerConfig:
     """Make shards 0 .. until - 1; None for no end."""
     disk_patience_s: float = 60.0
     """How long to wait for space on a disk that is full from outside before giving up."""
-    decode_timeout_s: float = 900.0
-    """After how long a decoder that does not end is killed; the slowest file known takes 20 s."""
+    decode_timeout_s: float = DECODE_TIMEOUT_S
+    """After how long a decoder that does not end is killed."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.jobs <= MOST_JOBS:
@@ -143,7 +146,9 @@ class Producer:
         self._full_since: float | None = None
         self._full_told = -_TELL_FULL_EVERY_S
         self._disk_full_until = 0.0
-        crashes = crashes or functools.partial(crashes_decoder, stop=self._stop)
+        crashes = crashes or functools.partial(
+            crashes_decoder, stop=self._stop, timeout_s=config.decode_timeout_s
+        )
         self._suspects = Suspects(spool, crashes, config.decode_timeout_s)
         self.allotment = self._allot()
         options = self._plan.options
@@ -158,17 +163,22 @@ class Producer:
     def run(self) -> ProducerReport:
         """Make what is wanted until everything is there or `stop` is set; the final report."""
         with self._spool.producer_role(), self._place.producing(), self._shelf.opened():
+            ending: State = "failed"
             try:
                 self._start()
                 while not self._stop.is_set() and not self._is_done():
                     self._step()
+                ending = "stopped" if self._stop.is_set() else "done"
             finally:
                 self._pool.close()
                 if self._spool.is_nobody_writing():
                     self._spool.sweep_partial()
                     self._store.sweep()
                     self._suspects.forget_crumbs()
-                final = self._tell("stopped" if self._stop.is_set() else "done")
+                # What hinders telling of a failure is often its cause, and the cause is what to raise.
+                hindered = (DarkprepError, OSError) if ending == "failed" else ()
+                with contextlib.suppress(*hindered):
+                    final = self._tell(ending)
             return final
 
     # -- one turn of the loop ---------------------------------------------------------------------

@@ -443,16 +443,20 @@ def test_a_file_that_decodes_to_another_size_than_its_header_told_is_named(
 
 
 def test_a_worker_keeps_no_frame_of_the_visits_that_met_a_bad_file(spool: Spool, tmp_path: Path):
+    def alive() -> set[int]:
+        gc.collect()
+        return {id(one) for one in gc.get_objects() if type(one) is Frame}
+
     path = tmp_path / "data/Sony/long/00002_00_10s.dng"
     os.truncate(path, path.stat().st_size // 2)
+    before = alive()
 
     producer = produce(spool, budget=least(spool), until=2)
     release(spool, 2)
     produce(spool, budget=least(spool), until=4)
 
     assert [Path(one.path) for one in producer.skipped] == [path]
-    gc.collect()
-    assert not [one for one in gc.get_objects() if isinstance(one, Frame)]
+    assert not alive() - before
 
 
 def test_a_file_that_the_disk_did_not_give_once_is_used_when_it_does(
@@ -481,6 +485,7 @@ def test_without_one_usable_file_left_the_producer_says_so(spool: Spool, tmp_pat
 
     with pytest.raises(DatasetError, match="none of the plan's 6 pairs"):
         produce(spool)
+    assert [told["state"] for told in spool.heartbeats()] == ["failed"]
 
 
 def test_a_full_disk_ends_the_producer_after_its_patience(
