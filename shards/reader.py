@@ -64,6 +64,8 @@ class ReaderStats:
     """The `time.monotonic()` since which it stands still; None while it does not."""
     first_batch_s: float = 0.0
     """From the start to the first batch."""
+    first_wait_s: float = 0.0
+    """How much of it the consumer stood still; part of `wait_s`."""
     batches: int = 0
     bytes: int = 0
     shards_deleted: int = 0
@@ -197,7 +199,9 @@ class SpoolReader:
         batch, slot = item
         self._held.append(slot)
         self.stats.wait_s += now - began
-        self.stats.first_batch_s = self.stats.first_batch_s or now - self._begun
+        if not self.stats.batches:
+            self.stats.first_batch_s = now - self._begun
+            self.stats.first_wait_s = now - began
         self.stats.batches += 1
         self.stats.bytes += batch.low.nbytes + batch.gt.nbytes
         self._handed_out = batch.index
@@ -470,7 +474,7 @@ class _Release:
     def _wait_fraction(self) -> float:
         """Share of the time since the first batch that the consumer stood still."""
         running = time.monotonic() - self._begun - self._stats.first_batch_s
-        waited = self._stats.wait_s + self._waiting_s() - self._stats.first_batch_s
+        waited = self._stats.wait_s + self._waiting_s() - self._stats.first_wait_s
         return (
             min(1.0, max(0.0, waited / running)) if self._stats.batches > 1 and running > 0 else 0.0
         )

@@ -397,6 +397,18 @@ def test_the_cursor_tells_what_share_of_the_time_was_spent_waiting(make_spool: M
     assert spool.read_cursors()[0].wait_fraction > 0.5
 
 
+def test_time_before_the_first_batch_was_asked_for_makes_up_for_no_waiting(make_spool: MakeSpool):
+    spool = make_spool(ready=[0])
+    thread = in_background(spool, range(1, 6), delay=0.2)
+
+    with SpoolReader(spool, batch_size=2, shards=6) as reader:
+        time.sleep(0.4)
+        keys(reader)
+    thread.join()
+
+    assert spool.read_cursors()[0].wait_fraction > 0.7
+
+
 def test_the_cursor_tells_of_a_wait_that_is_not_over(make_spool: MakeSpool):
     spool, stop = make_spool(ready=[0]), threading.Event()
     told: list[Cursor] = []
