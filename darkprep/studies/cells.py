@@ -41,7 +41,7 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What the trainings run on: no part of what they are."""
+    """What the trainings run on: but for the precision, no part of what they are."""
 
     device: str = "auto"
     precision: str = "fp32"
@@ -123,7 +123,10 @@ class Training:
     def spec(self) -> dict[str, Any]:
         """As for every cell."""
         named = ("camera", "fraction", "model", "form", "noise")
-        return {**{name: getattr(self, name) for name in named}, "scale": asdict(self.scale)}
+        spec = {**{name: getattr(self, name) for name in named}, "scale": asdict(self.scale)}
+        # fp32 is not named, so that folders stay valid that were made before there was a choice.
+        precision = self.machine.precision
+        return spec if precision == "fp32" else spec | {"precision": precision}
 
     def folder(self, work: Work) -> Path:
         """Where its spool and its run are."""

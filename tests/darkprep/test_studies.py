@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 
 from darkprep.live import Progress
 from darkprep.studies.catalogue import STUDIES, run_study, study_named
-from darkprep.studies.cells import Scale
+from darkprep.studies.cells import Machine, Scale
 from darkprep.studies.levels import with_published_levels
 from darkprep.studies.options import Small, StudyOptions
 from darkprep.studies.outcome import (
@@ -154,6 +155,18 @@ def test_a_small_study_plans_its_data_before_its_trainings_before_its_scores(tmp
     for k, cell in enumerate(cells):
         assert set(cell.needs) <= set(names[:k])
         json.dumps(cell.spec())
+
+
+def test_a_training_in_another_precision_is_another_training(tmp_path):
+    def trainings(**machine: Any) -> list[Any]:
+        options = StudyOptions(
+            out=tmp_path, root=tmp_path, small=Small(), machine=Machine(**machine)
+        )
+        cells = study_named("section-7")(options).cells
+        return [cell.spec() for cell in cells if cell.name.startswith("train-")]
+
+    assert trainings(jobs=2, device="cpu") == trainings()
+    assert all(a != b for a, b in zip(trainings(precision="bf16"), trainings(), strict=True))
 
 
 def test_a_full_study_trains_as_published(tmp_path):
