@@ -136,6 +136,15 @@ SAID = {
 }
 
 
+def longer(file: Path, test: str) -> str | None:
+    """Which of the longer markers a test of a file has; raises where the file has no such test."""
+    tree = ast.parse(file.read_text())
+    found = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == test)
+    marks = [*found.decorator_list, *(n.value for n in tree.body if isinstance(n, ast.Assign))]
+    said = " ".join(map(ast.unparse, marks))
+    return next((one for one in ("slow", "soak") if f"pytest.mark.{one}" in said), None)
+
+
 def anchor(heading: str) -> str:
     """The name that a heading has in links."""
     plain = re.sub(r"[`*_]|\[|\]\([^)]*\)", "", heading.strip().lower())
@@ -214,6 +223,17 @@ def test_messages_that_a_page_quotes_are_those_of_the_sources():
 )
 def test_a_message_that_nothing_says_is_found(quote, is_there):
     assert is_said(quote, SAID) == is_there
+
+
+def test_tests_that_reliability_names_exist_and_the_longer_ones_are_told():
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    found = re.findall(r"`([\w/]+\.py)?::(\w+)`(?: \((\w+)\))?", text)
+
+    assert len(found) > 40
+    file = ""
+    for place, name, told in found:
+        file = place or file
+        assert longer(ROOT / "tests" / file, name) == (told or None), f"{file}::{name}"
 
 
 def test_no_page_or_source_names_a_path_of_one_machine():
