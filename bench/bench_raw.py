@@ -2,32 +2,29 @@
 
 The trade-off: the files are uncompressed DNG made here, so decoding is a lower bound for cameras
 that compress. Times are CPU seconds of this process on one thread (wall time beside them), the
-median of some repeats; run it on an idle machine.
+median of some rounds; run it on an idle machine.
 
     python bench/bench_raw.py            12 MP Bayer, half a minute
     python bench/bench_raw.py --full     24 MP X-Trans and 45 MP Bayer too, two minutes
-    python bench/bench_raw.py --json raw.json
+    python bench/bench_raw.py --quick    tiny frames, seconds
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
-import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import harness
 import numpy as np
 import numpy.typing as npt
+from harness import Figures
 
 from pipeline.amplify import estimate_amplification
 from pipeline.develop import develop
-from pipeline.dng import BAYER, XTRANS, DngTags, write_dng
+from pipeline.dng import BAYER, XTRANS, DngTags, Rows, write_dng
 from pipeline.pack import (
     canonical_mosaic,
     canonical_origin,
@@ -45,33 +42,36 @@ FRAMES = {
     "24 MP X-Trans": ((4032, 6032), XTRANS),
     "45 MP Bayer": ((5520, 8288), BAYER["GBRG"]),
 }
+QUICK_FRAMES = {
+    "tiny Bayer": ((356, 532), BAYER["RGGB"]),
+    "tiny X-Trans": ((516, 768), XTRANS),
+}
 
 
 def main() -> None:
-    """Measures, prints a table, and writes JSON when asked."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    """Measures, prints, and writes JSON when asked."""
+    parser = harness.parser(__doc__, rounds=5)
     parser.add_argument("--full", action="store_true", help="X-Trans and 45 MP too")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    results: dict[str, Any] = {"machine": platform.processor() or platform.machine()}
-    for name in FRAMES if options.full else ["12 MP Bayer"]:
-        results[name] = measure(name, options.repeats)
-        print_table(name, results[name])
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    frames = QUICK_FRAMES if options.quick else FRAMES
+    rounds = 1 if options.quick else options.rounds
+    machine = harness.machine()
+    print(harness.machine_lines(machine))
+    found = {}
+    with harness.workplace(options.dir) as place:
+        for name in frames if options.full or options.quick else ["12 MP Bayer"]:
+            found[name] = measure(place, *frames[name], rounds)
+            print_table(name, found[name])
+    harness.report({"machine": machine, "frames": found}, options.json)
 
 
-def measure(name: str, repeats: int) -> dict[str, dict[str, float]]:
-    """Returns CPU and wall milliseconds of each step on one frame."""
-    size, cfa = FRAMES[name]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "frame.dng"
-        write_dng(path, dark_mosaic(size), DngTags(cfa=cfa))
-        frame = read_raw(path)
-        steps = dict(steps_of(path, frame))
-        slow = {"develop": 1 if len(cfa) == 6 else min(repeats, 3), "estimate, plain": 1}
-        return {step: timed(run, slow.get(step, repeats)) for step, run in steps.items()}
+def measure(place: Path, size: tuple[int, int], cfa: Rows, rounds: int) -> dict[str, Figures]:
+    """CPU and wall milliseconds of each step on one frame."""
+    path = place / "frame.dng"
+    write_dng(path, dark_mosaic(size), DngTags(cfa=cfa))
+    frame = read_raw(path)
+    slow = {"develop": 1 if len(cfa) == 6 else min(rounds, 3), "estimate, plain": 1}
+    return {step: timed(run, slow.get(step, rounds)) for step, run in steps_of(path, frame)}
 
 
 def steps_of(path: Path, frame: RawFrame) -> list[tuple[str, Callable[[], object]]]:
@@ -113,10 +113,10 @@ def plain_estimate(codes: U16, black: float, white: int) -> float:
     return float(np.clip(0.01 * weight.sum() / (x * weight).sum(), 1, 300))
 
 
-def timed(run: Callable[[], object], repeats: int) -> dict[str, float]:
-    """Returns median milliseconds, CPU and wall."""
+def timed(run: Callable[[], object], rounds: int) -> Figures:
+    """Median milliseconds, CPU and wall."""
     cpu, wall = [], []
-    for _ in range(repeats):
+    for _ in range(rounds):
         began = time.process_time(), time.perf_counter()
         run()
         cpu.append((time.process_time() - began[0]) * 1e3)
@@ -124,13 +124,15 @@ def timed(run: Callable[[], object], repeats: int) -> dict[str, float]:
     return {"cpu_ms": statistics.median(cpu), "wall_ms": statistics.median(wall)}
 
 
-def print_table(name: str, steps: dict[str, dict[str, float]]) -> None:
+def print_table(name: str, steps: dict[str, Figures]) -> None:
     """Prints one frame's steps; the plain estimate as a ratio too."""
-    print(f"\n{name:28}{'CPU ms':>10}{'wall ms':>10}")
-    for step, times in steps.items():
-        print(f"{step:28}{times['cpu_ms']:10.1f}{times['wall_ms']:10.1f}")
+    rows = [
+        [step, f"{times['cpu_ms']:,.1f}", f"{times['wall_ms']:,.1f}"]
+        for step, times in steps.items()
+    ]
     ratio = steps["estimate, plain"]["cpu_ms"] / steps["estimate"]["cpu_ms"]
-    print(f"{'plain / estimate':28}{ratio:10.0f}x")
+    print("\n" + harness.table([name, "CPU ms", "wall ms"], rows))
+    print(f"\nplain / estimate: {ratio:.0f}x")
 
 
 if __name__ == "__main__":

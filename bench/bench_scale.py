@@ -22,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import harness
+
 from pipeline.budget import allot
 from pipeline.engine import ENGINES, Engine
 from pipeline.frames import FrameStore
@@ -40,8 +42,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="smaller photographs and crops")
     parser.add_argument("--costs", action="store_true", help="only what a sample costs")
     parser.add_argument("--steps", type=int, default=8, help="training steps")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures here")
     chosen = parser.parse_args()
+    machine = harness.machine()
+    print(harness.machine_lines(machine), "\n")
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
     rows = []
@@ -77,8 +81,7 @@ def main() -> None:
                 f"{f'stream-train, {ranks} ranks':<22} {trained['samples_per_s']:10.1f} {trained['start_s']:8.1f}",
                 flush=True,
             )
-    if chosen.json:
-        chosen.json.write_text(json.dumps(rows, indent=1))
+    harness.report({"machine": machine, "cases": rows}, chosen.json)
 
 
 def costs(here: Path, options: PlanOptions) -> dict[str, float]:

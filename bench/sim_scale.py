@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import heapq
-import json
 import os
 import random
 import resource
@@ -25,6 +24,8 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import harness
 
 from pipeline.datasets import Pair
 from pipeline.make import ShardMade, ShardTask
@@ -240,8 +241,10 @@ def main() -> None:
     parser.add_argument("--step-ms", type=float, default=100.0)
     parser.add_argument("--cpu-ms", type=float, default=8.0, help="processor time of a sample")
     parser.add_argument("--budget", type=float, default=20e9, help="bytes of each node's spool")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures here")
     chosen = parser.parse_args()
+    machine = harness.machine()
+    print(harness.machine_lines(machine), "\n")
     load = Load(step_s=chosen.step_ms / 1e3, cpu_ms=chosen.cpu_ms)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     print(
@@ -270,8 +273,7 @@ def main() -> None:
     print(
         f"\nno budget exceeded, no needed shard deleted, no step without its shards; peak {peak:.0f} MB"
     )
-    if chosen.json:
-        chosen.json.write_text(json.dumps(rows, indent=1))
+    harness.report({"machine": machine, "cases": rows}, chosen.json)
 
 
 if __name__ == "__main__":

@@ -723,7 +723,7 @@ def stream_train(
 def _let_idle_threads_sleep() -> None:
     """Tell OpenMP not to spin while it waits; torch reads this when it is loaded, and only then.
 
-    Spinning threads take the cores from the producers beside them: training slowed down sixfold.
+    Spinning threads take the cores that the producers beside them need.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

@@ -22,7 +22,6 @@ GROWTH = 32
 NORM_GROUPS = 8
 """Groups of `redirt-gn`: 4 channels each after a dense layer, 8 each after the 1x1 convolution."""
 
-Rectifier = Callable[[Tensor], Tensor]
 MakeConv = Callable[[int, int, int, float], nn.Module]
 
 

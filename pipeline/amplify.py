@@ -1,7 +1,7 @@
 """How much a short exposure is amplified: the pair's exposure ratio, or the paper's blind estimate.
 
 The trade-off: the estimate is summed over a histogram of the integer codes instead of over pixels,
-which gives the same number some 200 times faster, and needs codes, not floats.
+which gives the same number hundreds of times faster, and needs codes, not floats.
 
 A constant factor needs no code; that an amplification is applied at all is the network's decode.
 """

@@ -21,6 +21,7 @@ from typing import Any
 
 from pipeline.pool import Given, Made, WorkerDied
 from shards import OptionError
+from shards.errors import first_line
 
 _CONNECT_S = 15
 _VERSIONS_OF = ("darkprep", "rawpy", "numpy")
@@ -47,7 +48,7 @@ class DaskPool:
         try:
             running = self._executor.submit(_run, function, task)
         except (RuntimeError, OSError) as error:
-            raise WorkerDied(f"the dask scheduler is gone ({_first_line(error)})") from error
+            raise WorkerDied(f"the dask scheduler is gone ({first_line(error)})") from error
         return _translated(running)
 
     def close(self) -> None:
@@ -88,7 +89,7 @@ class DaskPool:
         except (OSError, ValueError, TimeoutError) as error:
             raise OptionError(
                 f"address {self._address or 'of the local cluster'}: no dask scheduler with a worker answers "
-                f"within {_CONNECT_S} s ({_first_line(error)}); start them with `dask scheduler` and `dask worker`"
+                f"within {_CONNECT_S} s ({first_line(error)}); start them with `dask scheduler` and `dask worker`"
             ) from error
 
 
@@ -143,7 +144,7 @@ class RayPool:
         except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
             raise OptionError(
                 f"address {self._address or 'of the local cluster'}: no ray cluster answers "
-                f"({_first_line(error)}); start one with `ray start --head`"
+                f"({first_line(error)}); start one with `ray start --head`"
             ) from error
         versions = _answer_of(lambda: ray.get(ray.remote(_versions).remote()))
         _check_versions({"a ray worker": versions})
@@ -165,7 +166,7 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
     except (OSError, OverflowError) as error:
         raise OptionError(
-            f"address {address}: no ray cluster answers ({_first_line(error)}); start one with `ray start --head`"
+            f"address {address}: no ray cluster answers ({first_line(error)}); start one with `ray start --head`"
         ) from error
 
 
@@ -183,7 +184,7 @@ def _answer_of(ask: Callable[[], Any]) -> Any:
     except Exception as error:
         # A bare one of these is raised for a module that a worker lacks.
         raise OptionError(
-            f"a worker cannot run darkprep ({_first_line(error)}); install the same there as here"
+            f"a worker cannot run darkprep ({first_line(error)}); install the same there as here"
         ) from error
 
 
@@ -212,7 +213,7 @@ def _translated(running: Future[Made]) -> Future[Made]:
         if error is None:
             future.set_result(done.result())
         elif type(error).__name__ in _DEATHS:
-            future.set_exception(WorkerDied(_first_line(error)))
+            future.set_exception(WorkerDied(first_line(error)))
         else:
             # ray raises the task's error as one that is of both classes and prints its trace.
             future.set_exception(getattr(error, "cause", None) or error)
@@ -244,9 +245,3 @@ def _silent(name: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".") or type(
-        error
-    ).__name__

@@ -45,6 +45,7 @@ from shards import (
     StreamSpec,
 )
 from shards.draws import Draw, draw_below, permutation
+from shards.errors import first_line
 
 DEFAULT_CROP: dict[CfaKind, int] = {"bayer": 512, "xtrans": 480}
 """The paper's crop; for X-Trans the nearest size that its network can take (a multiple of 48)."""
@@ -324,7 +325,7 @@ class Plan:
             fits = plan.stream == spool.stream
         except (KeyError, TypeError, ValueError, AttributeError, OptionError) as error:
             raise PlanError(
-                f"{spool.plan_file}: cannot be understood ({_first_line(error)}); build a new spool"
+                f"{spool.plan_file}: cannot be understood ({first_line(error)}); build a new spool"
             ) from error
         if not fits:
             raise PlanError(f"{spool.plan_file}: contradicts itself; build a new spool")
@@ -384,10 +385,6 @@ def _found(root: Path, camera: Camera, options: PlanOptions) -> Pairs:
             root, camera, frames=frames, exclude_misaligned=options.exclude_misaligned
         )
     return find_longs(root, camera, exclude_misaligned=options.exclude_misaligned)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def fingerprint(path: Path) -> str:

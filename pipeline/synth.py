@@ -40,7 +40,6 @@ _SHORT_S = {"0.1": 0.1, "0.04": 0.04, "0.033": 1 / 30}
 _SID_ISOS = {"sony": (100, 160, 200, 250, 320, 400, 500, 640), "fuji": (100, 125, 160, 200, 250)}
 """Of SID's range, 50 to 25600, the low end, where a long exposure is cleanest."""
 _SID_STOPS = (3.2, 4.0, 5.6, 8.0, 9.0, 11.0)
-_ELD_REFERENCES = (1, 6, 11, 16)
 _ELD_ISOS = (800, 1600, 3200)
 _ELD_RATIOS = (1, 10, 100, 200)
 _ELD_REFERENCE_ISO = 100

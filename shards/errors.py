@@ -96,3 +96,12 @@ class RankLost(TrainingError):
 
 class RankStopped(TrainingError):
     """Another rank had to stop, and this one with it; rank 0 tells the reason, so this stays unsaid."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a foreign error says first, to be quoted in a message; its class where it says nothing.
+
+    A full stop at its end goes, for the message has more to say.
+    """
+    lines = (line.strip().rstrip(".") for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)

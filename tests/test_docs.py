@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -17,12 +18,18 @@ from darkprep.cli import main
 ROOT = Path(__file__).parents[1]
 COMMANDS = sorted(name for name, command in main.commands.items() if not command.hidden)
 README = ROOT / "README.md"
+PACKAGES = ("darkprep", "model", "pipeline", "shards", "trainer")
+FOREIGN = {"no kernel image is available"}
+"""Messages of other libraries that a page may quote: this one is CUDA's."""
 
 _BLOCK = re.compile(r"^```(?:bash|console|sh|shell)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _INLINE = re.compile(r"`darkprep ([a-z][^`]*)`")
 _HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 _MACHINE = re.compile(r"(?<![\w.])(?:/work/|/root/|/home/\w|/tmp/\w|/Users/\w|/opt/\w)")
+_QUOTED = re.compile(r'"([^"]+)"')
+_FILLED = "\0"
+"""What stands for a value that a message names."""
 _TEXT = {".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".json", ".cfg", ".sh", ".css", ".js", ""}
 
 
@@ -80,6 +87,64 @@ def parse(words: list[str]) -> None:
             option.type_cast_value(context, values)
 
 
+def messages(source: str) -> Iterator[str]:
+    """The strings of a source that can reach a user, which docstrings do not; values are `_FILLED`."""
+    tree = ast.parse(source)
+    unsaid: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr):
+            unsaid.add(id(node.value))
+        if isinstance(node, ast.JoinedStr):
+            unsaid.update(map(id, node.values))
+            yield "".join(
+                str(part.value) if isinstance(part, ast.Constant) else _FILLED
+                for part in node.values
+            )
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in unsaid
+        ):
+            yield re.sub(r"%[\d.]*[sdf]", _FILLED, node.value)
+
+
+def quotes(text: str) -> list[str]:
+    """What a page has between quotation marks, each on one line."""
+    return [" ".join(one.split()) for one in _QUOTED.findall(text)]
+
+
+def is_said(quote: str, said: set[str]) -> bool:
+    """Whether a quote is part of a message.
+
+    `...` in it is anything and N a number. A value in a message may be any other string of the sources
+    as a whole: "a producer is already running" is "{name} is already running" and "a producer".
+    """
+    quote = re.sub(r"\bN\b", _FILLED, quote)
+    values = {one for one in said if one != quote and re.search(rf"\b{re.escape(one)}\b", quote)}
+    for form in (quote, *(quote.replace(value, _FILLED) for value in values)):
+        pattern = re.compile(".*".join(map(re.escape, form.split("..."))))
+        if any(pattern.search(one) for one in said):
+            return True
+    return False
+
+
+SAID = {
+    one
+    for package in PACKAGES
+    for path in (ROOT / package).rglob("*.py")
+    for one in messages(path.read_text())
+}
+
+
+def longer(file: Path, test: str) -> str | None:
+    """Which of the longer markers a test of a file has; raises where the file has no such test."""
+    tree = ast.parse(file.read_text())
+    found = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == test)
+    marks = [*found.decorator_list, *(n.value for n in tree.body if isinstance(n, ast.Assign))]
+    said = " ".join(map(ast.unparse, marks))
+    return next((one for one in ("slow", "soak") if f"pytest.mark.{one}" in said), None)
+
+
 def anchor(heading: str) -> str:
     """The name that a heading has in links."""
     plain = re.sub(r"[`*_]|\[|\]\([^)]*\)", "", heading.strip().lower())
@@ -134,6 +199,41 @@ def test_links_lead_somewhere(page):
         assert target.exists(), link
         if fragment and target.suffix == ".md":
             assert fragment in map(anchor, _HEADING.findall(target.read_text())), link
+
+
+def test_messages_that_a_page_quotes_are_those_of_the_sources():
+    found = quotes((ROOT / "docs" / "troubleshooting.md").read_text())
+
+    assert len(found) > 6
+    assert [one for one in found if one not in FOREIGN and not is_said(one, SAID)] == []
+
+
+@pytest.mark.parametrize(
+    ("quote", "is_there"),
+    [
+        ("a producer is already running", True),
+        ("a producer is at work here already", False),
+        ("holds no pairs of ...", True),
+        ("found no pairs", False),
+        ("The data root is missing, holds no pairs", False),  # a docstring
+        ("disk-budget ... is too small", True),
+        ("disk-budget is too small", False),
+        ("shard N is missing and nobody makes it", True),
+    ],
+)
+def test_a_message_that_nothing_says_is_found(quote, is_there):
+    assert is_said(quote, SAID) == is_there
+
+
+def test_tests_that_reliability_names_exist_and_the_longer_ones_are_told():
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    found = re.findall(r"`([\w/]+\.py)?::(\w+)`(?: \((\w+)\))?", text)
+
+    assert len(found) > 40
+    file = ""
+    for place, name, told in found:
+        file = place or file
+        assert longer(ROOT / "tests" / file, name) == (told or None), f"{file}::{name}"
 
 
 def test_no_page_or_source_names_a_path_of_one_machine():

@@ -20,7 +20,7 @@ import torch
 
 from model import Network
 from shards.durable import disk_errors, sweep_aside, write_bytes
-from shards.errors import WeightsError
+from shards.errors import WeightsError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class Checkpoints:
             return Progress(**record["progress"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise WeightsError(
-                f"{path}: does not fit this version of darkprep ({_first_line(error)}); "
+                f"{path}: does not fit this version of darkprep ({first_line(error)}); "
                 f"start a new run"
             ) from error
 
@@ -201,7 +201,3 @@ def _check_keys(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> N
     ]
     if problems:
         raise WeightsError(f"{path}: is of another network: {'; '.join(problems)}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -23,7 +23,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from shards import errors
-from shards.errors import DarkprepError, OptionError, RankLost, RankStopped, TrainingError
+from shards.errors import (
+    DarkprepError,
+    OptionError,
+    RankLost,
+    RankStopped,
+    TrainingError,
+    first_line,
+)
 from trainer.checkpoint import Progress, Trainee
 
 DEFAULT_PATIENCE_S = 1800.0
@@ -172,7 +179,7 @@ class Group:
             dist.init_process_group(backend, timeout=timedelta(seconds=self._patience_s))
         except (RuntimeError, ValueError) as error:
             raise TrainingError(
-                f"rank {self.rank} of {self.world} cannot join the others ({_first_line(error)}); "
+                f"rank {self.rank} of {self.world} cannot join the others ({first_line(error)}); "
                 "start all of them with one torchrun command, and see that its address can be reached"
             ) from error
         return self
@@ -238,7 +245,7 @@ class Group:
                 raise
             raise RankLost(
                 f"rank {self.rank} of {self.world}: another rank is gone or does not answer "
-                f"({_first_line(error)}); start all ranks again with --resume"
+                f"({first_line(error)}); start all ranks again with --resume"
             ) from error
 
     def tell(self, text: str) -> str:
@@ -391,7 +398,3 @@ def _comes_from_group(error: RuntimeError) -> bool:
     """gloo's errors have no class of their own."""
     words = ("gloo", "connection", "process group", "nccl", "timed out")
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from shards import Spool, StreamSpec
+
 BENCH = Path(__file__).parents[2] / "bench"
 PEERS = {"streaming": "MDS", "litdata": "litdata", "tensordict": "tensordict"}
 
@@ -50,6 +52,39 @@ def test_the_budget_holds_and_nothing_is_left(tmp_path: Path):
     assert 0 < real["peak_bytes"] <= real["budget_bytes"]
     assert real["room"] == 6
     assert real["left_over"] == []
+
+
+def test_decoding_and_the_amplifier_are_measured(tmp_path: Path):
+    said, figures = run("bench_raw.py", tmp_path)
+
+    assert "load average" in said
+    assert "plain / estimate" in said
+    for steps in figures["frames"].values():
+        assert {"read_header", "read_raw", "pack", "estimate", "develop"} <= steps.keys()
+        assert all(step["cpu_ms"] >= 0 for step in steps.values())
+
+
+def test_the_live_view_is_measured_on_a_spool_of_its_own_and_on_one_that_is_named(tmp_path: Path):
+    said, figures = run("bench_view.py", tmp_path)
+
+    assert "load average" in said
+    assert 0 < figures["view"]["share_of_a_core"] < 1
+    assert figures["machine"]["versions"]["rich"]
+
+    stream = StreamSpec(
+        camera="sony",
+        cfa="bayer",
+        height=64,
+        width=64,
+        crop=64,
+        samples=2,
+        window=1,
+        shards=1,
+        seed=0,
+    )
+    Spool(tmp_path / "elsewhere").create(stream, {}, {"root": str(tmp_path)})
+    _, named = run("bench_view.py", tmp_path, str(tmp_path / "elsewhere"))
+    assert figures["view"].keys() == named["view"].keys()
 
 
 @pytest.mark.slow

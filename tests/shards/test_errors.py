@@ -1,0 +1,25 @@
+"""What messages take from errors of other libraries."""
+
+from __future__ import annotations
+
+import pytest
+
+from shards.errors import first_line
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("not a number"), "not a number"),
+        (OSError("the scheduler is gone.\nTraceback:\n  far away"), "the scheduler is gone"),
+        (
+            RuntimeError("\n\n  size mismatch for body:\n\tcopying a param"),
+            "size mismatch for body:",
+        ),
+        (TimeoutError(), "TimeoutError"),
+        (ConnectionError("..."), "ConnectionError"),
+        (KeyboardInterrupt("\n"), "KeyboardInterrupt"),
+    ],
+)
+def test_of_a_foreign_error_one_line_is_told_and_its_class_where_it_has_none(error, said):
+    assert first_line(error) == said
