@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.colour import Colours, colours_of, undeveloped
 from pipeline.datasets import Pair
 from pipeline.wholeframe import decode_short
-from shards.format import U16, Sample
+from shards.format import U16, CfaKind, Sample
 from trainer.evaluate import Compared
 from trainer.metrics import F32
 
@@ -28,23 +28,23 @@ fixed-pattern noise in a corner; of their own frames they score all."""
 def packed_raw(root: Path, pairs: Mapping[str, Pair], *, centre: int | None) -> Compared:
     """Returns what brings a picture and its truth to packed RAW in [0, 1].
 
-    `pairs` are by id. With `centre`, just the middle square of that many packed pixels is compared, as
+    The planes are the sensor's own, whatever form of them the network was fed: X-Trans has nine, so
+    figures of all forms compare. `pairs` are by id. With `centre`, just the middle square of that many packed pixels is compared, as
     much of it as a frame has. Raises RawError when a long exposure cannot be read.
     """
 
     @lru_cache(maxsize=1)  # the restored picture and the one to beat come one after the other
-    def truth(pair: str) -> tuple[F32, Colours]:
+    def truth(pair: str) -> tuple[F32, Colours, CfaKind]:
         path = root / pairs[pair].long
         frame = decode_short(path)
         black = np.array(frame.black, np.float32)[:, None, None]
         planes = (frame.planes - black) / (np.float32(frame.white) - black)
-        return np.clip(planes, 0, 1, out=planes), colours_of(frame, str(path))
+        return np.clip(planes, 0, 1, out=planes), colours_of(frame, str(path)), frame.cfa
 
     def compared(sample: Sample, picture: F32 | U16) -> tuple[F32, F32]:
-        planes, colours = truth(sample.meta.pair)
-        return _middle(undeveloped(picture, colours, sample.meta.cfa), centre), _middle(
-            planes, centre
-        )
+        planes, colours, cfa = truth(sample.meta.pair)
+        ours = undeveloped(picture, colours, cfa)
+        return _middle(ours, centre), _middle(planes, centre)
 
     return compared
 

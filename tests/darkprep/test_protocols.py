@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from darkprep.protocols import packed_raw
-from pipeline.datasets import Pair
+from pipeline.datasets import Pair, camera_named, find_pairs
 from pipeline.dng import DngTags, write_dng
+from pipeline.resample import FORMS, Form
+from pipeline.synth import synthesise
 from pipeline.wholeframe import whole_frame
 from trainer.metrics import PROTOCOLS, score
 
@@ -58,3 +60,22 @@ def test_only_the_middle_of_sids_frames_is_scored(tmp_path, pair):
         np.testing.assert_array_equal(part, all_of_it[:, 4:36, 14:46])
     large = packed_raw(tmp_path, {pair.id: pair}, centre=512)(sample, sample.gt)
     np.testing.assert_array_equal(large[1], whole[1])
+
+
+@pytest.fixture(scope="module")
+def fuji(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One small X-Trans scene."""
+    root = tmp_path_factory.mktemp("fuji")
+    synthesise(root, "fuji", scenes=1, shorts=1, size=(516, 516), seed=1)
+    return root
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_x_trans_is_scored_in_its_own_planes_whatever_the_network_was_fed(fuji, form: Form):
+    one = find_pairs(fuji, camera_named("fuji")).pairs[0]
+    sample = whole_frame(fuji, one, form=form)
+
+    ours, theirs = packed_raw(fuji, {one.id: one}, centre=None)(sample, sample.gt)
+
+    assert ours.shape == theirs.shape == (9, 172, 172)
+    assert score(ours, theirs, PROTOCOLS["eld"]).psnr > 55
