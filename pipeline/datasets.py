@@ -31,8 +31,9 @@ Split = Literal["train", "val", "test"]
 Frames = Literal["first", "all"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-MISALIGNED = frozenset({"10034", "10045", "10172"})
-"""Scenes that SID's authors ask to leave out of figures: short and long are not aligned."""
+MISALIGNED: dict[str, frozenset[str]] = {"sony": frozenset({"10034", "10045", "10172"})}
+"""Scenes by camera that SID's authors ask to leave out of figures: short and long are not aligned. Fuji's
+of the same numbers are other scenes."""
 SID_MOST_RATIO = 300.0
 ELD_IMAGES = 16
 """Images of every ELD scene; with more or fewer, ids no longer tell what an image is."""
@@ -169,8 +170,8 @@ def find_pairs(
     find = _sid_pairs if camera.dataset == "SID" else _eld_pairs
     skipped: list[Skipped] = []
     pairs = tuple(sorted(find(home, camera, frames, skipped), key=lambda pair: pair.id))
-    if exclude_misaligned and camera.dataset == "SID":
-        pairs = tuple(pair for pair in pairs if pair.scene not in MISALIGNED)
+    if exclude_misaligned:
+        pairs = tuple(pair for pair in pairs if not _is_misaligned(pair))
     return _found(home, camera, pairs, skipped, "pairs")
 
 
@@ -186,8 +187,8 @@ def find_longs(
     find = _sid_longs if camera.dataset == "SID" else _eld_longs
     skipped: list[Skipped] = []
     pairs = tuple(sorted(find(home, camera, skipped), key=lambda pair: pair.id))
-    if exclude_misaligned and camera.dataset == "SID":
-        pairs = tuple(pair for pair in pairs if pair.scene not in MISALIGNED)
+    if exclude_misaligned:
+        pairs = tuple(pair for pair in pairs if not _is_misaligned(pair))
     return _found(home, camera, pairs, skipped, "long exposures")
 
 
@@ -212,16 +213,20 @@ def _found(
     return Pairs(root=home, camera=camera, pairs=pairs, skipped=tuple(skipped))
 
 
+def _is_misaligned(pair: Pair) -> bool:
+    return pair.scene in MISALIGNED.get(pair.camera, ())
+
+
 def reported_in(pair: Pair) -> tuple[str, ...]:
     """Returns the groups that papers report figures for and this pair belongs to.
 
-    SID: by exposure ratio, without the misaligned scenes, and ELD's fifteen indoor scenes. ELD: by
-    light factor.
+    SID: by exposure ratio, without the misaligned scenes of a camera that has such, and ELD's fifteen
+    indoor scenes. ELD: by light factor.
     """
     if camera_named(pair.camera).dataset == "ELD":
         return (f"x{ELD_FACTORS[int(pair.id[-4:])]}",)
     groups = [f"x{round(pair.ratio)}"]
-    if pair.scene not in MISALIGNED:
+    if pair.camera in MISALIGNED and not _is_misaligned(pair):
         groups.append("without misaligned scenes")
     if pair.camera == "sony" and pair.scene in ELD_SID_SCENES:
         groups.append("ELD's indoor scenes")

@@ -86,7 +86,7 @@ class PlanOptions:
     frames: str = "first"
     """`first`: only the first frame of each burst, as SID's code; `all`: every frame."""
     exclude_misaligned: bool = False
-    """Leave out SID's misaligned scenes 10034, 10045 and 10172."""
+    """Leave out the misaligned scenes 10034, 10045 and 10172 of SID's Sony; other cameras have none."""
     form: str = "native"
     """How an X-Trans camera is fed to the network: `native`, `plain` or `rggb` (resample.py)."""
     noise: str | None = None

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from darkprep.training import EvaluateChoices
 from model import build_model, load_model, save_weights
 from model.weights import published_names
 
@@ -70,6 +71,27 @@ def test_evaluate_takes_the_frames_that_it_is_told_to(call, large_data):
     assert scored("--amplify", "estimate", "--multiplier", "2") == pytest.approx(
         {"10001_00_0.1s": 2 * estimate}
     )
+
+
+@pytest.mark.parametrize(("camera", "said"), [("Sony", "left out"), ("fuji", "as found")])
+def test_the_record_says_whether_misaligned_scenes_were_left_out(camera, said):
+    """Only Sony has any: with the option, Fuji's figures are of all scenes all the same."""
+    choices = EvaluateChoices(
+        weights=Path("w.safetensors"),
+        camera=camera,
+        root=Path("data"),
+        split="test",
+        frames="first",
+        exclude_misaligned=True,
+        amplify="ratio",
+        multiplier=None,
+        protocol="redirt",
+        baseline=False,
+        device="cpu",
+        out=None,
+    )
+
+    assert choices.settings()["misaligned scenes"] == said
 
 
 def test_evaluate_names_what_it_leaves_out_and_scores_the_rest(call, large_data):

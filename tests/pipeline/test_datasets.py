@@ -19,6 +19,7 @@ from pipeline.datasets import (
     Split,
     camera_named,
     draw_fraction,
+    find_longs,
     find_pairs,
     reported_in,
 )
@@ -142,6 +143,14 @@ def test_misaligned_scenes_are_left_out_on_request(tmp_path):
 
     assert len(find_pairs(tmp_path, SONY).pairs) == 5
     assert len(find_pairs(tmp_path, SONY, exclude_misaligned=True).pairs) == 4
+
+
+def test_fujis_scenes_of_the_same_numbers_are_left_in(tmp_path):
+    """Scene numbers of SID's two cameras are unrelated; the misaligned ones are Sony's."""
+    sid(tmp_path, "short/10172_00_0.1s", "long/10172_00_10s", folder="Fuji", extension=".RAF")
+
+    assert len(find_pairs(tmp_path, FUJI, exclude_misaligned=True).pairs) == 1
+    assert len(find_longs(tmp_path, FUJI, exclude_misaligned=True).pairs) == 1
 
 
 def write_list(root: Path, split: str, *lines: str, folder: str = "Sony") -> None:
@@ -454,7 +463,8 @@ def test_pairs_are_values(tmp_path):
             100.0,
             ("x100", "without misaligned scenes", "ELD's indoor scenes"),
         ),
-        ("fuji", "10185_00_0.1s", "10185", 100.0, ("x100", "without misaligned scenes")),
+        ("fuji", "10185_00_0.1s", "10185", 100.0, ("x100",)),
+        ("fuji", "10172_00_0.033s", "10172", 300.0, ("x300",)),
         ("canon70d", "scene-3_IMG_0005", "scene-3", 213.33, ("x200",)),
         ("nikond850", "scene-10_IMG_0014", "scene-10", 100.0, ("x100",)),
     ],
