@@ -306,7 +306,11 @@ def synth(
     "--exclude-misaligned", is_flag=True, help="Leave out the misaligned scenes of SID's Sony."
 )
 @click.option(
-    "--split", default="train", show_default=True, metavar="train|val|test", help="Which scenes."
+    "--split",
+    default="train",
+    show_default=True,
+    metavar="train|val|test|val+test",
+    help="Which scenes.",
 )
 @form_option
 @click.option(
@@ -743,7 +747,7 @@ def _number(value: float | None) -> str:
 )
 @camera_option
 @root_option
-@click.option("--split", default="test", show_default=True, metavar="train|val|test")
+@click.option("--split", default="test", show_default=True, metavar="train|val|test|val+test")
 @click.option("--frames", default="first", show_default=True, metavar="first|all")
 @click.option(
     "--exclude-misaligned", is_flag=True, help="Leave out the misaligned scenes of SID's Sony."

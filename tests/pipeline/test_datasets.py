@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.datasets import (
     CAMERAS,
+    ELD_SID_SCENES,
     SPLITS,
     Pair,
     Split,
@@ -262,6 +263,32 @@ def test_of_split_says_which_splits_there_are(tmp_path):
         found.of_split("val")
 
 
+def test_val_and_test_can_be_taken_together(tmp_path):
+    found = find_pairs(sid(tmp_path, *SCENES), SONY)
+
+    assert [pair.split for pair in found.of_split("val+test").pairs] == ["test", "val"]
+
+
+@pytest.mark.parametrize("split", ["dev", "train+test", "", "val+test+"])
+def test_an_unknown_split_lists_all(tmp_path, split):
+    found = find_pairs(sid(tmp_path, *SCENES), SONY)
+
+    with pytest.raises(OptionError, match=r"split must be one of train, val, test, val\+test, not"):
+        found.of_split(split)
+
+
+def test_elds_figure_of_sid_is_of_fifteen_scenes_at_each_ratio(tmp_path):
+    """Ten of the scenes are of test and five of val, and ELD reports the ratios apart."""
+    for scene in (*ELD_SID_SCENES, "10003", "20193"):
+        shorts = (f"short/{scene}_00_{seconds}s" for seconds in ("0.1", "0.04", "0.033"))
+        sid(tmp_path, *shorts, f"long/{scene}_00_10s")
+
+    pairs = find_pairs(tmp_path, SONY).of_split("val+test").pairs
+
+    counts = Counter(group for pair in pairs for group in reported_in(pair) if "ELD" in group)
+    assert counts == {f"ELD's indoor scenes x{ratio}": 15 for ratio in (100, 250, 300)}
+
+
 def test_an_unknown_camera_lists_all():
     with pytest.raises(OptionError, match="sony, fuji, sonya7s2, nikond850"):
         camera_named("leica")
@@ -461,7 +488,7 @@ def test_pairs_are_values(tmp_path):
             "20211_00_0.1s",
             "20211",
             100.0,
-            ("x100", "without misaligned scenes", "ELD's indoor scenes"),
+            ("x100", "without misaligned scenes", "ELD's indoor scenes x100"),
         ),
         ("fuji", "10185_00_0.1s", "10185", 100.0, ("x100",)),
         ("fuji", "10172_00_0.033s", "10172", 300.0, ("x300",)),
