@@ -302,9 +302,15 @@ def synth(
     metavar="first|all",
     help="Frames of a burst to use (SID).",
 )
-@click.option("--exclude-misaligned", is_flag=True, help="Leave out SID's misaligned scenes.")
 @click.option(
-    "--split", default="train", show_default=True, metavar="train|val|test", help="Which scenes."
+    "--exclude-misaligned", is_flag=True, help="Leave out the misaligned scenes of SID's Sony."
+)
+@click.option(
+    "--split",
+    default="train",
+    show_default=True,
+    metavar="train|val|test|val+test",
+    help="Which scenes.",
 )
 @form_option
 @click.option(
@@ -741,9 +747,11 @@ def _number(value: float | None) -> str:
 )
 @camera_option
 @root_option
-@click.option("--split", default="test", show_default=True, metavar="train|val|test")
+@click.option("--split", default="test", show_default=True, metavar="train|val|test|val+test")
 @click.option("--frames", default="first", show_default=True, metavar="first|all")
-@click.option("--exclude-misaligned", is_flag=True, help="Leave out SID's misaligned scenes.")
+@click.option(
+    "--exclude-misaligned", is_flag=True, help="Leave out the misaligned scenes of SID's Sony."
+)
 @click.option("--amplify", default="ratio", show_default=True, metavar="ratio|estimate|FACTOR")
 @click.option(
     "--multiplier",

@@ -45,7 +45,15 @@ from model.inference import ready_for_inference
 from pipeline.amplify import Gain, gain_named
 from pipeline.budget import default_budget
 from pipeline.colour import reference_colours
-from pipeline.datasets import Pairs, Skipped, camera_named, find_pairs, reported_in
+from pipeline.datasets import (
+    MISALIGNED,
+    Pairs,
+    Skipped,
+    camera_named,
+    find_pairs,
+    reported_in,
+    splits_named,
+)
 from pipeline.develop import develop_amplified
 from pipeline.plan import Plan
 from pipeline.resample import form_named
@@ -380,10 +388,11 @@ class EvaluateChoices:
 
     def settings(self) -> dict[str, str]:
         """What the figures depend on beside the protocol, for the record."""
+        left_out = self.exclude_misaligned and self.camera.lower() in MISALIGNED
         return {
             "split": self.split,
             "frames": self.frames,
-            "misaligned scenes": "left out" if self.exclude_misaligned else "as found",
+            "misaligned scenes": "left out" if left_out else "as found",
             "amplify": self.amplify,
             "cfa": self.form,
             "match colour": self.match_colour or "no",
@@ -428,6 +437,7 @@ def evaluation(
     """
     if choices.frames not in ("first", "all"):
         raise OptionError(f"frames must be first or all, not {choices.frames!r}")
+    splits_named(choices.split)  # before weights are read
     _check_folder("out", choices.out)
     device = open_device(choices.device)
     network = restorer(choices.weights, device)
@@ -437,7 +447,7 @@ def evaluation(
         camera,
         frames=choices.frames,  # type: ignore[arg-type] # checked above
         exclude_misaligned=choices.exclude_misaligned,
-    ).of_split(choices.split)  # type: ignore[arg-type] # it checks
+    ).of_split(choices.split)
     by_id = {pair.id: pair for pair in found.pairs}
     skipped: list[RawError] = []
     done: list[ImageScores] = []

@@ -31,8 +31,14 @@ Split = Literal["train", "val", "test"]
 Frames = Literal["first", "all"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-MISALIGNED = frozenset({"10034", "10045", "10172"})
-"""Scenes that SID's authors ask to leave out of figures: short and long are not aligned."""
+SPLIT_CHOICES: dict[str, tuple[Split, ...]] = {
+    **{split: (split,) for split in SPLITS},
+    "val+test": ("val", "test"),
+}
+"""What `--split` takes. ELD's indoor scenes of SID are of two splits."""
+MISALIGNED: dict[str, frozenset[str]] = {"sony": frozenset({"10034", "10045", "10172"})}
+"""Scenes by camera that SID's authors ask to leave out of figures: short and long are not aligned. Fuji's
+of the same numbers are other scenes."""
 SID_MOST_RATIO = 300.0
 ELD_IMAGES = 16
 """Images of every ELD scene; with more or fewer, ids no longer tell what an image is."""
@@ -102,6 +108,13 @@ def camera_named(name: str) -> Camera:
         raise OptionError(f"unknown camera {name!r}; choose one of {', '.join(CAMERAS)}") from None
 
 
+def splits_named(choice: str) -> tuple[Split, ...]:
+    """Returns the splits that a choice stands for. Raises OptionError listing all choices."""
+    if choice not in SPLIT_CHOICES:
+        raise OptionError(f"split must be one of {', '.join(SPLIT_CHOICES)}, not {choice!r}")
+    return SPLIT_CHOICES[choice]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pair:
     """One short exposure and its long exposure."""
@@ -137,9 +150,13 @@ class Pairs:
     pairs: tuple[Pair, ...]
     skipped: tuple[Skipped, ...]
 
-    def of_split(self, split: Split) -> Pairs:
-        """Returns the pairs of one split. Raises DatasetError when there is none."""
-        pairs = tuple(pair for pair in self.pairs if pair.split == split)
+    def of_split(self, split: str) -> Pairs:
+        """Returns the pairs of a choice of SPLIT_CHOICES.
+
+        Raises OptionError for another word, DatasetError when there is no such pair.
+        """
+        wanted = splits_named(split)
+        pairs = tuple(pair for pair in self.pairs if pair.split in wanted)
         if not pairs:
             there = ", ".join(sorted({pair.split for pair in self.pairs}))
             raise DatasetError(
@@ -169,8 +186,8 @@ def find_pairs(
     find = _sid_pairs if camera.dataset == "SID" else _eld_pairs
     skipped: list[Skipped] = []
     pairs = tuple(sorted(find(home, camera, frames, skipped), key=lambda pair: pair.id))
-    if exclude_misaligned and camera.dataset == "SID":
-        pairs = tuple(pair for pair in pairs if pair.scene not in MISALIGNED)
+    if exclude_misaligned:
+        pairs = tuple(pair for pair in pairs if not _is_misaligned(pair))
     return _found(home, camera, pairs, skipped, "pairs")
 
 
@@ -186,8 +203,8 @@ def find_longs(
     find = _sid_longs if camera.dataset == "SID" else _eld_longs
     skipped: list[Skipped] = []
     pairs = tuple(sorted(find(home, camera, skipped), key=lambda pair: pair.id))
-    if exclude_misaligned and camera.dataset == "SID":
-        pairs = tuple(pair for pair in pairs if pair.scene not in MISALIGNED)
+    if exclude_misaligned:
+        pairs = tuple(pair for pair in pairs if not _is_misaligned(pair))
     return _found(home, camera, pairs, skipped, "long exposures")
 
 
@@ -212,19 +229,24 @@ def _found(
     return Pairs(root=home, camera=camera, pairs=pairs, skipped=tuple(skipped))
 
 
+def _is_misaligned(pair: Pair) -> bool:
+    return pair.scene in MISALIGNED.get(pair.camera, ())
+
+
 def reported_in(pair: Pair) -> tuple[str, ...]:
     """Returns the groups that papers report figures for and this pair belongs to.
 
-    SID: by exposure ratio, without the misaligned scenes, and ELD's fifteen indoor scenes. ELD: by
-    light factor.
+    SID: by exposure ratio, without the misaligned scenes of a camera that has such, and ELD's fifteen
+    indoor scenes by ratio. ELD: by light factor.
     """
     if camera_named(pair.camera).dataset == "ELD":
         return (f"x{ELD_FACTORS[int(pair.id[-4:])]}",)
-    groups = [f"x{round(pair.ratio)}"]
-    if pair.scene not in MISALIGNED:
+    ratio = f"x{round(pair.ratio)}"
+    groups = [ratio]
+    if pair.camera in MISALIGNED and not _is_misaligned(pair):
         groups.append("without misaligned scenes")
     if pair.camera == "sony" and pair.scene in ELD_SID_SCENES:
-        groups.append("ELD's indoor scenes")
+        groups.append(f"ELD's indoor scenes {ratio}")
     return tuple(groups)
 
 

@@ -27,6 +27,7 @@ from pipeline.datasets import (
     draw_fraction,
     find_longs,
     find_pairs,
+    splits_named,
 )
 from pipeline.eld_lmdb import find_patches, is_patch, patch_header, patch_print
 from pipeline.frames import FrameKind, frame_name
@@ -65,7 +66,7 @@ class PlanOptions:
 
     camera: str
     split: str = "train"
-    """Which scenes: `train`, `val` or `test`, by the data set's own division."""
+    """Which scenes, by the data set's own division: `train`, `val`, `test` or `val+test`."""
     fraction: float = 1.0
     """Share of the scenes, drawn whole and seeded; in (0, 1]."""
     seed: int = 0
@@ -87,7 +88,7 @@ class PlanOptions:
     frames: str = "first"
     """`first`: only the first frame of each burst, as SID's code; `all`: every frame."""
     exclude_misaligned: bool = False
-    """Leave out SID's misaligned scenes 10034, 10045 and 10172."""
+    """Leave out the misaligned scenes 10034, 10045 and 10172 of SID's Sony; other cameras have none."""
     form: str = "native"
     """How an X-Trans camera is fed to the network: `native`, `plain` or `rggb` (resample.py)."""
     noise: str | None = None
@@ -98,6 +99,7 @@ class PlanOptions:
 
     def __post_init__(self) -> None:
         camera_named(self.camera)
+        splits_named(self.split)
         if not 0 < self.fraction <= 1:
             raise OptionError(f"fraction must be above 0 and at most 1, not {self.fraction}")
         for name in ("samples_per_shard", "crops_per_visit", "window"):
@@ -346,7 +348,8 @@ def make_plan(root: Path, options: PlanOptions) -> Plan:
     """
     camera = camera_named(options.camera)
     found = _found(root, camera, options)
-    split = [pair for pair in found.pairs if pair.split == options.split]
+    wanted = splits_named(options.split)
+    split = [pair for pair in found.pairs if pair.split in wanted]
     if not split:
         there = sorted({pair.split for pair in found.pairs})
         raise DatasetError(

@@ -59,9 +59,9 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             name="eld",
-            describes="packed RAW, one illuminance factor, no rounding, 7x7 uniform SSIM (Wei et al., "
-            "CVPR 2020); the restored sRGB is taken back to RAW by inverting the file's own "
-            "development, and no figure compares with an sRGB one",
+            describes="packed RAW of full scale 16383 (where codes have 14 bits), one illuminance "
+            "factor, no rounding, 7x7 uniform SSIM (Wei et al., CVPR 2020); the restored sRGB is taken "
+            "back to RAW by inverting the file's own development, and no figure compares with an sRGB one",
             steps="keep",
             equalise=True,
             domain="packed RAW",

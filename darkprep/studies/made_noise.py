@@ -17,7 +17,7 @@ _PROTOCOLS = {
 }
 
 _PUBLISHED = Table(
-    caption="Published figures, by ELD's protocol",
+    caption="Published figures, by ELD's protocol, those of SID (x100, x250, x300) of whole frames and not their middle",
     heads=(
         *("trained on", "Sony A7S II x100", "Sony A7S II x250", "Sony A7S II x300"),
         *("Sony A7S II (ELD) x100", "Sony A7S II (ELD) x200"),

@@ -103,6 +103,9 @@ def test_a_split_without_pairs_is_told_what_there_is(complaint, small_data):
     assert complaint(*build(small_data, "--split", "val")).endswith(
         "no val pairs for sony, only test, train; choose one with --split"
     )
+    assert complaint(*build(small_data, "--split", "dev")).endswith(
+        "split must be one of train, val, test, val+test, not 'dev'"
+    )
 
 
 def test_a_short_without_its_long_is_named_counted_and_left_out(call, own_data):

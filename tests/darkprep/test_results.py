@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from darkprep.training import EvaluateChoices
 from model import build_model, load_model, save_weights
 from model.weights import published_names
 
@@ -72,6 +73,43 @@ def test_evaluate_takes_the_frames_that_it_is_told_to(call, large_data):
     )
 
 
+@pytest.mark.parametrize(("camera", "said"), [("Sony", "left out"), ("fuji", "as found")])
+def test_the_record_says_whether_misaligned_scenes_were_left_out(camera, said):
+    """Only Sony has any: with the option, Fuji's figures are of all scenes all the same."""
+    choices = EvaluateChoices(
+        weights=Path("w.safetensors"),
+        camera=camera,
+        root=Path("data"),
+        split="test",
+        frames="first",
+        exclude_misaligned=True,
+        amplify="ratio",
+        multiplier=None,
+        protocol="redirt",
+        baseline=False,
+        device="cpu",
+        out=None,
+    )
+
+    assert choices.settings()["misaligned scenes"] == said
+
+
+def test_evaluate_takes_the_validation_and_the_test_scenes_together(call, large_data):
+    """ELD's figures of SID are of indoor scenes of both splits."""
+    shutil.copytree(large_data, "own")
+    for kind, seconds in (("short", "0.1"), ("long", "10")):
+        taken = Path("own/Sony", kind, f"00001_00_{seconds}s.dng")
+        shutil.copy(taken, taken.with_name(f"20211_00_{seconds}s.dng"))
+
+    result = call(*evaluate("--root", "own", "--split", "val+test", "--protocol", "eld", "--json"))
+
+    found = json.loads(result.stdout)
+    assert [image["pair"] for image in found["images"]] == ["10001_00_0.1s", "20211_00_0.1s"]
+    assert found["settings"]["split"] == "val+test"
+    groups = {group["group"]: group["pairs"] for group in found["groups"]}
+    assert groups["ELD's indoor scenes x100"] == 1
+
+
 def test_evaluate_names_what_it_leaves_out_and_scores_the_rest(call, large_data):
     shutil.copytree(large_data, "own")
     os.truncate("own/Sony/short/00001_00_0.1s.dng", 0)
@@ -99,7 +137,8 @@ def test_evaluate_with_no_usable_frame_fails(complaint, large_data):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--split", "dev"], "no dev pairs of sony; there are test, train ones"),
+        (["--split", "dev"], "split must be one of train, val, test, val+test, not 'dev'"),
+        (["--split", "val"], "no val pairs of sony; there are test, train ones"),
         (["--frames", "second"], "frames must be first or all"),
         (["--amplify", "twice"], "amplify must be ratio, estimate or a positive number"),
         (["--amplify", "-1"], "amplify must be ratio, estimate or a positive number"),

@@ -17,6 +17,7 @@ from darkprep.live import Progress
 from darkprep.studies.catalogue import STUDIES, run_study, study_named
 from darkprep.studies.cells import Machine, Scale
 from darkprep.studies.levels import with_published_levels
+from darkprep.studies.made_noise import _PUBLISHED
 from darkprep.studies.options import Small, StudyOptions
 from darkprep.studies.outcome import (
     Comparison,
@@ -243,6 +244,13 @@ def test_tables_are_markdown():
     assert table.markdown() == (
         "**PSNR**\n\n| a | b |\n| --- | --- |\n| x | 1 |\n| y | 2 |\n\nSaid."
     )
+
+
+def test_the_noise_study_says_which_published_figures_are_of_whole_frames():
+    """PMN's authors score all of SID's frames, ELD's authors and we the middle: the table and its page say so."""
+    assert "those of SID (x100, x250, x300) of whole frames" in _PUBLISHED.caption
+    page = Path(__file__).parents[2] / "docs/studies/noise.md"
+    assert _PUBLISHED.markdown() in page.read_text(encoding="utf-8")
 
 
 def test_pictures_of_a_row_are_taken_apart(tmp_path):

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from pipeline.datasets import (
     CAMERAS,
+    ELD_SID_SCENES,
     SPLITS,
     Pair,
     Split,
     camera_named,
     draw_fraction,
+    find_longs,
     find_pairs,
     reported_in,
 )
@@ -144,6 +146,14 @@ def test_misaligned_scenes_are_left_out_on_request(tmp_path):
     assert len(find_pairs(tmp_path, SONY, exclude_misaligned=True).pairs) == 4
 
 
+def test_fujis_scenes_of_the_same_numbers_are_left_in(tmp_path):
+    """Scene numbers of SID's two cameras are unrelated; the misaligned ones are Sony's."""
+    sid(tmp_path, "short/10172_00_0.1s", "long/10172_00_10s", folder="Fuji", extension=".RAF")
+
+    assert len(find_pairs(tmp_path, FUJI, exclude_misaligned=True).pairs) == 1
+    assert len(find_longs(tmp_path, FUJI, exclude_misaligned=True).pairs) == 1
+
+
 def write_list(root: Path, split: str, *lines: str, folder: str = "Sony") -> None:
     (root / f"{folder}_{split}_list.txt").write_text("".join(f"{line}\n" for line in lines))
 
@@ -251,6 +261,32 @@ def test_of_split_says_which_splits_there_are(tmp_path):
 
     with pytest.raises(DatasetError, match="no val pairs of sony; there are train ones"):
         found.of_split("val")
+
+
+def test_val_and_test_can_be_taken_together(tmp_path):
+    found = find_pairs(sid(tmp_path, *SCENES), SONY)
+
+    assert [pair.split for pair in found.of_split("val+test").pairs] == ["test", "val"]
+
+
+@pytest.mark.parametrize("split", ["dev", "train+test", "", "val+test+"])
+def test_an_unknown_split_lists_all(tmp_path, split):
+    found = find_pairs(sid(tmp_path, *SCENES), SONY)
+
+    with pytest.raises(OptionError, match=r"split must be one of train, val, test, val\+test, not"):
+        found.of_split(split)
+
+
+def test_elds_figure_of_sid_is_of_fifteen_scenes_at_each_ratio(tmp_path):
+    """Ten of the scenes are of test and five of val, and ELD reports the ratios apart."""
+    for scene in (*ELD_SID_SCENES, "10003", "20193"):
+        shorts = (f"short/{scene}_00_{seconds}s" for seconds in ("0.1", "0.04", "0.033"))
+        sid(tmp_path, *shorts, f"long/{scene}_00_10s")
+
+    pairs = find_pairs(tmp_path, SONY).of_split("val+test").pairs
+
+    counts = Counter(group for pair in pairs for group in reported_in(pair) if "ELD" in group)
+    assert counts == {f"ELD's indoor scenes x{ratio}": 15 for ratio in (100, 250, 300)}
 
 
 def test_an_unknown_camera_lists_all():
@@ -452,9 +488,10 @@ def test_pairs_are_values(tmp_path):
             "20211_00_0.1s",
             "20211",
             100.0,
-            ("x100", "without misaligned scenes", "ELD's indoor scenes"),
+            ("x100", "without misaligned scenes", "ELD's indoor scenes x100"),
         ),
-        ("fuji", "10185_00_0.1s", "10185", 100.0, ("x100", "without misaligned scenes")),
+        ("fuji", "10185_00_0.1s", "10185", 100.0, ("x100",)),
+        ("fuji", "10172_00_0.033s", "10172", 300.0, ("x300",)),
         ("canon70d", "scene-3_IMG_0005", "scene-3", 213.33, ("x200",)),
         ("nikond850", "scene-10_IMG_0014", "scene-10", 100.0, ("x100",)),
     ],

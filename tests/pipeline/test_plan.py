@@ -126,6 +126,16 @@ def test_a_split_without_pairs_names_the_ones_there_are(tmp_path: Path):
         make_plan(write_sid(tmp_path / "data"), options(split="test"))
 
 
+def test_a_plan_can_take_the_validation_and_the_test_scenes(tmp_path: Path):
+    root = write_sid(tmp_path / "data", scenes=2, shorts=1)
+    for split in (1, 2):
+        write_sid(root, scenes=1, shorts=1, split=split)
+
+    plan = make_plan(root, options(split="val+test"))
+
+    assert [planned.pair.split for planned in plan.pairs] == ["test", "val"]
+
+
 def test_a_crop_larger_than_the_frames_is_refused(tmp_path: Path):
     with pytest.raises(OptionError, match="smaller --crop"):
         make_plan(write_sid(tmp_path / "data"), options(crop=64))
