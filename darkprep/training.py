@@ -76,7 +76,7 @@ from trainer.metrics import protocol_named
 from trainer.ranks import Alone, Ranks
 from trainer.report import RunSummary
 from trainer.restore import LoneFrame, RestoreJob, RestoreResult, restore_all
-from trainer.train import HeldOut, check_unused, train
+from trainer.train import HeldOut, check_unused, only_training_in, train
 
 RUNS = Path("runs")
 """Where runs go that are given no directory of their own."""
@@ -348,10 +348,14 @@ def _recorded(spool: Spool, name: str) -> int:
 def _run_dir(choices: TrainChoices) -> Path:
     if choices.run_dir:
         _check_folder("run", choices.run_dir)
+        _keep_out_of_spool(choices)
         if choices.resume and not (choices.run_dir / "config.json").exists():
             raise OptionError(f"{choices.run_dir}: holds no run to resume; leave out --resume")
         if not choices.resume:
             check_unused(choices.run_dir)  # before anything is said of a training to come
+        else:
+            with only_training_in(choices.run_dir):
+                pass  # before anything of it is changed
         return choices.run_dir
     if choices.resume:
         runs = list(RUNS.glob("*/config.json"))
@@ -362,6 +366,16 @@ def _run_dir(choices: TrainChoices) -> Path:
     name = time.strftime("%Y-%m-%dT%H-%M-%S")
     taken = sum(1 for _ in RUNS.glob(f"{name}*"))
     return RUNS / (f"{name}-{taken + 1}" if taken else name)
+
+
+def _keep_out_of_spool(choices: TrainChoices) -> None:
+    """A spool is removed when it is done with: refuse a run in it. Raises OptionError."""
+    assert choices.run_dir is not None, "asked where one was named"
+    spool = os.path.realpath(choices.spool.path)
+    if Path(os.path.realpath(choices.run_dir)).is_relative_to(spool):
+        raise OptionError(
+            f"{choices.run_dir}: is the spool or lies in it, which is removed some day; choose another --run"
+        )
 
 
 # -- evaluate -----------------------------------------------------------------------------------------

@@ -92,5 +92,10 @@ class FramesPlace:
         folder = self.path / "producer"
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        with Role(folder / "lock", "a producer that stores frames"):
+        with Role(
+            folder / "lock",
+            "a producer that stores frames",
+            place=self.path,
+            instead="give another --frames-dir",
+        ):
             yield

@@ -29,13 +29,18 @@ _ATTEMPT_S = 0.02
 class Role:
     """An exclusive role, for the time of a `with` block or until `drop`.
 
+    `path` is a file of the lock's own, `name` who holds it, `place` where, `instead` what to do about it.
     Raises SpoolBusy on entry when a living process holds it, naming that process; DiskFull or SpoolError
     when the place cannot be written.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(
+        self, path: Path, name: str, *, place: Path, instead: str = "use another spool"
+    ) -> None:
         self._path = path
         self._name = name
+        self._place = place
+        self._instead = instead
         self._descriptor: int | None = None
 
     def take(self) -> None:
@@ -68,7 +73,7 @@ class Role:
             time.sleep(_ATTEMPT_S)
         holder = last_holder(self._path)
         raise SpoolBusy(
-            f"{self._path.parent.parent}: {self._name} is already running ({holder or 'it has not told its name'}); stop it or use another spool"
+            f"{self._place}: {self._name} is already running ({holder or 'it has not told its name'}); stop it or {self._instead}"
         )
 
     def __enter__(self) -> Role:

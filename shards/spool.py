@@ -346,11 +346,11 @@ class Spool:
 
     def producer_role(self) -> Role:
         """The role of making shards here; one process at a time."""
-        return Role(self.producers / "lock", "a producer")
+        return Role(self.producers / "lock", "a producer", place=self.path)
 
     def trainer_role(self) -> Role:
         """The role of using shards here; one trainer group at a time."""
-        return Role(self.cursors / "lock", "a trainer")
+        return Role(self.cursors / "lock", "a trainer", place=self.path)
 
     def has_producer(self) -> bool:
         """Whether a living process makes shards here."""

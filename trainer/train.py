@@ -20,6 +20,7 @@ import torch
 from model import Network, build_model, save_weights
 from shards.durable import disk_errors, write_json
 from shards.errors import DarkprepError, OptionError, RankLost, StreamEnded
+from shards.liveness import Role
 from shards.reader import Batch, ReaderStats
 from trainer.carrier import Allocate, pinned_memory
 from trainer.checkpoint import Checkpoints, Progress, Trainee
@@ -88,8 +89,8 @@ def train(
     Only rank 0 writes files, judges, and tells what went wrong; its `shards_deleted` and `damaged` are
     sums over all ranks, its waiting is its own. A signal to any rank stops all after one more step.
 
-    Raises OptionError, WeightsError, NonFiniteLoss, DiskFull, and whatever the reader raises; after
-    StreamEnded too there is a checkpoint to resume from. RankLost when another rank died; RankStopped
+    Raises SpoolBusy when another training lives in `run_dir`, OptionError, WeightsError, NonFiniteLoss,
+    DiskFull, and whatever the reader raises; after StreamEnded too there is a checkpoint to resume from. RankLost when another rank died; RankStopped
     on the ranks from 1 up when another one failed.
     """
     ranks = ranks or Alone()
@@ -99,15 +100,17 @@ def train(
     checkpoints = Checkpoints(
         run_dir / "checkpoints", must_match=IDENTITY_FIELDS, keep=config.keep_checkpoints
     )
-    progress = Progress()
-    with ranks.together():
-        if ranks.rank == 0:
-            progress = _begin(checkpoints, trainee, config, run_dir, resume=resume)
-    progress = ranks.share(trainee, progress)
-    start, memory = progress.iteration, pinned_memory(device)
-    reader: Reader = in_turn(ranks, lambda: open_reader(start, memory))
-    leads = ranks.rank == 0
-    with RunLog(run_dir, start=start) if leads else NoLog() as run_log:
+    progress, leads = Progress(), ranks.rank == 0
+    with contextlib.ExitStack() as held:
+        with ranks.together():
+            if leads:
+                held.enter_context(only_training_in(run_dir))
+                progress = _begin(checkpoints, trainee, config, run_dir, resume=resume)
+        progress = ranks.share(trainee, progress)
+        start, memory = progress.iteration, pinned_memory(device)
+        reader: Reader = in_turn(ranks, lambda: open_reader(start, memory))
+        run_log: RunLog | NoLog = RunLog(run_dir, start=start) if leads else NoLog()
+        held.enter_context(run_log)
         with contextlib.closing(reader):
             run = _Run(
                 config, trainee, device, reader, run_log, progress, gauges, checkpoints, ranks, stop
@@ -481,6 +484,14 @@ def check_unused(run_dir: Path) -> None:
         )
 
 
+def only_training_in(run_dir: Path) -> Role:
+    """Returns the role, to be entered, of the one training that may write into a directory; makes the directory."""
+    lock = run_dir / "lock"
+    with disk_errors(lock):
+        run_dir.mkdir(parents=True, exist_ok=True)
+    return Role(lock, "a training", place=run_dir, instead="choose another --run")
+
+
 def _begin(
     checkpoints: Checkpoints, trainee: Trainee, config: TrainConfig, run_dir: Path, *, resume: bool
 ) -> Progress:
@@ -489,8 +500,6 @@ def _begin(
     if not resume:
         check_unused(run_dir)
     progress = checkpoints.restore(trainee, config.record()) if resume else None
-    with disk_errors(path):
-        run_dir.mkdir(parents=True, exist_ok=True)
     write_json(path, config.record())
     return progress or Progress()
 

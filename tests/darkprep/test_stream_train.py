@@ -19,6 +19,7 @@ from pipeline.budget import smallest_budget
 from pipeline.plan import PlanOptions, make_plan
 from shards import Spool
 from tests.darkprep.conftest import snapshot
+from trainer.train import only_training_in
 
 TRAIN = ("stream-train", "--batch-size", "2", "--log-every", "1", "--device", "cpu")
 NO_PRODUCERS = ("--producers", "0")
@@ -114,6 +115,33 @@ def test_without_producers_a_missing_shard_is_named_and_the_steps_so_far_are_kep
 
     assert line.startswith("spool: shard 1 is missing and nobody makes it; run `darkprep build`")
     assert list(Path("run/checkpoints").glob("*.pt"))
+
+
+@pytest.mark.parametrize("run", ["spool", "spool/run", "link/run"])
+def test_a_run_in_the_spool_is_refused_for_a_spool_is_removed_some_day(run, complaint, large_spool):
+    Path("link").symlink_to(large_spool)
+    before = snapshot(large_spool)
+
+    line = complaint(*TRAIN, *NO_PRODUCERS, "--iterations", "1", "--run", run)
+
+    assert line.startswith(f"{run}: is the spool or lies in it")
+    assert line.endswith("choose another --run")
+    assert snapshot(large_spool).keys() - {"cursors/lock"} == before.keys()
+
+
+def test_a_run_that_another_training_goes_on_with_is_refused_before_anything_is_written(
+    complaint, call, large_spool
+):
+    call(*TRAIN, *NO_PRODUCERS, "--iterations", "1", "--run", "run")
+    before = snapshot(Path("run"))
+
+    with only_training_in(Path("run")):
+        held = snapshot(Path("run"))  # the lock names its holder
+        line = complaint(*TRAIN, *NO_PRODUCERS, "--iterations", "2", "--run", "run", "--resume")
+        assert snapshot(Path("run")) == held
+
+    assert line.startswith("run: a training is already running (pid ")
+    assert held.keys() == before.keys()
 
 
 def test_kept_shards_are_used_again_and_stay(call, large_spool):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import threading
 import time
 from dataclasses import replace
@@ -13,7 +14,14 @@ import pytest
 import torch
 
 from model import load_model
-from shards.errors import DiskFull, NonFiniteLoss, OptionError, StreamEnded, WeightsError
+from shards.errors import (
+    DiskFull,
+    NonFiniteLoss,
+    OptionError,
+    SpoolBusy,
+    StreamEnded,
+    WeightsError,
+)
 from shards.reader import Batch
 from trainer.config import TrainConfig, open_device
 from trainer.guard import LossGuard
@@ -263,6 +271,27 @@ def test_a_full_disk_at_a_checkpoint_stops_the_run_and_leaves_the_older_one(
     assert readers[0].closed
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["00000003.pt"]
     assert train(TINY, open_reader, tmp_path / "run", resume=True).iterations == 6
+
+
+def test_a_second_training_in_a_directory_is_refused_and_changes_nothing_of_it(
+    tmp_path, open_reader
+):
+    run, complaints = tmp_path / "run", []
+
+    def go_on_too(report: StepReport) -> None:
+        before = sorted(path.name for path in run.iterdir())
+        with pytest.raises(SpoolBusy) as complaint:
+            train(TINY, open_reader, run, resume=True)
+        complaints.append(str(complaint.value))
+        assert sorted(path.name for path in run.iterdir()) == before
+
+    train(replace(TINY, iterations=1), open_reader, run, on_step=go_on_too)
+
+    (told,) = complaints
+    assert told.startswith(f"{run}: a training is already running (pid {os.getpid()}")
+    assert told.endswith("stop it or choose another --run")
+    assert len(losses_in(run)) == 1
+    train(TINY, open_reader, run, resume=True)
 
 
 def test_a_used_directory_is_refused_and_so_is_resuming_another_run(tmp_path, open_reader):
