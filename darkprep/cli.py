@@ -34,6 +34,7 @@ from darkprep.values import (
     spelled_bytes,
     spelled_seconds,
 )
+from pipeline.amplify import USUAL_MULTIPLIER
 from pipeline.datasets import CAMERAS
 from pipeline.elsewhere import FramesPlace
 from pipeline.engine import ENGINES, Engine
@@ -293,7 +294,7 @@ def synth(
     "--multiplier",
     type=float,
     metavar="M",
-    help="The paper's m, with --amplify estimate.  [default: 1]",
+    help="The paper's m, with --amplify estimate.  [default: 5]",
 )
 @click.option(
     "--frames",
@@ -358,6 +359,7 @@ def build(
     quiet: bool,
     log_format: LogFormat,
     amplify: str,
+    multiplier: float | None,
     **chosen: Any,
 ) -> None:
     """Decode, develop, crop and amplify RAW pairs into shards that a trainer uses and deletes.
@@ -367,7 +369,9 @@ def build(
 
     Example: darkprep build --camera sony --fraction 0.2 --disk-budget 20GB
     """
-    options = PlanOptions(gain=amplify, **chosen)
+    if amplify == "estimate" and multiplier is None:
+        multiplier = USUAL_MULTIPLIER
+    options = PlanOptions(gain=amplify, multiplier=multiplier, **chosen)
     _keep_apart(spool, root)
     engine = Engine(backend=backend, address=address)
     engine.check()
@@ -757,7 +761,7 @@ def _number(value: float | None) -> str:
     "--multiplier",
     type=float,
     metavar="M",
-    help="The paper's m, with --amplify estimate.  [default: 1]",
+    help="The paper's m, with --amplify estimate.  [default: 5]",
 )
 @click.option(
     "--protocol",

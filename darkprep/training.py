@@ -42,7 +42,7 @@ from model import (
     load_weights,
 )
 from model.inference import ready_for_inference
-from pipeline.amplify import Gain, gain_named
+from pipeline.amplify import USUAL_MULTIPLIER, Gain, gain_named
 from pipeline.budget import default_budget
 from pipeline.colour import reference_colours
 from pipeline.datasets import (
@@ -407,10 +407,15 @@ class EvaluateChoices:
             "split": self.split,
             "frames": self.frames,
             "misaligned scenes": "left out" if left_out else "as found",
-            "amplify": self.amplify,
+            "amplify": self.amplify + self._multiplier_words(),
             "cfa": self.form,
             "match colour": self.match_colour or "no",
         }
+
+    def _multiplier_words(self) -> str:
+        if self.amplify != "estimate":
+            return ""
+        return f", m = {_multiplier(self.multiplier, 'estimate'):g}"
 
 
 @dataclass(frozen=True)
@@ -501,7 +506,7 @@ def _whole_frames(
 ) -> Iterator[Sample]:
     """The samples to score; files that cannot be used go into `skipped`."""
     gain = gain_named(choices.amplify)
-    multiplier = _multiplier(choices.multiplier, gain, default=1.0)
+    multiplier = _multiplier(choices.multiplier, gain)
     form = form_named(choices.form)
     match = reference_colours(choices.match_colour, choices.root) if choices.match_colour else None
     for pair in found.pairs:
@@ -526,13 +531,13 @@ def _decibels(value: float | None) -> str:
     return "infinite" if value is None else f"{value:.2f} dB"
 
 
-def _multiplier(chosen: float | None, gain: Gain, *, default: float) -> float:
+def _multiplier(chosen: float | None, gain: Gain) -> float:
     """The paper's m; raises OptionError when it is given where it has no meaning."""
     if gain != "estimate":
         if chosen is not None:
             raise OptionError("multiplier goes with --amplify estimate only")
         return 1.0
-    return default if chosen is None else chosen
+    return USUAL_MULTIPLIER if chosen is None else chosen
 
 
 def restorer(weights: Path, device: torch.device) -> Restorer:
@@ -599,7 +604,7 @@ def restoration(choices: RestoreChoices) -> Iterator[RestoreResult]:
     gain = gain_named(choices.amplify)
     if gain == "ratio":
         raise OptionError("amplify must be estimate or a number: a lone file has no exposure ratio")
-    multiplier = _multiplier(choices.multiplier, gain, default=5.0)
+    multiplier = _multiplier(choices.multiplier, gain)
     device = open_device(choices.device)
     network = restorer(choices.weights, device)
     decoding: dict[str, Any] = {

@@ -58,6 +58,8 @@ class Network(nn.Module):
         self.name = name
         self.cfa = cfa
         self.body = body
+        self.cut_at_black = False
+        """Whether its weights know no input below 0, as the released ones: inference then cuts there."""
 
     @property
     def mosaic(self) -> Mosaic:

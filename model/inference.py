@@ -41,6 +41,7 @@ class Ready:
         self.name, self.cfa = model.name, model.cfa
         self.device = device
         self._multiple, self._cell = model.multiple, model.mosaic.cell
+        self._cut_at_black = model.cut_at_black
         self._run = run
 
     @torch.no_grad()
@@ -57,6 +58,8 @@ class Ready:
         if not height or not width:
             raise ModelError(f"{self.name} cannot restore an empty frame of {height}x{width}")
         planes = packed.to(self.device, torch.float32)
+        if self._cut_at_black:
+            planes = planes.clamp(min=0)
         rgb = self._run(_mirrored(planes, -height % self._multiple, -width % self._multiple))
         return rgb[..., : height * self._cell, : width * self._cell]
 

@@ -27,6 +27,8 @@ PUBLISHED_LICENCE = (
 """To be shown to whoever imports the published file; it also travels in the imported file."""
 
 FORMAT = "darkprep-weights-1"
+_INPUT, _CUT_AT_BLACK = "input", "cut at black"
+"""In the metadata of weights whose training made values below the black level 0 (REDIRT's code)."""
 
 _PUBLISHED_MODULES = {
     "conv32x.0.0": "higher_scale_encoder.head.0",
@@ -58,6 +60,7 @@ class _Stored:
     tensors: dict[str, Tensor]
     spoken: Mapping[str, str]
     """Our name of a tensor to the name that the file's owner knows it by."""
+    cut_at_black: bool
 
 
 def published_names() -> dict[str, str]:
@@ -84,6 +87,8 @@ def _has_no_bias(published_module: str) -> bool:
 def load_weights(model: Network, path: str | os.PathLike[str]) -> None:
     """Fill `model` from our file or from the released checkpoint; all of it, or nothing.
 
+    The released one was trained on inputs cut at the black level, which the model then knows.
+
     Raises ModelError when the file is missing, no weights file, of another network or colour
     filter array, or when a tensor is missing, unknown, mis-shaped or not finite.
     """
@@ -106,6 +111,7 @@ def save_weights(model: Network, path: str | os.PathLike[str], *, note: str = ""
     metadata = {"format": FORMAT, "name": model.name, "cfa": model.cfa} | (
         {"note": note} if note else {}
     )
+    metadata |= {_INPUT: _CUT_AT_BLACK} if model.cut_at_black else {}
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     _replace(Path(path), save(tensors, metadata))
 
@@ -151,6 +157,7 @@ def _fill(model: Network, stored: _Stored, path: Path) -> None:
         complaints = "; ".join(f"{what} {_some(names)}" for what, names in wrong.items() if names)
         raise ModelError(f"{path}: is not of {model.name} ({model.cfa}): {complaints}")
     model.load_state_dict(stored.tensors)
+    model.cut_at_black = stored.cut_at_black
 
 
 def _some(names: list[str]) -> str:
@@ -178,7 +185,13 @@ def _read_ours(path: Path) -> _Stored:
     if metadata.get("format") != FORMAT:
         raise ModelError(f"{path}: is a safetensors file, but not one of darkprep's weights")
     cfa = cast(CfaKind, metadata.get("cfa", ""))
-    return _Stored(name=metadata.get("name", ""), cfa=cfa, tensors=tensors, spoken={})
+    return _Stored(
+        name=metadata.get("name", ""),
+        cfa=cfa,
+        tensors=tensors,
+        spoken={},
+        cut_at_black=metadata.get(_INPUT) == _CUT_AT_BLACK,
+    )
 
 
 def _read_published(path: Path) -> _Stored:
@@ -200,6 +213,7 @@ def _read_published(path: Path) -> _Stored:
         cfa="bayer",
         tensors={ours.get(str(name), str(name)): tensor for name, tensor in state.items()},
         spoken={our_name: name for name, our_name in ours.items()},
+        cut_at_black=True,
     )
 
 

@@ -25,6 +25,9 @@ Gain = Literal["ratio", "estimate"] | float
 MOST_GAIN = 1e6
 """Largest constant factor: it takes a 16-bit sensor's last bit to sixty times full scale."""
 
+USUAL_MULTIPLIER = 5.0
+"""The paper's m where a user chose none: what its training module takes. Its demo takes 1, which is
+four to five times too dark for a network that was trained on exposure ratios."""
 LEAST, MOST = 1.0, 300.0
 """The estimate is clipped to this range (REDIRT, get_na)."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from model import build_model, save_weights
 from shards import OpenShard, Spool
 from tests.darkprep.conftest import SMALL, is_running, snapshot
 
@@ -69,6 +72,34 @@ def test_the_root_is_data_or_what_the_environment_says(call, small_data, monkeyp
     assert result.exit_code == 0
     assert "2 pairs of 1 scenes" in result.output
     assert check_shards(Path("spool")) == [0]
+
+
+def test_the_estimate_is_the_same_where_shards_are_made_and_where_frames_are_scored_and_restored(
+    call, large_data
+):
+    weights = Path("w.safetensors")
+    save_weights(build_model("redirt"), weights)
+    short = next((large_data / "Sony/short").glob("10001*"))
+    Path("data/Sony").mkdir(parents=True)
+    for kind in ("short", "long"):
+        (Path("data/Sony") / kind).mkdir()
+        for path in (large_data / "Sony" / kind).glob("10001*"):
+            shutil.copy(path, Path("data/Sony") / kind)
+    estimate = ("--amplify", "estimate")
+
+    made = call("build", "--camera", "sony", "--split", "test", *estimate, *SMALL)
+    scored = call("evaluate", "--camera", "sony", "--weights", weights, *estimate, "--json")
+    call("restore", short, "--weights", weights)
+
+    assert made.exit_code == 0
+    spool = Spool("spool").open()
+    opened = OpenShard(spool.shard_path(0), spool.stream.layout(), 0, spool.digest)
+    trained = opened.metas[0].amplification
+    found = json.loads(scored.stdout)
+    assert found["images"][0]["amplification"] == trained
+    assert found["settings"]["amplify"] == "estimate, m = 5"
+    (picture,) = Path("restored").iterdir()
+    assert Image.open(picture).text["Amplification"] == f"{trained:g} (estimate)"  # type: ignore[attr-defined]
 
 
 def test_building_again_finds_nothing_to_do(call, small_data, small_spool):

@@ -69,7 +69,7 @@ def test_evaluate_takes_the_frames_that_it_is_told_to(call, large_data):
     assert scored("--amplify", "7") == {"10001_00_0.1s": 7.0}
     estimate = scored("--amplify", "estimate")["10001_00_0.1s"]
     assert scored("--amplify", "estimate", "--multiplier", "2") == pytest.approx(
-        {"10001_00_0.1s": 2 * estimate}
+        {"10001_00_0.1s": 2 / 5 * estimate}
     )
 
 

@@ -78,6 +78,13 @@ def test_two_blocks_have_no_third():
     assert not any("blocks.2." in name for name in names)
 
 
+def test_the_unet_clips_its_input_as_published():
+    model = build_model("sid").eval()
+    wild = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+
+    assert torch.equal(model(wild), model(wild.clamp(0, 1)))
+
+
 def test_the_unets_gradient_passes_its_clamp_in_training():
     model = build_model("sid")
     torch.nn.init.constant_(model.get_parameter("body.out.bias"), -5.0)

@@ -17,6 +17,7 @@ from model import (
     import_published,
     load_model,
     load_weights,
+    ready_for_inference,
     save_weights,
 )
 from model.weights import published_names
@@ -93,6 +94,31 @@ def test_the_released_file_loads_by_itself(released: Path):
     model = load_model(released)
 
     assert (model.name, model.cfa) == ("redirt", "bayer")
+
+
+def test_the_released_weights_get_no_input_below_black_as_in_their_training(
+    tmp_path: Path, released: Path
+):
+    path = tmp_path / "w.safetensors"
+    imported = import_published(released, path)
+    noisy = torch.randn(1, 4, 32, 48, generator=torch.Generator().manual_seed(3)) * 0.1
+
+    for model in (imported, load_model(path)):
+        ready = ready_for_inference(model)
+        assert torch.equal(ready(noisy), ready(noisy.clamp(min=0)))
+    assert noisy.min() < 0
+
+
+def test_weights_of_our_own_trainings_get_what_lies_below_black(tmp_path: Path, released: Path):
+    own = build_model("redirt")
+    load_weights(own, released)
+    own.cut_at_black = False
+    save_weights(own, tmp_path / "own.safetensors")
+    noisy = torch.randn(1, 4, 32, 48, generator=torch.Generator().manual_seed(3)) * 0.1
+
+    ready = ready_for_inference(load_model(tmp_path / "own.safetensors"))
+
+    assert not torch.equal(ready(noisy), ready(noisy.clamp(min=0)))
 
 
 def test_our_own_file_is_not_imported_twice(tmp_path: Path, released: Path):
