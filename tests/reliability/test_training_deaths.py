@@ -89,7 +89,7 @@ def losses(spool: Spool) -> list[float]:
 
 
 def checkpoints(spool: Spool) -> list[str]:
-    return sorted(path.name for path in (spool.path.parent / "run/checkpoints").glob("*"))
+    return sorted(path.name for path in (spool.path.parent / "run/checkpoints").glob("*.pt"))
 
 
 def summary(spool: Spool) -> dict[str, Any]:
