@@ -147,7 +147,7 @@ def test_a_shard_counts_as_there_at_every_moment_of_its_way(spool_at, bucket):
             assert shelf.ready_shards() == [0, 1, 2, 3, 4, 5]
 
 
-def test_what_the_listing_does_not_show_yet_is_there_all_the_spool_at(spool_at, bucket, fake):
+def test_what_the_listing_does_not_show_yet_is_there_all_the_same(spool_at, bucket, fake):
     spool = spool_at(ready=range(3))
     fake.listing = {}
 
