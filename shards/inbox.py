@@ -216,7 +216,7 @@ class Inbox:
             raise SpoolError(
                 f"{self._bucket}: shard {shard} came damaged {_MOST_DAMAGED} times ({why}); is the producer of another version, or the store failing?"
             )
-        self._bucket.drop(shard)
+        self._bucket.drop(shard, check=self._lease.check)
 
     def _collect(self) -> None:
         """Take in what was fetched, waiting a moment for it."""
@@ -246,8 +246,8 @@ class Inbox:
     def _follow(self, *, last: bool = False) -> None:
         """Tell the bucket how far the trainer is, then delete what it has passed; raises as Lease.check.
 
-        Who has lost the role tells no more: the other's trainer may need what ours has passed. Until
-        either knows, both tell, so a cursor is told again now and then though it has not moved.
+        Who has lost the role, or may have, tells no more: the other's trainer may need what ours has passed.
+        What was on its way by then may still come, so a cursor is told again now and then though it has not moved.
         """
         self._lease.check()
         cursors = self._spool.read_cursors()
@@ -266,7 +266,7 @@ class Inbox:
         moved = self._cursor is None or newest.shard != self._cursor.shard
         due = now - self._told_cursor >= _CURSOR_EVERY_S
         if moved or due or (last and newest != self._cursor):
-            self._bucket.write_cursor(newest)
+            self._bucket.write_cursor(newest, check=self._lease.check)
             self._cursor, self._told_cursor = newest, now
         if last:
             self._there |= self._bucket.listed()
@@ -278,7 +278,7 @@ class Inbox:
         if self._cursor is None or self._cursor.shard < needed:
             return
         for shard in [shard for shard in self._there if shard < needed]:
-            self._bucket.drop(shard)
+            self._bucket.drop(shard, check=self._lease.check)
             del self._there[shard]
             self._deleted.add(shard)
 

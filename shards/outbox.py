@@ -89,7 +89,7 @@ class Outbox:
         with self._lock:
             there = shard in self._there
         if there:
-            self._bucket.drop(shard)
+            self._bucket.drop(shard, check=self._lease.check)
             with self._lock:
                 self._there.discard(shard)
         return here or there
@@ -151,7 +151,7 @@ class Outbox:
                 listed[shard] = size
             elif size is not None:
                 log.warning("%s: shard %d has %d bytes, not %d; it is deleted and made again", self._bucket, shard, size, self._size)  # fmt: skip
-                self._bucket.drop(shard)
+                self._bucket.drop(shard, check=self._lease.check)
         with self._lock:
             unlisted = self._there - listed.keys()
         gone = {shard for shard in unlisted if self._bucket.size(shard) != self._size}
@@ -177,7 +177,7 @@ class Outbox:
             with self._lock:
                 there = shard in self._there
             if not there and shard >= self._needed and not self._closing.is_set():
-                self._bucket.put(shard, self._spool.shard_path(shard))
+                self._bucket.put(shard, self._spool.shard_path(shard), check=self._lease.check)
                 with self._lock:
                     self._there.add(shard)
                 there = True

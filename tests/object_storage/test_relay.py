@@ -20,6 +20,7 @@ from shards import Cursor, Spool, SpoolBusy, SpoolError, SpoolReader, StreamEnde
 from shards.bucket import Bucket, shard_name
 from shards.inbox import Inbox, InboxConfig
 from shards.lease import Lease
+from shards.objects import Check
 from shards.outbox import CARRIERS, Outbox
 from tests.object_storage.conftest import PATIENT_S, FakeStore, wait_until
 from tests.pipeline.sid_tree import write_sid
@@ -48,8 +49,8 @@ def published(bucket: Bucket, spool: Spool, shards: range | list[int] = range(SH
         bucket.put(shard, spool.shard_path(shard))
 
 
-def lease(bucket: Bucket, role: str) -> Lease:
-    return Lease(bucket.store, f"{role}/lease.json", role, every_s=0.05, silent_s=0.5)
+def lease(bucket: Bucket, role: str, **how: Any) -> Lease:
+    return Lease(bucket.store, f"{role}/lease.json", role, every_s=0.05, **how)
 
 
 def outbox(spool: Spool, bucket: Bucket) -> Outbox:
@@ -62,13 +63,16 @@ class AtWork(NamedTuple):
 
 
 @contextlib.contextmanager
-def fetching(spool: Spool, bucket: Bucket, **changes: Any) -> Iterator[AtWork]:
+def fetching(
+    spool: Spool, bucket: Bucket, *, clock: Callable[[], float] = time.monotonic, **changes: Any
+) -> Iterator[AtWork]:
     """An inbox at work beside a reader; what it raises is raised at the end."""
     stop, raised = threading.Event(), list[BaseException]()
     config = InboxConfig(
         **{"room": ROOM, "until": SHARDS, "look_every_s": LOOK_S, "patience_s": 0.2} | changes
     )
-    inbox = Inbox(spool, bucket, config, lease=lease(bucket, "cursors"), stop=stop)
+    role = lease(bucket, "cursors", clock=clock)
+    inbox = Inbox(spool, bucket, config, lease=role, stop=stop)
     work = AtWork(inbox, threading.Event())
 
     def run() -> None:
@@ -217,7 +221,7 @@ def test_objects_that_are_not_ours_stay(spool_at, bucket, fake):
 
 def test_what_was_not_carried_when_a_producer_ended_is_carried_by_the_next(spool_at, bucket, fake):
     spool = spool_at(ready=range(3))
-    fake.upload = lambda name, path: time.sleep(0.2)
+    fake.upload = lambda name, path, **_: time.sleep(0.2)
     with outbox(spool, bucket).opened():
         pass
     del fake.upload
@@ -256,7 +260,7 @@ def test_a_put_whose_answer_was_lost_does_not_bring_back_what_was_used_meanwhile
 ):
     spool = spool_at(ready=range(2))
 
-    def put_twice(name: str, path: Path) -> None:
+    def put_twice(name: str, path: Path, **_: Any) -> None:
         fake.write(name, path.read_bytes())
         bucket.write_cursor(Cursor(rank=0, world=1, batch=0, shard=2))
         fake.delete(name)
@@ -278,7 +282,7 @@ def test_a_shard_that_is_dropped_while_it_is_carried_leaves_no_object_that_nobod
     with outbox(spool, bucket).opened() as shelf:
         wait_until(shelf.is_settled)
 
-        def drop_meanwhile(name: str, path: Path) -> None:
+        def drop_meanwhile(name: str, path: Path, **_: Any) -> None:
             data = path.read_bytes()
             shelf.drop(5)
             fake.write(name, data)
@@ -303,7 +307,7 @@ def test_what_goes_wrong_on_the_way_is_raised_to_the_producer(
 ):
     spool = spool_at(ready=[0])
 
-    def fail(name: str, path: Path) -> None:
+    def fail(name: str, path: Path, **_: Any) -> None:
         raise trouble
 
     fake.upload = fail
@@ -312,6 +316,24 @@ def test_what_goes_wrong_on_the_way_is_raised_to_the_producer(
             wait_until(lambda: shelf.ready_shards() == [])
 
     assert spool.ready_shards() == [0], "kept for the next time"
+
+
+def test_a_shard_on_its_way_is_not_tried_again_once_the_role_was_not_renewed(
+    spool_at, bucket, fake
+):
+    spool, now = spool_at(ready=[0]), [0.0]
+    role = lease(bucket, "producers", clock=lambda: now[0])
+
+    def put(name: str, path: Path, check: Check) -> None:
+        now[0] += 61
+        check()
+
+    fake.upload = put
+    with Outbox(spool, bucket, lease=role, look_every_s=LOOK_S).opened() as shelf:
+        with pytest.raises(SpoolError, match="another may be producers now"):
+            wait_until(lambda: shelf.ready_shards() == [])
+
+    assert "ready" not in str(fake.puts)
 
 
 def test_a_second_producer_is_refused(spool_at, bucket):
@@ -374,10 +396,10 @@ def test_an_object_is_deleted_only_after_the_cursor_says_that_it_was_used(spool_
     delete = fake.delete
     told: list[tuple[str, int]] = []
 
-    def noted(name: str) -> None:
+    def noted(name: str, **how: Any) -> None:
         cursor = bucket.cursor()
         told.append((name, cursor.shard if cursor else 0))
-        delete(name)
+        delete(name, **how)
 
     fake.delete = noted
     with SpoolReader(spool, batch_size=4, shards=SHARDS) as reader, fetching(spool, bucket):
@@ -429,7 +451,7 @@ def test_a_store_that_damages_a_shard_again_and_again_ends_it_in_one_line(spool_
     spool = spool_at("staging")
     bad = damaged(fake.objects[shard_name(0)], "payload")
     fake.objects[shard_name(0)] = bad
-    fake.delete = lambda name: None
+    fake.delete = lambda name, **_: None
 
     with pytest.raises(SpoolError, match="shard 0 came damaged 10 times"):
         with SpoolReader(spool, batch_size=4, shards=SHARDS), fetching(spool, bucket) as work:
@@ -554,6 +576,33 @@ def test_an_inbox_whose_role_was_taken_says_nothing_more_of_its_trainer(spool_at
         assert work.ended.wait(PATIENT_S)
 
     assert bucket.cursor() == theirs
+    assert sorted(bucket.listed()) == list(range(SHARDS))
+
+
+@pytest.mark.parametrize("when", ["before", "while it is told"])
+def test_an_inbox_whose_role_was_not_renewed_tells_and_deletes_nothing_more(
+    spool_at, bucket, fake, when
+):
+    """Another trainer may have the role by now, and need what ours has passed."""
+    published(bucket, spool_at("made"))
+    spool, now = spool_at("staging"), [0.0]
+    write = fake.write
+
+    def hang(name: str, data: bytes, check: Check | None = None) -> None:
+        if "rank" in name:
+            now[0] += 61 * (when != "before")
+            write(name, data, check=check)
+
+    with pytest.raises(SpoolError, match="another may be cursors now"), spool.trainer_role():
+        with fetching(spool, bucket, clock=lambda: now[0]) as work:
+            spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=0))
+            wait_until(lambda: bucket.cursor() is not None)
+            fake.write = hang
+            now[0] += 61 * (when == "before")
+            spool.write_cursor(Cursor(rank=0, world=1, batch=9, shard=4))
+            assert work.ended.wait(PATIENT_S)
+
+    assert bucket.cursor().shard == 0
     assert sorted(bucket.listed()) == list(range(SHARDS))
 
 
