@@ -117,17 +117,29 @@ class Inbox:
         with self._spool.producer_role(), self._lease:
             self._spool.sweep_partial()
             self._spool.forget_dead_producers()
-            state: State = "making"
             try:
                 while not self._stop.is_set() and self._is_trainer_there():
-                    state = self._step()
-                    self._tell(state)
-            finally:
-                self._stop.set()
-                self._fetchers.shutdown(cancel_futures=True)
+                    self._tell(self._step())
+            except BaseException as cause:
+                self._end(cause)
+                raise
+            self._end()
+
+    def _end(self, cause: BaseException | None = None) -> None:
+        """Stop fetching, and tell where the trainer is; after a `cause` what else goes wrong is only logged."""
+        self._stop.set()
+        self._fetchers.shutdown(cancel_futures=True)
+        try:
+            try:
                 self._spool.sweep_partial()
                 self._follow(last=True)
+            finally:
                 self._tell("stopped", last=True)
+        except (SpoolError, OSError) as error:
+            if cause is None:
+                raise
+            if error is not cause:
+                log.warning("%s", error)
 
     # -- one turn of the loop ---------------------------------------------------------------------
 

@@ -530,6 +530,29 @@ def test_a_shard_that_somebody_makes_is_waited_for(spool_at, bucket):
             assert batches(reader) == expected
 
 
+def test_what_ended_an_inbox_is_told_though_the_store_fails_at_the_end_too(
+    spool_at, bucket, fake, caplog
+):
+    published(bucket, spool_at("made"), range(2))
+    spool = spool_at("staging")
+
+    listed = fake.sizes
+
+    def refuse(folder: str) -> Any:
+        if work.inbox._stop.is_set():
+            raise SpoolError("memory://spool: the store does not answer")
+        return listed(folder)
+
+    with pytest.raises(StreamEnded, match="shard 2 is missing"), spool.trainer_role():
+        with fetching(spool, bucket) as work:
+            fake.sizes = refuse
+            spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=1))
+            assert work.ended.wait(PATIENT_S)
+
+    assert spool.heartbeats()[-1]["state"] == "stopped"
+    assert "the store does not answer" in caplog.text
+
+
 def test_an_inbox_ends_with_its_trainer(spool_at, bucket, monkeypatch):
     monkeypatch.setattr("shards.inbox._ABANDONED_AFTER_S", 0.1)
     published(bucket, spool_at("made"))
