@@ -172,6 +172,59 @@ def test_what_an_earlier_producer_put_is_known_though_the_listing_is_late(spool_
         assert shelf.ready_shards() == [0, 1, 3]
 
 
+class Surveyed(NamedTuple):
+    found: list[int]
+    asked: int
+
+
+Survey = Callable[..., Surveyed]
+
+
+@pytest.fixture
+def survey(tmp_path: Path, bucket: Bucket, fake: FakeStore) -> Survey:
+    """What a producer knows first of a bucket with some objects, of which some are listed, and what it asks."""
+
+    def run(
+        there: list[int], listed: list[int], *, jobs: int = 1, plan: int | None = None
+    ) -> Surveyed:
+        spool = Spool(tmp_path / "spool")
+        spool.create(stream(shards=plan), {"pairs": []}, {"root": "data"})
+        data = bytes(spool.stream.layout().shard_bytes)
+        fake.objects |= {shard_name(shard): data for shard in there}
+        fake.listing = {shard_name(shard): data for shard in listed}
+        asked: list[str] = []
+        size = fake.size
+
+        def noted(name: str) -> int | None:
+            asked.append(name)
+            return size(name)
+
+        fake.size = noted  # type: ignore[method-assign]
+        role = lease(bucket, "producers")
+        with Outbox(spool, bucket, jobs=jobs, lease=role, look_every_s=3600).opened() as shelf:
+            return Surveyed(shelf.ready_shards(), len(asked))
+
+    return run
+
+
+@pytest.mark.parametrize(("jobs", "last"), [(1, 33), (200, 201)])
+def test_shards_that_many_workers_finished_out_of_order_are_found_unlisted(survey, jobs, last):
+    """Whom the trainer waits for may be the slowest of 32 workers, and the producer die meanwhile."""
+    assert survey([0, last], [], jobs=jobs).found == [0, last]
+
+
+def test_a_listed_shard_shows_that_more_may_follow(survey):
+    assert survey([50, 100], [50]).found == [50, 100]
+
+
+def test_little_is_asked_for_where_nothing_is(survey):
+    assert survey([], []) == ([], 64)
+
+
+def test_nothing_is_asked_for_beyond_the_end_of_the_plan(survey):
+    assert survey([0, 1], [1], plan=6) == ([0, 1], 5)
+
+
 def test_a_shard_that_the_trainer_deleted_is_missing_soon_though_the_listing_shows_it(
     spool_at, bucket, fake
 ):
