@@ -456,7 +456,7 @@ def _produce(
         engine.pool(config.jobs),
         report=report,
         stop=stop,
-        shelf=making.shelf(),
+        shelf=making.shelf(config.jobs),
     )
     return producer, producer.run()
 

@@ -104,9 +104,9 @@ class Making:
             )
         return spool
 
-    def shelf(self) -> Outbox | None:
-        """Where finished shards go, if not into the directory."""
-        return Outbox(self.spool, self.bucket) if self.bucket else None
+    def shelf(self, jobs: int) -> Outbox | None:
+        """Where a producer's finished shards go, if not into the directory."""
+        return Outbox(self.spool, self.bucket, jobs=jobs) if self.bucket else None
 
     def words(self) -> list[str]:
         """How a background producer is told of the place."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from shards.errors import PlanError, SpoolError
 from shards.lease import Lease, Watch
-from shards.objects import MOST_PUT_BYTES, ObjectStore, StoreUrl, open_store
+from shards.objects import MOST_PUT_BYTES, Check, ObjectStore, StoreUrl, open_store
 from shards.plan_record import StreamSpec, check_same_plan, checked_plan, part_of, stream_of
 from shards.spool import STATE_BYTES, Cursor, cursor_name, cursor_of, cursor_record, shard_number
 from shards.spool import shard_name as file_name
@@ -31,7 +31,10 @@ _PRODUCER, _TRAINER = "producers/lease.json", "cursors/lease.json"
 
 
 class Bucket:
-    """One spool in object storage. All methods raise SpoolError when the store does not do its part."""
+    """One spool in object storage. All methods raise SpoolError when the store does not do its part.
+
+    A `check` is the lease's of the role in which something is changed, as in objects.py.
+    """
 
     def __init__(self, store: ObjectStore, label: str) -> None:
         self.store = store
@@ -129,17 +132,17 @@ class Bucket:
         """Bytes of a shard, asked for by its name; None where there is none."""
         return self.store.size(shard_name(shard))
 
-    def put(self, shard: int, path: Path) -> None:
+    def put(self, shard: int, path: Path, *, check: Check | None = None) -> None:
         """Publish a finished shard, in one PUT. Raises FileNotFoundError when the file is gone."""
-        self.store.upload(shard_name(shard), path)
+        self.store.upload(shard_name(shard), path, check=check)
 
     def fetch(self, shard: int, path: Path) -> bool:
         """Write a shard to a new file of a shard's size; whether there was one of at least that size."""
         return self.store.download(shard_name(shard), path, self.stream.layout().shard_bytes)
 
-    def drop(self, shard: int) -> None:
+    def drop(self, shard: int, *, check: Check | None = None) -> None:
         """Delete a shard, if it is there."""
-        self.store.delete(shard_name(shard))
+        self.store.delete(shard_name(shard), check=check)
 
     # -- cursor and roles -------------------------------------------------------------------------
 
@@ -152,9 +155,10 @@ class Bucket:
             return None
         return cursor_of(record) if isinstance(record, dict) else None
 
-    def write_cursor(self, cursor: Cursor) -> None:
+    def write_cursor(self, cursor: Cursor, *, check: Check | None = None) -> None:
         """Say where the trainer is."""
-        self.store.write(_CURSOR, json.dumps(cursor_record(cursor), allow_nan=False).encode())
+        data = json.dumps(cursor_record(cursor), allow_nan=False).encode()
+        self.store.write(_CURSOR, data, check=check)
 
     def producer_lease(self) -> Lease:
         """The role of making shards for this spool; one process at a time."""

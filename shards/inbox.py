@@ -117,17 +117,29 @@ class Inbox:
         with self._spool.producer_role(), self._lease:
             self._spool.sweep_partial()
             self._spool.forget_dead_producers()
-            state: State = "making"
             try:
                 while not self._stop.is_set() and self._is_trainer_there():
-                    state = self._step()
-                    self._tell(state)
-            finally:
-                self._stop.set()
-                self._fetchers.shutdown(cancel_futures=True)
+                    self._tell(self._step())
+            except BaseException as cause:
+                self._end(cause)
+                raise
+            self._end()
+
+    def _end(self, cause: BaseException | None = None) -> None:
+        """Stop fetching, and tell where the trainer is; after a `cause` what else goes wrong is only logged."""
+        self._stop.set()
+        self._fetchers.shutdown(cancel_futures=True)
+        try:
+            try:
                 self._spool.sweep_partial()
                 self._follow(last=True)
+            finally:
                 self._tell("stopped", last=True)
+        except (SpoolError, OSError) as error:
+            if cause is None:
+                raise
+            if error is not cause:
+                log.warning("%s", error)
 
     # -- one turn of the loop ---------------------------------------------------------------------
 
@@ -216,7 +228,7 @@ class Inbox:
             raise SpoolError(
                 f"{self._bucket}: shard {shard} came damaged {_MOST_DAMAGED} times ({why}); is the producer of another version, or the store failing?"
             )
-        self._bucket.drop(shard)
+        self._bucket.drop(shard, check=self._lease.check)
 
     def _collect(self) -> None:
         """Take in what was fetched, waiting a moment for it."""
@@ -246,8 +258,8 @@ class Inbox:
     def _follow(self, *, last: bool = False) -> None:
         """Tell the bucket how far the trainer is, then delete what it has passed; raises as Lease.check.
 
-        Who has lost the role tells no more: the other's trainer may need what ours has passed. Until
-        either knows, both tell, so a cursor is told again now and then though it has not moved.
+        Who has lost the role, or may have, tells no more: the other's trainer may need what ours has passed.
+        What was on its way by then may still come, so a cursor is told again now and then though it has not moved.
         """
         self._lease.check()
         cursors = self._spool.read_cursors()
@@ -266,7 +278,7 @@ class Inbox:
         moved = self._cursor is None or newest.shard != self._cursor.shard
         due = now - self._told_cursor >= _CURSOR_EVERY_S
         if moved or due or (last and newest != self._cursor):
-            self._bucket.write_cursor(newest)
+            self._bucket.write_cursor(newest, check=self._lease.check)
             self._cursor, self._told_cursor = newest, now
         if last:
             self._there |= self._bucket.listed()
@@ -278,7 +290,7 @@ class Inbox:
         if self._cursor is None or self._cursor.shard < needed:
             return
         for shard in [shard for shard in self._there if shard < needed]:
-            self._bucket.drop(shard)
+            self._bucket.drop(shard, check=self._lease.check)
             del self._there[shard]
             self._deleted.add(shard)
 

@@ -25,6 +25,8 @@ from shards.errors import OptionError, SpoolError
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+Check = Callable[[], None]
+"""Called before each try of a change; what it raises ends the trying."""
 
 MOST_PUT_BYTES = 5 * 2**30 - 1
 """An object that is published by one PUT cannot be larger (S3's own limit)."""
@@ -85,19 +87,19 @@ class ObjectStore(Protocol):
     def read(self, name: str, limit: int) -> bytes | None:
         """A small object; None where there is none or it is longer than `limit` bytes."""
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, *, check: Check | None = None) -> None:
         """Put an object in one step; readers see the old or the new."""
 
     def create(self, name: str, data: bytes) -> bool:
         """Put an object where there is none; whether it was put. A store that cannot tell puts it."""
 
-    def upload(self, name: str, path: Path) -> None:
+    def upload(self, name: str, path: Path, *, check: Check | None = None) -> None:
         """Put a whole file in one step. Raises FileNotFoundError when the file is gone."""
 
     def download(self, name: str, path: Path, size: int) -> bool:
         """Write the `size` bytes of an object to a new file; False, and no file, when it is gone, shorter, or no longer wanted."""
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, *, check: Check | None = None) -> None:
         """Delete an object if there is one."""
 
 
@@ -166,9 +168,9 @@ class FsspecStore:
         data = self._asked(name, 0, limit + 1)
         return data if data and len(data) <= limit else None
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, *, check: Check | None = None) -> None:
         """See ObjectStore."""
-        self._put(name, data)
+        self._put(name, data, check=check)
 
     def create(self, name: str, data: bytes) -> bool:
         """See ObjectStore."""
@@ -183,9 +185,9 @@ class FsspecStore:
             return self.read(name, len(data)) == data
         return True
 
-    def upload(self, name: str, path: Path) -> None:
+    def upload(self, name: str, path: Path, *, check: Check | None = None) -> None:
         """See ObjectStore."""
-        self._put(name, path.read_bytes())
+        self._put(name, path.read_bytes(), check=check)
 
     def download(self, name: str, path: Path, size: int) -> bool:
         """See ObjectStore; a SpoolError or DiskFull when the file cannot be written."""
@@ -201,9 +203,9 @@ class FsspecStore:
                     path.unlink(missing_ok=True)
         return whole
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, *, check: Check | None = None) -> None:
         """See ObjectStore."""
-        self._do(lambda: self._fs.rm_file(self._path(name)), None)
+        self._do(lambda: self._fs.rm_file(self._path(name)), None, check=check)
 
     def _fill(self, descriptor: int, name: str, size: int) -> bool:
         """Write an object's first `size` bytes, part by part; False when it is gone, shorter, or no longer wanted."""
@@ -239,23 +241,33 @@ class FsspecStore:
             return None
         return found
 
-    def _put(self, name: str, data: bytes, *, mode: str = "overwrite") -> None:
+    def _put(
+        self, name: str, data: bytes, *, mode: str = "overwrite", check: Check | None = None
+    ) -> None:
         if len(data) > MOST_PUT_BYTES:
             raise SpoolError(f"{self._label}/{name}: {len(data)} bytes are too many for one PUT")
         # The chunk is as large as can be: an object of several parts would be several requests.
         extra = {"chunksize": MOST_PUT_BYTES + 1} if len(data) > _PART_BYTES else {}
-        self._do(lambda: self._fs.pipe_file(self._path(name), data, mode=mode, **extra), _NEVER)
+        path = self._path(name)
+        self._do(lambda: self._fs.pipe_file(path, data, mode=mode, **extra), _NEVER, check=check)
 
     def _path(self, name: str) -> str:
         return f"{self._base}/{name}"
 
     def _do(
-        self, work: Callable[[], Result], missing: Any, patience: Patience | None = None
+        self,
+        work: Callable[[], Result],
+        missing: Any,
+        patience: Patience | None = None,
+        *,
+        check: Check | None = None,
     ) -> Result | Any:
         """Do `work`, again if need be; `missing` is the result when what it asks for is not there."""
         patience = patience or self._patience
         failures = 0
         while True:
+            if check:
+                check()
             try:
                 return work()
             except Exception as error:  # the stores' libraries have no common base

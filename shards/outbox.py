@@ -24,12 +24,20 @@ log = logging.getLogger(__name__)
 CARRIERS = 2
 """Shards that are carried at once, and so lie in two places."""
 LOOK_EVERY_S = 1.0
-_MISSES = 8
-"""So many unlisted shards in a row are not there either: more are never finished out of order."""
+_MISSES = 64
+"""So many shards in a row must at least be missing before those after them count as missing too.
+
+They are begun in order, so before one that was put at most the others in work and those in the carriers'
+hands can be missing. Whoever put them may have had more jobs than we have: hence not fewer, and not many
+more, for in an empty bucket each is a request, one after the other, before anything is made.
+"""
 
 
 class Outbox:
-    """A shelf (pipeline/shelf.py) in a bucket. `opened` takes the producer's lease and starts carrying."""
+    """A shelf (pipeline/shelf.py) in a bucket, of a producer with `jobs` workers.
+
+    `opened` takes the producer's lease and starts carrying.
+    """
 
     in_transit = CARRIERS
 
@@ -38,10 +46,12 @@ class Outbox:
         spool: Spool,
         bucket: Bucket,
         *,
+        jobs: int = 1,
         lease: Lease | None = None,
         look_every_s: float = LOOK_EVERY_S,
     ) -> None:
         self._spool, self._bucket = spool, bucket
+        self._misses = max(_MISSES, jobs + CARRIERS)
         self._lease = lease or bucket.producer_lease()
         self._look_every_s = look_every_s
         self._size = spool.stream.layout().shard_bytes
@@ -89,7 +99,7 @@ class Outbox:
         with self._lock:
             there = shard in self._there
         if there:
-            self._bucket.drop(shard)
+            self._bucket.drop(shard, check=self._lease.check)
             with self._lock:
                 self._there.discard(shard)
         return here or there
@@ -151,7 +161,7 @@ class Outbox:
                 listed[shard] = size
             elif size is not None:
                 log.warning("%s: shard %d has %d bytes, not %d; it is deleted and made again", self._bucket, shard, size, self._size)  # fmt: skip
-                self._bucket.drop(shard)
+                self._bucket.drop(shard, check=self._lease.check)
         with self._lock:
             unlisted = self._there - listed.keys()
         gone = {shard for shard in unlisted if self._bucket.size(shard) != self._size}
@@ -162,14 +172,15 @@ class Outbox:
     def _survey(self) -> None:
         """Ask by name for what an earlier producer may have put and the listing does not show yet."""
         part, parts = self._spool.part
+        end = self._spool.stream.shards
         shard = self._needed + (part - self._needed) % parts
         misses = 0
-        while misses < _MISSES:
-            if shard not in self._there:
-                found = self._bucket.size(shard) == self._size
-                misses = 0 if found else misses + 1
-                if found:
-                    self._there.add(shard)
+        while misses < self._misses and (end is None or shard < end):
+            if shard in self._there or self._bucket.size(shard) == self._size:
+                self._there.add(shard)
+                misses = 0
+            else:
+                misses += 1
             shard += parts
 
     def _carry(self, shard: int) -> None:
@@ -177,7 +188,7 @@ class Outbox:
             with self._lock:
                 there = shard in self._there
             if not there and shard >= self._needed and not self._closing.is_set():
-                self._bucket.put(shard, self._spool.shard_path(shard))
+                self._bucket.put(shard, self._spool.shard_path(shard), check=self._lease.check)
                 with self._lock:
                     self._there.add(shard)
                 there = True

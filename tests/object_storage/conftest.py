@@ -18,7 +18,7 @@ import pytest
 
 from shards import Spool
 from shards.bucket import Bucket
-from shards.objects import FsspecStore, Patience, StoreUrl, open_store
+from shards.objects import Check, FsspecStore, Patience, StoreUrl, open_store
 from shards.plan_record import plan_record
 from tests.darkprep.conftest import (  # noqa: F401 # fixtures
     _large_spool,
@@ -185,7 +185,9 @@ class FakeStore:
         data = self.objects.get(name)
         return data if data and len(data) <= limit else None
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, *, check: Check | None = None) -> None:
+        if check:
+            check()
         self.puts.append(name)
         self.objects[name] = data
 
@@ -195,8 +197,8 @@ class FakeStore:
         self.write(name, data)
         return True
 
-    def upload(self, name: str, path: Path) -> None:
-        self.write(name, path.read_bytes())
+    def upload(self, name: str, path: Path, *, check: Check | None = None) -> None:
+        self.write(name, path.read_bytes(), check=check)
 
     def download(self, name: str, path: Path, size: int) -> bool:
         data = self.objects.get(name)
@@ -205,7 +207,9 @@ class FakeStore:
         path.write_bytes(data[:size])
         return True
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, *, check: Check | None = None) -> None:
+        if check:
+            check()
         self.objects.pop(name, None)
 
 

@@ -14,14 +14,16 @@ import pytest
 
 from shards import SpoolBusy, SpoolError
 from shards.lease import Holder, Lease, Watch, this_machine
+from shards.objects import Check
 from shards.process import start_ticks
-from tests.object_storage.conftest import FakeStore, wait_until
+from tests.object_storage.conftest import PATIENT_S, FakeStore, wait_until
+from tests.object_storage.weather import Seen
 
 NAME = "producers/lease.json"
 
 
-def lease(store: Any, **changes: float) -> Lease:
-    return Lease(store, NAME, "a producer", **{"every_s": 0.05, "silent_s": 0.5, **changes})
+def lease(store: Any, **changes: Any) -> Lease:
+    return Lease(store, NAME, "a producer", **{"every_s": 0.05, **changes})
 
 
 def record(**changes: Any) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def test_the_object_holds_no_time(fake):
     with lease(fake):
         names = json.loads(fake.objects[NAME]).keys()
 
-    assert names == {"token", "beat", "machine", "host", "pid", "started", "report"}
+    assert names == {"token", "beat", "term", "machine", "host", "pid", "started", "report"}
 
 
 @pytest.mark.usefixtures("far_holder")
@@ -86,8 +88,8 @@ def test_a_holder_that_fell_silent_loses_its_role_after_a_while(fake, caplog):
     put(fake)
     began = time.monotonic()
 
-    with lease(fake) as held:
-        assert time.monotonic() - began >= 0.5
+    with lease(fake, silent_s=2) as held:
+        assert time.monotonic() - began >= 2
         held.check()
         assert json.loads(fake.objects[NAME])["machine"] == this_machine()
 
@@ -129,11 +131,12 @@ def test_only_the_own_clock_tells_how_long_nothing_changed(fake):
     assert watch.lives(watch.look(), 60) is False
 
 
-def test_of_two_that_took_a_role_at_once_one_stops(fake):
+@pytest.mark.parametrize("term", [0, 1])
+def test_of_two_that_took_a_role_at_once_one_stops(fake, term):
     """A store without conditions, and a listing or reading that came late, may let that happen."""
     first = lease(fake)
     first.take()
-    put(fake, token="second")
+    put(fake, token="second", term=term)
 
     def stopped() -> bool:
         try:
@@ -145,6 +148,78 @@ def test_of_two_that_took_a_role_at_once_one_stops(fake):
     wait_until(stopped)
     first.drop()
     assert json.loads(fake.objects[NAME])["token"] == "second", "the other's name stays"
+
+
+def test_a_holder_without_an_answer_stops_ten_seconds_before_its_role_is_free(fake):
+    now = [0.0]
+
+    with Lease(fake, NAME, "a producer", clock=lambda: now[0]) as held:
+        now[0] = 50
+        held.check()
+        now[0] = 51
+        with pytest.raises(SpoolError, match="did not answer for 51 s"):
+            held.check()
+
+
+class Hanging(FakeStore):
+    """A store in which the writes of one holder hang until `go_on`, and are done all the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = ""
+        self.hangs, self.go_on, self.landed = (threading.Event() for _ in range(3))
+
+    def write(self, name: str, data: bytes, *, check: Check | None = None) -> None:
+        if json.loads(data)["token"] != self.token:
+            return super().write(name, data, check=check)
+        self.hangs.set()
+        assert self.go_on.wait(PATIENT_S)
+        self.objects[name] = data
+        self.landed.set()
+        return None
+
+
+def test_a_holder_whose_write_hangs_stops_before_another_takes_over_and_deposes_nobody():
+    store = Hanging()
+    first, second = lease(store, silent_s=1), lease(store, silent_s=3)
+    first.take()
+    store.token = first._token
+    assert store.hangs.wait(PATIENT_S)
+
+    with pytest.raises(SpoolError, match=r"did not answer for 1 s, .* another may be a producer"):
+        wait_until(lambda: first.check(), 10)
+    second.take()
+    store.go_on.set()
+    assert store.landed.wait(PATIENT_S)
+    wait_until(lambda: json.loads(store.objects[NAME])["token"] == second._token)
+    first.drop()
+
+    second.check()
+    with pytest.raises(SpoolError, match="another may be a producer now"):
+        first.check()
+    assert json.loads(store.objects[NAME])["token"] == second._token
+    second.drop()
+
+
+def test_a_write_that_took_too_long_does_not_give_the_role_back(fake):
+    """Its successor may have taken over and be overwritten, and will write again in a moment."""
+    now = [0.0]
+    held = lease(fake, clock=lambda: now[0])
+    held.take()
+    write = fake.write
+
+    def slow(name: str, data: bytes, **how: Any) -> None:
+        write(name, data, **how)
+        now[0] += 61
+
+    fake.write = slow
+    wait_until(lambda: now[0] > 60)
+    wait_until(lambda: held._trouble is not None)
+
+    with pytest.raises(SpoolError, match="did not answer for 61 s"):
+        held.check()
+    held.drop()
+    assert NAME in fake.objects, "whose it is by now is not known"
 
 
 def test_a_holder_is_told_when_the_store_fails(fake):
@@ -194,3 +269,17 @@ def test_a_role_on_a_real_store_is_kept_from_a_second_one(store):
         lease(store, silent_s=60).take()
     with lease(store):
         pass
+
+
+def test_refusals_that_pass_cost_nobody_a_role(store, weather):
+    def is_lease(seen: Seen) -> bool:
+        return seen.method in ("GET", "PUT") and "lease" in seen.key
+
+    with lease(store) as held:
+        for _ in range(3):
+            began = weather.count(is_lease)
+            weather.refuse(is_lease, 4)
+            wait_until(lambda: weather.count(is_lease) >= began + 6)  # noqa: B023 # used at once
+            held.check()
+
+    assert store.read(NAME, 1 << 16) is None

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards import DiskFull, OptionError, SpoolError
+from shards import DiskFull, OptionError, SpoolBusy, SpoolError
 from shards.objects import Patience, StoreUrl, open_store, scrubbed
 from tests.object_storage.conftest import SECRETS, free_port, quick_store
 
@@ -218,6 +218,25 @@ def test_tries_end_and_the_last_trouble_is_said_in_one_line(store, weather, capl
     assert one_line(caught).startswith("s3://")
     assert weather.count(lambda seen: seen.method == "PUT") == 6
     assert caplog.text.count("trying again") == 1
+
+
+@pytest.mark.parametrize("change", ["write", "upload", "delete"])
+def test_a_change_is_not_tried_again_once_its_check_raises(store, weather, tmp_path, change):
+    (tmp_path / "up").write_bytes(b"here")
+    arguments = {"write": ("a", b"here"), "upload": ("a", tmp_path / "up"), "delete": ("a",)}
+    weather.refuse(lambda seen: True, float("inf"))
+    checks: list[int] = []
+
+    def check() -> None:
+        checks.append(1)
+        if len(checks) == 3:
+            raise SpoolBusy("it is another's now")
+
+    with pytest.raises(SpoolBusy, match="another's now"):
+        getattr(store, change)(*arguments[change], check=check)
+
+    method = "DELETE" if change == "delete" else "PUT"
+    assert weather.count(lambda seen: seen.method == method) == 2
 
 
 def test_pauses_grow_and_are_spread_and_end_within_a_minute():

@@ -20,6 +20,7 @@ from shards import Cursor, Spool, SpoolBusy, SpoolError, SpoolReader, StreamEnde
 from shards.bucket import Bucket, shard_name
 from shards.inbox import Inbox, InboxConfig
 from shards.lease import Lease
+from shards.objects import Check
 from shards.outbox import CARRIERS, Outbox
 from tests.object_storage.conftest import PATIENT_S, FakeStore, wait_until
 from tests.pipeline.sid_tree import write_sid
@@ -48,8 +49,8 @@ def published(bucket: Bucket, spool: Spool, shards: range | list[int] = range(SH
         bucket.put(shard, spool.shard_path(shard))
 
 
-def lease(bucket: Bucket, role: str) -> Lease:
-    return Lease(bucket.store, f"{role}/lease.json", role, every_s=0.05, silent_s=0.5)
+def lease(bucket: Bucket, role: str, **how: Any) -> Lease:
+    return Lease(bucket.store, f"{role}/lease.json", role, every_s=0.05, **how)
 
 
 def outbox(spool: Spool, bucket: Bucket) -> Outbox:
@@ -62,13 +63,16 @@ class AtWork(NamedTuple):
 
 
 @contextlib.contextmanager
-def fetching(spool: Spool, bucket: Bucket, **changes: Any) -> Iterator[AtWork]:
+def fetching(
+    spool: Spool, bucket: Bucket, *, clock: Callable[[], float] = time.monotonic, **changes: Any
+) -> Iterator[AtWork]:
     """An inbox at work beside a reader; what it raises is raised at the end."""
     stop, raised = threading.Event(), list[BaseException]()
     config = InboxConfig(
         **{"room": ROOM, "until": SHARDS, "look_every_s": LOOK_S, "patience_s": 0.2} | changes
     )
-    inbox = Inbox(spool, bucket, config, lease=lease(bucket, "cursors"), stop=stop)
+    role = lease(bucket, "cursors", clock=clock)
+    inbox = Inbox(spool, bucket, config, lease=role, stop=stop)
     work = AtWork(inbox, threading.Event())
 
     def run() -> None:
@@ -147,7 +151,7 @@ def test_a_shard_counts_as_there_at_every_moment_of_its_way(spool_at, bucket):
             assert shelf.ready_shards() == [0, 1, 2, 3, 4, 5]
 
 
-def test_what_the_listing_does_not_show_yet_is_there_all_the_spool_at(spool_at, bucket, fake):
+def test_what_the_listing_does_not_show_yet_is_there_all_the_same(spool_at, bucket, fake):
     spool = spool_at(ready=range(3))
     fake.listing = {}
 
@@ -166,6 +170,59 @@ def test_what_an_earlier_producer_put_is_known_though_the_listing_is_late(spool_
 
     with outbox(spool, bucket).opened() as shelf:
         assert shelf.ready_shards() == [0, 1, 3]
+
+
+class Surveyed(NamedTuple):
+    found: list[int]
+    asked: int
+
+
+Survey = Callable[..., Surveyed]
+
+
+@pytest.fixture
+def survey(tmp_path: Path, bucket: Bucket, fake: FakeStore) -> Survey:
+    """What a producer knows first of a bucket with some objects, of which some are listed, and what it asks."""
+
+    def run(
+        there: list[int], listed: list[int], *, jobs: int = 1, plan: int | None = None
+    ) -> Surveyed:
+        spool = Spool(tmp_path / "spool")
+        spool.create(stream(shards=plan), {"pairs": []}, {"root": "data"})
+        data = bytes(spool.stream.layout().shard_bytes)
+        fake.objects |= {shard_name(shard): data for shard in there}
+        fake.listing = {shard_name(shard): data for shard in listed}
+        asked: list[str] = []
+        size = fake.size
+
+        def noted(name: str) -> int | None:
+            asked.append(name)
+            return size(name)
+
+        fake.size = noted  # type: ignore[method-assign]
+        role = lease(bucket, "producers")
+        with Outbox(spool, bucket, jobs=jobs, lease=role, look_every_s=3600).opened() as shelf:
+            return Surveyed(shelf.ready_shards(), len(asked))
+
+    return run
+
+
+@pytest.mark.parametrize(("jobs", "last"), [(1, 33), (200, 201)])
+def test_shards_that_many_workers_finished_out_of_order_are_found_unlisted(survey, jobs, last):
+    """Whom the trainer waits for may be the slowest of 32 workers, and the producer die meanwhile."""
+    assert survey([0, last], [], jobs=jobs).found == [0, last]
+
+
+def test_a_listed_shard_shows_that_more_may_follow(survey):
+    assert survey([50, 100], [50]).found == [50, 100]
+
+
+def test_little_is_asked_for_where_nothing_is(survey):
+    assert survey([], []) == ([], 64)
+
+
+def test_nothing_is_asked_for_beyond_the_end_of_the_plan(survey):
+    assert survey([0, 1], [1], plan=6) == ([0, 1], 5)
 
 
 def test_a_shard_that_the_trainer_deleted_is_missing_soon_though_the_listing_shows_it(
@@ -217,7 +274,7 @@ def test_objects_that_are_not_ours_stay(spool_at, bucket, fake):
 
 def test_what_was_not_carried_when_a_producer_ended_is_carried_by_the_next(spool_at, bucket, fake):
     spool = spool_at(ready=range(3))
-    fake.upload = lambda name, path: time.sleep(0.2)
+    fake.upload = lambda name, path, **_: time.sleep(0.2)
     with outbox(spool, bucket).opened():
         pass
     del fake.upload
@@ -256,7 +313,7 @@ def test_a_put_whose_answer_was_lost_does_not_bring_back_what_was_used_meanwhile
 ):
     spool = spool_at(ready=range(2))
 
-    def put_twice(name: str, path: Path) -> None:
+    def put_twice(name: str, path: Path, **_: Any) -> None:
         fake.write(name, path.read_bytes())
         bucket.write_cursor(Cursor(rank=0, world=1, batch=0, shard=2))
         fake.delete(name)
@@ -278,7 +335,7 @@ def test_a_shard_that_is_dropped_while_it_is_carried_leaves_no_object_that_nobod
     with outbox(spool, bucket).opened() as shelf:
         wait_until(shelf.is_settled)
 
-        def drop_meanwhile(name: str, path: Path) -> None:
+        def drop_meanwhile(name: str, path: Path, **_: Any) -> None:
             data = path.read_bytes()
             shelf.drop(5)
             fake.write(name, data)
@@ -303,7 +360,7 @@ def test_what_goes_wrong_on_the_way_is_raised_to_the_producer(
 ):
     spool = spool_at(ready=[0])
 
-    def fail(name: str, path: Path) -> None:
+    def fail(name: str, path: Path, **_: Any) -> None:
         raise trouble
 
     fake.upload = fail
@@ -312,6 +369,24 @@ def test_what_goes_wrong_on_the_way_is_raised_to_the_producer(
             wait_until(lambda: shelf.ready_shards() == [])
 
     assert spool.ready_shards() == [0], "kept for the next time"
+
+
+def test_a_shard_on_its_way_is_not_tried_again_once_the_role_was_not_renewed(
+    spool_at, bucket, fake
+):
+    spool, now = spool_at(ready=[0]), [0.0]
+    role = lease(bucket, "producers", clock=lambda: now[0])
+
+    def put(name: str, path: Path, check: Check) -> None:
+        now[0] += 61
+        check()
+
+    fake.upload = put
+    with Outbox(spool, bucket, lease=role, look_every_s=LOOK_S).opened() as shelf:
+        with pytest.raises(SpoolError, match="another may be producers now"):
+            wait_until(lambda: shelf.ready_shards() == [])
+
+    assert "ready" not in str(fake.puts)
 
 
 def test_a_second_producer_is_refused(spool_at, bucket):
@@ -374,10 +449,10 @@ def test_an_object_is_deleted_only_after_the_cursor_says_that_it_was_used(spool_
     delete = fake.delete
     told: list[tuple[str, int]] = []
 
-    def noted(name: str) -> None:
+    def noted(name: str, **how: Any) -> None:
         cursor = bucket.cursor()
         told.append((name, cursor.shard if cursor else 0))
-        delete(name)
+        delete(name, **how)
 
     fake.delete = noted
     with SpoolReader(spool, batch_size=4, shards=SHARDS) as reader, fetching(spool, bucket):
@@ -429,7 +504,7 @@ def test_a_store_that_damages_a_shard_again_and_again_ends_it_in_one_line(spool_
     spool = spool_at("staging")
     bad = damaged(fake.objects[shard_name(0)], "payload")
     fake.objects[shard_name(0)] = bad
-    fake.delete = lambda name: None
+    fake.delete = lambda name, **_: None
 
     with pytest.raises(SpoolError, match="shard 0 came damaged 10 times"):
         with SpoolReader(spool, batch_size=4, shards=SHARDS), fetching(spool, bucket) as work:
@@ -508,6 +583,29 @@ def test_a_shard_that_somebody_makes_is_waited_for(spool_at, bucket):
             assert batches(reader) == expected
 
 
+def test_what_ended_an_inbox_is_told_though_the_store_fails_at_the_end_too(
+    spool_at, bucket, fake, caplog
+):
+    published(bucket, spool_at("made"), range(2))
+    spool = spool_at("staging")
+
+    listed = fake.sizes
+
+    def refuse(folder: str) -> Any:
+        if work.inbox._stop.is_set():
+            raise SpoolError("memory://spool: the store does not answer")
+        return listed(folder)
+
+    with pytest.raises(StreamEnded, match="shard 2 is missing"), spool.trainer_role():
+        with fetching(spool, bucket) as work:
+            fake.sizes = refuse
+            spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=1))
+            assert work.ended.wait(PATIENT_S)
+
+    assert spool.heartbeats()[-1]["state"] == "stopped"
+    assert "the store does not answer" in caplog.text
+
+
 def test_an_inbox_ends_with_its_trainer(spool_at, bucket, monkeypatch):
     monkeypatch.setattr("shards.inbox._ABANDONED_AFTER_S", 0.1)
     published(bucket, spool_at("made"))
@@ -554,6 +652,33 @@ def test_an_inbox_whose_role_was_taken_says_nothing_more_of_its_trainer(spool_at
         assert work.ended.wait(PATIENT_S)
 
     assert bucket.cursor() == theirs
+    assert sorted(bucket.listed()) == list(range(SHARDS))
+
+
+@pytest.mark.parametrize("when", ["before", "while it is told"])
+def test_an_inbox_whose_role_was_not_renewed_tells_and_deletes_nothing_more(
+    spool_at, bucket, fake, when
+):
+    """Another trainer may have the role by now, and need what ours has passed."""
+    published(bucket, spool_at("made"))
+    spool, now = spool_at("staging"), [0.0]
+    write = fake.write
+
+    def hang(name: str, data: bytes, check: Check | None = None) -> None:
+        if "rank" in name:
+            now[0] += 61 * (when != "before")
+            write(name, data, check=check)
+
+    with pytest.raises(SpoolError, match="another may be cursors now"), spool.trainer_role():
+        with fetching(spool, bucket, clock=lambda: now[0]) as work:
+            spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=0))
+            wait_until(lambda: bucket.cursor() is not None)
+            fake.write = hang
+            now[0] += 61 * (when == "before")
+            spool.write_cursor(Cursor(rank=0, world=1, batch=9, shard=4))
+            assert work.ended.wait(PATIENT_S)
+
+    assert bucket.cursor().shard == 0
     assert sorted(bucket.listed()) == list(range(SHARDS))
 
 
