@@ -572,6 +572,8 @@ def restoration(choices: RestoreChoices) -> Iterator[RestoreResult]:
     if choices.bits not in (8, 16):
         raise OptionError(f"bits must be 8 or 16, not {choices.bits}")
     _check_folder("out", choices.out)
+    targets = _targets(choices)
+    _keep_sources(choices, targets)
     gain = gain_named(choices.amplify)
     if gain == "ratio":
         raise OptionError("amplify must be estimate or a number: a lone file has no exposure ratio")
@@ -588,7 +590,7 @@ def restoration(choices: RestoreChoices) -> Iterator[RestoreResult]:
     }
     jobs = [
         RestoreJob(source=str(path), load=_loader(path, decoding), target=target)
-        for path, target in zip(choices.raw, _targets(choices), strict=True)
+        for path, target in zip(choices.raw, targets, strict=True)
     ]
     yield from restore_all(network, jobs, bits=choices.bits, device=device)  # type: ignore[arg-type] # checked above
 
@@ -603,6 +605,25 @@ def _targets(choices: RestoreChoices) -> list[Path]:
             name = f"{path.stem}-{count}"
         taken[name] = None
     return [choices.out / f"{name}.{choices.suffix}" for name in taken]
+
+
+def _keep_sources(choices: RestoreChoices, targets: list[Path]) -> None:
+    """A RAW file may be named like a picture: raises OptionError before one would be written over."""
+    sources = {_identity(path) for path in choices.raw} - {None}
+    for target in targets:
+        if _identity(target) in sources:
+            raise OptionError(
+                f"{target}: is one of the files to restore and would be written over; choose another --out"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from all others, whatever links lead to it; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _loader(path: Path, decoding: dict[str, Any]) -> Callable[[], LoneFrame]:

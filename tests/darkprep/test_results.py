@@ -192,6 +192,24 @@ def test_restore_writes_16_bits_and_keeps_files_of_one_name_apart(call, large_da
     assert first.stat().st_size > 224 * 256 * 3 * 2
 
 
+@pytest.mark.parametrize("out", ["photos", "link", "."])
+def test_restore_never_writes_over_a_file_that_it_was_given(complaint, large_data, out):
+    Path("photos").mkdir()
+    Path("link").symlink_to("photos")
+    shutil.copy(large_data / SHORT, "photos/night.tiff")
+    Path("other.tiff").hardlink_to("photos/night.tiff")
+    content = Path("photos/night.tiff").read_bytes()
+    files = (
+        ("photos/night.tiff", Path("photos/other.dng")) if out == "." else ("photos/night.tiff",)
+    )
+
+    line = complaint(*restore(large_data / SHORT, *files, "--format", "tiff", "--out", out))
+
+    assert "is one of the files to restore and would be written over; choose another --out" in line
+    assert Path("photos/night.tiff").read_bytes() == content
+    assert [path.name for path in Path("photos").iterdir()] == ["night.tiff"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
