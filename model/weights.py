@@ -115,13 +115,15 @@ def import_published(
 ) -> Network:
     """Turn the paper's released checkpoint into our file; PUBLISHED_LICENCE goes with it.
 
-    Returns the filled network. Raises ModelError when `source` is anything else.
+    Returns the filled network. Raises ModelError when `source` is anything else, or the file to write.
     """
     model = build_model("redirt", "bayer")
     stored = _read(Path(source))
     if not stored.spoken:
         raise ModelError(f"{source}: is a darkprep weights file already; nothing to import")
     _fill(model, stored, Path(source))
+    if Path(destination).exists() and Path(source).samefile(destination):
+        raise ModelError(f"{destination}: is the released file itself; name another one to write")
     save_weights(model, destination, note=PUBLISHED_LICENCE)
     return model
 

@@ -102,6 +102,19 @@ def test_our_own_file_is_not_imported_twice(tmp_path: Path, released: Path):
         import_published(tmp_path / "w.safetensors", tmp_path / "again.safetensors")
 
 
+def test_the_released_file_is_never_written_over(tmp_path: Path, released: Path):
+    mine, link = tmp_path / "released", tmp_path / "link.safetensors"
+    mine.write_bytes(released.read_bytes())
+    link.symlink_to(mine)
+
+    for destination in (mine, link):
+        with pytest.raises(ModelError, match="the released file itself"):
+            import_published(mine, destination)
+
+    assert mine.read_bytes() == released.read_bytes()
+    assert link.is_symlink()
+
+
 def test_missing_tensors_are_named_as_their_file_names_them(tmp_path: Path, published: ModuleType):
     state = published.checkpoint(seed=0)
     del state["RDB2.dense_layers.1.conv.1.weight_g"]
