@@ -28,6 +28,8 @@ PUBLISHED_LICENCE = (
 
 FORMAT = "darkprep-weights-1"
 
+_DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
 _PUBLISHED_MODULES = {
     "conv32x.0.0": "higher_scale_encoder.head.0",
     "conv32x.1.0": "higher_scale_encoder.head.1",
@@ -136,23 +138,34 @@ def _fill(model: Network, stored: _Stored, path: Path) -> None:
         )
     wanted = model.state_dict()
     spoken = {name: stored.spoken.get(name, name) for name in wanted | stored.tensors}
-    shaped = [n for n in wanted if n in stored.tensors]
+    odd = {n for n, tensor in stored.tensors.items() if not _is_plain(tensor)}
+    shaped = [n for n in wanted if n in stored.tensors and n not in odd]
     wrong = {
         "misses": [spoken[n] for n in wanted if n not in stored.tensors],
         "has unknown": [spoken[n] for n in stored.tensors if n not in wanted],
+        "has other than plain floating-point numbers in": [spoken[n] for n in wanted if n in odd],
         "has mis-shaped": [
             f"{spoken[n]} {tuple(stored.tensors[n].shape)}, not {tuple(wanted[n].shape)}"
             for n in shaped
             if stored.tensors[n].shape != wanted[n].shape
         ],
         "has NaN or infinity in": [
-            spoken[n] for n in shaped if not bool(torch.isfinite(stored.tensors[n]).all())
+            # As the network will hold them: a large float64 becomes infinite there.
+            spoken[n]
+            for n in shaped
+            if not bool(torch.isfinite(stored.tensors[n].to(wanted[n].dtype)).all())
         ],
     }
     if any(wrong.values()):
         complaints = "; ".join(f"{what} {_some(names)}" for what, names in wrong.items() if names)
         raise ModelError(f"{path}: is not of {model.name} ({model.cfa}): {complaints}")
     model.load_state_dict(stored.tensors)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor's numbers can be looked at: not sparse, quantised, of eight bits, or absent."""
+    kind = (tensor.layout, tensor.device.type, tensor.is_nested)
+    return tensor.dtype in _DTYPES and kind == (torch.strided, "cpu", False)
 
 
 def _some(names: list[str]) -> str:

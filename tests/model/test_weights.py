@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from model import (
     PUBLISHED_LICENCE,
@@ -19,7 +21,7 @@ from model import (
     load_weights,
     save_weights,
 )
-from model.weights import published_names
+from model.weights import FORMAT, published_names
 
 
 class Bomb:
@@ -152,6 +154,62 @@ def test_another_architecture_under_the_same_key_is_summed_up(tmp_path: Path):
 def test_a_tensor_that_is_not_finite_is_refused(tmp_path: Path, published: ModuleType):
     state = published.checkpoint(seed=0)
     state["conv2x.0.bias"][3] = torch.nan
+    torch.save({"model": state}, tmp_path / "w")
+
+    with pytest.raises(ModelError, match=r"NaN or infinity in conv2x\.0\.bias"):
+        load_weights(build_model("redirt"), tmp_path / "w")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, of kinds that it may drop
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        *(
+            partial(Tensor.to, dtype=dtype)
+            for dtype in (torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn)
+        ),
+        Tensor.to_sparse,
+        partial(Tensor.to, device="meta"),
+        lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+        lambda tensor: torch.nested.nested_tensor([tensor, tensor[:3]]),
+    ],
+)
+def test_what_are_no_plain_floats_is_refused(tmp_path: Path, published: ModuleType, spoil: Any):
+    state = published.checkpoint(seed=0)
+    state["conv2x.0.bias"] = spoil(state["conv2x.0.bias"])
+    torch.save({"model": state}, tmp_path / "w")
+
+    with pytest.raises(ModelError) as error:
+        load_weights(build_model("redirt"), tmp_path / "w")
+
+    assert "other than plain floating-point numbers in conv2x.0.bias" in one_line(error)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float8_e4m3fn])
+def test_our_own_file_must_hold_plain_floats_too(tmp_path: Path, dtype: torch.dtype):
+    state = {name: tensor.to(dtype) for name, tensor in build_model("redirt").state_dict().items()}
+    told = {"format": FORMAT, "name": "redirt", "cfa": "bayer"}
+    save_file(state, tmp_path / "w", told)
+
+    with pytest.raises(ModelError, match=r"plain floating-point numbers in .* and 59 more"):
+        load_model(tmp_path / "w")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_another_width_are_taken(
+    tmp_path: Path, published: ModuleType, dtype: torch.dtype
+):
+    state = {name: tensor.to(dtype) for name, tensor in published.checkpoint(seed=0).items()}
+    torch.save({"model": state}, tmp_path / "w")
+
+    model = load_model(tmp_path / "w")
+
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
+
+
+def test_a_number_that_the_network_cannot_hold_is_refused(tmp_path: Path, published: ModuleType):
+    state = published.checkpoint(seed=0)
+    state["conv2x.0.bias"] = torch.full_like(state["conv2x.0.bias"], 1e300, dtype=torch.float64)
     torch.save({"model": state}, tmp_path / "w")
 
     with pytest.raises(ModelError, match=r"NaN or infinity in conv2x\.0\.bias"):
