@@ -1,0 +1,79 @@
+"""darkprep as a process: what it is started with, who reads it, and how it is ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shards import Spool
+from tests.darkprep.conftest import SMALL
+
+Done = subprocess.CompletedProcess[str]
+
+NO_TEXT = os.fsdecode(b"caf\xe9")
+"""A name of bytes that are no UTF-8."""
+
+
+def command(*words: object, **options: object) -> Done:
+    """A finished `darkprep`, of which both streams are kept unless told otherwise."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    line = [sys.executable, "-W", "error", "-m", "darkprep", *map(str, words)]
+    return subprocess.run(line, text=True, errors="surrogateescape", **(streams | options))
+
+
+# -- closed streams ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_stop_no_build(small_data, closed):
+    line = f'exec "$0" -m darkprep build --camera sony "$@" {closed}'
+
+    done = subprocess.run(
+        ["sh", "-c", line, sys.executable, "--root", small_data, *SMALL],
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert len(Spool("spool").open().ready_shards()) == 3
+    assert "Traceback" not in done.stderr
+
+
+# -- names that are no text -------------------------------------------------------------------------
+
+
+def test_what_is_no_text_is_shown_escaped():
+    done = command("synth", Path(NO_TEXT, "new"), "--camera", "sony", "--scenes", "1",
+                   "--shorts", "1", "--size", "96x96", "--jobs", "1")  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert r"below caf\udce9/new in" in done.stdout
+    assert r"caf\udce9/plan.json: is missing" in command("status", "--spool", NO_TEXT).stderr
+
+
+# -- Ctrl-C -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "import runpy; runpy.run_module('darkprep', run_name='__main__')",
+        "from darkprep.__main__ import main; main()",
+    ],
+)
+def test_ctrl_c_while_modules_load_is_one_line(start):
+    code = (
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'darkprep.cli':\n"
+        "            raise KeyboardInterrupt\n"
+        f"sys.meta_path.insert(0, Interrupting())\n{start}"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (130, "darkprep: interrupted\n")
