@@ -146,6 +146,16 @@ def test_with_no_usable_file_left_the_build_fails_and_writes_nothing(complaint, 
     assert not Path("spool").exists()
 
 
+def test_a_name_of_several_lines_is_told_in_one(call, complaint, own_data):
+    bad = own_data / "Sony/short/00001_00_0.1s\n.dng"
+    (own_data / SHORT).rename(bad)
+
+    result = call(*(word for word in build(own_data) if word != "--quiet"))
+
+    assert r"Sony/short/00001_00_0.1s\n.dng: " in result.stderr
+    assert complaint(*build("two\nlines")).startswith(r"two\nlines: does not exist; ")
+
+
 def test_many_bad_files_are_counted_not_all_listed(call, tmp_path):
     root = write_sid(Path("own"), scenes=26, shorts=1)
     for path in sorted((root / "Sony/short").iterdir())[1:]:

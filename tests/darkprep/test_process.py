@@ -54,6 +54,59 @@ def test_what_is_no_text_is_shown_escaped():
     assert r"caf\udce9/plan.json: is missing" in command("status", "--spool", NO_TEXT).stderr
 
 
+# -- whoever reads ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["status"], ["--help"], ["status", "--help"]])
+def test_a_reader_that_goes_away_ends_the_command_quietly(
+    small_spool, words, unbuffered, monkeypatch
+):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    done = command(*words, stdout=writing)
+
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["status"], ["--help"]])
+def test_a_full_disk_behind_the_output_is_told(small_spool, words, unbuffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    with Path("/dev/full").open("wb") as full:
+        done = command(*words, stdout=full)
+        unheard = command("nonsense", stderr=full)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "darkprep: standard output: No space left on device; send it elsewhere\n"
+    )
+    assert unheard.returncode == 2
+
+
+# -- the current directory --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["build", "--camera", "sony"], ["demo"], ["restore", "a", "--weights", "w"]])  # fmt: skip
+def test_a_current_directory_that_is_gone_is_told(small_data, words):
+    Path("gone").mkdir()
+    line = 'cd gone && rmdir ../gone && exec "$0" -m darkprep "$@"'
+    words = [*words, "--root", small_data] if words[0] == "build" else words
+
+    done = subprocess.run(
+        ["sh", "-c", line, sys.executable, *words], capture_output=True, text=True
+    )
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "darkprep: the current directory: is gone; change into one that exists\n"
+    )
+
+
 # -- Ctrl-C -----------------------------------------------------------------------------------------
 
 

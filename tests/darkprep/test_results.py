@@ -192,6 +192,15 @@ def test_restore_writes_16_bits_and_keeps_files_of_one_name_apart(call, large_da
     assert first.stat().st_size > 224 * 256 * 3 * 2
 
 
+def test_a_file_whose_name_has_several_lines_fails_in_one(call):
+    result = call(*restore("two\nlines.dng"))
+
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "failed two\\nlines.dng: no such file; check the path\n",
+    )
+
+
 @pytest.mark.parametrize("out", ["photos", "link", "."])
 def test_restore_never_writes_over_a_file_that_it_was_given(complaint, large_data, out):
     Path("photos").mkdir()
