@@ -192,6 +192,22 @@ def test_restore_writes_16_bits_and_keeps_files_of_one_name_apart(call, large_da
     assert first.stat().st_size > 224 * 256 * 3 * 2
 
 
+def test_a_picture_that_cannot_be_written_does_not_stop_the_others(call, large_data):
+    long = f"{'x' * 245}.dng"
+    for name in ("a.dng", long, "z.dng"):
+        shutil.copy(large_data / SHORT, name)
+    Path("out/a.png").mkdir(parents=True)
+
+    result = call(*restore("a.dng", long, "z.dng", "--out", "out"))
+
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "failed a.dng: out/a.png: cannot be written (Is a directory); choose another folder or name",
+        f"failed {long}: out/{long[:-4]}.png: cannot be written (File name too long); choose another folder or name",
+    ]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "z.png"]
+
+
 def test_a_file_whose_name_has_several_lines_fails_in_one(call):
     result = call(*restore("two\nlines.dng"))
 
