@@ -60,7 +60,7 @@ from shards import (
     SpoolReader,
     WeightsError,
 )
-from shards.durable import write_json
+from shards.durable import disk_errors, write_json
 from trainer.carrier import Allocate
 from trainer.config import TrainConfig, open_device
 from trainer.evaluate import Evaluation, ImageScores, Restorer, evaluate
@@ -641,9 +641,14 @@ def _loader(path: Path, decoding: dict[str, Any]) -> Callable[[], LoneFrame]:
 
 
 def import_released(published: Path, out: Path) -> str:
-    """Convert the paper's checkpoint; what to tell the user. Raises WeightsError."""
+    """Convert the paper's checkpoint; what to tell the user. Raises WeightsError, DiskFull and SpoolError."""
     try:
-        import_published(published, out)
+        with disk_errors(out):
+            import_published(published, out)
     except ModelError as error:
         raise WeightsError(str(error)) from error
+    except OSError as error:
+        raise WeightsError(
+            f"{out}: cannot be written ({error.strerror}); name a file in a folder that is there"
+        ) from error
     return f"wrote {out}. {PUBLISHED_LICENCE}"

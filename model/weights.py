@@ -103,7 +103,7 @@ def load_model(path: str | os.PathLike[str]) -> Network:
 def save_weights(model: Network, path: str | os.PathLike[str], *, note: str = "") -> None:
     """Write `model` as safetensors with its name and colour filter array; whole or not at all.
 
-    `note` travels in the file's metadata. Raises OSError when the disk refuses.
+    `note` travels in the file's metadata. Raises OSError, which names `path`, when the disk refuses.
     """
     metadata = {"format": FORMAT, "name": model.name, "cfa": model.cfa} | (
         {"note": note} if note else {}
@@ -222,13 +222,17 @@ def _replace(path: Path, content: bytes) -> None:
     """Write `content` beside `path`, flush it to the disk, and rename it into place."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # nobody asked for the temporary
+        raise
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -301,7 +302,33 @@ def test_nothing_in_a_weights_file_is_executed(complaint):
     assert not Path("executed").exists()
 
 
-def test_an_import_to_nowhere_is_named(complaint):
+@pytest.mark.parametrize(
+    ("out", "why"),
+    [
+        ("nowhere/ours.safetensors", "No such file or directory"),
+        ("released/ours.safetensors", "Not a directory"),
+        ("folder", "Is a directory"),
+        ("x" * 250, "File name too long"),
+    ],
+)
+def test_a_place_that_nothing_can_be_imported_to_is_named(complaint, out, why):
     published("released")
+    Path("folder").mkdir()
 
-    assert "nowhere" in complaint("import-weights", "released", "nowhere/ours.safetensors")
+    line = complaint("import-weights", "released", out)
+
+    assert line == f"{out}: cannot be written ({why}); name a file in a folder that is there"
+    assert sorted(path.name for path in Path().iterdir()) == ["folder", "released", "w.safetensors"]
+
+
+def test_an_import_onto_a_full_disk_says_so(complaint, monkeypatch):
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    published("released")
+    monkeypatch.setattr(os, "fsync", full)
+
+    line = complaint("import-weights", "released", "ours.safetensors")
+
+    assert line == ".: the disk is full, more room is needed; free some and start again"
+    assert not Path("ours.safetensors").exists()

@@ -81,6 +81,18 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
 
+@pytest.mark.parametrize("name", ["folder", "file/w", "nowhere/w", "x" * 250])
+def test_a_place_that_cannot_be_written_is_named_as_it_was_given(tmp_path: Path, name: str):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(OSError, match=r"\[Errno") as error:
+        save_weights(build_model("redirt"), tmp_path / name)
+
+    assert (error.value.filename, error.value.filename2) == (str(tmp_path / name), None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
 def test_importing_the_released_file_keeps_function_and_licence(tmp_path: Path, released: Path):
     imported = import_published(released, tmp_path / "w.safetensors")
 
