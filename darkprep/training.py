@@ -339,7 +339,7 @@ def _recorded(spool: Spool, name: str) -> int:
 
 def _run_dir(choices: TrainChoices) -> Path:
     if choices.run_dir:
-        _check_folder("run", choices.run_dir)
+        check_folder("run", choices.run_dir)
         if choices.resume and not (choices.run_dir / "config.json").exists():
             raise OptionError(f"{choices.run_dir}: holds no run to resume; leave out --resume")
         if not choices.resume:
@@ -428,7 +428,7 @@ def evaluation(
     """
     if choices.frames not in ("first", "all"):
         raise OptionError(f"frames must be first or all, not {choices.frames!r}")
-    _check_folder("out", choices.out)
+    check_folder("out", choices.out)
     device = open_device(choices.device)
     network = restorer(choices.weights, device)
     camera = camera_named(choices.camera)
@@ -539,10 +539,14 @@ def _check_named(weights: Path) -> None:
         )
 
 
-def _check_folder(option: str, folder: Path | None) -> None:
-    """Raises OptionError for a folder to write into that is a file, before any work."""
-    if folder and folder.exists() and not folder.is_dir():
-        raise OptionError(f"{folder}: is a file; give --{option} a folder")
+def check_folder(option: str, folder: Path | None) -> None:
+    """Raises OptionError for a folder to write into that cannot be one, before any work."""
+    for place in (folder, *folder.parents) if folder else ():
+        if place.is_dir():
+            return
+        if os.path.lexists(place):
+            what = "is a file" if place.exists() else "is a link that leads nowhere"
+            raise OptionError(f"{place}: {what}; give --{option} a folder")
 
 
 # -- restore and import -------------------------------------------------------------------------------
@@ -571,7 +575,7 @@ def restoration(choices: RestoreChoices) -> Iterator[RestoreResult]:
         raise OptionError(f"format must be png or tiff, not {choices.suffix!r}")
     if choices.bits not in (8, 16):
         raise OptionError(f"bits must be 8 or 16, not {choices.bits}")
-    _check_folder("out", choices.out)
+    check_folder("out", choices.out)
     targets = _targets(choices)
     _keep_sources(choices, targets)
     gain = gain_named(choices.amplify)

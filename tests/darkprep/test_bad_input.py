@@ -231,6 +231,30 @@ def test_the_budget_that_a_refusal_names_does(call, complaint, small_data):
     assert Spool("spool").disk_bytes() <= int(least.removesuffix("MB")) * 10**6
 
 
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [
+        ("file", "file: is a file"),
+        ("file/below", "file: is a file"),
+        ("loop", "loop: is a link that leads nowhere"),
+        ("lost/below", "lost: is a link that leads nowhere"),
+    ],
+)
+def test_a_folder_to_write_into_that_cannot_be_one_is_named(complaint, large_spool, place, what):
+    Path("file").write_text("")
+    Path("loop").symlink_to("loop")
+    Path("lost").symlink_to("nowhere")
+    before = sorted(Path().iterdir())
+
+    for words, option in (
+        (("demo", "--out"), "out"),
+        (("study", "levels", "--small", "--out"), "out"),
+        (("stream-train", "--producers", "0", "--device", "cpu", "--run"), "run"),
+    ):
+        assert complaint(*words, place) == f"{what}; give --{option} a folder"
+    assert sorted(Path().iterdir()) == before
+
+
 # -- the spool ------------------------------------------------------------------------------------
 
 
@@ -348,7 +372,7 @@ def test_a_disk_that_has_no_room_for_the_photographs_is_named_before_the_first(
 
     line = complaint("synth", "out", "--camera", "sony", "--scenes", "1", "--size", "96x96")
 
-    assert "GB are free" in line
+    assert "3 files need 0.1 MB and 0.0 MB are free" in line
     assert not [path for path in Path("out").rglob("*") if path.is_file()]
 
 
