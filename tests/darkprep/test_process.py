@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -18,11 +19,14 @@ NO_TEXT = os.fsdecode(b"caf\xe9")
 """A name of bytes that are no UTF-8."""
 
 
-def command(*words: object, **options: object) -> Done:
+def command(
+    *words: object,
+    stdout: int | BinaryIO = subprocess.PIPE,
+    stderr: int | BinaryIO = subprocess.PIPE,
+) -> Done:
     """A finished `darkprep`, of which both streams are kept unless told otherwise."""
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     line = [sys.executable, "-W", "error", "-m", "darkprep", *map(str, words)]
-    return subprocess.run(line, text=True, errors="surrogateescape", **(streams | options))
+    return subprocess.run(line, text=True, errors="surrogateescape", stdout=stdout, stderr=stderr)
 
 
 # -- closed streams ---------------------------------------------------------------------------------
