@@ -180,7 +180,13 @@ def _read(path: Path) -> _Stored:
             start = file.read(9)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    return _read_ours(path) if start[8:] == b"{" else _read_published(path)
+    if start[8:] != b"{":
+        return _read_published(path)
+    if os.fsencode(path).decode(errors="replace") != str(path):
+        raise ModelError(
+            f"{path}: has a name that is not Unicode, which safetensors needs; rename it"
+        )
+    return _read_ours(path)
 
 
 def _read_ours(path: Path) -> _Stored:

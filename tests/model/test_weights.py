@@ -294,6 +294,15 @@ def test_a_truncated_file_of_ours_is_refused(tmp_path: Path):
     assert "damaged" in one_line(error)
 
 
+def test_a_name_that_is_no_text_is_not_called_damage(tmp_path: Path):
+    path = tmp_path / os.fsdecode(b"caf\xe9")
+    save_weights(build_model("redirt"), path)
+
+    with pytest.raises(ModelError, match="a name that is not Unicode, .*; rename it"):
+        load_model(path)
+    assert load_model(path.rename(tmp_path / "café")).name == "redirt"
+
+
 def test_a_foreign_safetensors_file_is_refused(tmp_path: Path):
     save_file({"a": torch.zeros(1)}, tmp_path / "w")
 
