@@ -298,7 +298,7 @@ def test_a_name_that_is_no_text_is_not_called_damage(tmp_path: Path):
     path = tmp_path / os.fsdecode(b"caf\xe9")
     save_weights(build_model("redirt"), path)
 
-    with pytest.raises(ModelError, match="a name that is not Unicode, .*; rename it"):
+    with pytest.raises(ModelError, match=r"a name that is not Unicode, .*; rename it"):
         load_model(path)
     assert load_model(path.rename(tmp_path / "café")).name == "redirt"
 
