@@ -6,6 +6,7 @@ commands that need it, so producers start in half the time and run where torch i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -14,9 +15,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -31,6 +33,7 @@ from darkprep.values import (
     PART,
     SIZE,
     SPOOL_PLACE,
+    one_line,
     spelled_bytes,
     spelled_seconds,
 )
@@ -54,10 +57,21 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _CAMERA_HELP = f"One of {', '.join(CAMERAS)}."
 _SHOWN_SKIPS = 20
+_NOWHERE = "the current directory: is gone; change into one that exists"
 
 
 class _Commands(click.Group):
     """Turns every expected failure into one line on stderr: status 1, or 2 for bad usage."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the group's own options, of which --help and --version write."""
+        with _kept_from_click():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _kept_from_click():
+            return super().invoke(ctx)
 
     def main(self, *args: Any, **extra: Any) -> Any:
         extra["standalone_mode"] = False
@@ -67,27 +81,92 @@ class _Commands(click.Group):
             sys.exit(1)  # rank 0 tells why
         except DarkprepError as error:
             _fail(str(error), 1)
-        except BrokenPipeError:
-            sys.stderr.close()
-            sys.exit(141)
-        except OSError as error:  # what no seam foresaw, such as a path through a file
-            _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+        except _Refused as error:
+            _fail_refused(error.error)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
             sys.exit(2)
         except click.UsageError as error:
             where = error.ctx.command_path if error.ctx else "darkprep"
-            _fail(f"{error.format_message()} (see {where} --help)", 2)
+            _fail(f"{_folded(error)} (see {where} --help)", 2)
         except click.ClickException as error:
-            _fail(error.format_message(), error.exit_code)
-        except (click.Abort, KeyboardInterrupt):
+            _fail(_folded(error), error.exit_code)
+        except (_Interrupted, click.Abort, KeyboardInterrupt):
             _fail("interrupted", 130)
         sys.exit(result if isinstance(result, int) else 0)
 
 
+class _Interrupted(Exception):
+    """Ctrl-C, to which click would say an empty line first."""
+
+
+class _Refused(Exception):
+    """The operating system refused what no seam foresaw; click would call a pipe's end a failure."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+@contextlib.contextmanager
+def _kept_from_click() -> Iterator[None]:
+    """Rename what click would answer with a line or a status of its own."""
+    try:
+        yield
+    except (KeyboardInterrupt, EOFError) as error:
+        raise _Interrupted from error
+    except OSError as error:
+        raise _Refused(error) from error
+
+
 def _fail(message: str, status: int) -> None:
-    click.echo(f"darkprep: {' '.join(message.split())}", err=True)
+    try:
+        click.echo(f"darkprep: {one_line(message)}", err=True)
+    except OSError:
+        _give_up(sys.stderr)  # nobody can be told
     sys.exit(status)
+
+
+def _folded(error: click.ClickException) -> str:
+    """click's words, which it may spread over several lines."""
+    return " ".join(error.format_message().split())
+
+
+def _fail_refused(error: OSError) -> None:
+    """Say where it happened, which the operating system leaves out where no name was given."""
+    if isinstance(error, BrokenPipeError):
+        _give_up(sys.stdout, sys.stderr)
+        sys.exit(141)
+    _fail(_told(error), 1)
+
+
+def _told(error: OSError) -> str:
+    """Where it happened and why; the operating system names neither a stream nor the current directory."""
+    why = error.strerror or str(error)
+    if not Path(str(error.filename or "")).is_absolute() and not _is_somewhere():
+        return _NOWHERE
+    if error.filename:
+        return f"{error.filename}: {why}"
+    *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+    if innermost.f_globals["__name__"].startswith(("click.", "rich.")):  # they write nothing else
+        _give_up(sys.stdout)
+        return f"standard output: {why}; send it elsewhere"
+    return f"a file: {why}"
+
+
+def _is_somewhere() -> bool:
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
+
+
+def _give_up(*streams: TextIO) -> None:
+    """Let what waits in a stream go nowhere; the interpreter would try again when it ends, and complain."""
+    for stream in streams:
+        with contextlib.suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -477,7 +556,7 @@ def _described(plan: Plan, budget: int) -> str:
 
 def _name_skipped(skipped: tuple[Skipped, ...]) -> None:
     for one in skipped[:_SHOWN_SKIPS]:
-        click.echo(f"skipped {one.path}: {one.why}", err=True)
+        click.echo(one_line(f"skipped {one.path}: {one.why}"), err=True)
     if len(skipped) > _SHOWN_SKIPS:
         click.echo(f"and {len(skipped) - _SHOWN_SKIPS} more", err=True)
     if skipped:
@@ -701,7 +780,7 @@ def stream_train(
 
     Example: darkprep stream-train --spool spool --iterations 100000 --device cuda --precision bf16
     """
-    _let_idle_threads_sleep()
+    _before_torch()
     from darkprep.training import TrainChoices, stream_training
     from darkprep.using import spool_to_train_on
     from trainer.ranks import ranks_from
@@ -730,12 +809,15 @@ def stream_train(
         click.echo(f"run in {run_dir}")
 
 
-def _let_idle_threads_sleep() -> None:
-    """Tell OpenMP not to spin while it waits; torch reads this when it is loaded, and only then.
+def _before_torch() -> None:
+    """Tell OpenMP not to spin while it waits, and refuse to work nowhere. Raises OptionError.
 
-    Spinning threads take the cores that the producers beside them need.
+    torch reads the one when it is loaded, and only then; spinning threads take the cores from the
+    producers beside them. In a directory that was deleted its libraries end the process without asking.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not _is_somewhere():
+        raise OptionError(_NOWHERE)
 
 
 def _number(value: float | None) -> str:
@@ -786,7 +868,7 @@ def evaluate(**chosen: Any) -> None:
 
     Example: darkprep evaluate --weights runs/X/weights.safetensors --camera sony --out results
     """
-    _let_idle_threads_sleep()
+    _before_torch()
     from darkprep.evaluated import write_evaluation_report
     from darkprep.training import EvaluateChoices, evaluation
 
@@ -844,7 +926,7 @@ def restore(**chosen: Any) -> int:
 
     Example: darkprep restore night/*.ARW --weights runs/X/weights.safetensors --amplify 100
     """
-    _let_idle_threads_sleep()
+    _before_torch()
     from darkprep.training import RestoreChoices, restoration
 
     failed = 0
@@ -853,9 +935,8 @@ def restore(**chosen: Any) -> int:
             failed += 1
             # Most errors open with the file already.
             named = result.error.startswith(f"{result.source}:")
-            click.echo(
-                f"failed {result.error if named else f'{result.source}: {result.error}'}", err=True
-            )
+            said = result.error if named else f"{result.source}: {result.error}"
+            click.echo(one_line(f"failed {said}"), err=True)
         else:
             click.echo(f"{result.source} -> {result.target} ({spelled_seconds(result.seconds)})")
     return 1 if failed else 0
@@ -869,7 +950,7 @@ def import_weights(published: Path, out: Path) -> None:
 
     Example: darkprep import-weights demo_imgs/weights redirt.safetensors
     """
-    _let_idle_threads_sleep()
+    _before_torch()
     from darkprep.training import import_released
 
     click.echo(import_released(published, out))
@@ -933,7 +1014,7 @@ def study(name: str, jobs: int, quiet: bool, **chosen: Any) -> None:
 
     Example: darkprep study section-7 --small
     """
-    _let_idle_threads_sleep()
+    _before_torch()
     from darkprep.studies.catalogue import run_study
     from darkprep.studies.cells import Machine
     from darkprep.studies.options import SMALL_BUDGET_BYTES, Small, StudyOptions
@@ -970,7 +1051,7 @@ def demo(out: Path, minutes: float, seed: int) -> None:
 
     Example: darkprep demo --out demo
     """
-    _let_idle_threads_sleep()
+    _before_torch()
     from darkprep.demo import run_demo
 
     if not 0 < minutes < float("inf"):

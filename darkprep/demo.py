@@ -15,7 +15,14 @@ from pathlib import Path
 
 from darkprep.evaluated import write_evaluation_report
 from darkprep.live import Progress
-from darkprep.training import EvaluateChoices, Evaluated, TrainChoices, evaluation, stream_training
+from darkprep.training import (
+    EvaluateChoices,
+    Evaluated,
+    TrainChoices,
+    check_folder,
+    evaluation,
+    stream_training,
+)
 from darkprep.values import spelled_bytes, spelled_seconds
 from pipeline.plan import PlanOptions, make_plan
 from pipeline.synth import synthesise
@@ -68,6 +75,7 @@ def run_demo(
     Raises OptionError when `out` is used, TrainingError when the minutes did not reach for one iteration.
     """
     places = _Places(out)
+    check_folder("out", out)
     if out.exists() and any(out.iterdir()):
         raise OptionError(f"{out}: is not empty; choose another --out or remove it")
     files = synthesise(

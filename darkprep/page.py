@@ -63,7 +63,8 @@ def page(*, title: str, lead: str, sections: Sequence[str]) -> str:
 
 def write_page(path: Path, text: str) -> None:
     """Put a page on the disk, whole or not at all. Raises DiskFull or SpoolError."""
-    write_bytes(path, text.encode("utf-8"), sync=False)
+    # A run's name may be bytes that are no text: shown escaped, as on the command line.
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), sync=False)
 
 
 def section(title: str, *parts: str, note: str = "") -> str:

@@ -68,7 +68,7 @@ from shards import (
     SpoolReader,
     WeightsError,
 )
-from shards.durable import write_json
+from shards.durable import disk_errors, write_json
 from trainer.carrier import Allocate
 from trainer.config import TrainConfig, open_device
 from trainer.evaluate import Evaluation, ImageScores, Restorer, evaluate
@@ -347,7 +347,7 @@ def _recorded(spool: Spool, name: str) -> int:
 
 def _run_dir(choices: TrainChoices) -> Path:
     if choices.run_dir:
-        _check_folder("run", choices.run_dir)
+        check_folder("run", choices.run_dir)
         _keep_out_of_spool(choices)
         if choices.resume and not (choices.run_dir / "config.json").exists():
             raise OptionError(f"{choices.run_dir}: holds no run to resume; leave out --resume")
@@ -457,7 +457,7 @@ def evaluation(
     if choices.frames not in ("first", "all"):
         raise OptionError(f"frames must be first or all, not {choices.frames!r}")
     splits_named(choices.split)  # before weights are read
-    _check_folder("out", choices.out)
+    check_folder("out", choices.out)
     device = open_device(choices.device)
     network = restorer(choices.weights, device)
     camera = camera_named(choices.camera)
@@ -568,10 +568,14 @@ def _check_named(weights: Path) -> None:
         )
 
 
-def _check_folder(option: str, folder: Path | None) -> None:
-    """Raises OptionError for a folder to write into that is a file, before any work."""
-    if folder and folder.exists() and not folder.is_dir():
-        raise OptionError(f"{folder}: is a file; give --{option} a folder")
+def check_folder(option: str, folder: Path | None) -> None:
+    """Raises OptionError for a folder to write into that cannot be one, before any work."""
+    for place in (folder, *folder.parents) if folder else ():
+        if place.is_dir():
+            return
+        if os.path.lexists(place):
+            what = "is a file" if place.exists() else "is a link that leads nowhere"
+            raise OptionError(f"{place}: {what}; give --{option} a folder")
 
 
 # -- restore and import -------------------------------------------------------------------------------
@@ -600,7 +604,9 @@ def restoration(choices: RestoreChoices) -> Iterator[RestoreResult]:
         raise OptionError(f"format must be png or tiff, not {choices.suffix!r}")
     if choices.bits not in (8, 16):
         raise OptionError(f"bits must be 8 or 16, not {choices.bits}")
-    _check_folder("out", choices.out)
+    check_folder("out", choices.out)
+    targets = _targets(choices)
+    _keep_sources(choices, targets)
     gain = gain_named(choices.amplify)
     if gain == "ratio":
         raise OptionError("amplify must be estimate or a number: a lone file has no exposure ratio")
@@ -617,7 +623,7 @@ def restoration(choices: RestoreChoices) -> Iterator[RestoreResult]:
     }
     jobs = [
         RestoreJob(source=str(path), load=_loader(path, decoding), target=target)
-        for path, target in zip(choices.raw, _targets(choices), strict=True)
+        for path, target in zip(choices.raw, targets, strict=True)
     ]
     yield from restore_all(network, jobs, bits=choices.bits, device=device)  # type: ignore[arg-type] # checked above
 
@@ -632,6 +638,25 @@ def _targets(choices: RestoreChoices) -> list[Path]:
             name = f"{path.stem}-{count}"
         taken[name] = None
     return [choices.out / f"{name}.{choices.suffix}" for name in taken]
+
+
+def _keep_sources(choices: RestoreChoices, targets: list[Path]) -> None:
+    """A RAW file may be named like a picture: raises OptionError before one would be written over."""
+    sources = {_identity(path) for path in choices.raw} - {None}
+    for target in targets:
+        if _identity(target) in sources:
+            raise OptionError(
+                f"{target}: is one of the files to restore and would be written over; choose another --out"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from all others, whatever links lead to it; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _loader(path: Path, decoding: dict[str, Any]) -> Callable[[], LoneFrame]:
@@ -649,9 +674,14 @@ def _loader(path: Path, decoding: dict[str, Any]) -> Callable[[], LoneFrame]:
 
 
 def import_released(published: Path, out: Path) -> str:
-    """Convert the paper's checkpoint; what to tell the user. Raises WeightsError."""
+    """Convert the paper's checkpoint; what to tell the user. Raises WeightsError, DiskFull and SpoolError."""
     try:
-        import_published(published, out)
+        with disk_errors(out):
+            import_published(published, out)
     except ModelError as error:
         raise WeightsError(str(error)) from error
+    except OSError as error:
+        raise WeightsError(
+            f"{out}: cannot be written ({error.strerror}); name a file in a folder that is there"
+        ) from error
     return f"wrote {out}. {PUBLISHED_LICENCE}"

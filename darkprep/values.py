@@ -1,4 +1,4 @@
-"""What people type and read: sizes, counts without end, frame sizes, durations."""
+"""What people type and read: sizes, counts without end, frame sizes, durations, lines."""
 
 from __future__ import annotations
 
@@ -100,6 +100,14 @@ class SpoolPlace(click.ParamType["Path | StoreUrl"]):
 
 SIZE, COUNT_OR_INF, FRAME_SIZE, PART = Size(), CountOrInf(), FrameSize(), Part()
 SPOOL_PLACE = SpoolPlace()
+
+
+def one_line(text: str) -> str:
+    """`text` with what cannot be printed escaped: line ends, control characters, bytes that are no text."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def spelled_bytes(count: float) -> str:

@@ -30,6 +30,8 @@ FORMAT = "darkprep-weights-1"
 _INPUT, _CUT_AT_BLACK = "input", "cut at black"
 """In the metadata of weights whose training made values below the black level 0 (REDIRT's code)."""
 
+_DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
 _PUBLISHED_MODULES = {
     "conv32x.0.0": "higher_scale_encoder.head.0",
     "conv32x.1.0": "higher_scale_encoder.head.1",
@@ -106,7 +108,7 @@ def load_model(path: str | os.PathLike[str]) -> Network:
 def save_weights(model: Network, path: str | os.PathLike[str], *, note: str = "") -> None:
     """Write `model` as safetensors with its name and colour filter array; whole or not at all.
 
-    `note` travels in the file's metadata. Raises OSError when the disk refuses.
+    `note` travels in the file's metadata. Raises OSError, which names `path`, when the disk refuses.
     """
     metadata = {"format": FORMAT, "name": model.name, "cfa": model.cfa} | (
         {"note": note} if note else {}
@@ -121,13 +123,15 @@ def import_published(
 ) -> Network:
     """Turn the paper's released checkpoint into our file; PUBLISHED_LICENCE goes with it.
 
-    Returns the filled network. Raises ModelError when `source` is anything else.
+    Returns the filled network. Raises ModelError when `source` is anything else, or the file to write.
     """
     model = build_model("redirt", "bayer")
     stored = _read(Path(source))
     if not stored.spoken:
         raise ModelError(f"{source}: is a darkprep weights file already; nothing to import")
     _fill(model, stored, Path(source))
+    if Path(destination).exists() and Path(source).samefile(destination):
+        raise ModelError(f"{destination}: is the released file itself; name another one to write")
     save_weights(model, destination, note=PUBLISHED_LICENCE)
     return model
 
@@ -140,17 +144,22 @@ def _fill(model: Network, stored: _Stored, path: Path) -> None:
         )
     wanted = model.state_dict()
     spoken = {name: stored.spoken.get(name, name) for name in wanted | stored.tensors}
-    shaped = [n for n in wanted if n in stored.tensors]
+    odd = {n for n, tensor in stored.tensors.items() if not _is_plain(tensor)}
+    shaped = [n for n in wanted if n in stored.tensors and n not in odd]
     wrong = {
         "misses": [spoken[n] for n in wanted if n not in stored.tensors],
         "has unknown": [spoken[n] for n in stored.tensors if n not in wanted],
+        "has other than plain floating-point numbers in": [spoken[n] for n in wanted if n in odd],
         "has mis-shaped": [
             f"{spoken[n]} {tuple(stored.tensors[n].shape)}, not {tuple(wanted[n].shape)}"
             for n in shaped
             if stored.tensors[n].shape != wanted[n].shape
         ],
         "has NaN or infinity in": [
-            spoken[n] for n in shaped if not bool(torch.isfinite(stored.tensors[n]).all())
+            # As the network will hold them: a large float64 becomes infinite there.
+            spoken[n]
+            for n in shaped
+            if not bool(torch.isfinite(stored.tensors[n].to(wanted[n].dtype)).all())
         ],
     }
     if any(wrong.values()):
@@ -158,6 +167,12 @@ def _fill(model: Network, stored: _Stored, path: Path) -> None:
         raise ModelError(f"{path}: is not of {model.name} ({model.cfa}): {complaints}")
     model.load_state_dict(stored.tensors)
     model.cut_at_black = stored.cut_at_black
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor's numbers can be looked at: not sparse, quantised, of eight bits, or absent."""
+    kind = (tensor.layout, tensor.device.type, tensor.is_nested)
+    return tensor.dtype in _DTYPES and kind == (torch.strided, "cpu", False)
 
 
 def _some(names: list[str]) -> str:
@@ -172,7 +187,13 @@ def _read(path: Path) -> _Stored:
             start = file.read(9)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    return _read_ours(path) if start[8:] == b"{" else _read_published(path)
+    if start[8:] != b"{":
+        return _read_published(path)
+    if os.fsencode(path).decode(errors="replace") != str(path):
+        raise ModelError(
+            f"{path}: has a name that is not Unicode, which safetensors needs; rename it"
+        )
+    return _read_ours(path)
 
 
 def _read_ours(path: Path) -> _Stored:
@@ -221,13 +242,17 @@ def _replace(path: Path, content: bytes) -> None:
     """Write `content` beside `path`, flush it to the disk, and rename it into place."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # nobody asked for the temporary
+        raise
 
 
 def _first_line(error: Exception) -> str:

@@ -376,7 +376,7 @@ def _check_room(out: Path, sensor: Sensor, sessions: list[Session]) -> None:
     free = shutil.disk_usage(out).free
     if needed > free:
         raise DiskFull(
-            f"{out}: {count} files need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            f"{out}: {count} files need {-(-needed // 100_000) / 10:,.1f} MB and {free // 100_000 / 10:,.1f} MB are free; "
             "take fewer scenes, a smaller size or another disk"
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import logging
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from shards.spool import WAIT_LIMITS, WAIT_UNSEEN
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger(__name__)
 
 Ending = Literal["finished", "stream ended", "stopped"]
 
@@ -192,6 +195,10 @@ def _iteration_of(line: bytes) -> float:
 def _open_board(run_dir: Path, start: int) -> SummaryWriter | None:
     """TensorBoard's writer where it is installed; loading it takes seconds, so only here."""
     if importlib.util.find_spec("tensorboard") is None:
+        return None
+    named = str(run_dir).encode("utf-8", "backslashreplace").decode()
+    if named != str(run_dir):  # bytes that are no text, which TensorBoard cannot take
+        log.warning("%s: is no Unicode name; the run has no TensorBoard files", named)
         return None
     from torch.utils.tensorboard import SummaryWriter
 

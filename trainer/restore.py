@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from shards.durable import disk_errors
-from shards.errors import DarkprepError, DiskFull, OptionError
+from shards.errors import DarkprepError, DiskFull, OptionError, SpoolError
 from shards.format import Sample
 from trainer.evaluate import Restorer, restore_frame
 from trainer.picture import Bits, Pixels, check_suffix, quantised, write_picture
@@ -65,15 +65,22 @@ def restore(
     """Restore one frame into `target`, turned upright.
 
     Raises OptionError for a suffix or a depth that cannot be written, WeightsError for a frame of
-    another CFA than the network's, DiskFull and SpoolError.
+    another CFA than the network's, DiskFull and SpoolError, which names `target` where that one
+    file alone cannot be written.
     """
     check_suffix(target)
     if bits not in (8, 16):
         raise OptionError(f"bits must be 8 or 16, not {bits}")
     restored = restore_frame(network, frame.sample, device)
-    with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    write_picture(target, upright(quantised(restored, bits), frame.orientation), frame.text)
+    pixels = upright(quantised(restored, bits), frame.orientation)
+    try:
+        with disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        write_picture(target, pixels, frame.text)
+    except OSError as error:  # it names a file beside the target
+        raise SpoolError(
+            f"{target}: cannot be written ({error.strerror}); choose another folder or name"
+        ) from error
 
 
 def restore_all(

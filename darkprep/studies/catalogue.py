@@ -13,6 +13,7 @@ from darkprep.studies.outcome import write_outcome
 from darkprep.studies.variants import section_7
 from darkprep.studies.work import Work, carry_out
 from darkprep.studies.x_trans import x_trans
+from darkprep.training import check_folder
 from shards import OptionError
 
 STUDIES: dict[str, Callable[[StudyOptions], Study]] = {
@@ -28,6 +29,7 @@ STUDIES: dict[str, Callable[[StudyOptions], Study]] = {
 def run_study(name: str, options: StudyOptions, work: Work) -> Path:
     """Carry out a study, or go on with it, and write its files; its page. Raises as `carry_out`."""
     study = study_named(name)(options)
+    check_folder("out", work.out)
     carry_out(study.cells, work)
     return write_outcome(study.outcome(work), study.cells, work)
 

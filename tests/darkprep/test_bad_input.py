@@ -149,6 +149,16 @@ def test_with_no_usable_file_left_the_build_fails_and_writes_nothing(complaint, 
     assert not Path("spool").exists()
 
 
+def test_a_name_of_several_lines_is_told_in_one(call, complaint, own_data):
+    bad = own_data / "Sony/short/00001_00_0.1s\n.dng"
+    (own_data / SHORT).rename(bad)
+
+    result = call(*(word for word in build(own_data) if word != "--quiet"))
+
+    assert r"Sony/short/00001_00_0.1s\n.dng: " in result.stderr
+    assert complaint(*build("two\nlines")).startswith(r"two\nlines: does not exist; ")
+
+
 def test_many_bad_files_are_counted_not_all_listed(call, tmp_path):
     root = write_sid(Path("own"), scenes=26, shorts=1)
     for path in sorted((root / "Sony/short").iterdir())[1:]:
@@ -222,6 +232,30 @@ def test_the_budget_that_a_refusal_names_does(call, complaint, small_data):
     least = line.split(" need ")[1].split(";")[0]
     assert call(*build(small_data, "--disk-budget", least)).exit_code == 0
     assert Spool("spool").disk_bytes() <= int(least.removesuffix("MB")) * 10**6
+
+
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [
+        ("file", "file: is a file"),
+        ("file/below", "file: is a file"),
+        ("loop", "loop: is a link that leads nowhere"),
+        ("lost/below", "lost: is a link that leads nowhere"),
+    ],
+)
+def test_a_folder_to_write_into_that_cannot_be_one_is_named(complaint, large_spool, place, what):
+    Path("file").write_text("")
+    Path("loop").symlink_to("loop")
+    Path("lost").symlink_to("nowhere")
+    before = sorted(Path().iterdir())
+
+    for words, option in (
+        (("demo", "--out"), "out"),
+        (("study", "levels", "--small", "--out"), "out"),
+        (("stream-train", "--producers", "0", "--device", "cpu", "--run"), "run"),
+    ):
+        assert complaint(*words, place) == f"{what}; give --{option} a folder"
+    assert sorted(Path().iterdir()) == before
 
 
 # -- the spool ------------------------------------------------------------------------------------
@@ -341,7 +375,7 @@ def test_a_disk_that_has_no_room_for_the_photographs_is_named_before_the_first(
 
     line = complaint("synth", "out", "--camera", "sony", "--scenes", "1", "--size", "96x96")
 
-    assert "GB are free" in line
+    assert "3 files need 0.1 MB and 0.0 MB are free" in line
     assert not [path for path in Path("out").rglob("*") if path.is_file()]
 
 

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from darkprep.charts import Chart, Series, nice_ticks, smoothed, thinned
 from darkprep.evaluated import worst_to_best
 from darkprep.heldout import HeldOutFrames, most_detailed, write_jpeg
 from darkprep.history import SpoolHistory, read_lines
-from darkprep.page import Layer, Scene, facts, page
+from darkprep.page import Layer, Scene, facts, page, write_page
 from darkprep.report import evaluation_page, write_run_report
 from model import build_model, save_weights
 from tests.darkprep.webdriver import Browser, why_missing
@@ -257,6 +258,14 @@ def test_a_run_killed_before_its_first_line_has_a_page_too(tmp_path):
 
 def test_a_directory_without_a_run_is_refused(complaint, tmp_path):
     assert "holds no run" in complaint("report", tmp_path)
+
+
+def test_a_name_that_is_no_text_is_shown_escaped(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.html")
+
+    write_page(path, page(title=path.name, lead="", sections=[]))
+
+    assert r"caf\udce9.html" in path.read_text(encoding="utf-8")
 
 
 def test_the_command_names_the_page(call, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -231,6 +232,49 @@ def test_restore_writes_16_bits_and_keeps_files_of_one_name_apart(call, large_da
     assert first.stat().st_size > 224 * 256 * 3 * 2
 
 
+def test_a_picture_that_cannot_be_written_does_not_stop_the_others(call, large_data):
+    long = f"{'x' * 245}.dng"
+    for name in ("a.dng", long, "z.dng"):
+        shutil.copy(large_data / SHORT, name)
+    Path("out/a.png").mkdir(parents=True)
+
+    result = call(*restore("a.dng", long, "z.dng", "--out", "out"))
+
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "failed a.dng: out/a.png: cannot be written (Is a directory); choose another folder or name",
+        f"failed {long}: out/{long[:-4]}.png: cannot be written (File name too long); choose another folder or name",
+    ]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "z.png"]
+
+
+def test_a_file_whose_name_has_several_lines_fails_in_one(call):
+    result = call(*restore("two\nlines.dng"))
+
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "failed two\\nlines.dng: no such file; check the path\n",
+    )
+
+
+@pytest.mark.parametrize("out", ["photos", "link", "."])
+def test_restore_never_writes_over_a_file_that_it_was_given(complaint, large_data, out):
+    Path("photos").mkdir()
+    Path("link").symlink_to("photos")
+    shutil.copy(large_data / SHORT, "photos/night.tiff")
+    Path("other.tiff").hardlink_to("photos/night.tiff")
+    content = Path("photos/night.tiff").read_bytes()
+    files = (
+        ("photos/night.tiff", Path("photos/other.dng")) if out == "." else ("photos/night.tiff",)
+    )
+
+    line = complaint(*restore(large_data / SHORT, *files, "--format", "tiff", "--out", out))
+
+    assert "is one of the files to restore and would be written over; choose another --out" in line
+    assert Path("photos/night.tiff").read_bytes() == content
+    assert [path.name for path in Path("photos").iterdir()] == ["night.tiff"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -297,7 +341,33 @@ def test_nothing_in_a_weights_file_is_executed(complaint):
     assert not Path("executed").exists()
 
 
-def test_an_import_to_nowhere_is_named(complaint):
+@pytest.mark.parametrize(
+    ("out", "why"),
+    [
+        ("nowhere/ours.safetensors", "No such file or directory"),
+        ("released/ours.safetensors", "Not a directory"),
+        ("folder", "Is a directory"),
+        ("x" * 250, "File name too long"),
+    ],
+)
+def test_a_place_that_nothing_can_be_imported_to_is_named(complaint, out, why):
     published("released")
+    Path("folder").mkdir()
 
-    assert "nowhere" in complaint("import-weights", "released", "nowhere/ours.safetensors")
+    line = complaint("import-weights", "released", out)
+
+    assert line == f"{out}: cannot be written ({why}); name a file in a folder that is there"
+    assert sorted(path.name for path in Path().iterdir()) == ["folder", "released", "w.safetensors"]
+
+
+def test_an_import_onto_a_full_disk_says_so(complaint, monkeypatch):
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    published("released")
+    monkeypatch.setattr(os, "fsync", full)
+
+    line = complaint("import-weights", "released", "ours.safetensors")
+
+    assert line == ".: the disk is full, more room is needed; free some and start again"
+    assert not Path("ours.safetensors").exists()

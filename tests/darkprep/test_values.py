@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkprep.values import COUNT_OR_INF, FRAME_SIZE, SIZE, spelled_bytes, spelled_seconds
+from darkprep.values import (
+    COUNT_OR_INF,
+    FRAME_SIZE,
+    SIZE,
+    one_line,
+    spelled_bytes,
+    spelled_seconds,
+)
 
 
 @pytest.mark.parametrize(
@@ -89,3 +96,17 @@ def test_bytes_are_spelled_short(count, read):
 )
 def test_durations_are_spelled_short(seconds, read):
     assert spelled_seconds(seconds) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Größe  5 · 日本", "Größe  5 · 日本"),
+        ("two\nlines\tand\x1b[2J", r"two\nlines\tand\x1b[2J"),
+        ("\u2028\x85\r", r"\u2028\x85\r"),
+        ("caf\udce9", r"caf\udce9"),
+    ],
+)
+def test_a_line_stays_one_line(text, shown):
+    assert one_line(text) == shown
+    assert len(one_line(text).splitlines()) == 1

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from model import (
     PUBLISHED_LICENCE,
@@ -20,7 +22,7 @@ from model import (
     ready_for_inference,
     save_weights,
 )
-from model.weights import published_names
+from model.weights import FORMAT, published_names
 
 
 class Bomb:
@@ -80,6 +82,18 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
 
+@pytest.mark.parametrize("name", ["folder", "file/w", "nowhere/w", "x" * 250])
+def test_a_place_that_cannot_be_written_is_named_as_it_was_given(tmp_path: Path, name: str):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(OSError, match=r"\[Errno") as error:
+        save_weights(build_model("redirt"), tmp_path / name)
+
+    assert (error.value.filename, error.value.filename2) == (str(tmp_path / name), None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
 def test_importing_the_released_file_keeps_function_and_licence(tmp_path: Path, released: Path):
     imported = import_published(released, tmp_path / "w.safetensors")
 
@@ -128,6 +142,19 @@ def test_our_own_file_is_not_imported_twice(tmp_path: Path, released: Path):
         import_published(tmp_path / "w.safetensors", tmp_path / "again.safetensors")
 
 
+def test_the_released_file_is_never_written_over(tmp_path: Path, released: Path):
+    mine, link = tmp_path / "released", tmp_path / "link.safetensors"
+    mine.write_bytes(released.read_bytes())
+    link.symlink_to(mine)
+
+    for destination in (mine, link):
+        with pytest.raises(ModelError, match="the released file itself"):
+            import_published(mine, destination)
+
+    assert mine.read_bytes() == released.read_bytes()
+    assert link.is_symlink()
+
+
 def test_missing_tensors_are_named_as_their_file_names_them(tmp_path: Path, published: ModuleType):
     state = published.checkpoint(seed=0)
     del state["RDB2.dense_layers.1.conv.1.weight_g"]
@@ -165,6 +192,62 @@ def test_another_architecture_under_the_same_key_is_summed_up(tmp_path: Path):
 def test_a_tensor_that_is_not_finite_is_refused(tmp_path: Path, published: ModuleType):
     state = published.checkpoint(seed=0)
     state["conv2x.0.bias"][3] = torch.nan
+    torch.save({"model": state}, tmp_path / "w")
+
+    with pytest.raises(ModelError, match=r"NaN or infinity in conv2x\.0\.bias"):
+        load_weights(build_model("redirt"), tmp_path / "w")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, of kinds that it may drop
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        *(
+            partial(Tensor.to, dtype=dtype)
+            for dtype in (torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn)
+        ),
+        Tensor.to_sparse,
+        partial(Tensor.to, device="meta"),
+        lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+        lambda tensor: torch.nested.nested_tensor([tensor, tensor[:3]]),
+    ],
+)
+def test_what_are_no_plain_floats_is_refused(tmp_path: Path, published: ModuleType, spoil: Any):
+    state = published.checkpoint(seed=0)
+    state["conv2x.0.bias"] = spoil(state["conv2x.0.bias"])
+    torch.save({"model": state}, tmp_path / "w")
+
+    with pytest.raises(ModelError) as error:
+        load_weights(build_model("redirt"), tmp_path / "w")
+
+    assert "other than plain floating-point numbers in conv2x.0.bias" in one_line(error)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float8_e4m3fn])
+def test_our_own_file_must_hold_plain_floats_too(tmp_path: Path, dtype: torch.dtype):
+    state = {name: tensor.to(dtype) for name, tensor in build_model("redirt").state_dict().items()}
+    told = {"format": FORMAT, "name": "redirt", "cfa": "bayer"}
+    save_file(state, tmp_path / "w", told)
+
+    with pytest.raises(ModelError, match=r"plain floating-point numbers in .* and 59 more"):
+        load_model(tmp_path / "w")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_another_width_are_taken(
+    tmp_path: Path, published: ModuleType, dtype: torch.dtype
+):
+    state = {name: tensor.to(dtype) for name, tensor in published.checkpoint(seed=0).items()}
+    torch.save({"model": state}, tmp_path / "w")
+
+    model = load_model(tmp_path / "w")
+
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
+
+
+def test_a_number_that_the_network_cannot_hold_is_refused(tmp_path: Path, published: ModuleType):
+    state = published.checkpoint(seed=0)
+    state["conv2x.0.bias"] = torch.full_like(state["conv2x.0.bias"], 1e300, dtype=torch.float64)
     torch.save({"model": state}, tmp_path / "w")
 
     with pytest.raises(ModelError, match=r"NaN or infinity in conv2x\.0\.bias"):
@@ -235,6 +318,15 @@ def test_a_truncated_file_of_ours_is_refused(tmp_path: Path):
         load_model(path)
 
     assert "damaged" in one_line(error)
+
+
+def test_a_name_that_is_no_text_is_not_called_damage(tmp_path: Path):
+    path = tmp_path / os.fsdecode(b"caf\xe9")
+    save_weights(build_model("redirt"), path)
+
+    with pytest.raises(ModelError, match=r"a name that is not Unicode, .*; rename it"):
+        load_model(path)
+    assert load_model(path.rename(tmp_path / "café")).name == "redirt"
 
 
 def test_a_foreign_safetensors_file_is_refused(tmp_path: Path):

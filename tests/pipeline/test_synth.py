@@ -309,7 +309,7 @@ def test_what_cannot_fit_is_refused_before_it_is_made(tmp_path, monkeypatch):
     usage = os.statvfs_result((4096, 4096, 100, 10, 10, 10, 10, 10, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda _: usage)
 
-    with pytest.raises(DiskFull, match=r"2 files need 0\.0 GB and 0\.0 GB are free"):
+    with pytest.raises(DiskFull, match=r"2 files need 0\.1 MB and 0\.0 MB are free"):
         make(tmp_path)
 
     assert not list(tmp_path.rglob("*.dng"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,16 @@ def test_tensorboard_gets_the_numbers_and_a_picture(tmp_path):
     assert [event.value for event in told.Scalars("train/loss")] == [0.25]
     (picture,) = told.Images("restored | truth")
     assert (picture.width, picture.height) == (60, 20)
+
+
+def test_a_run_whose_name_is_no_text_goes_on_without_tensorboard(tmp_path, caplog):
+    pytest.importorskip("tensorboard")
+    run = tmp_path / os.fsdecode(b"caf\xe9")
+    run.mkdir()
+
+    with RunLog(run, start=0) as log:
+        log.write({"iteration": 3, "loss": 0.25})
+
+    assert [path.name for path in run.iterdir()] == ["metrics.jsonl"]
+    (warning,) = caplog.messages
+    assert warning.endswith(r"caf\udce9: is no Unicode name; the run has no TensorBoard files")

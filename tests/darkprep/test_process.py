@@ -1,0 +1,136 @@
+"""darkprep as a process: what it is started with, who reads it, and how it is ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from shards import Spool
+from tests.darkprep.conftest import SMALL
+
+Done = subprocess.CompletedProcess[str]
+
+NO_TEXT = os.fsdecode(b"caf\xe9")
+"""A name of bytes that are no UTF-8."""
+
+
+def command(
+    *words: object,
+    stdout: int | BinaryIO = subprocess.PIPE,
+    stderr: int | BinaryIO = subprocess.PIPE,
+) -> Done:
+    """A finished `darkprep`, of which both streams are kept unless told otherwise."""
+    line = [sys.executable, "-W", "error", "-m", "darkprep", *map(str, words)]
+    return subprocess.run(line, text=True, errors="surrogateescape", stdout=stdout, stderr=stderr)
+
+
+# -- closed streams ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_stop_no_build(small_data, closed):
+    line = f'exec "$0" -m darkprep build --camera sony "$@" {closed}'
+
+    done = subprocess.run(
+        ["sh", "-c", line, sys.executable, "--root", small_data, *SMALL],
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert len(Spool("spool").open().ready_shards()) == 3
+    assert "Traceback" not in done.stderr
+
+
+# -- names that are no text -------------------------------------------------------------------------
+
+
+def test_what_is_no_text_is_shown_escaped():
+    done = command("synth", Path(NO_TEXT, "new"), "--camera", "sony", "--scenes", "1",
+                   "--shorts", "1", "--size", "96x96", "--jobs", "1")  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert r"below caf\udce9/new in" in done.stdout
+    assert r"caf\udce9/plan.json: is missing" in command("status", "--spool", NO_TEXT).stderr
+
+
+# -- whoever reads ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["status"], ["--help"], ["status", "--help"]])
+def test_a_reader_that_goes_away_ends_the_command_quietly(
+    small_spool, words, unbuffered, monkeypatch
+):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    done = command(*words, stdout=writing)
+
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["status"], ["--help"]])
+def test_a_full_disk_behind_the_output_is_told(small_spool, words, unbuffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    with Path("/dev/full").open("wb") as full:
+        done = command(*words, stdout=full)
+        unheard = command("nonsense", stderr=full)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "darkprep: standard output: No space left on device; send it elsewhere\n"
+    )
+    assert unheard.returncode == 2
+
+
+# -- the current directory --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["build", "--camera", "sony"], ["demo"], ["restore", "a", "--weights", "w"]])  # fmt: skip
+def test_a_current_directory_that_is_gone_is_told(small_data, words):
+    Path("gone").mkdir()
+    line = 'cd gone && rmdir ../gone && exec "$0" -m darkprep "$@"'
+    words = [*words, "--root", small_data] if words[0] == "build" else words
+
+    done = subprocess.run(
+        ["sh", "-c", line, sys.executable, *words], capture_output=True, text=True
+    )
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "darkprep: the current directory: is gone; change into one that exists\n"
+    )
+
+
+# -- Ctrl-C -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "import runpy; runpy.run_module('darkprep', run_name='__main__')",
+        "from darkprep.__main__ import main; main()",
+    ],
+)
+def test_ctrl_c_while_modules_load_is_one_line(start):
+    code = (
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'darkprep.cli':\n"
+        "            raise KeyboardInterrupt\n"
+        f"sys.meta_path.insert(0, Interrupting())\n{start}"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (130, "darkprep: interrupted\n")
