@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 FILE = "spool.jsonl"
 _EVERY_S = 1.0
 _SHARE = 1000
+_LEAST, _MOST = 1e-100, 1e18
+"""Between these, but for 0, a number makes sense: its square, its logarithm and sums of it are numbers too."""
 
 
 class SpoolHistory:
@@ -34,8 +37,8 @@ class SpoolHistory:
 
     def begin(self) -> None:
         """The directory is ours from now on: go on after the last line of it, if there is one."""
-        before = read_lines(self._path)
-        self._began = time.monotonic() - (float(before[-1].get("seconds", 0.0)) if before else 0.0)
+        before = checked_lines(self._path, ("seconds",))
+        self._began = time.monotonic() - (before[-1]["seconds"] if before else 0.0)
 
     def take(self, record: dict[str, Any]) -> None:
         """Note a record; write a line when it is time to. A full disk is said once and costs no run."""
@@ -79,3 +82,18 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(line, dict):
             found.append(line)
     return found
+
+
+def checked_lines(path: Path, numbers: Sequence[str]) -> list[dict[str, Any]]:
+    """Those of `read_lines` that have all of `numbers`, as numbers; the others are as good as damaged."""
+    return [
+        line for line in read_lines(path) if all(number(line, name) is not None for name in numbers)
+    ]
+
+
+def number(record: dict[str, Any], name: str) -> float | None:
+    """The number of that name in a record that anybody may have edited; None where there is none."""
+    value = record.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if value == 0 or _LEAST < abs(value) < _MOST else None

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from darkprep.history import number
 from darkprep.values import spelled_bytes, spelled_seconds
 from pipeline.elsewhere import FramesPlace
 from pipeline.frames import FrameStore
@@ -162,18 +163,18 @@ def _trainer(cursors: list[Cursor], *, alive: bool) -> dict[str, Any]:
     if not lines:
         return record
     newest, config = lines[-1], read_json(Path(run) / "config.json") or {}
-    pace, done = float(newest.get("iterations_per_s") or 0.0), int(newest["iteration"])
-    iterations = int(config.get("iterations") or 0)
+    pace, done = float(number(newest, "iterations_per_s") or 0.0), int(newest["iteration"])
+    iterations = int(number(config, "iterations") or 0)
     return record | {
         "iteration": done,
         "iterations": iterations or None,
-        "loss": newest.get("loss"),
+        "loss": number(newest, "loss"),
         "iterations_per_s": pace,
-        "samples_per_s": float(newest.get("samples_per_s") or 0.0),
-        "wait_fraction": float(newest.get("data_wait_fraction") or 0.0),
-        "gpu_busy_percent": newest.get("gpu_busy_percent"),
+        "samples_per_s": float(number(newest, "samples_per_s") or 0.0),
+        "wait_fraction": float(number(newest, "data_wait_fraction") or 0.0),
+        "gpu_busy_percent": number(newest, "gpu_busy_percent"),
         "eta_s": (iterations - done) / pace if iterations and pace else None,
-        "recent_losses": [line["loss"] for line in lines if line.get("loss") is not None],
+        "recent_losses": [loss for line in lines if (loss := number(line, "loss")) is not None],
     }
 
 
@@ -191,9 +192,9 @@ def _newest_metrics(run_dir: Path) -> list[dict[str, Any]]:
     for text in tail.splitlines()[-_RECENT:]:
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and isinstance(line.get("iteration"), int):
+        if isinstance(line, dict) and number(line, "iteration") is not None:
             found.append(line)
     return found
 

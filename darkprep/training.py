@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import re
 import shlex
@@ -51,6 +52,7 @@ from pipeline.plan import Plan
 from pipeline.resample import form_named
 from pipeline.wholeframe import lone_frame, whole_frame
 from shards import (
+    DarkprepError,
     DatasetError,
     OptionError,
     PlanError,
@@ -69,6 +71,8 @@ from trainer.ranks import Alone, Ranks
 from trainer.report import RunSummary
 from trainer.restore import LoneFrame, RestoreJob, RestoreResult, restore_all
 from trainer.train import HeldOut, check_unused, train
+
+log = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 """Where runs go that are given no directory of their own."""
@@ -228,8 +232,16 @@ def stream_training(
             ranks=ranks,
         )
     if ranks.rank == 0:
-        progress.say(f"report: {write_run_report(run_dir)}", event="report")
+        _report(run_dir, progress)
     return run_dir, summary
+
+
+def _report(run_dir: Path, progress: Progress) -> None:
+    """Make the run's page; a training that is done does not fail for want of it."""
+    try:
+        progress.say(f"report: {write_run_report(run_dir)}", event="report")
+    except (DarkprepError, OSError) as error:
+        log.warning("no report was made, `darkprep report %s` makes it: %s", run_dir, error)
 
 
 def _prepare(

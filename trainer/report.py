@@ -178,10 +178,10 @@ def _forget_after(path: Path, start: int) -> None:
 
 
 def _iteration_of(line: bytes) -> float:
-    """Its iteration; infinite for a line that a crash cut off."""
+    """Its iteration; infinite for a line that a crash cut off or somebody damaged."""
     try:
         return int(json.loads(line)["iteration"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float("inf")
 
 
