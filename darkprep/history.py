@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from shards import DarkprepError
-from shards.durable import disk_errors
+from shards.durable import disk_errors, only_regular, read_regular
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +59,12 @@ class SpoolHistory:
         }
         self._written, self._most, self._least = now, used, used
         try:
-            with disk_errors(self._path), self._path.open("a", encoding="utf-8") as file:
+            with (
+                disk_errors(self._path),
+                open(self._path, "a", encoding="utf-8", opener=only_regular) as file,
+            ):
                 file.write(json.dumps(line) + "\n")
-        except DarkprepError as error:
+        except (DarkprepError, OSError) as error:
             if not self._failed:
                 log.warning("the course of the spool is not written down: %s", error)
             self._failed = True
@@ -70,7 +73,7 @@ class SpoolHistory:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a file with one a line; damaged lines are left out, no file is no lines."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_regular(path).decode("utf-8", "replace")
     except OSError:
         return []
     found = []

@@ -22,7 +22,7 @@ from darkprep.history import checked_lines, number
 from darkprep.page import Layer, Scene, facts, gallery, page, section, table, tiles, write_page
 from darkprep.values import spelled_bytes, spelled_seconds
 from shards import OptionError
-from shards.durable import read_json
+from shards.durable import read_json, read_regular
 
 NAME = "report.html"
 _MOST_STEPS = 8
@@ -318,7 +318,7 @@ def _spread(paths: Sequence[Path]) -> list[Path]:
 def _jpeg(path: Path) -> bytes:
     """The picture at `path`; nothing where there is none that can be opened."""
     try:
-        jpeg = path.read_bytes()
+        jpeg = read_regular(path)
     except OSError:
         return b""
     return jpeg if _size(jpeg) else b""

@@ -13,7 +13,7 @@ from pipeline.elsewhere import FramesPlace
 from pipeline.frames import FrameStore
 from shards import Cursor, ShardDamaged, Spool
 from shards.bucket import Bucket
-from shards.durable import read_json
+from shards.durable import only_regular, read_json
 from shards.lease import EVERY_S, Holder, Watch
 from shards.opening import verify_shard
 from shards.spool import allocated_bytes, is_heartbeat
@@ -181,7 +181,7 @@ def _trainer(cursors: list[Cursor], *, alive: bool) -> dict[str, Any]:
 def _newest_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """The last lines of a run's metrics.jsonl; none where there is no such file here."""
     try:
-        with (run_dir / "metrics.jsonl").open("rb") as file:
+        with open(run_dir / "metrics.jsonl", "rb", opener=only_regular) as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - _TAIL_BYTES))
             tail = file.read(_TAIL_BYTES)

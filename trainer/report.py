@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from shards.durable import disk_errors, write_bytes
+from shards.durable import disk_errors, read_regular, write_bytes
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -169,12 +169,11 @@ class RunLog:
 
 def _forget_after(path: Path, start: int) -> None:
     """Drop the lines of steps that are made again, so that each step is told once."""
-    if not path.exists():
+    try:
+        lines = read_regular(path).splitlines(keepends=True)
+    except FileNotFoundError:
         return
-    kept = [
-        line for line in path.read_bytes().splitlines(keepends=True) if _iteration_of(line) <= start
-    ]
-    write_bytes(path, b"".join(kept))
+    write_bytes(path, b"".join(line for line in lines if _iteration_of(line) <= start))
 
 
 def _iteration_of(line: bytes) -> float:
