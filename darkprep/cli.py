@@ -35,7 +35,7 @@ from darkprep.values import (
     spelled_seconds,
 )
 from pipeline.datasets import CAMERAS
-from pipeline.elsewhere import FramesPlace
+from pipeline.elsewhere import FramesPlace, lies_in
 from pipeline.engine import ENGINES, Engine
 from pipeline.plan import Plan, PlanOptions, make_plan
 from pipeline.produce import Producer, ProducerConfig, ProducerReport
@@ -405,7 +405,7 @@ def build(
 
 def _keep_apart(spool: Path | StoreUrl, root: Path) -> None:
     """A spool is removed when it is done with: refuse one that has the photographs in it. Raises OptionError."""
-    if isinstance(spool, Path) and root.resolve().is_relative_to(spool.resolve()):
+    if isinstance(spool, Path) and lies_in(root, spool):
         raise OptionError(
             f"spool {spool}: the photographs of --root {root} lie in it; choose a folder of its own"
         )

@@ -277,6 +277,17 @@ def test_a_spool_around_the_photographs_is_refused(complaint, own_data):
     assert snapshot(Path()) == before
 
 
+def test_links_that_go_round_in_a_circle_are_named(complaint, small_data):
+    Path("loop").symlink_to("loop")
+
+    assert complaint(*build("loop")).startswith("loop: ")
+    assert complaint(*build(small_data, "--spool", "loop/x")).startswith("loop")
+    line = complaint(*build(small_data, "--frames-dir", "loop/f", "--frames-budget", "1GB"))
+    assert "loop" in line
+    assert complaint(*build("loop/x")).startswith("loop/x: ")
+    assert complaint("status", "--spool", "loop").startswith("loop: ")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 99}', "\x00" * 100])
 def test_a_damaged_plan_is_named(complaint, small_spool, text):
     (small_spool / "plan.json").write_text(text)
