@@ -16,6 +16,7 @@ from shards.bucket import Bucket
 from shards.durable import only_regular, read_json
 from shards.lease import EVERY_S, Holder, Watch
 from shards.opening import verify_shard
+from shards.plan_record import number_of
 from shards.spool import allocated_bytes, is_heartbeat
 
 _BUSY = 0.05
@@ -41,7 +42,7 @@ def spool_status(spool: Spool) -> dict[str, Any]:
         "shards_planned": stream.shards,
         "shard_bytes": stream.layout().shard_bytes,
         "samples_per_shard": stream.samples,
-        "budget_bytes": newest.get("budget_bytes", spool.place.get("budget_bytes")),
+        "budget_bytes": newest.get("budget_bytes") or _budget(spool.place, str(spool.plan_file)),
         "disk_bytes": spool.disk_bytes(),
         "frames_elsewhere": _frames_elsewhere(spool),
         "next_needed": spool.oldest_needed(),
@@ -57,7 +58,16 @@ def made_status(spool: Spool, bucket: Bucket) -> dict[str, Any]:
     record = spool_status(spool)
     alive = [one for one in record["producers"] if one["alive"]]
     known = {name: alive[-1][name] for name in ("shards_ready", "disk_bytes", "next_needed") if alive}  # fmt: skip
-    return record | known | {"spool": str(bucket), "budget_bytes": bucket.place.get("budget_bytes")}
+    return (
+        record
+        | known
+        | {"spool": str(bucket), "budget_bytes": _budget(bucket.place, f"{bucket}/plan.json")}
+    )
+
+
+def _budget(place: dict[str, Any], where: str) -> int | None:
+    """The disk budget that a spool was built with, None where nobody wrote it down; raises PlanError."""
+    return number_of(place, "budget_bytes", where) or None
 
 
 class BucketLook:
@@ -94,7 +104,7 @@ class BucketLook:
             "shards_planned": stream.shards,
             "shard_bytes": stream.layout().shard_bytes,
             "samples_per_shard": stream.samples,
-            "budget_bytes": bucket.place.get("budget_bytes"),
+            "budget_bytes": _budget(bucket.place, f"{bucket}/plan.json"),
             "disk_bytes": objects + staged + int(made.get("directory_bytes", 0)),
             "objects_bytes": objects,
             "staged_bytes": staged,

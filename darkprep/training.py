@@ -55,7 +55,6 @@ from shards import (
     DarkprepError,
     DatasetError,
     OptionError,
-    PlanError,
     RawError,
     Sample,
     Spool,
@@ -63,6 +62,7 @@ from shards import (
     WeightsError,
 )
 from shards.durable import write_json
+from shards.plan_record import number_of
 from trainer.carrier import Allocate
 from trainer.config import TrainConfig, open_device
 from trainer.evaluate import Evaluation, ImageScores, Restorer, evaluate
@@ -341,12 +341,7 @@ def _supervisor(choices: TrainChoices, here: Place) -> Supervisor:
 
 def _recorded(spool: Spool, name: str) -> int:
     """A number that `build` left in the plan for whoever produces; 0 where it left none. Raises PlanError."""
-    number = spool.place.get(name, 0)
-    if type(number) is not int or number < 0:
-        raise PlanError(
-            f"{spool.plan_file}: {name} {number!r} makes no sense; run `darkprep build` again"
-        )
-    return number
+    return number_of(spool.place, name, str(spool.plan_file))
 
 
 def _run_dir(choices: TrainChoices) -> Path:

@@ -48,7 +48,7 @@ class FramesPlace:
             return cls(
                 path=Path(place["frames_dir"]), budget_bytes=int(place["frames_budget_bytes"])
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise PlanError(
                 f"{spool.plan_file}: frames_dir and frames_budget_bytes cannot be understood; run `darkprep build` again"
             ) from error

@@ -138,6 +138,19 @@ def test_a_plan_that_was_edited_into_nonsense_is_named(complaint, large_spool, n
     assert line.startswith(f"spool/plan.json: {name} {value!r} makes no sense")
 
 
+@pytest.mark.parametrize("value", ["20GB", [1], -1, 1.5, 10**400])
+def test_a_status_names_a_budget_that_was_edited_into_nonsense(complaint, large_spool, value):
+    plan = json.loads((large_spool / "plan.json").read_text())
+    plan["place"]["budget_bytes"] = value
+    (large_spool / "plan.json").write_text(json.dumps(plan))
+    for heartbeat in (large_spool / "producers").glob("*.json"):
+        heartbeat.unlink()
+
+    line = complaint("status", "--spool", large_spool)
+
+    assert line.startswith(f"spool/plan.json: budget_bytes {value!r} makes no sense")
+
+
 def test_a_plan_without_end_cannot_be_kept(complaint, large_data):
     options = PlanOptions(camera="sony", crop=192, samples_per_shard=8, epochs=None)
     make_plan(large_data, options).save(Spool("spool"))
