@@ -178,6 +178,18 @@ def test_sigterm_leaves_a_checkpoint_and_resume_goes_on_after_it(call, large_spo
     assert [line["iteration"] for line in metrics("run")] == [*range(1, second["iterations"] + 1)]
 
 
+def test_a_run_does_not_go_back(call, complaint, large_spool):
+    train = (*TRAIN, "--keep-shards", "--run", "run", "--quiet")
+    assert call(*train, "--iterations", "3").exit_code == 0
+    before = snapshot(Path("run"))
+
+    line = complaint(*train, "--iterations", "2", "--resume")
+
+    assert line == "iterations must be at least 3, which run has done already, not 2"
+    assert snapshot(Path("run")) == before
+    assert call(*train, "--iterations", "3", "--resume").exit_code == 0
+
+
 def test_resume_without_a_name_takes_the_newest_run(call, large_spool):
     for name in ("2025-01-01T00-00-00", "of-my-own", "2024-01-01T00-00-00"):
         train = (*TRAIN, "--keep-shards", "--iterations", "1", "--run", f"runs/{name}")
