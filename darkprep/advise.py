@@ -24,7 +24,7 @@ import torch
 
 from darkprep.gpus import refuse_undrivable
 from darkprep.values import spelled_bytes, spelled_seconds
-from pipeline.budget import allot, default_budget, smallest_budget
+from pipeline.budget import allot, check_budget, default_budget, smallest_budget, standing_at
 from pipeline.datasets import Pair, camera_named
 from pipeline.frames import FrameStore
 from pipeline.make import ShardMade, ShardTask, make_shard
@@ -34,6 +34,7 @@ from pipeline.sensors import sensor_of
 from pipeline.synth import synthesise
 from pipeline.wholeframe import decode_long, decode_short
 from shards import DatasetError, OptionError, Spool, SpoolReader
+from shards.durable import disk_errors
 from shards.process import ProcessId
 from trainer.config import TrainConfig, open_device
 from trainer.report import StepReport
@@ -74,6 +75,16 @@ class AdviseChoices:
                 raise OptionError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.jobs is not None and self.jobs < 1:
             raise OptionError(f"jobs must be at least 1, not {self.jobs}")
+
+    def train_config(self, device: torch.device) -> TrainConfig:
+        """The training to measure; raises OptionError."""
+        options = self.plan_options()
+        return TrainConfig(
+            model=self.model, cfa=options.cfa, crop=options.crop_size(), iterations=_MOST_STEPS,
+            batch_size=self.batch_size, device=str(device),
+            precision=self.precision,  # type: ignore[arg-type] # TrainConfig checks it
+            checkpoint_every=10 * _MOST_STEPS, log_every=_MOST_STEPS, camera=self.camera,
+        )  # fmt: skip
 
     def plan_options(self) -> PlanOptions:
         """The plan to measure: endless, for the camera's training scenes."""
@@ -139,17 +150,29 @@ def advise(choices: AdviseChoices, tell: Callable[[str], None] = lambda text: No
     """Measure and predict. Raises OptionError, DatasetError, DiskFull and what the parts raise."""
     device = open_device(choices.device)
     refuse_undrivable(device)
-    parent = choices.spool.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".darkprep-advise-", dir=parent) as folder:
-        plan, whole, kind = _plans(choices, Path(folder), tell)
-        measured = _measure(choices, plan, Path(folder), device, kind, tell)
+    config = choices.train_config(device)
+    with _folder_at(choices.spool) as folder:
+        plan, whole, kind = _plans(choices, folder, tell)
+        check_budget(whole, choices.disk_budget or default_budget(choices.spool))
+        measured = _measure(choices, plan, folder, config, kind, tell)
     if kind == "synthetic":
         measured = _scaled(measured, plan, whole)
     return predict(choices, measured, whole)
 
 
 # -- measuring ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _folder_at(spool: Path) -> Iterator[Path]:
+    """A folder for a while on the disk where `spool` will be, though its parents need not exist yet."""
+    parent = standing_at(spool.absolute().parent)
+    if not parent.is_dir():
+        raise OptionError(f"spool {spool}: {parent} is not a directory; choose another place")
+    with disk_errors(parent / "spool"):
+        made = tempfile.TemporaryDirectory(prefix=".darkprep-advise-", dir=parent)
+    with made as folder:
+        yield Path(folder)
 
 
 def _plans(
@@ -195,7 +218,7 @@ def _measure(
     choices: AdviseChoices,
     plan: Plan,
     folder: Path,
-    device: torch.device,
+    config: TrainConfig,
     kind: Literal["photographs", "synthetic"],
     tell: Callable[[str], None],
 ) -> Measured:
@@ -215,8 +238,8 @@ def _measure(
     samples = plan.options.samples_per_shard * len(made)
     tell("reading shards")
     read = _read_pace(spool, choices.batch_size)
-    tell(f"training {choices.model} on {device}")
-    pace, cpu_s = _train_pace(choices, spool, folder, device)
+    tell(f"training {config.model} on {config.device}")
+    pace, cpu_s = _train_pace(config, spool, folder)
     return Measured(
         decode_s=decode_s,
         develop_s=develop_s,
@@ -226,7 +249,7 @@ def _measure(
         read_samples_per_s=read,
         train_samples_per_s=pace,
         train_cpu_s=cpu_s,
-        device=str(device),
+        device=config.device,
         cores=os.cpu_count() or 1,
         frames=kind,
     )
@@ -311,17 +334,8 @@ class _Finite(Spool):
         return replace(super().stream, shards=self._shards)
 
 
-def _train_pace(
-    choices: AdviseChoices, spool: Spool, folder: Path, device: torch.device
-) -> tuple[float, float]:
+def _train_pace(config: TrainConfig, spool: Spool, folder: Path) -> tuple[float, float]:
     """Samples a second of the trainer, and its CPU seconds a sample."""
-    stream = spool.stream
-    config = TrainConfig(
-        model=choices.model, cfa=stream.cfa, crop=stream.crop, iterations=_MOST_STEPS,
-        batch_size=choices.batch_size, device=str(device),
-        precision=choices.precision,  # type: ignore[arg-type] # TrainConfig checks it
-        checkpoint_every=10 * _MOST_STEPS, log_every=_MOST_STEPS, camera=stream.camera,
-    )  # fmt: skip
     stop, marks = threading.Event(), []
 
     def on_step(report: StepReport) -> None:
@@ -332,7 +346,7 @@ def _train_pace(
 
     train(
         config,
-        lambda start, allocate: _endless(spool, choices.batch_size, allocate),
+        lambda start, allocate: _endless(spool, config.batch_size, allocate),
         folder / "run",
         on_step=on_step,
         stop=stop,
@@ -342,8 +356,8 @@ def _train_pace(
     step_s = statistics.median(
         after - before for (before, _), (after, _) in itertools.pairwise(steady)
     )
-    samples = (len(steady) - 1) * choices.batch_size
-    return choices.batch_size / step_s, (steady[-1][1] - steady[0][1]) / samples
+    samples = (len(steady) - 1) * config.batch_size
+    return config.batch_size / step_s, (steady[-1][1] - steady[0][1]) / samples
 
 
 def _scaled(measured: Measured, small: Plan, whole: Plan) -> Measured:

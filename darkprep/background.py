@@ -21,6 +21,7 @@ from typing import Any
 
 from pipeline.engine import LOCAL, Engine
 from shards import OptionError, Spool, SpoolError, StreamEnded
+from shards.durable import only_regular, read_regular
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def start(spool: Spool, words: Sequence[str]) -> subprocess.Popen[bytes]:
     path = log_path(spool)
     mode = "ab" if path.exists() and path.stat().st_size < _LOG_BYTES else "wb"
     command = [sys.executable, "-m", "darkprep", *words]
-    with path.open(mode) as file:
+    with open(path, mode, opener=only_regular) as file:
         process = subprocess.Popen(  # noqa: S603 # our own command, no shell
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
@@ -95,7 +96,7 @@ def start(spool: Spool, words: Sequence[str]) -> subprocess.Popen[bytes]:
 def last_words(spool: Spool) -> str:
     """The last line of the producers' log."""
     with contextlib.suppress(OSError):
-        lines = log_path(spool).read_text(errors="replace").split("\n")
+        lines = read_regular(log_path(spool)).decode(errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()]
         if said:
             return said[-1].removeprefix("darkprep: ")

@@ -39,7 +39,7 @@ from darkprep.values import (
 )
 from pipeline.amplify import USUAL_MULTIPLIER
 from pipeline.datasets import CAMERAS
-from pipeline.elsewhere import FramesPlace
+from pipeline.elsewhere import FramesPlace, lies_in
 from pipeline.engine import ENGINES, Engine
 from pipeline.plan import Plan, PlanOptions, make_plan
 from pipeline.produce import Producer, ProducerConfig, ProducerReport
@@ -494,7 +494,7 @@ def build(
 
 def _keep_apart(spool: Path | StoreUrl, root: Path) -> None:
     """A spool is removed when it is done with: refuse one that has the photographs in it. Raises OptionError."""
-    if isinstance(spool, Path) and root.resolve().is_relative_to(spool.resolve()):
+    if isinstance(spool, Path) and lies_in(root, spool):
         raise OptionError(
             f"spool {spool}: the photographs of --root {root} lie in it; choose a folder of its own"
         )
@@ -1054,8 +1054,8 @@ def demo(out: Path, minutes: float, seed: int) -> None:
     _before_torch()
     from darkprep.demo import run_demo
 
-    if not 0 < minutes < float("inf"):
-        raise OptionError(f"minutes must be positive, not {minutes}")
+    if not 0 < minutes <= 10_000:  # no clock waits for as long as some numbers say
+        raise OptionError(f"minutes must be above 0 and at most 10000, not {minutes:g}")
     with Progress() as progress:
         for line in run_demo(
             out, minutes=minutes, seed=seed, progress=progress, stop=background.stop_on_signals()

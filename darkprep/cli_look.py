@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from darkprep.live import Progress
-from darkprep.values import SIZE
+from darkprep.values import SIZE, SPOOL_PLACE
+from shards import OptionError
+from shards.objects import StoreUrl
 
 
 @click.command(short_help="Make a page to look at from a run.")
@@ -38,9 +40,10 @@ def report(run: Path) -> None:
 )
 @click.option(
     "--spool",
-    type=click.Path(path_type=Path),
+    type=SPOOL_PLACE,
     default=Path("spool"),
     show_default=True,
+    metavar="DIR",
     help="Where the spool will be: its disk is measured. Nothing stays there.",
 )
 @click.option("--model", default="redirt", show_default=True, metavar="NAME")
@@ -55,7 +58,7 @@ def report(run: Path) -> None:
 @click.option("--reuse", default=1, show_default=True, help="Uses of each shard.")
 @click.option("--disk-budget", type=SIZE, metavar="SIZE", help="As for build.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def advise(as_json: bool, **chosen: Any) -> None:
+def advise(as_json: bool, spool: Path | StoreUrl, **chosen: Any) -> None:
     """Measure this machine for about a minute and predict what a training on it will be like.
 
     Decoding, developing, cutting, writing, reading and training are measured by the code that will run.
@@ -67,11 +70,16 @@ def advise(as_json: bool, **chosen: Any) -> None:
     from darkprep.advise import advise as measure
     from darkprep.gpus import idle_gpu
 
+    if isinstance(spool, StoreUrl):
+        raise OptionError(
+            f"spool {spool}: only a disk of this machine is measured; name the directory that will be its --staging"
+        )
+    choices = AdviseChoices(spool=spool, **chosen)
     hint = idle_gpu()
     if hint:
         click.echo(f"darkprep: {hint}", err=True)
     with Progress(quiet=as_json) as progress:
-        found = measure(AdviseChoices(**chosen), lambda text: progress.show(text, always=True))
+        found = measure(choices, lambda text: progress.show(text, always=True))
     if as_json:
         click.echo(json.dumps(advice_record(found), indent=1))
     else:

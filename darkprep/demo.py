@@ -26,7 +26,7 @@ from darkprep.training import (
 from darkprep.values import spelled_bytes, spelled_seconds
 from pipeline.plan import PlanOptions, make_plan
 from pipeline.synth import synthesise
-from shards import OptionError, Spool, TrainingError
+from shards import DarkprepError, OptionError, Spool, TrainingError
 from trainer.report import RunSummary
 
 CAMERA = "sony"
@@ -72,12 +72,17 @@ def run_demo(
 ) -> Iterator[str]:
     """Run it all below `out` and yield what to tell, line by line.
 
-    Raises OptionError when `out` is used, TrainingError when the minutes did not reach for one iteration.
+    Raises OptionError when `out` is used, DarkprepError when it is stopped before it trains, TrainingError when the minutes did not reach for one iteration.
     """
     places = _Places(out)
     check_folder("out", out)
     if out.exists() and any(out.iterdir()):
         raise OptionError(f"{out}: is not empty; choose another --out or remove it")
+
+    def check() -> None:
+        if stop.is_set():
+            raise DarkprepError(f"stopped; remove {out} to begin again")
+
     files = synthesise(
         places.data,
         CAMERA,
@@ -87,6 +92,7 @@ def run_demo(
         seed=seed,
         jobs=2,
         progress=progress.show,
+        check=check,
     )
     yield f"1. {len(files)} RAW files of {SCENES} scenes in {places.data}"
     spool = _planned(places, seed)

@@ -9,17 +9,20 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from shards import DarkprepError
-from shards.durable import disk_errors
+from shards.durable import disk_errors, only_regular, read_regular
 
 log = logging.getLogger(__name__)
 
 FILE = "spool.jsonl"
 _EVERY_S = 1.0
 _SHARE = 1000
+_LEAST, _MOST = 1e-100, 1e18
+"""Between these, but for 0, a number makes sense: its square, its logarithm and sums of it are numbers too."""
 
 
 class SpoolHistory:
@@ -34,8 +37,8 @@ class SpoolHistory:
 
     def begin(self) -> None:
         """The directory is ours from now on: go on after the last line of it, if there is one."""
-        before = read_lines(self._path)
-        self._began = time.monotonic() - (float(before[-1].get("seconds", 0.0)) if before else 0.0)
+        before = checked_lines(self._path, ("seconds",))
+        self._began = time.monotonic() - (before[-1]["seconds"] if before else 0.0)
 
     def take(self, record: dict[str, Any]) -> None:
         """Note a record; write a line when it is time to. A full disk is said once and costs no run."""
@@ -56,9 +59,12 @@ class SpoolHistory:
         }
         self._written, self._most, self._least = now, used, used
         try:
-            with disk_errors(self._path), self._path.open("a", encoding="utf-8") as file:
+            with (
+                disk_errors(self._path),
+                open(self._path, "a", encoding="utf-8", opener=only_regular) as file,
+            ):
                 file.write(json.dumps(line) + "\n")
-        except DarkprepError as error:
+        except (DarkprepError, OSError) as error:
             if not self._failed:
                 log.warning("the course of the spool is not written down: %s", error)
             self._failed = True
@@ -67,7 +73,7 @@ class SpoolHistory:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a file with one a line; damaged lines are left out, no file is no lines."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_regular(path).decode("utf-8", "replace")
     except OSError:
         return []
     found = []
@@ -79,3 +85,18 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(line, dict):
             found.append(line)
     return found
+
+
+def checked_lines(path: Path, numbers: Sequence[str]) -> list[dict[str, Any]]:
+    """Those of `read_lines` that have all of `numbers`, as numbers; the others are as good as damaged."""
+    return [
+        line for line in read_lines(path) if all(number(line, name) is not None for name in numbers)
+    ]
+
+
+def number(record: dict[str, Any], name: str) -> float | None:
+    """The number of that name in a record that anybody may have edited; None where there is none."""
+    value = record.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if value == 0 or _LEAST < abs(value) < _MOST else None

@@ -7,7 +7,8 @@ that was killed, and of one from another machine; what was not written down cann
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from darkprep.about import FILE as ABOUT
 from darkprep.charts import Chart, Points, Series, smoothed
 from darkprep.heldout import pictures_of
 from darkprep.history import FILE as HISTORY
-from darkprep.history import read_lines
+from darkprep.history import checked_lines, number
 from darkprep.page import Layer, Scene, facts, gallery, page, section, table, tiles, write_page
 from darkprep.values import spelled_bytes, spelled_seconds
 from shards import OptionError
-from shards.durable import read_json
+from shards.durable import read_json, read_regular
 
 NAME = "report.html"
 _MOST_STEPS = 8
@@ -34,18 +35,17 @@ def write_run_report(run_dir: Path) -> Path:
     config = read_json(run_dir / "config.json")
     if config is None:
         raise OptionError(f"{run_dir}: holds no run (no config.json); name a run's directory")
-    text = run_page(run_dir, config)
-    write_page(run_dir / NAME, text)
+    write_page(run_dir / NAME, run_page(run_dir, config))
     return run_dir / NAME
 
 
 def run_page(run_dir: Path, config: dict[str, Any]) -> str:
-    """The page of a run."""
-    summary = read_json(run_dir / "summary.json") or {}
+    """The page of a run; what is damaged in its files is left out, as if it had not been written."""
+    summary = _checked_summary(read_json(run_dir / "summary.json") or {})
     about = read_json(run_dir / ABOUT) or {}
-    metrics = read_lines(run_dir / "metrics.jsonl")
-    judged = read_lines(run_dir / "evaluations.jsonl")
-    history = read_lines(run_dir / HISTORY)
+    metrics = checked_lines(run_dir / "metrics.jsonl", ("iteration", "loss"))
+    judged = checked_lines(run_dir / "evaluations.jsonl", ("iteration", "psnr", "ssim"))
+    history = checked_lines(run_dir / HISTORY, ("seconds", "disk_bytes", "least_disk_bytes"))
     scenes = _run_scenes(run_dir, judged)
     title = f"{config.get('model', '?')} on {config.get('camera') or 'no camera'}"
     curves = _training_curves(metrics) + _judged_curves(judged) + _pace_curves(metrics)
@@ -56,9 +56,17 @@ def run_page(run_dir: Path, config: dict[str, Any]) -> str:
         section("The disk budget", _charts([_saw_tooth(history)]), note=_SPOOL) if history else "",
         _run_facts(config, about, summary),
     ]
-    return page(
-        title=title, lead=_run_lead(run_dir, about, summary, config, metrics), sections=sections
-    )
+    lead = _run_lead(run_dir, about, summary, config, metrics)
+    text = page(title=title, lead=lead, sections=sections)
+    # A name that is no UTF-8, or half a character in a JSON file, cannot be written.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _checked_summary(summary: dict[str, Any]) -> dict[str, Any]:
+    """A summary that says how the training ended; else none, as of one at work."""
+    numbers = all(number(summary, name) is not None for name in ("iterations", "seconds"))
+    texts = all(isinstance(summary.get(name), str) for name in ("ended", "who_limits"))
+    return summary if numbers and texts else {}
 
 
 _PICTURES = (
@@ -83,7 +91,9 @@ def _run_lead(
         end = f"Ended ({summary['ended']}) after {summary['iterations']:,} iterations: {summary['who_limits']}."
     else:
         done = metrics[-1]["iteration"] if metrics else 0
-        end = f"At work, or killed: {done:,} of {config.get('iterations', 0):,} iterations are told of."
+        wanted = number(config, "iterations")
+        goal = "" if wanted is None else f" of {wanted:,}"
+        end = f"At work, or killed: {done:,}{goal} iterations are told of."
     return f"Run “{run_dir.absolute().name}”. {started}{end}"
 
 
@@ -95,29 +105,38 @@ def _run_tiles(
 ) -> str:
     newest = metrics[-1] if metrics else {}
     done = summary.get("iterations", newest.get("iteration", 0))
-    seconds = summary.get("seconds", newest.get("seconds", 0.0))
+    seconds = _first_number("seconds", summary, newest) or 0.0
     shown = [("iterations", f"{done:,}", f"in {spelled_seconds(seconds)}")]
     if newest:
-        first = summary.get("first_loss") or metrics[0]["loss"]
+        first = number(summary, "first_loss") or metrics[0]["loss"]
         shown.append(("loss", f"{newest['loss']:.4f}", f"from {first:.4f}"))
     if judged:
         last = judged[-1]
-        below = f"SSIM {last['ssim']:.3f}, {_counted(len(last['images']), 'piece')}"
+        below = f"SSIM {last['ssim']:.3f}, {_counted(len(_images(last)), 'piece')}"
         shown.append(("held-out PSNR", f"{last['psnr']:.2f} dB", below))
-    pace = summary.get("samples_per_second", newest.get("samples_per_s"))
+    pace = number(summary, "samples_per_second")
+    pace = number(newest, "samples_per_s") if pace is None else pace
     if pace is not None:
         shown.append(("samples a second", f"{pace:.1f}", ""))
-    wait = summary.get("data_wait_fraction", newest.get("data_wait_fraction"))
+    wait = _first_number("data_wait_fraction", summary, newest)
     if wait is not None:
         shown.append(("waited for data", f"{wait:.1%}", "of the time"))
-    peak = max([summary.get("peak_disk_bytes", 0), *(line["disk_bytes"] for line in history)])
+    peaks = [number(summary, "peak_disk_bytes") or 0, *(line["disk_bytes"] for line in history)]
+    peak = max(peaks)
     if peak:
-        budget = history[-1].get("budget_bytes") if history else None
+        budget = number(history[-1], "budget_bytes") if history else None
         below = f"of {spelled_bytes(budget)} budget" if budget else "spool at most"
         shown.append(("spool at most", spelled_bytes(peak), below))
-    if "shards_deleted" in summary:
-        shown.append(("shards deleted", f"{summary['shards_deleted']:,}", "after use"))
+    deleted = number(summary, "shards_deleted")
+    if deleted is not None:
+        shown.append(("shards deleted", f"{deleted:,}", "after use"))
     return tiles(shown)
+
+
+def _first_number(name: str, *records: dict[str, Any]) -> float | None:
+    """The number of that name in the first record that has one."""
+    found = (number(record, name) for record in records)
+    return next((value for value in found if value is not None), None)
 
 
 def _counted(count: int, noun: str) -> str:
@@ -127,8 +146,9 @@ def _counted(count: int, noun: str) -> str:
 # -- curves -------------------------------------------------------------------------------------------
 
 
-def _points(lines: Sequence[dict[str, Any]], name: str, by: str = "iteration") -> Points:
-    return [(float(line[by]), float(line[name])) for line in lines if line.get(name) is not None]
+def _points(lines: Sequence[dict[str, Any]], name: str) -> Points:
+    found = ((line["iteration"], number(line, name)) for line in lines)
+    return [(float(iteration), float(value)) for iteration, value in found if value is not None]
 
 
 def _charts(charts: Sequence[Chart]) -> str:
@@ -216,7 +236,7 @@ def _saw_tooth(history: Sequence[dict[str, Any]]) -> Chart:
     for line in history:
         minutes = line["seconds"] / 60
         points += [(minutes, float(line["least_disk_bytes"])), (minutes, float(line["disk_bytes"]))]
-    budget = history[-1].get("budget_bytes")
+    budget = number(history[-1], "budget_bytes")
     most = max(y for _, y in points)
     says = f"Never more than {spelled_bytes(most)}"
     says += f", {most / budget:.0%} of the budget of {spelled_bytes(budget)}." if budget else "."
@@ -238,21 +258,21 @@ def _saw_tooth(history: Sequence[dict[str, Any]]) -> Chart:
 
 def _run_scenes(run_dir: Path, judged: Sequence[dict[str, Any]]) -> list[Scene]:
     scores = {
-        (line["iteration"], image["pair"]): image
-        for line in judged
-        for image in line.get("images", [])
+        (line["iteration"], image["pair"]): image for line in judged for image in _images(line)
     }
     scenes = []
     for folder in pictures_of(run_dir):
-        steps = _spread(sorted(folder.glob("[0-9]*.jpg")))
-        if not steps or not all((folder / f"{name}.jpg").exists() for name, _ in _LAYERS):
-            continue
+        own = {step: image for (step, pair), image in scores.items() if pair == folder.name}
+        steps = [path for path in folder.glob("*.jpg") if re.fullmatch(r"\d+", path.stem)]
+        shown = [_restored(path, own) for path in _spread(sorted(steps))]
+        restored = [layer for layer in shown if layer.jpeg]
         layers = [
-            Layer(name=name, label=label, jpeg=(folder / f"{name}.jpg").read_bytes())
+            Layer(name=name, label=label, jpeg=_jpeg(folder / f"{name}.jpg"))
             for name, label in _LAYERS
         ]
-        restored = [_restored(path, scores.get((int(path.stem), folder.name))) for path in steps]
-        last = scores.get((int(steps[-1].stem), folder.name))
+        if not restored or not all(layer.jpeg for layer in layers):
+            continue
+        last = own.get(restored[-1].step or 0)
         caption = f"{folder.name}: a piece at full size"
         if last:
             caption += f"; restored at the end with {last['psnr']:.2f} dB, SSIM {last['ssim']:.3f}"
@@ -260,19 +280,31 @@ def _run_scenes(run_dir: Path, judged: Sequence[dict[str, Any]]) -> list[Scene]:
             Scene(
                 name=folder.name,
                 caption=caption,
-                size=_size(layers[0].jpeg),
+                size=_size(layers[0].jpeg) or (1, 1),
                 layers=(*layers[:2], *restored, layers[2]),
             )
         )
     return scenes
 
 
-def _restored(path: Path, scores: dict[str, Any] | None) -> Layer:
+def _images(line: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pieces that a line of evaluations.jsonl has figures of."""
+    images = line.get("images")
+    return [
+        image
+        for image in (images if isinstance(images, list) else [])
+        if isinstance(image, dict)
+        and isinstance(image.get("pair"), str)
+        and all(number(image, name) is not None for name in ("psnr", "ssim"))
+    ]
+
+
+def _restored(path: Path, scores: Mapping[int, dict[str, Any]]) -> Layer:
     step = int(path.stem)
     label = f"restored, {step:,} iterations"
-    if scores:
-        label += f", {scores['psnr']:.1f} dB"
-    return Layer(name="restored", label=label, jpeg=path.read_bytes(), step=step)
+    if step in scores:
+        label += f", {scores[step]['psnr']:.1f} dB"
+    return Layer(name="restored", label=label, jpeg=_jpeg(path), step=step)
 
 
 def _spread(paths: Sequence[Path]) -> list[Path]:
@@ -283,17 +315,32 @@ def _spread(paths: Sequence[Path]) -> list[Path]:
     return [paths[place] for place in sorted(places)]
 
 
-def _size(jpeg: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(jpeg)) as picture:
-        return picture.size
+def _jpeg(path: Path) -> bytes:
+    """The picture at `path`; nothing where there is none that can be opened."""
+    try:
+        jpeg = read_regular(path)
+    except OSError:
+        return b""
+    return jpeg if _size(jpeg) else b""
+
+
+def _size(jpeg: bytes) -> tuple[int, int] | None:
+    """Width and height; None of what is no JPEG."""
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as picture:
+            return picture.size if all(picture.size) else None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
 
 
 # -- tables -------------------------------------------------------------------------------------------
 
 
 def _run_facts(config: dict[str, Any], about: dict[str, Any], summary: dict[str, Any]) -> str:
-    kinds = [("Configuration", config), ("Plan", _in_words(about.get("plan", {})))]
-    kinds += [("Versions", about.get("versions", {})), ("Machine", about.get("machine", {}))]
+    told = {name: about.get(name) for name in ("plan", "versions", "machine")}
+    plan, versions, machine = (one if isinstance(one, dict) else {} for one in told.values())
+    kinds = [("Configuration", config), ("Plan", _in_words(plan))]
+    kinds += [("Versions", versions), ("Machine", machine)]
     kinds.append(("Summary", _in_words(summary)))
     shown = "".join(facts(title, entries) for title, entries in kinds if entries)
     note = f"Command: {about['command']}" if about.get("command") else ""
@@ -302,11 +349,11 @@ def _run_facts(config: dict[str, Any], about: dict[str, Any], summary: dict[str,
 
 def _in_words(entries: dict[str, Any]) -> dict[str, Any]:
     """Bytes as people read them."""
+    counts = {name: number(entries, name) for name in entries if name.endswith("_bytes")}
+    said = {name: spelled_bytes(count) for name, count in counts.items() if count is not None}
     return {
-        name.removesuffix("_bytes").replace("_", " "): spelled_bytes(value)
-        if name.endswith("_bytes") and isinstance(value, int)
-        else value
-        for name, value in entries.items()
+        name.removesuffix("_bytes").replace("_", " "): value
+        for name, value in (entries | said).items()
     }
 
 

@@ -7,14 +7,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from darkprep.history import number
 from darkprep.values import spelled_bytes, spelled_seconds
 from pipeline.elsewhere import FramesPlace
 from pipeline.frames import FrameStore
 from shards import Cursor, ShardDamaged, Spool
 from shards.bucket import Bucket
-from shards.durable import read_json
+from shards.durable import only_regular, read_json
 from shards.lease import EVERY_S, Holder, Watch
 from shards.opening import verify_shard
+from shards.plan_record import number_of
 from shards.spool import WAIT_LIMITS, WAIT_UNSEEN, allocated_bytes, is_heartbeat
 
 _BLOCKED = 0.05
@@ -40,7 +42,7 @@ def spool_status(spool: Spool) -> dict[str, Any]:
         "shards_planned": stream.shards,
         "shard_bytes": stream.layout().shard_bytes,
         "samples_per_shard": stream.samples,
-        "budget_bytes": newest.get("budget_bytes", spool.place.get("budget_bytes")),
+        "budget_bytes": newest.get("budget_bytes") or _budget(spool.place, str(spool.plan_file)),
         "disk_bytes": spool.disk_bytes(),
         "frames_elsewhere": _frames_elsewhere(spool),
         "next_needed": spool.oldest_needed(),
@@ -56,7 +58,16 @@ def made_status(spool: Spool, bucket: Bucket) -> dict[str, Any]:
     record = spool_status(spool)
     alive = [one for one in record["producers"] if one["alive"]]
     known = {name: alive[-1][name] for name in ("shards_ready", "disk_bytes", "next_needed") if alive}  # fmt: skip
-    return record | known | {"spool": str(bucket), "budget_bytes": bucket.place.get("budget_bytes")}
+    return (
+        record
+        | known
+        | {"spool": str(bucket), "budget_bytes": _budget(bucket.place, f"{bucket}/plan.json")}
+    )
+
+
+def _budget(place: dict[str, Any], where: str) -> int | None:
+    """The disk budget that a spool was built with, None where nobody wrote it down; raises PlanError."""
+    return number_of(place, "budget_bytes", where) or None
 
 
 class BucketLook:
@@ -93,7 +104,7 @@ class BucketLook:
             "shards_planned": stream.shards,
             "shard_bytes": stream.layout().shard_bytes,
             "samples_per_shard": stream.samples,
-            "budget_bytes": bucket.place.get("budget_bytes"),
+            "budget_bytes": _budget(bucket.place, f"{bucket}/plan.json"),
             "disk_bytes": objects + staged + int(made.get("directory_bytes", 0)),
             "objects_bytes": objects,
             "staged_bytes": staged,
@@ -162,25 +173,25 @@ def _trainer(cursors: list[Cursor], *, alive: bool) -> dict[str, Any]:
     if not lines:
         return record
     newest, config = lines[-1], read_json(Path(run) / "config.json") or {}
-    pace, done = float(newest.get("iterations_per_s") or 0.0), int(newest["iteration"])
-    iterations = int(config.get("iterations") or 0)
+    pace, done = float(number(newest, "iterations_per_s") or 0.0), int(newest["iteration"])
+    iterations = int(number(config, "iterations") or 0)
     return record | {
         "iteration": done,
         "iterations": iterations or None,
-        "loss": newest.get("loss"),
+        "loss": number(newest, "loss"),
         "iterations_per_s": pace,
-        "samples_per_s": float(newest.get("samples_per_s") or 0.0),
-        "wait_fraction": float(newest.get("data_wait_fraction") or 0.0),
-        "gpu_busy_percent": newest.get("gpu_busy_percent"),
+        "samples_per_s": float(number(newest, "samples_per_s") or 0.0),
+        "wait_fraction": float(number(newest, "data_wait_fraction") or 0.0),
+        "gpu_busy_percent": number(newest, "gpu_busy_percent"),
         "eta_s": (iterations - done) / pace if iterations and pace else None,
-        "recent_losses": [line["loss"] for line in lines if line.get("loss") is not None],
+        "recent_losses": [loss for line in lines if (loss := number(line, "loss")) is not None],
     }
 
 
 def _newest_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """The last lines of a run's metrics.jsonl; none where there is no such file here."""
     try:
-        with (run_dir / "metrics.jsonl").open("rb") as file:
+        with open(run_dir / "metrics.jsonl", "rb", opener=only_regular) as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - _TAIL_BYTES))
             tail = file.read(_TAIL_BYTES)
@@ -191,9 +202,9 @@ def _newest_metrics(run_dir: Path) -> list[dict[str, Any]]:
     for text in tail.splitlines()[-_RECENT:]:
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and isinstance(line.get("iteration"), int):
+        if isinstance(line, dict) and number(line, "iteration") is not None:
             found.append(line)
     return found
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import re
 import shlex
@@ -59,9 +60,9 @@ from pipeline.plan import Plan
 from pipeline.resample import form_named
 from pipeline.wholeframe import lone_frame, whole_frame
 from shards import (
+    DarkprepError,
     DatasetError,
     OptionError,
-    PlanError,
     RawError,
     Sample,
     Spool,
@@ -69,6 +70,7 @@ from shards import (
     WeightsError,
 )
 from shards.durable import disk_errors, write_json
+from shards.plan_record import number_of
 from trainer.carrier import Allocate
 from trainer.config import TrainConfig, open_device
 from trainer.evaluate import Evaluation, ImageScores, Restorer, evaluate
@@ -77,6 +79,8 @@ from trainer.ranks import Alone, Ranks
 from trainer.report import RunSummary
 from trainer.restore import LoneFrame, RestoreJob, RestoreResult, restore_all
 from trainer.train import HeldOut, check_unused, only_training_in, train
+
+log = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 """Where runs go that are given no directory of their own."""
@@ -236,8 +240,16 @@ def stream_training(
             ranks=ranks,
         )
     if ranks.rank == 0:
-        progress.say(f"report: {write_run_report(run_dir)}", event="report")
+        _report(run_dir, progress)
     return run_dir, summary
+
+
+def _report(run_dir: Path, progress: Progress) -> None:
+    """Make the run's page; a training that is done does not fail for want of it."""
+    try:
+        progress.say(f"report: {write_run_report(run_dir)}", event="report")
+    except (DarkprepError, OSError) as error:
+        log.warning("no report was made, `darkprep report %s` makes it: %s", run_dir, error)
 
 
 def _prepare(
@@ -337,12 +349,7 @@ def _supervisor(choices: TrainChoices, here: Place) -> Supervisor:
 
 def _recorded(spool: Spool, name: str) -> int:
     """A number that `build` left in the plan for whoever produces; 0 where it left none. Raises PlanError."""
-    number = spool.place.get(name, 0)
-    if type(number) is not int or number < 0:
-        raise PlanError(
-            f"{spool.plan_file}: {name} {number!r} makes no sense; run `darkprep build` again"
-        )
-    return number
+    return number_of(spool.place, name, str(spool.plan_file))
 
 
 def _run_dir(choices: TrainChoices) -> Path:

@@ -183,6 +183,9 @@ def _some(names: list[str]) -> str:
 def _read(path: Path) -> _Stored:
     """Read either kind of file; the first bytes tell which. Raises ModelError."""
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            # A pipe would wait for its other end.
+            raise ModelError(f"{path}: is no regular file; name a file of weights")
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:

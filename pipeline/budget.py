@@ -170,11 +170,16 @@ def array_bytes(pair: PlannedPair, kind: FrameKind, plan: Plan) -> int:
     return 2 * pixels * 3 if kind == "long" else 2 * pixels * PLANES[cfa] // CELL[cfa] ** 2
 
 
-def default_budget(spool: Path) -> int:
-    """20 GB, or half of what is free on the spool's disk without the spool where that is less."""
-    folder = spool.absolute()
+def standing_at(path: Path) -> Path:
+    """The nearest of `path` and what it lies in that exists."""
+    folder = path.absolute()
     while not folder.exists():
         folder = folder.parent
-    disk = os.statvfs(folder)
+    return folder
+
+
+def default_budget(spool: Path) -> int:
+    """20 GB, or half of what is free on the spool's disk without the spool where that is less."""
+    disk = os.statvfs(standing_at(spool))
     free = disk.f_bavail * disk.f_frsize + allocated_bytes(spool)
     return min(DEFAULT_BUDGET_BYTES, free // 2)

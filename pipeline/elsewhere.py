@@ -7,6 +7,7 @@ plans are never deleted there; they only take room.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,12 @@ from shards.spool import allocated_bytes
 
 _FIXED_BYTES = 1 << 20
 """Folders, zarr's group metadata, locks."""
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether `path` is `folder` or below it, links followed as far as they lead somewhere."""
+    # Path.resolve raises RuntimeError where links go round in a circle.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +48,7 @@ class FramesPlace:
             return cls(
                 path=Path(place["frames_dir"]), budget_bytes=int(place["frames_budget_bytes"])
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise PlanError(
                 f"{spool.plan_file}: frames_dir and frames_budget_bytes cannot be understood; run `darkprep build` again"
             ) from error
@@ -55,7 +62,7 @@ class FramesPlace:
             return cls(path=spool / "frames")
         if folder.exists() and not folder.is_dir():
             raise OptionError(f"frames-dir {folder}: is not a directory; choose another")
-        if folder.resolve().is_relative_to(spool.resolve()):
+        if lies_in(folder, spool):
             raise OptionError(
                 f"frames-dir {folder}: lies in the spool, where frames are without it; leave it out, or choose a place on another disk"
             )

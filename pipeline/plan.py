@@ -115,8 +115,8 @@ class PlanOptions:
             )
         if self.epochs is not None and self.epochs < 1:
             raise OptionError(f"epochs must be at least 1 or inf, not {self.epochs}")
-        if self.seed < 0:
-            raise OptionError(f"seed must not be negative, not {self.seed}")
+        if not 0 <= self.seed < 2**63:
+            raise OptionError(f"seed must be from 0 to 2^63 - 1, not {self.seed}")
         if self.multiplier is not None and not 0 < self.multiplier < float("inf"):
             raise OptionError(f"multiplier must be positive, not {self.multiplier}")
         if self.multiplier is not None and self.gain != "estimate":

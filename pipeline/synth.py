@@ -9,8 +9,11 @@ The same arguments give the same bytes, whatever the number of jobs.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import signal
+import warnings
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +88,7 @@ def synthesise(
     jobs: int = 1,
     isos: Sequence[int] | None = None,
     progress: Callable[[str], None] | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[Path, ...]:
     """Writes a synthetic data set below the data root `out` and returns its files.
 
@@ -92,6 +96,7 @@ def synthesise(
     splits, and the list files. For ELD's: its sixteen images per scene, whatever `shorts` says.
     `size` is the visible height and width, the whole sensor's when None. `isos` are what scenes of SID's
     cameras are drawn from, by default SID's low ones. `progress` gets a line for each finished scene.
+    `check` is called between scenes; what it raises ends the work there.
     Synthetic files that exist are replaced. Raises OptionError for values that cannot work and for a place
     with photographs that were not made here, DiskFull when there is
     no room (before the first file, where it can be known), DarkprepError when a worker was killed.
@@ -108,13 +113,15 @@ def synthesise(
     _make_folders(out, sessions)
     _check_room(out, sensor, sessions)
     written: list[Path] = []
-    for session in _performed(out, sessions, jobs):
-        written += [out / shot.path for shot in session.shots]
-        if progress is not None:
-            where = Path(session.shots[-1].path)
-            progress(
-                f"scene {session.number + 1} of {scenes}: {where.parent}, {len(session.shots)} files"
-            )
+    with contextlib.closing(_performed(out, sessions, jobs, check)) as finished:
+        for session in finished:
+            written += [out / shot.path for shot in session.shots]
+            if progress is not None:
+                where = Path(session.shots[-1].path)
+                progress(
+                    f"scene {session.number + 1} of {scenes}: {where.parent}, {len(session.shots)} files"
+                )
+            check()
     if sensor.dataset == "SID":
         written += _write_lists(out, sensor, sessions)
     return tuple(written)
@@ -248,19 +255,35 @@ def _rng(seed: int, number: int, sensor: Sensor, *, stream: int) -> Rng:
 # --- taking it -----------------------------------------------------------------------------------
 
 
-def _performed(out: Path, sessions: list[Session], jobs: int) -> Iterator[Session]:
+def _performed(
+    out: Path, sessions: list[Session], jobs: int, check: Callable[[], None]
+) -> Generator[Session]:
     """Yields the sessions in order, each when its files are written; raises DarkprepError when a worker dies."""
     if jobs == 1 or len(sessions) == 1:
         for session in sessions:
             yield _perform(out, session)
         return
-    workers = joblib.Parallel(n_jobs=min(jobs, len(sessions)), return_as="generator")
+    workers = joblib.Parallel(
+        n_jobs=min(jobs, len(sessions)), return_as="generator", initializer=_leave_interrupts
+    )
+    finished = workers(joblib.delayed(_perform)(out, session) for session in sessions)
     try:
-        yield from workers(joblib.delayed(_perform)(out, session) for session in sessions)
+        for session in finished:  # closed below, without joblib's words
+            yield session
     except WorkerDied as error:
+        check()  # of Ctrl-C too, while it starts
         raise DarkprepError(
             f"{out}: a worker was killed before its photographs were whole; is memory short? try fewer --jobs"
         ) from error
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tasks that nobody wants any more
+            finished.close()
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches all processes of a terminal; a worker leaves it to the one that started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _perform(out: Path, session: Session) -> Session:

@@ -85,22 +85,40 @@ def write_json(path: Path, record: dict[str, Any], *, sync: bool = True) -> None
 def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any] | None:
     """The JSON object at `path`, or None where there is none, it is damaged, or larger than `limit` bytes.
 
-    What is not a regular file counts as none: a pipe would never end.
+    What is not a regular file counts as none.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
-        with open(descriptor, "rb", closefd=False) as file:  # it is open already
-            record = json.loads(file.read(limit))
+        record = json.loads(read_regular(path, limit))
     except (OSError, ValueError, RecursionError):
         return None
-    finally:
-        os.close(descriptor)
     return record if isinstance(record, dict) else None
+
+
+def read_regular(path: Path, limit: int = -1) -> bytes:
+    """What the regular file at `path` holds, its first `limit` bytes; raises as `only_regular`."""
+    with open(path, "rb", opener=only_regular) as file:
+        return file.read(limit)
+
+
+def only_regular(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
+    """Open as `os.open` does, or for `open(opener=...)`; raises OSError for all but a regular file.
+
+    A pipe in a file's place would wait for its other end, and never come to an end itself.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, mode)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a pipe that nobody reads, a socket
+            raise _no_file(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _no_file(path)
+    return descriptor
+
+
+def _no_file(path: str | os.PathLike[str]) -> OSError:
+    return OSError(errno.EINVAL, "is no regular file; move it away", os.fspath(path))
 
 
 def sync_directory(path: Path) -> None:

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
-from shards.durable import disk_errors
+from shards.durable import disk_errors, only_regular, read_regular
 from shards.errors import SpoolBusy
 from shards.process import ProcessId
 
@@ -50,7 +50,7 @@ class Role:
         more than one attempt.
         """
         with disk_errors(self._path):
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = only_regular(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 self._lock(descriptor)
                 os.pwrite(descriptor, _record(ProcessId.own()), 0)
@@ -92,7 +92,7 @@ class Role:
 def is_held(path: Path) -> bool:
     """Whether some living process holds the role at `path`."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = only_regular(path, os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -107,8 +107,7 @@ def is_held(path: Path) -> bool:
 def last_holder(path: Path) -> ProcessId | None:
     """Who took the role at `path` last, dead or alive; None where nobody did or the name is damaged."""
     try:
-        with path.open("rb") as file:
-            record = json.loads(file.read(_RECORD_BYTES))
+        record = json.loads(read_regular(path, _RECORD_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
     return ProcessId.from_record(record) if isinstance(record, dict) else None
@@ -118,7 +117,7 @@ def last_holder(path: Path) -> ProcessId | None:
 def at_work(path: Path) -> Iterator[None]:
     """Be one of the crew at `path` for a while; waits for a moment while `is_alone` looks."""
     with disk_errors(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = only_regular(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
@@ -129,7 +128,7 @@ def at_work(path: Path) -> Iterator[None]:
 def is_alone(path: Path) -> bool:
     """Whether nobody is `at_work` at `path` at this moment."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = only_regular(path, os.O_RDWR)
     except FileNotFoundError:
         return True
     try:

@@ -19,6 +19,8 @@ PLAN_VERSION = 1
 MOST_SHARDS = 10**12
 """Shard numbers are below it: twelve digits in a name."""
 
+_MOST_NUMBER = 10**18
+"""No count of bytes or workers comes near it."""
 _MOST_WINDOW = 4096
 _MOST_PIXELS = 1 << 16
 """Side of a stored sample."""
@@ -121,6 +123,14 @@ def part_of(place: dict[str, Any]) -> tuple[int, int]:
     if type(part) is not int or type(parts) is not int or not 0 <= part < parts:
         raise PlanError(f"plan.json: part {part!r} of {parts!r} makes no sense; build a new spool")
     return part, parts
+
+
+def number_of(place: dict[str, Any], name: str, where: str) -> int:
+    """A number that `build` left for whoever works here, 0 where it left none; raises PlanError that says `where`."""
+    number = place.get(name, 0)
+    if type(number) is not int or not 0 <= number < _MOST_NUMBER:
+        raise PlanError(f"{where}: {name} {number!r} makes no sense; run `darkprep build` again")
+    return number
 
 
 def _digest(stream: StreamSpec, recipe: dict[str, Any]) -> str:

@@ -18,7 +18,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from shards.durable import disk_errors, read_json, sweep_aside, write_bytes, write_json
+from shards.durable import (
+    disk_errors,
+    only_regular,
+    read_json,
+    read_regular,
+    sweep_aside,
+    write_bytes,
+    write_json,
+)
 from shards.errors import DiskFull, OptionError, PlanError, SpoolError
 from shards.liveness import Role, at_work, is_alone, is_held, last_holder
 from shards.order import DealtOrder, UseOrder, dealt_order
@@ -261,7 +269,7 @@ class Spool:
             os.utime(kept, follow_symlinks=False)
         try:
             self._write_refusal(shard, reason)
-        except DiskFull as error:
+        except (DiskFull, OSError) as error:
             log.warning("the refusal of shard %d is not written down: %s", shard, error)
         self.trim_damaged(DAMAGED_KEPT)
 
@@ -269,7 +277,7 @@ class Spool:
         path = self.damaged / "refused.jsonl"
         record = {"shard": shard, "reason": reason, "time": round(time.time(), 3)}
         with disk_errors(path):
-            with path.open("a") as file:
+            with open(path, "a", opener=only_regular) as file:
                 file.write(json.dumps(record) + "\n")
                 long = file.tell() > _REFUSALS_BYTES
             if long:
@@ -290,10 +298,10 @@ class Spool:
     def refusals(self) -> list[dict[str, Any]]:
         """What was refused, oldest first: shard, reason, time."""
         try:
-            lines = (self.damaged / "refused.jsonl").read_text(errors="replace").splitlines()
+            text = read_regular(self.damaged / "refused.jsonl").decode(errors="replace")
         except OSError:
             return []
-        records = [_parsed(line) for line in lines]
+        records = [_parsed(line) for line in text.splitlines()]
         return [record for record in records if record]
 
     def drop_partial(self, shard: int) -> None:

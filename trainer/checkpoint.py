@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from model import Network
-from shards.durable import disk_errors, sweep_aside, write_bytes
+from shards.durable import disk_errors, only_regular, sweep_aside, write_bytes
 from shards.errors import WeightsError, first_line
 
 log = logging.getLogger(__name__)
@@ -145,9 +145,11 @@ class Checkpoints:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read and check one file; nothing in it is executed. Raises WeightsError."""
     try:
-        with zipfile.ZipFile(path) as entries:
-            damaged = entries.testzip()
-        record = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb", opener=only_regular) as file:
+            with zipfile.ZipFile(file) as entries:
+                damaged = entries.testzip()
+            file.seek(0)
+            record = None if damaged else torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         # Arbitrary bytes make the zip reader and the unpickler raise any exception there is.
         raise WeightsError(f"{path}: is damaged ({type(error).__name__})") from error

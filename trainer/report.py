@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from shards.durable import disk_errors, write_bytes
+from shards.durable import disk_errors, read_regular, write_bytes
 from shards.spool import WAIT_LIMITS, WAIT_UNSEEN
 
 if TYPE_CHECKING:
@@ -176,19 +176,18 @@ class RunLog:
 
 def _forget_after(path: Path, start: int) -> None:
     """Drop the lines of steps that are made again, so that each step is told once."""
-    if not path.exists():
+    try:
+        lines = read_regular(path).splitlines(keepends=True)
+    except FileNotFoundError:
         return
-    kept = [
-        line for line in path.read_bytes().splitlines(keepends=True) if _iteration_of(line) <= start
-    ]
-    write_bytes(path, b"".join(kept))
+    write_bytes(path, b"".join(line for line in lines if _iteration_of(line) <= start))
 
 
 def _iteration_of(line: bytes) -> float:
-    """Its iteration; infinite for a line that a crash cut off."""
+    """Its iteration; infinite for a line that a crash cut off or somebody damaged."""
     try:
         return int(json.loads(line)["iteration"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float("inf")
 
 

@@ -500,6 +500,10 @@ def _begin(
     if not resume:
         check_unused(run_dir)
     progress = checkpoints.restore(trainee, config.record()) if resume else None
+    if progress and progress.iteration > config.iterations:
+        raise OptionError(
+            f"iterations must be at least {progress.iteration}, which {run_dir} has done already, not {config.iterations}"
+        )
     write_json(path, config.record())
     return progress or Progress()
 

@@ -88,6 +88,7 @@ class SyntheticData:
             jobs=self.jobs,
             isos=self.isos or None,
             progress=work.progress.show,
+            check=work.check,
         )
         return {"files": len(files)}
 

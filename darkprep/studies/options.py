@@ -7,11 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from darkprep.gpus import refuse_undrivable
 from darkprep.studies.cells import DATA, Machine, Scale, Score, SyntheticData, Training
 from darkprep.studies.outcome import Outcome
 from darkprep.studies.work import Cell, Work
 from pipeline.datasets import camera_named, find_pairs
+from pipeline.pool import MOST_JOBS
 from shards import DatasetError, OptionError
+from trainer.config import TrainConfig, open_device
 
 SPELLED = {
     "sony": "Sony A7S II",
@@ -100,8 +103,23 @@ class StudyOptions:
                 f"cfa must be plain or rggb here, not {self.fuji_form!r}: a network of nine planes "
                 "reads no Bayer camera"
             )
+        if not 1 <= self.machine.jobs <= MOST_JOBS:
+            raise OptionError(f"jobs must be 1 to {MOST_JOBS}, not {self.machine.jobs}")
+        refuse_undrivable(open_device(self.machine.device))
+        self._check_trainings()
         if self.weights is not None and not self.weights.is_file():
             raise OptionError(f"{self.weights}: no such file")
+
+    def _check_trainings(self) -> None:
+        """Raises OptionError where a training would, which comes hours after the first cell."""
+        scale = self.scale()
+        TrainConfig(
+            iterations=scale.iterations,
+            batch_size=scale.batch_size,
+            learning_rate=scale.learning_rate,
+            precision=self.machine.precision,  # type: ignore[arg-type] # TrainConfig checks it
+            seed=scale.seed,
+        )
 
     def scale(self) -> Scale:
         """What each training costs."""
@@ -143,12 +161,16 @@ class StudyOptions:
                 scenes=self.small.scenes(camera),
                 shorts=self.small.shorts,
                 size=self.small.size,
-                seed=self.seed + (_OTHER_SCENES if camera_named(camera).dataset == "ELD" else 0),
+                seed=self._scenes_seed(camera),
                 isos=self.small.isos.get(camera, ()),
                 jobs=2,
             )
             for camera in dict.fromkeys(cameras)
         )
+
+    def _scenes_seed(self, camera: str) -> int:
+        other = _OTHER_SCENES if camera_named(camera).dataset == "ELD" else 0
+        return (self.seed + other) % 2**63
 
     def there(self, cameras: Sequence[str], *, needed: bool = True) -> tuple[str, ...]:
         """The cameras whose photographs are at hand. Raises DatasetError where one is `needed` and none is."""

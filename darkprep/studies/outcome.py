@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from darkprep.charts import Chart, Series
 from darkprep.evaluated import small_jpeg
-from darkprep.history import read_lines
+from darkprep.history import checked_lines
 from darkprep.page import Layer, Scene, gallery, page, section, table, write_page
 from darkprep.studies.cells import Training
 from darkprep.studies.work import Cell, Work
@@ -257,8 +257,7 @@ def loss_curves(trainings: Sequence[Training], work: Work) -> list[Chart]:
 
 def _points(path: Path, field: str) -> list[tuple[float, float]]:
     """(iteration, value) of a run's lines that have both; none where the file is missing."""
-    lines = read_lines(path)
-    return [(line["iteration"], line[field]) for line in lines if line.get(field) is not None]
+    return [(line["iteration"], line[field]) for line in checked_lines(path, ("iteration", field))]
 
 
 def _scene(comparison: Comparison) -> Scene:

@@ -134,6 +134,41 @@ def test_advice_is_given_for_photographs_and_leaves_nothing_behind(call, large_d
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_is_measured_where_the_spool_has_no_parents_yet(call, large_data, tmp_path):
+    result = call(
+        *("advise", "--camera", "sony", "--root", large_data, "--spool", "a/deep/spool", "--json"),
+        *(*TRAIN, *PLAN, "--disk-budget", "60MB"),
+    )
+
+    assert result.exit_code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--spool", "s3://bucket/prefix"],
+            "spool s3://bucket/prefix: only a disk of this machine",
+        ),
+        (["--spool", "ftp://bucket"], "object storage is s3://... or gs://..."),
+        (["--spool", "file/spool"], "/file is not a directory; choose another place"),
+        (["--model", "nope"], "model must be one of redirt"),
+        (["--precision", "fp99"], "precision must be one of fp32"),
+        (["--device", "nope"], "device must be auto"),
+        (["--crop", "30"], "crop must be a multiple of"),
+        (["--disk-budget", "1MB"], "disk-budget 1.0 MB is too small"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_measured(
+    words, said, complaint, large_data
+):
+    Path("file").touch()
+
+    assert said in complaint("advise", "--camera", "sony", "--root", large_data, *PLAN, *words)
+    assert [path.name for path in Path().iterdir()] == ["file"]
+
+
 @pytest.mark.slow
 def test_the_prediction_comes_true_within_a_quarter(call, start, large_data):
     """Interleaved, for other work on the machine slows one like the other."""

@@ -202,7 +202,8 @@ def test_a_fraction_outside_its_range_is_refused(complaint, small_data, fraction
         (["--samples-per-shard", "20000"], "samples-per-shard must be at most 9999"),
         (["--window", "0"], "window must be at least 1"),
         (["--epochs", "0"], "epochs must be at least 1 or inf"),
-        (["--seed", "-1"], "seed must not be negative"),
+        (["--seed", "-1"], "seed must be from 0 to 2^63 - 1, not -1"),
+        (["--seed", "99999999999999999999999"], "seed must be from 0 to 2^63 - 1"),
         (["--jobs", "0"], "jobs must be 1 to 1024"),
         (["--frames", "second"], "frames must be first or all"),
         (["--amplify", "twice"], "amplify must be ratio, estimate or a positive number"),
@@ -312,6 +313,17 @@ def test_a_spool_around_the_photographs_is_refused(complaint, own_data):
     for spool in ("own", "."):
         assert f"spool {spool}: the photographs" in complaint(*build("own", "--spool", spool))
     assert snapshot(Path()) == before
+
+
+def test_links_that_go_round_in_a_circle_are_named(complaint, small_data):
+    Path("loop").symlink_to("loop")
+
+    assert complaint(*build("loop")).startswith("loop: ")
+    assert complaint(*build(small_data, "--spool", "loop/x")).startswith("loop")
+    line = complaint(*build(small_data, "--frames-dir", "loop/f", "--frames-budget", "1GB"))
+    assert "loop" in line
+    assert complaint(*build("loop/x")).startswith("loop/x: ")
+    assert complaint("status", "--spool", "loop").startswith("loop: ")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 99}', "\x00" * 100])

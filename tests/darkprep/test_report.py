@@ -24,6 +24,7 @@ from darkprep.history import SpoolHistory, read_lines
 from darkprep.page import Layer, Scene, facts, page, write_page
 from darkprep.report import evaluation_page, write_run_report
 from model import build_model, save_weights
+from shards import Cursor, Spool
 from tests.darkprep.webdriver import Browser, why_missing
 
 WIDTHS = (390, 820, 1300)
@@ -371,6 +372,85 @@ def test_old_pictures_are_thinned_out_but_not_the_first_and_the_last(tmp_path):
     assert (kept[0], kept[-1]) == (100, 1900)
 
 
+def damage(path: Path, line: str) -> None:
+    """One more line, or, of a file with one object, another object."""
+    text = path.read_text() + line + "\n" if path.suffix == ".jsonl" else line
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("metrics.jsonl", "{}"),
+        ("metrics.jsonl", '{"loss": 0.5}'),
+        ("metrics.jsonl", '{"iteration": 401, "loss": "x"}'),
+        ("metrics.jsonl", '{"iteration": [1], "loss": 0.5}'),
+        ("metrics.jsonl", '{"iteration": 401, "loss": NaN}'),
+        ("metrics.jsonl", f'{{"iteration": 401, "loss": 1{"0" * 400}}}'),
+        ("metrics.jsonl", '{"iteration": 401, "loss": 0.1, "seconds": "x", "samples_per_s": []}'),
+        ("metrics.jsonl", '{"iteration": 401, "loss": 0.1, "learning_rate": {}}'),
+        ("metrics.jsonl", "[1]"),
+        ("summary.json", '{"ended": "done"}'),
+        (
+            "summary.json",
+            '{"ended": "finished", "who_limits": "", "iterations": "8", "seconds": 1}',
+        ),
+        (
+            "summary.json",
+            '{"ended": "finished", "who_limits": "", "iterations": 8, "seconds": 1, "first_loss": "x",'
+            ' "samples_per_second": "x", "peak_disk_bytes": {}, "shards_deleted": []}',
+        ),
+        ("about.json", '{"plan": [1], "versions": 3, "machine": null}'),
+        ("about.json", f'{{"plan": {{"shard_bytes": 1{"0" * 400}, "budget_bytes": "x"}}}}'),
+        ("config.json", '{"model": "\\ud800", "camera": [], "iterations": "many"}'),
+        ("spool.jsonl", '{"seconds": 1}'),
+        ("spool.jsonl", '{"seconds": 900, "disk_bytes": null, "least_disk_bytes": 1}'),
+        (
+            "spool.jsonl",
+            '{"seconds": 900, "disk_bytes": 1, "least_disk_bytes": 1, "budget_bytes": "x"}',
+        ),
+        ("evaluations.jsonl", '{"iteration": 401, "psnr": 20, "ssim": 0.5, "images": 5}'),
+        ("evaluations.jsonl", '{"iteration": 401, "psnr": 20, "ssim": 0.5, "images": [5, {}]}'),
+        ("evaluations.jsonl", '{"iteration": 401, "psnr": 20, "ssim": 0.5, "images": [{"pair": []}]}'),
+        ("evaluations.jsonl", '{"iteration": 401, "psnr": 20}'),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_in_a_file_of_a_run_is_left_out_of_its_page(file, line, tmp_path):
+    run = write_run(tmp_path / "r")
+    damage(run / file, line)
+
+    assert "NaN" not in write_run_report(run).read_text()
+
+
+def test_without_a_summary_a_page_tells_what_is_known(tmp_path):
+    run = write_run(tmp_path / "r")
+    (run / "summary.json").unlink()
+    damage(run / "config.json", '{"iterations": "many"}')
+
+    assert "At work, or killed: 400 iterations are told of." in write_run_report(run).read_text()
+
+
+def test_pictures_that_cannot_be_opened_are_not_shown(tmp_path):
+    run = write_run(tmp_path / "r")
+    (run / "heldout" / "a" / "dark.jpg").write_bytes(b"no picture")
+    (run / "heldout" / "b" / "00000200.jpg").write_bytes(b"")
+    (run / "heldout" / "b" / "1x.jpg").write_bytes(
+        (run / "heldout" / "b" / "dark.jpg").read_bytes()
+    )
+    (run / "heldout" / "b" / "9.jpg").mkdir()
+
+    assert write_run_report(run).read_text().count("data:image/jpeg") == 3 + 3
+
+
+def test_a_line_without_a_time_does_not_keep_a_run_from_going_on(tmp_path):
+    (tmp_path / "spool.jsonl").write_text('{"seconds": 5}\n{"seconds": "x"}\n{}\n')
+    history = SpoolHistory(tmp_path)
+    history.begin()
+    history.take({"disk_bytes": 5, "shards_ready": 1, "budget_bytes": 9})
+
+    assert read_lines(tmp_path / "spool.jsonl")[-1]["seconds"] == pytest.approx(5, abs=1)
+
+
 def test_the_course_of_the_spool_is_written_and_goes_on_after_a_resumption(tmp_path):
     record = {"disk_bytes": 5, "shards_ready": 1, "budget_bytes": 9}
     first, again = SpoolHistory(tmp_path), SpoolHistory(tmp_path)
@@ -399,6 +479,39 @@ def test_a_training_leaves_its_page_with_held_out_pictures(call, large_spool, la
     assert Path("run/report.html").read_text().count("data:image/jpeg") == 5
     assert "disk_bytes" in read_lines(Path("run/metrics.jsonl"))[-1]
     assert read_lines(Path("run/spool.jsonl"))
+
+
+def test_a_training_whose_page_cannot_be_made_has_ended_well(call, large_spool, tmp_path):
+    (tmp_path / "run" / "report.html").mkdir(parents=True)
+    result = call(
+        *("stream-train", "--spool", large_spool, "--run", "run", "--iterations", "1"),
+        *("--batch-size", "2", "--device", "cpu", "--producers", "0"),
+        *("--model", "redirt-2rdb", "--evaluate-every", "0"),
+    )
+
+    assert "finished after 1 iterations" in result.stdout
+    assert "no report was made" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"iteration": 401, "loss": "x", "iterations_per_s": "x", "gpu_busy_percent": "x"}',
+        '{"iteration": 401, "loss": [], "samples_per_s": {}, "data_wait_fraction": "x"}',
+        "[" * 10_000,
+    ],
+)
+def test_a_status_leaves_out_what_makes_no_sense_in_a_run(line, call, small_spool, tmp_path):
+    run = write_run(tmp_path / "r")
+    damage(run / "metrics.jsonl", line)
+    damage(run / "config.json", '{"iterations": "many"}')
+    spool = Spool(small_spool)
+    with spool.trainer_role():
+        spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=0, run=str(run)))
+        result = call("status", "--spool", small_spool)
+
+    assert result.exit_code == 0
+    assert "trainer    at work" in result.stdout
 
 
 def test_an_evaluation_leaves_its_page_beside_its_figures(call, large_data, tmp_path):

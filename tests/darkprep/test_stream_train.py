@@ -166,6 +166,19 @@ def test_a_plan_that_was_edited_into_nonsense_is_named(complaint, large_spool, n
     assert line.startswith(f"spool/plan.json: {name} {value!r} makes no sense")
 
 
+@pytest.mark.parametrize("value", ["20GB", [1], -1, 1.5, 10**400])
+def test_a_status_names_a_budget_that_was_edited_into_nonsense(complaint, large_spool, value):
+    plan = json.loads((large_spool / "plan.json").read_text())
+    plan["place"]["budget_bytes"] = value
+    (large_spool / "plan.json").write_text(json.dumps(plan))
+    for heartbeat in (large_spool / "producers").glob("*.json"):
+        heartbeat.unlink()
+
+    line = complaint("status", "--spool", large_spool)
+
+    assert line.startswith(f"spool/plan.json: budget_bytes {value!r} makes no sense")
+
+
 def test_a_plan_without_end_cannot_be_kept(complaint, large_data):
     options = PlanOptions(camera="sony", crop=192, samples_per_shard=8, epochs=None)
     make_plan(large_data, options).save(Spool("spool"))
@@ -191,6 +204,18 @@ def test_sigterm_leaves_a_checkpoint_and_resume_goes_on_after_it(call, large_spo
     assert (second["iterations"], second["ended"]) == (first["iterations"] + 2, "finished")
     assert second["first_loss"] == first["first_loss"]
     assert [line["iteration"] for line in metrics("run")] == [*range(1, second["iterations"] + 1)]
+
+
+def test_a_run_does_not_go_back(call, complaint, large_spool):
+    train = (*TRAIN, "--keep-shards", "--run", "run", "--quiet")
+    assert call(*train, "--iterations", "3").exit_code == 0
+    before = snapshot(Path("run"))
+
+    line = complaint(*train, "--iterations", "2", "--resume")
+
+    assert line == "iterations must be at least 3, which run has done already, not 2"
+    assert snapshot(Path("run")) == before
+    assert call(*train, "--iterations", "3", "--resume").exit_code == 0
 
 
 def test_resume_without_a_name_takes_the_newest_run(call, large_spool):

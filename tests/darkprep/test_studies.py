@@ -133,11 +133,25 @@ def test_a_study_on_a_users_data_names_what_is_missing(photographs, weights, tmp
         ({"iterations": 0}, "iterations must be at least 1"),
         ({"fuji_form": "native"}, "cfa must be plain or rggb here"),
         ({"weights": Path("absent")}, "absent: no such file"),
+        ({"machine": Machine(jobs=0)}, "jobs must be 1 to 1024, not 0"),
+        ({"machine": Machine(device="nope")}, "device must be auto, cpu, cuda"),
+        ({"machine": Machine(precision="fp99")}, "precision must be one of fp32, fp16, bf16"),
+        ({"seed": -1}, "seed must not be negative"),
+        ({"seed": 2**63, "small": Small()}, "seed must be below"),
     ],
 )
 def test_choices_that_cannot_work_are_refused(tmp_path, wrong, why):
     with pytest.raises(OptionError, match=why):
         StudyOptions(out=tmp_path, root=tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--device", "nope"), ("--precision", "fp99"), ("--jobs", "0"), ("--seed", "-1")],
+)
+def test_a_study_that_cannot_end_is_not_begun(complaint, words):
+    assert words[0].removeprefix("--") in complaint("study", "section-7", "--small", *words)
+    assert not list(Path().iterdir())
 
 
 def test_an_unknown_study_is_refused_with_the_names_of_all():

@@ -305,6 +305,52 @@ def test_a_worker_that_is_killed_is_told_of_in_one_line(tmp_path, monkeypatch):
         make(tmp_path / "data", scenes=3, jobs=2)
 
 
+def test_ctrl_c_is_left_to_the_process_that_started_the_workers(tmp_path, monkeypatch):
+    def interrupted(out: Path, session: object) -> object:
+        os.kill(os.getpid(), signal.SIGINT)
+        return session
+
+    monkeypatch.setattr("pipeline.synth._perform", interrupted)
+
+    assert make(tmp_path / "data", scenes=3, jobs=2)
+
+
+class Enough(Exception):
+    """The user asked for an end."""
+
+
+def test_a_worker_that_ctrl_c_killed_is_not_blamed(tmp_path, monkeypatch):
+    told = tmp_path / "told"
+
+    def die(out: Path, session: object) -> None:
+        told.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def check() -> None:
+        if told.exists():
+            raise Enough
+
+    monkeypatch.setattr("pipeline.synth._perform", die)
+
+    with pytest.raises(Enough):
+        make(tmp_path / "data", scenes=3, jobs=2, check=check)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_between_two_scenes_the_work_can_be_ended(tmp_path, jobs):
+    shown: list[str] = []
+
+    def check() -> None:
+        if shown:
+            raise Enough
+
+    with pytest.raises(Enough):
+        make(tmp_path, scenes=3, jobs=jobs, progress=shown.append, check=check)
+
+    assert len(shown) == 1
+    assert not list(tmp_path.glob("*_list.txt"))
+
+
 def test_what_cannot_fit_is_refused_before_it_is_made(tmp_path, monkeypatch):
     usage = os.statvfs_result((4096, 4096, 100, 10, 10, 10, 10, 10, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda _: usage)

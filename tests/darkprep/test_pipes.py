@@ -1,0 +1,146 @@
+"""Pipes where small files belong: nobody writes into them, so whoever waited for that would wait for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from darkprep.background import last_words, start
+from darkprep.history import SpoolHistory
+from shards import Cursor, Spool, WeightsError
+from shards.durable import read_json
+from shards.liveness import last_holder
+from tests.darkprep.conftest import SMALL
+from trainer.checkpoint import read_checkpoint
+
+_PATIENCE_S = 60
+
+
+@pytest.fixture(autouse=True)
+def impatient() -> Iterator[None]:
+    """A test that waits for a pipe fails."""
+
+    def give_up(number: int, frame: object) -> None:
+        raise TimeoutError("waits for a pipe")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(_PATIENCE_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def put_pipe(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "place", ["damaged/refused.jsonl", "cursors/lock", "producers/lock", "cursors/rank-0.json"]
+)
+def test_a_status_is_told_without_what_is_a_pipe(place, call, small_spool):
+    put_pipe(small_spool / place)
+    result = call("status", "--spool", small_spool)
+
+    assert result.exit_code == 0
+    assert "trainer    none" in result.stdout
+
+
+def test_a_status_does_without_metrics_that_are_a_pipe(call, small_spool):
+    put_pipe(Path("run/metrics.jsonl"))
+    spool = Spool(small_spool)
+    with spool.trainer_role():
+        spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=0, run="run"))
+
+        assert "trainer    at work" in call("status", "--spool", small_spool).stdout
+
+
+def test_nobody_is_stopped_by_a_role_that_is_a_pipe(call, small_spool):
+    put_pipe(small_spool / "producers/lock")
+
+    assert "nobody produces here" in call("stop", "--spool", small_spool).stdout
+    assert last_holder(small_spool / "producers/lock") is None
+
+
+def test_a_role_that_is_a_pipe_is_named(complaint, small_data, small_spool):
+    lock = put_pipe(small_spool / "producers/lock")
+    line = complaint(
+        *("build", "--camera", "sony", "--root", small_data, "--spool", small_spool, "-q", *SMALL)
+    )
+
+    assert line == f"{lock}: is no regular file; move it away"
+
+
+def test_a_refusal_is_not_written_into_a_pipe(small_spool, caplog):
+    put_pipe(small_spool / "damaged/refused.jsonl")
+    spool = Spool(small_spool).open()
+    spool.refuse(0, "for a test")
+
+    assert spool.ready_shards() == [1, 2]
+    assert "the refusal of shard 0 is not written down" in caplog.text
+
+
+def test_a_background_producer_is_not_started_with_a_pipe_for_its_log(small_spool):
+    put_pipe(small_spool / "producers/log.txt")
+    spool = Spool(small_spool).open()
+
+    with pytest.raises(OSError, match="is no regular file"):
+        start(spool, ["--version"])
+    assert last_words(spool) == f"see {small_spool}/producers/log.txt"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "spool.jsonl", "evaluations.jsonl"])
+def test_a_report_leaves_out_what_is_a_pipe(name, call):
+    put_pipe(Path("run") / name)
+    Path("run/config.json").write_text("{}")
+    put_pipe(Path("run/heldout/a/00000001.jpg"))
+
+    assert call("report", "run").stdout == "run/report.html\n"
+
+
+def test_the_course_of_a_spool_is_not_written_into_a_pipe(tmp_path, caplog):
+    put_pipe(tmp_path / "spool.jsonl")
+    history = SpoolHistory(tmp_path)
+    history.begin()
+    history.take({"disk_bytes": 5, "shards_ready": 1, "budget_bytes": 9})
+
+    assert "is no regular file" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "evaluations.jsonl"])
+def test_a_run_does_not_go_on_in_a_pipe(name, complaint, large_spool):
+    Path("run").mkdir()
+    Path("run/config.json").write_text("{}")
+    put_pipe(Path("run") / name)
+    line = complaint(
+        *("stream-train", "--spool", large_spool, "--run", "run", "--resume", "--iterations", "1"),
+        *("--batch-size", "2", "--device", "cpu", "--producers", "0", "--quiet"),
+    )
+
+    assert line == f"run/{name}: is no regular file; move it away"
+
+
+def test_a_checkpoint_that_is_a_pipe_is_damaged(tmp_path):
+    with pytest.raises(WeightsError, match="is damaged"):
+        read_checkpoint(put_pipe(tmp_path / "00000001.pt"))
+
+
+@pytest.mark.parametrize("name", ["w", "w.safetensors"])
+def test_weights_that_are_a_pipe_are_named(name, complaint, small_data):
+    weights = put_pipe(Path(name))
+    raw = small_data / "Sony/short/00001_00_0.1s.dng"
+    wanted = f"{name}: is no regular file; name a file of weights"
+
+    assert complaint("restore", raw, "--weights", weights, "--device", "cpu") == wanted
+    assert complaint("import-weights", weights, "out.safetensors") == wanted
+    assert not Path("out.safetensors").exists()
+
+
+def test_json_in_a_pipe_reads_as_none(tmp_path):
+    assert read_json(put_pipe(tmp_path / "a.json")) is None
