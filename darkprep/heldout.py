@@ -148,10 +148,17 @@ class HeldOutFrames:
         self._pairs = held_out_pairs(plan)
         self._pieces: list[Piece] = []
         self._thread = threading.Thread(target=self._load, name="held-out-frames", daemon=True)
+        self._closing = threading.Event()
 
     def start(self) -> None:
         """Begin to decode the frames; pictures of them go to the run's directory, which must be ours."""
         self._thread.start()
+
+    def close(self) -> None:
+        """End the decoding, after the frame at hand: from now on nothing is written."""
+        self._closing.set()
+        if self._thread.ident:
+            self._thread.join()
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -185,6 +192,8 @@ class HeldOutFrames:
         options = self._plan.options
         gain = gain_named(options.gain)
         for pair in self._pairs:
+            if self._closing.is_set():
+                return
             try:
                 piece = cut_piece(
                     self._plan.root,

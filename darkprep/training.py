@@ -223,6 +223,7 @@ def stream_training(
     title = f"darkprep stream-train · {config.model} on {config.camera}"
     with (
         contextlib.closing(supervisor),
+        contextlib.closing(frames) if frames else contextlib.nullcontext(),
         progress.watching(
             lambda: spool_status(spool), title=title, also=history.take if ranks.rank == 0 else None
         ) as watch,

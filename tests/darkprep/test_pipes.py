@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,6 +125,7 @@ def test_a_run_does_not_go_on_in_a_pipe(name, complaint, large_spool):
     )
 
     assert line == f"run/{name}: is no regular file; move it away"
+    assert "held-out-frames" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_checkpoint_that_is_a_pipe_is_damaged(tmp_path):
