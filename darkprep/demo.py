@@ -72,7 +72,8 @@ def run_demo(
 ) -> Iterator[str]:
     """Run it all below `out` and yield what to tell, line by line.
 
-    Raises OptionError when `out` is used, DarkprepError when it is stopped before it trains, TrainingError when the minutes did not reach for one iteration.
+    Raises OptionError when `out` is used, DarkprepError when it is stopped before it trains, TrainingError
+    when the minutes did not reach for one iteration.
     """
     places = _Places(out)
     check_folder("out", out)

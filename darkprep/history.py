@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from shards import DarkprepError
-from shards.durable import disk_errors, only_regular, read_regular
+from shards.durable import disk_errors, json_objects, only_regular, read_regular
 
 log = logging.getLogger(__name__)
 
@@ -76,15 +76,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         text = read_regular(path).decode("utf-8", "replace")
     except OSError:
         return []
-    found = []
-    for row in text.splitlines():
-        try:
-            line = json.loads(row)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict):
-            found.append(line)
-    return found
+    return json_objects(text.splitlines())
 
 
 def checked_lines(path: Path, numbers: Sequence[str]) -> list[dict[str, Any]]:

@@ -63,7 +63,8 @@ def page(*, title: str, lead: str, sections: Sequence[str]) -> str:
 
 def write_page(path: Path, text: str) -> None:
     """Put a page on the disk, whole or not at all. Raises DiskFull or SpoolError."""
-    # A run's name may be bytes that are no text: shown escaped, as on the command line.
+    # A run's name may be bytes that are no text, its files may hold half a character: shown escaped, as on
+    # the command line.
     write_bytes(path, text.encode("utf-8", "backslashreplace"), sync=False)
 
 

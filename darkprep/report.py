@@ -57,9 +57,7 @@ def run_page(run_dir: Path, config: dict[str, Any]) -> str:
         _run_facts(config, about, summary),
     ]
     lead = _run_lead(run_dir, about, summary, config, metrics)
-    text = page(title=title, lead=lead, sections=sections)
-    # A name that is no UTF-8, or half a character in a JSON file, cannot be written.
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return page(title=title, lead=lead, sections=sections)
 
 
 def _checked_summary(summary: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from pipeline.elsewhere import FramesPlace
 from pipeline.frames import FrameStore
 from shards import Cursor, ShardDamaged, Spool
 from shards.bucket import Bucket
-from shards.durable import only_regular, read_json
+from shards.durable import json_objects, only_regular, read_json
 from shards.lease import EVERY_S, Holder, Watch
 from shards.opening import verify_shard
 from shards.plan_record import number_of
@@ -197,16 +196,9 @@ def _newest_metrics(run_dir: Path) -> list[dict[str, Any]]:
             tail = file.read(_TAIL_BYTES)
     except OSError:
         return []
-    found = []
     # The first line may be cut by the seek, the last by its writer; those do not parse.
-    for text in tail.splitlines()[-_RECENT:]:
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict) and number(line, "iteration") is not None:
-            found.append(line)
-    return found
+    lines = json_objects(tail.splitlines()[-_RECENT:])
+    return [line for line in lines if number(line, "iteration") is not None]
 
 
 def _producer(record: dict[str, Any]) -> dict[str, Any]:

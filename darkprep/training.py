@@ -56,6 +56,7 @@ from pipeline.datasets import (
     splits_named,
 )
 from pipeline.develop import develop_amplified
+from pipeline.elsewhere import lies_in
 from pipeline.plan import Plan
 from pipeline.resample import form_named
 from pipeline.wholeframe import lone_frame, whole_frame
@@ -354,36 +355,39 @@ def _recorded(spool: Spool, name: str) -> int:
 
 
 def _run_dir(choices: TrainChoices) -> Path:
-    if choices.run_dir:
-        check_folder("run", choices.run_dir)
-        _keep_out_of_spool(choices)
-        if choices.resume and not (choices.run_dir / "config.json").exists():
-            raise OptionError(f"{choices.run_dir}: holds no run to resume; leave out --resume")
-        if not choices.resume:
-            check_unused(choices.run_dir)  # before anything is said of a training to come
-        else:
-            with only_training_in(choices.run_dir):
-                pass  # before anything of it is changed
-        return choices.run_dir
+    """The run's directory; one that cannot be used is refused before anything is said of a training to come."""
+    run_dir = choices.run_dir
+    if run_dir:
+        check_folder("run", run_dir)
+        # A spool is removed when it is done with.
+        if lies_in(run_dir, choices.spool.path):
+            raise OptionError(
+                f"{run_dir}: is the spool or lies in it, which is removed some day; choose another --run"
+            )
+        if choices.resume and not (run_dir / "config.json").exists():
+            raise OptionError(f"{run_dir}: holds no run to resume; leave out --resume")
+    else:
+        run_dir = _newest_run() if choices.resume else _new_run()
     if choices.resume:
-        runs = list(RUNS.glob("*/config.json"))
-        if not runs:
-            raise OptionError(f"{RUNS}: holds no run to resume; name one with --run")
-        # Written anew whenever a run goes on; names are of people's own choice.
-        return max(runs, key=lambda path: (path.stat().st_mtime_ns, path)).parent
+        with only_training_in(run_dir):
+            pass  # nobody else goes on with it
+    else:
+        check_unused(run_dir)
+    return run_dir
+
+
+def _newest_run() -> Path:
+    runs = list(RUNS.glob("*/config.json"))
+    if not runs:
+        raise OptionError(f"{RUNS}: holds no run to resume; name one with --run")
+    # Written anew whenever a run goes on; names are of people's own choice.
+    return max(runs, key=lambda path: (path.stat().st_mtime_ns, path)).parent
+
+
+def _new_run() -> Path:
     name = time.strftime("%Y-%m-%dT%H-%M-%S")
     taken = sum(1 for _ in RUNS.glob(f"{name}*"))
     return RUNS / (f"{name}-{taken + 1}" if taken else name)
-
-
-def _keep_out_of_spool(choices: TrainChoices) -> None:
-    """A spool is removed when it is done with: refuse a run in it. Raises OptionError."""
-    assert choices.run_dir is not None, "asked where one was named"
-    spool = os.path.realpath(choices.spool.path)
-    if Path(os.path.realpath(choices.run_dir)).is_relative_to(spool):
-        raise OptionError(
-            f"{choices.run_dir}: is the spool or lies in it, which is removed some day; choose another --run"
-        )
 
 
 # -- evaluate -----------------------------------------------------------------------------------------

@@ -46,8 +46,8 @@ class SidUNet(nn.Module):
         """Black-subtracted, normalised, amplified planes to RGB in [0, 1].
 
         `(B, C, h, w)` with h and w multiples of 16, to `(B, 3, cell*h, cell*w)`. Chen et al. clip
-        the input at the black level and, amplified, at 1, and the result only when they write it, not in the loss: so the
-        gradient passes the clamp here.
+        the input at the black level and, amplified, at 1, and the result only when they write it, not in
+        the loss: so the gradient passes the clamp here.
         """
         x, skips = packed.clamp(0, 1), []
         for level in self.down[:-1]:

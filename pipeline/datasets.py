@@ -185,9 +185,7 @@ def find_pairs(
     home = _existing(root, camera)
     find = _sid_pairs if camera.dataset == "SID" else _eld_pairs
     skipped: list[Skipped] = []
-    pairs = tuple(sorted(find(home, camera, frames, skipped), key=lambda pair: pair.id))
-    if exclude_misaligned:
-        pairs = tuple(pair for pair in pairs if not _is_misaligned(pair))
+    pairs = _in_order(find(home, camera, frames, skipped), exclude_misaligned)
     return _found(home, camera, pairs, skipped, "pairs")
 
 
@@ -202,9 +200,7 @@ def find_longs(
     home = _existing(root, camera)
     find = _sid_longs if camera.dataset == "SID" else _eld_longs
     skipped: list[Skipped] = []
-    pairs = tuple(sorted(find(home, camera, skipped), key=lambda pair: pair.id))
-    if exclude_misaligned:
-        pairs = tuple(pair for pair in pairs if not _is_misaligned(pair))
+    pairs = _in_order(find(home, camera, skipped), exclude_misaligned)
     return _found(home, camera, pairs, skipped, "long exposures")
 
 
@@ -227,6 +223,11 @@ def _found(
         more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
         raise DatasetError(f"{home}: holds no {what} of {camera.name}{reasons}{more}")
     return Pairs(root=home, camera=camera, pairs=pairs, skipped=tuple(skipped))
+
+
+def _in_order(found: Iterable[Pair], exclude_misaligned: bool) -> tuple[Pair, ...]:
+    kept = (pair for pair in found if not (exclude_misaligned and _is_misaligned(pair)))
+    return tuple(sorted(kept, key=lambda pair: pair.id))
 
 
 def _is_misaligned(pair: Pair) -> bool:

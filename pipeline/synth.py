@@ -96,10 +96,10 @@ def synthesise(
     splits, and the list files. For ELD's: its sixteen images per scene, whatever `shorts` says.
     `size` is the visible height and width, the whole sensor's when None. `isos` are what scenes of SID's
     cameras are drawn from, by default SID's low ones. `progress` gets a line for each finished scene.
-    `check` is called between scenes; what it raises ends the work there.
-    Synthetic files that exist are replaced. Raises OptionError for values that cannot work and for a place
-    with photographs that were not made here, DiskFull when there is
-    no room (before the first file, where it can be known), DarkprepError when a worker was killed.
+    `check` is called between scenes; what it raises ends the work there. Synthetic files that exist are
+    replaced. Raises OptionError for values that cannot work and for a place with photographs that were
+    not made here, DiskFull when there is no room (before the first file, where it can be known),
+    DarkprepError when a worker was killed.
     """
     sensor = sensor_of(camera)
     size = _checked_size(sensor, size)

@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -92,6 +92,19 @@ def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def json_objects(rows: Iterable[str | bytes]) -> list[dict[str, Any]]:
+    """The JSON objects among `rows`, one a row; what is damaged, cut off or no object is left out."""
+    found = []
+    for row in rows:
+        try:
+            record = json.loads(row)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            found.append(record)
+    return found
 
 
 def read_regular(path: Path, limit: int = -1) -> bytes:

@@ -409,7 +409,8 @@ class _Release:
     ) -> None:
         self._spool, self._stats = spool, stats
         self._rank, self._world, self._run = rank, world, run
-        self._began = 0
+        self._first = 0
+        """The oldest shard that was needed when this rank began."""
         self._published = 0
         self._looked = 0.0
         self._begun = time.monotonic()
@@ -424,7 +425,7 @@ class _Release:
                 # All others: with a cursor of an earlier training one would seem to have passed
                 # what it has not begun.
                 self._spool.forget_ranks_from(1)
-            self._began = oldest
+            self._first = oldest
             self._publish(batch, oldest)
         except BaseException:
             self._drop_role()
@@ -495,7 +496,7 @@ class _Release:
                 self._spool.drop(shard)
         if self._rank == 0:
             # Not what was unlinked here: a producer that sees the cursor first makes room by itself.
-            done = len(self._spool.own_shards(self._began, self._published))
+            done = len(self._spool.own_shards(self._first, self._published))
             self._stats.shards_deleted = max(done, self._stats.shards_deleted)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from shards.durable import (
     disk_errors,
+    json_objects,
     only_regular,
     read_json,
     read_regular,
@@ -301,8 +302,7 @@ class Spool:
             text = read_regular(self.damaged / "refused.jsonl").decode(errors="replace")
         except OSError:
             return []
-        records = [_parsed(line) for line in text.splitlines()]
-        return [record for record in records if record]
+        return [record for record in json_objects(text.splitlines()) if record]
 
     def drop_partial(self, shard: int) -> None:
         """Remove what earlier writers of `shard` left half-written: for its one writer of now."""
@@ -525,11 +525,3 @@ def _modified(entry: os.DirEntry[str]) -> float:
         return entry.stat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None

@@ -90,8 +90,8 @@ def train(
     sums over all ranks, its waiting is its own. A signal to any rank stops all after one more step.
 
     Raises SpoolBusy when another training lives in `run_dir`, OptionError, WeightsError, NonFiniteLoss,
-    DiskFull, and whatever the reader raises; after StreamEnded too there is a checkpoint to resume from. RankLost when another rank died; RankStopped
-    on the ranks from 1 up when another one failed.
+    DiskFull, and whatever the reader raises; after StreamEnded too there is a checkpoint to resume from.
+    RankLost when another rank died; RankStopped on the ranks from 1 up when another one failed.
     """
     ranks = ranks or Alone()
     device = open_device(config.device)

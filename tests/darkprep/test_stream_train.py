@@ -129,18 +129,20 @@ def test_a_run_in_the_spool_is_refused_for_a_spool_is_removed_some_day(run, comp
     assert snapshot(large_spool).keys() - {"cursors/lock"} == before.keys()
 
 
+@pytest.mark.parametrize("named", [("--run", "runs/mine"), ()])
 def test_a_run_that_another_training_goes_on_with_is_refused_before_anything_is_written(
-    complaint, call, large_spool
+    named, complaint, call, large_spool
 ):
-    call(*TRAIN, *NO_PRODUCERS, "--iterations", "1", "--run", "run")
-    before = snapshot(Path("run"))
+    run = Path("runs/mine")
+    call(*TRAIN, *NO_PRODUCERS, "--iterations", "1", "--run", run)
+    before = snapshot(run)
 
-    with only_training_in(Path("run")):
-        held = snapshot(Path("run"))  # the lock names its holder
-        line = complaint(*TRAIN, *NO_PRODUCERS, "--iterations", "2", "--run", "run", "--resume")
-        assert snapshot(Path("run")) == held
+    with only_training_in(run):
+        held = snapshot(run)  # the lock names its holder
+        line = complaint(*TRAIN, *NO_PRODUCERS, "--iterations", "2", *named, "--resume")
+        assert snapshot(run) == held
 
-    assert line.startswith("run: a training is already running (pid ")
+    assert line.startswith("runs/mine: a training is already running (pid ")
     assert held.keys() == before.keys()
 
 
