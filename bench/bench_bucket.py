@@ -29,12 +29,12 @@ import harness
 from harness import Figures
 from samples import PER_SHARD, SAMPLE_BYTES, fill_spool
 
-from shards import Spool, SpoolReader
-from shards.bucket import Bucket
-from shards.inbox import Inbox, InboxConfig
-from shards.objects import StoreUrl
-from shards.outbox import Outbox
-from shards.plan_record import plan_record
+from darkprep.shards import Spool, SpoolReader
+from darkprep.shards.plan_record import plan_record
+from darkprep.shards.remote.bucket import Bucket
+from darkprep.shards.remote.downloader import Downloader, DownloaderConfig
+from darkprep.shards.remote.object_store import StoreUrl
+from darkprep.shards.remote.uploader import Uploader
 
 _ROOM = 8
 _BATCH = 8
@@ -145,7 +145,7 @@ def read(spool: Spool, *, keep: bool) -> None:
 
 def carry(spool: Spool, bucket: Bucket) -> None:
     """Put all shards."""
-    with Outbox(spool, bucket, look_every_s=0.1).opened() as outbox:
+    with Uploader(spool, bucket, look_every_s=0.1).opened() as outbox:
         while not outbox.is_settled():
             time.sleep(0.01)
 
@@ -153,8 +153,8 @@ def carry(spool: Spool, bucket: Bucket) -> None:
 def fetch(spool: Spool, bucket: Bucket) -> None:
     """Fetch all shards, and read and delete them."""
     stop = threading.Event()
-    config = InboxConfig(room=_ROOM, until=spool.stream.shards, look_every_s=0.1)
-    inbox = Inbox(spool, bucket, config, stop=stop)
+    config = DownloaderConfig(room=_ROOM, until=spool.stream.shards, look_every_s=0.1)
+    inbox = Downloader(spool, bucket, config, stop=stop)
     thread = threading.Thread(target=inbox.run)
     shards = spool.stream.shards
     with SpoolReader(spool, batch_size=_BATCH, shards=shards) as batches:

@@ -5,7 +5,7 @@ from the sizes of real files. The real part runs producers in the background and
 what comes, on small crops so that it is quick; what the spool occupies is looked at twenty times a
 second, in allocated blocks, as `du` counts them.
 
-The trade-off: peaks between two looks are not seen; what could be there is arithmetic (pipeline/budget.py).
+The trade-off: peaks between two looks are not seen; what could be there is arithmetic (pipeline/produce/budget.py).
 
     python bench/bench_budget.py                half a minute
     python bench/bench_budget.py --quick        seconds
@@ -23,10 +23,10 @@ from bench_produce import sid_like_plan
 from harness import Figures
 from photographs import frame_bytes, plan_of, write_photographs
 
-from darkprep.background import start_producer, stop_producers
-from pipeline.budget import allot, smallest_budget
-from pipeline.plan import Plan
-from shards import Spool, SpoolReader
+from darkprep.jobs.background import start_producer, stop_producers
+from darkprep.pipeline.plan.plan import Plan
+from darkprep.pipeline.produce.budget import allot, smallest_budget
+from darkprep.shards import Spool, SpoolReader
 
 BATCH = 8
 ITERATIONS = 1_000_000

@@ -12,12 +12,12 @@ from pathlib import Path
 import harness
 import numpy as np
 
-from pipeline.colour import colours_of, match_matrix, matched, undeveloped
-from pipeline.datasets import camera_named, find_pairs
-from pipeline.resample import xtrans_to_rggb
-from pipeline.synth import synthesise
-from pipeline.wholeframe import decode_long, decode_short, whole_frame
-from shards.cfa import CANONICAL
+from darkprep.pipeline.pairs.table import camera_named, find_pairs
+from darkprep.pipeline.pairs.whole_frame import decode_long, decode_short, whole_frame
+from darkprep.pipeline.raw.colour import colours_of, match_matrix, matched, undeveloped
+from darkprep.pipeline.raw.resample import xtrans_to_rggb
+from darkprep.shards.cfa import CANONICAL
+from darkprep.synth.dataset import synthesise
 
 CAMERAS = ("sony", "fuji", "sonya7s2", "canon70d", "canon700d", "nikond850")
 SIZE, QUICK_SIZE = (1032, 1536), (516, 768)

@@ -32,10 +32,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from model import Network, Precision, build_model, ready_for_inference
-from model.cuda import StreamedRedirt
-from model.inference import fold_weight_norm
-from model.weights import published_names
+from darkprep.model import Network, Precision, build_model, ready_for_inference
+from darkprep.model.cuda import StreamedRedirt
+from darkprep.model.inference import fold_weight_norm
+from darkprep.model.weights import published_names
 
 Run = Callable[[Tensor], Tensor]
 Table = list[dict[str, Any]]

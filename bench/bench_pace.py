@@ -27,14 +27,14 @@ import numpy as np
 from harness import Figures, Measure, Station
 from photographs import SIZES, frame_bytes, plan_of, write_photographs
 
-from darkprep.background import start_producer, stop_producers
-from darkprep.status import spool_status
-from pipeline.budget import smallest_budget
-from pipeline.frames import FrameStore
-from pipeline.plan import Plan
-from pipeline.wholeframe import decode_long, decode_short
-from shards import Spool, SpoolReader
-from shards.spool import allocated_bytes
+from darkprep.jobs.background import start_producer, stop_producers
+from darkprep.pipeline.pairs.whole_frame import decode_long, decode_short
+from darkprep.pipeline.plan.plan import Plan
+from darkprep.pipeline.produce.budget import smallest_budget
+from darkprep.pipeline.produce.frame_store import FrameStore
+from darkprep.shards import Spool, SpoolReader
+from darkprep.shards.spool import allocated_bytes
+from darkprep.view.status import spool_status
 
 BATCH = 8
 PACES = {"V100, 86.4 ms": 0.0864, "H200, 20 ms": 0.02}

@@ -29,15 +29,15 @@ import harness
 from harness import Figures, Measure, Station
 from photographs import SIZES, frame_bytes, plan_of, write_photographs
 
-from darkprep.background import start_producer, stop_producers
-from pipeline.budget import Allotment, allot, smallest_budget
-from pipeline.datasets import Pair
-from pipeline.frames import FrameStore
-from pipeline.make import ShardTask, make_shard
-from pipeline.plan import Plan, PlannedPair, PlanOptions
-from pipeline.wholeframe import decode_long, decode_short
-from shards import PERIOD, Spool, SpoolReader, UseOrder
-from shards.process import ProcessId
+from darkprep.jobs.background import start_producer, stop_producers
+from darkprep.pipeline.pairs.table import Pair
+from darkprep.pipeline.pairs.whole_frame import decode_long, decode_short
+from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions
+from darkprep.pipeline.produce.budget import Allotment, allot, smallest_budget
+from darkprep.pipeline.produce.frame_store import FrameStore
+from darkprep.pipeline.produce.worker import ShardTask, make_shard
+from darkprep.shards import PERIOD, Spool, SpoolReader, UseOrder
+from darkprep.shards.process import ProcessId
 
 SCENES = {"sony": 8, "fuji": 2}
 """Photographed scenes: of a 24 MP X-Trans frame two are enough, each takes 14 s to develop."""
@@ -162,7 +162,7 @@ def setup_making(path: str, share: float) -> Measure:
     for name in store.names():
         if name not in allotment.frames:
             store.drop(name)
-    spool.producer_role().take()
+    spool.producer_lock().take()
 
     def measure(*, first: int, count: int) -> Figures:
         made = []

@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 from harness import Figures
 
-from pipeline.amplify import estimate_amplification
-from pipeline.develop import develop
-from pipeline.dng import BAYER, XTRANS, DngTags, Rows, write_dng
-from pipeline.pack import (
+from darkprep.pipeline.raw.amplify import estimate_amplification
+from darkprep.pipeline.raw.develop import develop
+from darkprep.pipeline.raw.dng import BAYER, XTRANS, DngTags, Rows, write_dng
+from darkprep.pipeline.raw.mosaic import (
     canonical_mosaic,
     canonical_origin,
     canonical_shape,
@@ -34,8 +34,8 @@ from pipeline.pack import (
     plane_black,
     unpack,
 )
-from pipeline.raw import RawFrame, read_header, read_raw
-from shards.format import U16
+from darkprep.pipeline.raw.reader import RawFrame, read_header, read_raw
+from darkprep.shards.format import U16
 
 FRAMES = {
     "12 MP Bayer": ((2848, 4256), BAYER["RGGB"]),

@@ -27,7 +27,7 @@ from harness import Figures, Measure, Station
 from peers import PEERS, Batches, Passes, as_in_a_script, installed_peers
 from samples import PER_SHARD, SAMPLE_BYTES, fill_spool, sample
 
-from shards import Spool, SpoolReader, write_shard
+from darkprep.shards import Spool, SpoolReader, write_shard
 
 BATCH = 8
 STEP_S = 0.02

@@ -24,15 +24,15 @@ from pathlib import Path
 
 import harness
 
-from pipeline.budget import allot
-from pipeline.engine import ENGINES, Engine
-from pipeline.frames import FrameStore
-from pipeline.make import ShardTask, make_shard
-from pipeline.plan import PlanOptions, make_plan
-from pipeline.produce import Producer, ProducerConfig, ProducerReport
-from pipeline.synth import synthesise
-from shards import OptionError, Spool, SpoolReader
-from shards.process import ProcessId
+from darkprep.pipeline.plan.plan import PlanOptions, make_plan
+from darkprep.pipeline.produce.budget import allot
+from darkprep.pipeline.produce.executors.backend import BACKENDS, Backend
+from darkprep.pipeline.produce.frame_store import FrameStore
+from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
+from darkprep.pipeline.produce.worker import ShardTask, make_shard
+from darkprep.shards import OptionError, Spool, SpoolReader
+from darkprep.shards.process import ProcessId
+from darkprep.synth.dataset import synthesise
 
 WORKERS = 2
 
@@ -66,7 +66,7 @@ def main() -> None:
             "a sample: " + ", ".join(f"{value:.3g} {name}" for name, value in cost.items()) + "\n"
         )
         print(f"{'case':<22} {'samples/s':>10} {'start s':>8}   {WORKERS} workers, crops of {crop}")
-        for backend in () if chosen.costs else ENGINES:
+        for backend in () if chosen.costs else BACKENDS:
             made = produce(here, backend, options)
             if made:
                 rows.append({"case": f"build {backend}", **made})
@@ -91,7 +91,7 @@ def costs(here: Path, options: PlanOptions) -> dict[str, float]:
     plan.save(spool)
     frames = allot(plan, 20 * 10**9, jobs=1).frames
     shards, samples = 12, options.samples_per_shard
-    with spool.producer_role():
+    with spool.producer_lock():
         FrameStore(spool.frames).create()
         for measured in (False, True):
             for shard in spool.ready_shards():
@@ -122,7 +122,7 @@ def costs(here: Path, options: PlanOptions) -> dict[str, float]:
 def produce(here: Path, backend: str, options: PlanOptions) -> dict[str, float] | None:
     """Make the whole plan on one engine; None where the engine is not installed."""
     try:
-        pool = Engine(backend=backend).pool(WORKERS)
+        pool = Backend(backend=backend).pool(WORKERS)
     except OptionError as error:
         print(f"skipped: {error}")
         return None

@@ -22,11 +22,11 @@ from harness import Figures
 from rich.console import Console
 from samples import fill_spool
 
-from darkprep.live import DRAW_EVERY_S, LOOK_EVERY_S, Watch
-from darkprep.screen import screen
-from darkprep.status import spool_status
-from shards import Cursor, DarkprepError, Spool
-from trainer.report import StepReport
+from darkprep.shards import Cursor, DarkprepError, Spool
+from darkprep.trainer.run_log import StepReport
+from darkprep.view.live import DRAW_EVERY_S, LOOK_EVERY_S, Watch
+from darkprep.view.screen import screen
+from darkprep.view.status import spool_status
 
 STEP = StepReport(
     iteration=1, iterations=2, loss=0.1, learning_rate=1e-4, iterations_per_s=1.0, samples_per_s=8.0,

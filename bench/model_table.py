@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from model import MODELS, MOSAICS, CfaKind, Network, build_model
+from darkprep.model import MODELS, MOSAICS, CfaKind, Network, build_model
 
 HEAD = (
     "| model | mosaic | parameters | MAC per RAW pixel | receptive field, RAW pixels |\n"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.budget import array_bytes
-from pipeline.dng import BAYER, XTRANS, DngTags, write_dng
-from pipeline.plan import Plan, PlanOptions, make_plan
-from shards.format import U16
+from darkprep.pipeline.plan.plan import Plan, PlanOptions, make_plan
+from darkprep.pipeline.produce.budget import array_bytes
+from darkprep.pipeline.raw.dng import BAYER, XTRANS, DngTags, write_dng
+from darkprep.shards.format import U16
 
 SIZES = {"sony": (2848, 4256), "fuji": (4032, 6032)}
 """Of the two SID cameras, 12 and 24 megapixels."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shards import Sample, SampleMeta, ShardLayout, Spool, StreamSpec, write_shard
+from darkprep.shards import Sample, SampleMeta, ShardLayout, Spool, StreamSpec, write_shard
 
 SAMPLE_BYTES = 2 * (4 * 256 * 256 + 3 * 512 * 512)
 """Payload of one sample: low (4, 256, 256) and gt (3, 512, 512), uint16."""

@@ -1,8 +1,8 @@
 """The control plane at scale: thousands of producers' workers and ranks over the real plan, budget, order and cursor code.
 
 Every node has eight ranks, a spool of its own part of one plan, and a producer whose workers take a given
-time per shard; clock and disk are fake, decisions are real: pipeline.produce.Producer hands out and makes
-room, pipeline.budget divides, shards.order deals, the reader's release publishes cursors and deletes.
+time per shard; clock and disk are fake, decisions are real: darkprep.pipeline.produce.producer.Producer hands out and makes
+room, darkprep.pipeline.produce.budget divides, shards.order deals, the reader's release publishes cursors and deletes.
 Checked at every event: no budget exceeded, no shard deleted that is still needed. The trade-off: one
 training step is as slow as its slowest node, as with synchronous gradients; networks are not simulated.
 
@@ -27,12 +27,12 @@ from typing import Any
 
 import harness
 
-from pipeline.datasets import Pair
-from pipeline.make import ShardMade, ShardTask
-from pipeline.plan import Plan, PlannedPair, PlanOptions
-from pipeline.produce import Producer, ProducerConfig
-from shards import Cursor, Spool
-from shards.reader import ReaderStats, _Release
+from darkprep.pipeline.pairs.table import Pair
+from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions
+from darkprep.pipeline.produce.producer import Producer, ProducerConfig
+from darkprep.pipeline.produce.worker import ShardMade, ShardTask
+from darkprep.shards import Cursor, Spool
+from darkprep.shards.reader import ReaderStats, _Release
 
 PER_RANK = 8
 """Samples of a rank per step."""

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.reliability.storm import Outcome, Storm
+from tests.support.storm import Outcome, Storm
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ def main() -> None:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a name on the disk may be no text
                 stream.reconfigure(errors="backslashreplace")
-        from darkprep.cli import main as command_line
+        from darkprep.commands.main import main as command_line
 
         command_line()
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from darkprep.cli import main
+from darkprep.commands.main import main
 
 PAGE = Path(__file__).with_name("commands.md")
 

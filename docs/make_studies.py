@@ -15,7 +15,7 @@ from typing import Any
 
 from darkprep.studies.catalogue import STUDIES
 from darkprep.studies.outcome import Table
-from darkprep.values import spelled_seconds
+from darkprep.view.numbers import format_duration
 
 DOCS = Path(__file__).parent
 
@@ -23,7 +23,7 @@ DOCS = Path(__file__).parent
 def page(name: str, record: dict[str, Any]) -> str:
     """One study's page."""
     tables = [Table(**table).markdown() for table in record["tables"]]
-    time = spelled_seconds(record["seconds"])
+    time = format_duration(record["seconds"])
     return "\n\n".join(
         [
             f"# {record['title']}",

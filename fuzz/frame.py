@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from darkprep.pipeline.produce import frame_store as frames
+from darkprep.pipeline.produce.frame_store import FrameStore
 from fuzz.choices import Choices
-from pipeline import frames
-from pipeline.frames import FrameStore
 
 _NAME = "short-1"
 _FACTS: dict[str, Any] = {"kind": "short", "black": [512.0] * 4, "white": 16383, "iso": 800.0}

@@ -1,7 +1,7 @@
 """RAW files of any bytes: `python -m fuzz.raw --seconds 600` (LibRaw is C++, so each is tried in a process that may die).
 
 A file may only give a frame or a RawError. A death of the process or a file that takes too long is no
-breach, for production survives both (pipeline/suspects.py), but is counted and its file kept. The
+breach, for production survives both (pipeline/produce/quarantine.py), but is counted and its file kept. The
 trade-off: no coverage guides it, as LibRaw is not built for that; most edits go to the headers instead.
 """
 
@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.develop import develop
-from pipeline.dng import BAYER, XTRANS, DngTags, write_dng
-from pipeline.raw import read_header, read_raw
-from shards.errors import RawError
+from darkprep.pipeline.raw.develop import develop
+from darkprep.pipeline.raw.dng import BAYER, XTRANS, DngTags, write_dng
+from darkprep.pipeline.raw.reader import read_header, read_raw
+from darkprep.shards.errors import RawError
 
 _HEADER_BYTES = 1500
 """Where the directories of such a file lie."""

@@ -11,7 +11,13 @@ import importlib
 import sys
 
 TARGETS = ("shard", "state", "frame")
-_PACKAGES = ["shards", "pipeline.plan", "pipeline.frames", "pipeline.suspects", "darkprep.status"]
+_PACKAGES = [
+    "darkprep.shards",
+    "darkprep.pipeline.plan.plan",
+    "darkprep.pipeline.produce.frame_store",
+    "darkprep.pipeline.produce.quarantine",
+    "darkprep.view.status",
+]
 
 
 def main() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from darkprep.shards.errors import ShardDamaged
+from darkprep.shards.format import META_BYTES, Sample, SampleMeta, ShardLayout
+from darkprep.shards.shard_file import ShardFile
+from darkprep.shards.writer import write_shard
 from fuzz.choices import Choices
-from shards.errors import ShardDamaged
-from shards.format import META_BYTES, Sample, SampleMeta, ShardLayout
-from shards.opening import OpenShard
-from shards.writer import write_shard
 
 _LAYOUT = ShardLayout(cfa="bayer", height=8, width=12, samples=2)
 _PLAN = "0123456789abcdef"
@@ -33,7 +33,7 @@ def try_input(data: bytes) -> None:
     else:
         path.write_bytes(choices.rest())
     try:
-        shard = OpenShard(path, _LAYOUT, _SHARD, _PLAN)
+        shard = ShardFile(path, _LAYOUT, _SHARD, _PLAN)
     except ShardDamaged as error:
         assert str(path) in str(error), error
         return
@@ -53,7 +53,7 @@ def _with_other_metadata(good: bytes, choices: Choices) -> bytes:
     return good[:start] + meta + good[start + META_BYTES :]
 
 
-def _compare(shard: OpenShard) -> None:
+def _compare(shard: ShardFile) -> None:
     for index, wanted in enumerate(_samples()):
         low, gt = np.empty(_LAYOUT.low_shape, np.uint16), np.empty(_LAYOUT.gt_shape, np.uint16)
         shard.read(index, low, gt)

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from darkprep.status import spool_status, status_lines
+from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions
+from darkprep.pipeline.produce.executors.loky import crashes_decoder
+from darkprep.pipeline.produce.quarantine import Quarantine
+from darkprep.shards import PlanError, Spool
+from darkprep.shards import spool as spool_module
+from darkprep.shards.locks import last_holder
+from darkprep.view.status import spool_status, status_lines
 from fuzz.choices import Choices
-from pipeline.plan import Plan, PlannedPair, PlanOptions
-from pipeline.pool import crashes_decoder
-from pipeline.suspects import Suspects
-from shards import PlanError, Spool
-from shards import spool as spool_module
-from shards.liveness import last_holder
 
 _HEARTBEAT = {
     "state": "making", "shards_made": 3, "running_s": 10.0, "blocked_s": 1.0, "mb_per_s": 5.0, "budget_bytes": 10**9,
@@ -93,14 +93,14 @@ def _holder(choices: Choices) -> None:
     path = spool.producers / "lock"
     path.write_bytes(choices.json(_CRUMB))
     assert last_holder(path) is None or str(last_holder(path))
-    with spool.producer_role():
+    with spool.producer_lock():
         assert last_holder(path)
 
 
 def _suspects(choices: Choices) -> None:
     spool, _ = _prepared()
     (spool.producers / "crashing.json").write_bytes(choices.json(_CRASHING))
-    suspects = Suspects(spool, crashes_decoder, 1e9)
+    suspects = Quarantine(spool, crashes_decoder, 1e9)
     suspects.load()
     (spool.producers / "decoding-1.json").write_bytes(choices.json(_CRUMB))
     suspects.end_stuck()
@@ -124,7 +124,7 @@ def _prepared() -> tuple[Spool, dict[str, Any]]:
 
 
 def _good_plan() -> Plan:
-    from pipeline.datasets import Pair
+    from darkprep.pipeline.pairs.table import Pair
 
     pair = Pair(
         id="00001_00_0.1s", scene="00001", camera="sony", split="train", short="Sony/short/a.dng",

@@ -1,9 +1,9 @@
 """The networks: RAW planes in, RGB out. Knows torch, and nothing else of darkprep."""
 
-from model.build import MODELS, MOSAICS, CfaKind, Mosaic, Network, build_model
-from model.errors import ModelError
-from model.inference import Precision, Ready, ready_for_inference
-from model.weights import (
+from darkprep.model.build import MODELS, MOSAICS, CfaKind, Mosaic, Network, build_model
+from darkprep.model.errors import ModelError
+from darkprep.model.inference import Precision, Ready, ready_for_inference
+from darkprep.model.weights import (
     PUBLISHED_LICENCE,
     import_published,
     load_model,

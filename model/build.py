@@ -12,10 +12,9 @@ from typing import Literal, cast
 
 from torch import Tensor, nn
 
-from model.baselines import SidUNet
-from model.blocks import MakeConv, ResidualDenseBlock, group_normed, weight_normed
-from model.errors import ModelError
-from model.redirt import (
+from darkprep.model.blocks import MakeConv, ResidualDenseBlock, group_normed, weight_normed
+from darkprep.model.errors import ModelError
+from darkprep.model.redirt import (
     COARSE,
     FEATURES,
     FuseBlock1,
@@ -25,6 +24,7 @@ from model.redirt import (
     MediumScaleEncoder,
     Redirt,
 )
+from darkprep.model.sid import SidUNet
 
 CfaKind = Literal["bayer", "xtrans"]
 

@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from model.redirt import Redirt
+from darkprep.model.redirt import Redirt
 
 
 class StreamedRedirt(nn.Module):

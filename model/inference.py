@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import convert_conv2d_weight_memory_format, parametrize
 
-from model.build import Network, check_planes
-from model.cuda import Graphed, StreamedRedirt
-from model.errors import ModelError
-from model.redirt import Redirt
-from model.rows import RowwiseRedirt
+from darkprep.model.build import Network, check_planes
+from darkprep.model.cuda import Graphed, StreamedRedirt
+from darkprep.model.errors import ModelError
+from darkprep.model.redirt import Redirt
+from darkprep.model.rows import RowwiseRedirt
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

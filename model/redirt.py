@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.blocks import LEAK, ResidualBlock, normed_conv, shuffle_channels
+from darkprep.model.blocks import LEAK, ResidualBlock, normed_conv, shuffle_channels
 
 FEATURES = 64
 """Channels of the medium and the higher scale."""

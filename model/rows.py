@@ -28,8 +28,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.blocks import LEAK
-from model.redirt import COARSE, MIDDLE, Redirt
+from darkprep.model.blocks import LEAK
+from darkprep.model.redirt import COARSE, MIDDLE, Redirt
 
 LAG = 4
 """Medium-scale rows that the four convolutions there hold back of what they were fed."""

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from model.build import CfaKind, Network, build_model
-from model.errors import ModelError
+from darkprep.model.build import CfaKind, Network, build_model
+from darkprep.model.errors import ModelError
 
 PUBLISHED_LICENCE = (
     "The released REDIRT weights are the authors' (M. Lamba, K. Mitra, CVPR 2021): for "

@@ -1,11 +1,10 @@
 """RAW photographs to training samples: the producing side of darkprep.
 
 Everything here runs without torch and without a trainer; the two sides meet in `shards`. Functions
-named as their module are not lifted here: `from pipeline.develop import develop`.
+named as their module are not lifted here: `from darkprep.pipeline.raw.develop import develop`.
 """
 
-from pipeline.amplify import estimate_amplification, exposure_ratio
-from pipeline.datasets import (
+from darkprep.pipeline.pairs.table import (
     CAMERAS,
     Camera,
     Pair,
@@ -15,8 +14,9 @@ from pipeline.datasets import (
     draw_fraction,
     find_pairs,
 )
-from pipeline.raw import RawFrame, RawHeader, read_header, read_raw
-from pipeline.wholeframe import decode_long, decode_short, lone_frame, whole_frame
+from darkprep.pipeline.pairs.whole_frame import decode_long, decode_short, lone_frame, whole_frame
+from darkprep.pipeline.raw.amplify import estimate_amplification, exposure_ratio
+from darkprep.pipeline.raw.reader import RawFrame, RawHeader, read_header, read_raw
 
 __all__ = [
     "CAMERAS",

@@ -1,6 +1,6 @@
 """Where producers and trainers meet: the shard format, the spool directory, the reader (FORMAT.md)."""
 
-from shards.errors import (
+from darkprep.shards.errors import (
     BudgetTooSmall,
     DarkprepError,
     DatasetError,
@@ -16,13 +16,13 @@ from shards.errors import (
     TrainingError,
     WeightsError,
 )
-from shards.format import CELL, PERIOD, PLANES, CfaKind, Sample, SampleMeta, ShardLayout
-from shards.opening import OpenShard
-from shards.order import UseOrder
-from shards.plan_record import StreamSpec
-from shards.reader import Batch, ReaderStats, SpoolReader, open_webdataset
-from shards.spool import Cursor, Spool
-from shards.writer import write_shard
+from darkprep.shards.format import CELL, PERIOD, PLANES, CfaKind, Sample, SampleMeta, ShardLayout
+from darkprep.shards.order import UseOrder
+from darkprep.shards.plan_record import StreamSpec
+from darkprep.shards.reader import Batch, ReaderStats, SpoolReader, open_webdataset
+from darkprep.shards.shard_file import ShardFile
+from darkprep.shards.spool import Cursor, Spool
+from darkprep.shards.writer import write_shard
 
 __all__ = [
     "CELL",
@@ -36,7 +36,6 @@ __all__ = [
     "DatasetError",
     "DiskFull",
     "NonFiniteLoss",
-    "OpenShard",
     "OptionError",
     "PlanError",
     "RawError",
@@ -44,6 +43,7 @@ __all__ = [
     "Sample",
     "SampleMeta",
     "ShardDamaged",
+    "ShardFile",
     "ShardLayout",
     "Spool",
     "SpoolBusy",

@@ -1,14 +1,14 @@
 """Colour filter arrays as samples hold them: the canonical phase, and where packing puts each pixel.
 
 The trade-off: a sample knows two layouts only, RGGB and X-Trans in SID's phase; producers crop every
-other phase to one of them (pipeline/pack.py).
+other phase to one of them (pipeline/raw/mosaic.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shards.format import CfaKind
+from darkprep.shards.format import CfaKind
 
 Rows = tuple[str, ...]
 """A colour filter array: one word per row, letters R, G, B."""

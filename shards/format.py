@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from shards.errors import ShardDamaged
+from darkprep.shards.errors import ShardDamaged
 
 FORMAT_VERSION = 1
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shards.draws import Draw, permutation
+from darkprep.shards.rng import RngStream, permutation
 
 Uses = npt.NDArray[np.int64]
 """`(n, 3)` rows of shard, sample, use number."""
@@ -62,7 +62,7 @@ class UseOrder:
             if index - age >= 0 and (self._own_shards is None or index - age < self._own_shards)
         ]
         uses = np.concatenate(parts) if parts else np.empty((0, 3), dtype=np.int64)
-        return uses[permutation(len(uses), self.seed, Draw.MIX, self._numbered(index))]
+        return uses[permutation(len(uses), self.seed, RngStream.MIX, self._numbered(index))]
 
     def start(self, interval: int) -> int:
         """The position at which an interval begins."""
@@ -138,7 +138,7 @@ class UseOrder:
 def _cached_uses(order: UseOrder, shard: int) -> Uses:
     rounds = []
     for use in range(order.reuse):
-        samples = permutation(order.samples, order.seed, Draw.USES, shard, use)
+        samples = permutation(order.samples, order.seed, RngStream.USES, shard, use)
         rounds.append(
             np.stack([np.full_like(samples, shard), samples, np.full_like(samples, use)], axis=1)
         )

@@ -12,8 +12,8 @@ from typing import Any
 
 import xxhash
 
-from shards.errors import PlanError
-from shards.format import CfaKind, ShardLayout
+from darkprep.shards.errors import PlanError
+from darkprep.shards.format import CfaKind, ShardLayout
 
 PLAN_VERSION = 1
 MOST_SHARDS = 10**12

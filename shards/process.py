@@ -2,7 +2,7 @@
 
 The trade-off: start times come from /proc, so this is for Linux; of processes on other hosts, and in
 other containers, nothing can be known and they count as dead. Locks, not these answers, keep two
-producers apart (shards/liveness.py).
+producers apart (shards/locks.py).
 """
 
 from __future__ import annotations

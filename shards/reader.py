@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shards.errors import DiskFull, OptionError, ShardDamaged, StreamEnded
-from shards.format import U16, SampleMeta
-from shards.opening import OpenShard
-from shards.order import Uses
-from shards.spool import Cursor, Spool
+from darkprep.shards.errors import DiskFull, OptionError, ShardDamaged, StreamEnded
+from darkprep.shards.format import U16, SampleMeta
+from darkprep.shards.order import Uses
+from darkprep.shards.shard_file import ShardFile
+from darkprep.shards.spool import Cursor, Spool
 
 if TYPE_CHECKING:
     import webdataset
@@ -88,7 +88,7 @@ class _Row:
     row: int
     shard: int
     sample: int
-    opened: OpenShard
+    opened: ShardFile
 
 
 class SpoolReader:
@@ -152,7 +152,7 @@ class SpoolReader:
         self._next, self._stop_after = start, stop_after
         self._on_starving = on_starving
         self.order = spool.use_order(seed=seed, reuse=reuse, shards=shards, parts=parts)
-        self._open: dict[int, OpenShard] = {}
+        self._open: dict[int, ShardFile] = {}
         self._seen: os.stat_result | None = None
         self._gone = 0
         self._held: deque[_Slot] = deque()
@@ -328,7 +328,7 @@ class SpoolReader:
             else:
                 return opened.metas[sample]
 
-    def _whole(self, shard: int) -> OpenShard | None:
+    def _whole(self, shard: int) -> ShardFile | None:
         """The open shard, waiting for it and refusing damaged ones until a good one comes."""
         while True:
             try:
@@ -340,7 +340,7 @@ class SpoolReader:
         """How often the kept shards were gone round before this one of the stream, and which of them it is."""
         return (0, shard) if self._files is None else divmod(shard, self._files)
 
-    def _opened(self, shard: int) -> OpenShard | None:
+    def _opened(self, shard: int) -> ShardFile | None:
         if shard not in self._open:
             _, file = self._round_and_file(shard)
             began, reported = time.monotonic(), 0.0
@@ -348,7 +348,7 @@ class SpoolReader:
                 with contextlib.suppress(FileNotFoundError):
                     path = self._spool.shard_path(file)
                     self._seen = path.lstat()
-                    self._open[shard] = OpenShard(
+                    self._open[shard] = ShardFile(
                         path, self._layout, file, self._spool.digest, verify=self._verify
                     )
                     break
@@ -414,7 +414,7 @@ class _Release:
         self._published = 0
         self._looked = 0.0
         self._begun = time.monotonic()
-        self._role = spool.trainer_role() if rank == 0 else None
+        self._role = spool.trainer_lock() if rank == 0 else None
 
     def begin(self, batch: int, oldest: int) -> None:
         """Take the trainer's role (rank 0) and say where this rank starts; raises SpoolBusy."""
@@ -428,7 +428,7 @@ class _Release:
             self._first = oldest
             self._publish(batch, oldest)
         except BaseException:
-            self._drop_role()
+            self._release_lock()
             raise
 
     def update(self, batch: int, oldest: int) -> None:
@@ -449,9 +449,9 @@ class _Release:
             self._publish(batch, oldest)
             self._delete()
         finally:
-            self._drop_role()
+            self._release_lock()
 
-    def _drop_role(self) -> None:
+    def _release_lock(self) -> None:
         if self._role:
             self._role.drop()
 
@@ -537,5 +537,5 @@ def open_webdataset(spool: Spool) -> webdataset.WebDataset:
     if not paths:
         raise StreamEnded(f"{spool.path}: no shard is ready; make some with `darkprep build`")
     for path in paths:
-        OpenShard(path, layout, int(path.stem), plan).close()
+        ShardFile(path, layout, int(path.stem), plan).close()
     return webdataset.WebDataset([str(path) for path in paths], shardshuffle=False).decode()

@@ -1,6 +1,6 @@
 """The directory where shards wait: who may be there, what is there, what it weighs on the disk.
 
-A spool is not a cache: nothing here is evicted to make room, the producer waits (pipeline/produce.py)
+A spool is not a cache: nothing here is evicted to make room, the producer waits (pipeline/produce/producer.py)
 and a shard goes when every trainer rank has passed it. The trade-off: state is what the directory
 shows, listed anew each time; that costs a millisecond and survives every crash.
 """
@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from shards.durable import (
+from darkprep.shards.errors import DiskFull, OptionError, PlanError, SpoolError
+from darkprep.shards.files import (
     disk_errors,
     json_objects,
     only_regular,
@@ -28,10 +29,9 @@ from shards.durable import (
     write_bytes,
     write_json,
 )
-from shards.errors import DiskFull, OptionError, PlanError, SpoolError
-from shards.liveness import Role, at_work, is_alone, is_held, last_holder
-from shards.order import DealtOrder, UseOrder, dealt_order
-from shards.plan_record import (
+from darkprep.shards.locks import FileLock, at_work, is_alone, is_held, last_holder
+from darkprep.shards.order import DealtOrder, UseOrder, dealt_order
+from darkprep.shards.plan_record import (
     MOST_SHARDS,
     StreamSpec,
     check_same_plan,
@@ -40,7 +40,7 @@ from shards.plan_record import (
     plan_record,
     stream_of,
 )
-from shards.process import ProcessId
+from darkprep.shards.process import ProcessId
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class Spool:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """Everything else that shard contents depend on (pipeline/plan.py); raises as `open`."""
+        """Everything else that shard contents depend on (pipeline/plan/plan.py); raises as `open`."""
         recipe: dict[str, Any] = self._record()["recipe"]
         return recipe
 
@@ -312,7 +312,7 @@ class Spool:
     def sweep_partial(self) -> int:
         """Remove what dead writers left in `partial/` and `producers/`; return how many files.
 
-        Only for the holder of the producer's role while `is_nobody_writing`.
+        Only for the holder of the producer's role while `has_no_writers`.
         """
         swept = 0
         for entry in _entries(self.partial):
@@ -352,13 +352,13 @@ class Spool:
 
     # -- roles and heartbeats ---------------------------------------------------------------------
 
-    def producer_role(self) -> Role:
+    def producer_lock(self) -> FileLock:
         """The role of making shards here; one process at a time."""
-        return Role(self.producers / "lock", "a producer", place=self.path)
+        return FileLock(self.producers / "lock", "a producer", place=self.path)
 
-    def trainer_role(self) -> Role:
+    def trainer_lock(self) -> FileLock:
         """The role of using shards here; one trainer group at a time."""
-        return Role(self.cursors / "lock", "a trainer", place=self.path)
+        return FileLock(self.cursors / "lock", "a trainer", place=self.path)
 
     def has_producer(self) -> bool:
         """Whether a living process makes shards here."""
@@ -384,7 +384,7 @@ class Spool:
                 raise SpoolError(f"{self.path}: the producer that ordered this shard is gone")
             yield
 
-    def is_nobody_writing(self) -> bool:
+    def has_no_writers(self) -> bool:
         """Whether no process, of this producer or of a dead one, is inside `writing_for`."""
         return is_alone(self.producers / "workers")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.durable import disk_errors
-from shards.errors import SpoolError
-from shards.format import (
+from darkprep.shards.errors import SpoolError
+from darkprep.shards.files import disk_errors
+from darkprep.shards.format import (
     END_BYTES,
     META_BYTES,
     NPY_HEADER_BYTES,

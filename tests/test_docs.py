@@ -13,12 +13,12 @@ from pathlib import Path
 import click
 import pytest
 
-from darkprep.cli import main
+from darkprep.commands.main import main
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = sorted(name for name, command in main.commands.items() if not command.hidden)
 README = ROOT / "README.md"
-PACKAGES = ("darkprep", "model", "pipeline", "shards", "trainer")
+PACKAGES = ("darkprep", "model", "pipeline", "shards", "synth", "trainer")
 FOREIGN = {"no kernel image is available"}
 """Messages of other libraries that a page may quote: this one is CUDA's."""
 
@@ -39,7 +39,17 @@ def tracked() -> list[Path]:
     if done.returncode == 0 and done.stdout:
         paths = [ROOT / name for name in done.stdout.splitlines()]
     else:
-        folders = ("bench", "darkprep", "docs", "model", "pipeline", "shards", "tests", "trainer")
+        folders = (
+            "bench",
+            "darkprep",
+            "docs",
+            "model",
+            "pipeline",
+            "shards",
+            "synth",
+            "tests",
+            "trainer",
+        )
         paths = [*ROOT.glob("*.*"), *(path for f in folders for path in (ROOT / f).rglob("*.*"))]
     return sorted(path for path in paths if path.is_file() and path.suffix in _TEXT)
 

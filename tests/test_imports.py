@@ -10,10 +10,18 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("darkprep", "pipeline", "shards", "trainer", "model")
-LIGHT = ("darkprep.cli", "pipeline", "pipeline.produce", "shards")
+PACKAGES = (
+    "darkprep",
+    *(f"darkprep.{name}" for name in ("pipeline", "shards", "trainer", "model", "synth")),
+)
+LIGHT = (
+    "darkprep.commands.main",
+    "darkprep.pipeline",
+    "darkprep.pipeline.produce.producer",
+    "darkprep.shards",
+)
 """What producers and people who ask for help load."""
-HEAVY = ("torch", "trainer", "model", "webdataset", "tensorboard", "safetensors")
+HEAVY = ("torch", "darkprep.trainer", "darkprep.model", "webdataset", "tensorboard", "safetensors")
 
 
 def modules(package: str) -> list[str]:

@@ -1,17 +1,17 @@
 """Samples to weights: the stream to the device, the loss, the loop, the evaluation, the restoring."""
 
-from trainer.augment import MODES as AUGMENT_MODES
-from trainer.augment import AugmentMode
-from trainer.carrier import pinned_memory
-from trainer.config import PRECISIONS, Precision, TrainConfig, open_device
-from trainer.evaluate import Evaluation, ImageScores, evaluate, restore_frame
-from trainer.loss import ms_ssim, restoration_loss
-from trainer.metrics import PROTOCOLS, Protocol, Scores, protocol_named, score
-from trainer.picture import quantised, write_picture
-from trainer.report import RunSummary, StepReport
-from trainer.restore import LoneFrame, RestoreJob, RestoreResult, restore, restore_all
-from trainer.stream import DeviceBatch, DeviceStream
-from trainer.train import OpenReader, Reader, train
+from darkprep.trainer.augment import MODES as AUGMENT_MODES
+from darkprep.trainer.augment import AugmentMode
+from darkprep.trainer.config import PRECISIONS, Precision, TrainConfig, open_device
+from darkprep.trainer.evaluate import Evaluation, ImageScores, evaluate, restore_frame
+from darkprep.trainer.loss import ms_ssim, restoration_loss
+from darkprep.trainer.metrics import PROTOCOLS, Protocol, Scores, protocol_named, score
+from darkprep.trainer.picture import quantised, write_picture
+from darkprep.trainer.prefetch import pinned_memory
+from darkprep.trainer.restore import LoneFrame, RestoreJob, RestoreResult, restore, restore_all
+from darkprep.trainer.run_log import RunSummary, StepReport
+from darkprep.trainer.stream import DeviceBatch, DeviceStream
+from darkprep.trainer.train import OpenReader, Reader, train
 
 __all__ = [
     "AUGMENT_MODES",

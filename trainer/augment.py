@@ -20,10 +20,10 @@ import torch
 import xxhash
 from torch import Tensor
 
-from shards.cfa import CANONICAL, packing
-from shards.draws import Draw, draw_bits
-from shards.errors import OptionError
-from shards.format import CELL, PERIOD, PLANES, CfaKind
+from darkprep.shards.cfa import CANONICAL, packing
+from darkprep.shards.errors import OptionError
+from darkprep.shards.format import CELL, PERIOD, PLANES, CfaKind
+from darkprep.shards.rng import RngStream, random_bits
 
 AugmentMode = Literal["cfa", "paper", "none"]
 MODES: tuple[AugmentMode, ...] = ("cfa", "paper", "none")
@@ -121,7 +121,9 @@ class Augmentation:
 
     def draw(self, key: str, use: int) -> Move:
         """The move of sample `key` at its `use`-th use."""
-        words = draw_bits(3, self.seed, Draw.AUGMENT, xxhash.xxh3_64_intdigest(key.encode()), use)
+        words = random_bits(
+            3, self.seed, RngStream.AUGMENT, xxhash.xxh3_64_intdigest(key.encode()), use
+        )
         bits = [int(word) for word in words]
         if self.mode == "none":
             return self._middle

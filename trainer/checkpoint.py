@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from model import Network
-from shards.durable import disk_errors, only_regular, sweep_aside, write_bytes
-from shards.errors import WeightsError, first_line
+from darkprep.model import Network
+from darkprep.shards.errors import WeightsError, first_line
+from darkprep.shards.files import disk_errors, only_regular, sweep_aside, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _NAME = re.compile(r"(\d{8,12})\.pt")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Trainee:
+class TrainState:
     """The things whose state a checkpoint holds."""
 
     network: Network
@@ -70,7 +70,7 @@ class Checkpoints:
         self._must_match = must_match
         self._keep = keep
 
-    def save(self, trainee: Trainee, progress: Progress, config: Mapping[str, Any]) -> Path:
+    def save(self, trainee: TrainState, progress: Progress, config: Mapping[str, Any]) -> Path:
         """Write a checkpoint and drop the oldest beyond `keep`; durable when it returns.
 
         Raises DiskFull or SpoolError; then the older checkpoints stand as they were.
@@ -99,7 +99,7 @@ class Checkpoints:
             old.unlink(missing_ok=True)
         return path
 
-    def restore(self, trainee: Trainee, config: Mapping[str, Any]) -> Progress | None:
+    def restore(self, trainee: TrainState, config: Mapping[str, Any]) -> Progress | None:
         """Fill `trainee` from the newest whole checkpoint; None when there is none at all.
 
         A damaged one is passed over with a warning. Raises WeightsError when all are damaged, or when
@@ -124,7 +124,7 @@ class Checkpoints:
         return sorted(found, key=lambda path: int(path.stem), reverse=True)
 
     def _fill(
-        self, trainee: Trainee, record: dict[str, Any], path: Path, config: Mapping[str, Any]
+        self, trainee: TrainState, record: dict[str, Any], path: Path, config: Mapping[str, Any]
     ) -> Progress:
         _check_config(path, record["config"], config, self._must_match)
         _check_keys(path, record["network"], trainee.network.state_dict())

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import torch
 
-from model import MODELS, MOSAICS, Network
-from shards.errors import OptionError
-from shards.format import CELL, CfaKind
-from trainer.augment import MODES, AugmentMode
-from trainer.loss import check_side
+from darkprep.model import MODELS, MOSAICS, Network
+from darkprep.shards.errors import OptionError
+from darkprep.shards.format import CELL, CfaKind
+from darkprep.trainer.augment import MODES, AugmentMode
+from darkprep.trainer.loss import check_side
 
 Precision = Literal["fp32", "fp16", "bf16"]
 PRECISIONS: dict[Precision, torch.dtype] = {

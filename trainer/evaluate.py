@@ -17,14 +17,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model import ModelError
-from shards.durable import disk_errors, write_json
-from shards.errors import DatasetError, OptionError, WeightsError
-from shards.format import U16, Sample
-from trainer.gpu import memory_for
-from trainer.metrics import F32, Protocol, Scores, protocol_named, score
-from trainer.picture import quantised, write_picture
-from trainer.stream import amplified
+from darkprep.model import ModelError
+from darkprep.shards.errors import DatasetError, OptionError, WeightsError
+from darkprep.shards.files import disk_errors, write_json
+from darkprep.shards.format import U16, Sample
+from darkprep.trainer.gpu import memory_for
+from darkprep.trainer.metrics import F32, Protocol, Scores, protocol_named, score
+from darkprep.trainer.picture import quantised, write_picture
+from darkprep.trainer.stream import amplified
 
 Restorer = Callable[[Tensor], Tensor]
 """`(1, C, h, w)` amplified planes of any size to `(1, 3, H, W)` in [0, 1]; no gradients are wanted."""

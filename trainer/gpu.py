@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import torch
 
-from shards.errors import OptionError
+from darkprep.shards.errors import OptionError
 
 log = logging.getLogger(__name__)
 

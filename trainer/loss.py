@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from shards.errors import OptionError
+from darkprep.shards.errors import OptionError
 
 SSIM_SHARE = 0.2
 LEVEL_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from skimage.metrics import structural_similarity
 
-from shards.errors import OptionError
-from shards.format import U16
+from darkprep.shards.errors import OptionError
+from darkprep.shards.format import U16
 
 Pixels = npt.NDArray[Any]
 F32 = npt.NDArray[np.float32]

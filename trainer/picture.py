@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from shards.durable import replace_atomically
-from shards.errors import OptionError
-from shards.format import U16
+from darkprep.shards.errors import OptionError
+from darkprep.shards.files import replace_atomically
+from darkprep.shards.format import U16
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Bits = Literal[8, 16]
@@ -57,7 +57,7 @@ def write_picture(path: Path, pixels: Pixels, text: Mapping[str, str] | None = N
     """Write `(H, W, 3)` sRGB of 8 or 16 bits in the format of the file's name.
 
     `text` travels in the file. Raises OptionError for an unknown suffix, DiskFull and SpoolError as
-    `shards.durable`; then no part of the file is there.
+    `darkprep.shards.files`; then no part of the file is there.
     """
     check_suffix(path)
     text = {"Software": "darkprep", **(text or {})}

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from shards.durable import disk_errors
-from shards.errors import DarkprepError, DiskFull, OptionError, SpoolError
-from shards.format import Sample
-from trainer.evaluate import Restorer, restore_frame
-from trainer.picture import Bits, Pixels, check_suffix, quantised, write_picture
+from darkprep.shards.errors import DarkprepError, DiskFull, OptionError, SpoolError
+from darkprep.shards.files import disk_errors
+from darkprep.shards.format import Sample
+from darkprep.trainer.evaluate import Restorer, restore_frame
+from darkprep.trainer.picture import Bits, Pixels, check_suffix, quantised, write_picture
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

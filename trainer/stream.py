@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shards.errors import OptionError
-from shards.format import CELL, CfaKind, SampleMeta
-from shards.reader import Batch
-from trainer.augment import Augmentation, AugmentMode, Cropper, Geometry
-from trainer.carrier import BatchReader, carrier_to
+from darkprep.shards.errors import OptionError
+from darkprep.shards.format import CELL, CfaKind, SampleMeta
+from darkprep.shards.reader import Batch
+from darkprep.trainer.augment import Augmentation, AugmentMode, Cropper, Geometry
+from darkprep.trainer.prefetch import BatchReader, prefetcher_for
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +61,7 @@ class DeviceStream:
         self._device = device
         self._cfa, self._crop, self._mode, self._seed = cfa, crop, augment, seed
         self._decoder: Decoder | None = None
-        self._carrier = carrier_to(device)
+        self._carrier = prefetcher_for(device)
 
     def __iter__(self) -> Iterator[DeviceBatch]:
         return self

@@ -17,20 +17,20 @@ from typing import Any, Protocol
 
 import torch
 
-from model import Network, build_model, save_weights
-from shards.durable import disk_errors, write_json
-from shards.errors import DarkprepError, OptionError, RankLost, StreamEnded
-from shards.liveness import Role
-from shards.reader import Batch, ReaderStats
-from trainer.carrier import Allocate, pinned_memory
-from trainer.checkpoint import Checkpoints, Progress, Trainee
-from trainer.config import IDENTITY_FIELDS, PRECISIONS, TrainConfig, open_device
-from trainer.gpu import GpuMeter, memory_for
-from trainer.guard import LossGuard
-from trainer.loss import restoration_loss
-from trainer.ranks import Alone, Ranks, Tally, in_turn
-from trainer.report import Pace, RunLog, RunSummary, StepReport, who_limits
-from trainer.stream import DeviceBatch, DeviceStream
+from darkprep.model import Network, build_model, save_weights
+from darkprep.shards.errors import DarkprepError, OptionError, RankLost, StreamEnded
+from darkprep.shards.files import disk_errors, write_json
+from darkprep.shards.locks import FileLock
+from darkprep.shards.reader import Batch, ReaderStats
+from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState
+from darkprep.trainer.config import IDENTITY_FIELDS, PRECISIONS, TrainConfig, open_device
+from darkprep.trainer.distributed import Communicator, SingleProcess, StepStatus, in_turn
+from darkprep.trainer.gpu import GpuMeter, memory_for
+from darkprep.trainer.loss import restoration_loss
+from darkprep.trainer.loss_guard import LossGuard
+from darkprep.trainer.prefetch import Allocate, pinned_memory
+from darkprep.trainer.run_log import Pace, RunLog, RunSummary, StepReport, limiting_side
+from darkprep.trainer.stream import DeviceBatch, DeviceStream
 
 
 class Reader(Protocol):
@@ -50,7 +50,7 @@ OpenReader = Callable[[int, Allocate | None], Reader]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut:
+class Validation:
     """How the network is judged now and then by frames that it does not train on."""
 
     every: int
@@ -71,9 +71,9 @@ def train(
     resume: bool = False,
     on_step: Callable[[StepReport], None] | None = None,
     stop: threading.Event | None = None,
-    held_out: HeldOut | None = None,
+    held_out: Validation | None = None,
     gauges: Callable[[], Mapping[str, float]] | None = None,
-    ranks: Ranks | None = None,
+    ranks: Communicator | None = None,
 ) -> RunSummary:
     """Train, and leave config.json, metrics.jsonl, summary.json, weights and checkpoints in `run_dir`.
 
@@ -93,7 +93,7 @@ def train(
     DiskFull, and whatever the reader raises; after StreamEnded too there is a checkpoint to resume from.
     RankLost when another rank died; RankStopped on the ranks from 1 up when another one failed.
     """
-    ranks = ranks or Alone()
+    ranks = ranks or SingleProcess()
     device = open_device(config.device)
     stop = stop or threading.Event()
     trainee = _make_trainee(config, device)
@@ -140,7 +140,7 @@ def _take_steps(
     run: _Run,
     config: TrainConfig,
     on_step: Callable[[StepReport], None] | None,
-    held_out: HeldOut | None,
+    held_out: Validation | None,
 ) -> None:
     """Train until the iterations, the stream or everybody's patience end."""
     for batch in run.batches():
@@ -187,20 +187,20 @@ class _Run:
     def __init__(
         self,
         config: TrainConfig,
-        trainee: Trainee,
+        trainee: TrainState,
         device: torch.device,
         reader: Reader,
         run_log: RunLog | NoLog,
         before: Progress,
         gauges: Callable[[], Mapping[str, float]] | None,
         checkpoints: Checkpoints,
-        ranks: Ranks,
+        ranks: Communicator,
         stop: threading.Event,
     ) -> None:
         self._checkpoints = checkpoints
         self._config, self._trainee, self._device = config, trainee, device
         self._ranks, self._stop = ranks, stop
-        self._agreed = Tally()
+        self._agreed = StepStatus()
         self._network = ranks.wrap(trainee.network, device)
         self._gauges = gauges or dict
         self._reader, self._log, self._before = reader, run_log, before
@@ -279,7 +279,7 @@ class _Run:
     def _count(self, *, ended: bool = False, failed: bool = False) -> None:
         stats = self._reader.stats
         self._agreed = self._ranks.agree(
-            Tally(
+            StepStatus(
                 stop=int(self._stop.is_set()),
                 ended=int(ended),
                 failed=int(failed),
@@ -358,7 +358,7 @@ class _Run:
             }
         )
 
-    def judge(self, held_out: HeldOut) -> None:
+    def judge(self, held_out: Validation) -> None:
         """Judge the network as it is, unless that was done; the clock of the training stands still."""
         if self._judged == self.iteration:
             return
@@ -440,11 +440,11 @@ class _Run:
             peak_disk_bytes=done.peak_disk_bytes,
             parameters=sum(part.numel() for part in self._trainee.network.parameters()),
             ended="finished" if finished else "stopped" if stopped else "stream ended",
-            who_limits=who_limits(wait, device=self._device.type),
+            limiting_side=limiting_side(wait, device=self._device.type),
         )
 
     @property
-    def _done(self) -> Tally | ReaderStats:
+    def _done(self) -> StepStatus | ReaderStats:
         """What the readers did: this one's as of now, or all ranks' as of the last agreement."""
         return self._reader.stats if self._ranks.world == 1 else self._agreed
 
@@ -466,10 +466,10 @@ class _Run:
         return self._stream.wait_s() - self._first_wait_s
 
 
-def _make_trainee(config: TrainConfig, device: torch.device) -> Trainee:
+def _make_trainee(config: TrainConfig, device: torch.device) -> TrainState:
     torch.manual_seed(config.seed)
     network = build_model(config.model, config.cfa).to(device).train()
-    return Trainee(
+    return TrainState(
         network=network,
         optimiser=torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True),
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
@@ -484,16 +484,21 @@ def check_unused(run_dir: Path) -> None:
         )
 
 
-def only_training_in(run_dir: Path) -> Role:
+def only_training_in(run_dir: Path) -> FileLock:
     """Returns the role, to be entered, of the one training that may write into a directory; makes the directory."""
     lock = run_dir / "lock"
     with disk_errors(lock):
         run_dir.mkdir(parents=True, exist_ok=True)
-    return Role(lock, "a training", place=run_dir, instead="choose another --run")
+    return FileLock(lock, "a training", place=run_dir, instead="choose another --run")
 
 
 def _begin(
-    checkpoints: Checkpoints, trainee: Trainee, config: TrainConfig, run_dir: Path, *, resume: bool
+    checkpoints: Checkpoints,
+    trainee: TrainState,
+    config: TrainConfig,
+    run_dir: Path,
+    *,
+    resume: bool,
 ) -> Progress:
     """Prepare the run directory and say where to go on; a run killed before any checkpoint begins anew."""
     path = run_dir / "config.json"
@@ -508,7 +513,7 @@ def _begin(
     return progress or Progress()
 
 
-def _leave(trainee: Trainee, summary: RunSummary, run_dir: Path) -> None:
+def _leave(trainee: TrainState, summary: RunSummary, run_dir: Path) -> None:
     path = run_dir / "weights.safetensors"
     with disk_errors(path):
         save_weights(trainee.network, path, note=f"{summary.iterations} iterations")

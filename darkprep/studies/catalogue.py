@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from darkprep.jobs.training import check_folder
+from darkprep.shards import OptionError
 from darkprep.studies.cross_camera import section_5
 from darkprep.studies.levels import levels
-from darkprep.studies.made_noise import noise
+from darkprep.studies.noise import noise
 from darkprep.studies.options import Study, StudyOptions
 from darkprep.studies.outcome import write_outcome
 from darkprep.studies.variants import section_7
 from darkprep.studies.work import Work, carry_out
 from darkprep.studies.x_trans import x_trans
-from darkprep.training import check_folder
-from shards import OptionError
 
 STUDIES: dict[str, Callable[[StudyOptions], Study]] = {
     "section-5": section_5,

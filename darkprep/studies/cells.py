@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from darkprep.background import stop_producers
+from darkprep.jobs.background import stop_producers
+from darkprep.jobs.training import EvaluateChoices, TrainChoices, evaluation, stream_training
+from darkprep.pipeline.plan.plan import PlanOptions, make_plan
+from darkprep.pipeline.produce.budget import default_budget
+from darkprep.shards import Spool
+from darkprep.shards.files import disk_errors
 from darkprep.studies.work import Stopped, Work
-from darkprep.training import EvaluateChoices, TrainChoices, evaluation, stream_training
-from pipeline.budget import default_budget
-from pipeline.plan import PlanOptions, make_plan
-from pipeline.synth import synthesise
-from shards import Spool
-from shards.durable import disk_errors
+from darkprep.synth.dataset import synthesise
 
 TRAININGS, SCORES, DATA = "trainings", "scores", "data"
 """Folders below the output folder."""

@@ -125,7 +125,7 @@ def _plain_table(work: Work, cells: _Cells) -> Table:
     ]
     return Table(
         caption="PSNR / SSIM",
-        heads=("trained on", "scenes", "own test set", *_spelled(cells.cameras)),
+        heads=("trained on", "scenes", "own test set", *_option_name(cells.cameras)),
         rows=(start, *rows),
     )
 
@@ -137,7 +137,7 @@ def _matched_table(work: Work, cells: _Cells) -> Table:
     )
     return Table(
         caption="With the frames brought into the training camera's colours",
-        heads=("trained on", *_spelled(cells.cameras)),
+        heads=("trained on", *_option_name(cells.cameras)),
         rows=rows,
         note="PSNR / SSIM with --match-colour, and what it changes.",
     )
@@ -166,5 +166,5 @@ def _comparisons(work: Work, cells: _Cells) -> tuple[Comparison, ...]:
     )
 
 
-def _spelled(cameras: Sequence[str]) -> tuple[str, ...]:
+def _option_name(cameras: Sequence[str]) -> tuple[str, ...]:
     return tuple(SPELLED[camera] for camera in cameras)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from darkprep.shards.files import read_json
 from darkprep.studies.cells import Score, Training
 from darkprep.studies.outcome import Comparison, Shown, picture_row, typical
 from darkprep.studies.work import Cell, Work
-from darkprep.values import spelled_seconds
-from shards.durable import read_json
+from darkprep.view.numbers import format_duration
 
 UNTRAINED = "none: the input, amplified"
 """The row of what is to be beaten."""
@@ -46,7 +46,7 @@ def trained(work: Work, training: Training) -> dict[str, str]:
         "scenes": str(found["scenes"]),
         "parameters": f"{found['parameters']:,}",
         "loss": f"{found['last loss']:.4f}",
-        "time": spelled_seconds(found["seconds"]),
+        "time": format_duration(found["seconds"]),
     }
 
 

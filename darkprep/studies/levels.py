@@ -13,6 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from darkprep.jobs.training import restorer
+from darkprep.pipeline.pairs.table import camera_named, find_pairs, reported_in
+from darkprep.pipeline.pairs.whole_frame import whole_frame
+from darkprep.pipeline.raw.develop import develop_amplified
+from darkprep.shards import DatasetError, Sample
+from darkprep.shards.files import disk_errors
+from darkprep.shards.format import U16
 from darkprep.studies.cells import Machine, Training
 from darkprep.studies.figures import decibels, result
 from darkprep.studies.options import PROTOCOL_NOTE, SPELLED, Study, StudyOptions
@@ -26,17 +33,10 @@ from darkprep.studies.outcome import (
     typical_of_all,
 )
 from darkprep.studies.work import Work
-from darkprep.training import restorer
-from pipeline.datasets import camera_named, find_pairs, reported_in
-from pipeline.develop import develop_amplified
-from pipeline.wholeframe import whole_frame
-from shards import DatasetError, Sample
-from shards.durable import disk_errors
-from shards.format import U16
-from trainer.config import open_device
-from trainer.evaluate import restore_frame, side_by_side
-from trainer.metrics import F32, PROTOCOLS, score
-from trainer.picture import write_picture
+from darkprep.trainer.config import open_device
+from darkprep.trainer.evaluate import restore_frame, side_by_side
+from darkprep.trainer.metrics import F32, PROTOCOLS, score
+from darkprep.trainer.picture import write_picture
 
 PUBLISHED_BLACK, PUBLISHED_WHITE = 512, 16383
 """What SID's, REDIRT's and their successors' code subtracts and divides by, whatever the camera."""

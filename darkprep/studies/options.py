@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from darkprep.gpus import refuse_undrivable
+from darkprep.jobs.gpus import refuse_undrivable
+from darkprep.pipeline.pairs.table import camera_named, find_pairs
+from darkprep.pipeline.produce.executors.loky import MOST_JOBS
+from darkprep.shards import DatasetError, OptionError
 from darkprep.studies.cells import DATA, Machine, Scale, Score, SyntheticData, Training
 from darkprep.studies.outcome import Outcome
 from darkprep.studies.work import Cell, Work
-from pipeline.datasets import camera_named, find_pairs
-from pipeline.pool import MOST_JOBS
-from shards import DatasetError, OptionError
-from trainer.config import TrainConfig, open_device
+from darkprep.trainer.config import TrainConfig, open_device
 
 SPELLED = {
     "sony": "Sony A7S II",

@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from darkprep.charts import Chart, Series
-from darkprep.evaluated import small_jpeg
-from darkprep.history import checked_lines
-from darkprep.page import Layer, Scene, gallery, page, section, table, write_page
+from darkprep.report.charts import Chart, Series
+from darkprep.report.evaluation_page import small_jpeg
+from darkprep.report.page import Layer, Scene, gallery, page, section, table, write_page
+from darkprep.shards.files import disk_errors, read_json, write_bytes, write_json
 from darkprep.studies.cells import Training
 from darkprep.studies.work import Cell, Work
-from shards.durable import disk_errors, read_json, write_bytes, write_json
+from darkprep.view.history import checked_lines
 
 Pixels = NDArray[np.uint8]
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from darkprep.live import Progress
-from darkprep.values import spelled_seconds
-from shards import DarkprepError, OptionError, SpoolError
-from shards.durable import disk_errors, read_json, write_json
+from darkprep.shards import DarkprepError, OptionError, SpoolError
+from darkprep.shards.files import disk_errors, read_json, write_json
+from darkprep.view.live import Progress
+from darkprep.view.numbers import format_duration
 
 _LOOK_AGAIN_S = 2.0
 
@@ -128,7 +128,7 @@ def _finish(cell: Cell, work: Work, position: str) -> None:
     finally:
         record["seconds"] = spent + time.monotonic() - began
         write_json(path, record)
-    work.progress.say(f"[{position}] {cell.name} took {spelled_seconds(record['seconds'])}")
+    work.progress.say(f"[{position}] {cell.name} took {format_duration(record['seconds'])}")
 
 
 def _is_finished(cell: Cell, work: Work) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from darkprep.pipeline.raw.resample import FORMS
 from darkprep.studies.cells import Score, Training
 from darkprep.studies.figures import UNTRAINED, compared, scores, trained
 from darkprep.studies.options import SPELLED, Study, StudyOptions
 from darkprep.studies.outcome import Outcome, Table
 from darkprep.studies.work import Work
-from pipeline.resample import FORMS
 
 CAMERA, BAYER_CAMERA = "fuji", "sony"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shards import Spool, StreamSpec
+from darkprep.shards import Spool, StreamSpec
 
 BENCH = Path(__file__).parents[2] / "bench"
 PEERS = {"streaming": "MDS", "litdata": "litdata", "tensordict": "tensordict"}

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from darkprep.cli import main
-from tests.pipeline.sid_tree import write_sid
+from darkprep.commands.main import main
+from tests.support.sid_tree import write_sid
 
 Call = Callable[..., Result]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from darkprep.advise import AdviseChoices, Measured, advice_lines, assumed_plan, predict
-from darkprep.gpus import undrivable
-from pipeline.budget import allot
-from shards import BudgetTooSmall, OptionError
-from trainer.report import RunSummary
+from darkprep.jobs.advise import AdviseChoices, Measured, advice_lines, assumed_plan, predict
+from darkprep.jobs.gpus import undrivable
+from darkprep.pipeline.produce.budget import allot
+from darkprep.shards import BudgetTooSmall, OptionError
+from darkprep.trainer.run_log import RunSummary
 
 GB = 10**9
 FAST_GPU = Measured(

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from darkprep import background
-from darkprep.background import Supervisor, last_words, start_producer, stop_on_signals
-from darkprep.status import who_limits
-from pipeline.plan import PlanOptions, make_plan
-from shards import Cursor, OptionError, Spool, SpoolError, StreamEnded
+from darkprep.jobs import background
+from darkprep.jobs.background import Supervisor, last_words, start_producer, stop_on_signals
+from darkprep.pipeline.plan.plan import PlanOptions, make_plan
+from darkprep.shards import Cursor, OptionError, Spool, SpoolError, StreamEnded
+from darkprep.view.status import limiting_side
 
 PLENTY = 1 << 30
 
@@ -95,7 +95,7 @@ def test_a_stream_without_end_always_misses_shards(spool, started):
 
 
 def test_none_is_started_beside_another(empty_spool, started):
-    with empty_spool.producer_role():
+    with empty_spool.producer_lock():
         assert not supervisor(empty_spool).ensure()
     assert not started
 
@@ -111,7 +111,7 @@ def test_a_starving_reader_gets_a_producer_and_waits_for_it(empty_spool, started
     watch = supervisor(empty_spool)
 
     watch.starving(0, 1.0)
-    with empty_spool.producer_role():
+    with empty_spool.producer_lock():
         watch.starving(0, 2.0)
 
     assert len(started) == 1
@@ -174,7 +174,7 @@ def test_a_producer_of_another_host_cannot_be_stopped_from_here(empty_spool, mon
     monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
 
     with (
-        empty_spool.producer_role(),
+        empty_spool.producer_lock(),
         pytest.raises(SpoolError, match=r"of another host\) does not end; stop it by hand"),
     ):
         background.stop_producers(empty_spool)
@@ -194,7 +194,7 @@ def test_an_interrupted_command_says_so_with_status_130(call, monkeypatch):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("darkprep.cli.synthesise", interrupted)
+    monkeypatch.setattr("darkprep.commands.main.synthesise", interrupted)
 
     result = call("synth", "out", "--camera", "sony")
 
@@ -244,4 +244,4 @@ def record() -> Iterator[Callable[..., dict[str, Any]]]:
     ],
 )
 def test_the_slower_side_is_named_with_what_to_change(record, state, said):
-    assert said in who_limits(record(**state))
+    assert said in limiting_side(record(**state))

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from pipeline.datasets import CAMERAS
-from pipeline.produce import ProducerConfig
-from shards import Spool
+from darkprep.pipeline.pairs.table import CAMERAS
+from darkprep.pipeline.produce.producer import ProducerConfig
+from darkprep.shards import Spool
 from tests.darkprep.conftest import SMALL, snapshot
-from tests.pipeline.sid_tree import write_sid
+from tests.support.sid_tree import write_sid
 
 DNG = [(50706, 1, 4, b"\x01\x04\x00\x00", True), (50708, 2, 0, "darkprep Linear", True)]
 LINEAR_RAW = 34892
@@ -361,8 +361,8 @@ class HerePool:
 
 def test_a_full_disk_ends_the_build_with_nothing_half_written(complaint, small_data, monkeypatch):
     impatient = functools.partial(ProducerConfig, disk_patience_s=0.0)
-    monkeypatch.setattr("pipeline.engine.LokyPool", HerePool)
-    monkeypatch.setattr("darkprep.cli.ProducerConfig", impatient)
+    monkeypatch.setattr("darkprep.pipeline.produce.executors.backend.LokyPool", HerePool)
+    monkeypatch.setattr("darkprep.commands.main.ProducerConfig", impatient)
     monkeypatch.setattr(os, "posix_fallocate", refuse)
 
     line = complaint(*build(small_data))
@@ -392,7 +392,7 @@ def test_a_disk_that_has_no_room_for_the_photographs_is_named_before_the_first(
 
 
 def test_two_producers_on_one_spool_are_refused_by_name(complaint, small_data, small_spool):
-    with Spool(small_spool).open().producer_role():
+    with Spool(small_spool).open().producer_lock():
         line = complaint(*build(small_data))
 
     assert line.startswith(f"spool: a producer is already running (pid {os.getpid()} on ")

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from model import build_model, save_weights
-from shards import OpenShard, Spool
+from darkprep.model import build_model, save_weights
+from darkprep.shards import ShardFile, Spool
 from tests.darkprep.conftest import SMALL, is_running, snapshot
 
 STATUS_KEYS = {
@@ -37,7 +37,7 @@ def wait_until(holds: Callable[[], Any], seconds: float = 30.0) -> None:
 def check_shards(path: Path) -> list[int]:
     spool = Spool(path).open()
     for shard in spool.ready_shards():
-        opened = OpenShard(spool.shard_path(shard), spool.stream.layout(), shard, spool.digest)
+        opened = ShardFile(spool.shard_path(shard), spool.stream.layout(), shard, spool.digest)
         opened.verify_all()
         opened.close()
     return spool.ready_shards()
@@ -93,7 +93,7 @@ def test_the_estimate_is_the_same_where_shards_are_made_and_where_frames_are_sco
 
     assert made.exit_code == 0
     spool = Spool("spool").open()
-    opened = OpenShard(spool.shard_path(0), spool.stream.layout(), 0, spool.digest)
+    opened = ShardFile(spool.shard_path(0), spool.stream.layout(), 0, spool.digest)
     trained = opened.metas[0].amplification
     found = json.loads(scored.stdout)
     assert found["images"][0]["amplification"] == trained

@@ -10,11 +10,19 @@ from pathlib import Path
 import click
 import pytest
 
-from darkprep.cli import main
+from darkprep.commands.main import main
 
 NAMES = sorted(name for name, command in main.commands.items() if not command.hidden)
 
-HEAVY = ("torch", "model", "trainer", "webdataset", "tensorboard", "safetensors", "pynvml")
+HEAVY = (
+    "torch",
+    "darkprep.model",
+    "darkprep.trainer",
+    "webdataset",
+    "tensorboard",
+    "safetensors",
+    "pynvml",
+)
 
 
 def test_the_commands_are_those_that_others_rely_on():
@@ -58,7 +66,7 @@ def test_help_lists_a_command_with_one_short_sentence(name):
 
 def test_looking_at_help_loads_no_torch_and_makes_no_file(tmp_path: Path):
     code = (
-        "import sys\nfrom darkprep.cli import main\n"
+        "import sys\nfrom darkprep.commands.main import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
         f"print('LOADED', [name for name in {HEAVY} if name in sys.modules])"
     )

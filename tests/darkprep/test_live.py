@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from darkprep.live import Progress, Watch
-from darkprep.screen import line, screen, sparkline
-from trainer.report import StepReport
+from darkprep.trainer.run_log import StepReport
+from darkprep.view.live import Progress, Watch
+from darkprep.view.screen import line, screen, sparkline
 
 
 class Terminal(io.StringIO):

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from darkprep.background import last_words, start
-from darkprep.history import SpoolHistory
-from shards import Cursor, Spool, WeightsError
-from shards.durable import read_json
-from shards.liveness import last_holder
+from darkprep.jobs.background import last_words, start
+from darkprep.shards import Cursor, Spool, WeightsError
+from darkprep.shards.files import read_json
+from darkprep.shards.locks import last_holder
+from darkprep.trainer.checkpoint import read_checkpoint
+from darkprep.view.history import SpoolHistory
 from tests.darkprep.conftest import SMALL
-from trainer.checkpoint import read_checkpoint
 
 _PATIENCE_S = 60
 
@@ -56,7 +56,7 @@ def test_a_status_is_told_without_what_is_a_pipe(place, call, small_spool):
 def test_a_status_does_without_metrics_that_are_a_pipe(call, small_spool):
     put_pipe(Path("run/metrics.jsonl"))
     spool = Spool(small_spool)
-    with spool.trainer_role():
+    with spool.trainer_lock():
         spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=0, run="run"))
 
         assert "trainer    at work" in call("status", "--spool", small_spool).stdout

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import pytest
 
-from shards import Spool
+from darkprep.shards import Spool
 from tests.darkprep.conftest import SMALL
 
 Done = subprocess.CompletedProcess[str]
@@ -126,7 +126,7 @@ def test_ctrl_c_while_modules_load_is_one_line(start):
         "import sys\n"
         "class Interrupting:\n"
         "    def find_spec(self, name, *_):\n"
-        "        if name == 'darkprep.cli':\n"
+        "        if name == 'darkprep.commands.main':\n"
         "            raise KeyboardInterrupt\n"
         f"sys.meta_path.insert(0, Interrupting())\n{start}"
     )

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darkprep.protocols import packed_raw
-from pipeline.colour import colours_of, undeveloped
-from pipeline.datasets import Pair, camera_named, find_pairs
-from pipeline.dng import DngTags, write_dng
-from pipeline.pack import pack
-from pipeline.raw import read_raw
-from pipeline.resample import FORMS, Form
-from pipeline.synth import synthesise
-from pipeline.wholeframe import whole_frame
-from trainer.metrics import PROTOCOLS, score
+from darkprep.jobs.protocols import packed_raw
+from darkprep.pipeline.pairs.table import Pair, camera_named, find_pairs
+from darkprep.pipeline.pairs.whole_frame import whole_frame
+from darkprep.pipeline.raw.colour import colours_of, undeveloped
+from darkprep.pipeline.raw.dng import DngTags, write_dng
+from darkprep.pipeline.raw.mosaic import pack
+from darkprep.pipeline.raw.reader import read_raw
+from darkprep.pipeline.raw.resample import FORMS, XtransMode
+from darkprep.synth.dataset import synthesise
+from darkprep.trainer.metrics import PROTOCOLS, score
 
 
 def photographed(root: Path, *, black: int = 512, white: int = 16383) -> Pair:
@@ -79,7 +79,7 @@ def fuji(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_x_trans_is_scored_in_its_own_planes_whatever_the_network_was_fed(fuji, form: Form):
+def test_x_trans_is_scored_in_its_own_planes_whatever_the_network_was_fed(fuji, form: XtransMode):
     one = find_pairs(fuji, camera_named("fuji")).pairs[0]
     sample = whole_frame(fuji, one, form=form)
 

@@ -17,15 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from darkprep.charts import Chart, Series, nice_ticks, smoothed, thinned
-from darkprep.evaluated import worst_to_best
-from darkprep.heldout import HeldOutFrames, most_detailed, write_jpeg
-from darkprep.history import SpoolHistory, read_lines
-from darkprep.page import Layer, Scene, facts, page, write_page
-from darkprep.report import evaluation_page, write_run_report
-from model import build_model, save_weights
-from shards import Cursor, Spool
-from tests.darkprep.webdriver import Browser, why_missing
+from darkprep.jobs.validation import ValidationFrames, most_detailed, write_jpeg
+from darkprep.model import build_model, save_weights
+from darkprep.report.charts import Chart, Series, nice_ticks, smoothed, thinned
+from darkprep.report.evaluation_page import worst_to_best
+from darkprep.report.page import Layer, Scene, facts, page, write_page
+from darkprep.report.run_page import evaluation_page, write_run_report
+from darkprep.shards import Cursor, Spool
+from darkprep.view.history import SpoolHistory, read_lines
+from tests.support.webdriver import Browser, why_missing
 
 WIDTHS = (390, 820, 1300)
 RIGHT, END = "\ue014", "\ue010"
@@ -365,7 +365,7 @@ def test_the_most_detailed_piece_is_found():
 def test_old_pictures_are_thinned_out_but_not_the_first_and_the_last(tmp_path):
     for done in range(100, 2000, 100):
         (tmp_path / f"{done:08d}.jpg").touch()
-        HeldOutFrames._thin_out(tmp_path)
+        ValidationFrames._thin_out(tmp_path)
     kept = sorted(int(path.stem) for path in tmp_path.iterdir())
 
     assert len(kept) == 10
@@ -506,7 +506,7 @@ def test_a_status_leaves_out_what_makes_no_sense_in_a_run(line, call, small_spoo
     damage(run / "metrics.jsonl", line)
     damage(run / "config.json", '{"iterations": "many"}')
     spool = Spool(small_spool)
-    with spool.trainer_role():
+    with spool.trainer_lock():
         spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=0, run=str(run)))
         result = call("status", "--spool", small_spool)
 

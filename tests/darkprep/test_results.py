@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from darkprep.training import EvaluateChoices
-from model import build_model, load_model, save_weights
-from model.weights import published_names
+from darkprep.jobs.training import EvaluateChoices
+from darkprep.model import build_model, load_model, save_weights
+from darkprep.model.weights import published_names
 
 SHORT = "Sony/short/10001_00_0.1s.dng"
 

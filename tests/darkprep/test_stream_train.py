@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 
-from model import load_model
-from pipeline.budget import smallest_budget
-from pipeline.plan import PlanOptions, make_plan
-from shards import Spool
+from darkprep.model import load_model
+from darkprep.pipeline.plan.plan import PlanOptions, make_plan
+from darkprep.pipeline.produce.budget import smallest_budget
+from darkprep.shards import Spool
+from darkprep.trainer.train import only_training_in
 from tests.darkprep.conftest import snapshot
-from trainer.train import only_training_in
 
 TRAIN = ("stream-train", "--batch-size", "2", "--log-every", "1", "--device", "cpu")
 NO_PRODUCERS = ("--producers", "0")
@@ -277,7 +277,7 @@ def test_resuming_with_another_network_is_refused(call, complaint, large_spool):
 
 
 def test_a_second_trainer_is_refused_by_name(complaint, large_spool):
-    with Spool(large_spool).open().trainer_role():
+    with Spool(large_spool).open().trainer_lock():
         line = complaint(*TRAIN, *NO_PRODUCERS, "--iterations", "2", "--run", "run", "--quiet")
 
     assert line.startswith(f"spool: a trainer is already running (pid {os.getpid()} on ")

@@ -13,11 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from darkprep.live import Progress
+from darkprep.model import build_model, save_weights
+from darkprep.pipeline.pairs.table import camera_named, find_pairs, reported_in
+from darkprep.pipeline.pairs.whole_frame import whole_frame
+from darkprep.shards import DatasetError, OptionError
 from darkprep.studies.catalogue import STUDIES, run_study, study_named
 from darkprep.studies.cells import Machine, Scale
 from darkprep.studies.levels import with_published_levels
-from darkprep.studies.made_noise import _PUBLISHED
+from darkprep.studies.noise import _PUBLISHED
 from darkprep.studies.options import Small, StudyOptions
 from darkprep.studies.outcome import (
     Comparison,
@@ -30,12 +33,9 @@ from darkprep.studies.outcome import (
     typical_of_all,
 )
 from darkprep.studies.work import Work
-from model import build_model, save_weights
-from pipeline.datasets import camera_named, find_pairs, reported_in
-from pipeline.synth import synthesise
-from pipeline.wholeframe import whole_frame
-from shards import DatasetError, OptionError
-from trainer.stream import amplified
+from darkprep.synth.dataset import synthesise
+from darkprep.trainer.stream import amplified
+from darkprep.view.live import Progress
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from darkprep.live import Progress
+from darkprep.shards import OptionError
+from darkprep.shards.files import read_json
 from darkprep.studies.work import Stopped, Work, carry_out
-from shards import OptionError
-from shards.durable import read_json
+from darkprep.view.live import Progress
 
 
 @dataclass
@@ -122,7 +122,7 @@ def test_a_damaged_record_is_made_anew(work):
 SHARED = """
 import sys, threading, time
 from pathlib import Path
-from darkprep.live import Progress
+from darkprep.view.live import Progress
 from darkprep.studies.work import Work, carry_out
 
 out, log = Path(sys.argv[1]), Path(sys.argv[2])

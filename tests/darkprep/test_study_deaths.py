@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 SCRIPT = """
 import sys, threading
 from pathlib import Path
-from darkprep.live import Progress
+from darkprep.view.live import Progress
 from darkprep.studies.catalogue import run_study
 from darkprep.studies.cells import Scale
 from darkprep.studies.options import Small, StudyOptions

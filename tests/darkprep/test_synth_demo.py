@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.datasets import camera_named, find_pairs
-from shards import Spool
+from darkprep.pipeline.pairs.table import camera_named, find_pairs
+from darkprep.shards import Spool
 
 
 def test_synth_writes_a_data_set_that_build_takes(call):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.sid_tree import write_sid
+from tests.support.sid_tree import write_sid
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/tutorial-sid.md", "docs/tutorial-eld.md", "docs/api.md")
@@ -170,7 +170,11 @@ def test_the_pages_build_without_a_warning(tmp_path):
 def test_completion_offers_the_commands():
 
     asked = {"_DARKPREP_COMPLETE": "bash_complete", "COMP_WORDS": "darkprep st", "COMP_CWORD": "1"}
-    command = [sys.executable, "-c", "from darkprep.cli import main; main(prog_name='darkprep')"]
+    command = [
+        sys.executable,
+        "-c",
+        "from darkprep.commands.main import main; main(prog_name='darkprep')",
+    ]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | asked, timeout=60
     )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shards import Sample, SampleMeta, Spool, StreamSpec, write_shard
+from darkprep.shards import Sample, SampleMeta, Spool, StreamSpec, write_shard
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -15,19 +15,19 @@ from typing import Any
 
 import pytest
 
-from pipeline.budget import smallest_budget
-from pipeline.engine import Engine
-from pipeline.plan import Plan, PlanOptions, make_plan
-from pipeline.pool import LokyPool, Pool
-from pipeline.produce import Producer, ProducerConfig, ProducerReport
-from shards import Cursor, OptionError, Spool
+from darkprep.pipeline.plan.plan import Plan, PlanOptions, make_plan
+from darkprep.pipeline.produce.budget import smallest_budget
+from darkprep.pipeline.produce.executors.backend import Backend
+from darkprep.pipeline.produce.executors.loky import LokyPool, Pool
+from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
+from darkprep.shards import Cursor, OptionError, Spool
 from tests.distributed.conftest import ROOT, free_port
-from tests.pipeline.sid_tree import write_sid
+from tests.support.sid_tree import write_sid
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]
 
 SHARDS = 9
-ENGINES = ("dask", "ray")
+BACKENDS = ("dask", "ray")
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def shard_bytes(spool: Spool) -> list[bytes]:
     return [spool.shard_path(shard).read_bytes() for shard in spool.ready_shards()]
 
 
-@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_cluster_of_its_own_makes_the_same_bytes(backend, spool_at, monkeypatch):
     pytest.importorskip(
         {"dask": "distributed", "ray": "ray"}[backend], reason=f"pip install 'darkprep[{backend}]'"
@@ -107,7 +107,7 @@ def test_a_cluster_of_its_own_makes_the_same_bytes(backend, spool_at, monkeypatc
     here, there = spool_at("here"), spool_at("there")
     produced(here, LokyPool(2))
 
-    produced(there, Engine(backend=backend).pool(2))
+    produced(there, Backend(backend=backend).pool(2))
 
     assert len(shard_bytes(there)) == SHARDS
     assert shard_bytes(there) == shard_bytes(here)
@@ -122,7 +122,7 @@ def test_a_running_dask_cluster_makes_the_same_bytes_though_a_worker_is_killed(
     killed = threading.Thread(target=_kill_when_writing, args=(there, workers[0]), daemon=True)
     killed.start()
 
-    produced(there, Engine(backend="dask", address=address).pool(2))
+    produced(there, Backend(backend="dask", address=address).pool(2))
 
     killed.join(10)
     assert workers[0].wait(10) == -signal.SIGKILL
@@ -134,7 +134,7 @@ _BARE_WORKER = """
 import sys
 class Nothing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("pipeline", "shards"):
+        if name.startswith("darkprep"):
             raise ModuleNotFoundError(f"No module named {name!r}")
 sys.meta_path.insert(0, Nothing())
 from distributed.cli.dask_worker import main
@@ -149,7 +149,7 @@ def test_a_worker_without_darkprep_is_told_of_in_one_line(dask_cluster, tmp_path
     client = importlib.import_module("distributed").Client(address, timeout=60)
     client.wait_for_workers(3, timeout=60)
     client.close()
-    pool = Engine(backend="dask", address=address).pool(1)
+    pool = Backend(backend="dask", address=address).pool(1)
 
     try:
         with pytest.raises(OptionError, match=r"cannot run darkprep .*No module") as caught:
@@ -169,7 +169,7 @@ def _kill_when_writing(spool: Spool, worker: subprocess.Popen[bytes]) -> None:
     os.kill(worker.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_the_budget_holds_on_a_cluster_and_a_full_one_neither_stalls_nor_hinders_the_end(
     backend, request, spool_at, monkeypatch
 ):
@@ -192,7 +192,7 @@ def test_the_budget_holds_on_a_cluster_and_a_full_one_neither_stalls_nor_hinders
             asked.append(time.monotonic())
             stop.set()
 
-    pool = Engine(backend=backend, address=address).pool(2)
+    pool = Backend(backend=backend, address=address).pool(2)
     produced(spool, pool, budget=budget, report=watch, stop=stop)
 
     assert stop.is_set()
@@ -201,13 +201,13 @@ def test_the_budget_holds_on_a_cluster_and_a_full_one_neither_stalls_nor_hinders
     assert time.monotonic() - asked[0] < 60, "the end waits for nobody"
 
 
-@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_an_address_without_a_cluster_is_one_line(backend, monkeypatch):
     pytest.importorskip(
         {"dask": "distributed", "ray": "ray"}[backend], reason=f"pip install 'darkprep[{backend}]'"
     )
-    monkeypatch.setattr("pipeline.cluster._CONNECT_S", 1)
-    pool = Engine(backend=backend, address=f"127.0.0.1:{free_port()}").pool(1)
+    monkeypatch.setattr("darkprep.pipeline.produce.executors.cluster._CONNECT_S", 1)
+    pool = Backend(backend=backend, address=f"127.0.0.1:{free_port()}").pool(1)
 
     with pytest.raises(OptionError, match=f"no {backend}.* answers") as caught:
         pool.submit(str, 1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shards import OptionError, PlanError, Spool, SpoolReader, UseOrder
-from shards.order import dealt_order
+from darkprep.shards import OptionError, PlanError, Spool, SpoolReader, UseOrder
+from darkprep.shards.order import dealt_order
 from tests.shards.conftest import fill, stream
 
 SHARDS, BATCH = 8, 4

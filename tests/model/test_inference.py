@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from model import (
+from darkprep.model import (
     MODELS,
     MOSAICS,
     CfaKind,
@@ -23,9 +23,9 @@ from model import (
     load_model,
     ready_for_inference,
 )
-from model.cuda import StreamedRedirt
-from model.inference import fold_weight_norm
-from model.rows import RowwiseRedirt
+from darkprep.model.cuda import StreamedRedirt
+from darkprep.model.inference import fold_weight_norm
+from darkprep.model.rows import RowwiseRedirt
 
 
 def planes(model: Network, height: int, width: int, batch: int = 1) -> torch.Tensor:
@@ -237,7 +237,7 @@ def test_a_gpu_computes_the_same(name: str, precision: Any):
 FULL_FRAME = """
 import sys, torch
 from pathlib import Path
-from model import build_model, ready_for_inference
+from darkprep.model import build_model, ready_for_inference
 torch.set_num_threads(2)
 ready = ready_for_inference(build_model(sys.argv[1]))
 rgb = ready(torch.rand(1, 4, 5520 // 2, 8288 // 2))

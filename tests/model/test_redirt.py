@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model import MODELS, MOSAICS, CfaKind, ModelError, build_model, load_weights
-from model.blocks import shuffle_channels
+from darkprep.model import MODELS, MOSAICS, CfaKind, ModelError, build_model, load_weights
+from darkprep.model.blocks import shuffle_channels
 
 COUNTS = {
     ("redirt", "bayer"): 784_768,

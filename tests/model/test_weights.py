@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model import (
+from darkprep.model import (
     PUBLISHED_LICENCE,
     ModelError,
     build_model,
@@ -22,7 +22,7 @@ from model import (
     ready_for_inference,
     save_weights,
 )
-from model.weights import FORMAT, published_names
+from darkprep.model.weights import FORMAT, published_names
 
 
 class Bomb:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.dng import BAYER, XTRANS, DngTags, write_dng
+from darkprep.pipeline.raw.dng import BAYER, XTRANS, DngTags, write_dng
 
 F64 = npt.NDArray[np.float64]
 U16 = npt.NDArray[np.uint16]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.plan import PlanOptions, make_plan
-from shards import Spool
-from tests.pipeline.sid_tree import write_sid
+from darkprep.pipeline.plan.plan import PlanOptions, make_plan
+from darkprep.shards import Spool
 from tests.shards.conftest import fill, stream
+from tests.support.sid_tree import write_sid
 
 SMALL = {
     "camera": "sony", "crop": 32, "margin": 4, "samples_per_shard": 8, "crops_per_visit": 4, "window": 2,

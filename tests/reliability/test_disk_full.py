@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.frames import FrameStore
-from pipeline.plan import Plan
-from shards import DiskFull, OpenShard, Spool, SpoolReader, write_shard
-from shards.durable import write_json
-from tests.pipeline.sid_tree import write_sid
+from darkprep.pipeline.plan.plan import Plan
+from darkprep.pipeline.produce.frame_store import FrameStore
+from darkprep.shards import DiskFull, ShardFile, Spool, SpoolReader, write_shard
+from darkprep.shards.files import write_json
+from darkprep.trainer.checkpoint import read_checkpoint
 from tests.reliability.conftest import planned
-from tests.reliability.storm import leftovers
 from tests.shards.conftest import fill, sample, stream
-from trainer.checkpoint import read_checkpoint
+from tests.support.sid_tree import write_sid
+from tests.support.storm import leftovers
 
 DISK_BYTES = 24 << 20
 PRODUCE = (sys.executable, "-m", "darkprep", "produce", "--jobs", "1", "--disk-budget", "20MB")
@@ -98,7 +98,7 @@ def wait_until(true: Callable[[], Any], seconds: float = 60) -> None:
 
 def verify(spool: Spool) -> None:
     for shard in spool.ready_shards():
-        opened = OpenShard(spool.shard_path(shard), spool.stream.layout(), shard, spool.digest)
+        opened = ShardFile(spool.shard_path(shard), spool.stream.layout(), shard, spool.digest)
         opened.verify_all()
         opened.close()
 
@@ -135,7 +135,7 @@ def test_producers_wait_for_space_and_go_on_when_it_comes(
 def test_a_producer_that_starts_on_a_full_disk_waits_too(
     disk: Disk, spool: Spool, start: Callable[..., subprocess.Popen[str]]
 ):
-    with spool.producer_role():
+    with spool.producer_lock():
         pass  # the lock's file is there from before
     disk.fill_up()
     producer = start("--until", "3")
@@ -213,7 +213,7 @@ def test_a_reader_goes_on_when_neither_its_cursor_nor_a_refusal_can_be_written(d
     spool = Spool(disk.path / "other")
     spool.create(stream(), {"pairs": []}, {"root": "data"})
     fill(spool, range(6))
-    with spool.trainer_role():
+    with spool.trainer_lock():
         pass
     os.truncate(spool.shard_path(2), 5000)
     disk.fill_up()

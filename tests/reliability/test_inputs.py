@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.budget import smallest_budget
-from pipeline.dng import DngTags, write_dng
-from pipeline.plan import Plan, fingerprint
-from pipeline.produce import Producer, ProducerConfig
-from pipeline.raw import read_raw
-from shards import Cursor, OpenShard, RawError, Spool
-from tests.pipeline.test_produce import HerePool
+from darkprep.pipeline.plan.plan import Plan, fingerprint
+from darkprep.pipeline.produce.budget import smallest_budget
+from darkprep.pipeline.produce.producer import Producer, ProducerConfig
+from darkprep.pipeline.raw.dng import DngTags, write_dng
+from darkprep.pipeline.raw.reader import read_raw
+from darkprep.shards import Cursor, RawError, ShardFile, Spool
+from tests.pipeline.produce.test_producer import HerePool
 
 
 def vanish(path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_file_that_changes_between_two_visits_is_named_and_its_pair_replaced(
 
 
 def pairs_in(spool: Spool, shard: int) -> set[str]:
-    opened = OpenShard(spool.shard_path(shard), spool.stream.layout(), shard, spool.digest)
+    opened = ShardFile(spool.shard_path(shard), spool.stream.layout(), shard, spool.digest)
     opened.verify_all()
     opened.close()
     return {meta.pair for meta in opened.metas}

@@ -32,7 +32,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One process tries all of them, for it has to load torch first."""
     folder = tmp_path_factory.mktemp("kills")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.reliability.kill_points", str(folder)],
+        [sys.executable, "-m", "tests.support.kill_points", str(folder)],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode == 77:

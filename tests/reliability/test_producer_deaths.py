@@ -18,18 +18,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import make
-from pipeline.frames import FrameStore
-from pipeline.make import ShardMade, ShardTask, store_frames
-from pipeline.plan import Plan
-from pipeline.pool import LokyPool, WorkerDied, crashes_decoder
-from pipeline.produce import Producer, ProducerConfig, ProducerReport
-from pipeline.suspects import decoding
-from pipeline.wholeframe import decode_short
-from shards import OpenShard, Spool, SpoolError
-from tests.pipeline.sid_tree import write_sid
+from darkprep.pipeline.pairs.whole_frame import decode_short
+from darkprep.pipeline.plan.plan import Plan
+from darkprep.pipeline.produce import worker as make
+from darkprep.pipeline.produce.executors.loky import LokyPool, WorkerDied, crashes_decoder
+from darkprep.pipeline.produce.frame_store import FrameStore
+from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
+from darkprep.pipeline.produce.quarantine import decoding
+from darkprep.pipeline.produce.worker import ShardMade, ShardTask, store_frames
+from darkprep.shards import ShardFile, Spool, SpoolError
 from tests.reliability.conftest import planned
-from tests.reliability.storm import is_running, leftovers, workers_of
+from tests.support.sid_tree import write_sid
+from tests.support.storm import is_running, leftovers, workers_of
 
 PLENTY = 1 << 30
 
@@ -170,7 +170,7 @@ def test_a_file_that_kills_its_decoder_is_named_and_skipped(
     pairs = {
         meta.pair
         for shard in range(9)
-        for meta in OpenShard(raw_spool.shard_path(shard), layout, shard, raw_spool.digest).metas
+        for meta in ShardFile(raw_spool.shard_path(shard), layout, shard, raw_spool.digest).metas
     }
     assert bad.stem not in pairs
     # The next producer knows, and makes the same shards with nobody dying.
@@ -190,14 +190,14 @@ def test_the_probe_tells_a_file_that_decodes_from_one_that_kills(
     assert not crashes_decoder(path)
     path.write_bytes(b"no RAW file")
     assert not crashes_decoder(path)
-    monkeypatch.setattr("pipeline.pool._develop_quietly", _crash)
+    monkeypatch.setattr("darkprep.pipeline.produce.executors.loky._develop_quietly", _crash)
     assert crashes_decoder(path)
 
 
 def test_a_producer_that_is_told_to_stop_does_not_wait_for_its_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("pipeline.pool._develop_quietly", _never_end)
+    monkeypatch.setattr("darkprep.pipeline.produce.executors.loky._develop_quietly", _never_end)
     stop = threading.Event()
     threading.Timer(0.5, stop.set).start()
     began = time.monotonic()
@@ -275,7 +275,7 @@ def test_workers_die_with_their_producer(raw_spool: Spool):
         producer.kill()
 
     wait_until(lambda: not any(is_running(pid) for pid in workers), 5)
-    wait_until(raw_spool.is_nobody_writing, 5)  # files are closed after a zombie's last thread
+    wait_until(raw_spool.has_no_writers, 5)  # files are closed after a zombie's last thread
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -292,7 +292,7 @@ def test_a_producer_told_to_end_leaves_whole_shards_and_no_process(number: int, 
     assert not list(leftovers(raw_spool))
     for shard in raw_spool.ready_shards():
         layout = raw_spool.stream.layout()
-        OpenShard(raw_spool.shard_path(shard), layout, shard, raw_spool.digest).verify_all()
+        ShardFile(raw_spool.shard_path(shard), layout, shard, raw_spool.digest).verify_all()
 
 
 # -- frames -------------------------------------------------------------------------------------------

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from shards import Cursor, OpenShard, Spool, SpoolReader
-from shards import reader as reader_module
-from shards import spool as spool_module
+from darkprep.shards import Cursor, ShardFile, Spool, SpoolReader
+from darkprep.shards import reader as reader_module
+from darkprep.shards import spool as spool_module
 from tests.shards.conftest import fill, sample
 
 MakeSpool = Callable[..., Spool]
 
 
-def opened(spool: Spool, shard: int) -> OpenShard:
-    return OpenShard(spool.shard_path(shard), spool.stream.layout(), shard, spool.digest)
+def opened(spool: Spool, shard: int) -> ShardFile:
+    return ShardFile(spool.shard_path(shard), spool.stream.layout(), shard, spool.digest)
 
 
 def test_a_rank_that_is_late_to_refuse_leaves_the_shard_that_was_made_again(make_spool: MakeSpool):

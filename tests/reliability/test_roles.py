@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from shards import Spool, SpoolBusy, SpoolError
-from shards.liveness import is_held, last_holder
-from shards.process import ProcessId
+from darkprep.shards import Spool, SpoolBusy, SpoolError
+from darkprep.shards.locks import is_held, last_holder
+from darkprep.shards.process import ProcessId
 
 MakeSpool = Callable[..., Spool]
 
@@ -92,7 +92,7 @@ def test_a_stale_heartbeat_never_blocks(changes: dict[str, object], make_spool: 
     beat(spool, **changes)
 
     assert not spool.has_producer()
-    with spool.producer_role():
+    with spool.producer_lock():
         pass
 
 
@@ -138,7 +138,7 @@ def test_looking_whether_a_role_is_held_never_takes_it_from_whoever_wants_it(
         looker.start()
     try:
         for _ in range(200):
-            with spool.producer_role():
+            with spool.producer_lock():
                 pass
     finally:
         done.set()
@@ -152,7 +152,7 @@ def test_a_role_is_told_by_its_newest_holder(make_spool: MakeSpool):
         assert last_holder(spool.producers / "lock") != ProcessId.own()
     assert spool.producer_process() is None
 
-    with spool.producer_role():
+    with spool.producer_lock():
         assert spool.producer_process() == ProcessId.own()
         assert f"{before.pid}" not in (spool.producers / "lock").read_text()
 
@@ -162,7 +162,7 @@ def test_a_producer_waits_for_the_end_of_those_who_still_write_for_a_dead_one(
 ):
     spool = make_spool()
     writing = f"""
-from shards import Spool
+from darkprep.shards import Spool
 spool = Spool({str(spool.path)!r}).open()
 role = spool.producer_role()
 role.take()
@@ -170,11 +170,11 @@ work = spool.writing_for(spool.producer_process())
 work.__enter__()
 role.drop()
 """
-    with elsewhere(writing) as worker, spool.producer_role():
-        assert not spool.is_nobody_writing()
+    with elsewhere(writing) as worker, spool.producer_lock():
+        assert not spool.has_no_writers()
         worker.kill()
         worker.wait()
-        assert spool.is_nobody_writing()
+        assert spool.has_no_writers()
 
 
 def test_whoever_works_for_a_producer_that_has_a_successor_writes_nothing(make_spool: MakeSpool):
@@ -183,12 +183,12 @@ def test_whoever_works_for_a_producer_that_has_a_successor_writes_nothing(make_s
         before = spool.producer_process()
         assert before
     with (
-        spool.producer_role(),
+        spool.producer_lock(),
         pytest.raises(SpoolError, match="is gone"),
         spool.writing_for(before),
     ):
         pass
-    with spool.producer_role(), spool.writing_for(ProcessId.own()):
+    with spool.producer_lock(), spool.writing_for(ProcessId.own()):
         pass
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.storm import Outcome, Storm
+from tests.support.storm import Outcome, Storm
 
 
 def check(outcome: Outcome) -> None:

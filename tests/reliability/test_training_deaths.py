@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from darkprep.background import stop_producers
-from pipeline.budget import smallest_budget
-from pipeline.plan import Plan
-from shards import Spool
-from tests.pipeline.sid_tree import write_sid
+from darkprep.jobs.background import stop_producers
+from darkprep.pipeline.plan.plan import Plan
+from darkprep.pipeline.produce.budget import smallest_budget
+from darkprep.shards import Spool
 from tests.reliability.conftest import planned
-from tests.reliability.storm import leftovers, workers_of
+from tests.support.sid_tree import write_sid
+from tests.support.storm import leftovers, workers_of
 
 ITERATIONS = 12
 PLAN = {"crop": 192, "margin": 4, "samples_per_shard": 2, "crops_per_visit": 1, "epochs": None}
@@ -160,7 +160,7 @@ def test_a_training_that_waits_for_data_ends_at_once_when_told_to(
     number: int, spool: Spool, tmp_path: Path
 ):
     """Somebody holds the producer's role and makes nothing, so that the trainer waits."""
-    with spool.producer_role(), training(spool) as process:
+    with spool.producer_lock(), training(spool) as process:
         wait_until(lambda: spool.has_trainer() and spool.read_cursors(), process)
         time.sleep(0.5)
         process.send_signal(number)

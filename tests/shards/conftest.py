@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards import Sample, SampleMeta, Spool, StreamSpec, write_shard
+from darkprep.shards import Sample, SampleMeta, Spool, StreamSpec, write_shard
 
 
 def stream(

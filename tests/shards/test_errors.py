@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shards.errors import first_line
+from darkprep.shards.errors import first_line
 
 
 @pytest.mark.parametrize(

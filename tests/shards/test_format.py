@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards import PERIOD, SampleMeta, ShardDamaged, ShardLayout
-from shards.format import META_BYTES, decode_meta, encode_meta, sample_key
+from darkprep.shards import PERIOD, SampleMeta, ShardDamaged, ShardLayout
+from darkprep.shards.format import META_BYTES, decode_meta, encode_meta, sample_key
 
 
 def meta(**changes: object) -> SampleMeta:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards import UseOrder
+from darkprep.shards import UseOrder
 
 orders = st.builds(
     UseOrder,

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards import Cursor, OptionError, Spool, SpoolBusy, SpoolReader, StreamEnded
-from shards.order import UseOrder
+from darkprep.shards import Cursor, OptionError, Spool, SpoolBusy, SpoolReader, StreamEnded
+from darkprep.shards.order import UseOrder
 from tests.shards.conftest import MakeSpool, fill, sample
 
 

@@ -17,15 +17,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shards import DiskFull, OpenShard, Sample, ShardDamaged, Spool, open_webdataset, write_shard
+from darkprep.shards import (
+    DiskFull,
+    Sample,
+    ShardDamaged,
+    ShardFile,
+    Spool,
+    open_webdataset,
+    write_shard,
+)
 from tests.shards.conftest import MakeSpool, fill, sample
 
 
-def opened(spool: Spool, shard: int = 3) -> OpenShard:
-    return OpenShard(spool.shard_path(shard), spool.stream.layout(), shard, spool.digest)
+def opened(spool: Spool, shard: int = 3) -> ShardFile:
+    return ShardFile(spool.shard_path(shard), spool.stream.layout(), shard, spool.digest)
 
 
-def read_all(shard: OpenShard, spool: Spool) -> list[Sample]:
+def read_all(shard: ShardFile, spool: Spool) -> list[Sample]:
     layout = spool.stream.layout()
     found = []
     for index in range(layout.samples):

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shards import Cursor, PlanError, Spool, SpoolBusy, SpoolError
-from shards.process import ProcessId
-from shards.spool import allocated_bytes
+from darkprep.shards import Cursor, PlanError, Spool, SpoolBusy, SpoolError
+from darkprep.shards.process import ProcessId
+from darkprep.shards.spool import allocated_bytes
 from tests.shards.conftest import MakeSpool, fill, stream
 
 
@@ -165,10 +165,10 @@ def test_a_heartbeat_of_this_process_is_alive_and_of_a_reused_pid_dead(make_spoo
 def test_a_role_is_held_by_one_and_the_other_is_told_by_whom(make_spool: MakeSpool):
     spool = make_spool()
 
-    with spool.producer_role():
+    with spool.producer_lock():
         assert spool.has_producer()
         with pytest.raises(SpoolBusy, match=f"a producer is already running .pid {os.getpid()} on"):
-            spool.producer_role().take()
+            spool.producer_lock().take()
     assert not spool.has_producer()
 
 
@@ -176,7 +176,7 @@ def test_a_role_dies_with_its_holder(make_spool: MakeSpool):
     spool = make_spool()
     code = f"""
 import time
-from shards import Spool
+from darkprep.shards import Spool
 Spool({str(spool.path)!r}).open().trainer_role().take()
 print("held", flush=True)
 time.sleep(60)
@@ -186,11 +186,11 @@ time.sleep(60)
     with holder:
         holder.stdout.readline()
         with pytest.raises(SpoolBusy, match=f"pid {holder.pid}"):
-            spool.trainer_role().take()
+            spool.trainer_lock().take()
         holder.kill()
         holder.wait()
 
-        with spool.trainer_role():
+        with spool.trainer_lock():
             assert spool.has_trainer()
 
 

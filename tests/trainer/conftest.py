@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from shards.format import CELL, PLANES, CfaKind, SampleMeta
-from shards.reader import Batch, ReaderStats
-from trainer.augment import packed_places
+from darkprep.shards.format import CELL, PLANES, CfaKind, SampleMeta
+from darkprep.shards.reader import Batch, ReaderStats
+from darkprep.trainer.augment import packed_places
 
 BLACK = {"bayer": (512.0, 510.0, 514.0, 512.0), "xtrans": (1024.0,) * 9}
 WHITE = 16383

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.cfa import CANONICAL
-from shards.errors import OptionError
-from shards.format import PERIOD, CfaKind
-from trainer.augment import (
+from darkprep.shards.cfa import CANONICAL
+from darkprep.shards.errors import OptionError
+from darkprep.shards.format import PERIOD, CfaKind
+from darkprep.trainer.augment import (
     IDENTITY,
     SYMMETRIES,
     Augmentation,

@@ -11,23 +11,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from model import build_model
-from shards.errors import DiskFull, WeightsError
-from trainer.checkpoint import Checkpoints, Progress, Trainee, read_checkpoint
+from darkprep.model import build_model
+from darkprep.shards.errors import DiskFull, WeightsError
+from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState, read_checkpoint
 
 CONFIG = {"model": "redirt", "crop": 512, "iterations": 10}
 
 
-def make_trainee(name: str = "redirt-2rdb", cfa="bayer") -> Trainee:
+def make_trainee(name: str = "redirt-2rdb", cfa="bayer") -> TrainState:
     network = build_model(name, cfa)
-    return Trainee(
+    return TrainState(
         network=network,
         optimiser=torch.optim.Adam(network.parameters()),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
     )
 
 
-def same_weights(first: Trainee, second: Trainee) -> bool:
+def same_weights(first: TrainState, second: TrainState) -> bool:
     theirs = second.network.state_dict()
     return all(torch.equal(v, theirs[k]) for k, v in first.network.state_dict().items())
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from model import build_model, ready_for_inference
-from shards.errors import DatasetError, DiskFull, OptionError, RawError, WeightsError
-from shards.format import Sample
-from trainer.evaluate import evaluate, restore_frame
-from trainer.metrics import PROTOCOLS, score
-from trainer.restore import LoneFrame, RestoreJob, restore, restore_all
-from trainer.stream import amplified
+from darkprep.model import build_model, ready_for_inference
+from darkprep.shards.errors import DatasetError, DiskFull, OptionError, RawError, WeightsError
+from darkprep.shards.format import Sample
+from darkprep.trainer.evaluate import evaluate, restore_frame
+from darkprep.trainer.metrics import PROTOCOLS, score
+from darkprep.trainer.restore import LoneFrame, RestoreJob, restore, restore_all
+from darkprep.trainer.stream import amplified
 
 
 def grey(low: torch.Tensor) -> torch.Tensor:

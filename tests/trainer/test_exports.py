@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import trainer
+from darkprep import trainer
 
 
 def test_all_that_is_listed_exists_and_is_sorted():
@@ -15,7 +15,7 @@ def test_all_that_is_listed_exists_and_is_sorted():
 
 def test_importing_loads_no_producer_no_click_and_no_tensorboard():
     code = (
-        "import sys, trainer; print([m for m in sys.modules if m.split('.')[0] in "
+        "import sys, darkprep.trainer; print([m for m in sys.modules if m.split('.')[0] in "
         "('pipeline', 'rawpy', 'joblib', 'click', 'tensorboard', 'pynvml')])"
     )
 

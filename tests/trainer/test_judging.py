@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from shards.errors import OptionError
-from trainer.config import TrainConfig
-from trainer.report import Pace
-from trainer.train import HeldOut, train
+from darkprep.shards.errors import OptionError
+from darkprep.trainer.config import TrainConfig
+from darkprep.trainer.run_log import Pace
+from darkprep.trainer.train import Validation, train
 
 TINY = TrainConfig(
     model="redirt-2rdb", crop=192, batch_size=2, iterations=4, log_every=1, checkpoint_every=2
@@ -38,7 +38,7 @@ def test_the_network_is_judged_every_so_often_and_at_the_end(tmp_path, open_read
         return {"psnr": 20.0 + iteration}
 
     config = replace(TINY, iterations=3)
-    train(config, open_reader, tmp_path, held_out=HeldOut(every=2, judge=judge))
+    train(config, open_reader, tmp_path, held_out=Validation(every=2, judge=judge))
 
     assert lines_of(tmp_path / "evaluations.jsonl") == [
         {"iteration": 2, "psnr": 22.0},
@@ -54,7 +54,7 @@ def test_judging_changes_no_loss(tmp_path, open_reader):
         return {}
 
     train(TINY, open_reader, tmp_path / "plain")
-    train(TINY, open_reader, tmp_path / "judged", held_out=HeldOut(every=1, judge=judge))
+    train(TINY, open_reader, tmp_path / "judged", held_out=Validation(every=1, judge=judge))
 
     losses = [
         [line["loss"] for line in lines_of(tmp_path / run / "metrics.jsonl")]
@@ -70,7 +70,10 @@ def test_the_time_of_judging_is_not_counted_as_training(tmp_path, open_reader):
         return {"psnr": 1.0}
 
     summary = train(
-        replace(TINY, iterations=2), open_reader, tmp_path, held_out=HeldOut(every=1, judge=judge)
+        replace(TINY, iterations=2),
+        open_reader,
+        tmp_path,
+        held_out=Validation(every=1, judge=judge),
     )
 
     assert summary.seconds < 3.0
@@ -108,12 +111,12 @@ def test_gauges_stand_in_every_line_of_metrics(tmp_path, open_reader):
 
 def test_an_interval_below_one_is_refused():
     with pytest.raises(OptionError, match="evaluate_every"):
-        HeldOut(every=0, judge=lambda network, iteration: {})
+        Validation(every=0, judge=lambda network, iteration: {})
 
 
 def test_tensorboard_gets_held_out_scores_and_hyperparameters(tmp_path, open_reader):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    held_out = HeldOut(every=2, judge=lambda network, iteration: {"psnr": 30.0})
+    held_out = Validation(every=2, judge=lambda network, iteration: {"psnr": 30.0})
     train(TINY, open_reader, tmp_path, held_out=held_out)
 
     told = events.EventAccumulator(str(tmp_path / "tensorboard"))

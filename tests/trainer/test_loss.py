@@ -8,8 +8,8 @@ import pytorch_msssim
 import torch
 from scipy.ndimage import correlate1d  # type: ignore[import-untyped]
 
-from shards.errors import OptionError
-from trainer.loss import _similarity, check_side, ms_ssim, restoration_loss
+from darkprep.shards.errors import OptionError
+from darkprep.trainer.loss import _similarity, check_side, ms_ssim, restoration_loss
 
 
 def pictures(height: int, width: int, noise: float = 0.1, count: int = 2):

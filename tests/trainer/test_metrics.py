@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import skimage.metrics
 
-from shards.errors import OptionError
-from trainer.metrics import PROTOCOLS, illuminance_factor, protocol_named, score
+from darkprep.shards.errors import OptionError
+from darkprep.trainer.metrics import PROTOCOLS, illuminance_factor, protocol_named, score
 
 SKIMAGE: Any = skimage.metrics
 """It has no types."""

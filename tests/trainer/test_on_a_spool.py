@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from shards import Sample, Spool, SpoolReader, StreamSpec, write_shard
-from trainer.config import TrainConfig
-from trainer.train import train
+from darkprep.shards import Sample, Spool, SpoolReader, StreamSpec, write_shard
+from darkprep.trainer.config import TrainConfig
+from darkprep.trainer.train import train
 
 SHARDS, SAMPLES = 4, 4
 

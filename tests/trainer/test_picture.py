@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from shards.errors import OptionError, SpoolError
-from trainer.picture import quantised, write_picture
+from darkprep.shards.errors import OptionError, SpoolError
+from darkprep.trainer.picture import quantised, write_picture
 
 
 def pixels_of(bits: int, height: int = 300, width: int = 37) -> np.ndarray:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from shards.errors import OptionError
-from trainer.stream import DeviceStream, amplified, unit_range
+from darkprep.shards.errors import OptionError
+from darkprep.trainer.stream import DeviceStream, amplified, unit_range
 
 CPU = torch.device("cpu")
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from model import load_model
-from shards.errors import (
+from darkprep.model import load_model
+from darkprep.shards.errors import (
     DiskFull,
     NonFiniteLoss,
     OptionError,
@@ -22,11 +22,11 @@ from shards.errors import (
     StreamEnded,
     WeightsError,
 )
-from shards.reader import Batch
-from trainer.config import TrainConfig, open_device
-from trainer.guard import LossGuard
-from trainer.report import StepReport, who_limits
-from trainer.train import train
+from darkprep.shards.reader import Batch
+from darkprep.trainer.config import TrainConfig, open_device
+from darkprep.trainer.loss_guard import LossGuard
+from darkprep.trainer.run_log import StepReport, limiting_side
+from darkprep.trainer.train import train
 
 TINY = TrainConfig(
     model="redirt-2rdb",
@@ -221,7 +221,7 @@ def test_a_run_that_is_stopped_while_it_starves_says_that_the_data_limit_it(tmp_
 
     assert (summary.iterations, summary.ended) == (2, "stopped")
     assert summary.data_wait_fraction > 0.7
-    assert "the data limits" in summary.who_limits
+    assert "the data limits" in summary.limiting_side
 
 
 def test_counts_go_on_where_a_run_is_resumed(tmp_path, make_reader):
@@ -382,9 +382,9 @@ def test_devices_are_named_or_refused():
 
 
 def test_the_summary_says_in_words_who_limits():
-    assert "the cpu limits" in who_limits(0.001, device="cpu")
-    assert "nearly balanced" in who_limits(0.05, device="cpu")
-    assert "the data limits: the cuda waited for it 40.0 %" in who_limits(0.4, device="cuda")
+    assert "the cpu limits" in limiting_side(0.001, device="cpu")
+    assert "nearly balanced" in limiting_side(0.05, device="cpu")
+    assert "the data limits: the cuda waited for it 40.0 %" in limiting_side(0.4, device="cuda")
 
 
 @pytest.mark.gpu

@@ -1,0 +1,1 @@
+"""The command line: options to one call, and what came of it printed. The only importer of click."""

@@ -1,0 +1,1 @@
+"""What a terminal shows: the live screen, status, and how numbers are written."""

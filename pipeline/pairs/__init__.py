@@ -1,0 +1,1 @@
+"""Which short exposure goes with which long one, and how the two are read."""

@@ -1,0 +1,1 @@
+"""The recipe of a stream: options, pairs, and what each shard is made of."""

@@ -1,0 +1,1 @@
+"""Producers: who makes shards, what a worker does, what fits the disk budget."""

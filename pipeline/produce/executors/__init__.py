@@ -1,0 +1,1 @@
+"""What runs the workers: processes of this machine, a dask or a ray cluster."""

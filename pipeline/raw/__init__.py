@@ -1,0 +1,1 @@
+"""One RAW file to numbers: header, mosaic, development, colours, amplification."""

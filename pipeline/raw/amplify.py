@@ -1,0 +1,161 @@
+"""How much a short exposure is amplified: the pair's exposure ratio, or the paper's blind estimate.
+
+The trade-off: the estimate is summed over a histogram of the integer codes instead of over pixels,
+which gives the same number hundreds of times faster, and needs codes, not floats.
+
+A constant factor needs no code; that an amplification is applied at all is the network's decode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from darkprep.shards.errors import OptionError
+from darkprep.shards.format import U16
+
+F64 = npt.NDArray[np.float64]
+
+Amplification = Literal["ratio", "estimate"] | float
+"""How an amplification is found: by the exposure ratio, by the paper's estimate, or a constant factor."""
+MAX_AMPLIFICATION = 1e6
+"""Largest constant factor: it takes a 16-bit sensor's last bit to sixty times full scale."""
+
+DEFAULT_MULTIPLIER = 5.0
+"""The paper's m where a user chose none: what its training module takes. Its demo takes 1, which is
+four to five times too dark for a network that was trained on exposure ratios."""
+LEAST, MOST = 1.0, 300.0
+"""The estimate is clipped to this range (REDIRT, get_na)."""
+
+_CODES = 1 << 16
+_CHUNK = 1 << 16
+"""Codes counted at a time: the widened copy that bincount makes then stays in the cache."""
+
+
+def parse_amplification(text: str) -> Amplification:
+    """Reads `ratio`, `estimate` or a number; raises OptionError for what is none of these."""
+    if text == "ratio":
+        return "ratio"
+    if text == "estimate":
+        return "estimate"
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = -1.0
+    if not 0 < factor <= MAX_AMPLIFICATION:
+        raise OptionError(
+            f"amplify must be ratio, estimate or a positive number up to {MAX_AMPLIFICATION:g}, not {text!r}"
+        )
+    return factor
+
+
+def exposure_ratio(
+    *,
+    short_s: float,
+    long_s: float,
+    short_iso: float = 1.0,
+    long_iso: float = 1.0,
+    most: float = float("inf"),
+) -> float:
+    """Returns how much more light the long exposure's codes stand for than the short one's.
+
+    SID: times alone (both photographs have one ISO), at most 300. ELD: ISO times time, no limit.
+    Rounded to six decimals, since files store times as 1/30 or 0.033. Raises ValueError for a time
+    or ISO that is not positive.
+    """
+    if not all(0 < value < float("inf") for value in (short_s, long_s, short_iso, long_iso)):
+        raise ValueError("exposure times and ISO must be positive")
+    return round(min(long_iso * long_s / (short_iso * short_s), most), 6)
+
+
+def estimate_amplification(
+    mosaic: U16,
+    black: float | Sequence[float] | npt.NDArray[np.floating],
+    white: float,
+    m: float = 1.0,
+) -> float:
+    """Returns the paper's estimate: the factor that brings the dark-weighted mean to 0.01 * m.
+
+    With x = max(code - black, 0) / (white - black) and a weight W(x) that falls from 1 in the
+    darkest of 127 bins to 1e-5 in the brightest (bins spaced by powers of two, 0 from x = 1 on):
+    A = 0.01 * m * sum W(x) / sum x W(x), clipped to [1, 300] (REDIRT, CVPR 2021; its code's get_na).
+
+    `mosaic` holds uint16 codes: `(H, W)` with one black level or an array `(p, p)` of them per site
+    of the colour filter array; or packed `(C, h, w)` with one black level or one per plane.
+
+    An all-black frame, where nothing says how dark the scene is, gives 300. One without a single
+    pixel below white gives 1. Never NaN; nine significant digits. Raises ValueError for other dtypes
+    and shapes, for white that is not above black, and for m that is not positive and finite.
+    """
+    if mosaic.dtype != np.uint16:
+        raise ValueError(f"mosaic must be uint16 codes, not {mosaic.dtype}")
+    if not 0 < m < float("inf"):
+        raise ValueError(f"m must be positive and finite, not {m}")
+    weights = light = 0.0
+    for level, parts in _by_black(mosaic, np.asarray(black, np.float64)).items():
+        counts = _histogram(parts)
+        codes = np.flatnonzero(counts)
+        x, weight = _weighed(codes, level, float(white))
+        weights += float(np.sum(counts[codes] * weight))
+        light += float(np.sum(counts[codes] * x * weight))
+    if light == 0:
+        return MOST if weights > 0 else LEAST
+    estimate = min(max(0.01 * m * weights / light, LEAST), MOST)
+    return float(f"{estimate:.9g}")  # the last bits of a sum and of a power differ between machines
+
+
+def _by_black(mosaic: U16, black: F64) -> dict[float, list[U16]]:
+    """Groups views of the mosaic by their black level: mostly one group of everything."""
+    if black.size and (black == black.flat[0]).all() and black.ndim < 3:
+        return {float(black.flat[0]): [mosaic]}
+    groups: dict[float, list[U16]] = {}
+    if mosaic.ndim == 3 and black.shape == (len(mosaic),):
+        for level, plane in zip(black, mosaic, strict=True):
+            groups.setdefault(float(level), []).append(plane)
+    elif mosaic.ndim == 2 and black.ndim == 2 and black.size:
+        rows, columns = black.shape
+        for (y, x), level in np.ndenumerate(black):
+            groups.setdefault(float(level), []).append(mosaic[y::rows, x::columns])
+    else:
+        raise ValueError(f"black of shape {black.shape} does not fit a mosaic of {mosaic.shape}")
+    return groups
+
+
+def _histogram(parts: list[U16]) -> npt.NDArray[np.int64]:
+    """Counts how often each of the 65536 codes occurs."""
+    counts = np.zeros(_CODES, np.int64)
+    for part in parts:
+        for chunk in _chunks(part):
+            some = np.bincount(chunk)
+            counts[: len(some)] += some
+    return counts
+
+
+def _chunks(part: U16) -> Iterator[U16]:
+    """Yields flat runs of about `_CHUNK` codes."""
+    rows = part.reshape(-1, part.shape[-1])
+    step = max(1, _CHUNK // max(1, rows.shape[1]))
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step].ravel()
+
+
+@cache
+def _edges() -> tuple[npt.NDArray[np.float32], F64]:
+    """Returns the 128 bin edges and the 127 weights, and 0 for what lies beyond the last edge."""
+    k = np.arange(128, dtype=np.float64)
+    edges = (np.exp2(8 * k / 127) - 1) / 255
+    weights = 10 ** (-5 * k[:127] / 126)
+    return edges.astype(np.float32), np.append(weights, 0.0)
+
+
+def _weighed(codes: npt.NDArray[np.intp], black: float, white: float) -> tuple[F64, F64]:
+    """Returns x and W(x) of each code, with x in 32 bits as in the paper's code."""
+    if not white > black:
+        raise ValueError(f"white {white:g} must be above black {black:g}")
+    x = np.maximum(codes.astype(np.float32) - np.float32(black), 0) / np.float32(white - black)
+    edges, weights = _edges()
+    return x.astype(np.float64), weights[np.searchsorted(edges, x, side="right") - 1]

@@ -1,0 +1,217 @@
+"""Writes one mosaic as a DNG file that LibRaw decodes and develops as it does a camera's own file.
+
+The trade-off: uncompressed 16-bit strips, so a 12 MP file has 24 MB, but it is written at the speed
+of the disk and decoded in 0.06 s. Only the tags that a developer of RAW files reads are written
+(DNG specification 1.4; exposure and ISO stand in an Exif directory, where readers look for them).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import struct
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from darkprep.shards.files import replace_atomically
+
+Rows = tuple[str, ...]
+"""A colour filter array: one word per row of its smallest period, letters R, G, B."""
+
+BAYER: dict[str, Rows] = {
+    "RGGB": ("RG", "GB"),
+    "BGGR": ("BG", "GR"),
+    "GRBG": ("GR", "BG"),
+    "GBRG": ("GB", "RG"),
+}
+"""The four phases of the Bayer array by their usual names."""
+
+XTRANS: Rows = ("RBGBRG", "GGRGGB", "GGBGGR", "BRGRBG", "GGBGGR", "GGRGGB")
+"""Fujifilm's X-Trans array in the phase that SID's packing expects."""
+
+_XYZ_TO_SRGB = (
+    *(3.2404542, -1.5371385, -0.4985314),
+    *(-0.9692660, 1.8760108, 0.0415560),
+    *(0.0556434, -0.2040259, 1.0572252),
+)
+_BYTE, _ASCII, _SHORT, _LONG, _RATIONAL, _UNDEFINED, _SRATIONAL = 1, 2, 3, 4, 5, 7, 10
+_EXIF_POINTER, _RESERVED = 34665, 34664
+_D65 = 21
+
+
+@dataclass(frozen=True, kw_only=True)
+class DngTags:
+    """What a DNG file says about its mosaic. Every field has a value that develops sensibly."""
+
+    cfa: Rows = BAYER["RGGB"]
+    """Colours at the top left of the active area: 2 rows of 2 (Bayer) or 6 rows of 6 (X-Trans)."""
+    black: tuple[float, ...] = (512.0,)
+    """Black level in codes: one for all, or one per position of the CFA's period, row by row."""
+    white: int = 16383
+    """Code of full scale; 4095 makes a 12-bit file, 16383 a 14-bit one."""
+    as_shot_neutral: tuple[float, float, float] = (0.5, 1.0, 0.625)
+    """Camera R, G, B of a white surface, the largest 1: the inverse of the white balance gains."""
+    color_matrix: tuple[float, ...] = _XYZ_TO_SRGB
+    """XYZ (D65) to camera, 3 x 3, row by row. LibRaw prefers it to its own table of models."""
+    make: str = "darkprep"
+    model: str = "Synthetic"
+    exposure_s: float = 0.1
+    f_number: float = 5.6
+    iso: int = 100
+    orientation: int = 1
+    """TIFF orientation, 1 to 8."""
+    margins: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Masked pixels at the top, left, bottom and right of the mosaic. Multiples of 2 (Bayer) or 6
+    (X-Trans) keep the phase; LibRaw rounds other values."""
+    date_time: str = "2024:01:01 00:00:00"
+
+    def __post_init__(self) -> None:
+        period = len(self.cfa)
+        if period not in (2, 6) or any(
+            len(row) != period or set(row) - set("RGB") for row in self.cfa
+        ):
+            raise ValueError(
+                f"cfa must be 2 rows of 2 or 6 rows of 6 letters R, G, B, not {self.cfa}"
+            )
+        if len(self.black) not in (1, period * period):
+            raise ValueError(f"black needs 1 or {period * period} values, not {len(self.black)}")
+        if not 0 <= min(self.black) <= max(self.black) < self.white <= 65535:
+            raise ValueError(
+                f"black {self.black} and white {self.white} need 0 <= black < white <= 65535"
+            )
+        if not all(math.isfinite(n) and 0 < n <= 1 for n in self.as_shot_neutral):
+            raise ValueError(f"as_shot_neutral {self.as_shot_neutral} must lie in (0, 1]")
+        if len(self.color_matrix) != 9 or not all(map(math.isfinite, self.color_matrix)):
+            raise ValueError("color_matrix needs nine finite numbers")
+        if not (self.exposure_s > 0 and self.f_number > 0 and 0 < self.iso <= 65535):
+            raise ValueError("exposure_s, f_number and iso must be positive, and iso at most 65535")
+        if self.orientation not in range(1, 9):
+            raise ValueError(f"orientation must be 1 to 8, not {self.orientation}")
+        if min(self.margins) < 0:
+            raise ValueError(f"margins {self.margins} must not be negative")
+
+
+def write_dng(path: Path, mosaic: npt.NDArray[np.uint16], tags: DngTags) -> None:
+    """Writes `mosaic`, `(H, W)` uint16 codes with the masked margins, as the DNG file `path`.
+
+    The file appears whole or not at all. It is not flushed to the medium, since what was made
+    synthetically can be made again. The same arguments give the same bytes. Raises ValueError for a
+    mosaic that the tags do not fit, DiskFull when there is no room, SpoolError when the directory
+    refuses.
+    """
+    if mosaic.ndim != 2 or mosaic.dtype != np.uint16:
+        raise ValueError(f"mosaic must be (H, W) uint16, not {mosaic.shape} {mosaic.dtype}")
+    top, left, bottom, right = tags.margins
+    if mosaic.shape[0] <= top + bottom or mosaic.shape[1] <= left + right:
+        raise ValueError(f"margins {tags.margins} leave nothing of a mosaic of {mosaic.shape}")
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file,
+        mosaic,
+        byteorder="<",
+        photometric=32803,  # colour filter array
+        metadata=None,
+        software=False,
+        extratags=[(*tag, True) for tag in _main_tags(tags, *mosaic.shape)],
+    )
+    _append_exif(file, _exif_tags(tags))
+
+    def write(aside: BinaryIO) -> None:
+        aside.write(file.getbuffer())
+
+    replace_atomically(path, write, sync=False)
+
+
+_Tag = tuple[int, int, int, Any]
+"""Code, TIFF data type, count, value."""
+
+
+def _main_tags(tags: DngTags, height: int, width: int) -> list[_Tag]:
+    """Returns the tags of the first directory (tifffile adds those of the TIFF itself)."""
+    period = len(tags.cfa)
+    top, left, bottom, right = tags.margins
+    black_period = 1 if len(tags.black) == 1 else period
+    name = f"{tags.make} {tags.model}"
+    return [
+        (271, _ASCII, 0, tags.make),
+        (272, _ASCII, 0, tags.model),
+        (274, _SHORT, 1, tags.orientation),
+        (306, _ASCII, 0, tags.date_time),
+        (33421, _SHORT, 2, (period, period)),  # CFARepeatPatternDim
+        (33422, _BYTE, period * period, bytes("RGB".index(c) for row in tags.cfa for c in row)),
+        (33434, _RATIONAL, 1, _rationals([tags.exposure_s])),
+        (33437, _RATIONAL, 1, _rationals([tags.f_number])),
+        (_RESERVED, _LONG, 1, 0),  # becomes the pointer to the Exif directory
+        (50706, _BYTE, 4, b"\x01\x04\x00\x00"),  # DNGVersion
+        (50707, _BYTE, 4, b"\x01\x01\x00\x00"),  # DNGBackwardVersion
+        (50708, _ASCII, 0, name),  # UniqueCameraModel
+        (50710, _BYTE, 3, b"\x00\x01\x02"),  # CFAPlaneColor
+        (50711, _SHORT, 1, 1),  # CFALayout: rectangular
+        (50713, _SHORT, 2, (black_period, black_period)),  # BlackLevelRepeatDim
+        (50714, _RATIONAL, len(tags.black), _rationals(tags.black)),
+        (50717, _LONG, 1, tags.white),
+        (50721, _SRATIONAL, 9, _rationals(tags.color_matrix)),  # ColorMatrix1
+        (50728, _RATIONAL, 3, _rationals(tags.as_shot_neutral)),
+        (50778, _SHORT, 1, _D65),  # CalibrationIlluminant1
+        (50829, _LONG, 4, (top, left, height - bottom, width - right)),  # ActiveArea
+    ]
+
+
+def _exif_tags(tags: DngTags) -> list[tuple[int, int, int, bytes]]:
+    """Returns the Exif directory's tags with their values as little-endian bytes."""
+    stamp = tags.date_time.encode("ascii") + b"\x00"
+    return [
+        (33434, _RATIONAL, 1, struct.pack("<2I", *_rationals([tags.exposure_s]))),
+        (33437, _RATIONAL, 1, struct.pack("<2I", *_rationals([tags.f_number]))),
+        (34855, _SHORT, 1, struct.pack("<H", tags.iso)),  # PhotographicSensitivity
+        (36864, _UNDEFINED, 4, b"0230"),  # ExifVersion
+        (36867, _ASCII, len(stamp), stamp),  # DateTimeOriginal
+    ]
+
+
+def _rationals(values: tuple[float, ...] | list[float]) -> tuple[int, ...]:
+    """Returns numerator, denominator of the nearest fraction of each value, small where it can be.
+
+    0.1 s is written as 1/10 and not as the binary number's long fraction: readers compare exposures.
+    """
+    fractions = (Fraction(value).limit_denominator(1_000_000) for value in values)
+    return tuple(chain.from_iterable((f.numerator, f.denominator) for f in fractions))
+
+
+def _append_exif(file: BinaryIO, entries: list[tuple[int, int, int, bytes]]) -> None:
+    """Appends an Exif directory to a little-endian TIFF and makes the reserved tag point to it.
+
+    tifffile writes neither such directories nor the pointer's code, hence the patch in place.
+    """
+    start = file.seek(0, os.SEEK_END)
+    start += file.write(b"\x00" * (start % 2))
+    values_at = start + 2 + 12 * len(entries) + 4
+    directory, values = struct.pack("<H", len(entries)), b""
+    for code, kind, count, value in entries:
+        directory += struct.pack("<HHI", code, kind, count)
+        if len(value) <= 4:
+            directory += value.ljust(4, b"\x00")
+        else:
+            directory += struct.pack("<I", values_at + len(values))
+            values += value + b"\x00" * (len(value) % 2)
+    file.write(directory + struct.pack("<I", 0) + values)
+    file.seek(_position(file, _RESERVED))
+    file.write(struct.pack("<HHII", _EXIF_POINTER, _LONG, 1, start))
+
+
+def _position(file: BinaryIO, wanted: int) -> int:
+    """Returns where the entry of one tag of the first directory stands in a little-endian TIFF."""
+    file.seek(4)
+    (directory,) = struct.unpack("<I", file.read(4))
+    file.seek(directory)
+    (count,) = struct.unpack("<H", file.read(2))
+    codes = [struct.unpack("<H10x", file.read(12))[0] for _ in range(count)]
+    return int(directory + 2 + 12 * codes.index(wanted))

@@ -1,0 +1,130 @@
+"""Mosaics to packed planes and back, for every Bayer phase and for X-Trans (pure numpy).
+
+The trade-off: a frame of another phase is cropped by a pixel or a few until it starts where all
+others do (the canonical mosaic), so everything behind this file knows two layouts only. It costs
+up to one row and column (Bayer) or eleven (X-Trans) of pixels, and never resamples a value.
+
+Reading the file is `raw.py`'s; what the codes mean (black, white, gain) is not changed here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from darkprep.shards.cfa import CANONICAL, Rows, Site, packing
+from darkprep.shards.format import CELL, PERIOD, PLANES, U16, CfaKind
+
+if TYPE_CHECKING:
+    from darkprep.pipeline.raw.reader import RawFrame, RawHeader
+
+Values = TypeVar("Values", U16, npt.NDArray[np.float32])
+"""Packing moves codes or light alike."""
+
+PLANE_COLOURS: dict[CfaKind, str] = {"bayer": "RGGB", "xtrans": "RGBRBGGGG"}
+"""The colour of each packed plane."""
+
+
+def canonical_origin(pattern: Rows) -> tuple[int, int]:
+    """Returns the row and column where a mosaic of this `pattern` first shows the canonical phase.
+
+    `pattern` holds the colours at the mosaic's top left, one period. Raises ValueError for an array
+    that no shift makes canonical.
+    """
+    for cfa, wanted in CANONICAL.items():
+        period = PERIOD[cfa]
+        if len(pattern) != period or any(len(row) != period for row in pattern):
+            continue
+        for dy in range(period):
+            for dx in range(period):
+                if _shifted(pattern, dy, dx) == wanted:
+                    return dy, dx
+    raise ValueError(f"the colour filter array {'/'.join(pattern)} is neither Bayer nor X-Trans")
+
+
+def _shifted(pattern: Rows, dy: int, dx: int) -> Rows:
+    rows = pattern[dy:] + pattern[:dy]
+    return tuple(row[dx:] + row[:dx] for row in rows)
+
+
+def canonical_shape(header: RawHeader) -> tuple[int, int]:
+    """Returns height and width of the frame's canonical mosaic: whole periods behind its origin."""
+    dy, dx = canonical_origin(header.pattern)
+    period = PERIOD[header.cfa]
+    return (header.height - dy) // period * period, (header.width - dx) // period * period
+
+
+def canonical_mosaic(frame: RawFrame) -> U16:
+    """Returns a view of the frame's mosaic that starts with the canonical phase, in whole periods."""
+    dy, dx = canonical_origin(frame.pattern)
+    height, width = canonical_shape(frame)
+    return frame.mosaic[dy : dy + height, dx : dx + width]
+
+
+def canonical_truth(rgb: U16, origin: tuple[int, int], shape: tuple[int, int]) -> U16:
+    """Crops a developed frame as its mosaic was cropped, and puts the channels first.
+
+    `rgb` is `(H, W, 3)`, aligned with the visible mosaic; `origin` and `shape` are those of the
+    canonical mosaic. Returns `(3, *shape)`, contiguous. Raises ValueError when `rgb` is too small.
+    """
+    (dy, dx), (height, width) = origin, shape
+    if rgb.ndim != 3 or rgb.shape[0] < dy + height or rgb.shape[1] < dx + width:
+        raise ValueError(f"a crop of {shape} at {origin} does not lie in an image of {rgb.shape}")
+    return np.ascontiguousarray(rgb[dy : dy + height, dx : dx + width].transpose(2, 0, 1))
+
+
+def plane_black(frame: RawFrame) -> tuple[float, ...]:
+    """Returns the black level in codes of each packed plane of the canonical mosaic.
+
+    A plane that gathers several sites of the array (X-Trans) gets their mean; they are of one
+    colour, and files state black per colour.
+    """
+    dy, dx = canonical_origin(frame.pattern)
+    black = np.roll(frame.black, (-dy, -dx), axis=(0, 1))
+    return tuple(
+        float(np.mean([black[site] for site in sites])) for sites in plane_sites(frame.cfa)
+    )
+
+
+def plane_sites(cfa: CfaKind) -> tuple[tuple[Site, ...], ...]:
+    """Returns per packed plane the sites of the canonical array's period that it gathers."""
+    sites: list[list[Site]] = [[] for _ in range(PLANES[cfa])]
+    for plane, _, site in packing(cfa):
+        sites[plane].append(site)
+    return tuple(tuple(own) for own in sites)
+
+
+def pack(mosaic: Values, cfa: CfaKind) -> Values:
+    """Folds a canonical mosaic `(H, W)` into planes `(C, H/2, W/2)` or `(C, H/3, W/3)`.
+
+    Bayer: R, G1, G2, B, the order of torch's pixel_unshuffle. X-Trans: SID's nine planes. The codes
+    are copied as they are. Raises ValueError for a mosaic that is not whole periods.
+    """
+    period, cell = PERIOD[cfa], CELL[cfa]
+    if mosaic.ndim != 2 or mosaic.shape[0] % period or mosaic.shape[1] % period:
+        raise ValueError(f"a mosaic of {mosaic.shape} is not whole periods of {period} pixels")
+    height, width = mosaic.shape
+    planes = np.empty((PLANES[cfa], height // cell, width // cell), mosaic.dtype)
+    step = period // cell
+    for plane, (cy, cx), (y, x) in packing(cfa):
+        planes[plane, cy::step, cx::step] = mosaic[y::period, x::period]
+    return planes
+
+
+def unpack(planes: Values, cfa: CfaKind) -> Values:
+    """Undoes `pack`: planes `(C, h, w)` to the canonical mosaic, exactly."""
+    period, cell = PERIOD[cfa], CELL[cfa]
+    step = period // cell
+    if (
+        planes.ndim != 3
+        or len(planes) != PLANES[cfa]
+        or planes.shape[1] % step
+        or planes.shape[2] % step
+    ):
+        raise ValueError(f"planes of {planes.shape} are not packed {cfa}")
+    mosaic = np.empty((planes.shape[1] * cell, planes.shape[2] * cell), planes.dtype)
+    for plane, (cy, cx), (y, x) in packing(cfa):
+        mosaic[y::period, x::period] = planes[plane, cy::step, cx::step]
+    return mosaic

@@ -1,0 +1,110 @@
+"""X-Trans mosaics in a form that a Bayer network reads: as RGGB, or as the published code would take them.
+
+The trade-off of `rggb`: a pixel whose filter has the wanted colour keeps its code, the others get a
+local linear fit through their neighbours of that colour. So noise differs from pixel to pixel, and
+detail near the sampling limit is lost; in return one network trains on and restores every camera.
+
+`plain` is the published code's view: it unshuffles whatever mosaic comes, blind to its colours.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from darkprep.shards.cfa import CANONICAL, Site
+from darkprep.shards.errors import OptionError
+from darkprep.shards.format import PERIOD, U16, CfaKind
+
+XtransMode = Literal["native", "plain", "rggb"]
+"""How an X-Trans camera is fed to a network: nine planes, or four in either of two ways. A Bayer
+camera's four planes are all three."""
+
+FORMS: tuple[XtransMode, ...] = get_args(XtransMode)
+
+_PERIOD = PERIOD["xtrans"]
+_REACH = 2
+"""Rows and columns to each side that a fit looks at."""
+_SIGMA = 0.7
+"""Of the fit's weights, in pixels."""
+
+
+def parse_xtrans_mode(name: str) -> XtransMode:
+    """Returns the form of that name. Raises OptionError listing all."""
+    for form in FORMS:
+        if form == name:
+            return form
+    raise OptionError(f"cfa must be one of {', '.join(FORMS)}, not {name!r}")
+
+
+def sample_cfa(cfa: CfaKind, form: XtransMode) -> CfaKind:
+    """Returns what a network sees of a camera in a form."""
+    return cfa if form == "native" else "bayer"
+
+
+def xtrans_to_rggb(mosaic: U16) -> U16:
+    """Resamples a canonical X-Trans mosaic `(H, W)` to an RGGB mosaic of the same size and scene.
+
+    Constants and gradients are kept exactly but for rounding to codes. Beyond the border, the mosaic is
+    continued by its outermost period. Raises ValueError for a mosaic that is not whole periods.
+    """
+    if mosaic.ndim != 2 or mosaic.shape[0] % _PERIOD or mosaic.shape[1] % _PERIOD:
+        raise ValueError(f"a mosaic of {mosaic.shape} is not whole periods of {_PERIOD} pixels")
+    height, width = mosaic.shape
+    wide = _continued(mosaic)
+    out = np.empty_like(mosaic)
+    for (y, x), taps in _stencils().items():
+        value = np.zeros((height // _PERIOD, width // _PERIOD), np.float32)
+        for (dy, dx), weight in taps:
+            top, left = _PERIOD + y + dy, _PERIOD + x + dx
+            value += weight * wide[top : top + height : _PERIOD, left : left + width : _PERIOD]
+        np.rint(value, out=value)
+        out[y::_PERIOD, x::_PERIOD] = np.clip(value, 0, 65535, out=value)
+    return out
+
+
+def _continued(mosaic: U16) -> npt.NDArray[np.float32]:
+    """Returns the mosaic with its outermost period once more on each side, so that colours go on."""
+    height, width = mosaic.shape
+    rows = np.r_[:_PERIOD, :height, height - _PERIOD : height]
+    columns = np.r_[:_PERIOD, :width, width - _PERIOD : width]
+    return np.asarray(mosaic[np.ix_(rows, columns)], np.float32)
+
+
+Taps = tuple[tuple[Site, np.float32], ...]
+"""Neighbours, as rows and columns away, and their weights."""
+
+
+@cache
+def _stencils() -> dict[Site, Taps]:
+    """Returns for each site of the period what it takes of which neighbours."""
+    tile, wanted = CANONICAL["xtrans"], CANONICAL["bayer"]
+    found: dict[Site, Taps] = {}
+    for y in range(_PERIOD):
+        for x in range(_PERIOD):
+            colour = wanted[y % 2][x % 2]
+            if tile[y][x] == colour:
+                found[y, x] = (((0, 0), np.float32(1)),)
+                continue
+            reach = range(-_REACH, _REACH + 1)
+            places = [
+                (dy, dx)
+                for dy in reach
+                for dx in reach
+                if tile[(y + dy) % _PERIOD][(x + dx) % _PERIOD] == colour
+            ]
+            found[y, x] = _linear_fit(places)
+    return found
+
+
+def _linear_fit(places: list[Site]) -> Taps:
+    """Returns the weights with which values at `places` give a weighted plane's value at the origin."""
+    at = np.array(places, np.float64)
+    trust = np.exp(-np.square(at).sum(axis=1) / (2 * _SIGMA**2))
+    plane = np.column_stack([np.ones(len(at)), at])
+    weighted = plane.T * trust
+    weights = np.linalg.solve(weighted @ plane, weighted)[0]
+    return tuple((place, np.float32(w)) for place, w in zip(places, weights, strict=True))

@@ -1,0 +1,157 @@
+"""Files that are whole or absent: write aside, check, fsync, rename, fsync the directory.
+
+The trade-off: two fsyncs a file, milliseconds each, so this is for what cannot be made again (plan,
+cursor, checkpoint, weights) and for small things. Shards are renamed without fsync (shards/writer.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from darkprep.shards.errors import DiskFull, SpoolError
+from darkprep.shards.process import start_ticks
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, wanted: int | None = None) -> Iterator[None]:
+    """Translate the operating system's refusals to write `path` into darkprep's errors.
+
+    `wanted` is how many bytes the write needs, for the message. Raises DiskFull when there is no room,
+    SpoolError when the place cannot be written; any other OSError passes.
+    """
+    try:
+        yield
+    except OSError as error:
+        tenths = -(-(wanted or 0) // 100_000)
+        need = f"{tenths / 10:,.1f} MB are needed" if wanted else "more room is needed"
+        if error.errno in _NO_SPACE:
+            raise DiskFull(
+                f"{path.parent}: the disk is full, {need}; free some and start again"
+            ) from error
+        if error.errno in _NOT_WRITABLE:
+            raise SpoolError(
+                f"{path.parent}: cannot be written ({error.strerror}); check its owner and mount"
+            ) from error
+        raise
+
+
+def replace_atomically(
+    path: Path, write: Callable[[BinaryIO], None], *, sync: bool = True, wanted: int | None = None
+) -> None:
+    """Let `write` fill a new file, then put it at `path` in one step; readers see the old or the new.
+
+    Without `sync` a power loss may leave the file empty: for what its reader can do without. Raises DiskFull or SpoolError as `disk_errors`; then nothing is left behind and the old file stands.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(path, wanted):
+        try:
+            with aside.open("wb") as file:
+                write(file)
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        if sync:
+            sync_directory(path.parent)
+
+
+def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Put `data` at `path` in one step; raises as `replace_atomically`."""
+
+    def write(file: BinaryIO) -> None:
+        file.write(data)
+
+    replace_atomically(path, write, sync=sync, wanted=len(data))
+
+
+def write_json(path: Path, record: dict[str, Any], *, sync: bool = True) -> None:
+    """Put `record` at `path` as JSON, in one step; raises as `replace_atomically`."""
+    write_bytes(path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode(), sync=sync)
+
+
+def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any] | None:
+    """The JSON object at `path`, or None where there is none, it is damaged, or larger than `limit` bytes.
+
+    What is not a regular file counts as none.
+    """
+    try:
+        record = json.loads(read_regular(path, limit))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def json_objects(rows: Iterable[str | bytes]) -> list[dict[str, Any]]:
+    """The JSON objects among `rows`, one a row; what is damaged, cut off or no object is left out."""
+    found = []
+    for row in rows:
+        try:
+            record = json.loads(row)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            found.append(record)
+    return found
+
+
+def read_regular(path: Path, limit: int = -1) -> bytes:
+    """What the regular file at `path` holds, its first `limit` bytes; raises as `only_regular`."""
+    with open(path, "rb", opener=only_regular) as file:
+        return file.read(limit)
+
+
+def only_regular(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
+    """Open as `os.open` does, or for `open(opener=...)`; raises OSError for all but a regular file.
+
+    A pipe in a file's place would wait for its other end, and never come to an end itself.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, mode)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a pipe that nobody reads, a socket
+            raise _no_file(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _no_file(path)
+    return descriptor
+
+
+def _no_file(path: str | os.PathLike[str]) -> OSError:
+    return OSError(errno.EINVAL, "is no regular file; move it away", os.fspath(path))
+
+
+def sync_directory(path: Path) -> None:
+    """Make the directory's entries survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep_aside(directory: Path) -> int:
+    """Remove the `.NAME.PID.tmp` files that dead writers left in `directory`; return how many.
+
+    Only for whoever holds the role of writing there: a writer in another container looks dead from here.
+    """
+    swept = 0
+    for path in directory.glob(".*.tmp"):
+        pid = path.name.split(".")[-2]
+        if pid.isdecimal() and start_ticks(int(pid)) is None:
+            path.unlink(missing_ok=True)
+            swept += 1
+    return swept

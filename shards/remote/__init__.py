@@ -1,0 +1,1 @@
+"""The same spool through object storage: bucket, lease, uploader, downloader."""

@@ -1,0 +1,46 @@
+"""Random numbers that are a function of a key: the same on every machine, in any order, after any restart.
+
+Only numpy's bit generator and seed sequence are used, whose streams numpy keeps stable between
+releases (those of Generator's methods may change). The trade-off: permutations cost a sort.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import numpy as np
+import numpy.typing as npt
+
+
+class RngStream(enum.IntEnum):
+    """What a random number is for; part of its key, so that no two purposes share a stream."""
+
+    SCENES = 1
+    VISITS = 2
+    CROPS = 3
+    PLACES = 4
+    USES = 5
+    MIX = 6
+    NOISE = 7
+    AUGMENT = 8
+    SUBSTITUTES = 9
+
+
+def random_bits(count: int, seed: int, purpose: RngStream, *key: int) -> npt.NDArray[np.uint64]:
+    """`count` uniform 64-bit words keyed by (seed, purpose, key...); key parts are >= 0."""
+    sequence = np.random.SeedSequence(entropy=seed, spawn_key=(int(purpose), *key))
+    return np.asarray(np.random.Philox(sequence).random_raw(count), dtype=np.uint64)
+
+
+def random_below(
+    bounds: npt.ArrayLike, seed: int, purpose: RngStream, *key: int
+) -> npt.NDArray[np.int64]:
+    """One integer in [0, bound) for each of `bounds` (all >= 1); the bias is below 2**-40 for image sizes."""
+    limits = np.asarray(bounds, dtype=np.uint64)
+    bits = random_bits(limits.size, seed, purpose, *key).reshape(limits.shape)
+    return (bits % limits).astype(np.int64)
+
+
+def permutation(count: int, seed: int, purpose: RngStream, *key: int) -> npt.NDArray[np.int64]:
+    """The integers 0..count-1 in an order keyed by (seed, purpose, key...)."""
+    return np.argsort(random_bits(count, seed, purpose, *key), kind="stable")

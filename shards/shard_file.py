@@ -1,0 +1,147 @@
+"""Opens a published shard: checks it whole, then reads samples into memory that the caller owns.
+
+A plan fixes every header byte of its shards, so the check is a comparison with what must stand there:
+cut, foreign, stale, hostile and half-written files all fail it, and no name in the file is ever used
+as a path. The trade-off: a tar with the same content but other headers is refused too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+
+from darkprep.shards.errors import ShardDamaged
+from darkprep.shards.format import (
+    END_BYTES,
+    META_BYTES,
+    U16,
+    SampleMeta,
+    ShardLayout,
+    checksum,
+    decode_meta,
+    raw_bytes,
+    sample_key,
+)
+
+_NO_SHARD = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EIO}
+"""Why a name cannot be opened that no shard of ours gives: a link, a socket, a device, rights taken, a bad disk."""
+
+
+class ShardFile:
+    """A checked shard with its file open. Raises FileNotFoundError or ShardDamaged on construction.
+
+    Payload checksums are checked by `read`, on the first read of each sample.
+    """
+
+    def __init__(
+        self, path: Path, layout: ShardLayout, shard: int, plan: str, *, verify: bool = True
+    ) -> None:
+        self.path = path
+        self.shard = shard
+        self._layout = layout
+        self._unverified = set(range(layout.samples)) if verify else set()
+        self._gap = bytearray(layout.gt_offset - layout.low_offset - layout.low_bytes)
+        self._descriptor = _opened(path)
+        self.seen = os.fstat(self._descriptor)
+        """The status of the file when it was opened."""
+        try:
+            self._check_frame()
+            self.metas = tuple(self._check_sample(index, plan) for index in range(layout.samples))
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, sample: int, low: U16, gt: U16) -> None:
+        """Read one sample into `low` (C, h, w) and `gt` (3, H, W), C-contiguous uint16, in one system call.
+
+        Raises ShardDamaged when the file has become shorter or a payload is not what its checksum says.
+        """
+        offset = sample * self._layout.sample_bytes + self._layout.low_offset
+        pieces = [raw_bytes(low), memoryview(self._gap), raw_bytes(gt)]
+        wanted = sum(len(piece) for piece in pieces)
+        try:
+            got = os.preadv(self._descriptor, pieces, offset)
+        except OSError as error:
+            raise ShardDamaged(f"{self.path}: sample {sample}: {error.strerror}") from error
+        if got != wanted:
+            raise ShardDamaged(f"{self.path}: ends inside sample {sample}")
+        if sample in self._unverified:
+            meta = self.metas[sample]
+            for name, array, expected in (("low", low, meta.low), ("gt", gt, meta.gt)):
+                if checksum(array) != expected:
+                    raise ShardDamaged(
+                        f"{self.path}: sample {sample}: the checksum of {name} is wrong"
+                    )
+            self._unverified.discard(sample)
+
+    def verify_all(self) -> None:
+        """Read every sample once and check its payloads; raises ShardDamaged."""
+        low = np.empty(self._layout.low_shape, np.uint16)
+        gt = np.empty(self._layout.gt_shape, np.uint16)
+        for sample in range(self._layout.samples):
+            self.read(sample, low, gt)
+
+    def close(self) -> None:
+        """Close the file; the space of an unlinked shard is free only then."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _check_frame(self) -> None:
+        """Kind of file, size and end mark."""
+        if not stat.S_ISREG(self.seen.st_mode):
+            raise ShardDamaged(f"{self.path}: is no regular file")
+        size = self.seen.st_size
+        if size != self._layout.shard_bytes:
+            raise ShardDamaged(
+                f"{self.path}: {size} bytes, the plan's shards have {self._layout.shard_bytes}"
+            )
+        if self._pread(END_BYTES, size - END_BYTES) != bytes(END_BYTES):
+            raise ShardDamaged(f"{self.path}: the end mark is missing")
+
+    def _check_sample(self, sample: int, plan: str) -> SampleMeta:
+        start = sample * self._layout.sample_bytes
+        expected = self._layout.headers(self.shard, sample)
+        for name, offset, header in zip(
+            ("low", "gt", "json"), self._layout.header_offsets(), expected, strict=True
+        ):
+            if self._pread(len(header), start + offset) != header:
+                raise ShardDamaged(
+                    f"{self.path}: sample {sample}: the header of {name} is not the plan's"
+                )
+        try:
+            meta = decode_meta(self._pread(META_BYTES, start + self._layout.meta_offset), plan)
+        except ShardDamaged as error:
+            raise ShardDamaged(f"{self.path}: sample {sample}: {error}") from error
+        if meta.key != sample_key(self.shard, sample) or meta.cfa != self._layout.cfa:
+            raise ShardDamaged(
+                f"{self.path}: sample {sample}: its metadata are of {meta.key} ({meta.cfa})"
+            )
+        return meta
+
+    def _pread(self, count: int, offset: int) -> bytes:
+        try:
+            return os.pread(self._descriptor, count, offset)
+        except OSError as error:
+            raise ShardDamaged(f"{self.path}: cannot be read: {error.strerror}") from error
+
+
+def verify_shard(path: Path, layout: ShardLayout, shard: int, plan: str) -> None:
+    """Open a shard and check everything in it; raises as OpenShard."""
+    with contextlib.closing(ShardFile(path, layout, shard, plan)) as opened:
+        opened.verify_all()
+
+
+def _opened(path: Path) -> int:
+    """A descriptor to read from; without O_NONBLOCK a pipe of that name would wait for its writer."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno not in _NO_SHARD:
+            raise
+        raise ShardDamaged(f"{path}: cannot be opened: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""Synthetic photographs as real DNG files, in the layouts of the public data sets."""

@@ -1,0 +1,1 @@
+"""Light on solids and textures: the renderer behind the synthetic scenes."""

@@ -1,0 +1,1 @@
+"""Scenes to photograph, and the things that stand in them."""

@@ -1,0 +1,185 @@
+"""Short exposures made from long ones are what the noise model says, crop by crop."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from darkprep.pipeline.noise.darken import ISOS, RATIOS, Darkened, darken, noise_rng
+from darkprep.pipeline.noise.model import CALIBRATIONS, noise_parameters, tukey_lambda_std
+from darkprep.pipeline.noise.sensors import sensor_of
+from darkprep.pipeline.raw.mosaic import PLANE_COLOURS, unpack
+from darkprep.shards.errors import OptionError
+from darkprep.shards.format import CELL, PERIOD, PLANES, U16, CfaKind
+
+LEVELS: dict[CfaKind, tuple[tuple[float, ...], int]] = {
+    "bayer": ((510.0, 512.0, 512.0, 514.0), 16383),
+    "xtrans": ((1024.0,) * 9, 16383),
+}
+
+
+def long_crop(share: float, cfa: CfaKind = "bayer", side: int = 240) -> U16:
+    """A flat crop of a long exposure, in codes."""
+    black, white = LEVELS[cfa]
+    level = np.array(black)[:, None, None]
+    shape = (PLANES[cfa], side // CELL[cfa], side // CELL[cfa])
+    return np.rint(np.broadcast_to(level + share * (white - level), shape)).astype(np.uint16)
+
+
+def dark_crop(
+    share: float,
+    slot: int = 0,
+    cfa: CfaKind = "bayer",
+    camera: str = "sony",
+    side: int = 240,
+    seed: int = 7,
+    shard: int = 3,
+) -> Darkened:
+    black, white = LEVELS[cfa]
+    return darken(
+        long_crop(share, cfa, side),
+        black=black,
+        white=white,
+        cfa=cfa,
+        camera=camera,
+        rng=noise_rng(seed, shard, slot),
+    )
+
+
+def test_ratio_and_iso_are_drawn_over_their_whole_ranges():
+    made = [dark_crop(0.2, slot, side=12) for slot in range(300)]
+
+    ratios, isos = [one.ratio for one in made], [math.log(one.iso) for one in made]
+    low, high = map(math.log, ISOS)
+    assert RATIOS[0] <= min(ratios) < 105 and 295 < max(ratios) <= RATIOS[1]
+    assert np.mean(ratios) == pytest.approx(200, abs=12)
+    assert low <= min(isos) < low + 0.1 and high - 0.1 < max(isos) <= high
+    assert np.mean(isos) == pytest.approx((low + high) / 2, abs=0.2)
+
+
+@pytest.mark.parametrize("cfa", ["bayer", "xtrans"])
+def test_the_mean_is_the_long_exposures_light_over_the_ratio(cfa):
+    camera = "canon5d4"  # it has no colour bias
+    black, white = LEVELS[cfa]
+    for slot in range(6):
+        made = dark_crop(0.5, slot, cfa, camera)
+
+        assert made.planes.dtype == np.uint16
+        for level, plane in zip(black, made.planes, strict=True):
+            light = 0.5 * (white - level) / made.ratio
+            parameters = noise_parameters(camera, made.iso)
+            pixels = math.sqrt(parameters.gain * light) + 3 * parameters.read_scale
+            deviation = math.hypot(
+                2 * parameters.row_sigma / math.sqrt(len(plane)), pixels / math.sqrt(plane.size)
+            )
+            assert abs(plane.mean() - level - light) < 4 * deviation + 0.05
+
+
+@pytest.mark.parametrize("camera", sorted(CALIBRATIONS))
+def test_the_variance_grows_with_the_signal_by_the_cameras_gain(camera):
+    """Of one draw of ratio, ISO and scales: only the light differs between the crops."""
+    dark, bright = (dark_crop(share, slot=11, camera=camera, side=480) for share in (0.0, 1.0))
+    black, white = LEVELS["bayer"]
+    assert (dark.ratio, dark.iso) == (bright.ratio, bright.iso)
+
+    def spread(made: Darkened) -> float:
+        """Variance without what rows have in common."""
+        planes = made.planes.astype(np.float64)
+        return float(np.mean([np.var(p - p.mean(axis=1, keepdims=True)) for p in planes]))
+
+    light = np.mean([(white - level) / bright.ratio for level in black])
+    gain = noise_parameters(camera, dark.iso).gain
+    assert (spread(bright) - spread(dark)) / light == pytest.approx(gain, rel=0.2)
+
+
+def test_a_sample_is_the_same_whenever_it_is_made_and_no_other_is():
+    first, again = dark_crop(0.2), dark_crop(0.2)
+    others = [dark_crop(0.2, slot=1), dark_crop(0.2, seed=8), dark_crop(0.2, shard=4)]
+
+    np.testing.assert_array_equal(first.planes, again.planes)
+    assert (first.ratio, first.iso) == (again.ratio, again.iso)
+    assert all(not np.array_equal(first.planes, other.planes) for other in others)
+
+
+def test_noise_below_black_is_kept_and_codes_stay_in_range():
+    planes = np.concatenate([dark_crop(0.0, slot).planes for slot in range(4)], axis=1)
+    black, white = LEVELS["bayer"]
+
+    below = np.mean([np.mean(p < level) for p, level in zip(planes, black, strict=True)])
+    assert 0.2 < below < 0.8
+    bright = darken(
+        np.full((4, 12, 12), white, np.uint16),
+        black=(0.0,) * 4,
+        white=white,
+        cfa="bayer",
+        camera="sony",
+        rng=noise_rng(0, 0, 0),
+    )
+    assert bright.planes.max() <= white
+
+
+@pytest.mark.parametrize("camera", ["sony", "canon70d", "nikond850"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_shares_of_full_scale_get_the_noise_that_the_cameras_own_codes_get(camera, share):
+    sensor = sensor_of(camera)
+    own, shares = (
+        darken(
+            np.full((4, 120, 120), round(black + share * (white - black)), np.uint16),
+            black=(float(black),) * 4,
+            white=white,
+            cfa="bayer",
+            camera=camera,
+            rng=noise_rng(7, 3, 2),
+            shares=of_full_scale,
+        )
+        for black, white, of_full_scale in (
+            (sensor.black, sensor.white, False),
+            (0, 65535, True),
+        )
+    )
+
+    assert (shares.black, shares.white) == (own.black, own.white)
+    assert (shares.ratio, shares.iso) == (own.ratio, own.iso)
+    assert shares.planes.mean() == pytest.approx(own.planes.mean(), abs=0.3)
+    assert shares.planes.std() == pytest.approx(own.planes.std(), rel=0.03)
+    assert share or shares.planes.min() < sensor.black
+
+
+@pytest.mark.parametrize("cfa", ["bayer", "xtrans"])
+def test_rows_of_the_sensor_share_their_offset_whatever_their_planes(cfa):
+    """Row noise is of the mosaic's rows: what even and odd columns of a row have in common."""
+    made = dark_crop(0.0, slot=5, cfa=cfa, camera="canon70d", side=720)
+    mosaic = unpack(made.planes, cfa).astype(np.float64)
+    parameters = noise_parameters("canon70d", made.iso)
+    period = PERIOD[cfa]
+
+    even, odd = (mosaic[:, half::2].mean(axis=1).reshape(-1, period) for half in range(2))
+    common = np.mean((even - even.mean(axis=0)) * (odd - odd.mean(axis=0)))
+
+    read = parameters.read_scale * tukey_lambda_std(parameters.read_shape)
+    chance = read**2 / 360 / math.sqrt(720)
+    # The drawn scale lies within three of its published spreads, 0.25 in the logarithm, of the median.
+    assert math.exp(-0.8) < math.sqrt(common) / parameters.row_sigma < math.exp(0.8)
+    assert common > 5 * chance
+
+
+def test_every_plane_is_lit_by_its_own_colour():
+    black, white = LEVELS["xtrans"]
+    letters = np.array(list(PLANE_COLOURS["xtrans"]))
+    lit = np.where(letters == "R", white, int(black[0])).astype(np.uint16)
+    planes = np.ascontiguousarray(np.broadcast_to(lit[:, None, None], (9, 40, 40)))
+
+    made = darken(
+        planes, black=black, white=white, cfa="xtrans", camera="sony", rng=noise_rng(1, 1, 1)
+    )
+
+    means = made.planes.mean(axis=(1, 2)) - black[0]
+    assert means[letters == "R"].min() > 40
+    assert means[letters != "R"].max() < 20
+
+
+def test_a_camera_without_a_calibration_is_refused():
+    with pytest.raises(OptionError, match="no noise calibration for camera 'iphone'"):
+        dark_crop(0.1, camera="iphone")

@@ -1,0 +1,282 @@
+"""ELD's LMDB patches are read as small photographs, and their pickle cannot do anything."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from darkprep.pipeline.noise.sensors import sensor_of
+from darkprep.pipeline.pairs.lmdb import (
+    _colours,
+    _environment,
+    develop_patch,
+    find_patches,
+    is_patch,
+    patch_colours,
+    patch_header,
+    patch_planes,
+    patch_print,
+    read_inert_pickle,
+)
+from darkprep.pipeline.pairs.table import CAMERAS
+from darkprep.pipeline.pairs.whole_frame import decode_long, decode_short
+from darkprep.pipeline.plan.plan import PlanOptions, make_plan
+from darkprep.pipeline.produce.producer import Producer, ProducerConfig
+from darkprep.pipeline.raw.colour import linear_light
+from darkprep.shards import ShardFile, Spool
+from darkprep.shards.errors import DatasetError, OptionError, RawError
+from tests.pipeline.produce.test_producer import HerePool
+
+lmdb: Any = pytest.importorskip("lmdb")
+
+SIDE = 24
+BALANCE = np.array([2.0, 1.0, 1.5, 1.0], np.float32)
+MATRIX = np.linalg.inv(sensor_of("sony").balanced_from_srgb()).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    _environment.cache_clear()
+    _colours.cache_clear()
+
+
+def store(folder: Path, patches: list[np.ndarray], meta: Any = None) -> None:
+    """Writes patches `(4, h, w)` uint16 in the order R, G, B, G as ELD's code does."""
+    with (
+        lmdb.open(str(folder), map_size=1 << 24) as environment,
+        environment.begin(write=True) as put,
+    ):
+        for k, patch in enumerate(patches):
+            put.put(f"{k:08d}".encode(), patch.tobytes())
+    if meta is None:
+        meta = {"shape": patches[0].shape, "dtype": np.uint16}
+        meta |= {k: (BALANCE, MATRIX) for k in range(len(patches))}
+    (folder / "meta_info.pkl").write_bytes(pickle.dumps(meta))
+
+
+@pytest.fixture
+def patches(tmp_path: Path) -> Path:
+    """Two pairs: smooth targets, and inputs that are a little darker."""
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE
+    wave = 0.02 * y + 0.01 * x
+    light = np.stack([0.2 + wave, 0.3 + wave, 0.25 + wave, 0.302 + wave])
+    targets = [(light * k * 65535).astype(np.uint16) for k in (1.0, 0.7)]
+    store(tmp_path / "SID_Sony_target_Raw.db", targets)
+    store(tmp_path / "SID_Sony_input_Raw.db", [patch // 10 * 9 for patch in targets])
+    return tmp_path
+
+
+def test_pairs_are_found_by_name_and_number(patches):
+    found = find_patches(patches, CAMERAS["sony"], "SID_Sony")
+
+    assert [pair.id for pair in found.pairs] == ["SID_Sony-00000000", "SID_Sony-00000001"]
+    one = found.pairs[1]
+    assert one.short == "SID_Sony_input_Raw.db/00000001"
+    assert one.long == "SID_Sony_target_Raw.db/00000001"
+    assert (one.ratio, one.split, one.scene) == (1.0, "train", "photograph-00000")
+    assert is_patch(patches / one.short) and not is_patch(patches / "Sony/short/a.ARW")
+
+
+def test_long_exposures_alone_are_the_clean_file_or_else_the_targets(patches):
+    found = find_patches(patches, CAMERAS["sony"], "SID_Sony", longs_only=True)
+    assert {pair.short for pair in found.pairs} == {pair.long for pair in found.pairs}
+    assert found.pairs[0].long == "SID_Sony_target_Raw.db/00000000"
+
+    store(patches / "SID_Sony_Raw.db", [np.zeros((4, SIDE, SIDE), np.uint16)])
+    clean = find_patches(patches, CAMERAS["sony"], "SID_Sony", longs_only=True)
+    assert [pair.long for pair in clean.pairs] == ["SID_Sony_Raw.db/00000000"]
+
+
+def test_planes_come_in_our_order_with_levels_of_shares(patches):
+    path = patches / "SID_Sony_target_Raw.db" / "00000000"
+
+    frame = decode_short(path)
+
+    assert frame.planes.shape == (4, SIDE, SIDE)
+    means = (frame.planes / 65535).mean(axis=(1, 2))
+    assert means == pytest.approx([0.2144, 0.3144, 0.3164, 0.2644], abs=5e-4)
+    assert (frame.black, frame.white, frame.cfa) == ((0, 0, 0, 0), 65535, "bayer")
+    assert frame.white_balance == pytest.approx((2.0, 1.0, 1.5, 1.0))
+    header = patch_header(path)
+    assert (header.height, header.width, header.pattern) == (2 * SIDE, 2 * SIDE, ("RG", "GB"))
+
+
+def test_a_patch_is_developed_with_its_own_balance_and_matrix(patches):
+    path = patches / "SID_Sony_target_Raw.db" / "00000000"
+
+    srgb = decode_long(path)
+
+    assert srgb.shape == (3, 2 * SIDE, 2 * SIDE)
+    planes = patch_planes(path) / 65535
+    balanced = np.stack([planes[0] * 2, planes[1:3].mean(0), planes[3] * 1.5])
+    wanted = np.tensordot(MATRIX.astype(np.float64), balanced, axes=1)
+    light = linear_light(srgb).reshape(3, SIDE, 2, SIDE, 2).mean(axis=(2, 4))
+    inner = np.s_[:, 3:-3, 3:-3]
+    assert np.abs(light - wanted)[inner].max() < 0.005
+    np.testing.assert_array_equal(srgb, develop_patch(path))
+
+
+def test_prints_tell_replaced_patches(patches):
+    first, second = (patches / "SID_Sony_target_Raw.db" / f"{k:08d}" for k in (0, 1))
+
+    assert patch_print(first) == patch_print(first) != patch_print(second)
+
+
+@pytest.mark.parametrize("missing", ["SID_Sony_input_Raw.db", "SID_Sony_target_Raw.db"])
+def test_a_missing_half_is_named(patches, missing):
+    (patches / missing).rename(patches / "elsewhere")
+
+    with pytest.raises(DatasetError, match=r"holds no SID_Sony_input_Raw\.db and SID_Sony_target"):
+        find_patches(patches, CAMERAS["sony"], "SID_Sony")
+
+
+def test_halves_of_different_sizes_are_refused(tmp_path):
+    patch = np.zeros((4, SIDE, SIDE), np.uint16)
+    store(tmp_path / "A_target_Raw.db", [patch])
+    store(tmp_path / "A_input_Raw.db", [patch, patch])
+
+    with pytest.raises(DatasetError, match="A_input_Raw has 2 patches and A_target_Raw 1"):
+        find_patches(tmp_path, CAMERAS["sony"], "A")
+
+
+@pytest.mark.parametrize("size", [0, 7, 3 * SIDE * SIDE * 2])
+def test_a_patch_that_is_not_four_square_planes_is_named(tmp_path, size):
+    store(tmp_path / "A.db", [np.zeros(size, np.uint8)], meta={})
+
+    with pytest.raises(RawError, match=r"A\.db/00000000: has \d+ bytes"):
+        patch_planes(tmp_path / "A.db" / "00000000")
+    with pytest.raises(RawError, match="is not in the LMDB file"):
+        patch_planes(tmp_path / "A.db" / "00000001")
+
+
+def test_a_file_that_is_no_lmdb_is_named(tmp_path):
+    (tmp_path / "A.db").mkdir()
+    (tmp_path / "A.db" / "data.mdb").write_bytes(b"no database" * 1000)
+
+    with pytest.raises(DatasetError, match=r"A\.db: is no LMDB file"):
+        patch_planes(tmp_path / "A.db" / "00000000")
+
+
+def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+
+    with pytest.raises(OptionError, match=r"pip install darkprep\[lmdb\]"):
+        patch_planes(tmp_path / "A.db" / "00000000")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("kind", [np.float32, np.float64, ">f4"])
+def test_colours_are_read_from_pickles_of_every_protocol(tmp_path, protocol, kind):
+    meta: dict[Any, Any] = {"shape": (4, 2, 2), "dtype": np.uint16}
+    meta |= {3: (BALANCE.astype(kind), np.asfortranarray(MATRIX.astype(kind)))}
+    (tmp_path / "A.db").mkdir()
+    (tmp_path / "A.db" / "meta_info.pkl").write_bytes(pickle.dumps(meta, protocol))
+
+    colours = patch_colours(tmp_path / "A.db" / "00000003")
+
+    assert colours.gains == pytest.approx([2.0, 1.0, 1.5])
+    assert colours.to_srgb == pytest.approx(MATRIX, rel=1e-6)
+    with pytest.raises(RawError, match="00000004: has no usable colours"):
+        patch_colours(tmp_path / "A.db" / "00000004")
+
+
+class Hostile:
+    def __init__(self, call: Any, *arguments: Any) -> None:
+        self.recipe = (call, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.recipe
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Hostile(os.system, "touch pwned"),
+        Hostile(eval, "open('pwned', 'w')"),
+        Hostile(getattr, "text", "upper"),
+        {0: (Hostile(np.load, "a.npy"), MATRIX)},
+    ],
+)
+def test_a_pickle_that_calls_anything_is_refused(tmp_path, monkeypatch, value):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(RawError, match=r"meta: is not a pickle of plain values .*it names"):
+        read_inert_pickle(pickle.dumps(value), "meta")
+
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"no pickle at all",
+        pickle.dumps({1: 2})[:-2],
+        b"\x80\x04r\xff\xff\xff\xff.",  # puts into the memo at 4 294 967 295
+        b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b"x.",  # bytes of 4 EiB
+    ],
+)
+def test_a_damaged_pickle_is_refused(data):
+    with pytest.raises(RawError, match="meta: is not a pickle of plain values"):
+        read_inert_pickle(data, "meta")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "nothing",
+        (BALANCE, np.zeros((3, 3), np.float32)),
+        (BALANCE[:2], MATRIX),
+        (np.array([1, 2, 3]), MATRIX),
+        (BALANCE, np.array([None] * 9)),
+        (BALANCE, "matrix"),
+    ],
+)
+def test_colours_that_make_no_sense_are_named(tmp_path, entry):
+    (tmp_path / "A.db").mkdir()
+    (tmp_path / "A.db" / "meta_info.pkl").write_bytes(pickle.dumps({0: entry}))
+
+    with pytest.raises(RawError):
+        patch_colours(tmp_path / "A.db" / "00000000")
+
+
+def test_a_missing_or_huge_table_is_named(tmp_path):
+    (tmp_path / "A.db").mkdir()
+    with pytest.raises(RawError, match=r"meta_info\.pkl: cannot be read \(No such file"):
+        patch_colours(tmp_path / "A.db" / "00000000")
+
+    with (tmp_path / "A.db" / "meta_info.pkl").open("wb") as file:
+        file.truncate(65 << 20)
+    with pytest.raises(RawError, match=r"is larger than 64 MiB"):
+        patch_colours(tmp_path / "A.db" / "00000000")
+
+
+@pytest.mark.parametrize("noise", [None, "sony"])
+def test_shards_are_made_of_patches(patches, tmp_path, noise):
+    options = PlanOptions(
+        camera="sony", lmdb="SID_Sony", noise=noise, crop=32, margin=4, samples_per_shard=4,
+        crops_per_visit=2,
+    )  # fmt: skip
+    spool = Spool(tmp_path / "spool")
+    plan = make_plan(patches, options)
+    plan.save(spool)
+    config = ProducerConfig(budget_bytes=1 << 28, jobs=1, until=1)
+
+    producer = Producer(spool, config, HerePool())
+    producer.run()
+
+    assert producer.skipped == ()
+    opened = ShardFile(spool.shard_path(0), spool.stream.layout(), 0, spool.digest)
+    opened.verify_all()
+    for meta in opened.metas:
+        levels = ((0.0,) * 4, 65535) if noise is None else ((512.0,) * 4, 16383)
+        assert (meta.black, meta.white) == levels
+        assert meta.amplification == meta.ratio
+        assert (meta.ratio == 1) == (noise is None)

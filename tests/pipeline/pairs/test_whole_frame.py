@@ -1,0 +1,140 @@
+"""Whole frames carry the right pixels, levels and gain, and mismatched pairs are refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from darkprep.pipeline.pairs.table import Pair
+from darkprep.pipeline.pairs.whole_frame import decode_long, decode_short, lone_frame, whole_frame
+from darkprep.pipeline.raw.amplify import estimate_amplification
+from darkprep.pipeline.raw.develop import develop
+from darkprep.pipeline.raw.mosaic import unpack
+from darkprep.shards.errors import OptionError, RawError
+from tests.pipeline.conftest import PHASES, mosaic_of
+
+
+@pytest.fixture
+def pair(write_raw):
+    """A pair of the scene at 1/100 and 1, in the phase GBRG, with a black level per colour."""
+    black = (510.0, 512.0, 516.0, 514.0)
+    said = {"phase": "GBRG", "size": (61, 83), "black": black}
+    write_raw("short/00001_00_0.1s.dng", gain=0.01, exposure_s=0.1, iso=800, **said)
+    write_raw("long/00001_00_10s.dng", exposure_s=10.0, iso=800, **said)
+    return Pair(
+        id="00001_00_0.1s",
+        scene="00001",
+        camera="sony",
+        split="train",
+        short="short/00001_00_0.1s.dng",
+        long="long/00001_00_10s.dng",
+        ratio=100.0,
+        iso=800,
+    )
+
+
+def test_a_short_exposure_is_packed_from_its_canonical_origin(tmp_path, pair):
+    short = decode_short(tmp_path / pair.short)
+
+    black = np.array([[510, 512], [516, 514]])
+    seen = mosaic_of(PHASES["GBRG"], top=0, left=0, height=61, width=83, black=black, gain=0.01)
+    assert np.array_equal(unpack(short.planes, "bayer"), seen[1:61, :82])
+    assert list(short.black) == [516, 514, 510, 512]
+    assert (short.white, short.iso, short.exposure_s) == (16383, 800, 0.1)
+    assert short.white_balance == pytest.approx((2, 1, 1.6, 1))
+
+
+def test_a_long_exposure_is_cropped_alike(tmp_path, pair):
+    truth = decode_long(tmp_path / pair.long, like=decode_short(tmp_path / pair.short))
+
+    _, rgb = develop(tmp_path / pair.long)
+    assert truth.shape == (3, 60, 82)
+    assert np.array_equal(truth, rgb[1:61, :82].transpose(2, 0, 1))
+
+
+def test_a_long_exposure_decodes_without_its_short_one(tmp_path, pair):
+    short = decode_short(tmp_path / pair.short)
+
+    assert np.array_equal(
+        decode_long(tmp_path / pair.long), decode_long(tmp_path / pair.long, like=short)
+    )
+
+
+def test_brightness_is_the_papers_unless_told(write_raw):
+    path = write_raw(gain=1.2)  # peaks between 0.75 and 1
+
+    assert np.array_equal(decode_long(path), decode_long(path, brightness="paper"))
+    assert decode_long(path, brightness="constant").mean() < decode_long(path).mean()
+
+
+@pytest.mark.parametrize("other", [{"size": (59, 83)}, {"phase": "BGGR"}])
+def test_a_long_exposure_of_another_geometry_is_refused(tmp_path, write_raw, pair, other):
+    write_raw(pair.long, **{"phase": "GBRG", "size": (61, 83), **other})
+
+    with pytest.raises(RawError, match=r"but its short exposure .* is 61x83 GB/RG") as caught:
+        whole_frame(tmp_path, pair)
+
+    assert caught.value.path.endswith("10s.dng")
+
+
+def test_a_whole_frame_is_one_sample(tmp_path, pair):
+    sample = whole_frame(tmp_path, pair)
+
+    assert sample.low.shape == (4, 30, 41)
+    assert sample.gt.shape == (3, 60, 82)
+    assert sample.gt.flags.c_contiguous
+    meta = sample.meta
+    assert (meta.key, meta.pair, meta.camera, meta.cfa) == (pair.id, pair.id, "sony", "bayer")
+    assert (meta.ratio, meta.amplification, meta.gain, meta.iso) == (100, 100, "ratio", 800)
+    assert meta.origin == (0, 0)
+    assert list(meta.black) == [516, 514, 510, 512]
+
+
+@pytest.mark.parametrize("m", [1.0, 5.0])
+def test_the_estimate_looks_at_the_short_exposure(tmp_path, pair, m):
+    sample = whole_frame(tmp_path, pair, gain="estimate", multiplier=m)
+
+    expected = estimate_amplification(sample.low, sample.meta.black, 16383, m)
+    assert sample.meta.amplification == expected
+    assert sample.meta.gain == "estimate"
+    assert 1 < expected < 300
+
+
+def test_a_constant_gain_is_taken_as_it_is(tmp_path, pair):
+    meta = whole_frame(tmp_path, pair, gain=42.5).meta
+
+    assert (meta.amplification, meta.gain, meta.ratio) == (42.5, "constant", 100)
+
+
+@pytest.mark.parametrize(
+    ("gain", "multiplier", "message"),
+    [
+        (0.0, 1.0, "gain must be"),
+        (float("nan"), 1.0, "gain must be"),
+        ("estimate", 0.0, "multiplier must be"),
+        ("ratio", 5.0, "goes with the gain estimate"),
+    ],
+)
+def test_gains_that_cannot_work_are_refused_first(tmp_path, pair, gain, multiplier, message):
+    with pytest.raises(OptionError, match=message):
+        whole_frame(tmp_path / "absent", pair, gain=gain, multiplier=multiplier)
+
+
+def test_a_lone_frame_has_no_truth(tmp_path, pair):
+    sample, header = lone_frame(tmp_path / pair.short)
+
+    assert sample.gt.shape == (3, 0, 0)
+    assert sample.low.shape == (4, 30, 41)
+    assert (sample.meta.ratio, sample.meta.gain) == (0, "estimate")
+    assert sample.meta.camera == "Synthetic"
+    assert (header.height, header.width, header.iso) == (61, 83, 800)
+
+
+def test_an_xtrans_frame_has_nine_planes(tmp_path, write_raw):
+    path = write_raw(phase="XTRANS", size=(40, 50), black=(1024.0,), gain=0.01)
+
+    sample, _ = lone_frame(path, gain=100.0)
+
+    assert sample.low.shape == (9, 12, 16)
+    assert set(sample.meta.black) == {1024}
+    assert sample.meta.cfa == "xtrans"

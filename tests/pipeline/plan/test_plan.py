@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from darkprep.pipeline.plan.plan import Plan, PlanOptions, make_plan
+from darkprep.shards import DatasetError, OptionError, PlanError, Spool
+from darkprep.shards.rng import permutation
+from tests.support.sid_tree import write_sid
+
+SMALL = {"camera": "sony", "crop": 32, "margin": 4, "samples_per_shard": 8, "crops_per_visit": 4}
+
+
+def options(**changes: object) -> PlanOptions:
+    return PlanOptions(**{**SMALL, **changes})
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return make_plan(write_sid(tmp_path / "data"), options())
+
+
+def visit_of_each(plan: Plan, count: int) -> list[str]:
+    return [next(plan.candidates(visit)).pair.id for visit in range(count)]
+
+
+def test_each_epoch_visits_every_pair_once_in_a_fresh_order(plan: Plan):
+    visits = visit_of_each(plan, 12)
+
+    assert (
+        Counter(visits[:6]) == Counter(visits[6:]) == Counter(pair.pair.id for pair in plan.pairs)
+    )
+    assert visits[:6] != visits[6:]
+
+
+def test_an_epoch_is_put_in_order_once_however_many_pairs_it_visits(plan: Plan, monkeypatch):
+    drawn = []
+
+    def counted(count: int, seed: int, *key: int) -> object:
+        drawn.append(key)
+        return permutation(count, seed, *key)
+
+    monkeypatch.setattr("darkprep.pipeline.plan.plan.permutation", counted)
+    visit_of_each(replace(plan, options=options(seed=4321)), 12)
+
+    assert len(drawn) == 2
+
+
+def test_a_shard_deals_all_its_slots_to_its_visits(plan: Plan):
+    visits = list(plan.visits(5))
+
+    assert [visit.number for visit in visits] == [10, 11]
+    assert sorted(slot for visit in visits for slot in visit.slots) == list(range(8))
+
+
+def test_crops_lie_inside_the_frame_on_the_lattice_of_the_cfa(plan: Plan):
+    origins = []
+    for number in range(200):
+        visit = next(iter(plan.visits(number)))
+        origins += [crop.origin for crop in plan.crops(visit, plan.pairs[0])]
+
+    rows, columns = np.array(origins).T
+    assert {int(n) % 2 for n in [*rows, *columns]} == {0}
+    assert (rows.min(), rows.max()) == (0, 64 - 36)
+    assert (columns.min(), columns.max()) == (0, 96 - 36)
+
+
+def test_a_plan_is_the_same_whatever_order_the_files_are_listed_in(tmp_path: Path):
+    first = make_plan(write_sid(tmp_path / "a"), options())
+    second = make_plan(write_sid(tmp_path / "b", scenes=3), options())
+
+    assert first.recipe() == second.recipe()
+
+
+def test_a_plan_comes_back_from_its_spool(plan: Plan, tmp_path: Path):
+    spool = Spool(tmp_path / "spool")
+    plan.save(spool)
+
+    assert Plan.load(Spool(spool.path)) == plan
+
+
+def test_substitutes_are_all_the_other_pairs(plan: Plan):
+    candidates = [pair.pair.id for pair in plan.candidates(3)]
+
+    assert len(candidates) == len(set(candidates)) == 6
+
+
+@pytest.mark.parametrize(("epochs", "shards"), [(1, 3), (2, 6), (5, 15), (None, None)])
+def test_epochs_say_how_many_shards_there_are(
+    epochs: int | None, shards: int | None, tmp_path: Path
+):
+    assert make_plan(write_sid(tmp_path / "data"), options(epochs=epochs)).shards == shards
+
+
+def test_a_fraction_draws_whole_scenes(tmp_path: Path):
+    plan = make_plan(write_sid(tmp_path / "data"), options(fraction=0.2))
+
+    assert len({pair.pair.scene for pair in plan.pairs}) == 1
+    assert len(plan.pairs) == 2
+
+
+def test_a_file_that_is_no_raw_is_left_out_and_named(tmp_path: Path):
+    root = write_sid(tmp_path / "data")
+    (root / "Sony/short/00001_00_0.1s.dng").write_text("hello")
+
+    plan = make_plan(root, options())
+
+    assert len(plan.pairs) == 5
+    assert [Path(skipped.path).name for skipped in plan.skipped] == ["00001_00_0.1s.dng"]
+
+
+def test_a_root_without_one_usable_pair_is_an_error_that_names_a_file(tmp_path: Path):
+    root = write_sid(tmp_path / "data", scenes=1, shorts=1)
+    (root / "Sony/short/00001_00_0.1s.dng").write_text("hello")
+
+    with pytest.raises(DatasetError, match=r"none of the 1 pairs.*00001_00_0\.1s\.dng"):
+        make_plan(root, options())
+
+
+def test_a_split_without_pairs_names_the_ones_there_are(tmp_path: Path):
+    with pytest.raises(DatasetError, match=r"only train.*--split"):
+        make_plan(write_sid(tmp_path / "data"), options(split="test"))
+
+
+def test_a_plan_can_take_the_validation_and_the_test_scenes(tmp_path: Path):
+    root = write_sid(tmp_path / "data", scenes=2, shorts=1)
+    for split in (1, 2):
+        write_sid(root, scenes=1, shorts=1, split=split)
+
+    plan = make_plan(root, options(split="val+test"))
+
+    assert [planned.pair.split for planned in plan.pairs] == ["test", "val"]
+
+
+def test_a_crop_larger_than_the_frames_is_refused(tmp_path: Path):
+    with pytest.raises(OptionError, match="smaller --crop"):
+        make_plan(write_sid(tmp_path / "data"), options(crop=64))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"fraction": 0.0}, "fraction"),
+        ({"fraction": 1.5}, "fraction"),
+        ({"camera": "leica"}, "sony, fuji"),
+        ({"crop": 33}, "crop must be a positive multiple of 2"),
+        ({"margin": 3}, "margin"),
+        ({"crops_per_visit": 3}, "samples-per-shard 8 must be a multiple of crops-per-visit 3"),
+        ({"samples_per_shard": 0}, "samples-per-shard"),
+        ({"epochs": 0}, "epochs"),
+        ({"gain": "lots"}, "amplify"),
+        ({"gain": "-3"}, "amplify"),
+        ({"gain": "nan"}, "amplify"),
+        ({"gain": "estimate", "multiplier": 0.0}, "multiplier"),
+        ({"multiplier": 2.0}, "amplify estimate"),
+        ({"seed": -1}, "seed"),
+        ({"window": 0}, "window"),
+    ],
+)
+def test_an_option_that_cannot_work_is_refused_by_name(changes: dict[str, object], field: str):
+    with pytest.raises(OptionError, match=field):
+        options(**changes)
+
+
+def test_a_plan_that_contradicts_itself_is_refused(plan: Plan, tmp_path: Path):
+    spool = Spool(tmp_path / "spool")
+    recipe = plan.recipe()
+    recipe["options"]["crop"] = 30
+    spool.create(plan.stream, recipe, {"root": "data"})
+
+    with pytest.raises(PlanError, match="contradicts itself"):
+        Plan.load(spool)
+
+
+def test_options_that_are_not_used_leave_the_recipe_as_it_was(plan: Plan):
+    """A plan made before they existed has the same digest, and goes on."""
+    assert not {"form", "noise", "lmdb"} & set(plan.recipe()["options"])
+    noisy = make_plan(plan.root, options(noise="sony"))
+    assert noisy.recipe()["options"]["noise"] == "sony"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"form": "bayer"}, "cfa must be one of native, plain, rggb, not 'bayer'"),
+        ({"noise": "iphone"}, "noise must be one of sony, fuji"),
+        ({"noise": "sony", "gain": "estimate"}, "noise goes with amplify ratio"),
+        (
+            {"camera": "fuji", "crop": 48, "margin": 6, "noise": "fuji", "form": "rggb"},
+            "noise is made on the sensor's own mosaic",
+        ),
+        ({"camera": "fuji", "crop": 48, "margin": 6, "lmdb": "SID_Fuji"}, "lmdb files hold Bayer"),
+    ],
+)
+def test_sources_that_cannot_work_are_refused(wrong, why):
+    with pytest.raises(OptionError, match=why):
+        options(**wrong)
+
+
+def test_an_xtrans_camera_in_a_bayer_form_has_bayer_samples():
+    formed = PlanOptions(camera="fuji", form="rggb")
+
+    assert (formed.cfa, formed.mosaic_cfa) == ("bayer", "xtrans")
+    assert (formed.crop_size(), formed.stored_size()) == (512, 528)
+    native = PlanOptions(camera="fuji")
+    assert (native.cfa, native.crop_size()) == ("xtrans", 480)
+
+
+def test_noise_needs_long_exposures_only(tmp_path: Path):
+    root = write_sid(tmp_path / "data")
+    for short in (root / "Sony" / "short").iterdir():
+        short.unlink()
+    (root / "Sony" / "short").rmdir()
+
+    plan = make_plan(root, options(noise="canon70d"))
+
+    assert {pair.pair.short for pair in plan.pairs} == {pair.pair.long for pair in plan.pairs}
+    assert len({pair.pair.scene for pair in plan.pairs}) == len(plan.pairs)
+    assert all(pair.short_print == pair.long_print for pair in plan.pairs)
+    with pytest.raises(DatasetError, match="holds no Sony/short and Sony/long"):
+        make_plan(root, options())

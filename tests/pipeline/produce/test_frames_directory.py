@@ -1,0 +1,182 @@
+"""Frames on another disk than the spool: shared by spools one after another, within a budget of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkprep.pipeline.plan.plan import Plan, PlanOptions, make_plan
+from darkprep.pipeline.produce.budget import allot, smallest_budget
+from darkprep.pipeline.produce.executors.loky import LokyPool
+from darkprep.pipeline.produce.frame_store import FrameStore, frame_allocation
+from darkprep.pipeline.produce.frames_directory import FramesDirectory
+from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
+from darkprep.shards import OptionError, PlanError, Spool, SpoolBusy
+from darkprep.shards.spool import allocated_bytes
+from tests.pipeline.produce.test_producer import SMALL, HerePool, shard_bytes
+from tests.support.sid_tree import write_sid
+
+PLENTY = 1 << 30
+FIXED = 1 << 20
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_sid(tmp_path / "data")
+
+
+def planned(path: Path, root: Path, folder: Path | None = None, **changes: Any) -> Spool:
+    """A spool whose frames are in `folder`, with `budget` bytes for them."""
+    spool = Spool(path)
+    place = FramesDirectory.chosen(path, folder, changes.pop("budget", PLENTY) if folder else None)
+    make_plan(root, PlanOptions(**{**SMALL, **changes})).save(spool, producer=place.record())
+    return spool
+
+
+def produce(spool: Spool, *, until: int = 9, pool: Any = None) -> ProducerReport:
+    config = ProducerConfig(budget_bytes=PLENTY, jobs=1, until=until)
+    return Producer(spool, config, pool or HerePool()).run()
+
+
+def test_frames_lie_there_and_the_shards_are_the_same(root: Path, tmp_path: Path):
+    here, there = (
+        planned(tmp_path / "here", root),
+        planned(tmp_path / "there", root, tmp_path / "f"),
+    )
+    produce(here)
+
+    report = produce(there)
+
+    assert shard_bytes(there) == shard_bytes(here)
+    assert not there.frames.exists()
+    assert FrameStore(tmp_path / "f").names() == FrameStore(here.frames).names()
+    assert report.disk_bytes == there.disk_bytes() < here.disk_bytes()
+
+
+def test_frames_that_the_spool_had_before_are_gone_for_its_budget_counts_on_their_room(
+    root: Path, tmp_path: Path
+):
+    spool = planned(tmp_path / "spool", root)
+    produce(spool, until=2)
+    assert FrameStore(spool.frames).names()
+
+    produce(planned(tmp_path / "spool", root, tmp_path / "f"), until=3)
+
+    assert not FrameStore(spool.frames).names()
+
+
+def test_real_workers_store_them_there_too(root: Path, tmp_path: Path):
+    spool = planned(tmp_path / "spool", root, tmp_path / "f")
+
+    report = produce(spool, until=2, pool=LokyPool(1))
+
+    assert len(FrameStore(tmp_path / "f").names()) == report.frames_decoded > 0
+
+
+def test_the_next_spool_decodes_nothing_again(root: Path, tmp_path: Path):
+    produce(planned(tmp_path / "first", root, tmp_path / "f"))
+
+    report = produce(planned(tmp_path / "second", root, tmp_path / "f", seed=1))
+
+    assert report.shards_made == 9
+    assert report.frames_decoded == 0
+
+
+def test_all_of_the_disk_budget_is_for_shards(root: Path, tmp_path: Path):
+    spool = planned(tmp_path / "spool", root, tmp_path / "f")
+    plan = Plan.load(spool)
+    least = smallest_budget(plan)
+
+    assert allot(plan, least, jobs=1).frames == frozenset()
+    assert len(allot(plan, least, jobs=1, frames_room=PLENTY).frames) == 9
+    assert (
+        allot(plan, least, jobs=1, frames_room=PLENTY).shards == allot(plan, least, jobs=1).shards
+    )
+
+
+def test_no_more_is_stored_than_their_own_budget(root: Path, tmp_path: Path):
+    longs = 3 * frame_allocation(64 * 96 * 3 * 2, 4096)
+    spool = planned(tmp_path / "spool", root, tmp_path / "f", budget=FIXED + longs)
+
+    produce(spool)
+
+    assert [name[:4] for name in FrameStore(tmp_path / "f").names()] == ["long"] * 3
+    assert allocated_bytes(tmp_path / "f") <= FIXED + longs
+
+
+def test_frames_of_other_plans_stay_and_take_room(root: Path, tmp_path: Path):
+    other = write_sid(tmp_path / "other", scenes=5)
+    for scene in (1, 2, 3):  # so that nothing is shared
+        for path in other.glob(f"Sony/*/0000{scene}_*"):
+            path.unlink()
+    produce(planned(tmp_path / "first", other, tmp_path / "f"))
+    foreign = FrameStore(tmp_path / "f").names()
+    taken = sum(allocated_bytes(tmp_path / "f" / name) for name in foreign)
+    one = frame_allocation(64 * 96 * 3 * 2, 4096)
+
+    produce(planned(tmp_path / "second", root, tmp_path / "f", budget=FIXED + taken + one))
+
+    assert len(FrameStore(tmp_path / "f").names()) == len(foreign) + 1
+    assert set(foreign) < set(FrameStore(tmp_path / "f").names())
+
+
+def test_a_smaller_budget_drops_the_plans_own_frames(root: Path, tmp_path: Path):
+    produce(planned(tmp_path / "first", root, tmp_path / "f"))
+
+    produce(planned(tmp_path / "second", root, tmp_path / "f", budget=FIXED))
+
+    assert FrameStore(tmp_path / "f").names() == []
+
+
+def test_two_spools_cannot_store_there_at_once(root: Path, tmp_path: Path):
+    first = planned(tmp_path / "first", root, tmp_path / "f")
+    second = planned(tmp_path / "second", root, tmp_path / "f")
+
+    with (
+        FramesDirectory.of(first).producing(),
+        pytest.raises(SpoolBusy, match=r"/f: a producer that stores frames is already running"),
+    ):
+        produce(second)
+
+    assert produce(second).shards_made == 9
+
+
+def test_in_the_spool_nothing_is_recorded(tmp_path: Path):
+    assert FramesDirectory.chosen(tmp_path / "spool", None, None).record() == {}
+
+
+@pytest.mark.parametrize(
+    ("folder", "budget", "said"),
+    [
+        (None, PLENTY, "frames-budget goes with --frames-dir only"),
+        ("a-file", None, "is not a directory"),
+        ("spool/frames", None, "lies in the spool"),
+        ("spool", None, "lies in the spool"),
+    ],
+)
+def test_a_place_that_cannot_work_is_refused(
+    folder: str | None, budget: int | None, said: str, tmp_path: Path
+):
+    (tmp_path / "a-file").touch()
+
+    with pytest.raises(OptionError, match=said):
+        FramesDirectory.chosen(tmp_path / "spool", tmp_path / folder if folder else None, budget)
+
+
+def test_without_a_budget_of_their_own_they_get_the_default(tmp_path: Path):
+    place = FramesDirectory.chosen(tmp_path / "spool", tmp_path / "f", None)
+
+    assert place.budget_bytes is not None
+    assert 0 < place.budget_bytes <= 20 * 10**9
+
+
+def test_a_damaged_record_of_the_place_is_named(root: Path, tmp_path: Path):
+    spool = Spool(tmp_path / "spool")
+    make_plan(root, PlanOptions(**SMALL)).save(
+        spool, producer={"frames_dir": "f", "frames_budget_bytes": "much"}
+    )
+
+    with pytest.raises(PlanError, match="frames_dir and frames_budget_bytes"):
+        FramesDirectory.of(spool)

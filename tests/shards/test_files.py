@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from darkprep.shards.errors import DiskFull, SpoolError
+from darkprep.shards.files import (
+    read_json,
+    replace_atomically,
+    sweep_aside,
+    write_bytes,
+    write_json,
+)
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path):
+    path = tmp_path / "a.json"
+    write_json(path, {"n": 1})
+    write_json(path, {"n": 2})
+
+    assert read_json(path) == {"n": 2}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_writer_that_fails_half_way_leaves_the_old_file(tmp_path: Path):
+    path = tmp_path / "a.bin"
+    write_bytes(path, b"old")
+
+    def fail(file: BinaryIO) -> None:
+        file.write(b"ne")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DiskFull, match="the disk is full"):
+        replace_atomically(path, fail)
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
+    def refuse(file: BinaryIO) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with pytest.raises(SpoolError, match="cannot be written"):
+        replace_atomically(tmp_path / "a", refuse)
+
+
+def test_another_operating_system_error_passes_untranslated(tmp_path: Path):
+    with pytest.raises(FileNotFoundError):
+        write_bytes(tmp_path / "missing" / "a", b"")
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000, b"NaN"])
+def test_damaged_json_reads_as_none(tmp_path: Path, data: bytes):
+    (tmp_path / "a.json").write_bytes(data)
+
+    assert read_json(tmp_path / "a.json") is None
+
+
+def test_missing_json_reads_as_none(tmp_path: Path):
+    assert read_json(tmp_path / "a.json") is None
+
+
+def test_only_files_of_dead_writers_are_swept(tmp_path: Path):
+    alive, dead = tmp_path / f".a.{os.getpid()}.tmp", tmp_path / ".b.4194305.tmp"
+    alive.touch()
+    dead.touch()
+
+    assert sweep_aside(tmp_path) == 1
+    assert alive.exists()
+    assert not dead.exists()

@@ -1,0 +1,77 @@
+"""A run's log tells each step once, whatever a crash left of it, and feeds TensorBoard where it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from darkprep.shards.errors import DiskFull
+from darkprep.trainer.gpu import GpuMeter
+from darkprep.trainer.run_log import Pace, RunLog
+
+
+def test_lines_after_the_checkpoint_and_cut_off_ones_are_forgotten(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"iteration": 5}\n{"iteration": 10}\n{"iteration": 15}\n{"iter')
+
+    with RunLog(tmp_path, start=10) as log:
+        log.write({"iteration": 15, "loss": 0.5})
+
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines == [{"iteration": 5}, {"iteration": 10}, {"iteration": 15, "loss": 0.5}]
+
+
+def test_a_full_disk_under_the_metrics_is_told_as_such(tmp_path):
+    log = RunLog(tmp_path, start=0)
+    log._file.close()
+    log._file = Path("/dev/full").open("a")
+
+    with pytest.raises(DiskFull, match="the disk is full"), log:
+        log.write({"iteration": 1})
+
+
+def test_pace_is_that_of_the_last_steps():
+    pace = Pace()
+    assert pace.rates() == (0.0, 0.0)
+    for _ in range(100):
+        pace.step(0.0)
+    steps_per_s, waiting = pace.rates()
+
+    assert steps_per_s > 0
+    assert waiting == 0
+
+
+def test_where_there_is_no_gpu_its_use_is_unknown():
+    assert GpuMeter(torch.device("cpu")).busy_percent() is None
+    if not torch.cuda.is_available():
+        assert GpuMeter(torch.device("cuda")).busy_percent() is None
+
+
+def test_tensorboard_gets_the_numbers_and_a_picture(tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    with RunLog(tmp_path, start=0) as log:
+        log.write({"iteration": 3, "loss": 0.25, "gpu_busy_percent": None})
+        log.show(torch.zeros(3, 20, 30), torch.ones(3, 20, 30), 3)
+
+    told = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    told.Reload()
+    assert [event.value for event in told.Scalars("train/loss")] == [0.25]
+    (picture,) = told.Images("restored | truth")
+    assert (picture.width, picture.height) == (60, 20)
+
+
+def test_a_run_whose_name_is_no_text_goes_on_without_tensorboard(tmp_path, caplog):
+    pytest.importorskip("tensorboard")
+    run = tmp_path / os.fsdecode(b"caf\xe9")
+    run.mkdir()
+
+    with RunLog(run, start=0) as log:
+        log.write({"iteration": 3, "loss": 0.25})
+
+    assert [path.name for path in run.iterdir()] == ["metrics.jsonl"]
+    (warning,) = caplog.messages
+    assert warning.endswith(r"caf\udce9: is no Unicode name; the run has no TensorBoard files")
