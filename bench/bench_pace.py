@@ -292,7 +292,7 @@ class Closing(Training):
         said: Any = {
             "budget_mb": (status["budget_bytes"] or 0) / harness.MB,
             "blocked_fraction": producer.get("blocked_fraction", 0.0),
-            "who_limits": status["who_limits"],
+            "limiting_side": status["limiting_side"],
         }
         return figures | said
 

@@ -132,7 +132,7 @@ class ShardFile:
 
 
 def verify_shard(path: Path, layout: ShardLayout, shard: int, plan: str) -> None:
-    """Open a shard and check everything in it; raises as OpenShard."""
+    """Open a shard and check everything in it; raises as ShardFile."""
     with contextlib.closing(ShardFile(path, layout, shard, plan)) as opened:
         opened.verify_all()
 

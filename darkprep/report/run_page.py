@@ -76,7 +76,7 @@ def run_page(run_dir: Path, config: dict[str, Any]) -> str:
 def _checked_summary(summary: dict[str, Any]) -> dict[str, Any]:
     """A summary that says how the training ended; else none, as of one at work."""
     numbers = all(number(summary, name) is not None for name in ("iterations", "seconds"))
-    texts = all(isinstance(summary.get(name), str) for name in ("ended", "who_limits"))
+    texts = all(isinstance(summary.get(name), str) for name in ("ended", "limiting_side"))
     return summary if numbers and texts else {}
 
 
@@ -99,7 +99,7 @@ def _run_lead(
 ) -> str:
     started = f"Started {about['started']}. " if about.get("started") else ""
     if summary:
-        end = f"Ended ({summary['ended']}) after {summary['iterations']:,} iterations: {summary['who_limits']}."
+        end = f"Ended ({summary['ended']}) after {summary['iterations']:,} iterations: {summary['limiting_side']}."
     else:
         done = metrics[-1]["iteration"] if metrics else 0
         wanted = number(config, "iterations")

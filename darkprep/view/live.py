@@ -244,7 +244,7 @@ class Watch:
             now = time.monotonic()
             trainer |= {"ends_in_s": max(0.0, self._ends - now), "clock_s": now - self._began}
         merged = self.latest | {"trainer": trainer}
-        return merged | {"who_limits": limiting_side(merged)}
+        return merged | {"limiting_side": limiting_side(merged)}
 
 
 def trainer_of(step: StepReport) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def screen(record: dict[str, Any], *, title: str, elapsed_s: float, width: int) 
     rows.add_row("producers", Group(*_producer_rows(record["producers"])))
     rows.add_row("spool", Group(*_spool_rows(record, cells)))
     rows.add_row("trainer", Group(*_trainer_rows(record["trainer"], cells)))
-    limit = Text(record["who_limits"], style="italic")
+    limit = Text(record["limiting_side"], style="italic")
     return Panel(
         Group(rows, Text(""), limit),
         title=Text(f" {title} ", style="bold"),

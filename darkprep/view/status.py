@@ -49,7 +49,7 @@ def spool_status(spool: Spool) -> dict[str, Any]:
         "trainer": _trainer(cursors, alive=spool.has_trainer()),
         "producers": producers,
     }
-    return record | {"who_limits": limiting_side(record)}
+    return record | {"limiting_side": limiting_side(record)}
 
 
 def made_status(spool: Spool, bucket: Bucket) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class BucketStatus:
             "trainer": trainer,
             "producers": producers,
         }
-        return record | {"who_limits": limiting_side(record)}
+        return record | {"limiting_side": limiting_side(record)}
 
 
 def _lives(watch: Watch, holder: Holder | None) -> bool | None:
@@ -263,7 +263,7 @@ def status_lines(record: dict[str, Any]) -> list[str]:
     if record["damaged"]:
         see = "; see damaged/refused.jsonl" if "objects_bytes" not in record else ""
         lines.append(f"damaged    {record['damaged']} shards were refused{see}")
-    return [*lines, f"limit      {record['who_limits']}"]
+    return [*lines, f"limit      {record['limiting_side']}"]
 
 
 def waiting_words(trainer: dict[str, Any]) -> str:

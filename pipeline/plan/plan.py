@@ -84,7 +84,7 @@ class PlanOptions:
     gain: str = "ratio"
     """`ratio`, `estimate`, or a number: how the amplification is found."""
     multiplier: float | None = None
-    """The paper's m, for gain `estimate` alone; None is 1, though not on the command line (USUAL_MULTIPLIER)."""
+    """The paper's m, for gain `estimate` alone; None is 1, though not on the command line (DEFAULT_MULTIPLIER)."""
     frames: str = "first"
     """`first`: only the first frame of each burst, as SID's code; `all`: every frame."""
     exclude_misaligned: bool = False

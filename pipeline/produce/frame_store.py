@@ -123,7 +123,7 @@ class FrameStore:
     def sweep(self) -> None:
         """Remove what dead writers left, and group metadata that stayed half-written.
 
-        Only while nobody writes frames (shards/spool.py, is_nobody_writing): pids say too little.
+        Only while nobody writes frames (shards/spool.py, has_no_writers): pids say too little.
         """
         for path in self.path.glob(".*.tmp"):
             if path.is_dir():

@@ -21,7 +21,7 @@ from tests.darkprep.conftest import SMALL, is_running, snapshot
 STATUS_KEYS = {
     *("spool", "camera", "plan", "shards_ready", "shards_planned", "shard_bytes"),
     *("samples_per_shard", "budget_bytes", "disk_bytes", "next_needed", "damaged"),
-    *("trainer", "producers", "who_limits"),
+    *("trainer", "producers", "limiting_side"),
 }
 TIGHT = ("--epochs", "inf", "--disk-budget", "5MB", "--samples-per-shard", "16")
 """A stream without end in a budget of a few shards: a producer that soon has to wait."""

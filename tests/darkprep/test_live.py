@@ -41,7 +41,7 @@ def record_of(**changes: Any) -> dict[str, Any]:
     record: dict[str, Any] = {
         "spool": "spool", "shards_ready": 6, "shard_bytes": 5_600_000, "disk_bytes": 40_000_000,
         "budget_bytes": 80_000_000, "damaged": 0, "producers": [producer], "trainer": trainer,
-        "who_limits": "producers and trainer keep pace: nothing to change",
+        "limiting_side": "producers and trainer keep pace: nothing to change",
     }  # fmt: skip
     return record | changes
 
@@ -203,7 +203,7 @@ def test_the_step_at_hand_is_newer_than_what_the_spool_says():
     watch.stop()
 
     assert seen[-1]["trainer"]["iteration"] == 21
-    assert "producers are slower" in seen[-1]["who_limits"]
+    assert "producers are slower" in seen[-1]["limiting_side"]
 
 
 def test_a_spool_that_vanishes_does_not_end_the_work():

@@ -73,7 +73,7 @@ def write_run(run: Path) -> Path:
         "iterations": 400, "samples": 1600, "first_loss": 1.0, "last_loss": 0.13,
         "data_wait_fraction": 0.01, "samples_per_second": 8.0, "seconds": 200.0,
         "shards_deleted": 50, "peak_disk_bytes": 5 * 10**7, "ended": "finished",
-        "who_limits": "the cpu limits",
+        "limiting_side": "the cpu limits",
     }  # fmt: skip
     (run / "summary.json").write_text(json.dumps(summary))
     about = {"started": "2026-01-01", "command": "darkprep stream-train", "plan": {"pairs": 6},
@@ -393,11 +393,11 @@ def damage(path: Path, line: str) -> None:
         ("summary.json", '{"ended": "done"}'),
         (
             "summary.json",
-            '{"ended": "finished", "who_limits": "", "iterations": "8", "seconds": 1}',
+            '{"ended": "finished", "limiting_side": "", "iterations": "8", "seconds": 1}',
         ),
         (
             "summary.json",
-            '{"ended": "finished", "who_limits": "", "iterations": 8, "seconds": 1, "first_loss": "x",'
+            '{"ended": "finished", "limiting_side": "", "iterations": 8, "seconds": 1, "first_loss": "x",'
             ' "samples_per_second": "x", "peak_disk_bytes": {}, "shards_deleted": []}',
         ),
         ("about.json", '{"plan": [1], "versions": 3, "machine": null}'),

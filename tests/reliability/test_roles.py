@@ -164,7 +164,7 @@ def test_a_producer_waits_for_the_end_of_those_who_still_write_for_a_dead_one(
     writing = f"""
 from darkprep.shards import Spool
 spool = Spool({str(spool.path)!r}).open()
-role = spool.producer_role()
+role = spool.producer_lock()
 role.take()
 work = spool.writing_for(spool.producer_process())
 work.__enter__()

@@ -177,7 +177,7 @@ def test_a_role_dies_with_its_holder(make_spool: MakeSpool):
     code = f"""
 import time
 from darkprep.shards import Spool
-Spool({str(spool.path)!r}).open().trainer_role().take()
+Spool({str(spool.path)!r}).open().trainer_lock().take()
 print("held", flush=True)
 time.sleep(60)
 """

@@ -579,7 +579,7 @@ def test_what_another_libraw_developed_is_not_taken_for_this_ones(
     produce(spool, until=1)
     before = set(FrameStore(spool.frames).names())
     spool.shard_path(0).unlink()
-    monkeypatch.setattr("darkprep.pipeline.produce.frame_store.libraw_version", lambda: "99.0.0")
+    monkeypatch.setattr("darkprep.pipeline.plan.frame_names.libraw_version", lambda: "99.0.0")
 
     produce(spool, until=1)
 
