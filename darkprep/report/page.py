@@ -48,7 +48,7 @@ class Scene:
 
 def page(*, title: str, lead: str, sections: Sequence[str]) -> str:
     """The whole page; `sections` are HTML already, title and lead are not."""
-    folder = files("darkprep") / "html"
+    folder = files("darkprep.report") / "html"
     template = Template((folder / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=html.escape(title),
