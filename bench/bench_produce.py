@@ -162,7 +162,7 @@ def setup_making(path: str, share: float) -> Measure:
     for name in store.names():
         if name not in allotment.frames:
             store.drop(name)
-    spool.producer_lock().take()
+    spool.producer_lock().acquire()
 
     def measure(*, first: int, count: int) -> Figures:
         made = []
@@ -177,7 +177,7 @@ def setup_making(path: str, share: float) -> Measure:
                 owner=ProcessId.own(),
             )
             made.append(make_shard(task))
-            spool.drop(shard)
+            spool.delete(shard)
         samples = count * plan.options.samples_per_shard
         return {
             "cpu_ms": sum(one.cpu_seconds for one in made) / samples * 1e3,

@@ -95,7 +95,7 @@ def costs(here: Path, options: PlanOptions) -> dict[str, float]:
         FrameStore(spool.frames).create()
         for measured in (False, True):
             for shard in spool.ready_shards():
-                spool.drop(shard)
+                spool.delete(shard)
             cpu = time.process_time()
             for shard in range(shards):
                 make_shard(
@@ -141,7 +141,7 @@ def produce(here: Path, backend: str, options: PlanOptions) -> dict[str, float] 
     Producer(spool, config, pool, report=report).run()
     start = next((at - began for at, made in marks if made), 0.0)
     for shard in spool.ready_shards():
-        spool.drop(shard)
+        spool.delete(shard)
     pool.submit(len, "warm").result()
     marks.clear()
     began = time.monotonic()

@@ -80,7 +80,7 @@ class FakeSpool(Spool):
     def read_cursors(self) -> list[Cursor]:
         return list(self.told.values())
 
-    def damaged_count(self) -> int:
+    def quarantined_count(self) -> int:
         return 0
 
     def disk_bytes(self) -> int:

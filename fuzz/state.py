@@ -74,7 +74,7 @@ def _cursor(choices: Choices) -> None:
 def _heartbeat(choices: Choices) -> None:
     spool, _ = _prepared()
     (spool.producers / "here-1.json").write_bytes(choices.json(_HEARTBEAT))
-    spool.forget_dead_producers()
+    spool.remove_dead_heartbeats()
     _tell(spool)
 
 
@@ -85,7 +85,7 @@ def _tell(spool: Spool) -> None:
 def _refusals(choices: Choices) -> None:
     spool, _ = _prepared()
     (spool.damaged / "refused.jsonl").write_bytes(choices.json(_REFUSAL) + b"\n" + choices.rest())
-    assert all(isinstance(record, dict) for record in spool.refusals())
+    assert all(isinstance(record, dict) for record in spool.quarantine_log())
 
 
 def _holder(choices: Choices) -> None:

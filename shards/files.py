@@ -88,7 +88,7 @@ def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any] | None:
     What is not a regular file counts as none.
     """
     try:
-        record = json.loads(read_regular(path, limit))
+        record = json.loads(read_regular_file(path, limit))
     except (OSError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
@@ -107,13 +107,13 @@ def json_objects(rows: Iterable[str | bytes]) -> list[dict[str, Any]]:
     return found
 
 
-def read_regular(path: Path, limit: int = -1) -> bytes:
-    """What the regular file at `path` holds, its first `limit` bytes; raises as `only_regular`."""
-    with open(path, "rb", opener=only_regular) as file:
+def read_regular_file(path: Path, limit: int = -1) -> bytes:
+    """What the regular file at `path` holds, its first `limit` bytes; raises as `open_regular_file`."""
+    with open(path, "rb", opener=open_regular_file) as file:
         return file.read(limit)
 
 
-def only_regular(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
+def open_regular_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
     """Open as `os.open` does, or for `open(opener=...)`; raises OSError for all but a regular file.
 
     A pipe in a file's place would wait for its other end, and never come to an end itself.
@@ -122,16 +122,16 @@ def only_regular(path: str | os.PathLike[str], flags: int, mode: int = 0o666) ->
         descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, mode)
     except OSError as error:
         if error.errno == errno.ENXIO:  # a pipe that nobody reads, a socket
-            raise _no_file(path) from error
+            raise _not_regular(path) from error
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _no_file(path)
+        raise _not_regular(path)
     return descriptor
 
 
-def _no_file(path: str | os.PathLike[str]) -> OSError:
-    return OSError(errno.EINVAL, "is no regular file; move it away", os.fspath(path))
+def _not_regular(path: str | os.PathLike[str]) -> OSError:
+    return OSError(errno.EINVAL, "is not a regular file; move it away", os.fspath(path))
 
 
 def sync_directory(path: Path) -> None:
@@ -143,7 +143,7 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def sweep_aside(directory: Path) -> int:
+def remove_stale_temporaries(directory: Path) -> int:
     """Remove the `.NAME.PID.tmp` files that dead writers left in `directory`; return how many.
 
     Only for whoever holds the role of writing there: a writer in another container looks dead from here.

@@ -1,7 +1,7 @@
-"""Roles that one living process at a time may hold, and crews whose end can be waited for.
+"""Locks between processes: exclusive ones that name their holder, and shared ones for a group of writers.
 
-Both are flocks, so they die with their holders, however these die. The trade-off: flock reaches as far
-as the file system carries it; on NFS without lock support two hosts could both hold one role.
+Both are flocks, so the kernel releases them however their holders die. The trade-off: flock reaches as
+far as the file system supports it; on NFS without lock support two hosts could hold one exclusive lock.
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ from pathlib import Path
 from types import TracebackType
 
 from darkprep.shards.errors import SpoolBusy
-from darkprep.shards.files import disk_errors, only_regular, read_regular
+from darkprep.shards.files import disk_errors, open_regular_file, read_regular_file
 from darkprep.shards.process import ProcessId
 
 _RECORD_BYTES = 512
-"""A holder's name is always so long, so that it replaces the last one's in place, on a full disk too."""
+"""Every record of a holder has this length, so that it can be overwritten in place, even on a full disk."""
 _ATTEMPTS = 25
 _ATTEMPT_S = 0.02
 
 
 class FileLock:
-    """An exclusive role, for the time of a `with` block or until `drop`.
+    """An exclusive lock, held for a `with` block or from `acquire` to `release`.
 
-    `path` is a file of the lock's own, `name` who holds it, `place` where, `instead` what to do about it.
-    Raises SpoolBusy on entry when a living process holds it, naming that process; DiskFull or SpoolError
-    when the place cannot be written.
+    `path` is a file used for nothing else. The other arguments are for the message of SpoolBusy: `holder`
+    is what holds such a lock ("a producer"), `directory` what the lock protects, and `remedy` what to do
+    other than stopping the present holder.
     """
 
     def __init__(
-        self, path: Path, name: str, *, place: Path, instead: str = "use another spool"
+        self, path: Path, holder: str, *, directory: Path, remedy: str = "use another spool"
     ) -> None:
         self._path = path
-        self._name = name
-        self._place = place
-        self._instead = instead
+        self._holder = holder
+        self._directory = directory
+        self._remedy = remedy
         self._descriptor: int | None = None
 
-    def take(self) -> None:
-        """Take the role or raise as the class says; takes half a second to find it busy.
+    def acquire(self) -> None:
+        """Acquire the lock; raise SpoolBusy after half a second when a living process holds it.
 
-        Whoever merely looks (`is_held`) has the lock for an instant, and so has a dying process: hence
-        more than one attempt.
+        Several attempts are needed because `is_held` and dying processes hold the lock for a moment.
+        Raises DiskFull or SpoolError when the lock file cannot be written.
         """
         with disk_errors(self._path):
-            descriptor = only_regular(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = open_regular_file(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 self._lock(descriptor)
                 os.pwrite(descriptor, _record(ProcessId.own()), 0)
@@ -59,8 +59,8 @@ class FileLock:
                 raise
         self._descriptor = descriptor
 
-    def drop(self) -> None:
-        """Give the role back; nothing happens when it is not held."""
+    def release(self) -> None:
+        """Release the lock; do nothing when it is not held."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -71,13 +71,13 @@ class FileLock:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             time.sleep(_ATTEMPT_S)
-        holder = last_holder(self._path)
+        process = last_holder(self._path)
         raise SpoolBusy(
-            f"{self._place}: {self._name} is already running ({holder or 'it has not told its name'}); stop it or {self._instead}"
+            f"{self._directory}: {self._holder} is already running ({process or 'unknown process'}); stop it or {self._remedy}"
         )
 
     def __enter__(self) -> FileLock:
-        self.take()
+        self.acquire()
         return self
 
     def __exit__(
@@ -86,13 +86,13 @@ class FileLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.drop()
+        self.release()
 
 
 def is_held(path: Path) -> bool:
-    """Whether some living process holds the role at `path`."""
+    """Return whether a living process holds the exclusive lock at `path`."""
     try:
-        descriptor = only_regular(path, os.O_RDONLY)
+        descriptor = open_regular_file(path, os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -105,19 +105,25 @@ def is_held(path: Path) -> bool:
 
 
 def last_holder(path: Path) -> ProcessId | None:
-    """Who took the role at `path` last, dead or alive; None where nobody did or the name is damaged."""
+    """Return the process, dead or alive, that acquired the exclusive lock at `path` last.
+
+    None where there was none or the record is damaged.
+    """
     try:
-        record = json.loads(read_regular(path, _RECORD_BYTES))
+        record = json.loads(read_regular_file(path, _RECORD_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
     return ProcessId.from_record(record) if isinstance(record, dict) else None
 
 
 @contextlib.contextmanager
-def at_work(path: Path) -> Iterator[None]:
-    """Be one of the crew at `path` for a while; waits for a moment while `is_alone` looks."""
+def shared_lock(path: Path) -> Iterator[None]:
+    """Hold the shared lock at `path`; waits for a moment while `has_shared_holders` probes it.
+
+    Raises DiskFull or SpoolError when the lock file cannot be written.
+    """
     with disk_errors(path):
-        descriptor = only_regular(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = open_regular_file(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
@@ -125,19 +131,19 @@ def at_work(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def is_alone(path: Path) -> bool:
-    """Whether nobody is `at_work` at `path` at this moment."""
+def has_shared_holders(path: Path) -> bool:
+    """Return whether any living process holds the shared lock at `path` now."""
     try:
-        descriptor = only_regular(path, os.O_RDWR)
+        descriptor = open_regular_file(path, os.O_RDWR)
     except FileNotFoundError:
-        return True
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
+        return True
     finally:
         os.close(descriptor)
-    return True
+    return False
 
 
 def _record(process: ProcessId) -> bytes:

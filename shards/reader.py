@@ -367,7 +367,7 @@ class SpoolReader:
         self.stats.damaged += 1
         log.warning("%s; it is set aside and made again", error)
         _, file = self._round_and_file(shard)
-        self._spool.refuse(file, str(error), opened.seen if opened else self._seen)
+        self._spool.quarantine(file, str(error), opened.seen if opened else self._seen)
         if opened:
             opened.close()
 
@@ -414,17 +414,17 @@ class _Release:
         self._published = 0
         self._looked = 0.0
         self._begun = time.monotonic()
-        self._role = spool.trainer_lock() if rank == 0 else None
+        self._lock = spool.trainer_lock() if rank == 0 else None
 
     def begin(self, batch: int, oldest: int) -> None:
         """Take the trainer's role (rank 0) and say where this rank starts; raises SpoolBusy."""
-        if self._role:
-            self._role.take()
+        if self._lock:
+            self._lock.acquire()
         try:
-            if self._role:
+            if self._lock:
                 # All others: with a cursor of an earlier training one would seem to have passed
                 # what it has not begun.
-                self._spool.forget_ranks_from(1)
+                self._spool.remove_cursors_from(1)
             self._first = oldest
             self._publish(batch, oldest)
         except BaseException:
@@ -452,8 +452,8 @@ class _Release:
             self._release_lock()
 
     def _release_lock(self) -> None:
-        if self._role:
-            self._role.drop()
+        if self._lock:
+            self._lock.release()
 
     def _publish(self, batch: int, oldest: int) -> None:
         self._published = oldest
@@ -493,10 +493,10 @@ class _Release:
             passed = 0 if silent else min(cursor.shard for cursor in cursors)
         for shard in self._spool.ready_shards():
             if shard < passed:
-                self._spool.drop(shard)
+                self._spool.delete(shard)
         if self._rank == 0:
             # Not what was unlinked here: a producer that sees the cursor first makes room by itself.
-            done = len(self._spool.own_shards(self._first, self._published))
+            done = len(self._spool.shards_in_part(self._first, self._published))
             self._stats.shards_deleted = max(done, self._stats.shards_deleted)
 
 

@@ -95,7 +95,7 @@ class ShardFile:
     def _check_frame(self) -> None:
         """Kind of file, size and end mark."""
         if not stat.S_ISREG(self.seen.st_mode):
-            raise ShardDamaged(f"{self.path}: is no regular file")
+            raise ShardDamaged(f"{self.path}: is not a regular file")
         size = self.seen.st_size
         if size != self._layout.shard_bytes:
             raise ShardDamaged(

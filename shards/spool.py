@@ -22,14 +22,14 @@ from darkprep.shards.errors import DiskFull, OptionError, PlanError, SpoolError
 from darkprep.shards.files import (
     disk_errors,
     json_objects,
-    only_regular,
+    open_regular_file,
     read_json,
-    read_regular,
-    sweep_aside,
+    read_regular_file,
+    remove_stale_temporaries,
     write_bytes,
     write_json,
 )
-from darkprep.shards.locks import FileLock, at_work, is_alone, is_held, last_holder
+from darkprep.shards.locks import FileLock, has_shared_holders, is_held, last_holder, shared_lock
 from darkprep.shards.order import DealtOrder, UseOrder, dealt_order
 from darkprep.shards.plan_record import (
     MOST_SHARDS,
@@ -120,7 +120,7 @@ class Spool:
         with disk_errors(self.plan_file):
             for folder in (self.partial, self.ready, self.damaged, self.cursors, self.producers):
                 folder.mkdir(parents=True, exist_ok=True)
-        sweep_aside(self.path)
+        remove_stale_temporaries(self.path)
         if existing is None or existing["place"] != place:
             write_json(self.plan_file, record)
         self._plan = record
@@ -156,7 +156,7 @@ class Spool:
         """`(n, N)`: the spool holds the shards k = n mod N of its plan; `(0, 1)` for all. Raises as `open`."""
         return part_of(self.place)
 
-    def own_shards(self, start: int, stop: int) -> range:
+    def shards_in_part(self, start: int, stop: int) -> range:
         """The shards from `start` to `stop - 1` that belong to the spool's part."""
         part, parts = self.part
         return range(start + (part - start) % parts, stop, parts)
@@ -229,7 +229,7 @@ class Spool:
             if (number := shard_number(entry.name)) is not None
         )
 
-    def drop(self, shard: int) -> bool:
+    def delete(self, shard: int) -> bool:
         """Delete a published shard; whether there was one."""
         try:
             self.shard_path(shard).unlink()
@@ -237,7 +237,7 @@ class Spool:
             return False
         return True
 
-    def refuse(self, shard: int, reason: str, seen: os.stat_result | None = None) -> None:
+    def quarantine(self, shard: int, reason: str, seen: os.stat_result | None = None) -> None:
         """Move a damaged shard out of the readers' way and write down why; old refusals are dropped.
 
         `seen` is the status of the file that was found damaged: another one that took its name since,
@@ -257,7 +257,7 @@ class Spool:
             ) from error
         self._refused(kept, shard, reason)
 
-    def set_aside(self, path: Path, shard: int, reason: str) -> None:
+    def quarantine_partial(self, path: Path, shard: int, reason: str) -> None:
         """Keep a file of `partial/` that was to become `shard` among the damaged ones, and write down why."""
         kept = self.damaged / shard_name(shard)
         with disk_errors(kept):
@@ -272,54 +272,54 @@ class Spool:
             self._write_refusal(shard, reason)
         except (DiskFull, OSError) as error:
             log.warning("the refusal of shard %d is not written down: %s", shard, error)
-        self.trim_damaged(DAMAGED_KEPT)
+        self.trim_quarantine(DAMAGED_KEPT)
 
     def _write_refusal(self, shard: int, reason: str) -> None:
         path = self.damaged / "refused.jsonl"
         record = {"shard": shard, "reason": reason, "time": round(time.time(), 3)}
         with disk_errors(path):
-            with open(path, "a", opener=only_regular) as file:
+            with open(path, "a", opener=open_regular_file) as file:
                 file.write(json.dumps(record) + "\n")
                 long = file.tell() > _REFUSALS_BYTES
             if long:
                 lines = path.read_bytes().splitlines(keepends=True)
                 write_bytes(path, b"".join(lines[len(lines) // 2 :]), sync=False)
 
-    def trim_damaged(self, keep: int) -> None:
+    def trim_quarantine(self, keep: int) -> None:
         """Keep only the newest `keep` refused shards; their lines in refused.jsonl stay."""
         shards = [entry for entry in _entries(self.damaged) if shard_number(entry.name) is not None]
         for entry in sorted(shards, key=_modified, reverse=True)[keep:]:
             with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
                 Path(entry.path).unlink()
 
-    def damaged_count(self) -> int:
+    def quarantined_count(self) -> int:
         """How many refused shards still occupy the disk."""
         return sum(shard_number(entry.name) is not None for entry in _entries(self.damaged))
 
-    def refusals(self) -> list[dict[str, Any]]:
+    def quarantine_log(self) -> list[dict[str, Any]]:
         """What was refused, oldest first: shard, reason, time."""
         try:
-            text = read_regular(self.damaged / "refused.jsonl").decode(errors="replace")
+            text = read_regular_file(self.damaged / "refused.jsonl").decode(errors="replace")
         except OSError:
             return []
         return [record for record in json_objects(text.splitlines()) if record]
 
-    def drop_partial(self, shard: int) -> None:
+    def delete_partial(self, shard: int) -> None:
         """Remove what earlier writers of `shard` left half-written: for its one writer of now."""
         for path in self.partial.glob(f"{shard:08d}.*.tar"):
             path.unlink(missing_ok=True)
 
-    def sweep_partial(self) -> int:
+    def remove_stale_files(self) -> int:
         """Remove what dead writers left in `partial/` and `producers/`; return how many files.
 
-        Only for the holder of the producer's role while `has_no_writers`.
+        Only for the holder of the producer lock, and only while `has_writers` is false.
         """
         swept = 0
         for entry in _entries(self.partial):
             if _PARTIAL_NAME.fullmatch(entry.name):
                 Path(entry.path).unlink(missing_ok=True)
                 swept += 1
-        return swept + sweep_aside(self.producers)
+        return swept + remove_stale_temporaries(self.producers)
 
     # -- cursors ----------------------------------------------------------------------------------
 
@@ -341,10 +341,10 @@ class Spool:
         """The oldest shard that any rank can still ask for; 0 before training."""
         return min((cursor.shard for cursor in self.read_cursors()), default=0)
 
-    def forget_ranks_from(self, world: int) -> None:
+    def remove_cursors_from(self, world: int) -> None:
         """Remove the cursors of ranks that a group of `world` ranks does not have, and what dead ranks left."""
-        sweep_aside(self.cursors)
-        sweep_aside(self.damaged)
+        remove_stale_temporaries(self.cursors)
+        remove_stale_temporaries(self.damaged)
         for entry in _entries(self.cursors):
             match = _CURSOR_NAME.fullmatch(entry.name)
             if match and int(match[1]) >= world:
@@ -353,12 +353,12 @@ class Spool:
     # -- roles and heartbeats ---------------------------------------------------------------------
 
     def producer_lock(self) -> FileLock:
-        """The role of making shards here; one process at a time."""
-        return FileLock(self.producers / "lock", "a producer", place=self.path)
+        """The lock of the one process that may produce shards here."""
+        return FileLock(self.producers / "lock", "a producer", directory=self.path)
 
     def trainer_lock(self) -> FileLock:
-        """The role of using shards here; one trainer group at a time."""
-        return FileLock(self.cursors / "lock", "a trainer", place=self.path)
+        """The lock of the one trainer group that may use shards here."""
+        return FileLock(self.cursors / "lock", "a trainer", directory=self.path)
 
     def has_producer(self) -> bool:
         """Whether a living process makes shards here."""
@@ -369,24 +369,26 @@ class Spool:
         return is_held(self.cursors / "lock")
 
     def producer_process(self) -> ProcessId | None:
-        """Who makes shards here now; None for nobody, or for one that has not told its name yet."""
+        """Return the process that produces shards here now; None for none or while it is still unknown."""
         return last_holder(self.producers / "lock") if self.has_producer() else None
 
     @contextlib.contextmanager
-    def writing_for(self, producer: ProcessId) -> Iterator[None]:
-        """Be at work for a producer that holds its role: for whatever writes shards or frames.
+    def writer_lock(self, producer: ProcessId) -> Iterator[None]:
+        """Hold the shared lock for writing shards or frames on behalf of the present `producer`.
 
-        Raises SpoolError when somebody else took the role since; that one waits for the end of all that
-        are in here, so nobody ever writes what nobody counts.
+        Raises SpoolError when another process acquired the producer lock since. The new producer waits
+        until nobody holds this lock any more, so every file that is written here is in its budget.
         """
-        with at_work(self.producers / "workers"):
+        with shared_lock(self.producers / "workers"):
             if last_holder(self.producers / "lock") != producer:
-                raise SpoolError(f"{self.path}: the producer that ordered this shard is gone")
+                raise SpoolError(
+                    f"{self.path}: the producer that ordered this shard has ended; nothing was written"
+                )
             yield
 
-    def has_no_writers(self) -> bool:
-        """Whether no process, of this producer or of a dead one, is inside `writing_for`."""
-        return is_alone(self.producers / "workers")
+    def has_writers(self) -> bool:
+        """Return whether any process, of this producer or of a dead one, holds a `writer_lock`."""
+        return has_shared_holders(self.producers / "workers")
 
     def write_heartbeat(self, record: dict[str, Any]) -> None:
         """Publish a producer's state under its identity; raises DiskFull or SpoolError."""
@@ -405,7 +407,7 @@ class Spool:
                 found.append(record | {"alive": process.is_alive()})
         return sorted(found, key=lambda record: str(record.get("time")))
 
-    def forget_dead_producers(self) -> None:
+    def remove_dead_heartbeats(self) -> None:
         """Remove the heartbeats of local producers that are dead."""
         for record in self.heartbeats():
             process = ProcessId.from_record(record)

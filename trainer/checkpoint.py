@@ -20,7 +20,12 @@ import torch
 
 from darkprep.model import Network
 from darkprep.shards.errors import WeightsError, first_line
-from darkprep.shards.files import disk_errors, only_regular, sweep_aside, write_bytes
+from darkprep.shards.files import (
+    disk_errors,
+    open_regular_file,
+    remove_stale_temporaries,
+    write_bytes,
+)
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +93,7 @@ class Checkpoints:
         path = self.folder / f"{progress.iteration:08d}.pt"
         with disk_errors(path):
             self.folder.mkdir(parents=True, exist_ok=True)
-        sweep_aside(self.folder)
+        remove_stale_temporaries(self.folder)
         # Through memory, for torch's own writer answers a full disk with a RuntimeError.
         content = io.BytesIO()
         torch.save(record, content)
@@ -145,7 +150,7 @@ class Checkpoints:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read and check one file; nothing in it is executed. Raises WeightsError."""
     try:
-        with open(path, "rb", opener=only_regular) as file:
+        with open(path, "rb", opener=open_regular_file) as file:
             with zipfile.ZipFile(file) as entries:
                 damaged = entries.testzip()
             file.seek(0)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from darkprep.shards.files import disk_errors, read_regular, write_bytes
+from darkprep.shards.files import disk_errors, read_regular_file, write_bytes
 from darkprep.shards.spool import WAIT_LIMITS, WAIT_UNSEEN
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class RunLog:
 def _forget_after(path: Path, start: int) -> None:
     """Drop the lines of steps that are made again, so that each step is told once."""
     try:
-        lines = read_regular(path).splitlines(keepends=True)
+        lines = read_regular_file(path).splitlines(keepends=True)
     except FileNotFoundError:
         return
     write_bytes(path, b"".join(line for line in lines if _iteration_of(line) <= start))

@@ -489,7 +489,7 @@ def only_training_in(run_dir: Path) -> FileLock:
     lock = run_dir / "lock"
     with disk_errors(lock):
         run_dir.mkdir(parents=True, exist_ok=True)
-    return FileLock(lock, "a training", place=run_dir, instead="choose another --run")
+    return FileLock(lock, "a training", directory=run_dir, remedy="choose another --run")
 
 
 def _begin(

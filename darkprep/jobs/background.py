@@ -21,7 +21,7 @@ from typing import Any
 
 from darkprep.pipeline.produce.executors.backend import LOCAL, Backend
 from darkprep.shards import OptionError, Spool, SpoolError, StreamEnded
-from darkprep.shards.files import only_regular, read_regular
+from darkprep.shards.files import open_regular_file, read_regular_file
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def start(spool: Spool, words: Sequence[str]) -> subprocess.Popen[bytes]:
     path = log_path(spool)
     mode = "ab" if path.exists() and path.stat().st_size < _LOG_BYTES else "wb"
     command = [sys.executable, "-m", "darkprep", *words]
-    with open(path, mode, opener=only_regular) as file:
+    with open(path, mode, opener=open_regular_file) as file:
         process = subprocess.Popen(  # noqa: S603 # our own command, no shell
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
@@ -96,7 +96,7 @@ def start(spool: Spool, words: Sequence[str]) -> subprocess.Popen[bytes]:
 def last_words(spool: Spool) -> str:
     """The last line of the producers' log."""
     with contextlib.suppress(OSError):
-        lines = read_regular(log_path(spool)).decode(errors="replace").split("\n")
+        lines = read_regular_file(log_path(spool)).decode(errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()]
         if said:
             return said[-1].removeprefix("darkprep: ")
@@ -239,7 +239,7 @@ class Supervisor:
         if self._until is None:
             return True
         there = sum(needed <= shard < self._until for shard in self._spool.ready_shards())
-        return there < len(self._spool.own_shards(needed, self._until))
+        return there < len(self._spool.shards_in_part(needed, self._until))
 
 
 def stop_on_signals(stop: threading.Event | None = None) -> threading.Event:

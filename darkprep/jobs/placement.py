@@ -91,7 +91,7 @@ def check_room(spool: Spool, parts: int, budget_bytes: int, *, kept: int | None 
     producer would wait for a shard to go, and the trainer for one to come.
     """
     if kept is not None:
-        wanted = set(spool.own_shards(0, kept))
+        wanted = set(spool.shards_in_part(0, kept))
         needed, why = len(wanted), "keep-shards"
         advice = "a larger --disk-budget, or leave it out"
         if wanted <= set(spool.ready_shards()):

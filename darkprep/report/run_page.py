@@ -28,7 +28,7 @@ from darkprep.report.page import (
 )
 from darkprep.report.provenance import FILE as ABOUT
 from darkprep.shards import OptionError
-from darkprep.shards.files import read_json, read_regular
+from darkprep.shards.files import read_json, read_regular_file
 from darkprep.view.history import FILE as HISTORY
 from darkprep.view.history import checked_lines, number
 from darkprep.view.numbers import format_bytes, format_duration
@@ -329,7 +329,7 @@ def _spread(paths: Sequence[Path]) -> list[Path]:
 def _jpeg(path: Path) -> bytes:
     """The picture at `path`; nothing where there is none that can be opened."""
     try:
-        jpeg = read_regular(path)
+        jpeg = read_regular_file(path)
     except OSError:
         return b""
     return jpeg if _size(jpeg) else b""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from darkprep.shards import DarkprepError
-from darkprep.shards.files import disk_errors, json_objects, only_regular, read_regular
+from darkprep.shards.files import disk_errors, json_objects, open_regular_file, read_regular_file
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class SpoolHistory:
         try:
             with (
                 disk_errors(self._path),
-                open(self._path, "a", encoding="utf-8", opener=only_regular) as file,
+                open(self._path, "a", encoding="utf-8", opener=open_regular_file) as file,
             ):
                 file.write(json.dumps(line) + "\n")
         except (DarkprepError, OSError) as error:
@@ -73,7 +73,7 @@ class SpoolHistory:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a file with one a line; damaged lines are left out, no file is no lines."""
     try:
-        text = read_regular(path).decode("utf-8", "replace")
+        text = read_regular_file(path).decode("utf-8", "replace")
     except OSError:
         return []
     return json_objects(text.splitlines())

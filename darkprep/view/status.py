@@ -9,7 +9,7 @@ from typing import Any
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.frames_directory import FramesDirectory
 from darkprep.shards import Cursor, ShardDamaged, Spool
-from darkprep.shards.files import json_objects, only_regular, read_json
+from darkprep.shards.files import json_objects, open_regular_file, read_json
 from darkprep.shards.plan_record import number_of
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.lease import EVERY_S, Holder, Watch
@@ -45,7 +45,7 @@ def spool_status(spool: Spool) -> dict[str, Any]:
         "disk_bytes": spool.disk_bytes(),
         "frames_elsewhere": _frames_elsewhere(spool),
         "next_needed": spool.oldest_needed(),
-        "damaged": len(spool.refusals()),
+        "damaged": len(spool.quarantine_log()),
         "trainer": _trainer(cursors, alive=spool.has_trainer()),
         "producers": producers,
     }
@@ -190,7 +190,7 @@ def _trainer(cursors: list[Cursor], *, alive: bool) -> dict[str, Any]:
 def _newest_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """The last lines of a run's metrics.jsonl; none where there is no such file here."""
     try:
-        with open(run_dir / "metrics.jsonl", "rb", opener=only_regular) as file:
+        with open(run_dir / "metrics.jsonl", "rb", opener=open_regular_file) as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - _TAIL_BYTES))
             tail = file.read(_TAIL_BYTES)

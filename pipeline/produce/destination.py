@@ -50,7 +50,7 @@ class SpoolDestination:
         self._spool = spool
         self.ready_shards = spool.ready_shards
         self.oldest_needed = spool.oldest_needed
-        self.drop = spool.drop
+        self.drop = spool.delete
         self.disk_bytes = spool.disk_bytes
 
     def opened(self) -> contextlib.AbstractContextManager[object]:

@@ -123,7 +123,7 @@ class FrameStore:
     def sweep(self) -> None:
         """Remove what dead writers left, and group metadata that stayed half-written.
 
-        Only while nobody writes frames (shards/spool.py, has_no_writers): pids say too little.
+        Only while `Spool.has_writers` is false: a pid may belong to another container.
         """
         for path in self.path.glob(".*.tmp"):
             if path.is_dir():

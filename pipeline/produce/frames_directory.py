@@ -102,7 +102,7 @@ class FramesDirectory:
         with FileLock(
             folder / "lock",
             "a producer that stores frames",
-            place=self.path,
-            instead="give another --frames-dir",
+            directory=self.path,
+            remedy="give another --frames-dir",
         ):
             yield

@@ -177,8 +177,8 @@ class Producer:
                 ending = "stopped" if self._stop.is_set() else "done"
             finally:
                 self._pool.close()
-                if self._spool.has_no_writers():
-                    self._spool.sweep_partial()
+                if not self._spool.has_writers():
+                    self._spool.remove_stale_files()
                     self._store.sweep()
                     self._suspects.forget_crumbs()
                 # What hinders telling of a failure is often its cause, and the cause is what to raise.
@@ -249,9 +249,9 @@ class Producer:
         """
         ready = self._without_passed(ready)
         occupied = len(ready) + len(self._flying)
-        if occupied + self._spool.damaged_count() < self.allotment.shards:
+        if occupied + self._spool.quarantined_count() < self.allotment.shards:
             return True
-        self._spool.trim_damaged(max(0, self.allotment.shards - occupied - 1))
+        self._spool.trim_quarantine(max(0, self.allotment.shards - occupied - 1))
         if occupied < self.allotment.shards:
             return True
         if ready and ready[-1] > shard:
@@ -330,13 +330,13 @@ class Producer:
         Until then nothing may be ordered: what the last ones still publish is counted by nobody.
         """
         began, told = time.monotonic(), False
-        while not self._spool.has_no_writers():
+        while self._spool.has_writers():
             if not told and time.monotonic() - began > _TELL_ORPHANS_AFTER_S:
                 log.warning("%s: waiting for workers of a producer that died", self._spool.path)
                 told = True
             if self._stop.wait(_POLL_S):
                 return
-        self._spool.sweep_partial()
+        self._spool.remove_stale_files()
         self._store.sweep()
 
     def _wait_for_space(self, error: DiskFull) -> None:
@@ -378,7 +378,7 @@ class Producer:
         self._sweep_when_alone()
         self._shrink()
         self._suspects.load()
-        self._spool.forget_dead_producers()
+        self._spool.remove_dead_heartbeats()
         shared = self._place.budget_bytes is not None
         if shared:
             self.allotment = self._allot()  # now that nobody else stores anything there
@@ -392,12 +392,12 @@ class Producer:
     def _shrink(self) -> None:
         """Where the producer before had a larger budget: drop what is needed last."""
         ready, room = self._shelf.ready_shards(), self.allotment.shards
-        if len(ready) + self._spool.damaged_count() <= room:
+        if len(ready) + self._spool.quarantined_count() <= room:
             return
         ready = self._without_passed(ready)
         for shard in ready[room:]:
             self._shelf.drop(shard)
-        self._spool.trim_damaged(max(0, room - len(ready)))
+        self._spool.trim_quarantine(max(0, room - len(ready)))
 
     def _drop_frames_in_spool(self) -> None:
         """Frames that were stored before they got a place of their own: the budget counts on their room."""

@@ -94,7 +94,7 @@ def make_shard(task: ShardTask) -> ShardMade:
     when the producer that ordered the shard has a successor.
     """
     work = _worker_state(task.spool, task.digest, task.store, task.owner)
-    with work.spool.writing_for(task.owner):
+    with work.spool.writer_lock(task.owner):
         return _make(task, work)
 
 
@@ -105,7 +105,7 @@ def store_frames(task: ShardTask) -> ShardMade:
     is decoding is left to it, and so are files that prove unusable. Raises as `make_shard`.
     """
     work = _worker_state(task.spool, task.digest, task.store, task.owner)
-    with work.spool.writing_for(task.owner):
+    with work.spool.writer_lock(task.owner):
         making = _ShardBuilder(task, work)
         for visit in reversed(list(work.plan.visits(task.shard))):
             making.stop_if_abandoned()
@@ -123,7 +123,7 @@ def _make(task: ShardTask, work: _WorkerState) -> ShardMade:
     whole = [sample for sample in samples if sample is not None]
     spool = work.spool
     # A cluster gives the task of a worker that died to another, while the producer knows of nothing.
-    spool.drop_partial(task.shard)
+    spool.delete_partial(task.shard)
     write_shard(
         spool.shard_path(task.shard),
         work.plan.stream.layout(),

@@ -115,8 +115,8 @@ class Downloader:
     def run(self) -> None:
         """Fetch, follow the trainer, delete what it has released."""
         with self._spool.producer_lock(), self._lease:
-            self._spool.sweep_partial()
-            self._spool.forget_dead_producers()
+            self._spool.remove_stale_files()
+            self._spool.remove_dead_heartbeats()
             try:
                 while not self._stop.is_set() and self._is_trainer_there():
                     self._tell(self._step())
@@ -131,7 +131,7 @@ class Downloader:
         self._fetchers.shutdown(cancel_futures=True)
         try:
             try:
-                self._spool.sweep_partial()
+                self._spool.remove_stale_files()
                 self._follow(last=True)
             finally:
                 self._tell("stopped", last=True)
@@ -193,11 +193,11 @@ class Downloader:
         ready = self._spool.ready_shards()
         occupied = len(ready) + len(self._flying)
         for shard in [shard for shard in ready if shard not in wanted]:
-            if occupied + self._spool.damaged_count() < self._config.room:
+            if occupied + self._spool.quarantined_count() < self._config.room:
                 break
-            occupied -= self._spool.drop(shard)
-        self._spool.trim_damaged(max(0, self._config.room - occupied - 1))
-        return occupied + self._spool.damaged_count() < self._config.room
+            occupied -= self._spool.delete(shard)
+        self._spool.trim_quarantine(max(0, self._config.room - occupied - 1))
+        return occupied + self._spool.quarantined_count() < self._config.room
 
     def _fetch(self, shard: int, listed: int) -> bool:
         """Bring one shard and check it whole; whether it is there now. An object that is damaged is deleted."""
@@ -214,7 +214,7 @@ class Downloader:
         try:
             verify_shard(path, self._layout, shard, self._plan)
         except ShardDamaged as error:
-            self._spool.set_aside(path, shard, str(error))
+            self._spool.quarantine_partial(path, shard, str(error))
             self._refuse(shard, str(error))
             return False
         path.replace(self._spool.shard_path(shard))

@@ -95,7 +95,7 @@ class Uploader:
 
     def drop(self, shard: int) -> bool:
         """Delete a finished shard here and there."""
-        here = self._spool.drop(shard)
+        here = self._spool.delete(shard)
         with self._lock:
             there = shard in self._there
         if there:
@@ -197,7 +197,7 @@ class Uploader:
                     # more; or the producer needed its room meanwhile.
                     self.drop(shard)
             if there or shard < self._needed:
-                self._spool.drop(shard)
+                self._spool.delete(shard)
         except FileNotFoundError:
             pass  # the producer needed its room
         except Exception as error:  # noqa: BLE001 # the producer's thread raises it

@@ -83,8 +83,8 @@ def test_none_is_started_when_all_is_there(spool, started):
 
 def test_shards_that_were_used_are_not_missed(spool, started):
     spool.write_cursor(Cursor(rank=0, world=1, batch=4, shard=2))
-    spool.drop(0)
-    spool.drop(1)
+    spool.delete(0)
+    spool.delete(1)
 
     assert not supervisor(spool).ensure()
     assert supervisor(spool, until=4).ensure()

@@ -75,13 +75,13 @@ def test_a_role_that_is_a_pipe_is_named(complaint, small_data, small_spool):
         *("build", "--camera", "sony", "--root", small_data, "--spool", small_spool, "-q", *SMALL)
     )
 
-    assert line == f"{lock}: is no regular file; move it away"
+    assert line == f"{lock}: is not a regular file; move it away"
 
 
 def test_a_refusal_is_not_written_into_a_pipe(small_spool, caplog):
     put_pipe(small_spool / "damaged/refused.jsonl")
     spool = Spool(small_spool).open()
-    spool.refuse(0, "for a test")
+    spool.quarantine(0, "for a test")
 
     assert spool.ready_shards() == [1, 2]
     assert "the refusal of shard 0 is not written down" in caplog.text
@@ -91,7 +91,7 @@ def test_a_background_producer_is_not_started_with_a_pipe_for_its_log(small_spoo
     put_pipe(small_spool / "producers/log.txt")
     spool = Spool(small_spool).open()
 
-    with pytest.raises(OSError, match="is no regular file"):
+    with pytest.raises(OSError, match="is not a regular file"):
         start(spool, ["--version"])
     assert last_words(spool) == f"see {small_spool}/producers/log.txt"
 
@@ -111,7 +111,7 @@ def test_the_course_of_a_spool_is_not_written_into_a_pipe(tmp_path, caplog):
     history.begin()
     history.take({"disk_bytes": 5, "shards_ready": 1, "budget_bytes": 9})
 
-    assert "is no regular file" in caplog.text
+    assert "is not a regular file" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "evaluations.jsonl"])
@@ -124,7 +124,7 @@ def test_a_run_does_not_go_on_in_a_pipe(name, complaint, large_spool):
         *("--batch-size", "2", "--device", "cpu", "--producers", "0", "--quiet"),
     )
 
-    assert line == f"run/{name}: is no regular file; move it away"
+    assert line == f"run/{name}: is not a regular file; move it away"
     assert "held-out-frames" not in {thread.name for thread in threading.enumerate()}
 
 

@@ -18,7 +18,7 @@ def spool_of(tmp_path):
         spool = Spool(tmp_path / name)
         place = {"root": "data"} | ({"part": part, "parts": parts} if parts > 1 else {})
         spool.create(stream(shards=SHARDS), {"pairs": ["same"]}, place)
-        fill(spool, list(spool.own_shards(0, SHARDS)))
+        fill(spool, list(spool.shards_in_part(0, SHARDS)))
         return spool
 
     return make

@@ -275,7 +275,9 @@ def test_workers_die_with_their_producer(raw_spool: Spool):
         producer.kill()
 
     wait_until(lambda: not any(is_running(pid) for pid in workers), 5)
-    wait_until(raw_spool.has_no_writers, 5)  # files are closed after a zombie's last thread
+    wait_until(
+        lambda: not raw_spool.has_writers(), 5
+    )  # files are closed after a zombie's last thread
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -26,12 +26,12 @@ def test_a_rank_that_is_late_to_refuse_leaves_the_shard_that_was_made_again(make
     spool = make_spool(ready=[3])
     late = opened(spool, 3)
 
-    spool.refuse(3, "found by rank 0", late.seen)
+    spool.quarantine(3, "found by rank 0", late.seen)
     fill(spool, [3])
-    spool.refuse(3, "found by rank 1", late.seen)
+    spool.quarantine(3, "found by rank 1", late.seen)
 
     assert spool.ready_shards() == [3]
-    assert [record["reason"] for record in spool.refusals()] == ["found by rank 0"]
+    assert [record["reason"] for record in spool.quarantine_log()] == ["found by rank 0"]
     opened(spool, 3).verify_all()
 
 
@@ -42,14 +42,14 @@ def test_a_producer_may_drop_a_refused_shard_while_it_is_being_refused(
     utime = os.utime
 
     def drop_first(path: Path, **rest: object) -> None:
-        spool.trim_damaged(0)
+        spool.trim_quarantine(0)
         utime(path, **rest)
 
     monkeypatch.setattr(os, "utime", drop_first)
-    spool.refuse(3, "damaged")
+    spool.quarantine(3, "damaged")
 
     assert spool.ready_shards() == []
-    assert len(spool.refusals()) == 1
+    assert len(spool.quarantine_log()) == 1
 
 
 def test_what_is_written_down_of_refusals_does_not_grow_without_end(
@@ -60,10 +60,10 @@ def test_what_is_written_down_of_refusals_does_not_grow_without_end(
 
     for number in range(100):
         (spool.ready / "00000003.tar").touch()
-        spool.refuse(3, f"{number:03} {'x' * 100}")
+        spool.quarantine(3, f"{number:03} {'x' * 100}")
 
     assert (spool.damaged / "refused.jsonl").stat().st_size <= 4096 + 200
-    assert spool.refusals()[-1]["reason"].startswith("099")
+    assert spool.quarantine_log()[-1]["reason"].startswith("099")
 
 
 def test_a_cursor_never_goes_back_while_its_reader_lives(

@@ -38,7 +38,7 @@ def elsewhere(code: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def holding(spool: Spool, role: str) -> str:
-    return f"from shards import Spool\nheld = Spool({str(spool.path)!r}).open().{role}_role().__enter__()"
+    return f"from darkprep.shards import Spool\nheld = Spool({str(spool.path)!r}).open().{role}_lock().__enter__()"
 
 
 def beat(spool: Spool, **changes: object) -> None:
@@ -55,7 +55,7 @@ def test_a_living_holder_always_blocks_and_is_named(role: str, make_spool: MakeS
             with pytest.raises(
                 SpoolBusy, match=rf"a {role} is already running \(pid {holder.pid} on"
             ):
-                getattr(spool, f"{role}_role")().take()
+                getattr(spool, f"{role}_lock")().acquire()
         assert getattr(spool, f"has_{role}")()
 
 
@@ -66,7 +66,7 @@ def test_a_role_is_free_as_soon_as_its_holder_is_killed(role: str, make_spool: M
 
     with elsewhere(holding(spool, role)) as holder:
         holder.kill()
-        with getattr(spool, f"{role}_role")():
+        with getattr(spool, f"{role}_lock")():
             assert Path(f"/proc/{holder.pid}").exists()
             assert getattr(spool, f"has_{role}")()
 
@@ -116,7 +116,7 @@ def test_the_producers_of_another_host_are_shown_but_nothing_is_claimed_of_them(
     beat(spool, host="another-host")
 
     assert [one["alive"] for one in spool.heartbeats()] == [False]
-    spool.forget_dead_producers()
+    spool.remove_dead_heartbeats()
     assert len(spool.heartbeats()) == 1
 
 
@@ -164,17 +164,17 @@ def test_a_producer_waits_for_the_end_of_those_who_still_write_for_a_dead_one(
     writing = f"""
 from darkprep.shards import Spool
 spool = Spool({str(spool.path)!r}).open()
-role = spool.producer_lock()
-role.take()
-work = spool.writing_for(spool.producer_process())
+lock = spool.producer_lock()
+lock.acquire()
+work = spool.writer_lock(spool.producer_process())
 work.__enter__()
-role.drop()
+lock.release()
 """
     with elsewhere(writing) as worker, spool.producer_lock():
-        assert not spool.has_no_writers()
+        assert spool.has_writers()
         worker.kill()
         worker.wait()
-        assert spool.has_no_writers()
+        assert not spool.has_writers()
 
 
 def test_whoever_works_for_a_producer_that_has_a_successor_writes_nothing(make_spool: MakeSpool):
@@ -184,11 +184,11 @@ def test_whoever_works_for_a_producer_that_has_a_successor_writes_nothing(make_s
         assert before
     with (
         spool.producer_lock(),
-        pytest.raises(SpoolError, match="is gone"),
-        spool.writing_for(before),
+        pytest.raises(SpoolError, match="has ended"),
+        spool.writer_lock(before),
     ):
         pass
-    with spool.producer_lock(), spool.writing_for(ProcessId.own()):
+    with spool.producer_lock(), spool.writer_lock(ProcessId.own()):
         pass
 
 

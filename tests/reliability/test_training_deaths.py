@@ -188,7 +188,7 @@ def test_flipped_and_cut_shards_are_made_again_and_the_stream_stays_the_same(
 
     assert losses(spool) == undisturbed
     assert summary(spool)["damaged_shards"] == 2
-    assert [record["shard"] for record in spool.refusals()] == [1, 2]
+    assert [record["shard"] for record in spool.quarantine_log()] == [1, 2]
     assert said.count("it is set aside and made again") == 2
 
 
@@ -208,7 +208,7 @@ def test_a_training_outlives_the_death_of_its_producer(spool: Spool, undisturbed
                     os.kill(pid, signal.SIGKILL)
                 killed.append(producer.pid)
                 for shard in spool.ready_shards()[1:]:
-                    spool.drop(shard)
+                    spool.delete(shard)
         finish(process)
 
     assert killed

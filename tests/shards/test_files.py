@@ -10,8 +10,8 @@ import pytest
 from darkprep.shards.errors import DiskFull, SpoolError
 from darkprep.shards.files import (
     read_json,
+    remove_stale_temporaries,
     replace_atomically,
-    sweep_aside,
     write_bytes,
     write_json,
 )
@@ -69,6 +69,6 @@ def test_only_files_of_dead_writers_are_swept(tmp_path: Path):
     alive.touch()
     dead.touch()
 
-    assert sweep_aside(tmp_path) == 1
+    assert remove_stale_temporaries(tmp_path) == 1
     assert alive.exists()
     assert not dead.exists()

@@ -70,7 +70,7 @@ def test_a_shard_that_a_producer_deleted_first_is_counted_too(make_spool: MakeSp
         for _ in reader:
             for shard in spool.ready_shards():
                 if shard < spool.oldest_needed():
-                    spool.drop(shard)
+                    spool.delete(shard)
 
     assert reader.stats.shards_deleted == 6
 
@@ -229,8 +229,8 @@ def test_a_damaged_shard_is_set_aside_and_training_goes_on_with_the_new_one(make
 
     assert len(set(seen)) == 24
     assert reader.stats.damaged == 2
-    assert [record["shard"] for record in spool.refusals()] == [1, 3]
-    assert "checksum of gt" in spool.refusals()[1]["reason"]
+    assert [record["shard"] for record in spool.quarantine_log()] == [1, 3]
+    assert "checksum of gt" in spool.quarantine_log()[1]["reason"]
 
 
 def spoil(spool: Spool, shard: int, sample: int) -> None:

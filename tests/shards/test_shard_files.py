@@ -235,10 +235,10 @@ def test_every_structural_fault_is_refused_at_opening(
 
     with pytest.raises(ShardDamaged, match=r"00000003\.tar"):
         opened(spool)
-    spool.refuse(3, "damaged")
+    spool.quarantine(3, "damaged")
     assert not spool.ready_shards()
-    assert spool.damaged_count() == 1
-    spool.trim_damaged(0)
+    assert spool.quarantined_count() == 1
+    spool.trim_quarantine(0)
 
 
 def test_a_shard_of_another_plan_is_refused(make_spool: MakeSpool):

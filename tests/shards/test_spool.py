@@ -96,19 +96,21 @@ def test_a_refused_shard_moves_aside_with_its_reason_and_few_are_kept(make_spool
     spool = make_spool(ready=range(4))
 
     for shard in range(4):
-        spool.refuse(shard, f"reason {shard}")
+        spool.quarantine(shard, f"reason {shard}")
 
     assert spool.ready_shards() == []
-    assert [record["reason"] for record in spool.refusals()] == [f"reason {n}" for n in range(4)]
-    assert spool.damaged_count() == 2
+    assert [record["reason"] for record in spool.quarantine_log()] == [
+        f"reason {n}" for n in range(4)
+    ]
+    assert spool.quarantined_count() == 2
 
 
 def test_refusing_what_another_rank_refused_already_does_nothing(make_spool: MakeSpool):
     spool = make_spool(ready=[0])
-    spool.refuse(0, "first")
-    spool.refuse(0, "second")
+    spool.quarantine(0, "first")
+    spool.quarantine(0, "second")
 
-    assert [record["reason"] for record in spool.refusals()] == ["first"]
+    assert [record["reason"] for record in spool.quarantine_log()] == ["first"]
 
 
 def test_the_slowest_rank_decides_what_is_still_needed(make_spool: MakeSpool):
@@ -168,7 +170,7 @@ def test_a_role_is_held_by_one_and_the_other_is_told_by_whom(make_spool: MakeSpo
     with spool.producer_lock():
         assert spool.has_producer()
         with pytest.raises(SpoolBusy, match=f"a producer is already running .pid {os.getpid()} on"):
-            spool.producer_lock().take()
+            spool.producer_lock().acquire()
     assert not spool.has_producer()
 
 
@@ -177,7 +179,7 @@ def test_a_role_dies_with_its_holder(make_spool: MakeSpool):
     code = f"""
 import time
 from darkprep.shards import Spool
-Spool({str(spool.path)!r}).open().trainer_lock().take()
+Spool({str(spool.path)!r}).open().trainer_lock().acquire()
 print("held", flush=True)
 time.sleep(60)
 """
@@ -186,7 +188,7 @@ time.sleep(60)
     with holder:
         holder.stdout.readline()
         with pytest.raises(SpoolBusy, match=f"pid {holder.pid}"):
-            spool.trainer_lock().take()
+            spool.trainer_lock().acquire()
         holder.kill()
         holder.wait()
 
@@ -205,7 +207,7 @@ def test_sweeping_removes_every_partial_shard_and_no_foreign_file(make_spool: Ma
     for path in (dead, reused, foreign):
         path.touch()
 
-    assert spool.sweep_partial() == 2
+    assert spool.remove_stale_files() == 2
     assert list(spool.partial.iterdir()) == [foreign]
 
 
@@ -256,8 +258,8 @@ def test_dropping_shards_frees_their_bytes(make_spool: MakeSpool):
     spool = make_spool(ready=range(3))
     before = spool.disk_bytes()
 
-    assert spool.drop(1)
-    assert not spool.drop(1)
+    assert spool.delete(1)
+    assert not spool.delete(1)
     assert spool.disk_bytes() < before
     fill(spool, [1])
     assert spool.disk_bytes() == before

@@ -87,14 +87,14 @@ def _shard_found(folder: Path) -> str:
 def _sweep_spool(folder: Path) -> None:
     spool = _open(folder)
     with spool.producer_lock():
-        assert spool.has_no_writers()
-        spool.sweep_partial()
-    spool.forget_ranks_from(9)
+        assert not spool.has_writers()
+        spool.remove_stale_files()
+    spool.remove_cursors_from(9)
 
 
 def _refused_found(folder: Path) -> str:
     spool = _open(folder)
-    ready, damaged = spool.ready_shards(), spool.damaged_count()
+    ready, damaged = spool.ready_shards(), spool.quarantined_count()
     assert (ready, damaged) in (([3], 0), ([], 1))
     return "old" if ready else "new"
 
@@ -237,7 +237,7 @@ DURABLES = (
             found=_shard_found, allowed=_NONE_OR_NEW, sweep=_sweep_spool),
     Durable(name="shard again", prepare=_spool_with_shard, write=lambda folder: fill(_open(folder), [3]),
             found=_shard_found, allowed=frozenset({"new"}), sweep=_sweep_spool),
-    Durable(name="refusal", prepare=_spool_with_shard, write=lambda folder: _open(folder).refuse(3, "test"),
+    Durable(name="refusal", prepare=_spool_with_shard, write=lambda folder: _open(folder).quarantine(3, "test"),
             found=_refused_found, sweep=_sweep_spool),
     Durable(name="cursor", prepare=_after(lambda folder: _create(folder, "old"), lambda folder: _write_cursor(folder, 1)),
             write=lambda folder: _write_cursor(folder, 2), found=_cursor_found, sweep=_sweep_spool),

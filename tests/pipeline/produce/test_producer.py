@@ -105,7 +105,7 @@ def release(spool: Spool, shard: int) -> None:
     spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=shard))
     for old in spool.ready_shards():
         if old < shard:
-            spool.drop(old)
+            spool.delete(old)
 
 
 def test_all_shards_of_the_plan_are_made_and_whole(spool: Spool):
@@ -224,7 +224,7 @@ def test_a_stored_frame_that_was_flipped_on_disk_is_decoded_again(spool: Spool, 
             file.seek(100)
             file.write(b"flip")
     for shard in range(9):
-        spool.drop(shard)
+        spool.delete(shard)
     from darkprep.pipeline.produce import worker as make
 
     make._worker_state.cache_clear()  # a new worker process has mapped nothing yet
@@ -292,7 +292,7 @@ def test_a_smaller_budget_than_the_last_drops_the_shards_that_are_needed_last(
     extra: int, spool: Spool
 ):
     produce(spool)
-    spool.refuse(8, "for the test")
+    spool.quarantine(8, "for the test")
     budget = least(spool) + extra * spool.stream.layout().shard_bytes
     stop = threading.Event()
     weights = []
@@ -334,8 +334,8 @@ def test_a_budget_below_the_smallest_is_refused_with_the_one_that_works(spool: S
 def test_a_missing_shard_and_a_refused_one_are_made_again_bit_for_bit(spool: Spool):
     produce(spool)
     wanted = shard_bytes(spool)
-    spool.drop(2)
-    spool.refuse(4, "test")
+    spool.delete(2)
+    spool.quarantine(4, "test")
     stale = spool.partial / "00000006.4194305.tar"
     stale.write_bytes(b"half")
 

@@ -165,7 +165,7 @@ def test_what_an_earlier_producer_put_is_known_though_the_listing_is_late(spool_
     spool = spool_at()
     published(bucket, spool, [0, 1, 3])
     for shard in (0, 1, 3):
-        spool.drop(shard)
+        spool.delete(shard)
     fake.listing = {}
 
     with outbox(spool, bucket).opened() as shelf:
