@@ -40,7 +40,7 @@ def sample(index: int) -> Sample:
         white=16383,
         ratio=100.0,
         amplification=100.0,
-        gain="ratio",
+        amplification_source="ratio",
         iso=800.0,
     )
     return Sample(codes[:low].reshape(layout.low_shape), codes[low:].reshape(layout.gt_shape), meta)

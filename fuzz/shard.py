@@ -81,7 +81,7 @@ def _memory() -> str | None:
 def _samples() -> tuple[Sample, ...]:
     meta = SampleMeta(
         key="", pair="00001_00_0.1s", camera="sony", cfa="bayer", origin=(2, 4), black=(512.0,) * 4, white=16383,
-        ratio=100.0, amplification=100.0, gain="ratio", iso=800.0,
+        ratio=100.0, amplification=100.0, amplification_source="ratio", iso=800.0,
     )  # fmt: skip
     made = []
     for index in range(_LAYOUT.samples):

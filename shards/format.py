@@ -56,7 +56,7 @@ class SampleMeta:
     """Exposure ratio long / short of the pair, capped as the data set's papers do."""
     amplification: float
     """Factor that the network's input is multiplied with."""
-    gain: str
+    amplification_source: str
     """How the amplification was found: `ratio`, `estimate`, or `constant`."""
     iso: float
     """ISO of the short exposure; 0 where the file does not say."""
@@ -240,12 +240,17 @@ def sample_key(shard: int, sample: int) -> str:
     return f"{shard:08d}-{sample:04d}"
 
 
+_JSON_NAMES = {"amplification_source": "gain"}
+"""Fields that the JSON has under another name, as FORMAT.md fixes it."""
+
+
 def encode_meta(meta: SampleMeta, plan: str) -> bytes:
     """The metadata as JSON, padded with spaces to META_BYTES; `plan` is the digest of the shard's plan.
 
     Raises ValueError when it does not fit, which takes a pair id of hundreds of characters.
     """
-    text = json.dumps({"format": FORMAT_VERSION, "plan": plan, **asdict(meta)}, allow_nan=False)
+    fields = {_JSON_NAMES.get(name, name): value for name, value in asdict(meta).items()}
+    text = json.dumps({"format": FORMAT_VERSION, "plan": plan, **fields}, allow_nan=False)
     data = text.encode()
     if len(data) > META_BYTES:
         raise ValueError(f"pair {meta.pair!r}: metadata of {len(data)} bytes exceed {META_BYTES}")
@@ -278,6 +283,9 @@ def _meta_of(record: dict[str, Any]) -> SampleMeta:
     texts = [record[name] for name in ("key", "pair", "camera", "gain", "low", "gt")]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("key, pair, camera, gain, low and gt must be texts")
-    row, column = record["origin"]
-    black = tuple(float(n) for n in record["black"])
-    return SampleMeta(**{**record, "origin": (int(row), int(column)), "black": black})
+    row, column = record.pop("origin")
+    black = tuple(float(n) for n in record.pop("black"))
+    source = record.pop("gain")
+    return SampleMeta(
+        **record, origin=(int(row), int(column)), black=black, amplification_source=source
+    )

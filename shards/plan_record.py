@@ -151,11 +151,15 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     return "; ".join(short) or "of another darkprep version"
 
 
+_OPTION_NAMES = {"gain": "amplify", "form": "xtrans"}
+"""Settings whose command line option has another name than the recipe."""
+
+
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
     """Nested settings on one level, by their own names."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
-        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+        flat |= _flat(value) if isinstance(value, dict) else {_OPTION_NAMES.get(name, name): value}
     return flat
 
 

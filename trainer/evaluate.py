@@ -155,7 +155,9 @@ def restore_frame(network: Restorer, sample: Sample, device: torch.device | None
             low = torch.from_numpy(sample.low)[None].to(device)
             restored = network(amplified(low, (sample.meta,)))[0]
     except ModelError as error:
-        hint = "; or feed it with --cfa as in its training" if sample.meta.cfa == "xtrans" else ""
+        hint = (
+            "; or feed it with --xtrans as in its training" if sample.meta.cfa == "xtrans" else ""
+        )
         raise WeightsError(f"{sample.meta.pair}: {error}{hint}") from error
     return restored.float().cpu().numpy()
 

@@ -252,9 +252,9 @@ def watched(command: Command) -> Command:
 
 
 def xtrans_option(command: Command) -> Command:
-    """`--cfa NAME`."""
+    """`--xtrans NAME`."""
     return click.option(
-        "--cfa", "form", default="native", show_default=True, metavar="native|plain|rggb",
+        "--xtrans", default="native", show_default=True, metavar="native|plain|rggb",
         help="How an X-Trans camera is fed to the network: its nine planes, the published code's four, or resampled to RGGB.",
     )(command)  # fmt: skip
 
@@ -450,7 +450,7 @@ def build(
     """
     if amplify == "estimate" and multiplier is None:
         multiplier = DEFAULT_MULTIPLIER
-    options = PlanOptions(gain=amplify, multiplier=multiplier, **chosen)
+    options = PlanOptions(amplify=amplify, multiplier=multiplier, **chosen)
     _keep_apart(spool, root)
     engine = Backend(backend=backend, address=address)
     engine.check()
@@ -986,8 +986,8 @@ def import_weights(published: Path, out: Path) -> None:
     help="For each training's spool.  [default: 20GB, at most half of the free space; with --small 250MB]",
 )
 @click.option(
-    "--cfa",
-    "fuji_form",
+    "--xtrans",
+    "fuji_xtrans",
     default="rggb",
     show_default=True,
     metavar="rggb|plain",

@@ -415,7 +415,7 @@ class EvaluateChoices:
     baseline: bool
     device: str
     out: Path | None
-    form: str = "native"
+    xtrans: str = "native"
     match_colour: str | None = None
 
     def settings(self) -> dict[str, str]:
@@ -426,7 +426,7 @@ class EvaluateChoices:
             "frames": self.frames,
             "misaligned scenes": "left out" if left_out else "as found",
             "amplify": self.amplify + self._multiplier_words(),
-            "cfa": self.form,
+            "cfa": self.xtrans,
             "match colour": self.match_colour or "no",
         }
 
@@ -523,15 +523,20 @@ def _whole_frames(
     choices: EvaluateChoices, found: Pairs, skipped: list[RawError], check: Callable[[], None]
 ) -> Iterator[Sample]:
     """The samples to score; files that cannot be used go into `skipped`."""
-    gain = parse_amplification(choices.amplify)
-    multiplier = _multiplier(choices.multiplier, gain)
-    form = parse_xtrans_mode(choices.form)
+    amplification = parse_amplification(choices.amplify)
+    multiplier = _multiplier(choices.multiplier, amplification)
+    xtrans = parse_xtrans_mode(choices.xtrans)
     match = reference_colours(choices.match_colour, choices.root) if choices.match_colour else None
     for pair in found.pairs:
         check()
         try:
             yield whole_frame(
-                found.root, pair, gain=gain, multiplier=multiplier, form=form, match=match
+                found.root,
+                pair,
+                amplification=amplification,
+                multiplier=multiplier,
+                xtrans=xtrans,
+                match=match,
             )
         except RawError as error:
             skipped.append(error)
@@ -549,9 +554,9 @@ def _decibels(value: float | None) -> str:
     return "infinite" if value is None else f"{value:.2f} dB"
 
 
-def _multiplier(chosen: float | None, gain: Amplification) -> float:
+def _multiplier(chosen: float | None, amplification: Amplification) -> float:
     """The paper's m; raises OptionError when it is given where it has no meaning."""
-    if gain != "estimate":
+    if amplification != "estimate":
         if chosen is not None:
             raise OptionError("multiplier goes with --amplify estimate only")
         return 1.0
@@ -611,7 +616,7 @@ class RestoreChoices:
     suffix: str
     bits: int
     device: str
-    form: str = "native"
+    xtrans: str = "native"
     match_colour: str | None = None
     root: Path = Path("data")
 
@@ -625,16 +630,16 @@ def restoration(choices: RestoreChoices) -> Iterator[RestoreResult]:
     check_folder("out", choices.out)
     targets = _targets(choices)
     _keep_sources(choices, targets)
-    gain = parse_amplification(choices.amplify)
-    if gain == "ratio":
+    amplification = parse_amplification(choices.amplify)
+    if amplification == "ratio":
         raise OptionError("amplify must be estimate or a number: a lone file has no exposure ratio")
-    multiplier = _multiplier(choices.multiplier, gain)
+    multiplier = _multiplier(choices.multiplier, amplification)
     device = open_device(choices.device)
     network = restorer(choices.weights, device)
     decoding: dict[str, Any] = {
-        "gain": gain,
+        "amplification": amplification,
         "multiplier": multiplier,
-        "form": parse_xtrans_mode(choices.form),
+        "xtrans": parse_xtrans_mode(choices.xtrans),
         "match": reference_colours(choices.match_colour, choices.root)
         if choices.match_colour
         else None,
@@ -683,7 +688,7 @@ def _loader(path: Path, decoding: dict[str, Any]) -> Callable[[], LoneFrame]:
         text = {
             "Camera": f"{header.make} {header.model}".strip(),
             "Exposure": f"{header.exposure_s:g} s, ISO {header.iso:g}",
-            "Amplification": f"{sample.meta.amplification:g} ({sample.meta.gain})",
+            "Amplification": f"{sample.meta.amplification:g} ({sample.meta.amplification_source})",
             "Software": "darkprep",
         }
         return LoneFrame(sample=sample, orientation=header.orientation, text=text)

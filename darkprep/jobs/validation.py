@@ -86,10 +86,17 @@ def validation_pairs(plan: Plan) -> tuple[Pair, ...]:
 
 
 def cut_validation_crop(
-    root: Path, pair: Pair, *, gain: Amplification, multiplier: float, form: XtransMode = "native"
+    root: Path,
+    pair: Pair,
+    *,
+    amplification: Amplification,
+    multiplier: float,
+    xtrans: XtransMode = "native",
 ) -> ValidationCrop:
     """Decode a pair and cut its most detailed piece. Raises RawError."""
-    whole = whole_frame(root, pair, gain=gain, multiplier=multiplier, form=form)
+    whole = whole_frame(
+        root, pair, amplification=amplification, multiplier=multiplier, xtrans=xtrans
+    )
     cfa = whole.meta.cfa
     multiple = Network.multiple * CELL[cfa]
     height, width = (
@@ -189,7 +196,7 @@ class ValidationFrames:
     def _load(self) -> None:
         """Decode the frames; one that cannot be used is left out."""
         options = self._plan.options
-        gain = parse_amplification(options.gain)
+        amplification = parse_amplification(options.amplify)
         for pair in self._pairs:
             if self._closing.is_set():
                 return
@@ -197,9 +204,9 @@ class ValidationFrames:
                 piece = cut_validation_crop(
                     self._plan.root,
                     pair,
-                    gain=gain,
+                    amplification=amplification,
                     multiplier=options.multiplier or 1.0,
-                    form=parse_xtrans_mode(options.form),
+                    xtrans=parse_xtrans_mode(options.xtrans),
                 )
                 folder = self._folder / piece.name
                 for name, picture in (

@@ -104,7 +104,7 @@ class Training:
     machine: Machine
     fraction: float = 1.0
     model: str = "redirt"
-    form: str = "native"
+    xtrans: str = "native"
     noise: str | None = None
     synthetic: bool = False
 
@@ -112,7 +112,7 @@ class Training:
     def name(self) -> str:
         """As for every cell."""
         parts = [self.camera, f"{100 * self.fraction:g}", self.model]
-        parts += [self.form] if self.form != "native" else []
+        parts += [self.xtrans] if self.xtrans != "native" else []
         parts += [f"noise-{self.noise}"] if self.noise else []
         return "-".join(["train", *parts])
 
@@ -123,8 +123,9 @@ class Training:
 
     def spec(self) -> dict[str, Any]:
         """As for every cell."""
-        named = ("camera", "fraction", "model", "form", "noise")
-        spec = {**{name: getattr(self, name) for name in named}, "scale": asdict(self.scale)}
+        named = ("camera", "fraction", "model", "noise")
+        spec = {**{name: getattr(self, name) for name in named}, "form": self.xtrans}
+        spec["scale"] = asdict(self.scale)
         # fp32 is not named, so that folders stay valid that were made before there was a choice.
         precision = self.machine.precision
         return spec if precision == "fp32" else spec | {"precision": precision}
@@ -169,7 +170,7 @@ class Training:
         return PlanOptions(
             camera=self.camera,
             fraction=self.fraction,
-            form=self.form,
+            xtrans=self.xtrans,
             noise=self.noise,
             epochs=None,
             seed=scale.seed,
@@ -208,7 +209,7 @@ class Score:
 
     training: Training
     camera: str
-    form: str = "native"
+    xtrans: str = "native"
     matched: bool = False
     """Bring the frames into the colours of the training's camera."""
     protocol: str = "redirt"
@@ -230,7 +231,7 @@ class Score:
 
     def spec(self) -> dict[str, Any]:
         """As for every cell."""
-        own = {"camera": self.camera, "form": self.form, "matched": self.matched}
+        own = {"camera": self.camera, "form": self.xtrans, "matched": self.matched}
         return {**own, "protocol": self.protocol, "training": self.training.spec()}
 
     def folder(self, work: Work) -> Path:
@@ -252,7 +253,7 @@ class Score:
             baseline=True,
             device=self.training.machine.device,
             out=self.folder(work),
-            form=self.form,
+            xtrans=self.xtrans,
             match_colour=self.training.camera if self.matched else None,
         )
         found = evaluation(choices, work.progress, check=work.check).evaluation

@@ -26,7 +26,7 @@ _PUBLISHED = Table(
     "rows compares, their values do not. The reproduction's failure on other cameras is what the "
     "levels experiment explains.",
 )
-_FORM_NOTES = {
+_XTRANS_NOTES = {
     "rggb": "Fuji's X-Trans mosaic is resampled to RGGB, so that its networks read Bayer cameras.",
     "plain": "Fuji's X-Trans mosaic is unshuffled as if it were Bayer, as the published code does.",
 }
@@ -60,7 +60,7 @@ def section_5(options: StudyOptions) -> Study:
             notes=(
                 *options.notes(),
                 *options.missing(CAMERAS, cells.cameras),
-                _FORM_NOTES[options.fuji_form],
+                _XTRANS_NOTES[options.fuji_xtrans],
             ),
             comparisons=_comparisons(work, cells),
             trainings=cells.trainings,
@@ -78,7 +78,7 @@ def _cells(options: StudyOptions) -> _Cells:
             f"{SPELLED[camera].split()[0]} {share:.0%}",
             camera,
             fraction=share,
-            form=options.fuji_form if camera == "fuji" else "native",
+            xtrans=options.fuji_xtrans if camera == "fuji" else "native",
         )
         for camera in options.there(("sony", "fuji"))
         for share in (1.0, 0.2)
@@ -86,7 +86,7 @@ def _cells(options: StudyOptions) -> _Cells:
     return _Cells(
         trainings=trainings,
         cameras=cameras,
-        own={one.name: options.score(one, one.camera, form=one.form) for one in trainings},
+        own={one.name: options.score(one, one.camera, xtrans=one.xtrans) for one in trainings},
         cross={
             (one.name, camera, matched): options.score(one, camera, matched=matched)
             for one in trainings

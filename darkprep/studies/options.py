@@ -89,7 +89,7 @@ class StudyOptions:
     """Synthetic photographs and little time, instead of the user's and the published scale."""
     iterations: int | None = None
     machine: Machine = field(default_factory=Machine)
-    fuji_form: str = "rggb"
+    fuji_xtrans: str = "rggb"
     """How section 5 feeds Fuji's X-Trans to networks that are to read Bayer cameras too."""
     weights: Path | None = None
     """A trained network for the levels experiment, instead of training one."""
@@ -98,9 +98,9 @@ class StudyOptions:
     def __post_init__(self) -> None:
         if self.iterations is not None and self.iterations < 1:
             raise OptionError(f"iterations must be at least 1, not {self.iterations}")
-        if self.fuji_form not in ("plain", "rggb"):
+        if self.fuji_xtrans not in ("plain", "rggb"):
             raise OptionError(
-                f"cfa must be plain or rggb here, not {self.fuji_form!r}: a network of nine planes "
+                f"xtrans must be plain or rggb here, not {self.fuji_xtrans!r}: a network of nine planes "
                 "reads no Bayer camera"
             )
         if not 1 <= self.machine.jobs <= MOST_JOBS:

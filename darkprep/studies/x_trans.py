@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from darkprep.pipeline.raw.resample import FORMS
+from darkprep.pipeline.raw.resample import XTRANS_MODES
 from darkprep.studies.cells import Score, Training
 from darkprep.studies.figures import UNTRAINED, compared, scores, trained
 from darkprep.studies.options import SPELLED, Study, StudyOptions
@@ -18,15 +18,15 @@ _NOTE = (
 
 
 def x_trans(options: StudyOptions) -> Study:
-    """One training on Fuji for each form, on Fuji's test set and, where it can be, on Sony's."""
+    """One training on Fuji for each way to feed X-Trans, on Fuji's test set and, where it can be, on Sony's."""
     options.there((CAMERA,))
     others = options.there((BAYER_CAMERA,), needed=False)
-    trainings = tuple(options.training(form, CAMERA, form=form) for form in FORMS)
-    own = {one.name: options.score(one, CAMERA, form=one.form) for one in trainings}
+    trainings = tuple(options.training(mode, CAMERA, xtrans=mode) for mode in XTRANS_MODES)
+    own = {one.name: options.score(one, CAMERA, xtrans=one.xtrans) for one in trainings}
     cross = {
         one.name: options.score(one, other)
         for one in trainings
-        if one.form != "native"
+        if one.xtrans != "native"
         for other in others
     }
 
@@ -59,10 +59,10 @@ def x_trans(options: StudyOptions) -> Study:
 
 def _row(work: Work, training: Training, own: Score, cross: Score | None) -> tuple[str, ...]:
     facts = trained(work, training)
-    other = "reads X-Trans only" if training.form == "native" else "not at hand"
+    other = "reads X-Trans only" if training.xtrans == "native" else "not at hand"
     return (
         training.label,
-        "9" if training.form == "native" else "4",
+        "9" if training.xtrans == "native" else "4",
         facts["parameters"],
         facts["loss"],
         scores(work, own),

@@ -1,4 +1,4 @@
-"""Whole frames as the network sees them: packed short exposure, developed long exposure, gain.
+"""Whole frames as the network sees them: packed short exposure, developed long exposure, amplification.
 
 The trade-off: a frame is decoded each time it is asked for. Training keeps decoded frames in its
 store (`frames.py`) and cuts crops; here are the two decodings it shares with evaluation, and the
@@ -58,13 +58,13 @@ class DecodedShort:
     camera_to_srgb: F32
     """`(3, 3)` matrix from white-balanced R, G, B to linear sRGB; zeros where none is known."""
 
-    form: XtransMode = "native"
+    xtrans: XtransMode = "native"
     """What became of an X-Trans mosaic before it was packed."""
 
     @property
     def cfa(self) -> CfaKind:
         """Kind of colour filter array that the planes are packed from."""
-        return sample_cfa(self.header.cfa, self.form)
+        return sample_cfa(self.header.cfa, self.xtrans)
 
     @property
     def iso(self) -> float:
@@ -77,8 +77,8 @@ class DecodedShort:
         return self.header.exposure_s
 
 
-def decode_short(path: str | os.PathLike[str], *, form: XtransMode = "native") -> DecodedShort:
-    """Decodes a short exposure and packs it, X-Trans in the given form.
+def decode_short(path: str | os.PathLike[str], *, xtrans: XtransMode = "native") -> DecodedShort:
+    """Decodes a short exposure and packs it, an X-Trans mosaic as `xtrans` says.
 
     Also decodes a patch of ELD's LMDB files. Raises RawError as `read_raw` does.
     """
@@ -86,18 +86,18 @@ def decode_short(path: str | os.PathLike[str], *, form: XtransMode = "native") -
         return _decode_patch(Path(path))
     frame = read_raw(path)
     mosaic, black = canonical_mosaic(frame), plane_black(frame)
-    if frame.cfa == "xtrans" and form == "rggb":
+    if frame.cfa == "xtrans" and xtrans == "rggb":
         mosaic, black = xtrans_to_rggb(mosaic), _black_of_colours(black)
-    elif frame.cfa == "xtrans" and form == "plain":
+    elif frame.cfa == "xtrans" and xtrans == "plain":
         black = _black_of_sites(frame)
     return DecodedShort(
-        planes=pack(mosaic, sample_cfa(frame.cfa, form)),
+        planes=pack(mosaic, sample_cfa(frame.cfa, xtrans)),
         black=black,
         white=frame.white,
         header=frame.header(),
         white_balance=frame.white_balance,
         camera_to_srgb=frame.camera_to_srgb,
-        form=form,
+        xtrans=xtrans,
     )
 
 
@@ -155,28 +155,28 @@ def whole_frame(
     root: str | os.PathLike[str],
     pair: Pair,
     *,
-    gain: Amplification = "ratio",
+    amplification: Amplification = "ratio",
     multiplier: float = 1.0,
-    form: XtransMode = "native",
+    xtrans: XtransMode = "native",
     match: Colours | None = None,
 ) -> Sample:
     """Decodes both exposures of a pair, found below `root`, as one sample of the whole frame.
 
-    `form` is how an X-Trans camera is fed to the network. With `match`, the short exposure is brought
-    to those colours, as if that camera had taken it. `gain` is "ratio" for the pair's exposure ratio, "estimate" for the paper's estimate with
+    `xtrans` is how an X-Trans camera is fed to the network. With `match`, the short exposure is brought
+    to those colours, as if that camera had taken it. `amplification` is "ratio" for the pair's exposure ratio, "estimate" for the paper's estimate with
     m = `multiplier`, or a factor. Raises RawError as `decode_short` and `decode_long` do, OptionError
-    for a gain that cannot work.
+    for an amplification that cannot work.
     """
-    _refuse_gain(gain, multiplier)
-    short = decode_short(Path(root) / pair.short, form=form)
+    _check_amplification(amplification, multiplier)
+    short = decode_short(Path(root) / pair.short, xtrans=xtrans)
     truth = decode_long(Path(root) / pair.long, like=short)
     meta = _meta(
         short,
         name=pair.id,
         camera=pair.camera,
         ratio=pair.ratio,
-        gain=gain,
-        amplification=_amplification(short, pair.ratio, gain, multiplier),
+        amplification=_factor(short, pair.ratio, amplification, multiplier),
+        source=_source_name(amplification),
     )
     return _matched(Sample(short.planes, truth, meta), short, match)
 
@@ -184,27 +184,27 @@ def whole_frame(
 def lone_frame(
     path: str | os.PathLike[str],
     *,
-    gain: Literal["estimate"] | float = "estimate",
+    amplification: Literal["estimate"] | float = "estimate",
     multiplier: float = 1.0,
-    form: XtransMode = "native",
+    xtrans: XtransMode = "native",
     match: Colours | None = None,
 ) -> tuple[Sample, RawHeader]:
-    """Decodes a RAW file that has no long exposure, to be restored; `form` and `match` as in `whole_frame`.
+    """Decodes a RAW file that has no long exposure, to be restored; `xtrans` and `match` as in `whole_frame`.
 
     Returns a sample whose `gt` has the shape `(3, 0, 0)` and whose ratio is 0 (unknown), and what
-    the file says of itself. Raises RawError as `decode_short` does, OptionError for a gain that
-    cannot work.
+    the file says of itself. Raises RawError as `decode_short` does, OptionError for an
+    amplification that cannot work.
     """
-    _refuse_gain(gain, multiplier)
-    short = decode_short(path, form=form)
+    _check_amplification(amplification, multiplier)
+    short = decode_short(path, xtrans=xtrans)
     header = short.header
     meta = _meta(
         short,
         name=Path(path).stem,
         camera=header.model or header.make,
         ratio=0.0,
-        gain=gain,
-        amplification=_amplification(short, 0.0, gain, multiplier),
+        amplification=_factor(short, 0.0, amplification, multiplier),
+        source=_source_name(amplification),
     )
     sample = Sample(short.planes, np.empty((3, 0, 0), np.uint16), meta)
     return _matched(sample, short, match), header
@@ -216,14 +216,18 @@ def _matched(sample: Sample, short: DecodedShort, match: Colours | None) -> Samp
     return matched(sample, match_matrix(colours_of(short, short.header.path), match))
 
 
-def _amplification(
-    short: DecodedShort, ratio: float, gain: Amplification, multiplier: float
+def _factor(
+    short: DecodedShort, ratio: float, amplification: Amplification, multiplier: float
 ) -> float:
-    if gain == "ratio":
+    if amplification == "ratio":
         return ratio
-    if gain == "estimate":
+    if amplification == "estimate":
         return estimate_amplification(short.planes, short.black, short.white, multiplier)
-    return float(gain)
+    return float(amplification)
+
+
+def _source_name(amplification: Amplification) -> str:
+    return amplification if isinstance(amplification, str) else "constant"
 
 
 def _meta(
@@ -232,8 +236,8 @@ def _meta(
     name: str,
     camera: str,
     ratio: float,
-    gain: Amplification,
     amplification: float,
+    source: str,
 ) -> SampleMeta:
     return SampleMeta(
         key=name,
@@ -245,20 +249,22 @@ def _meta(
         white=short.white,
         ratio=ratio,
         amplification=amplification,
-        gain=gain if isinstance(gain, str) else "constant",
+        amplification_source=source,
         iso=short.iso,
     )
 
 
-def _refuse_gain(gain: Amplification, multiplier: float) -> None:
-    if not isinstance(gain, str) and not 0 < gain <= MAX_AMPLIFICATION:
+def _check_amplification(amplification: Amplification, multiplier: float) -> None:
+    if not isinstance(amplification, str) and not 0 < amplification <= MAX_AMPLIFICATION:
         raise OptionError(
-            f"the gain must be a positive number up to {MAX_AMPLIFICATION:g}, not {gain}"
+            f"amplification must be a positive number up to {MAX_AMPLIFICATION:g}, not {amplification}"
         )
     if not 0 < multiplier < float("inf"):
-        raise OptionError(f"the multiplier must be a positive number, not {multiplier}")
-    if multiplier != 1 and gain != "estimate":
-        raise OptionError(f"a multiplier goes with the gain estimate, not with {gain}")
+        raise OptionError(f"multiplier must be a positive number, not {multiplier}")
+    if multiplier != 1 and amplification != "estimate":
+        raise OptionError(
+            f"multiplier goes with the amplification estimate, not with {amplification}"
+        )
 
 
 def _refuse_other_geometry(long: RawHeader, short: RawHeader) -> None:

@@ -56,8 +56,10 @@ DEFAULT_MARGIN: dict[CfaKind, int] = {"bayer": 16, "xtrans": 24}
 _PRINT_BYTES = 1 << 16
 _MOST_PIXELS = 1 << 20
 _MOST_RATIO = 1e9
-_LATER_OPTIONS = ("form", "noise", "lmdb")
+_LATER_OPTIONS = ("xtrans", "noise", "lmdb")
 """Options that a recipe names only where they are used: older plans, without them, stay what they were."""
+_RECIPE_NAMES = {"amplify": "gain", "xtrans": "form"}
+"""Options that a recipe has under another name, so that older plans keep their digest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,15 +83,15 @@ class PlanOptions:
     """Crops cut from a pair each time it comes up; divides samples_per_shard."""
     window: int = 4
     """Consecutive shards that the trainer mixes."""
-    gain: str = "ratio"
+    amplify: str = "ratio"
     """`ratio`, `estimate`, or a number: how the amplification is found."""
     multiplier: float | None = None
-    """The paper's m, for gain `estimate` alone; None is 1, though not on the command line (DEFAULT_MULTIPLIER)."""
+    """The paper's m, for amplify `estimate` alone; None is 1, though not on the command line (DEFAULT_MULTIPLIER)."""
     frames: str = "first"
     """`first`: only the first frame of each burst, as SID's code; `all`: every frame."""
     exclude_misaligned: bool = False
     """Leave out the misaligned scenes 10034, 10045 and 10172 of SID's Sony; other cameras have none."""
-    form: str = "native"
+    xtrans: str = "native"
     """How an X-Trans camera is fed to the network: `native`, `plain` or `rggb` (resample.py)."""
     noise: str | None = None
     """Camera whose noise makes the short exposures from the long ones (darken.py); None takes the
@@ -121,24 +123,24 @@ class PlanOptions:
             raise OptionError(f"seed must be from 0 to 2^63 - 1, not {self.seed}")
         if self.multiplier is not None and not 0 < self.multiplier < float("inf"):
             raise OptionError(f"multiplier must be positive, not {self.multiplier}")
-        if self.multiplier is not None and self.gain != "estimate":
+        if self.multiplier is not None and self.amplify != "estimate":
             raise OptionError("multiplier goes with amplify estimate only")
-        self.constant_gain()
+        self.constant_amplification()
         self._check_source()
         self.stored_size()
 
     def _check_source(self) -> None:
-        form = parse_xtrans_mode(self.form)
+        xtrans = parse_xtrans_mode(self.xtrans)
         if self.noise is not None:
             if self.noise not in CALIBRATIONS:
                 raise OptionError(
                     f"noise must be one of {', '.join(CALIBRATIONS)}, not {self.noise!r}"
                 )
-            if self.gain == "estimate":
+            if self.amplify == "estimate":
                 raise OptionError("noise goes with amplify ratio or a number, not with estimate")
-            if self.mosaic_cfa == "xtrans" and form != "native":
+            if self.mosaic_cfa == "xtrans" and xtrans != "native":
                 raise OptionError(
-                    "noise is made on the sensor's own mosaic: it goes with cfa native only"
+                    "noise is made on the sensor's own mosaic: it goes with xtrans native only"
                 )
         if self.lmdb is not None and self.mosaic_cfa != "bayer":
             raise OptionError(f"lmdb files hold Bayer patches, {self.camera} is {self.mosaic_cfa}")
@@ -151,12 +153,12 @@ class PlanOptions:
     @property
     def cfa(self) -> CfaKind:
         """The CFA that the samples have."""
-        return sample_cfa(self.mosaic_cfa, parse_xtrans_mode(self.form))
+        return sample_cfa(self.mosaic_cfa, parse_xtrans_mode(self.xtrans))
 
-    def constant_gain(self) -> float | None:
+    def constant_amplification(self) -> float | None:
         """The amplification where it is a constant, else None."""
-        gain = parse_amplification(self.gain)
-        return gain if isinstance(gain, float) else None
+        amplification = parse_amplification(self.amplify)
+        return amplification if isinstance(amplification, float) else None
 
     def crop_size(self) -> int:
         """The crop in pixels, default filled in."""
@@ -294,15 +296,16 @@ class Plan:
         """The name under which a frame of the pair is stored; a resampled mosaic is a frame of its own."""
         if kind == "long":
             return frame_name(kind, pair.long_print)
-        form = "" if self.options.form == "native" else f"-{self.options.form}"
-        return frame_name(kind, f"{pair.short_print}{form}")
+        mode = "" if self.options.xtrans == "native" else f"-{self.options.xtrans}"
+        return frame_name(kind, f"{pair.short_print}{mode}")
 
     def recipe(self) -> dict[str, Any]:
         """The plan as JSON values, without the stream's part and the place of the files."""
-        options = asdict(self.options)
-        for name in _LATER_OPTIONS:
-            if options[name] == PlanOptions.__dataclass_fields__[name].default:
-                del options[name]
+        options = {
+            _RECIPE_NAMES.get(name, name): value
+            for name, value in asdict(self.options).items()
+            if name not in _LATER_OPTIONS or value != PlanOptions.__dataclass_fields__[name].default
+        }
         return {"options": options, "pairs": [asdict(pair) for pair in self.pairs]}
 
     def save(self, spool: Spool, *, producer: dict[str, Any] | None = None) -> None:
@@ -324,7 +327,7 @@ class Plan:
                 for record in recipe["pairs"]
             )
             plan = cls(
-                options=PlanOptions(**recipe["options"]),
+                options=_options_of(recipe["options"]),
                 pairs=pairs,
                 root=Path(spool.place["root"]),
             )
@@ -336,6 +339,15 @@ class Plan:
         if not fits:
             raise PlanError(f"{spool.plan_file}: contradicts itself; build a new spool")
         return plan
+
+
+def _options_of(record: dict[str, Any]) -> PlanOptions:
+    """Return the options of a recipe. Raises TypeError for a name that is none, OptionError for a value."""
+    unknown = record.keys() & _RECIPE_NAMES.keys()
+    if unknown:
+        raise TypeError(f"unknown options {', '.join(sorted(unknown))}")
+    names = {stored: name for name, stored in _RECIPE_NAMES.items()}
+    return PlanOptions(**{names.get(name, name): value for name, value in record.items()})
 
 
 @functools.lru_cache(maxsize=4)

@@ -224,7 +224,7 @@ class _ShardBuilder:
             with decoding(self._worker_state.spool, path, file_print):
                 if kind == "short":
                     array, facts = _decode_short(
-                        path, parse_xtrans_mode(self._worker_state.plan.options.form)
+                        path, parse_xtrans_mode(self._worker_state.plan.options.xtrans)
                     )
                 else:
                     array, facts = _decode_long(path)
@@ -244,10 +244,10 @@ class _ShardBuilder:
 
     def _amplification(self, pair: PlannedPair, short: Frame, ratio: float) -> float:
         options = self._worker_state.plan.options
-        constant = options.constant_gain()
+        constant = options.constant_amplification()
         if constant is not None:
             return constant
-        if options.gain == "ratio":
+        if options.amplify == "ratio":
             return ratio
         known = self._worker_state.estimates
         if pair.short_print not in known:
@@ -280,7 +280,9 @@ class _ShardBuilder:
             white=white,
             ratio=ratio,
             amplification=self._amplification(pair, short, ratio),
-            gain=options.gain if options.constant_gain() is None else "constant",
+            amplification_source=options.amplify
+            if options.constant_amplification() is None
+            else "constant",
             iso=iso,
         )
         return Sample(np.ascontiguousarray(low), np.ascontiguousarray(gt), meta)
@@ -311,8 +313,8 @@ def _worker_state(path: str, digest: str, store: str, owner: ProcessId) -> _Work
     return _WorkerState(spool, Plan.load(spool), FrameStore(Path(store)))
 
 
-def _decode_short(path: Path, form: XtransMode) -> tuple[U16, dict[str, Any]]:
-    frame = decode_short(path, form=form)
+def _decode_short(path: Path, xtrans: XtransMode) -> tuple[U16, dict[str, Any]]:
+    frame = decode_short(path, xtrans=xtrans)
     facts = {
         "kind": "short",
         "black": list(frame.black),

@@ -23,7 +23,7 @@ XtransMode = Literal["native", "plain", "rggb"]
 """How an X-Trans camera is fed to a network: nine planes, or four in either of two ways. A Bayer
 camera's four planes are all three."""
 
-FORMS: tuple[XtransMode, ...] = get_args(XtransMode)
+XTRANS_MODES: tuple[XtransMode, ...] = get_args(XtransMode)
 
 _PERIOD = PERIOD["xtrans"]
 _REACH = 2
@@ -33,16 +33,16 @@ _SIGMA = 0.7
 
 
 def parse_xtrans_mode(name: str) -> XtransMode:
-    """Returns the form of that name. Raises OptionError listing all."""
-    for form in FORMS:
-        if form == name:
-            return form
-    raise OptionError(f"cfa must be one of {', '.join(FORMS)}, not {name!r}")
+    """Returns the mode of that name. Raises OptionError listing all."""
+    for mode in XTRANS_MODES:
+        if mode == name:
+            return mode
+    raise OptionError(f"xtrans must be one of {', '.join(XTRANS_MODES)}, not {name!r}")
 
 
-def sample_cfa(cfa: CfaKind, form: XtransMode) -> CfaKind:
-    """Returns what a network sees of a camera in a form."""
-    return cfa if form == "native" else "bayer"
+def sample_cfa(cfa: CfaKind, xtrans: XtransMode) -> CfaKind:
+    """Returns what a network sees of a camera in an X-Trans mode."""
+    return cfa if xtrans == "native" else "bayer"
 
 
 def xtrans_to_rggb(mosaic: U16) -> U16:

@@ -14,7 +14,7 @@ from darkprep.pipeline.raw.colour import colours_of, undeveloped
 from darkprep.pipeline.raw.dng import DngTags, write_dng
 from darkprep.pipeline.raw.mosaic import pack
 from darkprep.pipeline.raw.reader import read_raw
-from darkprep.pipeline.raw.resample import FORMS, XtransMode
+from darkprep.pipeline.raw.resample import XTRANS_MODES, XtransMode
 from darkprep.synth.dataset import synthesise
 from darkprep.trainer.metrics import PROTOCOLS, score
 
@@ -78,10 +78,10 @@ def fuji(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_x_trans_is_scored_in_its_own_planes_whatever_the_network_was_fed(fuji, form: XtransMode):
+@pytest.mark.parametrize("xtrans", XTRANS_MODES)
+def test_x_trans_is_scored_in_its_own_planes_whatever_the_network_was_fed(fuji, xtrans: XtransMode):
     one = find_pairs(fuji, camera_named("fuji")).pairs[0]
-    sample = whole_frame(fuji, one, form=form)
+    sample = whole_frame(fuji, one, xtrans=xtrans)
 
     ours, theirs = packed_raw(fuji, {one.id: one}, centre=None)(sample, sample.gt)
 

@@ -131,7 +131,7 @@ def test_a_study_on_a_users_data_names_what_is_missing(photographs, weights, tmp
     ("wrong", "why"),
     [
         ({"iterations": 0}, "iterations must be at least 1"),
-        ({"fuji_form": "native"}, "cfa must be plain or rggb here"),
+        ({"fuji_xtrans": "native"}, "xtrans must be plain or rggb here"),
         ({"weights": Path("absent")}, "absent: no such file"),
         ({"machine": Machine(jobs=0)}, "jobs must be 1 to 1024, not 0"),
         ({"machine": Machine(device="nope")}, "device must be auto, cpu, cuda"),

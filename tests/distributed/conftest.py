@@ -69,7 +69,7 @@ def _sample(shard: int, slot: int, spec: StreamSpec) -> Sample:
         white=16383,
         ratio=100.0,
         amplification=100.0,
-        gain="ratio",
+        amplification_source="ratio",
         iso=800.0,
     )
     return Sample(low.astype(np.uint16), (picture * 65535).astype(np.uint16), meta)

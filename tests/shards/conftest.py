@@ -41,7 +41,7 @@ def sample(shard: int, index: int, spec: StreamSpec) -> Sample:
         white=16383,
         ratio=100.0,
         amplification=100.0,
-        gain="ratio",
+        amplification_source="ratio",
         iso=800.0,
     )
     return Sample(

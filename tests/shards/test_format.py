@@ -18,7 +18,7 @@ def meta(**changes: object) -> SampleMeta:
     values: dict[str, object] = {
         "key": sample_key(42, 3), "pair": "00055_00_0.1s", "camera": "sony", "cfa": "bayer", "origin": (512, 1024),
         "black": (512.0, 510.5, 512.0, 512.0), "white": 16383, "ratio": 300.0, "amplification": 300.0,
-        "gain": "ratio", "iso": 800.0, "low": "xxh3:00", "gt": "xxh3:11",
+        "amplification_source": "ratio", "iso": 800.0, "low": "xxh3:00", "gt": "xxh3:11",
     }  # fmt: skip
     return SampleMeta(**{**values, **changes})
 
@@ -52,6 +52,16 @@ def test_an_unknown_format_version_is_refused_by_name():
 def test_impossible_metadata_are_refused(changes: dict[str, object]):
     with pytest.raises(ValueError, match=next(iter(changes))):
         replace(meta(), **changes)
+
+
+def test_the_json_names_how_the_amplification_was_found_gain():
+    """FORMAT.md fixes the name; shards made before the field was renamed are read."""
+    record = json.loads(encode_meta(meta(amplification_source="estimate"), "abcd"))
+
+    assert record["gain"] == "estimate"
+    assert "amplification_source" not in record
+    with pytest.raises(ShardDamaged, match="amplification_source"):
+        decode_meta(json.dumps(record | {"amplification_source": "ratio"}).encode(), "abcd")
 
 
 def test_a_pair_name_too_long_for_the_metadata_is_refused():

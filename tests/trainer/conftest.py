@@ -35,7 +35,7 @@ def meta_of(key: str, cfa: CfaKind = "bayer", amplification: float = 100.0) -> S
         white=WHITE,
         ratio=100.0,
         amplification=amplification,
-        gain="ratio",
+        amplification_source="ratio",
         iso=800.0,
     )
 

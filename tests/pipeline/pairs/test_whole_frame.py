@@ -1,4 +1,4 @@
-"""Whole frames carry the right pixels, levels and gain, and mismatched pairs are refused."""
+"""Whole frames carry the right pixels, levels and amplification, and mismatched pairs are refused."""
 
 from __future__ import annotations
 
@@ -85,39 +85,46 @@ def test_a_whole_frame_is_one_sample(tmp_path, pair):
     assert sample.gt.flags.c_contiguous
     meta = sample.meta
     assert (meta.key, meta.pair, meta.camera, meta.cfa) == (pair.id, pair.id, "sony", "bayer")
-    assert (meta.ratio, meta.amplification, meta.gain, meta.iso) == (100, 100, "ratio", 800)
+    assert (meta.ratio, meta.amplification, meta.amplification_source, meta.iso) == (
+        100,
+        100,
+        "ratio",
+        800,
+    )
     assert meta.origin == (0, 0)
     assert list(meta.black) == [516, 514, 510, 512]
 
 
 @pytest.mark.parametrize("m", [1.0, 5.0])
 def test_the_estimate_looks_at_the_short_exposure(tmp_path, pair, m):
-    sample = whole_frame(tmp_path, pair, gain="estimate", multiplier=m)
+    sample = whole_frame(tmp_path, pair, amplification="estimate", multiplier=m)
 
     expected = estimate_amplification(sample.low, sample.meta.black, 16383, m)
     assert sample.meta.amplification == expected
-    assert sample.meta.gain == "estimate"
+    assert sample.meta.amplification_source == "estimate"
     assert 1 < expected < 300
 
 
 def test_a_constant_gain_is_taken_as_it_is(tmp_path, pair):
-    meta = whole_frame(tmp_path, pair, gain=42.5).meta
+    meta = whole_frame(tmp_path, pair, amplification=42.5).meta
 
-    assert (meta.amplification, meta.gain, meta.ratio) == (42.5, "constant", 100)
+    assert (meta.amplification, meta.amplification_source, meta.ratio) == (42.5, "constant", 100)
 
 
 @pytest.mark.parametrize(
-    ("gain", "multiplier", "message"),
+    ("amplification", "multiplier", "message"),
     [
-        (0.0, 1.0, "gain must be"),
-        (float("nan"), 1.0, "gain must be"),
+        (0.0, 1.0, "amplification must be"),
+        (float("nan"), 1.0, "amplification must be"),
         ("estimate", 0.0, "multiplier must be"),
-        ("ratio", 5.0, "goes with the gain estimate"),
+        ("ratio", 5.0, "goes with the amplification estimate"),
     ],
 )
-def test_gains_that_cannot_work_are_refused_first(tmp_path, pair, gain, multiplier, message):
+def test_an_amplification_that_cannot_work_is_refused_first(
+    tmp_path, pair, amplification, multiplier, message
+):
     with pytest.raises(OptionError, match=message):
-        whole_frame(tmp_path / "absent", pair, gain=gain, multiplier=multiplier)
+        whole_frame(tmp_path / "absent", pair, amplification=amplification, multiplier=multiplier)
 
 
 def test_a_lone_frame_has_no_truth(tmp_path, pair):
@@ -125,7 +132,7 @@ def test_a_lone_frame_has_no_truth(tmp_path, pair):
 
     assert sample.gt.shape == (3, 0, 0)
     assert sample.low.shape == (4, 30, 41)
-    assert (sample.meta.ratio, sample.meta.gain) == (0, "estimate")
+    assert (sample.meta.ratio, sample.meta.amplification_source) == (0, "estimate")
     assert sample.meta.camera == "Synthetic"
     assert (header.height, header.width, header.iso) == (61, 83, 800)
 
@@ -133,7 +140,7 @@ def test_a_lone_frame_has_no_truth(tmp_path, pair):
 def test_an_xtrans_frame_has_nine_planes(tmp_path, write_raw):
     path = write_raw(phase="XTRANS", size=(40, 50), black=(1024.0,), gain=0.01)
 
-    sample, _ = lone_frame(path, gain=100.0)
+    sample, _ = lone_frame(path, amplification=100.0)
 
     assert sample.low.shape == (9, 12, 16)
     assert set(sample.meta.black) == {1024}

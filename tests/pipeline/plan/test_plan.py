@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darkprep.pipeline.plan.plan import Plan, PlanOptions, make_plan
+from darkprep.pipeline.pairs.table import Pair
+from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions, make_plan
 from darkprep.shards import DatasetError, OptionError, PlanError, Spool
 from darkprep.shards.rng import permutation
 from tests.support.sid_tree import write_sid
@@ -152,10 +153,10 @@ def test_a_crop_larger_than_the_frames_is_refused(tmp_path: Path):
         ({"crops_per_visit": 3}, "samples-per-shard 8 must be a multiple of crops-per-visit 3"),
         ({"samples_per_shard": 0}, "samples-per-shard"),
         ({"epochs": 0}, "epochs"),
-        ({"gain": "lots"}, "amplify"),
-        ({"gain": "-3"}, "amplify"),
-        ({"gain": "nan"}, "amplify"),
-        ({"gain": "estimate", "multiplier": 0.0}, "multiplier"),
+        ({"amplify": "lots"}, "amplify"),
+        ({"amplify": "-3"}, "amplify"),
+        ({"amplify": "nan"}, "amplify"),
+        ({"amplify": "estimate", "multiplier": 0.0}, "multiplier"),
         ({"multiplier": 2.0}, "amplify estimate"),
         ({"seed": -1}, "seed"),
         ({"window": 0}, "window"),
@@ -184,13 +185,36 @@ def test_options_that_are_not_used_leave_the_recipe_as_it_was(plan: Plan):
 
 
 @pytest.mark.parametrize(
+    ("changes", "digest"),
+    [({}, "13e8a8ed2ffb25a0"), ({"amplify": "120", "xtrans": "rggb"}, "9d4eb09bccc50e21")],
+)
+def test_a_recipe_keeps_the_option_names_and_the_digest_of_older_plans(changes, digest, tmp_path):
+    pair = Pair(
+        id="00001_00_0.1s", scene="00001", camera="fuji", split="train", ratio=100.0, iso=800.0,
+        short="Fuji/short/00001_00_0.1s.RAF", long="Fuji/long/00001_00_10s.RAF",
+    )  # fmt: skip
+    planned = PlannedPair(pair=pair, height=4032, width=6030, short_print="1-a", long_print="1-b")
+    made = Plan(
+        options=PlanOptions(camera="fuji", **changes), pairs=(planned,), root=tmp_path.absolute()
+    )
+    spool = Spool(tmp_path / "spool")
+
+    made.save(spool)
+
+    assert spool.digest == digest
+    assert Plan.load(spool) == made
+    assert spool.recipe["options"]["gain"] == made.options.amplify
+    assert spool.recipe["options"].get("form", "native") == made.options.xtrans
+
+
+@pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        ({"form": "bayer"}, "cfa must be one of native, plain, rggb, not 'bayer'"),
+        ({"xtrans": "bayer"}, "xtrans must be one of native, plain, rggb, not 'bayer'"),
         ({"noise": "iphone"}, "noise must be one of sony, fuji"),
-        ({"noise": "sony", "gain": "estimate"}, "noise goes with amplify ratio"),
+        ({"noise": "sony", "amplify": "estimate"}, "noise goes with amplify ratio"),
         (
-            {"camera": "fuji", "crop": 48, "margin": 6, "noise": "fuji", "form": "rggb"},
+            {"camera": "fuji", "crop": 48, "margin": 6, "noise": "fuji", "xtrans": "rggb"},
             "noise is made on the sensor's own mosaic",
         ),
         ({"camera": "fuji", "crop": 48, "margin": 6, "lmdb": "SID_Fuji"}, "lmdb files hold Bayer"),
@@ -202,7 +226,7 @@ def test_sources_that_cannot_work_are_refused(wrong, why):
 
 
 def test_an_xtrans_camera_in_a_bayer_form_has_bayer_samples():
-    formed = PlanOptions(camera="fuji", form="rggb")
+    formed = PlanOptions(camera="fuji", xtrans="rggb")
 
     assert (formed.cfa, formed.mosaic_cfa) == ("bayer", "xtrans")
     assert (formed.crop_size(), formed.stored_size()) == (512, 528)

@@ -509,19 +509,19 @@ def test_a_second_producer_is_refused(spool: Spool):
 
 
 @pytest.mark.parametrize(
-    ("gain", "expected"), [("ratio", {100.0, 250.0}), ("120", {120.0}), ("estimate", None)]
+    ("amplify", "expected"), [("ratio", {100.0, 250.0}), ("120", {120.0}), ("estimate", None)]
 )
 def test_the_amplification_is_found_as_the_plan_says(
-    gain: str, expected: set[float] | None, tmp_path: Path
+    amplify: str, expected: set[float] | None, tmp_path: Path
 ):
-    spool = planned(tmp_path / "spool", write_sid(tmp_path / "data"), gain=gain)
+    spool = planned(tmp_path / "spool", write_sid(tmp_path / "data"), amplify=amplify)
     produce(spool, until=2)
 
     metas = ShardFile(spool.shard_path(0), spool.stream.layout(), 0, spool.digest).metas
     found = {meta.amplification for meta in metas}
     if expected is None:
         assert all(1 <= amplification <= 300 for amplification in found)
-        assert {meta.gain for meta in metas} == {"estimate"}
+        assert {meta.amplification_source for meta in metas} == {"estimate"}
     else:
         assert found <= expected
 
@@ -551,21 +551,21 @@ def test_made_noise_is_the_same_when_a_shard_is_made_again_and_differs_from_crop
     metas = opened.metas
     assert len({meta.ratio for meta in metas}) == len({meta.iso for meta in metas}) == len(metas)
     assert all(meta.amplification == meta.ratio for meta in metas)
-    assert all(100 <= meta.ratio <= 300 and meta.gain == "ratio" for meta in metas)
+    assert all(100 <= meta.ratio <= 300 and meta.amplification_source == "ratio" for meta in metas)
 
 
 def test_a_constant_gain_goes_with_made_noise(tmp_path: Path):
-    spool = planned(tmp_path / "spool", write_sid(tmp_path / "data"), noise="sony", gain="150")
+    spool = planned(tmp_path / "spool", write_sid(tmp_path / "data"), noise="sony", amplify="150")
 
     produce(spool, until=1)
 
     metas = ShardFile(spool.shard_path(0), spool.stream.layout(), 0, spool.digest).metas
     assert {meta.amplification for meta in metas} == {150.0}
-    assert {meta.gain for meta in metas} == {"constant"}
+    assert {meta.amplification_source for meta in metas} == {"constant"}
 
 
 def test_a_resampled_frame_is_stored_beside_the_native_one(tmp_path: Path):
-    plan = Plan.load(planned(tmp_path / "spool", write_sid(tmp_path / "data"), form="rggb"))
+    plan = Plan.load(planned(tmp_path / "spool", write_sid(tmp_path / "data"), xtrans="rggb"))
     native = Plan.load(planned(tmp_path / "native", tmp_path / "data"))
 
     pair = plan.pairs[0]

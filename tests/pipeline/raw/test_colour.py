@@ -75,7 +75,7 @@ def sample_of(light, cfa="bayer", black=500.0, white=15000) -> Sample:
         white=white,
         ratio=100,
         amplification=100,
-        gain="ratio",
+        amplification_source="ratio",
         iso=800,
     )
     codes = np.rint(black + seen * (white - black)).astype(np.uint16)

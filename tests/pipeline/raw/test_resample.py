@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.pairs.whole_frame import decode_short, whole_frame
 from darkprep.pipeline.raw.mosaic import canonical_origin
-from darkprep.pipeline.raw.resample import FORMS, parse_xtrans_mode, sample_cfa, xtrans_to_rggb
+from darkprep.pipeline.raw.resample import (
+    XTRANS_MODES,
+    parse_xtrans_mode,
+    sample_cfa,
+    xtrans_to_rggb,
+)
 from darkprep.shards.cfa import CANONICAL
 from darkprep.shards.errors import OptionError
 from tests.pipeline.conftest import PHASES, mosaic_of, scene
@@ -81,18 +86,18 @@ def test_a_mosaic_of_broken_periods_is_refused():
 
 
 def test_an_unknown_form_is_refused_with_the_names_of_all():
-    assert [parse_xtrans_mode(name) for name in FORMS] == list(FORMS)
+    assert [parse_xtrans_mode(name) for name in XTRANS_MODES] == list(XTRANS_MODES)
     with pytest.raises(OptionError, match="one of native, plain, rggb, not 'bayer'"):
         parse_xtrans_mode("bayer")
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_bayer_camera_is_the_same_in_every_form(write_raw, form):
+@pytest.mark.parametrize("xtrans", XTRANS_MODES)
+def test_a_bayer_camera_is_the_same_in_every_mode(write_raw, xtrans):
     path = write_raw(phase="GRBG", size=(61, 81))
 
-    found = decode_short(path, form=form)
+    found = decode_short(path, xtrans=xtrans)
 
-    assert found.cfa == sample_cfa("bayer", form) == "bayer"
+    assert found.cfa == sample_cfa("bayer", xtrans) == "bayer"
     np.testing.assert_array_equal(found.planes, decode_short(path).planes)
 
 
@@ -104,7 +109,7 @@ def test_every_xtrans_phase_is_fed_alike(write_raw, shift):
     oy, ox = canonical_origin(pattern)
     path = write_raw(cfa=pattern, start=(-oy, -ox), size=(66, 72))
 
-    rggb, plain = (decode_short(path, form=form) for form in ("rggb", "plain"))
+    rggb, plain = (decode_short(path, xtrans=xtrans) for xtrans in ("rggb", "plain"))
 
     seen = mosaic_of(array, top=0, left=0, height=60, width=66)
     assert (rggb.cfa, plain.cfa) == ("bayer", "bayer")
@@ -125,7 +130,7 @@ def test_black_levels_follow_the_colours(write_raw):
     path = write_raw(phase="XTRANS", size=(66, 72), black=black)
     native = decode_short(path)
 
-    rggb, plain = (decode_short(path, form=form) for form in ("rggb", "plain"))
+    rggb, plain = (decode_short(path, xtrans=xtrans) for xtrans in ("rggb", "plain"))
 
     red, green, blue = (native.black[plane] for plane in (0, 1, 2))
     assert rggb.black == (red, green, green, blue)
@@ -150,7 +155,7 @@ def test_a_pair_in_another_form_still_fits_its_truth(tmp_path, write_raw):
         ratio=100.0, iso=200,
     )  # fmt: skip
 
-    sample = whole_frame(tmp_path, pair, form="rggb")
+    sample = whole_frame(tmp_path, pair, xtrans="rggb")
 
     assert sample.meta.cfa == "bayer"
     assert sample.low.shape == (4, 258, 261)
