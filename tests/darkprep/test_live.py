@@ -233,10 +233,11 @@ def test_a_step_costs_the_training_less_than_ten_microseconds():
 
 
 def test_a_reader_that_goes_away_does_not_end_the_work(monkeypatch):
-    def broken(*_: object) -> None:
-        raise BrokenPipeError
+    class Broken(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
 
-    monkeypatch.setattr("click.echo", broken)
+    monkeypatch.setattr("sys.stdout", Broken())
     with Progress(log_format="json") as progress:
         with progress.watching(record_of, title="darkprep") as watch:
             watch.step(step_of())

@@ -109,7 +109,7 @@ def train_on(torchrun: Start) -> Callable[..., str]:
 
     def run(ranks: int, spool: Spool, run: Path, *, fails: bool = False, **settings: Any) -> str:
         words = {"spool": str(spool.path), "run": str(run), "iterations": 6, **settings}
-        process = torchrun(ranks, HERE / "rank_program.py", json.dumps(words))
+        process = torchrun(ranks, HERE.parent / "support" / "rank_program.py", json.dumps(words))
         said = process.communicate(timeout=PATIENCE_S)[0]
         assert (process.returncode != 0) == fails, said
         return said

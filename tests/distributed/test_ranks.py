@@ -118,7 +118,9 @@ def test_ranks_that_are_not_asked_the_same_say_so_in_one_line(torchrun, spool_at
         for iterations in (6, 4)
     ]
     nodes = [
-        torchrun(1, HERE / "rank_program.py", json.dumps(one), nodes=(node, 2, port))
+        torchrun(
+            1, HERE.parent / "support" / "rank_program.py", json.dumps(one), nodes=(node, 2, port)
+        )
         for node, one in enumerate(words)
     ]
 
