@@ -7,7 +7,13 @@ long beside any other busy process.
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
+
+from darkprep.shards import Spool
+from tests.support.small_spools import MakeSpool, fill, stream
+
+pytest_plugins = ["tests.support.command_fixtures"]
 
 # A busy machine is no fault of the code.
 settings.register_profile("patient", deadline=None)
@@ -19,3 +25,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # though an older one may be installed.
 _TREE = str(Path(__file__).resolve().parents[1])
 os.environ["PYTHONPATH"] = os.pathsep.join([_TREE, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+@pytest.fixture
+def make_spool(tmp_path: Path) -> MakeSpool:
+    """Makes a small spool `name` whose shards `ready` are written."""
+
+    def make(
+        name: str = "spool", *, ready: range | list[int] = range(0), **settings: int | None
+    ) -> Spool:
+        spool = Spool(tmp_path / name)
+        spool.create(stream(**settings), {"pairs": [name]}, {"root": "data"})
+        fill(spool, ready)
+        return spool
+
+    return make

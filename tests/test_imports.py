@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 import subprocess
@@ -92,3 +93,34 @@ assert threading.active_count() == 1
 
     assert run(code, tmp_path) == ""
     assert not list(tmp_path.iterdir())
+
+
+def imported_by(path: Path) -> list[str]:
+    """Every module that a file names in an import, at whatever depth."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+            assert not node.level, f"{path} has a relative import"
+    return found
+
+
+def test_tests_share_code_through_support_alone():
+    """A module of tests, or a conftest, that another one imports cannot be read or run on its own."""
+    folder = Path(__file__).parent
+    programs = [
+        *folder.rglob("*.py"),
+        *folder.parent.glob("bench/*.py"),
+        *folder.parent.glob("fuzz/*.py"),
+    ]
+    wrong = [
+        f"{path}: {name}"
+        for path in programs
+        for name in imported_by(path)
+        if "conftest" in name
+        or (name.split(".")[0] == "tests" and not name.startswith("tests.support."))
+    ]
+
+    assert not wrong

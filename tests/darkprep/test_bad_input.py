@@ -7,9 +7,7 @@ import functools
 import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +16,8 @@ import tifffile
 from darkprep.pipeline.pairs.table import CAMERAS
 from darkprep.pipeline.produce.producer import ProducerConfig
 from darkprep.shards import Spool
-from tests.darkprep.conftest import SMALL, snapshot
+from tests.support.builds import InlinePool
+from tests.support.command_line import SMALL, snapshot
 from tests.support.sid_tree import write_sid
 
 DNG = [(50706, 1, 4, b"\x01\x04\x00\x00", True), (50708, 2, 0, "darkprep Linear", True)]
@@ -341,27 +340,11 @@ def test_a_spool_that_cannot_be_made_is_named(complaint, small_data, spool):
     assert complaint(*build(small_data, "--spool", spool)).startswith("file")
 
 
-class HerePool:
-    """Makes shards in this process."""
-
-    def __init__(self, jobs: int) -> None:
-        pass
-
-    def submit(self, function: Callable[[Any], Any], task: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(function(task))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-    def close(self) -> None:
-        pass
-
-
 def test_a_full_disk_ends_the_build_with_nothing_half_written(complaint, small_data, monkeypatch):
     impatient = functools.partial(ProducerConfig, disk_patience_s=0.0)
-    monkeypatch.setattr("darkprep.pipeline.produce.executors.backend.LokyPool", HerePool)
+    monkeypatch.setattr(
+        "darkprep.pipeline.produce.executors.backend.LokyPool", lambda jobs: InlinePool()
+    )
     monkeypatch.setattr("darkprep.commands.main.ProducerConfig", impatient)
     monkeypatch.setattr(os, "posix_fallocate", refuse)
 

@@ -6,17 +6,15 @@ import json
 import os
 import shutil
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
 from darkprep.model import build_model, save_weights
 from darkprep.shards import ShardFile, Spool
-from tests.darkprep.conftest import SMALL, is_running, snapshot
+from tests.support.command_line import SMALL, snapshot
+from tests.support.processes import is_running, wait_until
 
 STATUS_KEYS = {
     *("spool", "camera", "plan", "shards_ready", "shards_planned", "shard_bytes"),
@@ -25,13 +23,6 @@ STATUS_KEYS = {
 }
 TIGHT = ("--epochs", "inf", "--disk-budget", "5MB", "--samples-per-shard", "16")
 """A stream without end in a budget of a few shards: a producer that soon has to wait."""
-
-
-def wait_until(holds: Callable[[], Any], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def check_shards(path: Path) -> list[int]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.darkprep.conftest import SMALL, Call
+from tests.support.command_line import SMALL, Call
 
 
 def test_frames_go_there_and_status_and_verify_know(call: Call, small_data: Path):

@@ -16,7 +16,7 @@ from darkprep.shards.files import read_json
 from darkprep.shards.locks import last_holder
 from darkprep.trainer.checkpoint import read_checkpoint
 from darkprep.view.history import SpoolHistory
-from tests.darkprep.conftest import SMALL
+from tests.support.command_line import SMALL
 
 _PATIENCE_S = 60
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import pytest
 
 from darkprep.shards import Spool
-from tests.darkprep.conftest import SMALL
+from tests.support.command_line import SMALL
 
 Done = subprocess.CompletedProcess[str]
 

@@ -4,75 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from darkprep.shards import Sample, SampleMeta, Spool, StreamSpec, write_shard
+from darkprep.shards import Spool
+from tests.support.processes import free_port
+from tests.support.rank_training import PATIENCE_S, RANK_PROGRAM, training_spool
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-SHARDS, SAMPLES = 6, 4
-PATIENCE_S = 600
+ROOT = Path(__file__).parents[2]
 
 Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
 def spool_at(tmp_path: Path) -> Callable[[str], Spool]:
-    """Makes a spool of SHARDS shards of SAMPLES samples, the same bytes each time."""
-
-    def make(name: str) -> Spool:
-        spec = StreamSpec(
-            camera="sony",
-            cfa="bayer",
-            height=196,
-            width=196,
-            crop=192,
-            samples=SAMPLES,
-            window=2,
-            shards=SHARDS,
-            seed=3,
-        )
-        spool = Spool(tmp_path / name)
-        spool.create(spec, recipe={}, place={})
-        for shard in range(SHARDS):
-            samples = [_sample(shard, slot, spec) for slot in range(SAMPLES)]
-            path = spool.shard_path(shard)
-            write_shard(
-                path, spec.layout(), shard, samples, plan=spool.digest, partial=spool.partial
-            )
-        return spool
-
-    return make
-
-
-def _sample(shard: int, slot: int, spec: StreamSpec) -> Sample:
-    """A coarse random picture and a dark recording of it."""
-    rng = np.random.default_rng((shard, slot))
-    picture = np.kron(rng.uniform(0.1, 0.9, (3, 14, 14)), np.ones((14, 14)))
-    codes = picture.mean(0) * (16383 - 512) / 100 + 512
-    low = np.stack([codes[y::2, x::2] for y in (0, 1) for x in (0, 1)])
-    meta = SampleMeta(
-        key="",
-        pair=f"0000{slot}_00_0.1s",
-        camera="sony",
-        cfa="bayer",
-        origin=(0, 0),
-        black=(512.0,) * 4,
-        white=16383,
-        ratio=100.0,
-        amplification=100.0,
-        amplification_source="ratio",
-        iso=800.0,
-    )
-    return Sample(low.astype(np.uint16), (picture * 65535).astype(np.uint16), meta)
+    """Makes a spool of a name that a small training can take."""
+    return lambda name: training_spool(tmp_path / name)
 
 
 @pytest.fixture
@@ -105,19 +57,13 @@ def torchrun(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def train_on(torchrun: Start) -> Callable[..., str]:
-    """Runs rank_program.py on so many ranks to its end; what it said."""
+    """Runs rank_program on so many ranks to its end; what it said."""
 
     def run(ranks: int, spool: Spool, run: Path, *, fails: bool = False, **settings: Any) -> str:
         words = {"spool": str(spool.path), "run": str(run), "iterations": 6, **settings}
-        process = torchrun(ranks, HERE.parent / "support" / "rank_program.py", json.dumps(words))
+        process = torchrun(ranks, *RANK_PROGRAM, json.dumps(words))
         said = process.communicate(timeout=PATIENCE_S)[0]
         assert (process.returncode != 0) == fails, said
         return said
 
     return run
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -15,17 +15,19 @@ from typing import Any
 
 import pytest
 
-from darkprep.pipeline.plan.plan import Plan, PlanOptions, make_plan
+from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import smallest_budget
 from darkprep.pipeline.produce.executors.backend import Backend
 from darkprep.pipeline.produce.executors.loky import LokyPool, Pool
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
 from darkprep.shards import Cursor, OptionError, Spool
-from tests.distributed.conftest import ROOT, free_port
+from tests.support.builds import planned, shard_bytes
+from tests.support.processes import free_port
 from tests.support.sid_tree import write_sid
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]
 
+ROOT = Path(__file__).parents[2]
 SHARDS = 9
 BACKENDS = ("dask", "ray")
 
@@ -33,20 +35,9 @@ BACKENDS = ("dask", "ray")
 @pytest.fixture
 def spool_at(tmp_path: Path) -> Callable[[str], Spool]:
     root = write_sid(tmp_path / "data")
-    options = PlanOptions(
-        camera="sony",
-        crop=32,
-        margin=4,
-        samples_per_shard=8,
-        crops_per_visit=4,
-        window=2,
-        epochs=3,
-    )
 
     def make(name: str) -> Spool:
-        spool = Spool(tmp_path / name)
-        make_plan(root, options).save(spool)
-        return spool
+        return planned(tmp_path / name, root)
 
     return make
 
@@ -92,10 +83,6 @@ def produced(spool: Spool, pool: Pool, *, budget: int = 1 << 30, **rest: Any) ->
     producer = Producer(spool, config, pool, **rest)
     producer.run()
     return producer
-
-
-def shard_bytes(spool: Spool) -> list[bytes]:
-    return [spool.shard_path(shard).read_bytes() for shard in spool.ready_shards()]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

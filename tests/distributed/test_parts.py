@@ -7,7 +7,7 @@ import pytest
 
 from darkprep.shards import OptionError, PlanError, Spool, SpoolReader, UseOrder
 from darkprep.shards.order import dealt_order
-from tests.shards.conftest import fill, stream
+from tests.support.small_spools import fill, stream
 
 SHARDS, BATCH = 8, 4
 

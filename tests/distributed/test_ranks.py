@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.conftest import HERE, PATIENCE_S, SAMPLES, SHARDS, free_port
+from tests.support.processes import free_port
+from tests.support.rank_training import PATIENCE_S, RANK_PROGRAM, SAMPLES, SHARDS
 
 
 def losses(run: Path) -> list[float]:
@@ -118,9 +119,7 @@ def test_ranks_that_are_not_asked_the_same_say_so_in_one_line(torchrun, spool_at
         for iterations in (6, 4)
     ]
     nodes = [
-        torchrun(
-            1, HERE.parent / "support" / "rank_program.py", json.dumps(one), nodes=(node, 2, port)
-        )
+        torchrun(1, *RANK_PROGRAM, json.dumps(one), nodes=(node, 2, port))
         for node, one in enumerate(words)
     ]
 

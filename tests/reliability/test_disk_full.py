@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,9 +19,10 @@ from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.shards import DiskFull, ShardFile, Spool, SpoolReader, write_shard
 from darkprep.shards.files import write_json
 from darkprep.trainer.checkpoint import read_checkpoint
-from tests.reliability.conftest import planned
-from tests.shards.conftest import fill, sample, stream
+from tests.support.builds import planned
+from tests.support.processes import wait_until
 from tests.support.sid_tree import write_sid
+from tests.support.small_spools import fill, sample, stream
 from tests.support.storm import leftovers
 
 DISK_BYTES = 24 << 20
@@ -87,13 +87,6 @@ def start(spool: Spool, tmp_path: Path) -> Iterator[Callable[..., subprocess.Pop
     for process in started:
         process.kill()
         process.wait()
-
-
-def wait_until(true: Callable[[], Any], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "did not come true"
-        time.sleep(0.01)
 
 
 def verify(spool: Spool) -> None:

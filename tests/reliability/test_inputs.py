@@ -17,7 +17,7 @@ from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.pipeline.raw.dng import DngTags, write_dng
 from darkprep.pipeline.raw.reader import read_raw
 from darkprep.shards import Cursor, RawError, ShardFile, Spool
-from tests.pipeline.produce.test_producer import HerePool
+from tests.support.builds import InlinePool
 
 
 def vanish(path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_file_that_changes_between_two_visits_is_named_and_its_pair_replaced(
     stop = threading.Event()
     changed_at: list[int] = []
     config = ProducerConfig(budget_bytes=smallest_budget(plan), jobs=1, until=60)
-    producer = Producer(raw_spool, config, HerePool(), stop=stop)
+    producer = Producer(raw_spool, config, InlinePool(), stop=stop)
     assert not producer.allotment.frames
     thread = threading.Thread(target=producer.run)
     thread.start()

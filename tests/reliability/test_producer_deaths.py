@@ -27,9 +27,10 @@ from darkprep.pipeline.produce.producer import Producer, ProducerConfig, Produce
 from darkprep.pipeline.produce.quarantine import decoding
 from darkprep.pipeline.produce.worker import ShardMade, ShardTask, store_frames
 from darkprep.shards import ShardFile, Spool, SpoolError
-from tests.reliability.conftest import planned
+from tests.support.builds import planned, shard_bytes
+from tests.support.processes import is_running, wait_until, workers_of
 from tests.support.sid_tree import write_sid
-from tests.support.storm import is_running, leftovers, workers_of
+from tests.support.storm import leftovers
 
 PLENTY = 1 << 30
 
@@ -40,17 +41,6 @@ def produce(spool: Spool, pool: Any, *, jobs: int = 1, **rest: Any) -> ProducerR
     )
     producer = Producer(spool, config, pool, **rest)
     return producer.run()
-
-
-def shard_bytes(spool: Spool) -> list[bytes]:
-    return [spool.shard_path(shard).read_bytes() for shard in spool.ready_shards()]
-
-
-def wait_until(true: Callable[[], Any], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "did not come true"
-        time.sleep(0.01)
 
 
 class BreakingPool:

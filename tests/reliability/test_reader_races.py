@@ -13,7 +13,7 @@ import pytest
 from darkprep.shards import Cursor, ShardFile, Spool, SpoolReader
 from darkprep.shards import reader as reader_module
 from darkprep.shards import spool as spool_module
-from tests.shards.conftest import fill, sample
+from tests.support.small_spools import fill, sample
 
 MakeSpool = Callable[..., Spool]
 

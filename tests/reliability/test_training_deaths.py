@@ -19,9 +19,10 @@ from darkprep.jobs.background import stop_producers
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import smallest_budget
 from darkprep.shards import Spool
-from tests.reliability.conftest import planned
+from tests.support.builds import planned
+from tests.support.processes import workers_of
 from tests.support.sid_tree import write_sid
-from tests.support.storm import leftovers, workers_of
+from tests.support.storm import leftovers
 
 ITERATIONS = 12
 PLAN = {"crop": 192, "margin": 4, "samples_per_shard": 2, "crops_per_visit": 1, "epochs": None}

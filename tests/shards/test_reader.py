@@ -10,7 +10,7 @@ import pytest
 
 from darkprep.shards import Cursor, OptionError, Spool, SpoolBusy, SpoolReader, StreamEnded
 from darkprep.shards.order import UseOrder
-from tests.shards.conftest import MakeSpool, fill, sample
+from tests.support.small_spools import MakeSpool, fill, sample
 
 
 def keys(reader: SpoolReader, count: int | None = None) -> list[list[str]]:

@@ -26,7 +26,7 @@ from darkprep.shards import (
     open_webdataset,
     write_shard,
 )
-from tests.shards.conftest import MakeSpool, fill, sample
+from tests.support.small_spools import MakeSpool, fill, sample
 
 
 def opened(spool: Spool, shard: int = 3) -> ShardFile:

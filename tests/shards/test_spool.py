@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from darkprep.shards import Cursor, PlanError, Spool, SpoolBusy, SpoolError
 from darkprep.shards.process import ProcessId
 from darkprep.shards.spool import allocated_bytes
-from tests.shards.conftest import MakeSpool, fill, stream
+from tests.support.small_spools import MakeSpool, fill, stream
 
 
 def test_a_spool_gives_back_its_plan(make_spool: MakeSpool):

@@ -23,7 +23,7 @@ from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.shards import Cursor, PlanError, ShardFile, Spool
 from darkprep.shards.process import ProcessId
 from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState
-from tests.shards.conftest import fill, sample, stream
+from tests.support.small_spools import fill, sample, stream
 from tests.support.tracing import Tracing, calls_until_killed
 
 SKIPPED = 77

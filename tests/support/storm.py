@@ -25,6 +25,7 @@ from darkprep.pipeline.produce.budget import allot, smallest_budget
 from darkprep.shards import ShardDamaged, ShardFile, Spool
 from darkprep.shards.files import read_json
 from tests.support.consumer import consume
+from tests.support.processes import is_running, workers_of
 from tests.support.sid_tree import write_sid
 from tests.support.weighing import Scale
 
@@ -289,21 +290,3 @@ def leftovers(spool: Spool) -> Iterator[Path]:
     for path in spool.path.rglob("*"):
         if path.name.endswith((".tmp", ".partial")) or path.name.startswith("decoding-"):
             yield path
-
-
-def workers_of(pid: int) -> Iterator[int]:
-    """The worker processes of a producer."""
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):
-                parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-                if int(parent) == pid and b"popen_loky_posix" in (folder / "cmdline").read_bytes():
-                    yield int(folder.name)
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False

@@ -31,7 +31,7 @@ from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.pipeline.raw.colour import linear_light
 from darkprep.shards import ShardFile, Spool
 from darkprep.shards.errors import DatasetError, OptionError, RawError
-from tests.pipeline.produce.test_producer import HerePool
+from tests.support.builds import InlinePool
 
 lmdb: Any = pytest.importorskip("lmdb")
 
@@ -269,7 +269,7 @@ def test_shards_are_made_of_patches(patches, tmp_path, noise):
     plan.save(spool)
     config = ProducerConfig(budget_bytes=1 << 28, jobs=1, until=1)
 
-    producer = Producer(spool, config, HerePool())
+    producer = Producer(spool, config, InlinePool())
     producer.run()
 
     assert producer.skipped == ()

@@ -11,7 +11,7 @@ from darkprep.pipeline.raw.amplify import estimate_amplification
 from darkprep.pipeline.raw.develop import develop
 from darkprep.pipeline.raw.mosaic import unpack
 from darkprep.shards.errors import OptionError, RawError
-from tests.pipeline.conftest import PHASES, mosaic_of
+from tests.support.raw_scene import PHASES, mosaic_of
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from darkprep.pipeline.produce.frames_directory import FramesDirectory
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
 from darkprep.shards import OptionError, PlanError, Spool, SpoolBusy
 from darkprep.shards.spool import allocated_bytes
-from tests.pipeline.produce.test_producer import SMALL, HerePool, shard_bytes
+from tests.support.builds import SMALL, InlinePool, shard_bytes
 from tests.support.sid_tree import write_sid
 
 PLENTY = 1 << 30
@@ -37,7 +37,7 @@ def planned(path: Path, root: Path, folder: Path | None = None, **changes: Any) 
 
 def produce(spool: Spool, *, until: int = 9, pool: Any = None) -> ProducerReport:
     config = ProducerConfig(budget_bytes=PLENTY, jobs=1, until=until)
-    return Producer(spool, config, pool or HerePool()).run()
+    return Producer(spool, config, pool or InlinePool()).run()
 
 
 def test_frames_lie_there_and_the_shards_are_the_same(root: Path, tmp_path: Path):

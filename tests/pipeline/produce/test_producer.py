@@ -16,9 +16,9 @@ import zarr
 
 from darkprep.pipeline.pairs.whole_frame import decode_long
 from darkprep.pipeline.plan.frame_names import frame_name
-from darkprep.pipeline.plan.plan import Plan, PlanOptions, fingerprint, make_plan
+from darkprep.pipeline.plan.plan import Plan, fingerprint
 from darkprep.pipeline.produce.budget import allot, default_budget, smallest_budget
-from darkprep.pipeline.produce.executors.loky import LokyPool, WorkerDied
+from darkprep.pipeline.produce.executors.loky import LokyPool
 from darkprep.pipeline.produce.frame_store import Frame, FrameStore
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
 from darkprep.pipeline.raw.mosaic import pack
@@ -33,49 +33,16 @@ from darkprep.shards import (
     Spool,
     SpoolBusy,
 )
+from tests.support.builds import InlinePool, planned, shard_bytes
+from tests.support.processes import wait_until
 from tests.support.sid_tree import write_sid
 
-SMALL = {
-    "camera": "sony",
-    "crop": 32,
-    "margin": 4,
-    "samples_per_shard": 8,
-    "crops_per_visit": 4,
-    "window": 2,
-    "epochs": 3,
-}
 PLENTY = 1 << 30
-
-
-class HerePool:
-    """Runs tasks at once, in this process; `dies` says at which tasks the worker dies instead."""
-
-    def __init__(self, dies: Callable[[Any], bool] = lambda task: False) -> None:
-        self._dies = dies
-
-    def submit(self, function: Callable[[Any], Any], task: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            if self._dies(task):
-                raise WorkerDied("killed")
-            future.set_result(function(task))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
     return planned(tmp_path / "spool", write_sid(tmp_path / "data"))
-
-
-def planned(path: Path, root: Path, **changes: Any) -> Spool:
-    spool = Spool(path)
-    make_plan(root, PlanOptions(**{**SMALL, **changes})).save(spool)
-    return spool
 
 
 def produce(
@@ -87,13 +54,9 @@ def produce(
         until=until,
         disk_patience_s=rest.pop("patience", 0.0),
     )
-    producer = Producer(spool, config, pool or HerePool(), **rest)
+    producer = Producer(spool, config, pool or InlinePool(), **rest)
     producer.run()
     return producer
-
-
-def shard_bytes(spool: Spool) -> list[bytes]:
-    return [spool.shard_path(shard).read_bytes() for shard in spool.ready_shards()]
 
 
 def least(spool: Spool) -> int:
@@ -240,7 +203,7 @@ def test_the_producer_waits_when_the_budget_is_full_and_goes_on_when_the_trainer
     seen: list[ProducerReport] = []
     config = ProducerConfig(budget_bytes=least(spool), jobs=1, until=9)
     thread = threading.Thread(
-        target=Producer(spool, config, HerePool(), report=seen.append, stop=stop).run
+        target=Producer(spool, config, InlinePool(), report=seen.append, stop=stop).run
     )
     thread.start()
     wait_until(lambda: any(report.state == "waiting for the trainer" for report in seen))
@@ -254,13 +217,6 @@ def test_the_producer_waits_when_the_budget_is_full_and_goes_on_when_the_trainer
     assert not thread.is_alive()
     assert seen[-1].state == "done"
     assert seen[-1].blocked_s > 0
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "did not come true"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("extra", [0, 1, 3, 8])
@@ -356,7 +312,10 @@ def test_a_trainer_that_went_back_gets_its_shards_even_when_later_ones_fill_the_
     stop = threading.Event()
     thread = threading.Thread(
         target=Producer(
-            spool, ProducerConfig(budget_bytes=least(spool), jobs=1, until=9), HerePool(), stop=stop
+            spool,
+            ProducerConfig(budget_bytes=least(spool), jobs=1, until=9),
+            InlinePool(),
+            stop=stop,
         ).run
     )
     thread.start()
@@ -375,7 +334,7 @@ def test_a_worker_that_dies_is_replaced_and_its_shard_made_again(spool: Spool):
         return False
 
     reports: list[ProducerReport] = []
-    produce(spool, pool=HerePool(dies), report=reports.append)
+    produce(spool, pool=InlinePool(dies), report=reports.append)
 
     assert spool.ready_shards() == list(range(9))
     assert reports[-1].deaths == 6
@@ -401,7 +360,7 @@ def test_workers_that_keep_dying_are_an_error_in_words(spool: Spool):
     from darkprep.shards import SpoolError
 
     with pytest.raises(SpoolError, match="fewer --jobs"):
-        produce(spool, pool=HerePool(lambda task: True))
+        produce(spool, pool=InlinePool(lambda task: True))
 
 
 @pytest.mark.parametrize("fate", ["removed", "truncated", "replaced"])

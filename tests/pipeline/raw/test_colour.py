@@ -20,7 +20,7 @@ from darkprep.pipeline.raw.colour import (
 from darkprep.pipeline.raw.mosaic import pack
 from darkprep.shards.errors import RawError
 from darkprep.shards.format import CELL, PLANES, Sample, SampleMeta
-from tests.pipeline.conftest import mosaic_of
+from tests.support.raw_scene import mosaic_of
 
 
 def colours(camera: str, kelvin: float = 5200.0) -> Colours:

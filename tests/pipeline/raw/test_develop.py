@@ -24,7 +24,7 @@ from darkprep.pipeline.raw.mosaic import (
 from darkprep.pipeline.raw.reader import read_raw
 from darkprep.shards.errors import RawError
 from darkprep.trainer.restore import upright
-from tests.pipeline.conftest import F64, NEUTRAL, PHASES, U16, mosaic_of, scene
+from tests.support.raw_scene import F64, NEUTRAL, PHASES, U16, mosaic_of, scene
 
 
 def srgb_to_light(codes: U16) -> F64:

@@ -21,7 +21,7 @@ from darkprep.pipeline.raw.amplify import estimate_amplification
 from darkprep.pipeline.raw.colour import linear_light
 from darkprep.pipeline.raw.dng import DngTags, write_dng
 from darkprep.pipeline.raw.mosaic import canonical_origin
-from tests.pipeline.conftest import F64, NEUTRAL, PHASES, U16, mosaic_of, scene
+from tests.support.raw_scene import F64, NEUTRAL, PHASES, U16, mosaic_of, scene
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from PIL import Image
 import darkprep.pipeline.raw.reader as raw_module
 from darkprep.pipeline.raw.reader import OpenRaw, RawFrame, RawHeader, read_header, read_raw
 from darkprep.shards.errors import RawError
-from tests.pipeline.conftest import PHASES, mosaic_of
+from tests.support.raw_scene import PHASES, mosaic_of
 
 BAYER = ("RGGB", "BGGR", "GRBG", "GBRG")
 

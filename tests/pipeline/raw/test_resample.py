@@ -20,7 +20,7 @@ from darkprep.pipeline.raw.resample import (
 )
 from darkprep.shards.cfa import CANONICAL
 from darkprep.shards.errors import OptionError
-from tests.pipeline.conftest import PHASES, mosaic_of, scene
+from tests.support.raw_scene import PHASES, mosaic_of, scene
 
 
 def codes_of(colours: Any, pattern: tuple[str, ...]) -> Any:

@@ -10,8 +10,8 @@ import pytest
 from darkprep.shards import Cursor, PlanError, SpoolError
 from darkprep.shards.plan_record import plan_record
 from darkprep.shards.remote.bucket import Bucket
-from tests.shards.conftest import stream
-from tests.shards.remote.conftest import FakeStore
+from tests.support.fake_store import FakeStore
+from tests.support.small_spools import stream
 
 
 @pytest.fixture

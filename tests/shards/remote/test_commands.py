@@ -27,8 +27,9 @@ from darkprep.shards.remote.lease import this_machine
 from darkprep.shards.remote.object_store import StoreUrl
 from darkprep.shards.spool import allocated_bytes
 from darkprep.trainer.distributed import SingleProcess
-from tests.darkprep.conftest import LARGE, SMALL
-from tests.shards.remote.conftest import PATIENT_S, SECRETS, Server, free_port, wait_until
+from tests.support.command_line import LARGE, SMALL
+from tests.support.processes import free_port, wait_until
+from tests.support.s3_server import PATIENT_S, SECRETS, Server
 
 ROOMY = ("--disk-budget", "60MB")
 

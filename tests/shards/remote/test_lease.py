@@ -16,7 +16,9 @@ from darkprep.shards import SpoolBusy, SpoolError
 from darkprep.shards.process import start_ticks
 from darkprep.shards.remote.lease import Holder, Lease, Watch, this_machine
 from darkprep.shards.remote.object_store import Check
-from tests.shards.remote.conftest import PATIENT_S, FakeStore, wait_until
+from tests.support.fake_store import FakeStore
+from tests.support.processes import wait_until
+from tests.support.s3_server import PATIENT_S
 from tests.support.weather import Seen
 
 NAME = "producers/lease.json"

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from darkprep.shards import DiskFull, OptionError, SpoolBusy, SpoolError
 from darkprep.shards.remote.object_store import RetryPolicy, StoreUrl, open_store, scrubbed
-from tests.shards.remote.conftest import SECRETS, free_port, quick_store
+from tests.support.processes import free_port
+from tests.support.s3_server import SECRETS, quick_store
 
 
 def one_line(caught: pytest.ExceptionInfo[Exception]) -> str:

@@ -22,10 +22,12 @@ from darkprep.shards.remote.downloader import Downloader, DownloaderConfig
 from darkprep.shards.remote.lease import Lease
 from darkprep.shards.remote.object_store import Check
 from darkprep.shards.remote.uploader import CARRIERS, Uploader
-from tests.pipeline.produce.test_producer import SMALL, HerePool
-from tests.shards.conftest import fill, stream
-from tests.shards.remote.conftest import PATIENT_S, FakeStore, wait_until
+from tests.support.builds import SMALL, InlinePool
+from tests.support.fake_store import FakeStore
+from tests.support.processes import wait_until
+from tests.support.s3_server import PATIENT_S
 from tests.support.sid_tree import write_sid
+from tests.support.small_spools import fill, stream
 
 LOOK_S = 0.02
 SHARDS = 6
@@ -781,7 +783,7 @@ def test_late_listings_and_two_producers_change_no_batch_and_break_no_budget(
     plan = make_plan(root, PlanOptions(**SMALL))
     plain = Spool(tmp_path / "plain")
     plan.save(plain)
-    Producer(plain, ProducerConfig(budget_bytes=1 << 30, jobs=1, until=9), HerePool()).run()
+    Producer(plain, ProducerConfig(budget_bytes=1 << 30, jobs=1, until=9), InlinePool()).run()
     with SpoolReader(plain, batch_size=8, shards=9) as reader:
         expected = batches(reader)
 
@@ -820,7 +822,7 @@ def maker(
     config = ProducerConfig(budget_bytes=budget, jobs=1, until=9)
     role = lease(bucket, f"producers{number}")
     shelf = Uploader(spool, bucket, lease=role, look_every_s=LOOK_S)
-    return spool, Producer(spool, config, HerePool(), stop=stop, shelf=shelf)
+    return spool, Producer(spool, config, InlinePool(), stop=stop, shelf=shelf)
 
 
 def record_of(spool: Spool) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import pytest
 
 from darkprep.shards import Sample, SampleMeta, Spool, StreamSpec, write_shard
+
+MakeSpool = Callable[..., Spool]
+"""Type of the fixture `make_spool`."""
 
 
 def stream(
@@ -63,19 +64,3 @@ def fill(spool: Spool, shards: range | list[int]) -> None:
             plan=spool.digest,
             partial=spool.partial,
         )
-
-
-MakeSpool = Callable[..., Spool]
-
-
-@pytest.fixture
-def make_spool(tmp_path: Path) -> MakeSpool:
-    def make(
-        name: str = "spool", *, ready: range | list[int] = range(0), **settings: int | None
-    ) -> Spool:
-        spool = Spool(tmp_path / name)
-        spool.create(stream(**settings), {"pairs": [name]}, {"root": "data"})
-        fill(spool, ready)
-        return spool
-
-    return make
