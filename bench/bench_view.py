@@ -23,7 +23,7 @@ from rich.console import Console
 from samples import fill_spool
 
 from darkprep.shards import Cursor, DarkprepError, Spool
-from darkprep.trainer.run_log import StepReport
+from darkprep.trainer.records import StepReport
 from darkprep.view.live import DRAW_EVERY_S, LOOK_EVERY_S, Watch
 from darkprep.view.screen import screen
 from darkprep.view.status import spool_status

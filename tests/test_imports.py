@@ -22,7 +22,14 @@ LIGHT = (
     "darkprep.shards",
 )
 """What producers and people who ask for help load."""
-HEAVY = ("torch", "darkprep.trainer", "darkprep.model", "webdataset", "tensorboard", "safetensors")
+HEAVY = (
+    "torch",
+    "darkprep.trainer.loop",
+    "darkprep.model",
+    "webdataset",
+    "tensorboard",
+    "safetensors",
+)
 
 
 def modules(package: str) -> list[str]:

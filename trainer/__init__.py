@@ -1,17 +1,38 @@
-"""Samples to weights: the stream to the device, the loss, the loop, the evaluation, the restoring."""
+"""Samples to weights: the stream to the device, the loss, the loop, evaluation and restoration.
 
-from darkprep.trainer.augment import MODES as AUGMENT_MODES
-from darkprep.trainer.augment import AugmentMode
-from darkprep.trainer.config import PRECISIONS, Precision, TrainConfig, open_device
-from darkprep.trainer.evaluate import Evaluation, ImageScores, evaluate, restore_frame
-from darkprep.trainer.loss import ms_ssim, restoration_loss
-from darkprep.trainer.metrics import PROTOCOLS, Protocol, Scores, protocol_named, score
-from darkprep.trainer.picture import quantised, write_picture
-from darkprep.trainer.prefetch import pinned_memory
-from darkprep.trainer.restore import LoneFrame, RestoreJob, RestoreResult, restore, restore_all
-from darkprep.trainer.run_log import RunSummary, StepReport
-from darkprep.trainer.stream import DeviceBatch, DeviceStream
-from darkprep.trainer.train import OpenReader, Reader, train
+Public names are loaded at their first use, so that the command line can read the defaults of TrainConfig
+and the files of a run without loading torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from darkprep.trainer.config import (
+        AUGMENT_MODES,
+        PRECISIONS,
+        AugmentMode,
+        Precision,
+        TrainConfig,
+    )
+    from darkprep.trainer.device import open_device
+    from darkprep.trainer.evaluation import Evaluation, ImageScores, evaluate, restore_frame
+    from darkprep.trainer.loop import OpenReader, Reader, Validation, train
+    from darkprep.trainer.loss import ms_ssim, restoration_loss
+    from darkprep.trainer.metrics import PROTOCOLS, Protocol, Scores, protocol_named, score
+    from darkprep.trainer.picture import quantised, write_picture
+    from darkprep.trainer.prefetch import pinned_memory
+    from darkprep.trainer.records import MetricsLine, RunSummary, StepReport
+    from darkprep.trainer.restoration import (
+        LoneFrame,
+        RestoreJob,
+        RestoreResult,
+        restore,
+        restore_all,
+    )
+    from darkprep.trainer.stream import DeviceBatch, DeviceStream
 
 __all__ = [
     "AUGMENT_MODES",
@@ -23,6 +44,7 @@ __all__ = [
     "Evaluation",
     "ImageScores",
     "LoneFrame",
+    "MetricsLine",
     "OpenReader",
     "Precision",
     "Protocol",
@@ -33,6 +55,7 @@ __all__ = [
     "Scores",
     "StepReport",
     "TrainConfig",
+    "Validation",
     "evaluate",
     "ms_ssim",
     "open_device",
@@ -47,3 +70,24 @@ __all__ = [
     "train",
     "write_picture",
 ]
+
+_MODULES = {
+    "config": ("AUGMENT_MODES", "PRECISIONS", "AugmentMode", "Precision", "TrainConfig"),
+    "device": ("open_device",),
+    "evaluation": ("Evaluation", "ImageScores", "evaluate", "restore_frame"),
+    "loop": ("OpenReader", "Reader", "Validation", "train"),
+    "loss": ("ms_ssim", "restoration_loss"),
+    "metrics": ("PROTOCOLS", "Protocol", "Scores", "protocol_named", "score"),
+    "picture": ("quantised", "write_picture"),
+    "prefetch": ("pinned_memory",),
+    "records": ("MetricsLine", "RunSummary", "StepReport"),
+    "restoration": ("LoneFrame", "RestoreJob", "RestoreResult", "restore", "restore_all"),
+    "stream": ("DeviceBatch", "DeviceStream"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,7 @@ from darkprep.shards.cfa import CANONICAL, packing
 from darkprep.shards.errors import OptionError
 from darkprep.shards.format import CELL, PERIOD, PLANES, CfaKind
 from darkprep.shards.rng import RngStream, random_bits
-
-AugmentMode = Literal["cfa", "paper", "none"]
-MODES: tuple[AugmentMode, ...] = ("cfa", "paper", "none")
+from darkprep.trainer.config import AUGMENT_MODES, AugmentMode
 
 _LEFT_RIGHT, _UP_DOWN, _OF = 50, 20, 101
 """The published training flips columns in 50 of 101 cases and rows in 20 of 101."""
@@ -114,8 +112,10 @@ class Augmentation:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise OptionError(f"augment must be one of {', '.join(MODES)}, not {self.mode!r}")
+        if self.mode not in AUGMENT_MODES:
+            raise OptionError(
+                f"augment must be one of {', '.join(AUGMENT_MODES)}, not {self.mode!r}"
+            )
         if self.seed < 0:
             raise OptionError(f"seed must not be negative, not {self.seed}")
 

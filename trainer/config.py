@@ -1,28 +1,23 @@
-"""What a training is: every choice that its result depends on, checked when it is made.
+"""The configuration of a training: every choice that its result depends on, and the defaults of all of them.
 
-The trade-off: one flat record that goes whole into the run directory and each checkpoint, though no
-single part of the trainer needs all of it.
+The trade-off: one flat record that goes whole into the run directory and into each checkpoint, though no
+single part of the trainer needs all of it. Loading this module loads no torch, so that the command line
+can read its defaults here; making a TrainConfig does.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import torch
-
-from darkprep.model import MODELS, MOSAICS, Network
 from darkprep.shards.errors import OptionError
 from darkprep.shards.format import CELL, CfaKind
-from darkprep.trainer.augment import MODES, AugmentMode
-from darkprep.trainer.loss import check_side
 
 Precision = Literal["fp32", "fp16", "bf16"]
-PRECISIONS: dict[Precision, torch.dtype] = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+AugmentMode = Literal["cfa", "paper", "none"]
+AUGMENT_MODES: tuple[AugmentMode, ...] = get_args(AugmentMode)
 
 IDENTITY_FIELDS = (
     "model",
@@ -36,9 +31,9 @@ IDENTITY_FIELDS = (
     "seed",
     "parts",
 )
-"""What a resumed run must share with its checkpoint: it decides the network or the next batch."""
+"""Fields in which a resumed run must equal its checkpoint: they decide the network or the next batch."""
 
-_MOST = {
+_MAXIMA = {
     "iterations": 10**9,
     "batch_size": 10**6,
     "reuse": 1000,
@@ -46,12 +41,14 @@ _MOST = {
     "log_every": 10**9,
     "parts": 10**4,
 }
-"""Nobody needs more, and all that is computed from them stays in 64 bits and in memory."""
+"""Far above any real use; what is computed from these fields stays within 64 bits and in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training; the defaults are the published recipe. Raises OptionError naming the field.
+    """The configuration of one training; the defaults are the published recipe.
+
+    Raises OptionError naming the field.
 
     Source: M. Lamba, K. Mitra, CVPR 2021, the released training code.
     """
@@ -63,32 +60,53 @@ class TrainConfig:
     iterations: int = 1_000_000
     batch_size: int = 8
     learning_rate: float = 1e-4
-    """Of the first half of the iterations; a tenth of it in the second."""
+    """For the first half of the iterations; a tenth of it for the second half."""
     precision: Precision = "fp32"
     device: str = "cpu"
     reuse: int = 1
-    """Uses of each sample before its shard is deleted."""
+    """How many times each sample is used before its shard is deleted."""
     augment: AugmentMode = "cfa"
     seed: int = 0
     checkpoint_every: int = 2000
-    """Iterations between checkpoints; one is also written at the end and when told to stop."""
+    """Iterations between checkpoints; another one is written when the training ends or is stopped."""
     log_every: int = 50
-    """Iterations that one line of metrics.jsonl sums up."""
+    """Iterations that are averaged in one line of metrics.jsonl."""
     keep_checkpoints: int = 3
     camera: str = ""
-    """For the record: whose photographs these are."""
+    """Only recorded: the camera of the photographs."""
     plan: str = ""
-    """For the record: the digest of the plan that the samples come from."""
+    """Only recorded: the digest of the plan that the samples come from."""
     parts: int = 1
-    """Into how many parts the plan's shards are dealt, a node of its own each."""
+    """Number of parts that the plan's shards are divided into, one for each node."""
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        for field, most in _MOST.items():
+        # Imported here because they load torch; the defaults above are read without it.
+        from darkprep.model import MODELS, Network
+        from darkprep.trainer.loss import check_side
+
+        for field, choices in (
+            ("model", MODELS),
+            ("cfa", tuple(CELL)),
+            ("precision", PRECISIONS),
+            ("augment", AUGMENT_MODES),
+        ):
+            _check_choice(field, getattr(self, field), choices)
+        self._check_numbers()
+        multiple = Network.multiple * CELL[self.cfa]
+        if self.crop % multiple:
+            raise OptionError(
+                f"crop must be a multiple of {multiple} for {self.cfa}, not {self.crop}"
+            )
+        check_side(self.crop)
+
+    def _check_numbers(self) -> None:
+        for field, largest in _MAXIMA.items():
             if getattr(self, field) < 1:
                 raise OptionError(f"{field} must be at least 1, not {getattr(self, field)}")
-            if getattr(self, field) > most:
-                raise OptionError(f"{field} must be at most {most:,}, not {getattr(self, field)}")
+            if getattr(self, field) > largest:
+                raise OptionError(
+                    f"{field} must be at most {largest:,}, not {getattr(self, field)}"
+                )
         if self.batch_size % self.parts:
             raise OptionError(
                 f"batch_size {self.batch_size} must be a multiple of parts {self.parts}"
@@ -101,51 +119,19 @@ class TrainConfig:
             raise OptionError(f"seed must not be negative, not {self.seed}")
         if self.seed >= 2**63:
             raise OptionError(f"seed must be below 2^63, not {self.seed}")
-        multiple = Network.multiple * CELL[self.cfa]
-        if self.crop % multiple:
-            raise OptionError(
-                f"crop must be a multiple of {multiple} for {self.cfa}, not {self.crop}"
-            )
-        check_side(self.crop)
 
     def record(self) -> dict[str, Any]:
-        """All fields, as JSON takes them; `parts` only where there are several, as in older runs."""
+        """Return the fields as config.json holds them; `parts` only if above 1, as in older runs."""
         record = asdict(self)
         if self.parts == 1:
             del record["parts"]
         return record
 
     def learning_rate_at(self, iteration: int) -> float:
-        """The rate of step `iteration`, counted from 0: it drops to a tenth once, at half time."""
+        """Return the learning rate of step `iteration`, counted from 0: a tenth from half time on."""
         return self.learning_rate * (0.1 if 2 * iteration >= self.iterations else 1)
 
 
-def _check_choices(config: TrainConfig) -> None:
-    for field, choices in (
-        ("model", MODELS),
-        ("cfa", tuple(MOSAICS)),
-        ("precision", tuple(PRECISIONS)),
-        ("augment", MODES),
-    ):
-        if getattr(config, field) not in choices:
-            raise OptionError(
-                f"{field} must be one of {', '.join(choices)}, not {getattr(config, field)!r}"
-            )
-
-
-def open_device(name: str) -> torch.device:
-    """`cpu`, `cuda` or `cuda:N`; `auto` takes a GPU where there is one. Raises OptionError."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise OptionError(f"device must be auto, cpu, cuda or cuda:N, not {name!r}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise OptionError(f"device must be auto, cpu, cuda or cuda:N, not {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise OptionError(
-            f"device {name}: this machine shows torch {torch.cuda.device_count()} GPUs; use cpu, or "
-            f"install a build of torch with CUDA"
-        )
-    return device
+def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionError(f"{field} must be one of {', '.join(choices)}, not {value!r}")

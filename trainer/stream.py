@@ -17,7 +17,8 @@ from torch import Tensor
 from darkprep.shards.errors import OptionError
 from darkprep.shards.format import CELL, CfaKind, SampleMeta
 from darkprep.shards.reader import Batch
-from darkprep.trainer.augment import Augmentation, AugmentMode, Cropper, Geometry
+from darkprep.trainer.augment import Augmentation, Cropper, Geometry
+from darkprep.trainer.config import AugmentMode
 from darkprep.trainer.prefetch import BatchReader, prefetcher_for
 
 

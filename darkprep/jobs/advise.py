@@ -41,9 +41,10 @@ from darkprep.shards import DatasetError, OptionError, Spool, SpoolReader
 from darkprep.shards.files import disk_errors
 from darkprep.shards.process import ProcessId
 from darkprep.synth.dataset import synthesise
-from darkprep.trainer.config import TrainConfig, open_device
-from darkprep.trainer.run_log import StepReport
-from darkprep.trainer.train import train
+from darkprep.trainer.config import TrainConfig
+from darkprep.trainer.device import open_device
+from darkprep.trainer.loop import train
+from darkprep.trainer.records import StepReport
 from darkprep.view.numbers import format_bytes, format_duration
 
 _STEP_BUDGET_S = 20.0
@@ -63,16 +64,16 @@ class AdviseChoices:
     camera: str
     root: Path
     spool: Path
-    model: str = "redirt"
+    model: str = TrainConfig.model
     device: str = "auto"
-    precision: str = "fp32"
-    batch_size: int = 8
+    precision: str = TrainConfig.precision
+    batch_size: int = TrainConfig.batch_size
     crop: int | None = None
     samples_per_shard: int = 32
     crops_per_visit: int = 8
-    iterations: int = 1_000_000
+    iterations: int = TrainConfig.iterations
     jobs: int | None = None
-    reuse: int = 1
+    reuse: int = TrainConfig.reuse
     disk_budget: int | None = None
 
     def __post_init__(self) -> None:

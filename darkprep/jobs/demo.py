@@ -25,7 +25,7 @@ from darkprep.pipeline.plan.plan import PlanOptions, make_plan
 from darkprep.report.evaluation_page import write_evaluation_report
 from darkprep.shards import DarkprepError, OptionError, Spool, TrainingError
 from darkprep.synth.dataset import synthesise
-from darkprep.trainer.run_log import RunSummary
+from darkprep.trainer.records import RunSummary
 from darkprep.view.live import Progress
 from darkprep.view.numbers import format_bytes, format_duration
 

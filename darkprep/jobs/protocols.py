@@ -20,7 +20,7 @@ from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.pairs.whole_frame import decode_short
 from darkprep.pipeline.raw.colour import Colours, colours_of, undeveloped
 from darkprep.shards.format import U16, CfaKind, Sample
-from darkprep.trainer.evaluate import Compared
+from darkprep.trainer.evaluation import Compared
 from darkprep.trainer.metrics import F32
 
 ELD_CENTRE = 512

@@ -75,14 +75,15 @@ from darkprep.shards import (
 )
 from darkprep.shards.files import disk_errors, write_json
 from darkprep.shards.plan_record import number_of
-from darkprep.trainer.config import TrainConfig, open_device
+from darkprep.trainer.config import TrainConfig
+from darkprep.trainer.device import open_device
 from darkprep.trainer.distributed import Communicator, SingleProcess
-from darkprep.trainer.evaluate import Evaluation, ImageScores, Restorer, evaluate
+from darkprep.trainer.evaluation import Evaluation, ImageScores, Restorer, evaluate
+from darkprep.trainer.loop import Validation, check_unused, only_training_in, train
 from darkprep.trainer.metrics import protocol_named
 from darkprep.trainer.prefetch import Allocate
-from darkprep.trainer.restore import LoneFrame, RestoreJob, RestoreResult, restore_all
-from darkprep.trainer.run_log import RunSummary
-from darkprep.trainer.train import Validation, check_unused, only_training_in, train
+from darkprep.trainer.records import RunSummary
+from darkprep.trainer.restoration import LoneFrame, RestoreJob, RestoreResult, restore_all
 from darkprep.view.history import SpoolHistory
 from darkprep.view.live import Progress
 from darkprep.view.status import spool_status

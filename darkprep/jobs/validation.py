@@ -29,7 +29,7 @@ from darkprep.report.run_page import VALIDATION_FOLDER
 from darkprep.shards import CELL, PERIOD, DarkprepError, RawError, Sample
 from darkprep.shards.files import disk_errors, replace_atomically
 from darkprep.shards.format import U16
-from darkprep.trainer.evaluate import restore_frame
+from darkprep.trainer.evaluation import restore_frame
 from darkprep.trainer.metrics import protocol_named, score
 from darkprep.trainer.picture import quantised
 

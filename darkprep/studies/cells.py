@@ -19,6 +19,7 @@ from darkprep.shards import Spool
 from darkprep.shards.files import disk_errors
 from darkprep.studies.work import Stopped, Work
 from darkprep.synth.dataset import synthesise
+from darkprep.trainer.config import TrainConfig
 
 TRAININGS, SCORES, DATA = "trainings", "scores", "data"
 """Folders below the output folder."""
@@ -28,15 +29,15 @@ TRAININGS, SCORES, DATA = "trainings", "scores", "data"
 class Scale:
     """How much is spent on each training; the same for all of a study. The defaults are the papers'."""
 
-    iterations: int = 1_000_000
-    batch_size: int = 8
+    iterations: int = TrainConfig.iterations
+    batch_size: int = TrainConfig.batch_size
     crop: int | None = None
-    learning_rate: float = 1e-4
+    learning_rate: float = TrainConfig.learning_rate
     samples_per_shard: int = 32
     crops_per_visit: int = 8
     looks: int = 20
     """How often the network is judged on held-out frames while it trains."""
-    seed: int = 0
+    seed: int = TrainConfig.seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Machine:
     """What the trainings run on: but for the precision, no part of what they are."""
 
     device: str = "auto"
-    precision: str = "fp32"
+    precision: str = TrainConfig.precision
     jobs: int = 1
     disk_budget: int | None = None
 
@@ -191,14 +192,14 @@ class Training:
             device=self.machine.device,
             precision=self.machine.precision,
             learning_rate=scale.learning_rate,
-            reuse=1,
-            augment="cfa",
+            reuse=TrainConfig.reuse,
+            augment=TrainConfig.augment,
             keep_shards=False,
             producers="auto",
             resume=(run_dir / "config.json").exists(),
             seed=scale.seed,
-            checkpoint_every=min(2000, every),
-            log_every=max(1, min(50, scale.iterations // 40)),
+            checkpoint_every=min(TrainConfig.checkpoint_every, every),
+            log_every=max(1, min(TrainConfig.log_every, scale.iterations // 40)),
             evaluate_every=every if scale.looks else 0,
         )
 

@@ -33,8 +33,8 @@ from darkprep.studies.outcome import (
     typical_of_all,
 )
 from darkprep.studies.work import Work
-from darkprep.trainer.config import open_device
-from darkprep.trainer.evaluate import restore_frame, side_by_side
+from darkprep.trainer.device import open_device
+from darkprep.trainer.evaluation import restore_frame, side_by_side
 from darkprep.trainer.metrics import F32, PROTOCOLS, score
 from darkprep.trainer.picture import write_picture
 

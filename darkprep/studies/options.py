@@ -14,7 +14,8 @@ from darkprep.shards import DatasetError, OptionError
 from darkprep.studies.cells import DATA, Machine, Scale, Score, SyntheticData, Training
 from darkprep.studies.outcome import Outcome
 from darkprep.studies.work import Cell, Work
-from darkprep.trainer.config import TrainConfig, open_device
+from darkprep.trainer.config import TrainConfig
+from darkprep.trainer.device import open_device
 
 SPELLED = {
     "sony": "Sony A7S II",

@@ -15,18 +15,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from darkprep.shards import DarkprepError
+from darkprep.trainer.records import StepReport
 from darkprep.view.screen import line, screen
 from darkprep.view.status import limiting_side
-
-if TYPE_CHECKING:
-    from darkprep.trainer.run_log import StepReport
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from darkprep.jobs.advise import AdviseChoices, Measured, advice_lines, assumed_
 from darkprep.jobs.gpus import undrivable
 from darkprep.pipeline.produce.budget import allot
 from darkprep.shards import BudgetTooSmall, OptionError
-from darkprep.trainer.run_log import RunSummary
+from darkprep.trainer.records import read_summary
 
 GB = 10**9
 FAST_GPU = Measured(
@@ -175,7 +175,8 @@ def test_the_prediction_comes_true_within_a_quarter(call, start, large_data):
         predicted.append(json.loads(advice.stdout)["samples_per_s"])
         call("stream-train", *TRAIN, "--iterations", "30", "--run", f"r{turn}",
              "--evaluate-every", "0", "--quiet")  # fmt: skip
-        summary = RunSummary(**json.loads(Path(f"r{turn}/summary.json").read_text()))
+        summary = read_summary(Path(f"r{turn}"))
+        assert summary is not None
         real.append(summary.samples_per_second)
     call("stop")
 

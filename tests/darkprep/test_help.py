@@ -17,7 +17,7 @@ NAMES = sorted(name for name, command in main.commands.items() if not command.hi
 HEAVY = (
     "torch",
     "darkprep.model",
-    "darkprep.trainer",
+    "darkprep.trainer.loop",
     "webdataset",
     "tensorboard",
     "safetensors",

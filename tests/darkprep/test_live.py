@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from darkprep.trainer.run_log import StepReport
+from darkprep.trainer.records import StepReport
 from darkprep.view.live import Progress, Watch
 from darkprep.view.screen import line, screen, sparkline
 

@@ -18,7 +18,7 @@ from darkprep.model import load_model
 from darkprep.pipeline.plan.plan import PlanOptions, make_plan
 from darkprep.pipeline.produce.budget import smallest_budget
 from darkprep.shards import Spool
-from darkprep.trainer.train import only_training_in
+from darkprep.trainer.loop import only_training_in
 from tests.support.command_line import snapshot
 
 TRAIN = ("stream-train", "--batch-size", "2", "--log-every", "1", "--device", "cpu")

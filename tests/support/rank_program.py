@@ -25,8 +25,8 @@ from darkprep.shards.reader import Batch
 from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.distributed import Communicator, communicator_from
+from darkprep.trainer.loop import train
 from darkprep.trainer.prefetch import Allocate
-from darkprep.trainer.train import train
 
 BATCH_SIZE = 4
 

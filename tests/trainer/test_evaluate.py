@@ -13,9 +13,9 @@ from PIL import Image
 from darkprep.model import build_model, ready_for_inference
 from darkprep.shards.errors import DatasetError, DiskFull, OptionError, RawError, WeightsError
 from darkprep.shards.format import Sample
-from darkprep.trainer.evaluate import evaluate, restore_frame
+from darkprep.trainer.evaluation import evaluate, restore_frame
 from darkprep.trainer.metrics import PROTOCOLS, score
-from darkprep.trainer.restore import LoneFrame, RestoreJob, restore, restore_all
+from darkprep.trainer.restoration import LoneFrame, RestoreJob, restore, restore_all
 from darkprep.trainer.stream import amplified
 
 

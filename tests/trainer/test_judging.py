@@ -13,8 +13,8 @@ import torch
 
 from darkprep.shards.errors import OptionError
 from darkprep.trainer.config import TrainConfig
-from darkprep.trainer.run_log import Pace
-from darkprep.trainer.train import Validation, train
+from darkprep.trainer.loop import Validation, train
+from darkprep.trainer.step_timer import StepTimer
 
 TINY = TrainConfig(
     model="redirt-2rdb", crop=192, batch_size=2, iterations=4, log_every=1, checkpoint_every=2
@@ -80,17 +80,17 @@ def test_the_time_of_judging_is_not_counted_as_training(tmp_path, open_reader):
 
 
 def test_a_pause_is_left_out_of_the_pace():
-    pace = Pace()
-    pace.step(0.0)
+    timer = StepTimer(lambda: 0.0, torch.device("cpu"))
+    timer.start()
     time.sleep(0.05)
-    pace.step(0.0)
-    before = pace.rates()[0]
-    time.sleep(0.2)
-    pace.pause(0.2)
+    timer.step()
+    before = timer.rates()[0]
+    with timer.paused():
+        time.sleep(0.2)
     time.sleep(0.05)
-    pace.step(0.0)
+    timer.step()
 
-    assert pace.rates()[0] == pytest.approx(before, rel=0.5)
+    assert timer.rates()[0] == pytest.approx(before, rel=0.5)
 
 
 def test_a_resumed_run_forgets_judgements_that_are_made_again(tmp_path, open_reader):

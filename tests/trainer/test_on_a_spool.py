@@ -9,7 +9,7 @@ import pytest
 
 from darkprep.shards import Sample, Spool, SpoolReader, StreamSpec, write_shard
 from darkprep.trainer.config import TrainConfig
-from darkprep.trainer.train import train
+from darkprep.trainer.loop import train
 
 SHARDS, SAMPLES = 4, 4
 

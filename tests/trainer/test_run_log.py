@@ -10,19 +10,37 @@ import pytest
 import torch
 
 from darkprep.shards.errors import DiskFull
-from darkprep.trainer.gpu import GpuMeter
-from darkprep.trainer.run_log import Pace, RunLog
+from darkprep.trainer.device import GpuMeter
+from darkprep.trainer.records import MetricsLine
+from darkprep.trainer.run_log import RunLog
+from darkprep.trainer.step_timer import StepTimer
+
+
+def metrics_line(iteration: int, loss: float) -> MetricsLine:
+    return MetricsLine(
+        iteration=iteration,
+        loss=loss,
+        learning_rate=1e-4,
+        iterations_per_s=2.0,
+        samples_per_s=4.0,
+        data_wait_fraction=0.01,
+        gpu_busy_percent=None,
+        shards_deleted=1,
+        damaged=0,
+        seconds=3.0,
+    )
 
 
 def test_lines_after_the_checkpoint_and_cut_off_ones_are_forgotten(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"iteration": 5}\n{"iteration": 10}\n{"iteration": 15}\n{"iter')
+    line = metrics_line(15, loss=0.5)
 
     with RunLog(tmp_path, start=10) as log:
-        log.write({"iteration": 15, "loss": 0.5})
+        log.write_metrics(line)
 
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert lines == [{"iteration": 5}, {"iteration": 10}, {"iteration": 15, "loss": 0.5}]
+    assert lines == [{"iteration": 5}, {"iteration": 10}, line.record()]
 
 
 def test_a_full_disk_under_the_metrics_is_told_as_such(tmp_path):
@@ -31,15 +49,16 @@ def test_a_full_disk_under_the_metrics_is_told_as_such(tmp_path):
     log._file = Path("/dev/full").open("a")
 
     with pytest.raises(DiskFull, match="the disk is full"), log:
-        log.write({"iteration": 1})
+        log.write_metrics(metrics_line(1, loss=0.5))
 
 
 def test_pace_is_that_of_the_last_steps():
-    pace = Pace()
-    assert pace.rates() == (0.0, 0.0)
+    timer = StepTimer(lambda: 0.0, torch.device("cpu"))
+    timer.start()
+    assert timer.rates() == (0.0, 0.0)
     for _ in range(100):
-        pace.step(0.0)
-    steps_per_s, waiting = pace.rates()
+        timer.step()
+    steps_per_s, waiting = timer.rates()
 
     assert steps_per_s > 0
     assert waiting == 0
@@ -54,8 +73,8 @@ def test_where_there_is_no_gpu_its_use_is_unknown():
 def test_tensorboard_gets_the_numbers_and_a_picture(tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     with RunLog(tmp_path, start=0) as log:
-        log.write({"iteration": 3, "loss": 0.25, "gpu_busy_percent": None})
-        log.show(torch.zeros(3, 20, 30), torch.ones(3, 20, 30), 3)
+        log.write_metrics(metrics_line(3, loss=0.25))
+        log.write_picture(torch.zeros(3, 20, 30), torch.ones(3, 20, 30), 3)
 
     told = events.EventAccumulator(str(tmp_path / "tensorboard"))
     told.Reload()
@@ -70,8 +89,8 @@ def test_a_run_whose_name_is_no_text_goes_on_without_tensorboard(tmp_path, caplo
     run.mkdir()
 
     with RunLog(run, start=0) as log:
-        log.write({"iteration": 3, "loss": 0.25})
+        log.write_metrics(metrics_line(3, loss=0.25))
 
     assert [path.name for path in run.iterdir()] == ["metrics.jsonl"]
     (warning,) = caplog.messages
-    assert warning.endswith(r"caf\udce9: is no Unicode name; the run has no TensorBoard files")
+    assert warning.endswith(r"caf\udce9: is not a Unicode name; the run has no TensorBoard files")

@@ -23,10 +23,11 @@ from darkprep.shards.errors import (
     WeightsError,
 )
 from darkprep.shards.reader import Batch
-from darkprep.trainer.config import TrainConfig, open_device
+from darkprep.trainer.config import TrainConfig
+from darkprep.trainer.device import open_device
+from darkprep.trainer.loop import train
 from darkprep.trainer.loss_guard import LossGuard
-from darkprep.trainer.run_log import StepReport, limiting_side
-from darkprep.trainer.train import train
+from darkprep.trainer.records import StepReport, limiting_side
 
 TINY = TrainConfig(
     model="redirt-2rdb",
@@ -157,9 +158,7 @@ def test_a_batch_too_large_for_the_device_is_named_in_one_line(tmp_path, make_re
     def refuse(index: int) -> None:
         too_much()
 
-    with pytest.raises(
-        OptionError, match="device cpu: its memory does not hold batch_size 2 in fp32"
-    ):
+    with pytest.raises(OptionError, match="device cpu: not enough memory for batch_size 2 in fp32"):
         train(TINY, lambda start, _: make_reader(before=refuse), tmp_path / "run")
 
 

@@ -23,7 +23,7 @@ from darkprep.pipeline.raw.mosaic import (
 )
 from darkprep.pipeline.raw.reader import read_raw
 from darkprep.shards.errors import RawError
-from darkprep.trainer.restore import upright
+from darkprep.trainer.restoration import upright
 from tests.support.raw_scene import F64, NEUTRAL, PHASES, U16, mosaic_of, scene
 
 

@@ -16,7 +16,7 @@ import torch
 from darkprep.shards.errors import DarkprepError, DiskFull, OptionError, SpoolError
 from darkprep.shards.files import disk_errors
 from darkprep.shards.format import Sample
-from darkprep.trainer.evaluate import Restorer, restore_frame
+from darkprep.trainer.evaluation import Restorer, restore_frame
 from darkprep.trainer.picture import Bits, Pixels, check_suffix, quantised, write_picture
 
 

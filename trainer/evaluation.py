@@ -21,7 +21,7 @@ from darkprep.model import ModelError
 from darkprep.shards.errors import DatasetError, OptionError, WeightsError
 from darkprep.shards.files import disk_errors, write_json
 from darkprep.shards.format import U16, Sample
-from darkprep.trainer.gpu import memory_for
+from darkprep.trainer.device import out_of_memory_errors
 from darkprep.trainer.metrics import F32, Protocol, Scores, protocol_named, score
 from darkprep.trainer.picture import quantised, write_picture
 from darkprep.trainer.stream import amplified
@@ -150,7 +150,7 @@ def restore_frame(network: Restorer, sample: Sample, device: torch.device | None
     try:
         with (
             torch.inference_mode(),
-            memory_for(f"a frame of {height}x{width} packed pixels", device),
+            out_of_memory_errors(f"a frame of {height}x{width} packed pixels", device),
         ):
             low = torch.from_numpy(sample.low)[None].to(device)
             restored = network(amplified(low, (sample.meta,)))[0]

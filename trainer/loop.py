@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,14 +22,28 @@ from darkprep.shards.files import disk_errors, write_json
 from darkprep.shards.locks import FileLock
 from darkprep.shards.reader import Batch, ReaderStats
 from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState
-from darkprep.trainer.config import IDENTITY_FIELDS, PRECISIONS, TrainConfig, open_device
+from darkprep.trainer.config import IDENTITY_FIELDS, Precision, TrainConfig
+from darkprep.trainer.device import GpuMeter, open_device, out_of_memory_errors
 from darkprep.trainer.distributed import Communicator, SingleProcess, StepStatus, in_turn
-from darkprep.trainer.gpu import GpuMeter, memory_for
 from darkprep.trainer.loss import restoration_loss
 from darkprep.trainer.loss_guard import LossGuard
 from darkprep.trainer.prefetch import Allocate, pinned_memory
-from darkprep.trainer.run_log import Pace, RunLog, RunSummary, StepReport, limiting_side
+from darkprep.trainer.records import (
+    SUMMARY_FILE,
+    MetricsLine,
+    RunSummary,
+    StepReport,
+    limiting_side,
+)
+from darkprep.trainer.run_log import RunLog
+from darkprep.trainer.step_timer import StepTimer
 from darkprep.trainer.stream import DeviceBatch, DeviceStream
+
+_DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
 
 
 class Reader(Protocol):
@@ -116,7 +129,9 @@ def train(
                 config, trainee, device, reader, run_log, progress, gauges, checkpoints, ranks, stop
             )
             try:
-                with memory_for(f"batch_size {config.batch_size} in {config.precision}", device):
+                with out_of_memory_errors(
+                    f"batch_size {config.batch_size} in {config.precision}", device
+                ):
                     _take_steps(run, config, on_step, held_out if leads else None)
             except (StreamEnded, RankLost):
                 run.save()
@@ -132,7 +147,7 @@ def train(
             # Last, so that who is in a hurry loses nothing else.
             if held_out:
                 run.judge(held_out)
-        run_log.sum_up(config.record(), vars(summary))
+        run_log.write_hyperparameters(config.record(), summary)
     return summary
 
 
@@ -168,16 +183,16 @@ class NoLog:
     def __exit__(self, *_: object) -> None:
         """See RunLog."""
 
-    def write(self, line: dict[str, Any]) -> None:
+    def write_metrics(self, line: MetricsLine) -> None:
         """See RunLog."""
 
-    def evaluated(self, line: dict[str, Any]) -> None:
+    def write_evaluation(self, record: Mapping[str, Any]) -> None:
         """See RunLog."""
 
-    def sum_up(self, config: dict[str, Any], summary: dict[str, Any]) -> None:
+    def write_hyperparameters(self, config: Mapping[str, Any], summary: RunSummary) -> None:
         """See RunLog."""
 
-    def show(self, restored: torch.Tensor, truth: torch.Tensor, iteration: int) -> None:
+    def write_picture(self, restored: torch.Tensor, truth: torch.Tensor, iteration: int) -> None:
         """See RunLog."""
 
 
@@ -212,15 +227,14 @@ class _Run:
             augment=config.augment,
             seed=config.seed,
         )
-        self._guard, self._pace, self._meter = LossGuard(device), Pace(), GpuMeter(device)
+        self._guard, self._meter = LossGuard(device), GpuMeter(device)
+        self._timer = StepTimer(self._stream.wait_s, device)
         self.iteration = before.iteration
         self._first_loss = before.first_loss
         self._losses: list[float] = []
         """Of the steps since the last line of metrics."""
         self._line_loss = before.last_loss
         self._newest_loss: float | None = None
-        self._began = self._ended = 0.0
-        self._first_wait_s = 0.0
         self._restored = torch.empty(0)
         self._judged = before.iteration
 
@@ -230,8 +244,7 @@ class _Run:
             batch = self._next_batch()
             if batch is None:
                 return
-            if not self._began:
-                self._start_clock()
+            self._timer.start()
             yield batch
 
     def _next_batch(self) -> DeviceBatch | None:
@@ -248,8 +261,8 @@ class _Run:
             error = None if self._stop.is_set() else ended
         except Exception as caught:  # noqa: BLE001 # the others must hear of it first
             error = caught
-        if batch is None and self._began:
-            self._ended = time.perf_counter()
+        if batch is None:
+            self._timer.stop()
         self._count(ended=batch is None, failed=error is not None)
         if self._agreed.failed:
             verdict = self._ranks.settle(error or self._own_fault())
@@ -300,13 +313,6 @@ class _Run:
         """Whether all ranks are to stop now; alone, whether this one was told so."""
         return self._stop.is_set() if self._ranks.world == 1 else self._agreed.stop > 0
 
-    def _start_clock(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        self._first_wait_s = self._stream.wait_s()
-        self._began = self._ended = time.perf_counter()
-        self._pace.step(0)
-
     def step(self, batch: DeviceBatch) -> None:
         """One step of the optimiser; raises NonFiniteLoss, see LossGuard."""
         optimiser, scaler = self._trainee.optimiser, self._trainee.scaler
@@ -326,8 +332,7 @@ class _Run:
         optimiser.zero_grad()
         self._restored = restored.detach()
         self.iteration += 1
-        self._ended = time.perf_counter()
-        self._pace.step(self._waited_s())
+        self._timer.step()
         self._learn()
 
     def is_due(self, every: int) -> bool:
@@ -342,20 +347,20 @@ class _Run:
         self._line_loss = sum(self._losses) / len(self._losses)
         self._losses.clear()
         report = self.report()
-        self._log.write(
-            {
-                "iteration": self.iteration,
-                "loss": self._line_loss,
-                "learning_rate": report.learning_rate,
-                "iterations_per_s": round(report.iterations_per_s, 4),
-                "samples_per_s": round(report.samples_per_s, 3),
-                "data_wait_fraction": round(report.data_wait_fraction, 5),
-                "gpu_busy_percent": report.gpu_busy_percent,
-                "shards_deleted": report.shards_deleted,
-                "damaged": report.damaged,
-                "seconds": round(self._trained_s(), 3),
-                **self._gauges(),
-            }
+        self._log.write_metrics(
+            MetricsLine(
+                iteration=self.iteration,
+                loss=self._line_loss,
+                learning_rate=report.learning_rate,
+                iterations_per_s=report.iterations_per_s,
+                samples_per_s=report.samples_per_s,
+                data_wait_fraction=report.data_wait_fraction,
+                gpu_busy_percent=report.gpu_busy_percent,
+                shards_deleted=report.shards_deleted,
+                damaged=report.damaged,
+                seconds=self._trained_s(),
+                extra=self._gauges(),
+            )
         )
 
     def judge(self, held_out: Validation) -> None:
@@ -363,27 +368,22 @@ class _Run:
         if self._judged == self.iteration:
             return
         self._judged = self.iteration
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        began = time.perf_counter()
-        self._trainee.network.eval()
-        try:
-            scores = held_out.judge(self._trainee.network, self.iteration)
-        finally:
-            self._trainee.network.train()
-        if scores:
-            self._log.evaluated({"iteration": self.iteration, **scores})
-        pause = time.perf_counter() - began
-        self._began, self._ended = self._began + pause, self._ended + pause
-        self._pace.pause(pause)
+        with self._timer.paused():
+            self._trainee.network.eval()
+            try:
+                scores = held_out.judge(self._trainee.network, self.iteration)
+            finally:
+                self._trainee.network.train()
+            if scores:
+                self._log.write_evaluation({"iteration": self.iteration, **scores})
 
     def show(self, batch: DeviceBatch) -> None:
         """Put the batch's first sample on TensorBoard."""
-        self._log.show(self._restored[0], batch.gt[0], self.iteration)
+        self._log.write_picture(self._restored[0], batch.gt[0], self.iteration)
 
     def report(self) -> StepReport:
         """Where the training is now."""
-        pace, wait = self._pace.rates()
+        pace, wait = self._timer.rates()
         left = self._config.iterations - self.iteration
         return StepReport(
             iteration=self.iteration,
@@ -414,7 +414,7 @@ class _Run:
             first_loss=self._first_loss,
             last_loss=self._line_loss,
             trained_s=self._trained_s(),
-            waited_s=self._before.waited_s + self._waited_s(),
+            waited_s=self._before.waited_s + self._timer.waited_s(),
             shards_deleted=self._before.shards_deleted + self._done.shards_deleted,
             damaged=self._before.damaged + self._done.damaged,
             peak_disk_bytes=max(self._before.peak_disk_bytes, stats.peak_disk_bytes),
@@ -450,7 +450,7 @@ class _Run:
 
     def _autocast(self) -> torch.autocast:
         precision = self._config.precision
-        return torch.autocast(self._device.type, PRECISIONS[precision], enabled=precision != "fp32")
+        return torch.autocast(self._device.type, _DTYPES[precision], enabled=precision != "fp32")
 
     def _learn(self, *, wait: bool = False) -> None:
         known = self._guard.known(wait=wait)
@@ -460,10 +460,7 @@ class _Run:
             self._losses.extend(known)
 
     def _trained_s(self) -> float:
-        return self._before.trained_s + self._ended - self._began
-
-    def _waited_s(self) -> float:
-        return self._stream.wait_s() - self._first_wait_s
+        return self._before.trained_s + self._timer.trained_s()
 
 
 def _make_trainee(config: TrainConfig, device: torch.device) -> TrainState:
@@ -517,4 +514,4 @@ def _leave(trainee: TrainState, summary: RunSummary, run_dir: Path) -> None:
     path = run_dir / "weights.safetensors"
     with disk_errors(path):
         save_weights(trainee.network, path, note=f"{summary.iterations} iterations")
-    write_json(run_dir / "summary.json", vars(summary))
+    write_json(run_dir / SUMMARY_FILE, summary.record())

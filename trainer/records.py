@@ -1,0 +1,215 @@
+"""What a training reports: after each step, in a line of metrics.jsonl, and in summary.json.
+
+One dataclass each, and the only reader of these files: whatever does not decode is left out. Loading this
+module loads no torch, so that `darkprep status` and the reports start fast. The trade-off: a line with
+one wrong field is left out whole.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from darkprep.shards.files import json_objects, open_regular_file, read_json
+from darkprep.shards.spool import WAIT_LIMITS, WAIT_UNSEEN
+
+METRICS_FILE, SUMMARY_FILE = "metrics.jsonl", "summary.json"
+"""File names in a run directory."""
+
+EndReason = Literal["finished", "stream ended", "stopped"]
+
+_SMALLEST, _LARGEST = 1e-100, 1e18
+"""Numbers outside, except 0, are not valid: their squares and sums would not be finite."""
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """The state of a training after a step."""
+
+    iteration: int
+    """Steps done, including those before the run was resumed."""
+    iterations: int
+    """Steps to do in all."""
+    loss: float | None
+    """The last known loss; on a GPU that of a few steps before."""
+    learning_rate: float
+    iterations_per_s: float
+    """Mean over the last steps, as are the next two."""
+    samples_per_s: float
+    data_wait_fraction: float
+    """Share of the time in which the device waited for data, in [0, 1]."""
+    eta_s: float
+    """Seconds until the last step; infinite before the second step."""
+    gpu_busy_percent: float | None
+    """The driver's utilisation; None if it is not available."""
+    shards_deleted: int
+    damaged: int
+    """Damaged shards found so far; the producer rebuilds them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsLine:
+    """One line of metrics.jsonl."""
+
+    iteration: int
+    loss: float
+    """Mean over the steps since the line before."""
+    learning_rate: float
+    iterations_per_s: float
+    samples_per_s: float
+    data_wait_fraction: float
+    gpu_busy_percent: float | None
+    shards_deleted: int
+    damaged: int
+    seconds: float
+    """Time spent in training, including that before the run was resumed."""
+    extra: Mapping[str, float] = field(default_factory=dict)
+    """Further numbers by name; `darkprep stream-train` adds disk_bytes and shards_ready."""
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> MetricsLine:
+        """Decode a JSON object; raises ValueError naming the field."""
+        known = {one.name for one in fields(cls)} - {"extra"}
+        numbers = {name: value for name, value in record.items() if name not in known}
+        extra = {name: value for name, value in numbers.items() if _is_valid(value, float)}
+        return decode(cls, {**{name: record[name] for name in known & set(record)}, "extra": extra})
+
+    def record(self) -> dict[str, Any]:
+        """Return the JSON object, its figures rounded to what they mean."""
+        record = asdict(self)
+        del record["extra"]
+        for name, digits in _DIGITS.items():
+            record[name] = round(record[name], digits)
+        return record | dict(self.extra)
+
+
+_DIGITS = {"iterations_per_s": 4, "samples_per_s": 3, "data_wait_fraction": 5, "seconds": 3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """The result of a training, including what was done before it was resumed; summary.json holds the same."""
+
+    iterations: int
+    samples: int
+    first_loss: float | None
+    """Loss of the very first step."""
+    last_loss: float | None
+    """Loss of the last line of metrics.jsonl."""
+    data_wait_fraction: float
+    """Share of the time, from each start's first batch on, in which the device waited for data."""
+    samples_per_second: float
+    seconds: float
+    first_batch_seconds: float
+    """From the last start to its first batch."""
+    shards_deleted: int
+    damaged_shards: int
+    peak_disk_bytes: int
+    """Largest size of the spool directory that was measured."""
+    parameters: int
+    ended: EndReason
+    limiting_side: str
+    """One sentence: which side was slower, and what to change."""
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> RunSummary:
+        """Decode a JSON object; raises ValueError naming the field."""
+        return decode(cls, record)
+
+    def record(self) -> dict[str, Any]:
+        """Return the JSON object."""
+        return asdict(self)
+
+
+def limiting_side(data_wait_fraction: float, *, device: str) -> str:
+    """Return one sentence: which side limits the pace of the training, and what to change."""
+    share = f"{100 * data_wait_fraction:.1f} % of the time"
+    if data_wait_fraction < WAIT_UNSEEN:
+        return f"the {device} limits: it waited for data {share}; nothing to change"
+    if data_wait_fraction < WAIT_LIMITS:
+        return (
+            f"nearly balanced: the {device} waited for data {share}; more jobs would close the gap"
+        )
+    return (
+        f"the data limits: the {device} waited for it {share}; give the producers more jobs, use each "
+        f"sample more often (reuse), or, if they stand blocked, a bigger disk budget"
+    )
+
+
+def read_metrics(run_dir: Path, *, tail_bytes: int | None = None) -> list[MetricsLine]:
+    """Return the valid lines of a run's metrics.jsonl, at most those in its last `tail_bytes` bytes.
+
+    A missing or unreadable file has no lines.
+    """
+    try:
+        with open(run_dir / METRICS_FILE, "rb", opener=open_regular_file) as file:
+            size = file.seek(0, 2)
+            file.seek(0 if tail_bytes is None else max(0, size - tail_bytes))
+            rows = file.read().splitlines()
+    except OSError:
+        return []
+    return metrics_lines(rows)
+
+
+def metrics_lines(rows: Iterable[str | bytes]) -> list[MetricsLine]:
+    """Return the valid metrics lines among `rows`; a row cut off by a crash is not valid."""
+    lines = []
+    for record in json_objects(rows):
+        try:
+            lines.append(MetricsLine.from_record(record))
+        except ValueError:
+            continue
+    return lines
+
+
+def read_summary(run_dir: Path) -> RunSummary | None:
+    """Return a run's summary; None if it has not ended or the file is not valid."""
+    record = read_json(run_dir / SUMMARY_FILE)
+    try:
+        return None if record is None else RunSummary.from_record(record)
+    except ValueError:
+        return None
+
+
+def decode(kind: type[Record], record: Mapping[str, Any]) -> Record:
+    """Return a dataclass of numbers and texts filled from a JSON object; further keys are ignored.
+
+    Raises ValueError naming the field that is missing or of another type.
+    """
+    types_of = get_type_hints(kind)
+    values = {}
+    for one in fields(kind):  # type: ignore[arg-type] # any dataclass
+        if one.name not in record:
+            if one.default is MISSING and one.default_factory is MISSING:
+                raise ValueError(f"{one.name} is missing")
+            continue
+        value = record[one.name]
+        if not _is_valid(value, types_of[one.name]):
+            raise ValueError(f"{one.name} is not valid: {value!r:.40}")
+        values[one.name] = value
+    return kind(**values)
+
+
+def _is_valid(value: object, kind: Any) -> bool:
+    """Whether a JSON value is of the annotated type; numbers must be finite and of a sane size."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return any(_is_valid(value, one) for one in get_args(kind))
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if kind is types.NoneType:
+        return value is None
+    if kind is float or kind is int:
+        allowed = int | float if kind is float else int
+        return (
+            isinstance(value, allowed)
+            and not isinstance(value, bool)
+            and (value == 0 or _SMALLEST < abs(value) < _LARGEST)
+            and math.isfinite(value)
+        )
+    return isinstance(value, get_origin(kind) or kind)
