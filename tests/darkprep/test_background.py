@@ -180,7 +180,7 @@ def test_a_producer_of_another_host_cannot_be_stopped_from_here(empty_spool, mon
         background.stop_producers(empty_spool)
 
 
-def test_the_first_ctrl_c_asks_and_the_second_interrupts(alone):
+def test_the_first_ctrl_c_asks_and_the_second_interrupts(empty_directory):
     stop = stop_on_signals()
 
     os.kill(os.getpid(), signal.SIGINT)

@@ -33,8 +33,6 @@ from tests.support.s3_server import PATIENT_S, SECRETS, Server
 
 ROOMY = ("--disk-budget", "60MB")
 
-pytestmark = pytest.mark.usefixtures("alone")
-
 
 @pytest.fixture(autouse=True)
 def nothing_secret(tmp_path: Path, server: Server, url: StoreUrl) -> Iterator[None]:
