@@ -14,7 +14,7 @@ import numpy as np
 
 from darkprep.pipeline.pairs.table import camera_named, find_pairs
 from darkprep.pipeline.pairs.whole_frame import decode_long, decode_short, whole_frame
-from darkprep.pipeline.raw.colour import colours_of, match_matrix, matched, undeveloped
+from darkprep.pipeline.raw.colour import colours_of, match_colours, match_matrix, undevelop
 from darkprep.pipeline.raw.resample import xtrans_to_rggb
 from darkprep.shards.cfa import CANONICAL
 from darkprep.synth.dataset import synthesise
@@ -36,7 +36,7 @@ def round_trip(root: Path, camera: str) -> dict[str, float]:
     codes = np.clip((frame.planes - black) / (frame.white - black), 0, 1)
     truth = decode_long(path)
     began = time.process_time()
-    back = undeveloped(truth, colours_of(frame, str(path)), frame.cfa)
+    back = undevelop(truth, colours_of(frame, str(path)), frame.cfa)
     spent = time.process_time() - began
     inside = codes != 1
     factor = np.vdot(back[inside], codes[inside]) / np.vdot(back[inside], back[inside])
@@ -74,7 +74,7 @@ def matching(root: Path) -> dict[str, float]:
     matrix = match_matrix(colours_of(source, "canon"), colours_of(target, "sony"))
     sample = whole_frame(root, canon.pairs[0])
     began = time.process_time()
-    matched(sample, matrix)
+    match_colours(sample, matrix)
     return {"seconds_per_mp": (time.process_time() - began) / sample.low.size * 1e6}
 
 

@@ -24,27 +24,29 @@ from harness import Figures
 
 from darkprep.pipeline.raw.amplify import estimate_amplification
 from darkprep.pipeline.raw.develop import develop
-from darkprep.pipeline.raw.dng import BAYER, XTRANS, DngTags, Rows, write_dng
+from darkprep.pipeline.raw.dng import BAYER, DngTags, write_dng
+from darkprep.pipeline.raw.frame import RawFrame
 from darkprep.pipeline.raw.mosaic import (
     canonical_mosaic,
     canonical_origin,
+    canonical_rgb,
     canonical_shape,
-    canonical_truth,
     pack,
     plane_black,
     unpack,
 )
-from darkprep.pipeline.raw.reader import RawFrame, read_header, read_raw
+from darkprep.pipeline.raw.reader import read_header, read_raw
+from darkprep.shards.cfa import CANONICAL, Rows
 from darkprep.shards.format import U16
 
 FRAMES = {
     "12 MP Bayer": ((2848, 4256), BAYER["RGGB"]),
-    "24 MP X-Trans": ((4032, 6032), XTRANS),
+    "24 MP X-Trans": ((4032, 6032), CANONICAL["xtrans"]),
     "45 MP Bayer": ((5520, 8288), BAYER["GBRG"]),
 }
 QUICK_FRAMES = {
     "tiny Bayer": ((356, 532), BAYER["RGGB"]),
-    "tiny X-Trans": ((516, 768), XTRANS),
+    "tiny X-Trans": ((516, 768), CANONICAL["xtrans"]),
 }
 
 
@@ -92,7 +94,7 @@ def steps_of(path: Path, frame: RawFrame) -> list[tuple[str, Callable[[], object
             lambda: estimate_amplification(planes, own_black, frame.white),
         ),
         ("estimate, plain", lambda: plain_estimate(planes, black[0], frame.white)),
-        ("canonical_truth", lambda: canonical_truth(rgb, origin, shape)),
+        ("canonical_rgb", lambda: canonical_rgb(rgb, origin, shape)),
         ("develop", lambda: develop(path)),
     ]
 

@@ -13,13 +13,14 @@ import numpy as np
 
 from darkprep.pipeline.plan.plan import Plan, PlanOptions, make_plan
 from darkprep.pipeline.produce.budget import array_bytes
-from darkprep.pipeline.raw.dng import BAYER, XTRANS, DngTags, write_dng
+from darkprep.pipeline.raw.dng import BAYER, DngTags, write_dng
+from darkprep.shards.cfa import CANONICAL
 from darkprep.shards.format import U16
 
 SIZES = {"sony": (2848, 4256), "fuji": (4032, 6032)}
 """Of the two SID cameras, 12 and 24 megapixels."""
 _FOLDERS = {"sony": "Sony", "fuji": "Fuji"}
-_CFA = {"sony": BAYER["RGGB"], "fuji": XTRANS}
+_CFA = {"sony": BAYER["RGGB"], "fuji": CANONICAL["xtrans"]}
 _SHORT_S, _LONG_S = 0.1, 10.0
 _NEUTRAL = (0.5, 1.0, 0.625)
 _BLACK, _WHITE = 512, 16383

@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from darkprep.pipeline.raw.develop import develop
-from darkprep.pipeline.raw.dng import BAYER, XTRANS, DngTags, write_dng
+from darkprep.pipeline.raw.dng import BAYER, DngTags, write_dng
 from darkprep.pipeline.raw.reader import read_header, read_raw
+from darkprep.shards.cfa import CANONICAL
 from darkprep.shards.errors import RawError
 
 _HEADER_BYTES = 1500
@@ -161,7 +162,7 @@ def mutated(number: int) -> bytes:
 def _good(kind: str) -> bytes:
     rng = np.random.default_rng(1)
     codes = rng.integers(512, 16383, _SIZES[kind]).astype(np.uint16)
-    cfa = XTRANS if kind == "xtrans" else BAYER["RGGB"]
+    cfa = CANONICAL["xtrans"] if kind == "xtrans" else BAYER["RGGB"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "good.dng"
         write_dng(path, codes, DngTags(cfa=cfa, exposure_s=0.1, iso=800))

@@ -16,7 +16,8 @@ from darkprep.pipeline.pairs.table import (
 )
 from darkprep.pipeline.pairs.whole_frame import decode_long, decode_short, lone_frame, whole_frame
 from darkprep.pipeline.raw.amplify import estimate_amplification, exposure_ratio
-from darkprep.pipeline.raw.reader import RawFrame, RawHeader, read_header, read_raw
+from darkprep.pipeline.raw.frame import RawFrame, RawHeader
+from darkprep.pipeline.raw.reader import read_header, read_raw
 
 __all__ = [
     "CAMERAS",

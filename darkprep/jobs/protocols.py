@@ -18,7 +18,7 @@ import numpy as np
 
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.pairs.whole_frame import decode_short
-from darkprep.pipeline.raw.colour import Colours, colours_of, undeveloped
+from darkprep.pipeline.raw.colour import Colours, colours_of, undevelop
 from darkprep.shards.format import U16, CfaKind, Sample
 from darkprep.trainer.evaluation import Compared
 from darkprep.trainer.metrics import F32
@@ -66,7 +66,7 @@ def packed_raw(root: Path, pairs: Mapping[str, Pair], *, centre: int | None) -> 
 
     def compared(sample: Sample, picture: F32 | U16) -> tuple[F32, F32]:
         true = truth(sample.meta.pair)
-        ours = undeveloped(picture, true.colours, true.cfa)
+        ours = undevelop(picture, true.colours, true.cfa)
         ours *= true.developed
         return _middle(ours, centre), _middle(true.planes, centre)
 

@@ -12,19 +12,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from darkprep.pipeline.raw.dng import BAYER, XTRANS, Rows
+from darkprep.pipeline.raw.colour import SRGB_TO_XYZ
+from darkprep.pipeline.raw.dng import BAYER
+from darkprep.shards.cfa import CANONICAL, Rows
 from darkprep.shards.errors import OptionError
 
 F64 = npt.NDArray[np.float64]
-
-SRGB_TO_XYZ: F64 = np.array(
-    [
-        [0.4124564, 0.3575761, 0.1804375],
-        [0.2126729, 0.7151522, 0.0721750],
-        [0.0193339, 0.1191920, 0.9503041],
-    ]
-)
-"""Linear sRGB to CIE XYZ, white D65."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +118,7 @@ _ALL = (
         height=4032,
         width=6030,  # of 6032: whole periods of the array
         margins=(0, 0),
-        cfa=XTRANS,
+        cfa=CANONICAL["xtrans"],
         black=1024,
         white=16383,
         xyz_to_camera=(11434, -4948, -1210, -3746, 12042, 1903, -666, 1479, 5235),

@@ -27,10 +27,10 @@ import numpy.typing as npt
 import xxhash
 
 from darkprep.pipeline.pairs.table import Camera, Pair, Pairs
-from darkprep.pipeline.raw.colour import Colours
+from darkprep.pipeline.raw.colour import SRGB_TO_XYZ_LIBRAW, Colours
 from darkprep.pipeline.raw.develop import develop
+from darkprep.pipeline.raw.frame import RawHeader
 from darkprep.pipeline.raw.mosaic import unpack
-from darkprep.pipeline.raw.reader import RawHeader
 from darkprep.shards.cfa import CANONICAL
 from darkprep.shards.errors import DatasetError, OptionError, RawError
 from darkprep.shards.format import U16
@@ -41,9 +41,6 @@ _FROM_RGBG = (0, 1, 3, 2)
 """Our planes R, G1, G2, B among theirs."""
 _PATCHES_PER_PHOTOGRAPH = 8
 _MOST_META_BYTES = 64 << 20
-_SRGB_TO_XYZ = np.array(
-    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
-)
 
 
 def is_patch(path: str | os.PathLike[str]) -> bool:
@@ -142,7 +139,7 @@ def develop_patch(path: Path) -> U16:
 
     colours = patch_colours(path)
     neutral = colours.gains.min() / colours.gains
-    matrix = np.linalg.inv(colours.to_srgb) @ np.linalg.inv(_SRGB_TO_XYZ)
+    matrix = np.linalg.inv(colours.to_srgb) @ np.linalg.inv(SRGB_TO_XYZ_LIBRAW)
     tags = DngTags(
         black=(0.0,),
         white=WHITE,

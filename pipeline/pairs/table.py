@@ -482,7 +482,7 @@ def _truths(longs: Iterable[_SidFile]) -> dict[str, _SidFile]:
 
 
 def _sid_pair(camera: Camera, split: Split, short: _SidFile, long: _SidFile, iso: float) -> Pair:
-    ratio = exposure_ratio(short_s=short.exposure_s, long_s=long.exposure_s, most=SID_MOST_RATIO)
+    ratio = exposure_ratio(short_s=short.exposure_s, long_s=long.exposure_s, maximum=SID_MOST_RATIO)
     return Pair(
         id=short.stem,
         scene=short.scene,

@@ -24,19 +24,20 @@ from darkprep.pipeline.pairs.lmdb import (
 )
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.raw.amplify import MAX_AMPLIFICATION, Amplification, estimate_amplification
-from darkprep.pipeline.raw.colour import Colours, colours_of, match_matrix, matched
+from darkprep.pipeline.raw.colour import Colours, colours_of, match_colours, match_matrix
 from darkprep.pipeline.raw.develop import Brightness, develop
+from darkprep.pipeline.raw.frame import F32, RawFrame, RawHeader
 from darkprep.pipeline.raw.mosaic import (
     PLANE_COLOURS,
     canonical_mosaic,
     canonical_origin,
+    canonical_rgb,
     canonical_shape,
-    canonical_truth,
     pack,
     plane_black,
     plane_sites,
 )
-from darkprep.pipeline.raw.reader import F32, RawFrame, RawHeader, read_raw
+from darkprep.pipeline.raw.reader import read_raw
 from darkprep.pipeline.raw.resample import XtransMode, sample_cfa, xtrans_to_rggb
 from darkprep.shards.errors import OptionError, RawError
 from darkprep.shards.format import U16, CfaKind, Sample, SampleMeta
@@ -148,7 +149,7 @@ def decode_long(
     frame, rgb = develop(path, brightness=brightness)
     if like is not None:
         _refuse_other_geometry(frame, like.header)
-    return canonical_truth(rgb, canonical_origin(frame.pattern), canonical_shape(frame))
+    return canonical_rgb(rgb, canonical_origin(frame.pattern), canonical_shape(frame))
 
 
 def whole_frame(
@@ -213,7 +214,7 @@ def lone_frame(
 def _matched(sample: Sample, short: DecodedShort, match: Colours | None) -> Sample:
     if match is None:
         return sample
-    return matched(sample, match_matrix(colours_of(short, short.header.path), match))
+    return match_colours(sample, match_matrix(colours_of(short, short.header.path), match))
 
 
 def _factor(

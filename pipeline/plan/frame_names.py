@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from darkprep.pipeline.raw.reader import libraw_version
+from darkprep.pipeline.raw.libraw import libraw_version
 
 FrameKind = Literal["short", "long"]
 """Packed codes of a short exposure, or the development of a long one."""

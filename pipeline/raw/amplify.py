@@ -1,9 +1,9 @@
-"""How much a short exposure is amplified: the pair's exposure ratio, or the paper's blind estimate.
+"""How much a short exposure is amplified: by the pair's exposure ratio, the paper's estimate, or a constant.
 
 The trade-off: the estimate is summed over a histogram of the integer codes instead of over pixels,
-which gives the same number hundreds of times faster, and needs codes, not floats.
+which gives the same number hundreds of times faster, but takes integer codes only.
 
-A constant factor needs no code; that an amplification is applied at all is the network's decode.
+The factor is applied to the network's input on the device (trainer/stream.py).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ F64 = npt.NDArray[np.float64]
 Amplification = Literal["ratio", "estimate"] | float
 """How an amplification is found: by the exposure ratio, by the paper's estimate, or a constant factor."""
 MAX_AMPLIFICATION = 1e6
-"""Largest constant factor: it takes a 16-bit sensor's last bit to sixty times full scale."""
+"""Largest constant factor: it brings one code of a 16-bit sensor to 15 times full scale."""
 
 DEFAULT_MULTIPLIER = 5.0
-"""The paper's m where a user chose none: what its training module takes. Its demo takes 1, which is
+"""The paper's m when the user gives none: the value of its training code. Its demo uses 1, which is
 four to five times too dark for a network that was trained on exposure ratios."""
-LEAST, MOST = 1.0, 300.0
+MIN_ESTIMATE, MAX_ESTIMATE = 1.0, 300.0
 """The estimate is clipped to this range (REDIRT, get_na)."""
 
 _CODES = 1 << 16
@@ -37,7 +37,7 @@ _CHUNK = 1 << 16
 
 
 def parse_amplification(text: str) -> Amplification:
-    """Reads `ratio`, `estimate` or a number; raises OptionError for what is none of these."""
+    """Parse `ratio`, `estimate` or a number. Raises OptionError for anything else."""
     if text == "ratio":
         return "ratio"
     if text == "estimate":
@@ -59,17 +59,17 @@ def exposure_ratio(
     long_s: float,
     short_iso: float = 1.0,
     long_iso: float = 1.0,
-    most: float = float("inf"),
+    maximum: float = float("inf"),
 ) -> float:
-    """Returns how much more light the long exposure's codes stand for than the short one's.
+    """Return the ratio of the light that the long and the short exposure collect.
 
     SID: times alone (both photographs have one ISO), at most 300. ELD: ISO times time, no limit.
-    Rounded to six decimals, since files store times as 1/30 or 0.033. Raises ValueError for a time
+    Rounded to six decimals, since files store times as 1/30 or 0.033. At most `maximum`. Raises ValueError for a time
     or ISO that is not positive.
     """
     if not all(0 < value < float("inf") for value in (short_s, long_s, short_iso, long_iso)):
         raise ValueError("exposure times and ISO must be positive")
-    return round(min(long_iso * long_s / (short_iso * short_s), most), 6)
+    return round(min(long_iso * long_s / (short_iso * short_s), maximum), 6)
 
 
 def estimate_amplification(
@@ -78,7 +78,7 @@ def estimate_amplification(
     white: float,
     m: float = 1.0,
 ) -> float:
-    """Returns the paper's estimate: the factor that brings the dark-weighted mean to 0.01 * m.
+    """Return the paper's estimate: the factor that brings the dark-weighted mean to 0.01 * m.
 
     With x = max(code - black, 0) / (white - black) and a weight W(x) that falls from 1 in the
     darkest of 127 bins to 1e-5 in the brightest (bins spaced by powers of two, 0 from x = 1 on):
@@ -87,7 +87,7 @@ def estimate_amplification(
     `mosaic` holds uint16 codes: `(H, W)` with one black level or an array `(p, p)` of them per site
     of the colour filter array; or packed `(C, h, w)` with one black level or one per plane.
 
-    An all-black frame, where nothing says how dark the scene is, gives 300. One without a single
+    An all-black frame, whose scene may be arbitrarily dark, gives 300. One without a single
     pixel below white gives 1. Never NaN; nine significant digits. Raises ValueError for other dtypes
     and shapes, for white that is not above black, and for m that is not positive and finite.
     """
@@ -99,17 +99,17 @@ def estimate_amplification(
     for level, parts in _by_black(mosaic, np.asarray(black, np.float64)).items():
         counts = _histogram(parts)
         codes = np.flatnonzero(counts)
-        x, weight = _weighed(codes, level, float(white))
+        x, weight = _weighted(codes, level, float(white))
         weights += float(np.sum(counts[codes] * weight))
         light += float(np.sum(counts[codes] * x * weight))
     if light == 0:
-        return MOST if weights > 0 else LEAST
-    estimate = min(max(0.01 * m * weights / light, LEAST), MOST)
+        return MAX_ESTIMATE if weights > 0 else MIN_ESTIMATE
+    estimate = min(max(0.01 * m * weights / light, MIN_ESTIMATE), MAX_ESTIMATE)
     return float(f"{estimate:.9g}")  # the last bits of a sum and of a power differ between machines
 
 
 def _by_black(mosaic: U16, black: F64) -> dict[float, list[U16]]:
-    """Groups views of the mosaic by their black level: mostly one group of everything."""
+    """Group views of the mosaic by their black level; for most files one group."""
     if black.size and (black == black.flat[0]).all() and black.ndim < 3:
         return {float(black.flat[0]): [mosaic]}
     groups: dict[float, list[U16]] = {}
@@ -126,17 +126,17 @@ def _by_black(mosaic: U16, black: F64) -> dict[float, list[U16]]:
 
 
 def _histogram(parts: list[U16]) -> npt.NDArray[np.int64]:
-    """Counts how often each of the 65536 codes occurs."""
+    """Count how often each of the 65536 codes occurs."""
     counts = np.zeros(_CODES, np.int64)
     for part in parts:
         for chunk in _chunks(part):
-            some = np.bincount(chunk)
-            counts[: len(some)] += some
+            counted = np.bincount(chunk)
+            counts[: len(counted)] += counted
     return counts
 
 
 def _chunks(part: U16) -> Iterator[U16]:
-    """Yields flat runs of about `_CHUNK` codes."""
+    """Yield flat runs of about `_CHUNK` codes."""
     rows = part.reshape(-1, part.shape[-1])
     step = max(1, _CHUNK // max(1, rows.shape[1]))
     for start in range(0, len(rows), step):
@@ -145,15 +145,15 @@ def _chunks(part: U16) -> Iterator[U16]:
 
 @cache
 def _edges() -> tuple[npt.NDArray[np.float32], F64]:
-    """Returns the 128 bin edges and the 127 weights, and 0 for what lies beyond the last edge."""
+    """Return the 128 bin edges, and the 127 weights followed by 0 for values beyond the last edge."""
     k = np.arange(128, dtype=np.float64)
     edges = (np.exp2(8 * k / 127) - 1) / 255
     weights = 10 ** (-5 * k[:127] / 126)
     return edges.astype(np.float32), np.append(weights, 0.0)
 
 
-def _weighed(codes: npt.NDArray[np.intp], black: float, white: float) -> tuple[F64, F64]:
-    """Returns x and W(x) of each code, with x in 32 bits as in the paper's code."""
+def _weighted(codes: npt.NDArray[np.intp], black: float, white: float) -> tuple[F64, F64]:
+    """Return x and W(x) of each code, with x in 32 bits as in the paper's code."""
     if not white > black:
         raise ValueError(f"white {white:g} must be above black {black:g}")
     x = np.maximum(codes.astype(np.float32) - np.float32(black), 0) / np.float32(white - black)

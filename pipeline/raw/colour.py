@@ -1,9 +1,9 @@
-"""What a camera's codes are as colours: to linear sRGB, back, and into another camera's codes.
+"""Convert between a camera's codes and linear sRGB, and between the codes of two cameras.
 
-The trade-off: white balance and one 3x3 matrix, as the developer of a file applies them. Where two
-sensors see differently in a way that no matrix undoes, the difference stays.
+The trade-off: white balance and one 3x3 matrix, as LibRaw applies them. Differences between two
+sensors that no matrix can express remain.
 
-Gamma, matrix and white balance are LibRaw's, so that `undeveloped` inverts `develop`.
+Gamma, matrix and white balance are LibRaw's, so that `undevelop` inverts `develop`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,23 @@ from darkprep.shards.format import U16, CfaKind, Sample, SampleMeta
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
+SRGB_TO_XYZ_LIBRAW: F64 = np.array(
+    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
+)
+"""Linear sRGB to CIE XYZ (D65), as LibRaw rounds it: for what has to agree with its development."""
+SRGB_TO_XYZ: F64 = np.array(
+    [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+)
+"""The same to seven digits (IEC 61966-2-1). Synthetic files are made with it: LibRaw's would change
+their bytes."""
+
 _POWER, _SLOPE = 0.45, 4.5
 _KNEE, _OFFSET = 0.08124286, 0.09929683
-"""BT.709's curve as LibRaw computes it: where the straight part ends, and the power's offset."""
+"""BT.709's curve as LibRaw computes it: end of the linear part, and offset of the power part."""
 
 _MATCHED_BLACK, _MATCHED_SCALE = 8192, 28672
 """Levels of codes in another camera's space: half a source code or finer, room for values up to 2
@@ -32,7 +46,7 @@ and for noise far below black."""
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Colours:
-    """How one photograph's codes stand for colours. Raises ValueError naming the field."""
+    """White balance and matrix of one photograph. Raises ValueError naming the field."""
 
     gains: F64
     """`(3,)` as-shot white balance of R, G, B, green 1."""
@@ -47,12 +61,12 @@ class Colours:
             raise ValueError("to_srgb must be a (3, 3) matrix with an inverse")
 
     def codes_from_srgb(self) -> F64:
-        """`(3, 3)`: linear sRGB to what the sensor records, white's green 1."""
+        """Return `(3, 3)`: linear sRGB to what the sensor records, green of white 1."""
         return np.asarray(np.linalg.inv(self.to_srgb) / self.gains[:, None])
 
 
-class StatesColours(Protocol):
-    """A decoded file, whatever it was decoded to."""
+class HasColours(Protocol):
+    """A decoded file: a `RawFrame` or a `PackedFrame`."""
 
     @property
     def white_balance(self) -> tuple[float, float, float, float]:
@@ -60,22 +74,22 @@ class StatesColours(Protocol):
 
     @property
     def camera_to_srgb(self) -> F32:
-        """`(3, 3)` matrix from white-balanced R, G, B to linear sRGB; zeros where none is known."""
+        """`(3, 3)` matrix from white-balanced R, G, B to linear sRGB; zeros if unknown."""
 
 
-def colours_of(frame: StatesColours, path: str) -> Colours:
-    """Returns what a decoded file says of its colours; RawError, with its path, when it says too little."""
+def colours_of(frame: HasColours, path: str) -> Colours:
+    """Return the colours of a decoded file. Raises RawError with `path` if they are missing or unusable."""
     red, _, blue, _ = frame.white_balance
     try:
         return Colours(
             gains=np.array([red, 1.0, blue]), to_srgb=frame.camera_to_srgb.astype(np.float64)
         )
     except ValueError as error:
-        raise RawError(path, f"states no usable colours ({error})") from error
+        raise RawError(path, f"has no usable colours ({error})") from error
 
 
 def linear_light(srgb: F32 | U16) -> F32:
-    """Undoes the development's gamma: values in [0, 1], or full-range uint16, to linear float32."""
+    """Invert the development's gamma: values in [0, 1], or full-range uint16, to linear float32."""
     v = srgb.astype(np.float32)
     if srgb.dtype == np.uint16:
         v /= np.float32(65535)
@@ -84,12 +98,12 @@ def linear_light(srgb: F32 | U16) -> F32:
     return np.where(v < _KNEE, v / np.float32(_SLOPE), bent)
 
 
-def undeveloped(picture: F32 | U16, colours: Colours, cfa: CfaKind) -> F32:
-    """Takes a developed picture back to what the sensor would record of it, packed.
+def undevelop(picture: F32 | U16, colours: Colours, cfa: CfaKind) -> F32:
+    """Return what the sensor would record of a developed picture, packed.
 
     `picture` is `(3, H, W)` sRGB of a canonical mosaic. Returns float32 `(C, h, w)`, black 0, full
-    scale 1 up to one factor: development scales brightness to the file's own full scale. What
-    development clipped, highlights and colours outside sRGB, is lost.
+    scale 1 up to one factor: development scales brightness to the file's own full scale. Highlights
+    and colours outside sRGB, which development clips, are lost.
     """
     light = np.stack([pack(channel, cfa) for channel in linear_light(picture)])
     # LibRaw scales the gains so that the smallest is 1.
@@ -101,18 +115,19 @@ def undeveloped(picture: F32 | U16, colours: Colours, cfa: CfaKind) -> F32:
 
 
 def match_matrix(source: Colours, target: Colours) -> F64:
-    """Returns `(3, 3)`: what `source`'s sensor recorded to what `target`'s would have, both above black.
+    """Return `(3, 3)`: codes above black of `source`'s sensor to those of `target`'s.
 
-    White comes to lie where `target`'s own photograph has it, and its green keeps its value.
+    White gets the values that it has in `target`'s own photograph; its green keeps its value.
     """
     return np.asarray(target.codes_from_srgb() @ np.linalg.inv(source.codes_from_srgb()))
 
 
-def matched(sample: Sample, matrix: F64) -> Sample:
-    """Returns the sample as another camera would have recorded it, by `match_matrix`'s matrix.
+def match_colours(sample: Sample, matrix: F64) -> Sample:
+    """Return the sample as another camera would have recorded it, by `match_matrix`'s matrix.
 
-    Each value takes its own colour's part from itself and the other colours' from the mean of its
-    cell, so nothing of its own colour is blurred. Codes and levels are new, finer than the source's.
+    The part of a pixel's own colour comes from the pixel, those of the other colours from the mean of
+    its cell, so that nothing of its own colour is blurred. Codes and levels are new, finer than the
+    source's.
     """
     colours = np.array(["RGB".index(letter) for letter in PLANE_COLOURS[sample.meta.cfa]])
     black = np.array(sample.meta.black, np.float32)[:, None, None]
@@ -126,10 +141,10 @@ def matched(sample: Sample, matrix: F64) -> Sample:
             value += means[other] * np.float32(matrix[own, other])
         value = np.rint(value * np.float32(_MATCHED_SCALE)) + np.float32(_MATCHED_BLACK)
         codes[plane] = np.clip(value, 0, 65535, out=value)
-    return Sample(codes, sample.gt, _relevelled(sample.meta))
+    return Sample(codes, sample.gt, _with_match_levels(sample.meta))
 
 
-def _relevelled(meta: SampleMeta) -> SampleMeta:
+def _with_match_levels(meta: SampleMeta) -> SampleMeta:
     return replace(
         meta,
         black=(float(_MATCHED_BLACK),) * len(meta.black),

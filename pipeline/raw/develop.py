@@ -1,8 +1,8 @@
-"""The long exposure as the papers show it: RAW file to 16-bit sRGB, aligned with its mosaic.
+"""Develop a RAW file to 16-bit sRGB as the papers do, aligned with its mosaic.
 
 The trade-off: LibRaw's default development, as SID and its successors used it, costs 1 s (Bayer)
-or 14 s (X-Trans) for a frame on one thread, and is bit for bit the same in every run; faster
-demosaics give another ground truth than the published figures were measured on.
+or 14 s (X-Trans) for a frame on one thread, and is bit for bit the same in every run; a faster
+demosaic would give another ground truth than the one of the published figures.
 
 Camera white balance, no automatic brightness, default demosaic and gamma (BT.709's, not sRGB's),
 highlights clipped, orientation never applied.
@@ -15,8 +15,9 @@ from typing import Literal
 
 import numpy as np
 
-from darkprep.pipeline.raw.mosaic import canonical_origin, canonical_shape, canonical_truth
-from darkprep.pipeline.raw.reader import RawFrame, open_raw
+from darkprep.pipeline.raw.frame import RawFrame
+from darkprep.pipeline.raw.mosaic import canonical_origin, canonical_rgb, canonical_shape
+from darkprep.pipeline.raw.reader import open_raw
 from darkprep.shards.format import PERIOD, U16
 
 Brightness = Literal["paper", "constant"]
@@ -28,14 +29,14 @@ _ADJUST_ABOVE = 0.75
 def develop(
     path: str | os.PathLike[str], *, brightness: Brightness = "paper"
 ) -> tuple[RawFrame, U16]:
-    """Decodes a RAW file and develops it. Raises RawError as `read_raw` does.
+    """Decode a RAW file and develop it. Raises RawError as `read_raw` does.
 
     Returns the frame, and `(H, W, 3)` uint16 sRGB of the same height and width, pixel for pixel.
 
-    `brightness` says which code becomes full scale. "paper" is what LibRaw does unasked and the
-    papers left so: when the brightest pixel lies between 0.75 and 1 of full scale, it becomes full
-    scale, a gain of up to 1.33 that one hot pixel can toggle. "constant" is white minus black, so
-    that equal light gives equal values in all frames.
+    `brightness` determines which code becomes full scale. "paper" is LibRaw's default, which the
+    papers kept: a brightest pixel between 0.75 and 1 of full scale becomes full scale, a factor of
+    up to 1.33 that one hot pixel can switch. "constant" is white minus black, so that equal light
+    gives equal values in all frames.
     """
     with open_raw(path) as raw:
         full = full_scale(raw.frame, brightness)
@@ -51,11 +52,11 @@ def develop_amplified(
     *,
     levels: tuple[float, float] | None = None,
 ) -> U16:
-    """Develops a short exposure as plain software would, its codes above black times `amplification`.
+    """Develop a short exposure without a network, its codes above black times `amplification`.
 
     Codes are clipped at black and at white, as LibRaw does itself. Returns `(3, H, W)` uint16 sRGB
-    of the canonical mosaic: the picture that a network has to beat. With `levels`, black and white are
-    these and not the file's: what another camera's constants make of it. Raises RawError as `read_raw`.
+    of the canonical mosaic: the baseline for a network. `levels` are a black and a white level to use
+    instead of the file's, such as another camera's. Raises RawError as `read_raw`.
     """
     with open_raw(path) as raw:
         frame = raw.frame
@@ -66,27 +67,27 @@ def develop_amplified(
             adjust_maximum_thr=0.0,
             user_sat=full_scale(frame, "constant"),
         )
-        return canonical_truth(rgb, canonical_origin(frame.pattern), canonical_shape(frame))
+        return canonical_rgb(rgb, canonical_origin(frame.pattern), canonical_shape(frame))
 
 
 def _amplified(frame: RawFrame, amplification: float, levels: tuple[float, float] | None) -> U16:
-    """The frame's codes with everything above black multiplied, per site of the CFA's period."""
+    """Return the frame's codes with everything above black multiplied, per site of the CFA's period."""
     codes = frame.mosaic.copy()
     period = PERIOD[frame.cfa]
     for y, x in np.ndindex(period, period):
         black = float(frame.black[y, x])
         taken, full = levels or (black, frame.white)
-        gain = amplification * (frame.white - black) / (full - taken)
+        factor = amplification * (frame.white - black) / (full - taken)
         above = np.maximum(codes[y::period, x::period].astype(np.float32) - taken, 0.0)
-        codes[y::period, x::period] = np.minimum(np.rint(black + above * gain), frame.white)
+        codes[y::period, x::period] = np.minimum(np.rint(black + above * factor), frame.white)
     return codes
 
 
 def full_scale(frame: RawFrame, brightness: Brightness) -> int:
-    """Returns the code above black that development maps to full scale.
+    """Return the code above black that development maps to full scale.
 
-    LibRaw takes black from each colour but full scale from the lowest black (adjust_bl and
-    adjust_maximum in its sources), and so does this.
+    As in LibRaw (adjust_bl and adjust_maximum in its sources), black is that of each colour, but full
+    scale is above the lowest black.
     """
     nominal = frame.white - int(frame.black.min())
     if brightness == "constant":
@@ -96,7 +97,7 @@ def full_scale(frame: RawFrame, brightness: Brightness) -> int:
 
 
 def _brightest(frame: RawFrame) -> int:
-    """Returns the largest code above its own colour's black."""
+    """Return the largest code above its own colour's black."""
     period = PERIOD[frame.cfa]
     if frame.black.min() == frame.black.max():
         return int(frame.mosaic.max()) - int(frame.black.min())

@@ -1,8 +1,8 @@
-"""Writes one mosaic as a DNG file that LibRaw decodes and develops as it does a camera's own file.
+"""Write a mosaic as a DNG file that LibRaw decodes and develops like a camera's own file.
 
 The trade-off: uncompressed 16-bit strips, so a 12 MP file has 24 MB, but it is written at the speed
-of the disk and decoded in 0.06 s. Only the tags that a developer of RAW files reads are written
-(DNG specification 1.4; exposure and ISO stand in an Exif directory, where readers look for them).
+of the disk and decoded in 0.06 s. Only the tags that RAW developers read are written (DNG
+specification 1.4; exposure and ISO are in an Exif directory, where readers look for them).
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from darkprep.pipeline.raw.colour import SRGB_TO_XYZ
+from darkprep.shards.cfa import Rows
 from darkprep.shards.files import replace_atomically
-
-Rows = tuple[str, ...]
-"""A colour filter array: one word per row of its smallest period, letters R, G, B."""
 
 BAYER: dict[str, Rows] = {
     "RGGB": ("RG", "GB"),
@@ -34,14 +33,7 @@ BAYER: dict[str, Rows] = {
 }
 """The four phases of the Bayer array by their usual names."""
 
-XTRANS: Rows = ("RBGBRG", "GGRGGB", "GGBGGR", "BRGRBG", "GGBGGR", "GGRGGB")
-"""Fujifilm's X-Trans array in the phase that SID's packing expects."""
-
-_XYZ_TO_SRGB = (
-    *(3.2404542, -1.5371385, -0.4985314),
-    *(-0.9692660, 1.8760108, 0.0415560),
-    *(0.0556434, -0.2040259, 1.0572252),
-)
+_XYZ_TO_SRGB = tuple(np.linalg.inv(SRGB_TO_XYZ).ravel().tolist())
 _BYTE, _ASCII, _SHORT, _LONG, _RATIONAL, _UNDEFINED, _SRATIONAL = 1, 2, 3, 4, 5, 7, 10
 _EXIF_POINTER, _RESERVED = 34665, 34664
 _D65 = 21
@@ -49,7 +41,7 @@ _D65 = 21
 
 @dataclass(frozen=True, kw_only=True)
 class DngTags:
-    """What a DNG file says about its mosaic. Every field has a value that develops sensibly."""
+    """The tags of a DNG file. With the defaults, a file develops plausibly. Raises ValueError naming the field."""
 
     cfa: Rows = BAYER["RGGB"]
     """Colours at the top left of the active area: 2 rows of 2 (Bayer) or 6 rows of 6 (X-Trans)."""
@@ -100,12 +92,11 @@ class DngTags:
 
 
 def write_dng(path: Path, mosaic: npt.NDArray[np.uint16], tags: DngTags) -> None:
-    """Writes `mosaic`, `(H, W)` uint16 codes with the masked margins, as the DNG file `path`.
+    """Write `mosaic`, `(H, W)` uint16 codes with the masked margins, as the DNG file `path`.
 
-    The file appears whole or not at all. It is not flushed to the medium, since what was made
-    synthetically can be made again. The same arguments give the same bytes. Raises ValueError for a
-    mosaic that the tags do not fit, DiskFull when there is no room, SpoolError when the directory
-    refuses.
+    The file is renamed into position when it is complete. It is not fsynced, since synthetic files
+    can be written again. The same arguments give the same bytes. Raises ValueError if the tags do
+    not fit the mosaic, DiskFull if there is no room, SpoolError if the directory is not writable.
     """
     if mosaic.ndim != 2 or mosaic.dtype != np.uint16:
         raise ValueError(f"mosaic must be (H, W) uint16, not {mosaic.shape} {mosaic.dtype}")
@@ -124,8 +115,8 @@ def write_dng(path: Path, mosaic: npt.NDArray[np.uint16], tags: DngTags) -> None
     )
     _append_exif(file, _exif_tags(tags))
 
-    def write(aside: BinaryIO) -> None:
-        aside.write(file.getbuffer())
+    def write(target: BinaryIO) -> None:
+        target.write(file.getbuffer())
 
     replace_atomically(path, write, sync=False)
 
@@ -135,7 +126,7 @@ _Tag = tuple[int, int, int, Any]
 
 
 def _main_tags(tags: DngTags, height: int, width: int) -> list[_Tag]:
-    """Returns the tags of the first directory (tifffile adds those of the TIFF itself)."""
+    """Return the tags of the first directory (tifffile adds those of the TIFF itself)."""
     period = len(tags.cfa)
     top, left, bottom, right = tags.margins
     black_period = 1 if len(tags.black) == 1 else period
@@ -166,7 +157,7 @@ def _main_tags(tags: DngTags, height: int, width: int) -> list[_Tag]:
 
 
 def _exif_tags(tags: DngTags) -> list[tuple[int, int, int, bytes]]:
-    """Returns the Exif directory's tags with their values as little-endian bytes."""
+    """Return the Exif directory's tags with their values as little-endian bytes."""
     stamp = tags.date_time.encode("ascii") + b"\x00"
     return [
         (33434, _RATIONAL, 1, struct.pack("<2I", *_rationals([tags.exposure_s]))),
@@ -178,18 +169,18 @@ def _exif_tags(tags: DngTags) -> list[tuple[int, int, int, bytes]]:
 
 
 def _rationals(values: tuple[float, ...] | list[float]) -> tuple[int, ...]:
-    """Returns numerator, denominator of the nearest fraction of each value, small where it can be.
+    """Return numerator and denominator of the nearest small fraction of each value.
 
-    0.1 s is written as 1/10 and not as the binary number's long fraction: readers compare exposures.
+    0.1 s is written as 1/10, not as the exact fraction of the binary number: readers compare exposures.
     """
     fractions = (Fraction(value).limit_denominator(1_000_000) for value in values)
     return tuple(chain.from_iterable((f.numerator, f.denominator) for f in fractions))
 
 
 def _append_exif(file: BinaryIO, entries: list[tuple[int, int, int, bytes]]) -> None:
-    """Appends an Exif directory to a little-endian TIFF and makes the reserved tag point to it.
+    """Append an Exif directory to a little-endian TIFF and makes the reserved tag point to it.
 
-    tifffile writes neither such directories nor the pointer's code, hence the patch in place.
+    tifffile writes neither such directories nor the pointer tag, so the reserved tag is overwritten.
     """
     start = file.seek(0, os.SEEK_END)
     start += file.write(b"\x00" * (start % 2))
@@ -208,7 +199,7 @@ def _append_exif(file: BinaryIO, entries: list[tuple[int, int, int, bytes]]) -> 
 
 
 def _position(file: BinaryIO, wanted: int) -> int:
-    """Returns where the entry of one tag of the first directory stands in a little-endian TIFF."""
+    """Return the file offset of a tag's entry in the first directory of a little-endian TIFF."""
     file.seek(4)
     (directory,) = struct.unpack("<I", file.read(4))
     file.seek(directory)

@@ -1,9 +1,9 @@
 """Camera, exposure time and ISO of a RAW file from its directories, without decoding it.
 
-The trade-off: a few hundred bytes are read instead of tens of megabytes (LibRaw tells these facts
+The trade-off: a few hundred bytes are read instead of tens of megabytes (LibRaw returns these values
 only after unpacking all pixels, a second for a compressed 20 MP frame). In return only containers
-built on TIFF (ARW, CR2, NEF, DNG, PEF) and Fujifilm's RAF are understood; for others, and for
-damaged directories, the answer is "unknown" (0, "" or None), never a guess.
+built on TIFF (ARW, CR2, NEF, DNG, PEF) and Fujifilm's RAF are parsed; for others, and for damaged
+directories, the values are "unknown" (0, "" or None), never a guess.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import BinaryIO, TypeVar
 
 from darkprep.shards.errors import RawError
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 _MAKE, _MODEL, _EXPOSURE, _EXIF_POINTER = 0x010F, 0x0110, 0x829A, 0x8769
 _ISO, _RECOMMENDED_INDEX, _ISO_SPEED = 0x8827, 0x8832, 0x8833
 _COMPRESSION, _STRIPS, _SUB_DIRECTORIES, _STRIP_SIZES = 0x0103, 0x0111, 0x014A, 0x0117
 _UNCOMPRESSED = 1
 _FORMATS = {2: "s", 3: "H", 4: "I", 5: "II", 13: "I"}
-"""struct formats of the TIFF types ASCII, SHORT, LONG, RATIONAL, IFD; no other is needed here."""
-_MOST_ENTRIES = 1000
-_MOST_TEXT = 256
-_MOST_NUMBERS = 1 << 16
+"""struct formats of the TIFF types ASCII, SHORT, LONG, RATIONAL and IFD; others are skipped."""
+_MAX_ENTRIES = 1000
+_MAX_TEXT = 256
+_MAX_NUMBERS = 1 << 16
 _ASCII = 2
 _RAF_MAGIC = b"FUJIFILMCCD-RAW"
 _RAF_JPEG_POINTER = 84
@@ -35,7 +35,7 @@ _RAF_JPEG_POINTER = 84
 
 @dataclass(frozen=True, kw_only=True)
 class Exposure:
-    """What the Exif directory says of how a photograph was taken; 0 and "" where it says nothing."""
+    """Exposure and camera from the Exif directory; 0 and "" if unknown."""
 
     exposure_s: float = 0.0
     """Exposure time in seconds, from the file's exact fraction."""
@@ -45,44 +45,44 @@ class Exposure:
 
 
 def read_exposure(path: str | os.PathLike[str]) -> Exposure:
-    """Returns the exposure facts of a RAW file. Raises RawError when the file cannot be opened."""
-    return _asked(os.fspath(path), _exposure) or Exposure()
+    """Return exposure and camera of a RAW file. Raises RawError if the file cannot be opened."""
+    return _read_tiff(os.fspath(path), _exposure) or Exposure()
 
 
 def pixels_end(path: str | os.PathLike[str]) -> int | None:
-    """Returns where in the file uncompressed pixels end, so that a shorter file is known as cut off.
+    """Return the file offset at which uncompressed pixels end: a shorter file is truncated.
 
-    None where they are compressed (then only decoding tells) or the directories do not say. Raises
-    RawError when the file cannot be opened.
+    None if they are compressed (then only decoding finds out) or the directories do not state it.
+    Raises RawError if the file cannot be opened.
     """
-    return _asked(os.fspath(path), _strips_end)
+    return _read_tiff(os.fspath(path), _strips_end)
 
 
-def _asked(name: str, question: Callable[[_Tiff], Answer]) -> Answer | None:
-    """Puts a question to the file's TIFF structure; None where there is none or it is damaged."""
+def _read_tiff(name: str, parse: Callable[[_Tiff], Result]) -> Result | None:
+    """Return what `parse` reads of the file's TIFF structure; None if it has none or it is damaged."""
     try:
         with Path(name).open("rb") as file:
             start = _tiff_start(file)
-            return None if start is None else question(_Tiff(file, start))
+            return None if start is None else parse(_Tiff(file, start))
     except struct.error:  # a directory points past the end of the file
         return None
     except OSError as error:
-        raise RawError(name, why_unreadable(error)) from error
+        raise RawError(name, unreadable_reason(error)) from error
 
 
-def why_unreadable(error: OSError) -> str:
-    """Says in words why a file cannot be opened, and what to do."""
+def unreadable_reason(error: OSError) -> str:
+    """Return why a file cannot be opened, and what to do, as a RawError's reason."""
     if isinstance(error, FileNotFoundError):
         return "no such file; check the path"
     if isinstance(error, IsADirectoryError):
         return "is a directory; name a RAW file"
     if isinstance(error, PermissionError):
-        return "may not be read; check its permissions"
+        return "permission denied; check its permissions"
     return f"cannot be read ({error.strerror or error}); check the disk"
 
 
 def _exposure(tiff: _Tiff) -> Exposure:
-    """Merges the first directory (where DNG files may keep all) and the Exif directory below it."""
+    """Merge the first directory (where DNG files may keep all) and the Exif directory below it."""
     first = tiff.values(tiff.first_directory())
     pointer = int(_number(first.get(_EXIF_POINTER)))
     tags = {**first, **tiff.values(pointer)} if pointer else first
@@ -98,7 +98,7 @@ def _exposure(tiff: _Tiff) -> Exposure:
 
 
 def _strips_end(tiff: _Tiff) -> int | None:
-    """Returns the end of the last uncompressed strip of the first directory and those below it."""
+    """Return the end of the last uncompressed strip of the first directory and those below it."""
     first = tiff.first_directory()
     ends = []
     for directory in (first, *map(int, tiff.numbers(first, _SUB_DIRECTORIES))):
@@ -118,7 +118,7 @@ def _text(value: float | str | None) -> str:
 
 
 def _tiff_start(file: BinaryIO) -> int | None:
-    """Returns where the TIFF structure begins in the file; None when there is none."""
+    """Return the file offset of the TIFF structure; None if there is none."""
     head = file.read(16)
     if head.startswith(_RAF_MAGIC):
         return _exif_in_jpeg(file)
@@ -126,7 +126,7 @@ def _tiff_start(file: BinaryIO) -> int | None:
 
 
 def _exif_in_jpeg(file: BinaryIO) -> int | None:
-    """Returns where the Exif segment of a RAF file's preview begins; it is the JPEG's first."""
+    """Return the file offset of the Exif data in a RAF file's preview, the first segment of its JPEG."""
     file.seek(_RAF_JPEG_POINTER)
     (jpeg,) = struct.unpack(">I", file.read(4))
     file.seek(jpeg)
@@ -135,7 +135,7 @@ def _exif_in_jpeg(file: BinaryIO) -> int | None:
 
 
 class _Tiff:
-    """Reads directories of a TIFF structure that begins at `start`; struct.error where it ends."""
+    """Read directories of a TIFF structure that begins at `start`. Raises struct.error past its end."""
 
     def __init__(self, file: BinaryIO, start: int) -> None:
         self._file = file
@@ -143,48 +143,48 @@ class _Tiff:
         self._order = "<" if self._bytes(0, 2) == b"II" else ">"
 
     def first_directory(self) -> int:
-        """Where the first directory stands."""
+        """Return the offset of the first directory."""
         return self._unpack("I", 4)[0]
 
     def values(self, directory: int) -> dict[int, float | str]:
-        """Text or first number of each tag of a directory whose type is known here."""
+        """Return text or first number of each tag of a directory whose type is in _FORMATS."""
         found: dict[int, float | str] = {}
-        for code, kind, length, place in self._entries(directory):
+        for code, kind, length, offset in self._entries(directory):
             if kind == _ASCII:
-                raw = self._bytes(place, min(length, _MOST_TEXT))
+                raw = self._bytes(offset, min(length, _MAX_TEXT))
                 found[code] = raw.split(b"\x00")[0].decode("utf-8", "replace").strip()
             else:
-                found[code] = self._number(place, kind)
+                found[code] = self._number(offset, kind)
         return found
 
     def numbers(self, directory: int, wanted: int) -> list[float]:
-        """All numbers of one tag of a directory; none where it is missing or text."""
-        for code, kind, length, place in self._entries(directory):
+        """Return all numbers of one tag of a directory; none if it is missing or text."""
+        for code, kind, length, offset in self._entries(directory):
             if code == wanted and kind != _ASCII:
                 step = struct.calcsize(f"={_FORMATS[kind]}")
-                count = min(length, _MOST_NUMBERS)
-                return [self._number(place + step * index, kind) for index in range(count)]
+                count = min(length, _MAX_NUMBERS)
+                return [self._number(offset + step * index, kind) for index in range(count)]
         return []
 
     def _entries(self, directory: int) -> Iterator[tuple[int, int, int, int]]:
-        """Yields code, type, count and place of value of the entries whose type is known here."""
+        """Yield code, type, count and value offset of the entries whose type is in _FORMATS."""
         (count,) = self._unpack("H", directory)
-        for entry in range(directory + 2, directory + 2 + 12 * min(count, _MOST_ENTRIES), 12):
+        for entry in range(directory + 2, directory + 2 + 12 * min(count, _MAX_ENTRIES), 12):
             code, kind, length = self._unpack("HHI", entry)
             if kind in _FORMATS and length:
                 inline = struct.calcsize(f"={_FORMATS[kind]}") * length <= 4
                 yield code, kind, length, entry + 8 if inline else self._unpack("I", entry + 8)[0]
 
-    def _number(self, place: int, kind: int) -> float:
-        numbers = self._unpack(_FORMATS[kind], place)
+    def _number(self, offset: int, kind: int) -> float:
+        numbers = self._unpack(_FORMATS[kind], offset)
         if len(numbers) == 2:  # a fraction
             return numbers[0] / numbers[1] if numbers[1] else 0.0
         return float(numbers[0])
 
-    def _unpack(self, form: str, place: int) -> tuple[int, ...]:
-        form = self._order + form
-        return struct.unpack(form, self._bytes(place, struct.calcsize(form)))
+    def _unpack(self, format: str, offset: int) -> tuple[int, ...]:
+        format = self._order + format
+        return struct.unpack(format, self._bytes(offset, struct.calcsize(format)))
 
-    def _bytes(self, place: int, size: int) -> bytes:
-        self._file.seek(self._start + place)
+    def _bytes(self, offset: int, size: int) -> bytes:
+        self._file.seek(self._start + offset)
         return self._file.read(size)

@@ -1,34 +1,32 @@
 """Mosaics to packed planes and back, for every Bayer phase and for X-Trans (pure numpy).
 
 The trade-off: a frame of another phase is cropped by a pixel or a few until it starts where all
-others do (the canonical mosaic), so everything behind this file knows two layouts only. It costs
+others do (the canonical mosaic), so everything after this handles two layouts only. It costs
 up to one row and column (Bayer) or eleven (X-Trans) of pixels, and never resamples a value.
 
-Reading the file is `raw.py`'s; what the codes mean (black, white, gain) is not changed here.
+Codes keep their meaning (black, white): only their positions change here.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from darkprep.pipeline.raw.frame import RawFrame, RawHeader
 from darkprep.shards.cfa import CANONICAL, Rows, Site, packing
 from darkprep.shards.format import CELL, PERIOD, PLANES, U16, CfaKind
 
-if TYPE_CHECKING:
-    from darkprep.pipeline.raw.reader import RawFrame, RawHeader
-
 Values = TypeVar("Values", U16, npt.NDArray[np.float32])
-"""Packing moves codes or light alike."""
+"""Packing takes codes (uint16) and linear light (float32)."""
 
 PLANE_COLOURS: dict[CfaKind, str] = {"bayer": "RGGB", "xtrans": "RGBRBGGGG"}
 """The colour of each packed plane."""
 
 
 def canonical_origin(pattern: Rows) -> tuple[int, int]:
-    """Returns the row and column where a mosaic of this `pattern` first shows the canonical phase.
+    """Return the row and column where a mosaic of this `pattern` first shows the canonical phase.
 
     `pattern` holds the colours at the mosaic's top left, one period. Raises ValueError for an array
     that no shift makes canonical.
@@ -50,21 +48,21 @@ def _shifted(pattern: Rows, dy: int, dx: int) -> Rows:
 
 
 def canonical_shape(header: RawHeader) -> tuple[int, int]:
-    """Returns height and width of the frame's canonical mosaic: whole periods behind its origin."""
+    """Return height and width of the frame's canonical mosaic: whole periods from its origin on."""
     dy, dx = canonical_origin(header.pattern)
     period = PERIOD[header.cfa]
     return (header.height - dy) // period * period, (header.width - dx) // period * period
 
 
 def canonical_mosaic(frame: RawFrame) -> U16:
-    """Returns a view of the frame's mosaic that starts with the canonical phase, in whole periods."""
+    """Return a view of the frame's mosaic that starts with the canonical phase, in whole periods."""
     dy, dx = canonical_origin(frame.pattern)
     height, width = canonical_shape(frame)
     return frame.mosaic[dy : dy + height, dx : dx + width]
 
 
-def canonical_truth(rgb: U16, origin: tuple[int, int], shape: tuple[int, int]) -> U16:
-    """Crops a developed frame as its mosaic was cropped, and puts the channels first.
+def canonical_rgb(rgb: U16, origin: tuple[int, int], shape: tuple[int, int]) -> U16:
+    """Crop a developed frame as its mosaic is cropped, and move the channels to the front.
 
     `rgb` is `(H, W, 3)`, aligned with the visible mosaic; `origin` and `shape` are those of the
     canonical mosaic. Returns `(3, *shape)`, contiguous. Raises ValueError when `rgb` is too small.
@@ -76,10 +74,10 @@ def canonical_truth(rgb: U16, origin: tuple[int, int], shape: tuple[int, int]) -
 
 
 def plane_black(frame: RawFrame) -> tuple[float, ...]:
-    """Returns the black level in codes of each packed plane of the canonical mosaic.
+    """Return the black level in codes of each packed plane of the canonical mosaic.
 
-    A plane that gathers several sites of the array (X-Trans) gets their mean; they are of one
-    colour, and files state black per colour.
+    A plane that collects several sites of the array (X-Trans) gets their mean; they have one
+    colour, and files have one black level per colour.
     """
     dy, dx = canonical_origin(frame.pattern)
     black = np.roll(frame.black, (-dy, -dx), axis=(0, 1))
@@ -89,7 +87,7 @@ def plane_black(frame: RawFrame) -> tuple[float, ...]:
 
 
 def plane_sites(cfa: CfaKind) -> tuple[tuple[Site, ...], ...]:
-    """Returns per packed plane the sites of the canonical array's period that it gathers."""
+    """Return per packed plane the sites of the canonical array's period that it collects."""
     sites: list[list[Site]] = [[] for _ in range(PLANES[cfa])]
     for plane, _, site in packing(cfa):
         sites[plane].append(site)
@@ -97,10 +95,10 @@ def plane_sites(cfa: CfaKind) -> tuple[tuple[Site, ...], ...]:
 
 
 def pack(mosaic: Values, cfa: CfaKind) -> Values:
-    """Folds a canonical mosaic `(H, W)` into planes `(C, H/2, W/2)` or `(C, H/3, W/3)`.
+    """Fold a canonical mosaic `(H, W)` into planes `(C, H/2, W/2)` or `(C, H/3, W/3)`.
 
-    Bayer: R, G1, G2, B, the order of torch's pixel_unshuffle. X-Trans: SID's nine planes. The codes
-    are copied as they are. Raises ValueError for a mosaic that is not whole periods.
+    Bayer: R, G1, G2, B, the order of torch's pixel_unshuffle. X-Trans: SID's nine planes. Values
+    are copied unchanged. Raises ValueError for a mosaic that is not whole periods.
     """
     period, cell = PERIOD[cfa], CELL[cfa]
     if mosaic.ndim != 2 or mosaic.shape[0] % period or mosaic.shape[1] % period:
@@ -114,7 +112,7 @@ def pack(mosaic: Values, cfa: CfaKind) -> Values:
 
 
 def unpack(planes: Values, cfa: CfaKind) -> Values:
-    """Undoes `pack`: planes `(C, h, w)` to the canonical mosaic, exactly."""
+    """Unfold the planes of `pack`: `(C, h, w)` to the canonical mosaic, exactly."""
     period, cell = PERIOD[cfa], CELL[cfa]
     step = period // cell
     if (

@@ -1,10 +1,10 @@
-"""X-Trans mosaics in a form that a Bayer network reads: as RGGB, or as the published code would take them.
+"""X-Trans mosaics for a Bayer network: resampled to RGGB, or packed as the published code does.
 
 The trade-off of `rggb`: a pixel whose filter has the wanted colour keeps its code, the others get a
 local linear fit through their neighbours of that colour. So noise differs from pixel to pixel, and
 detail near the sampling limit is lost; in return one network trains on and restores every camera.
 
-`plain` is the published code's view: it unshuffles whatever mosaic comes, blind to its colours.
+`plain` is what the published code does: it unshuffles every mosaic 2x2, whatever its colours.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from darkprep.shards.format import PERIOD, U16, CfaKind
 
 XtransMode = Literal["native", "plain", "rggb"]
 """How an X-Trans camera is fed to a network: nine planes, or four in either of two ways. A Bayer
-camera's four planes are all three."""
+camera has the same four planes in all three modes."""
 
 XTRANS_MODES: tuple[XtransMode, ...] = get_args(XtransMode)
 
 _PERIOD = PERIOD["xtrans"]
 _REACH = 2
-"""Rows and columns to each side that a fit looks at."""
+"""Rows and columns to each side that a fit uses."""
 _SIGMA = 0.7
-"""Of the fit's weights, in pixels."""
+"""Standard deviation of the fit's weights, in pixels."""
 
 
 def parse_xtrans_mode(name: str) -> XtransMode:
-    """Returns the mode of that name. Raises OptionError listing all."""
+    """Return the mode of that name. Raises OptionError listing all."""
     for mode in XTRANS_MODES:
         if mode == name:
             return mode
@@ -41,20 +41,20 @@ def parse_xtrans_mode(name: str) -> XtransMode:
 
 
 def sample_cfa(cfa: CfaKind, xtrans: XtransMode) -> CfaKind:
-    """Returns what a network sees of a camera in an X-Trans mode."""
+    """Return the CFA of the packed planes that a camera's mosaic gives in an X-Trans mode."""
     return cfa if xtrans == "native" else "bayer"
 
 
 def xtrans_to_rggb(mosaic: U16) -> U16:
-    """Resamples a canonical X-Trans mosaic `(H, W)` to an RGGB mosaic of the same size and scene.
+    """Resample a canonical X-Trans mosaic `(H, W)` to an RGGB mosaic of the same size and scene.
 
-    Constants and gradients are kept exactly but for rounding to codes. Beyond the border, the mosaic is
+    Constants and gradients are exact up to rounding. Beyond the border, the mosaic is
     continued by its outermost period. Raises ValueError for a mosaic that is not whole periods.
     """
     if mosaic.ndim != 2 or mosaic.shape[0] % _PERIOD or mosaic.shape[1] % _PERIOD:
         raise ValueError(f"a mosaic of {mosaic.shape} is not whole periods of {_PERIOD} pixels")
     height, width = mosaic.shape
-    wide = _continued(mosaic)
+    wide = _pad(mosaic)
     out = np.empty_like(mosaic)
     for (y, x), taps in _stencils().items():
         value = np.zeros((height // _PERIOD, width // _PERIOD), np.float32)
@@ -66,8 +66,8 @@ def xtrans_to_rggb(mosaic: U16) -> U16:
     return out
 
 
-def _continued(mosaic: U16) -> npt.NDArray[np.float32]:
-    """Returns the mosaic with its outermost period once more on each side, so that colours go on."""
+def _pad(mosaic: U16) -> npt.NDArray[np.float32]:
+    """Return the mosaic with its outermost period repeated on each side, so that the pattern continues."""
     height, width = mosaic.shape
     rows = np.r_[:_PERIOD, :height, height - _PERIOD : height]
     columns = np.r_[:_PERIOD, :width, width - _PERIOD : width]
@@ -80,7 +80,7 @@ Taps = tuple[tuple[Site, np.float32], ...]
 
 @cache
 def _stencils() -> dict[Site, Taps]:
-    """Returns for each site of the period what it takes of which neighbours."""
+    """Return for each site of the period the neighbours that it is computed from, with weights."""
     tile, wanted = CANONICAL["xtrans"], CANONICAL["bayer"]
     found: dict[Site, Taps] = {}
     for y in range(_PERIOD):
@@ -90,21 +90,21 @@ def _stencils() -> dict[Site, Taps]:
                 found[y, x] = (((0, 0), np.float32(1)),)
                 continue
             reach = range(-_REACH, _REACH + 1)
-            places = [
+            sites = [
                 (dy, dx)
                 for dy in reach
                 for dx in reach
                 if tile[(y + dy) % _PERIOD][(x + dx) % _PERIOD] == colour
             ]
-            found[y, x] = _linear_fit(places)
+            found[y, x] = _linear_fit(sites)
     return found
 
 
-def _linear_fit(places: list[Site]) -> Taps:
-    """Returns the weights with which values at `places` give a weighted plane's value at the origin."""
-    at = np.array(places, np.float64)
+def _linear_fit(sites: list[Site]) -> Taps:
+    """Return the weights by which values at `sites` give a weighted plane's value at the origin."""
+    at = np.array(sites, np.float64)
     trust = np.exp(-np.square(at).sum(axis=1) / (2 * _SIGMA**2))
     plane = np.column_stack([np.ones(len(at)), at])
     weighted = plane.T * trust
     weights = np.linalg.solve(weighted @ plane, weighted)[0]
-    return tuple((place, np.float32(w)) for place, w in zip(places, weights, strict=True))
+    return tuple((site, np.float32(w)) for site, w in zip(sites, weights, strict=True))

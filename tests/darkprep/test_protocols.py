@@ -10,7 +10,7 @@ import pytest
 from darkprep.jobs.protocols import packed_raw
 from darkprep.pipeline.pairs.table import Pair, camera_named, find_pairs
 from darkprep.pipeline.pairs.whole_frame import whole_frame
-from darkprep.pipeline.raw.colour import colours_of, undeveloped
+from darkprep.pipeline.raw.colour import colours_of, undevelop
 from darkprep.pipeline.raw.dng import DngTags, write_dng
 from darkprep.pipeline.raw.mosaic import pack
 from darkprep.pipeline.raw.reader import read_raw
@@ -114,7 +114,7 @@ def test_figures_are_of_elds_full_scale_whatever_the_files_white(
     np.testing.assert_allclose(theirs, (codes - black) / (full - black), rtol=1e-5)
     assert np.median(ours / theirs) == pytest.approx(1, abs=0.01)
     restored = np.clip(
-        undeveloped(noisy, colours_of(read_raw(tmp_path / "long.dng"), ""), "bayer"), 0, 1
+        undevelop(noisy, colours_of(read_raw(tmp_path / "long.dng"), ""), "bayer"), 0, 1
     )
     of_white = score(
         restored, ((codes - black) / (white - black)).astype(np.float32), PROTOCOLS["eld"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from darkprep.pipeline.raw.dng import BAYER, XTRANS
+from darkprep.pipeline.raw.dng import BAYER
+from darkprep.shards.cfa import CANONICAL
 
 F64 = npt.NDArray[np.float64]
 U16 = npt.NDArray[np.uint16]
 
-PHASES: dict[str, tuple[str, ...]] = {**BAYER, "XTRANS": XTRANS}
+PHASES: dict[str, tuple[str, ...]] = {**BAYER, "XTRANS": CANONICAL["xtrans"]}
 NEUTRAL = (0.5, 1.0, 0.625)
 
 

@@ -18,7 +18,8 @@ from darkprep.pipeline.noise.model import (
     tukey_lambda,
     tukey_lambda_std,
 )
-from darkprep.pipeline.raw.dng import BAYER, XTRANS
+from darkprep.pipeline.raw.dng import BAYER
+from darkprep.shards.cfa import CANONICAL
 from darkprep.shards.errors import OptionError
 
 RGGB = BAYER["RGGB"]
@@ -127,9 +128,9 @@ def test_the_colour_bias_follows_another_phase():
 
 def test_x_trans_has_one_bias_per_colour():
     params = parameters(read_scale=2.0, colour_bias=(4.0, -1.0, 2.0, 7.0))
-    frame = noisy(0.0, params, shape=(516, 516), cfa=XTRANS)
+    frame = noisy(0.0, params, shape=(516, 516), cfa=CANONICAL["xtrans"])
 
-    for y, row in enumerate(XTRANS):
+    for y, row in enumerate(CANONICAL["xtrans"]):
         for x, letter in enumerate(row):
             expected = {"R": 4.0, "G": -1.0, "B": 2.0}[letter]
             assert frame[y::6, x::6].mean() == pytest.approx(expected, abs=0.2)

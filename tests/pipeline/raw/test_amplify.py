@@ -139,7 +139,7 @@ def test_what_cannot_be_is_refused(change, message):
     [(10, 0.1, 100), (10, 0.04, 250), (10, 0.033, 300), (30, 0.1, 300)],
 )
 def test_sid_ratios_are_the_published_ones(long_s, short_s, ratio):
-    assert exposure_ratio(long_s=long_s, short_s=short_s, most=300) == ratio
+    assert exposure_ratio(long_s=long_s, short_s=short_s, maximum=300) == ratio
 
 
 def test_eld_ratios_count_iso_and_have_no_cap():

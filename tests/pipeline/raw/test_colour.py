@@ -13,9 +13,9 @@ from darkprep.pipeline.raw.colour import (
     Colours,
     colours_of,
     linear_light,
+    match_colours,
     match_matrix,
-    matched,
-    undeveloped,
+    undevelop,
 )
 from darkprep.pipeline.raw.mosaic import pack
 from darkprep.shards.errors import RawError
@@ -42,7 +42,7 @@ def test_undoing_the_development_gives_the_packed_codes_back(write_raw, phase, s
     frame = decode_short(path)
     codes = (frame.planes - np.float32(500)) / np.float32(14500)
 
-    found = undeveloped(decode_long(path, brightness="constant"), colours_of(frame, "f"), frame.cfa)
+    found = undevelop(decode_long(path, brightness="constant"), colours_of(frame, "f"), frame.cfa)
 
     assert found.shape == codes.shape
     assert found.dtype == np.float32
@@ -89,7 +89,7 @@ def test_a_flat_patch_becomes_what_the_other_camera_would_have_recorded(cfa):
     canon, sony = colours("canon70d"), colours("sony", 4000)
     seen = canon.codes_from_srgb() @ patch
 
-    found = matched(
+    found = match_colours(
         sample_of(np.broadcast_to(seen[:, None, None], (3, side, side)), cfa),
         match_matrix(canon, sony),
     )
@@ -105,7 +105,7 @@ def test_a_camera_matched_with_itself_keeps_its_codes_but_for_rounding():
     light = mosaic_of(("RG", "GB"), top=0, left=0, height=24, width=36) / 65535
     sample = sample_of(np.stack([light] * 3))
 
-    found = matched(sample, match_matrix(colours("sony"), colours("sony")))
+    found = match_colours(sample, match_matrix(colours("sony"), colours("sony")))
 
     before = (sample.low.astype(np.float64) - 500) / 14500
     after = (found.low.astype(np.float64) - found.meta.black[0]) / (
@@ -118,7 +118,7 @@ def test_a_camera_matched_with_itself_keeps_its_codes_but_for_rounding():
 def test_noise_below_black_is_kept():
     sample = sample_of(np.full((3, 8, 8), -0.02))
 
-    found = matched(sample, match_matrix(colours("canon70d"), colours("sony")))
+    found = match_colours(sample, match_matrix(colours("canon70d"), colours("sony")))
 
     assert found.low.max() < found.meta.black[0]
 
@@ -138,7 +138,7 @@ def test_the_matrix_is_the_one_that_development_applies(write_raw, model):
 def test_a_file_without_colours_is_named(write_raw, matrix):
     frame = replace(decode_short(write_raw()), camera_to_srgb=matrix.astype(np.float32))
 
-    with pytest.raises(RawError, match=r"here\.dng: states no usable colours"):
+    with pytest.raises(RawError, match=r"here\.dng: has no usable colours"):
         colours_of(frame, "here.dng")
     with pytest.raises(ValueError, match="gains must be"):
         Colours(gains=np.array([1.0, 0.0, 1.0]), to_srgb=np.eye(3))

@@ -17,8 +17,8 @@ from darkprep.pipeline.raw.develop import develop, develop_amplified
 from darkprep.pipeline.raw.mosaic import (
     canonical_mosaic,
     canonical_origin,
+    canonical_rgb,
     canonical_shape,
-    canonical_truth,
     pack,
 )
 from darkprep.pipeline.raw.reader import read_raw
@@ -124,7 +124,7 @@ def test_planes_and_truth_show_the_same_in_every_phase(write_raw, phase, margins
     frame, rgb = develop(path, brightness="constant")
     height, width = canonical_shape(frame)
     planes = pack(canonical_mosaic(frame), "bayer")
-    truth = canonical_truth(rgb, canonical_origin(frame.pattern), (height, width))
+    truth = canonical_rgb(rgb, canonical_origin(frame.pattern), (height, width))
 
     light = (planes.astype(np.float64) - 512) / (16383 - 512)
     half = (
@@ -147,7 +147,7 @@ def test_the_canonical_frame_is_the_same_in_every_phase(write_raw, phase):
     frame, rgb = develop(write_raw(phase=phase, start=(-dy, -dx), size=(62, 82)))
     reference = develop(write_raw("reference.dng", size=(62, 82)))[1][8:52, 8:72]
 
-    truth = canonical_truth(rgb, (dy, dx), (60, 80))[:, 8:52, 8:72].transpose(1, 2, 0)
+    truth = canonical_rgb(rgb, (dy, dx), (60, 80))[:, 8:52, 8:72].transpose(1, 2, 0)
 
     expected = mosaic_of(PHASES["RGGB"], top=0, left=0, height=60, width=80)
     assert np.array_equal(canonical_mosaic(frame)[:60, :80], expected)
@@ -164,7 +164,7 @@ def test_xtrans_planes_and_truth_show_the_same_in_every_phase(write_raw, shift):
     frame, rgb = develop(
         write_raw(cfa=pattern, start=(-oy, -ox), size=(530, 536), margins=(12, 6, 0, 6))
     )
-    truth = canonical_truth(rgb, (oy, ox), canonical_shape(frame))
+    truth = canonical_rgb(rgb, (oy, ox), canonical_shape(frame))
 
     expected = mosaic_of(array, top=0, left=0, height=528, width=528)[
         : truth.shape[1], : truth.shape[2]
@@ -242,7 +242,7 @@ def test_an_amplified_short_exposure_shows_what_a_longer_one_does(write_raw, pha
     bright = write_raw("bright.dng", phase=phase, gain=0.9)
     dark = write_raw("dark.dng", phase=phase, gain=0.09)
     frame, rgb = develop(bright, brightness="constant")
-    wanted = canonical_truth(rgb, canonical_origin(frame.pattern), canonical_shape(frame))
+    wanted = canonical_rgb(rgb, canonical_origin(frame.pattern), canonical_shape(frame))
 
     found = develop_amplified(dark, 10.0)
 

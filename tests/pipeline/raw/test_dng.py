@@ -12,7 +12,8 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darkprep.pipeline.raw.dng import BAYER, XTRANS, DngTags, write_dng
+from darkprep.pipeline.raw.dng import BAYER, DngTags, write_dng
+from darkprep.shards.cfa import CANONICAL
 from darkprep.shards.errors import DiskFull, SpoolError
 
 
@@ -30,7 +31,7 @@ def pattern(raw: rawpy.RawPy, size: int) -> tuple[str, ...]:
     )
 
 
-@pytest.mark.parametrize("cfa", [*BAYER.values(), XTRANS], ids=[*BAYER, "xtrans"])
+@pytest.mark.parametrize("cfa", [*BAYER.values(), CANONICAL["xtrans"]], ids=[*BAYER, "xtrans"])
 def test_libraw_sees_the_mosaic_and_its_colours(tmp_path, mosaic, cfa):
     write_dng(tmp_path / "a.dng", mosaic, DngTags(cfa=cfa))
 
@@ -39,7 +40,7 @@ def test_libraw_sees_the_mosaic_and_its_colours(tmp_path, mosaic, cfa):
         assert pattern(raw, len(cfa)) == cfa
 
 
-@pytest.mark.parametrize("cfa", [BAYER["GRBG"], XTRANS], ids=["bayer", "xtrans"])
+@pytest.mark.parametrize("cfa", [BAYER["GRBG"], CANONICAL["xtrans"]], ids=["bayer", "xtrans"])
 def test_masked_margins_are_not_visible(tmp_path, mosaic, cfa):
     write_dng(tmp_path / "a.dng", mosaic, DngTags(cfa=cfa, margins=(6, 12, 6, 0)))
 

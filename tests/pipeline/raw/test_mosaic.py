@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from darkprep.pipeline.raw.dng import BAYER, XTRANS
+from darkprep.pipeline.raw.dng import BAYER
 from darkprep.pipeline.raw.mosaic import (
     PLANE_COLOURS,
     canonical_origin,
-    canonical_truth,
+    canonical_rgb,
     pack,
     plane_sites,
     unpack,
@@ -102,7 +102,9 @@ def test_every_bayer_phase_has_its_origin(phase, origin):
 @pytest.mark.parametrize("shift", list(itertools.product(range(6), range(6))))
 def test_every_xtrans_phase_is_found(shift):
     dy, dx = shift
-    pattern = tuple(row[dx:] + row[:dx] for row in XTRANS[dy:] + XTRANS[:dy])
+    pattern = tuple(
+        row[dx:] + row[:dx] for row in CANONICAL["xtrans"][dy:] + CANONICAL["xtrans"][:dy]
+    )
 
     origin_y, origin_x = canonical_origin(pattern)
 
@@ -118,7 +120,7 @@ def test_every_xtrans_phase_is_found(shift):
         ("RGB", "GBR", "BRG"),
         ("R",),
         ("RGGRGG",) * 6,
-        (*XTRANS[:5], "GGGGGG"),
+        (*CANONICAL["xtrans"][:5], "GGGGGG"),
     ],
 )
 def test_other_filter_arrays_are_refused(pattern):
@@ -145,9 +147,9 @@ def test_planes_of_another_shape_are_refused(cfa, shape):
 def test_the_truth_is_cropped_and_contiguous():
     rgb = np.arange(5 * 7 * 3, dtype=np.uint16).reshape(5, 7, 3)
 
-    truth = canonical_truth(rgb, (1, 1), (4, 6))
+    truth = canonical_rgb(rgb, (1, 1), (4, 6))
 
     assert truth.flags.c_contiguous
     assert np.array_equal(truth, rgb[1:5, 1:7].transpose(2, 0, 1))
     with pytest.raises(ValueError, match="does not lie"):
-        canonical_truth(rgb, (1, 1), (6, 6))
+        canonical_rgb(rgb, (1, 1), (6, 6))

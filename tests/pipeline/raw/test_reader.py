@@ -16,7 +16,9 @@ import tifffile
 from PIL import Image
 
 import darkprep.pipeline.raw.reader as raw_module
-from darkprep.pipeline.raw.reader import OpenRaw, RawFrame, RawHeader, read_header, read_raw
+from darkprep.pipeline.raw.colour import SRGB_TO_XYZ_LIBRAW
+from darkprep.pipeline.raw.frame import RawFrame, RawHeader
+from darkprep.pipeline.raw.reader import OpenRaw, read_header, read_raw
 from darkprep.shards.errors import RawError
 from tests.support.raw_scene import PHASES, mosaic_of
 
@@ -203,11 +205,11 @@ def make_linear_dng(path):
         (lambda path: None, "no such file"),
         (lambda path: path.mkdir(), "is a directory"),
         (lambda path: path.touch(), "is empty"),
-        (lambda path: path.write_bytes(b"I"), "is truncated, or no RAW file"),
+        (lambda path: path.write_bytes(b"I"), "is truncated or not a RAW file"),
         (make_text, "is not a RAW file"),
         (make_picture, "is not a RAW file"),
         (make_rgb_tiff, "is not a RAW file"),
-        (make_linear_dng, "finished colours"),
+        (make_linear_dng, "demosaiced colours"),
     ],
 )
 def test_foreign_files_are_named(tmp_path, read, make, reason):
@@ -263,7 +265,7 @@ def test_an_unreadable_file_is_named(write_raw, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(RawError, match="may not be read"):
+    with pytest.raises(RawError, match="permission denied"):
         read_raw(path)
 
 
@@ -326,7 +328,7 @@ def test_pixels_that_are_not_square_are_named(write_raw, read):
     path = write_raw(exposure_s=1.0)
     retag(path, 33434, 50718)  # two fractions in a row, 1/1 and 28/5, become DefaultScale
 
-    with pytest.raises(RawError, match="not square"):
+    with pytest.raises(RawError, match="non-square"):
         read(path)
 
 
@@ -348,7 +350,7 @@ def test_a_date_that_cannot_be_does_not_hide_the_frame(write_raw):
 def test_the_header_needs_no_c_interface(write_raw, monkeypatch):
     path = write_raw(phase="GBRG", margins=(2, 4, 0, 0))
     quick = read_header(path)
-    monkeypatch.setattr("darkprep.pipeline.raw.reader._libraw", lambda: None)
+    monkeypatch.setattr("darkprep.pipeline.raw.libraw._c_library", lambda: None)
 
     assert vars(read_header(path)) == vars(quick)
 
@@ -411,8 +413,8 @@ def test_libraws_table_stands_in_for_a_file_without_a_matrix():
 
     white = to_srgb @ np.ones(3)
     assert white == pytest.approx(1, abs=1e-5)
-    camera = table @ raw_module._SRGB_TO_XYZ @ np.array([0.2, 0.5, 0.3])
-    balanced = camera / (table @ raw_module._SRGB_TO_XYZ).sum(axis=1)
+    camera = table @ SRGB_TO_XYZ_LIBRAW @ np.array([0.2, 0.5, 0.3])
+    balanced = camera / (table @ SRGB_TO_XYZ_LIBRAW).sum(axis=1)
     assert to_srgb @ balanced == pytest.approx([0.2, 0.5, 0.3], abs=1e-5)
     unknown: Any = SimpleNamespace(color_matrix=np.zeros((3, 4)), rgb_xyz_matrix=np.zeros((4, 3)))
     assert not raw_module._camera_to_srgb(unknown).any()

@@ -1,0 +1,94 @@
+"""LibRaw beyond rawpy: filter colours from a header alone, and its number of OpenMP threads.
+
+The trade-off: both call LibRaw's and OpenMP's C functions through ctypes, which a build of rawpy may
+lack. Then the header's colours are None, and the thread count stays as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import rawpy
+import rawpy._rawpy
+
+Indices = npt.NDArray[np.intp]
+"""Colour index of each filter: positions in rawpy's `color_desc`."""
+
+SAMPLED = 12
+"""Rows and columns of filters that are read: two periods of X-Trans, so that a longer period shows."""
+
+
+def libraw_version() -> str:
+    """Return the version of the LibRaw that decodes and develops here, as `0.22.2`."""
+    return ".".join(map(str, rawpy.libraw_version))
+
+
+def header_indices(path: str) -> Indices | None:
+    """Return the `(12, 12)` colour indices at the top left of a file's visible area, from its header.
+
+    None if LibRaw's C functions are not available or it cannot open the file. rawpy itself unpacks
+    all pixels first.
+    """
+    library = _c_library()
+    if library is None or not (handle := ctypes.c_void_p(library.libraw_init(0))):
+        return None
+    try:
+        if library.libraw_open_file(handle, os.fsencode(path)):
+            return None
+        colour = library.libraw_COLOR
+        return np.array([[colour(handle, y, x) for x in range(SAMPLED)] for y in range(SAMPLED)])
+    finally:
+        library.libraw_close(handle)
+
+
+@cache
+def _c_library() -> ctypes.CDLL | None:
+    """Return LibRaw's C functions, found through the dependencies of rawpy's extension module."""
+    library = ctypes.CDLL(rawpy._rawpy.__file__)
+    try:
+        library.libraw_init.restype = ctypes.c_void_p
+        needed = library.libraw_open_file, library.libraw_COLOR, library.libraw_close
+    except AttributeError:
+        return None
+    return library if all(needed) else None
+
+
+@contextlib.contextmanager
+def single_openmp_thread() -> Iterator[None]:
+    """Make LibRaw develop with one thread in the calling thread, and restore the count afterwards.
+
+    LibRaw's X-Trans demosaic writes tiles in place while other threads read their borders, so with
+    two threads its result differs from run to run (LibRaw issue #845).
+    """
+    before = [get_threads() for get_threads, _ in _openmp()]
+    for _, set_threads in _openmp():
+        set_threads(1)
+    try:
+        yield
+    finally:
+        for (_, set_threads), count in zip(_openmp(), before, strict=True):
+            set_threads(count)
+
+
+@cache
+def _openmp() -> tuple[tuple[Callable[[], int], Callable[[int], None]], ...]:
+    """Return get and set of the thread count of every OpenMP runtime that LibRaw may call.
+
+    The symbols are looked up from rawpy's extension down its dependencies, which finds the runtime
+    bundled in its wheel, and in the global scope, where another library (torch) may have put its
+    own first. Empty if LibRaw was built without OpenMP.
+    """
+    found = {}
+    for name in (rawpy._rawpy.__file__, None):
+        library = ctypes.CDLL(name)
+        with contextlib.suppress(AttributeError):
+            get_threads, set_threads = library.omp_get_max_threads, library.omp_set_num_threads
+            address = ctypes.cast(set_threads, ctypes.c_void_p).value
+            found[address] = (get_threads, set_threads)
+    return tuple(found.values())
