@@ -30,7 +30,6 @@ from harness import Figures
 from samples import PER_SHARD, SAMPLE_BYTES, fill_spool
 
 from darkprep.shards import Spool, SpoolReader
-from darkprep.shards.plan_record import plan_record
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.downloader import Downloader, DownloaderConfig
 from darkprep.shards.remote.object_store import StoreUrl
@@ -105,13 +104,12 @@ def measure(place: Path, shards: int, number: int) -> dict[str, Figures]:
     made, staging = place / "made", place / "staging"
     spool = fill_spool(made, shards)
     bucket = Bucket.at(StoreUrl("s3", "bench", f"round-{number}"))
-    record = plan_record(spool.stream, spool.recipe, spool.place)
-    bucket.publish(record)
+    bucket.publish(spool.plan)
     os.sync()
     found = {"directory, read": timed(shards, lambda: read(spool, keep=True))}
     found["bucket, put"] = timed(shards, lambda: carry(spool, bucket))
     using = Spool(staging)
-    using.create(spool.stream, spool.recipe, spool.place)
+    using.create(spool.plan)
     found["bucket, fetched, checked and read"] = timed(shards, lambda: fetch(using, bucket))
     shutil.rmtree(made)
     shutil.rmtree(staging)

@@ -33,6 +33,7 @@ from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import smallest_budget
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.shards import Spool, SpoolReader
+from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.spool import allocated_bytes
 from darkprep.view.status import spool_status
 
@@ -259,7 +260,7 @@ def setup_darkprep(place: str, root: str, crop: int | None, reuse: int) -> Measu
     plan = plan_of(Path(root), "sony", crop=crop)
     budget = smallest_budget(plan) + int(1.01 * frame_bytes(plan))
     budget += _SPARE_SHARDS * plan.stream.layout().shard_bytes
-    plan.save(spool, producer={"budget_bytes": budget, "jobs": _WORKERS})
+    plan.save(spool, ProducerSettings(budget_bytes=budget, jobs=_WORKERS))
     readers: list[SpoolReader] = []
 
     def batches() -> Iterator[Any]:

@@ -37,6 +37,7 @@ from darkprep.pipeline.produce.budget import Allotment, allot, smallest_budget
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.worker import ShardTask, make_shard
 from darkprep.shards import PERIOD, Spool, SpoolReader, UseOrder
+from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.process import ProcessId
 
 SCENES = {"sony": 8, "fuji": 2}
@@ -213,7 +214,7 @@ def first_batch(spool: Spool, plan: Plan, decode_cpu_ms: float) -> Figures:
     """From an empty spool to the first batch, producers in the background on all cores."""
     jobs = os.cpu_count() or 1
     budget = smallest_budget(plan) + budget_for(plan, 1.0) + 8 * plan.stream.layout().shard_bytes
-    plan.save(spool, producer={"budget_bytes": budget, "jobs": jobs})
+    plan.save(spool, ProducerSettings(budget_bytes=budget, jobs=jobs))
     scenes = {next(plan.candidates(visit.number)).pair.scene for visit in plan.visits(0)}
     began = time.perf_counter()
     start_producer(spool, jobs=jobs, budget_bytes=budget, until=None)

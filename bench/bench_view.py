@@ -23,6 +23,7 @@ from rich.console import Console
 from samples import fill_spool
 
 from darkprep.shards import Cursor, DarkprepError, Spool
+from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.trainer.records import StepReport
 from darkprep.view.live import DRAW_EVERY_S, LOOK_EVERY_S, Watch
 from darkprep.view.screen import screen
@@ -62,7 +63,7 @@ def spool_of(given: Path | None, folder: Path | None, shards: int) -> Iterator[S
         return
     with harness.workplace(folder) as place:
         spool = fill_spool(place / "spool", shards)
-        spool.write_heartbeat({"state": "making"})
+        spool.write_heartbeat(ProducerStatus(state="making"))
         spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=0))
         yield spool
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from darkprep.shards import Sample, SampleMeta, ShardLayout, Spool, StreamSpec, write_shard
+from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 
 SAMPLE_BYTES = 2 * (4 * 256 * 256 + 3 * 512 * 512)
 """Payload of one sample: low (4, 256, 256) and gt (3, 512, 512), uint16."""
@@ -60,7 +61,9 @@ def fill_spool(path: Path, shards: int) -> Spool:
         seed=0,
     )
     spool = Spool(path)
-    spool.create(stream, {"noise": 0}, {"root": str(path)})
+    spool.create(
+        PlanRecord(stream=stream, recipe={"noise": 0}, settings=ProducerSettings(root=str(path)))
+    )
     for shard in range(shards):
         write_shard(
             spool.shard_path(shard),

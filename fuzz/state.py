@@ -14,8 +14,8 @@ from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions
 from darkprep.pipeline.produce.executors.loky import crashes_decoder
 from darkprep.pipeline.produce.quarantine import Quarantine
 from darkprep.shards import PlanError, Spool
-from darkprep.shards import spool as spool_module
 from darkprep.shards.locks import last_holder
+from darkprep.shards.plan_record import MAX_SHARDS, ProducerSettings, plan_digest
 from darkprep.view.status import spool_status, status_lines
 from fuzz.choices import Choices
 
@@ -55,17 +55,16 @@ def _plan(choices: Choices) -> None:
 def _with_its_digest(data: bytes) -> bytes:
     try:
         record = json.loads(data)
-        stream = spool_module.StreamSpec(**record["stream"])
-        record["digest"] = spool_module._digest(stream, record["recipe"])
+        record["digest"] = plan_digest(record["stream"], record["recipe"])
         return json.dumps(record).encode()
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return data
 
 
 def _cursor(choices: Choices) -> None:
     spool, _ = _prepared()
     (spool.cursors / "rank-0.json").write_bytes(choices.json(_CURSOR))
-    assert 0 <= spool.oldest_needed() < spool_module.MOST_SHARDS
+    assert 0 <= spool.oldest_needed() < MAX_SHARDS
     for cursor in spool.read_cursors():
         assert min(cursor.rank, cursor.world, cursor.batch, cursor.shard) >= 0
     _tell(spool)
@@ -119,7 +118,7 @@ def _prepared() -> tuple[Spool, dict[str, Any]]:
     folder = tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)  # noqa: S108, PTH112
     spool = Spool(Path(folder) / "spool")
     plan = _good_plan()
-    plan.save(spool, producer={"budget_bytes": 10**9, "jobs": 2})
+    plan.save(spool, ProducerSettings(budget_bytes=10**9, jobs=2))
     return spool, json.loads(spool.plan_file.read_text())
 
 

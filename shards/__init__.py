@@ -1,5 +1,6 @@
 """Where producers and trainers meet: the shard format, the spool directory, the reader (FORMAT.md)."""
 
+from darkprep.shards.cursor import Cursor
 from darkprep.shards.errors import (
     BudgetTooSmall,
     DarkprepError,
@@ -21,7 +22,7 @@ from darkprep.shards.order import UseOrder
 from darkprep.shards.plan_record import StreamSpec
 from darkprep.shards.reader import Batch, ReaderStats, SpoolReader, open_webdataset
 from darkprep.shards.shard_file import ShardFile
-from darkprep.shards.spool import Cursor, Spool
+from darkprep.shards.spool import Spool
 from darkprep.shards.writer import write_shard
 
 __all__ = [

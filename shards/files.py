@@ -77,9 +77,14 @@ def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
     replace_atomically(path, write, sync=sync, wanted=len(data))
 
 
+def json_bytes(record: dict[str, Any]) -> bytes:
+    """Return `record` as indented JSON; raises ValueError for NaN and infinity."""
+    return (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, record: dict[str, Any], *, sync: bool = True) -> None:
     """Put `record` at `path` as JSON, in one step; raises as `replace_atomically`."""
-    write_bytes(path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode(), sync=sync)
+    write_bytes(path, json_bytes(record), sync=sync)
 
 
 def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any] | None:
@@ -88,23 +93,24 @@ def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any] | None:
     What is not a regular file counts as none.
     """
     try:
-        record = json.loads(read_regular_file(path, limit))
-    except (OSError, ValueError, RecursionError):
+        return parse_json_object(read_regular_file(path, limit))
+    except OSError:
+        return None
+
+
+def parse_json_object(data: str | bytes) -> dict[str, Any] | None:
+    """The JSON object in `data`, or None where it holds none or is damaged."""
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
 
 def json_objects(rows: Iterable[str | bytes]) -> list[dict[str, Any]]:
-    """The JSON objects among `rows`, one a row; what is damaged, cut off or no object is left out."""
-    found = []
-    for row in rows:
-        try:
-            record = json.loads(row)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict):
-            found.append(record)
-    return found
+    """The JSON objects among `rows`, one a row; rows that hold none are left out."""
+    records = map(parse_json_object, rows)
+    return [record for record in records if record is not None]
 
 
 def read_regular_file(path: Path, limit: int = -1) -> bytes:

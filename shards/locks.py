@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from darkprep.shards.errors import SpoolBusy
-from darkprep.shards.files import disk_errors, open_regular_file, read_regular_file
+from darkprep.shards.files import disk_errors, open_regular_file, read_json
 from darkprep.shards.process import ProcessId
 
 _RECORD_BYTES = 512
@@ -109,11 +109,8 @@ def last_holder(path: Path) -> ProcessId | None:
 
     None where there was none or the record is damaged.
     """
-    try:
-        record = json.loads(read_regular_file(path, _RECORD_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return ProcessId.from_record(record) if isinstance(record, dict) else None
+    record = read_json(path, _RECORD_BYTES)
+    return ProcessId.from_json(record) if record else None
 
 
 @contextlib.contextmanager

@@ -1,13 +1,15 @@
-"""The record of a plan: what every part of darkprep checks before it believes one, wherever it is kept.
+"""What plan.json holds, as typed records: the stream, the recipe, and the settings of its producers.
 
-The trade-off: everything that a trainer and a producer must know stands in one JSON object, the list of
-pairs included, so it is read whole (up to some megabytes) to learn the shape of a shard.
+The trade-off: everything that a trainer and a producer need is in one JSON object, the list of pairs
+included, so all of it (up to some megabytes) is read to learn the shape of a shard.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-from dataclasses import asdict, dataclass
+import reprlib
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import xxhash
@@ -16,19 +18,22 @@ from darkprep.shards.errors import PlanError
 from darkprep.shards.format import CfaKind, ShardLayout
 
 PLAN_VERSION = 1
-MOST_SHARDS = 10**12
-"""Shard numbers are below it: twelve digits in a name."""
+MAX_SHARDS = 10**12
+"""Upper bound of shard numbers: twelve digits in a file name."""
 
-_MOST_NUMBER = 10**18
-"""No count of bytes or workers comes near it."""
-_MOST_WINDOW = 4096
-_MOST_PIXELS = 1 << 16
-"""Side of a stored sample."""
+_MAX_COUNT = 10**18
+"""Upper bound of bytes, workers and seeds; larger numbers are damage."""
+_MAX_WINDOW = 4096
+_MAX_SIDE_PX = 1 << 16
+_MAX_NESTING = 3
+"""Levels of a recipe that are compared by name."""
+_OPTION_NAMES = {"gain": "amplify", "form": "xtrans"}
+"""Settings that have another name in the recipe than on the command line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSpec:
-    """What a trainer must know of a plan: the shape of its shards and how they are mixed.
+    """What a trainer needs of a plan: the shape of its shards and how they are mixed.
 
     Raises ValueError naming the field.
     """
@@ -43,127 +48,215 @@ class StreamSpec:
     samples: int
     """Samples in a shard."""
     window: int
-    """Consecutive shards that a trainer mixes."""
+    """Number of consecutive shards that a trainer mixes."""
     shards: int | None
-    """How many shards the plan has; None for no end."""
+    """Number of shards in the plan; None for no end."""
     seed: int
 
     def __post_init__(self) -> None:
         self.layout()
-        if max(self.height, self.width) > _MOST_PIXELS:
-            raise ValueError(f"height and width must be at most {_MOST_PIXELS}")
+        if max(self.height, self.width) > _MAX_SIDE_PX:
+            raise ValueError(f"height and width must be at most {_MAX_SIDE_PX}")
         if not 0 < self.crop <= min(self.height, self.width):
             raise ValueError(f"crop must be 1 to {min(self.height, self.width)}, not {self.crop}")
-        if not 1 <= self.window <= _MOST_WINDOW:
-            raise ValueError(f"window must be 1 to {_MOST_WINDOW}, not {self.window}")
-        if self.shards is not None and not 1 <= self.shards <= MOST_SHARDS:
-            raise ValueError(f"shards must be 1 to {MOST_SHARDS} or None, not {self.shards}")
+        if not 1 <= self.window <= _MAX_WINDOW:
+            raise ValueError(f"window must be 1 to {_MAX_WINDOW}, not {self.window}")
+        if self.shards is not None and not 1 <= self.shards <= MAX_SHARDS:
+            raise ValueError(f"shards must be 1 to {MAX_SHARDS} or None, not {self.shards}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, not {self.seed}")
 
     def layout(self) -> ShardLayout:
-        """The layout that all shards of the plan share."""
+        """Return the layout that all shards of the plan share."""
         return ShardLayout(cfa=self.cfa, height=self.height, width=self.width, samples=self.samples)
 
-
-def plan_record(
-    stream: StreamSpec, recipe: dict[str, Any], place: dict[str, Any]
-) -> dict[str, Any]:
-    """What plan.json holds (FORMAT.md); `place` may change without the plan being another one."""
-    return {
-        "format": PLAN_VERSION,
-        "digest": _digest(stream, recipe),
-        "stream": asdict(stream),
-        "recipe": recipe,
-        "place": place,
-    }
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> StreamSpec:
+        """Decode the JSON object; raise ValueError or TypeError when a field is missing, unknown or invalid."""
+        for name, value in record.items():
+            wanted = str if name in ("camera", "cfa") else int
+            if type(value) is not wanted and not (name == "shards" and value is None):
+                raise TypeError(f"{name} must be of type {wanted.__name__}")
+        return cls(**record)
 
 
-def checked_plan(record: dict[str, Any], where: str, remedy: str) -> dict[str, Any]:
-    """The record, when it is whole and of this version; raises PlanError that says `where` and, if damaged, `remedy`."""
-    if record.get("format") != PLAN_VERSION:
-        raise PlanError(
-            f"{where}: version {record.get('format')!r}, this darkprep reads {PLAN_VERSION}; build a new spool"
+@dataclass(frozen=True, kw_only=True)
+class ProducerSettings:
+    """How producers work on a spool by default: the object at the key "place" of plan.json.
+
+    It may change without the plan becoming another one. None means not recorded.
+    """
+
+    root: str | None = None
+    """The directory of the photographs."""
+    budget_bytes: int | None = None
+    """The disk budget."""
+    staging_bytes: int | None = None
+    """For a spool in object storage: the trainer's share of the budget."""
+    jobs: int | None = None
+    """The number of worker processes."""
+    frames_dir: str | None = None
+    """Where decoded frames are stored; None for inside the spool."""
+    frames_budget_bytes: int | None = None
+    """The disk budget of `frames_dir`."""
+    backend: str = "loky"
+    """What runs the workers: `loky`, `dask` or `ray`."""
+    address: str | None = None
+    """The address of a cluster that is already running."""
+    part: int = 0
+    """The spool holds the shards k = part (mod parts) of its plan."""
+    parts: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object, without what is not recorded or has its default."""
+        omitted = {field.name for field in fields(self) if getattr(self, field.name) is None}
+        if self.backend == "loky":
+            omitted |= {"backend", "address"}
+        else:
+            omitted -= {"address"}
+        if self.parts == 1:
+            omitted |= {"part", "parts"}
+        return {name: value for name, value in asdict(self).items() if name not in omitted}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any], where: str) -> ProducerSettings:
+        """Decode the JSON object, ignoring unknown keys; raise PlanError naming `where` and the field."""
+        known = {field.name for field in fields(cls)} - {"part", "parts"}
+        values = {name: record[name] for name in known if name in record}
+        for name, value in values.items():
+            if not _is_valid_setting(name, value):
+                raise PlanError(
+                    f"{where}: {name} {_short_repr(value)} is invalid; run `darkprep build` again"
+                )
+        if ("frames_dir" in values) != ("frames_budget_bytes" in values):
+            raise PlanError(
+                f"{where}: has only one of frames_dir and frames_budget_bytes; run `darkprep build` again"
+            )
+        part, parts = _part_from_json(record, where)
+        return cls(**values, part=part, parts=parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRecord:
+    """A whole plan.json. Two records are of the same plan when their digests are equal."""
+
+    stream: StreamSpec
+    recipe: dict[str, Any]
+    """Everything else that the content of shards depends on, as JSON values (pipeline/plan/plan.py)."""
+    settings: ProducerSettings = ProducerSettings()
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Sixteen hex digits over stream and recipe; each sample carries them."""
+        return plan_digest(asdict(self.stream), self.recipe)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object (FORMAT.md)."""
+        return {
+            "format": PLAN_VERSION,
+            "digest": self.digest,
+            "stream": asdict(self.stream),
+            "recipe": self.recipe,
+            "place": self.settings.to_json(),
+        }
+
+    @classmethod
+    def from_json(
+        cls, record: dict[str, Any] | None, where: str, remedy: str, *, only_part: bool = False
+    ) -> PlanRecord:
+        """Decode the JSON object that was read from `where`; None stands for damaged JSON.
+
+        `only_part` ignores the settings other than part and parts, for a caller that replaces them.
+        Raises PlanError that names `where` and, for damage, the `remedy`.
+        """
+        if record is None:
+            raise PlanError(f"{where}: is damaged (not a JSON object); {remedy}")
+        if record.get("format") != PLAN_VERSION:
+            raise PlanError(
+                f"{where}: version {_short_repr(record.get('format'))}, this darkprep reads {PLAN_VERSION}; build a new spool"
+            )
+        try:
+            stream, recipe = StreamSpec.from_json(record["stream"]), record["recipe"]
+            settings = record["place"]
+            is_intact = (
+                isinstance(recipe, dict)
+                and isinstance(settings, dict)
+                and record["digest"] == plan_digest(asdict(stream), recipe)
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+            is_intact = False
+        if not is_intact:
+            raise PlanError(f"{where}: is damaged (its digest does not match); {remedy}")
+        if only_part:
+            settings = {name: settings[name] for name in ("part", "parts") if name in settings}
+        return cls(
+            stream=stream, recipe=recipe, settings=ProducerSettings.from_json(settings, where)
         )
-    try:
-        whole = record["digest"] == _digest(
-            StreamSpec(**record["stream"]), dict(record["recipe"])
-        ) and isinstance(record["place"], dict)
-    except (KeyError, TypeError, ValueError):
-        whole = False
-    if not whole:
-        raise PlanError(f"{where}: is damaged (its digest does not fit); {remedy}")
-    return record
+
+    def check_same(self, wanted: PlanRecord, where: str) -> None:
+        """Raise PlanError when `wanted` is another plan, or another part of it, than this one in `where`."""
+        ours, theirs = self.settings, wanted.settings
+        if (ours.part, ours.parts) != (theirs.part, theirs.parts):
+            raise PlanError(
+                f"{where}: holds part {ours.part}/{ours.parts} of its plan, not {theirs.part}/{theirs.parts}; use another --spool"
+            )
+        if self.digest != wanted.digest:
+            raise PlanError(
+                f"{where}: holds another plan ({self._difference(wanted)}); use another --spool, or remove this one"
+            )
+
+    def _difference(self, wanted: PlanRecord) -> str:
+        """Name the first few settings in which two plans differ."""
+        before = _flat(self.recipe | asdict(self.stream))
+        after = _flat(wanted.recipe | asdict(wanted.stream))
+        names = [name for name in before | after if before.get(name) != after.get(name)]
+        short = [
+            f"{name} {_short(before.get(name))} there, {_short(after.get(name))} wanted"
+            for name in names[:3]
+        ]
+        # The names and values come from a file: keep them on one line.
+        return " ".join("; ".join(short).split()) or "of another darkprep version"
 
 
-def stream_of(record: dict[str, Any], where: str) -> StreamSpec:
-    """The shape of a plan's stream; raises PlanError that says `where`."""
-    try:
-        return StreamSpec(**record["stream"])
-    except (TypeError, ValueError) as error:
-        raise PlanError(f"{where}: {error}; remove the spool and build it again") from error
-
-
-def check_same_plan(existing: dict[str, Any], wanted: dict[str, Any], where: str) -> None:
-    """Raises PlanError when a spool that holds the plan `existing` is asked for another one, or another part."""
-    there, part = part_of(existing["place"]), part_of(wanted["place"])
-    if there != part:
-        raise PlanError(
-            f"{where}: holds part {there[0]}/{there[1]} of its plan, not {part[0]}/{part[1]}; use another --spool"
-        )
-    if existing["digest"] != wanted["digest"]:
-        raise PlanError(
-            f"{where}: holds another plan ({_difference(existing, wanted)}); use another --spool, or remove this one"
-        )
-
-
-def part_of(place: dict[str, Any]) -> tuple[int, int]:
-    """What part of its plan a spool holds; raises PlanError when its record of it makes no sense."""
-    part, parts = place.get("part", 0), place.get("parts", 1)
-    if type(part) is not int or type(parts) is not int or not 0 <= part < parts:
-        raise PlanError(f"plan.json: part {part!r} of {parts!r} makes no sense; build a new spool")
-    return part, parts
-
-
-def number_of(place: dict[str, Any], name: str, where: str) -> int:
-    """A number that `build` left for whoever works here, 0 where it left none; raises PlanError that says `where`."""
-    number = place.get(name, 0)
-    if type(number) is not int or not 0 <= number < _MOST_NUMBER:
-        raise PlanError(f"{where}: {name} {number!r} makes no sense; run `darkprep build` again")
-    return number
-
-
-def _digest(stream: StreamSpec, recipe: dict[str, Any]) -> str:
-    text = json.dumps(
-        [asdict(stream), recipe], sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
+def plan_digest(stream: dict[str, Any], recipe: dict[str, Any]) -> str:
+    """Return the XXH3-64 of both JSON objects as hex; raise ValueError for values that JSON does not have."""
+    text = json.dumps([stream, recipe], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return xxhash.xxh3_64_hexdigest(text.encode())
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Name the first few settings in which two plans differ."""
-    before, after = _flat(old["recipe"] | old["stream"]), _flat(new["recipe"] | new["stream"])
-    names = [name for name in before | after if before.get(name) != after.get(name)]
-    short = [
-        f"{name} {_brief(before.get(name))} there, {_brief(after.get(name))} wanted"
-        for name in names[:3]
-    ]
-    return "; ".join(short) or "of another darkprep version"
+def _is_valid_setting(name: str, value: object) -> bool:
+    if name in ("root", "frames_dir", "backend"):
+        return isinstance(value, str)
+    if name == "address":
+        return value is None or isinstance(value, str)
+    return type(value) is int and 0 <= value < _MAX_COUNT
 
 
-_OPTION_NAMES = {"gain": "amplify", "form": "xtrans"}
-"""Settings whose command line option has another name than the recipe."""
+def _part_from_json(record: dict[str, Any], where: str) -> tuple[int, int]:
+    part, parts = record.get("part", 0), record.get("parts", 1)
+    if type(part) is not int or type(parts) is not int or not 0 <= part < parts < _MAX_COUNT:
+        raise PlanError(
+            f"{where}: part {_short_repr(part)} of {_short_repr(parts)} is invalid; build a new spool"
+        )
+    return part, parts
 
 
-def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings on one level, by their own names."""
+def _flat(record: dict[str, Any], nesting: int = _MAX_NESTING) -> dict[str, Any]:
+    """Return nested settings on one level, by their own names."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
-        flat |= _flat(value) if isinstance(value, dict) else {_OPTION_NAMES.get(name, name): value}
+        deeper = isinstance(value, dict) and nesting > 0
+        option = _OPTION_NAMES.get(name, name)
+        flat |= _flat(value, nesting - 1) if deeper else {option: value}
     return flat
 
 
-def _brief(value: Any) -> str:
+def _short(value: Any) -> str:
     if isinstance(value, list):
         return f"{len(value)} entries"
     return "none" if value is None else str(value)
+
+
+def _short_repr(value: object) -> str:
+    """Return a value of a foreign file for one line of a message: numbers in full, the rest cut."""
+    return repr(value) if isinstance(value, int) else reprlib.repr(value)

@@ -1,8 +1,8 @@
-"""Which process: an identity that survives the reuse of pids, and whether it lives.
+"""Process identities that stay unique when pids are reused.
 
-The trade-off: start times come from /proc, so this is for Linux; of processes on other hosts, and in
-other containers, nothing can be known and they count as dead. Locks, not these answers, keep two
-producers apart (shards/locks.py).
+The trade-off: start times come from /proc, so this is for Linux; processes on other hosts and in other
+containers cannot be checked and count as dead. Locks, not these identities, keep two producers apart
+(shards/locks.py).
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_MAX_NUMBER = 1 << 63
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessId:
-    """A process by host, pid and start time; the start time tells a reused pid from the old one."""
+    """A process by host, pid and start time, which differs when a pid is reused."""
 
     host: str
     pid: int
@@ -25,20 +27,20 @@ class ProcessId:
 
     @classmethod
     def own(cls) -> ProcessId:
-        """The calling process."""
+        """Return the identity of the calling process."""
         return cls(
             host=socket.gethostname(), pid=os.getpid(), started=start_ticks(os.getpid()) or 0
         )
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> ProcessId | None:
-        """The identity inside a JSON record, or None where the record holds none."""
-        try:
-            return cls(
-                host=str(record["host"]), pid=int(record["pid"]), started=int(record["started"])
-            )
-        except (KeyError, TypeError, ValueError, OverflowError):
+    def from_json(cls, record: dict[str, Any]) -> ProcessId | None:
+        """Decode the fields in a JSON object; return None when one is missing or invalid."""
+        host, pid, started = (record.get(name) for name in ("host", "pid", "started"))
+        if not isinstance(host, str) or type(pid) is not int or type(started) is not int:
             return None
+        if max(abs(pid), abs(started)) >= _MAX_NUMBER:
+            return None
+        return cls(host=host, pid=pid, started=started)
 
     @property
     def is_local(self) -> bool:
@@ -46,7 +48,7 @@ class ProcessId:
         return self.host == socket.gethostname()
 
     def is_alive(self) -> bool:
-        """Whether the process lives; only of local ones can that be known, others count as dead."""
+        """Return whether the process runs on this host; processes of other hosts count as dead."""
         return self.is_local and start_ticks(self.pid) == self.started
 
     def __str__(self) -> str:
@@ -54,7 +56,7 @@ class ProcessId:
 
 
 def start_ticks(pid: int) -> int | None:
-    """Start time of a process that runs here, None for one that does not (a zombie does not)."""
+    """Return the start time of a process on this host; None when it does not run or is a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
         state, *fields = stat.rpartition(")")[2].split()

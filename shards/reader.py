@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from darkprep.shards.cursor import Cursor
 from darkprep.shards.errors import DiskFull, OptionError, ShardDamaged, StreamEnded
 from darkprep.shards.format import U16, SampleMeta
 from darkprep.shards.order import Uses
 from darkprep.shards.shard_file import ShardFile
-from darkprep.shards.spool import Cursor, Spool
+from darkprep.shards.spool import Spool
 
 if TYPE_CHECKING:
     import webdataset

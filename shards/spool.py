@@ -14,13 +14,14 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from darkprep.shards.cursor import CURSOR_BYTES, Cursor, cursor_file_name, rank_of_file_name
 from darkprep.shards.errors import DiskFull, OptionError, PlanError, SpoolError
 from darkprep.shards.files import (
     disk_errors,
+    json_bytes,
     json_objects,
     open_regular_file,
     read_json,
@@ -29,17 +30,10 @@ from darkprep.shards.files import (
     write_bytes,
     write_json,
 )
+from darkprep.shards.heartbeat import HEARTBEAT_BYTES, Heartbeat, ProducerStatus
 from darkprep.shards.locks import FileLock, has_shared_holders, is_held, last_holder, shared_lock
 from darkprep.shards.order import DealtOrder, UseOrder, dealt_order
-from darkprep.shards.plan_record import (
-    MOST_SHARDS,
-    StreamSpec,
-    check_same_plan,
-    checked_plan,
-    part_of,
-    plan_record,
-    stream_of,
-)
+from darkprep.shards.plan_record import PlanRecord, ProducerSettings, StreamSpec
 from darkprep.shards.process import ProcessId
 
 log = logging.getLogger(__name__)
@@ -47,39 +41,10 @@ log = logging.getLogger(__name__)
 DAMAGED_KEPT = 2
 """Refused shards that stay for inspection; older ones are dropped."""
 
-STATE_BYTES = 64 << 10
-"""No cursor or heartbeat is as long."""
 _REFUSALS_BYTES = 256 << 10
 """Length at which the older half of refused.jsonl is dropped: the budget counts on an end to it."""
-_ABSURD = 1e18
-"""No number in a heartbeat comes near it, bytes and times included."""
-
 _SHARD_NAME = re.compile(r"(\d{8,12})\.tar")
 _PARTIAL_NAME = re.compile(r"\d{8,12}\.\d+\.tar")
-_CURSOR_NAME = re.compile(r"rank-(\d{1,6})\.json")
-
-
-WAIT_UNSEEN, WAIT_LIMITS = 0.01, 0.1
-"""Shares of a trainer's time: waiting less than the first costs nothing that matters, more than the second
-makes the data what limits; between them both sides are nearly balanced."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cursor:
-    """Where one trainer rank is."""
-
-    rank: int
-    world: int
-    batch: int
-    """The next global batch that the rank will train on."""
-    shard: int
-    """The oldest shard that the rank can still ask for."""
-    run: str = ""
-    """The run directory, for people."""
-    wait_fraction: float = 0.0
-    """Share of its time that the rank stood still for want of data."""
-    waiting_s: float = 0.0
-    """For how long it stands still now; 0 where it does not."""
 
 
 class Spool:
@@ -93,7 +58,7 @@ class Spool:
         self.damaged = self.path / "damaged"
         self.cursors = self.path / "cursors"
         self.producers = self.path / "producers"
-        self._plan: dict[str, Any] | None = None
+        self._plan: PlanRecord | None = None
         self._frame_bytes: dict[tuple[str, int], int] = {}
         """What each stored frame weighs, by name and inode."""
 
@@ -104,29 +69,28 @@ class Spool:
         """`plan.json`."""
         return self.path / "plan.json"
 
-    def create(self, stream: StreamSpec, recipe: dict[str, Any], place: dict[str, Any]) -> None:
-        """Make the directory with its plan, or accept one that holds the very same plan.
+    def create(self, plan: PlanRecord) -> None:
+        """Make the directory with its plan, or accept one that holds the same plan.
 
-        `recipe` is everything else that shard contents depend on; `place` is where the photographs lie,
-        which may differ without the plan being another one. Raises PlanError when the spool holds
-        another plan, SpoolError when it cannot be made.
+        The settings of an existing plan.json are replaced. Raises PlanError when the spool holds another
+        plan, SpoolError when it cannot be created.
         """
-        record = plan_record(stream, recipe, place)
         if self.path.exists() and not self.path.is_dir():
             raise SpoolError(f"{self.path}: is not a directory; choose another spool")
-        existing = self._read_plan() if self.plan_file.exists() else None
-        if existing:
-            check_same_plan(existing, record, str(self.path))
+        if self.plan_file.exists():
+            # Other settings are replaced, so invalid ones do no harm.
+            self._read_plan(only_part=True).check_same(plan, str(self.path))
         with disk_errors(self.plan_file):
             for folder in (self.partial, self.ready, self.damaged, self.cursors, self.producers):
                 folder.mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(self.path)
-        if existing is None or existing["place"] != place:
-            write_json(self.plan_file, record)
-        self._plan = record
+        data = json_bytes(plan.to_json())
+        if not self.plan_file.exists() or read_regular_file(self.plan_file) != data:
+            write_bytes(self.plan_file, data)
+        self._plan = plan
 
     def open(self) -> Spool:
-        """Read the plan; raises PlanError when there is none or it is damaged, SpoolError when nothing is there."""
+        """Read the plan; raise PlanError when it is missing or damaged, SpoolError without a directory."""
         if not self.path.is_dir():
             raise SpoolError(
                 f"{self.path}: no spool there; make one with `darkprep build --camera NAME --spool {self.path}`"
@@ -135,26 +99,32 @@ class Spool:
         return self
 
     @property
+    def plan(self) -> PlanRecord:
+        """What plan.json holds, read once; raises as `open`."""
+        if self._plan is None:
+            self.open()
+        assert self._plan is not None
+        return self._plan
+
+    @property
     def stream(self) -> StreamSpec:
         """The shape of the stream; raises as `open`."""
-        return stream_of(self._record(), str(self.plan_file))
+        return self.plan.stream
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        """Everything else that shard contents depend on (pipeline/plan/plan.py); raises as `open`."""
-        recipe: dict[str, Any] = self._record()["recipe"]
-        return recipe
+    def settings(self) -> ProducerSettings:
+        """How producers work here by default; raises as `open`."""
+        return self.plan.settings
 
     @property
-    def place(self) -> dict[str, Any]:
-        """Where the photographs lie; raises as `open`."""
-        place: dict[str, Any] = self._record()["place"]
-        return place
+    def digest(self) -> str:
+        """Sixteen hex digits that identify the plan; each sample carries them. Raises as `open`."""
+        return self.plan.digest
 
     @property
     def part(self) -> tuple[int, int]:
         """`(n, N)`: the spool holds the shards k = n mod N of its plan; `(0, 1)` for all. Raises as `open`."""
-        return part_of(self.place)
+        return self.settings.part, self.settings.parts
 
     def shards_in_part(self, start: int, stop: int) -> range:
         """The shards from `start` to `stop - 1` that belong to the spool's part."""
@@ -186,34 +156,17 @@ class Spool:
             return UseOrder(**common, part=part, parts=nodes)
         return dealt_order(**common, parts=parts)
 
-    @property
-    def digest(self) -> str:
-        """Sixteen hex digits that stand for the plan; each sample carries them. Raises as `open`."""
-        return str(self._record()["digest"])
-
-    def _record(self) -> dict[str, Any]:
-        if self._plan is None:
-            self.open()
-        assert self._plan is not None
-        return self._plan
-
-    def _read_plan(self) -> dict[str, Any]:
+    def _read_plan(self, *, only_part: bool = False) -> PlanRecord:
+        remedy = f"remove {self.path} and build it again with `darkprep build`"
         record = read_json(self.plan_file)
-        if record is None:
-            if not self.plan_file.exists() and not self.ready.exists():
+        if record is None and not self.plan_file.exists():
+            if not self.ready.exists():
                 # Anything may be in there, photographs too: never advise to remove it.
                 raise PlanError(
-                    f"{self.plan_file}: is missing; {self.path} is no spool, name another or make one with `darkprep build --camera NAME --spool DIR`"
+                    f"{self.plan_file}: is missing; {self.path} is not a spool, name another or make one with `darkprep build --camera NAME --spool DIR`"
                 )
-            why = "is damaged" if self.plan_file.exists() else "is missing"
-            raise PlanError(
-                f"{self.plan_file}: {why}; remove {self.path} and make it anew with `darkprep build`"
-            )
-        return checked_plan(
-            record,
-            str(self.plan_file),
-            f"remove {self.path} and make it anew with `darkprep build`",
-        )
+            raise PlanError(f"{self.plan_file}: is missing; {remedy}")
+        return PlanRecord.from_json(record, str(self.plan_file), remedy, only_part=only_part)
 
     # -- shards -----------------------------------------------------------------------------------
 
@@ -324,17 +277,16 @@ class Spool:
     # -- cursors ----------------------------------------------------------------------------------
 
     def write_cursor(self, cursor: Cursor) -> None:
-        """Publish where a rank is; raises DiskFull or SpoolError."""
-        write_json(self.cursors / cursor_name(cursor.rank), cursor_record(cursor), sync=False)
+        """Publish the cursor of a rank; raises DiskFull or SpoolError."""
+        write_json(self.cursors / cursor_file_name(cursor.rank), cursor.to_json(), sync=False)
 
     def read_cursors(self) -> list[Cursor]:
-        """The cursors of all ranks; a damaged one counts as absent."""
-        records = [
-            read_json(Path(entry.path), STATE_BYTES)
+        """Return the cursors of all ranks, by rank; a damaged one counts as absent."""
+        cursors = [
+            Cursor.from_json(read_json(Path(entry.path), CURSOR_BYTES))
             for entry in _entries(self.cursors)
-            if _CURSOR_NAME.fullmatch(entry.name)
+            if rank_of_file_name(entry.name) is not None
         ]
-        cursors = [cursor_of(record) for record in records if record]
         return sorted((cursor for cursor in cursors if cursor), key=lambda cursor: cursor.rank)
 
     def oldest_needed(self) -> int:
@@ -346,8 +298,8 @@ class Spool:
         remove_stale_temporaries(self.cursors)
         remove_stale_temporaries(self.damaged)
         for entry in _entries(self.cursors):
-            match = _CURSOR_NAME.fullmatch(entry.name)
-            if match and int(match[1]) >= world:
+            rank = rank_of_file_name(entry.name)
+            if rank is not None and rank >= world:
                 Path(entry.path).unlink(missing_ok=True)
 
     # -- roles and heartbeats ---------------------------------------------------------------------
@@ -390,29 +342,25 @@ class Spool:
         """Return whether any process, of this producer or of a dead one, holds a `writer_lock`."""
         return has_shared_holders(self.producers / "workers")
 
-    def write_heartbeat(self, record: dict[str, Any]) -> None:
-        """Publish a producer's state under its identity; raises DiskFull or SpoolError."""
-        own = ProcessId.own()
-        path = self.producers / f"{own.host}-{own.pid}.json"
-        write_json(path, record | asdict(own) | {"time": round(time.time(), 3)}, sync=False)
+    def write_heartbeat(self, status: ProducerStatus) -> None:
+        """Publish the status of the calling process; raises DiskFull or SpoolError."""
+        heartbeat = Heartbeat(status=status)
+        write_json(self.producers / heartbeat.file_name, heartbeat.to_json(), sync=False)
 
-    def heartbeats(self) -> list[dict[str, Any]]:
-        """The states of all producers that left one, each with `alive`; damaged ones are left out."""
-        found = []
-        for entry in _entries(self.producers):
-            json_file = entry.name.endswith(".json")
-            record = read_json(Path(entry.path), STATE_BYTES) if json_file else None
-            process = ProcessId.from_record(record) if record else None
-            if record and process and is_heartbeat(record):
-                found.append(record | {"alive": process.is_alive()})
-        return sorted(found, key=lambda record: str(record.get("time")))
+    def heartbeats(self) -> list[Heartbeat]:
+        """Return the last heartbeats of all producers, dead ones too, oldest first; damaged ones are left out."""
+        found = [
+            Heartbeat.from_json(read_json(Path(entry.path), HEARTBEAT_BYTES))
+            for entry in _entries(self.producers)
+            if entry.name.endswith(".json")
+        ]
+        return sorted((beat for beat in found if beat), key=lambda beat: beat.time)
 
     def remove_dead_heartbeats(self) -> None:
-        """Remove the heartbeats of local producers that are dead."""
-        for record in self.heartbeats():
-            process = ProcessId.from_record(record)
-            if process and process.is_local and not process.is_alive():
-                (self.producers / f"{process.host}-{process.pid}.json").unlink(missing_ok=True)
+        """Remove the heartbeats of dead producers of this host."""
+        for beat in self.heartbeats():
+            if beat.process.is_local and not beat.process.is_alive():
+                (self.producers / beat.file_name).unlink(missing_ok=True)
 
     # -- weight -----------------------------------------------------------------------------------
 
@@ -464,49 +412,6 @@ def _bytes(path: os.PathLike[str]) -> int:
         return os.lstat(path).st_blocks * 512
     except FileNotFoundError:
         return 0
-
-
-def cursor_name(rank: int) -> str:
-    """The name of a rank's cursor."""
-    return f"rank-{rank}.json"
-
-
-def cursor_record(cursor: Cursor) -> dict[str, Any]:
-    """What a cursor's file holds: the cursor, and who wrote it."""
-    return asdict(cursor) | asdict(ProcessId.own())
-
-
-def cursor_of(record: dict[str, Any]) -> Cursor | None:
-    """The cursor inside a JSON record, or None where the record holds none."""
-    numbers = {name: record.get(name) for name in ("rank", "world", "batch", "shard")}
-    whole = {name: n for name, n in numbers.items() if type(n) is int and 0 <= n < MOST_SHARDS}
-    if whole.keys() != numbers.keys():
-        return None
-    return Cursor(
-        **whole,
-        run=str(record.get("run", "")),
-        wait_fraction=_told(record, "wait_fraction"),
-        waiting_s=_told(record, "waiting_s"),
-    )
-
-
-def _told(record: dict[str, Any], name: str) -> float:
-    """What a cursor says for people: 0 where it says nothing that makes sense."""
-    value = record.get(name)
-    return value if isinstance(value, float) and 0 <= value < _ABSURD else 0.0
-
-
-def is_heartbeat(record: dict[str, Any]) -> bool:
-    """Whether a record has a state, a time, and numbers else; `until` may be none, which is no end."""
-    texts = {"state", "host"}
-    numbers = [record[name] for name in record if name not in texts]
-    if record.get("until", 0) is None:
-        numbers.remove(None)
-    return (
-        all(isinstance(record.get(name), str) for name in texts)
-        and "time" in record
-        and all(isinstance(n, int | float) and abs(n) < _ABSURD for n in numbers)
-    )
 
 
 def _is_same(now: os.stat_result, seen: os.stat_result) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from darkprep.shards import Spool
+from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from tests.support.small_spools import MakeSpool, fill, stream
 
 pytest_plugins = ["tests.support.command_fixtures"]
@@ -35,7 +36,13 @@ def make_spool(tmp_path: Path) -> MakeSpool:
         name: str = "spool", *, ready: range | list[int] = range(0), **settings: int | None
     ) -> Spool:
         spool = Spool(tmp_path / name)
-        spool.create(stream(**settings), {"pairs": [name]}, {"root": "data"})
+        spool.create(
+            PlanRecord(
+                stream=stream(**settings),
+                recipe={"pairs": [name]},
+                settings=ProducerSettings(root="data"),
+            )
+        )
         fill(spool, ready)
         return spool
 

@@ -14,8 +14,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from darkprep.shards.cursor import DATA_BOUND_WAIT, NEGLIGIBLE_WAIT
 from darkprep.shards.files import json_objects, open_regular_file, read_json
-from darkprep.shards.spool import WAIT_LIMITS, WAIT_UNSEEN
 
 METRICS_FILE, SUMMARY_FILE = "metrics.jsonl", "summary.json"
 """File names in a run directory."""
@@ -130,9 +130,9 @@ class RunSummary:
 def limiting_side(data_wait_fraction: float, *, device: str) -> str:
     """Return one sentence: which side limits the pace of the training, and what to change."""
     share = f"{100 * data_wait_fraction:.1f} % of the time"
-    if data_wait_fraction < WAIT_UNSEEN:
+    if data_wait_fraction < NEGLIGIBLE_WAIT:
         return f"the {device} limits: it waited for data {share}; nothing to change"
-    if data_wait_fraction < WAIT_LIMITS:
+    if data_wait_fraction < DATA_BOUND_WAIT:
         return (
             f"nearly balanced: the {device} waited for data {share}; more jobs would close the gap"
         )

@@ -42,6 +42,7 @@ from darkprep.pipeline.produce.producer import Producer, ProducerConfig, Produce
 from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER
 from darkprep.shards import DarkprepError, OptionError, Spool
 from darkprep.shards.errors import RankStopped
+from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.downloader import Downloader, DownloaderConfig
 from darkprep.shards.remote.object_store import StoreUrl
@@ -460,8 +461,11 @@ def build(
     place, shares = making.spool, making.shares(plan, disk_budget, staging_budget)
     config = ProducerConfig(budget_bytes=shares.own_bytes, jobs=jobs, until=plan.shards)
     frames = FramesDirectory.chosen(place.path, frames_dir, frames_budget)
-    here = {"jobs": jobs} | frames.record() | engine.record()
-    making.save(plan, shares, here, _part_record(part, plan))
+    _check_part(part, plan)
+    settings = ProducerSettings(
+        jobs=jobs, backend=engine.backend, address=engine.address, part=part[0], parts=part[1]
+    )
+    making.save(plan, shares, frames.recorded_in(settings))
     progress = Progress(quiet=quiet, log_format=log_format)
     progress.say(_described(plan, shares.budget_bytes), event="plan")
     if not quiet:
@@ -500,15 +504,12 @@ def _keep_apart(spool: Path | StoreUrl, root: Path) -> None:
         )
 
 
-def _part_record(part: tuple[int, int], plan: Plan) -> dict[str, Any]:
-    """What the spool is told of its part; raises OptionError when the plan has no such part."""
-    if part[1] == 1:
-        return {}
+def _check_part(part: tuple[int, int], plan: Plan) -> None:
+    """Raise OptionError when the plan has no such part."""
     if plan.shards is not None and plan.shards < part[1]:
         raise OptionError(
             f"part {part[0]}/{part[1]} of {plan.shards} shards would be empty; give more --epochs, or fewer parts"
         )
-    return {"part": part[0], "parts": part[1]}
 
 
 def _produce(

@@ -17,11 +17,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from darkprep.pipeline.produce.executors.backend import LOCAL, Backend
 from darkprep.shards import OptionError, Spool, SpoolError, StreamEnded
 from darkprep.shards.files import open_regular_file, read_regular_file
+from darkprep.shards.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ def start(spool: Spool, words: Sequence[str]) -> subprocess.Popen[bytes]:
         )
     deadline = time.monotonic() + _START_TIMEOUT_S
     while process.poll() is None and time.monotonic() < deadline:
-        beats = (record for record in spool.heartbeats() if record["pid"] == process.pid)
-        if any(_is_at_work(record) for record in beats):
+        beats = (beat for beat in spool.heartbeats() if beat.process.pid == process.pid)
+        if any(_is_at_work(beat) for beat in beats):
             return process
         time.sleep(_POLL_S)
     if process.poll() == 0:
@@ -105,7 +105,7 @@ def last_words(spool: Spool) -> str:
 
 def stop_producers(spool: Spool) -> list[int]:
     """End all producers at work on this spool and host; their pids. Raises SpoolError if one stays."""
-    pids = [int(record["pid"]) for record in spool.heartbeats() if _is_at_work(record)]
+    pids = [beat.process.pid for beat in spool.heartbeats() if _is_at_work(beat)]
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
@@ -119,10 +119,9 @@ def stop_producers(spool: Spool) -> list[int]:
     return pids
 
 
-def _is_at_work(heartbeat: dict[str, Any]) -> bool:
+def _is_at_work(heartbeat: Heartbeat) -> bool:
     """Whether a producer works on; a process that has produced may live on and do other things."""
-    state = str(heartbeat["state"])
-    return bool(heartbeat["alive"]) and (state == "making" or state.startswith("waiting"))
+    return heartbeat.process.is_alive() and heartbeat.status.is_working
 
 
 class _Killed(SpoolError):
@@ -231,7 +230,7 @@ class Supervisor:
             jobs=self._jobs,
             budget_bytes=self._budget,
             until=self._until,
-            engine=Backend.of_record(self._spool.place),
+            engine=Backend.of_settings(self._spool.settings),
         )
 
     def _misses_shards(self) -> bool:

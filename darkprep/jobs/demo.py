@@ -24,6 +24,7 @@ from darkprep.jobs.training import (
 from darkprep.pipeline.plan.plan import PlanOptions, make_plan
 from darkprep.report.evaluation_page import write_evaluation_report
 from darkprep.shards import DarkprepError, OptionError, Spool, TrainingError
+from darkprep.shards.plan_record import ProducerSettings
 from darkprep.synth.dataset import synthesise
 from darkprep.trainer.records import RunSummary
 from darkprep.view.live import Progress
@@ -129,7 +130,7 @@ def _planned(places: _Places, seed: int) -> Spool:
     )
     spool = Spool(places.spool)
     make_plan(places.data, options).save(
-        spool, producer={"budget_bytes": BUDGET_BYTES, "jobs": JOBS}
+        spool, ProducerSettings(budget_bytes=BUDGET_BYTES, jobs=JOBS)
     )
     return spool
 

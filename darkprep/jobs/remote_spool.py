@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from darkprep.pipeline.produce.budget import (
 )
 from darkprep.shards import OptionError, PlanError, ShardDamaged, Spool
 from darkprep.shards.files import disk_errors
-from darkprep.shards.plan_record import plan_record
+from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.object_store import StoreUrl
 from darkprep.shards.remote.uploader import CARRIERS, Uploader
@@ -90,15 +90,15 @@ class BuildSpool:
         check_budget(plan, whole, in_transit=CARRIERS, staged_bytes=share)
         return Shares(budget_bytes=whole, staging_bytes=share)
 
-    def save(self, plan: Plan, shares: Shares, here: dict[str, Any], part: dict[str, Any]) -> None:
-        """Keep the plan where others find it; `here` is how producers work on this host.
+    def save(self, plan: Plan, shares: Shares, settings: ProducerSettings) -> None:
+        """Keep the plan where others find it; `settings` is how producers work on this host.
 
         Raises PlanError when the place holds another plan.
         """
         if self.bucket:
-            place = {"root": str(plan.root.absolute()), **asdict(shares), **part}
-            self.bucket.publish(plan_record(plan.stream, plan.recipe(), place))
-        plan.save(self.spool, producer={"budget_bytes": shares.own_bytes, **here, **part})
+            shared = ProducerSettings(**asdict(shares), part=settings.part, parts=settings.parts)
+            self.bucket.publish(plan.record(shared))
+        plan.save(self.spool, replace(settings, budget_bytes=shares.own_bytes))
 
     def again(self) -> Spool:
         """The spool that was saved; raises PlanError when its bucket holds another plan by now."""

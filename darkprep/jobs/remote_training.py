@@ -9,15 +9,15 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from darkprep.jobs import background
 from darkprep.jobs.remote_spool import STAGING, folder_for, only_with_bucket
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import block_size, staging_room
 from darkprep.shards import OptionError, PlanError, Spool, SpoolBusy
+from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.object_store import StoreUrl
 from darkprep.trainer.distributed import Communicator
@@ -49,8 +49,8 @@ class RemoteTraining:
     ) -> RemoteTraining:
         """Make the directory ready (whoever `keeps_house` on this host); raises OptionError, PlanError, SpoolError."""
         bucket = Bucket.at(url, stop=stop).open()
-        share = bucket.place.get("staging_bytes")
-        if type(share) is not int or share < 1:
+        share = bucket.settings.staging_bytes
+        if not share:
             raise PlanError(f"{url}/plan.json: names no staging_bytes; run `darkprep build` again")
         if staged is not None and staged > share:
             raise OptionError(
@@ -59,10 +59,11 @@ class RemoteTraining:
             )
         spool = Spool(folder_for(url, staging, "using"))
         if keeps_house:
-            known = ("root", "part", "parts")
-            place: dict[str, Any] = {one: bucket.place[one] for one in known if one in bucket.place}
-            place["budget_bytes"] = staged or share
-            spool.create(bucket.stream, bucket.record["recipe"], place)
+            shared = bucket.settings
+            settings = ProducerSettings(
+                root=shared.root, budget_bytes=staged or share, part=shared.part, parts=shared.parts
+            )
+            spool.create(replace(bucket.plan, settings=settings))
         spool.open()
         room = staging_room(Plan.load(spool), staged or share, block_size(spool.path))
         return cls(
@@ -88,7 +89,7 @@ class RemoteTraining:
 
     def check_ranks(self, ranks: Communicator) -> None:
         """Raises OptionError when ranks of several hosts would share the bucket."""
-        if ranks.world > ranks.local_world and self.bucket.part[1] == 1:
+        if ranks.world > ranks.local_world and self.bucket.settings.parts == 1:
             raise OptionError(
                 f"{self.url}: serves the ranks of one host; build with --part n/N into a prefix for each host, and train with those (docs/scale.md)"
             )

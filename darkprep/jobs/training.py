@@ -74,7 +74,6 @@ from darkprep.shards import (
     WeightsError,
 )
 from darkprep.shards.files import disk_errors, write_json
-from darkprep.shards.plan_record import number_of
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import open_device
 from darkprep.trainer.distributed import Communicator, SingleProcess
@@ -336,12 +335,12 @@ def _supervisor(choices: TrainChoices, here: RankPlacement) -> Supervisor:
     if choices.using:
         jobs = 0
     elif choices.producers == "auto":
-        jobs = _recorded(choices.spool, "jobs") or os.cpu_count() or 1
+        jobs = choices.spool.settings.jobs or os.cpu_count() or 1
     elif re.fullmatch(r"\d{1,4}", choices.producers):
         jobs = int(choices.producers)
     else:
         raise OptionError(f"producers must be auto or a whole number, not {choices.producers!r}")
-    budget = _recorded(choices.spool, "budget_bytes") or default_budget(choices.spool.path)
+    budget = choices.spool.settings.budget_bytes or default_budget(choices.spool.path)
     until, planned = choices.until(), choices.spool.stream.shards
     check_room(choices.spool, choices.parts, budget, kept=until if choices.keep_shards else None)
     if choices.using and planned is not None:
@@ -354,11 +353,6 @@ def _supervisor(choices: TrainChoices, here: RankPlacement) -> Supervisor:
         keeps_house=here.keeps_house,
         fetch=functools.partial(choices.using.fetching, until) if choices.using else None,
     )
-
-
-def _recorded(spool: Spool, name: str) -> int:
-    """A number that `build` left in the plan for whoever produces; 0 where it left none. Raises PlanError."""
-    return number_of(spool.place, name, str(spool.plan_file))
 
 
 def _run_dir(choices: TrainChoices) -> Path:

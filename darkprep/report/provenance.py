@@ -35,7 +35,7 @@ def run_provenance(spool: Spool, device: torch.device) -> dict[str, Any]:
 
 def plan_provenance(spool: Spool) -> dict[str, Any]:
     """The plan in a few facts, with the options that it was made with."""
-    stream, recipe = spool.stream, spool.recipe
+    stream, recipe = spool.stream, spool.plan.recipe
     pairs = recipe.get("pairs", [])
     return {
         "digest": spool.digest,
@@ -43,7 +43,7 @@ def plan_provenance(spool: Spool) -> dict[str, Any]:
         "scenes": len({pair["pair"]["scene"] for pair in pairs}),
         "shards": "no end" if stream.shards is None else stream.shards,
         "shard_bytes": stream.layout().shard_bytes,
-        "budget_bytes": spool.place.get("budget_bytes"),
+        "budget_bytes": spool.settings.budget_bytes,
         **recipe.get("options", {}),
     }
 

@@ -17,6 +17,7 @@ from darkprep.pipeline.plan.plan import PlanOptions, make_plan
 from darkprep.pipeline.produce.budget import default_budget
 from darkprep.shards import Spool
 from darkprep.shards.files import disk_errors
+from darkprep.shards.plan_record import ProducerSettings
 from darkprep.studies.work import Stopped, Work
 from darkprep.synth.dataset import synthesise
 from darkprep.trainer.config import TrainConfig
@@ -147,7 +148,7 @@ class Training:
         plan = make_plan(work.root, self._options())
         spool = Spool(folder / "spool")
         budget = self.machine.disk_budget or default_budget(spool.path)
-        plan.save(spool, producer={"budget_bytes": budget, "jobs": self.machine.jobs})
+        plan.save(spool, ProducerSettings(budget_bytes=budget, jobs=self.machine.jobs))
         _, summary = stream_training(self._choices(spool, folder / "run"), work.progress, work.stop)
         if summary.ended != "finished":
             raise Stopped

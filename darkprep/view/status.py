@@ -9,12 +9,13 @@ from typing import Any
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.frames_directory import FramesDirectory
 from darkprep.shards import Cursor, ShardDamaged, Spool
+from darkprep.shards.cursor import DATA_BOUND_WAIT, NEGLIGIBLE_WAIT
 from darkprep.shards.files import json_objects, open_regular_file, read_json
-from darkprep.shards.plan_record import number_of
+from darkprep.shards.heartbeat import Heartbeat, ProducerStatus
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.lease import EVERY_S, Holder, Watch
 from darkprep.shards.shard_file import verify_shard
-from darkprep.shards.spool import WAIT_LIMITS, WAIT_UNSEEN, allocated_bytes, is_heartbeat
+from darkprep.shards.spool import allocated_bytes
 from darkprep.view.history import number
 from darkprep.view.numbers import format_bytes, format_duration
 
@@ -30,7 +31,7 @@ _RECENT = 60
 def spool_status(spool: Spool) -> dict[str, Any]:
     """The state of a spool now; raises PlanError or SpoolError when it is none."""
     stream = spool.stream
-    producers = [_producer(record) for record in spool.heartbeats()]
+    producers = [_producer(beat) for beat in spool.heartbeats()]
     cursors = spool.read_cursors()
     newest = producers[-1] if producers else {}
     record = {
@@ -41,7 +42,7 @@ def spool_status(spool: Spool) -> dict[str, Any]:
         "shards_planned": stream.shards,
         "shard_bytes": stream.layout().shard_bytes,
         "samples_per_shard": stream.samples,
-        "budget_bytes": newest.get("budget_bytes") or _budget(spool.place, str(spool.plan_file)),
+        "budget_bytes": newest.get("budget_bytes") or spool.settings.budget_bytes or None,
         "disk_bytes": spool.disk_bytes(),
         "frames_elsewhere": _frames_elsewhere(spool),
         "next_needed": spool.oldest_needed(),
@@ -57,16 +58,8 @@ def made_status(spool: Spool, bucket: Bucket) -> dict[str, Any]:
     record = spool_status(spool)
     alive = [one for one in record["producers"] if one["alive"]]
     known = {name: alive[-1][name] for name in ("shards_ready", "disk_bytes", "next_needed") if alive}  # fmt: skip
-    return (
-        record
-        | known
-        | {"spool": str(bucket), "budget_bytes": _budget(bucket.place, f"{bucket}/plan.json")}
-    )
-
-
-def _budget(place: dict[str, Any], where: str) -> int | None:
-    """The disk budget that a spool was built with, None where nobody wrote it down; raises PlanError."""
-    return number_of(place, "budget_bytes", where) or None
+    budget = bucket.settings.budget_bytes or None
+    return record | known | {"spool": str(bucket), "budget_bytes": budget}
 
 
 class BucketStatus:
@@ -103,7 +96,7 @@ class BucketStatus:
             "shards_planned": stream.shards,
             "shard_bytes": stream.layout().shard_bytes,
             "samples_per_shard": stream.samples,
-            "budget_bytes": _budget(bucket.place, f"{bucket}/plan.json"),
+            "budget_bytes": bucket.settings.budget_bytes or None,
             "disk_bytes": objects + staged + int(made.get("directory_bytes", 0)),
             "objects_bytes": objects,
             "staged_bytes": staged,
@@ -126,9 +119,8 @@ def _lives(watch: Watch, holder: Holder | None) -> bool | None:
 
 def _told(holder: Holder | None) -> dict[str, Any]:
     """What a holder says of its work, where that makes sense."""
-    report = holder.report if holder else {}
-    whole = is_heartbeat(report | {"host": "", "time": 0})
-    return report if whole else {}
+    status = ProducerStatus.from_json(holder.report) if holder else None
+    return status.to_json() if status else {}
 
 
 def _far_producer(holder: Holder, report: dict[str, Any], watch: Watch) -> dict[str, Any]:
@@ -201,12 +193,12 @@ def _newest_metrics(run_dir: Path) -> list[dict[str, Any]]:
     return [line for line in lines if number(line, "iteration") is not None]
 
 
-def _producer(record: dict[str, Any]) -> dict[str, Any]:
-    running = float(record.get("running_s") or 0.0)
-    blocked = float(record.get("blocked_s") or 0.0)
-    return record | {
+def _producer(heartbeat: Heartbeat) -> dict[str, Any]:
+    running, blocked = heartbeat.status.running_s or 0.0, heartbeat.status.blocked_s or 0.0
+    return heartbeat.to_json() | {
+        "alive": heartbeat.process.is_alive(),
         "blocked_fraction": blocked / running if running else 0.0,
-        "seconds_since": round(time.time() - float(record.get("time") or 0.0), 1),
+        "seconds_since": round(time.time() - heartbeat.time, 1),
     }
 
 
@@ -226,11 +218,11 @@ def limiting_side(record: dict[str, Any]) -> str:
         return "the disk is full: the producer waits until something else frees room"
     if trainer["waiting_s"] > _LONG_S and not alive:
         return "the trainer waits for a shard that nobody makes: run `darkprep build`"
-    if trainer["wait_fraction"] >= WAIT_LIMITS:
+    if trainer["wait_fraction"] >= DATA_BOUND_WAIT:
         return "the producers are slower than the trainer: give more --jobs, a larger --reuse, or a budget that holds all frames"
     if trainer["waiting_s"] > _LONG_S:
         return "the trainer waits for the producers' next shard"
-    if trainer["wait_fraction"] >= WAIT_UNSEEN:
+    if trainer["wait_fraction"] >= NEGLIGIBLE_WAIT:
         return "nearly balanced: more --jobs would close the gap"
     if alive and alive[-1]["blocked_fraction"] > _BLOCKED:
         return "the trainer is the slower side, the producers wait for it: nothing to change"

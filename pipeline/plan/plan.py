@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from darkprep.shards import (
     StreamSpec,
 )
 from darkprep.shards.errors import first_line
+from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from darkprep.shards.rng import RngStream, permutation, random_below
 
 DEFAULT_CROP: dict[CfaKind, int] = {"bayer": 512, "xtrans": 480}
@@ -308,19 +309,21 @@ class Plan:
         }
         return {"options": options, "pairs": [asdict(pair) for pair in self.pairs]}
 
-    def save(self, spool: Spool, *, producer: dict[str, Any] | None = None) -> None:
-        """Make `spool` the spool of this plan; raises as `Spool.create`.
+    def record(self, settings: ProducerSettings | None = None) -> PlanRecord:
+        """Return what plan.json holds of this plan, with the producers' default `settings`."""
+        settings = replace(settings or ProducerSettings(), root=str(self.root.absolute()))
+        return PlanRecord(stream=self.stream, recipe=self.recipe(), settings=settings)
 
-        `producer` is how producers are to work here when nobody says otherwise: `budget_bytes`, `jobs`,
-        `backend` and `address`; and of what `part` of `parts` of the plan.
-        """
-        place = {"root": str(self.root.absolute()), **(producer or {})}
-        spool.create(self.stream, self.recipe(), place)
+    def save(self, spool: Spool, settings: ProducerSettings | None = None) -> None:
+        """Make `spool` the spool of this plan, as `record`; raises as `Spool.create`."""
+        spool.create(self.record(settings))
 
     @classmethod
     def load(cls, spool: Spool) -> Plan:
         """The plan of a spool. Raises PlanError when it is damaged."""
-        recipe = spool.recipe
+        recipe, root = spool.plan.recipe, spool.settings.root
+        if root is None:
+            raise PlanError(f"{spool.plan_file}: names no root; run `darkprep build` again")
         try:
             pairs = tuple(
                 PlannedPair(**{**record, "pair": Pair(**record["pair"])})
@@ -329,7 +332,7 @@ class Plan:
             plan = cls(
                 options=_options_of(recipe["options"]),
                 pairs=pairs,
-                root=Path(spool.place["root"]),
+                root=Path(root),
             )
             fits = plan.stream == spool.stream
         except (KeyError, TypeError, ValueError, AttributeError, OptionError) as error:

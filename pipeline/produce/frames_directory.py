@@ -9,15 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from darkprep.pipeline.produce.budget import default_budget
 from darkprep.pipeline.produce.frame_store import FrameStore
-from darkprep.shards import OptionError, PlanError, Spool
+from darkprep.shards import OptionError, Spool
 from darkprep.shards.files import disk_errors
 from darkprep.shards.locks import FileLock
+from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.spool import allocated_bytes
 
 _FIXED_BYTES = 1 << 20
@@ -41,17 +41,10 @@ class FramesDirectory:
     @classmethod
     def of(cls, spool: Spool) -> FramesDirectory:
         """The place that a spool was built with; raises PlanError when its record is damaged."""
-        place = spool.place
-        if place.get("frames_dir") is None:
+        settings = spool.settings
+        if settings.frames_dir is None:
             return cls(path=spool.frames)
-        try:
-            return cls(
-                path=Path(place["frames_dir"]), budget_bytes=int(place["frames_budget_bytes"])
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise PlanError(
-                f"{spool.plan_file}: frames_dir and frames_budget_bytes cannot be understood; run `darkprep build` again"
-            ) from error
+        return cls(path=Path(settings.frames_dir), budget_bytes=settings.frames_budget_bytes)
 
     @classmethod
     def chosen(cls, spool: Path, folder: Path | None, budget_bytes: int | None) -> FramesDirectory:
@@ -69,11 +62,10 @@ class FramesDirectory:
         budget = default_budget(folder) if budget_bytes is None else budget_bytes
         return cls(path=folder.absolute(), budget_bytes=budget)
 
-    def record(self) -> dict[str, Any]:
-        """What a spool keeps of it: nothing where the frames are in the spool."""
-        if self.budget_bytes is None:
-            return {}
-        return {"frames_dir": str(self.path), "frames_budget_bytes": self.budget_bytes}
+    def recorded_in(self, settings: ProducerSettings) -> ProducerSettings:
+        """Return the settings with this directory, or without one where the frames are in the spool."""
+        frames_dir = None if self.budget_bytes is None else str(self.path)
+        return replace(settings, frames_dir=frames_dir, frames_budget_bytes=self.budget_bytes)
 
     def room(self, own: Collection[str]) -> int | None:
         """Bytes that the frames named in `own` may occupy, those of other plans left where they are.

@@ -35,6 +35,7 @@ from darkprep.pipeline.produce.frames_directory import FramesDirectory
 from darkprep.pipeline.produce.quarantine import Quarantine
 from darkprep.pipeline.produce.worker import ShardMade, ShardTask, make_shard, store_frames
 from darkprep.shards import DarkprepError, DiskFull, OptionError, Spool, SpoolError
+from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.process import ProcessId
 
 log = logging.getLogger(__name__)
@@ -429,7 +430,7 @@ class Producer:
         )
         self._shelf.tell(asdict(report))
         try:
-            self._spool.write_heartbeat(asdict(report))
+            self._spool.write_heartbeat(ProducerStatus(**asdict(report)))
         except DiskFull as error:
             log.debug("no heartbeat: %s", error)
         if self._report:

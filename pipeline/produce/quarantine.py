@@ -76,7 +76,7 @@ class Quarantine:
         """Kill a worker whose decoder has been at one file for too long, and suspect that file."""
         for crumb in self._spool.producers.glob("decoding-*.json"):
             record = read_json(crumb) or {}
-            worker = ProcessId.from_record(record)
+            worker = ProcessId.from_json(record)
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 seconds = time.time() - crumb.stat().st_mtime
                 if worker and worker.is_alive() and seconds > self._timeout_s:

@@ -15,16 +15,11 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
-from typing import Any
 
+from darkprep.shards.cursor import CURSOR_BYTES, Cursor, cursor_file_name
 from darkprep.shards.errors import PlanError, SpoolError
-from darkprep.shards.plan_record import (
-    StreamSpec,
-    check_same_plan,
-    checked_plan,
-    part_of,
-    stream_of,
-)
+from darkprep.shards.files import json_bytes, parse_json_object
+from darkprep.shards.plan_record import PlanRecord, ProducerSettings, StreamSpec
 from darkprep.shards.remote.lease import Lease, Watch
 from darkprep.shards.remote.object_store import (
     MOST_PUT_BYTES,
@@ -33,19 +28,12 @@ from darkprep.shards.remote.object_store import (
     StoreUrl,
     open_store,
 )
-from darkprep.shards.spool import (
-    STATE_BYTES,
-    Cursor,
-    cursor_name,
-    cursor_of,
-    cursor_record,
-    shard_number,
-)
 from darkprep.shards.spool import shard_name as file_name
+from darkprep.shards.spool import shard_number
 
 _PLAN = "plan.json"
 _PLAN_BYTES = 64 << 20
-_CURSOR = f"cursors/{cursor_name(0)}"
+_CURSOR = f"cursors/{cursor_file_name(0)}"
 _PRODUCER, _TRAINER = "producers/lease.json", "cursors/lease.json"
 
 
@@ -59,7 +47,7 @@ class Bucket:
         self.store = store
         self.label = label
         """How people are told of it."""
-        self._record: dict[str, Any] | None = None
+        self._plan: PlanRecord | None = None
 
     @classmethod
     def at(cls, url: StoreUrl, *, stop: threading.Event | None = None) -> Bucket:
@@ -71,73 +59,60 @@ class Bucket:
 
     # -- the plan ---------------------------------------------------------------------------------
 
-    def publish(self, record: dict[str, Any]) -> None:
-        """Make it the spool of a plan, or accept one that is it already; raises PlanError for another plan."""
-        stream = stream_of(record, self.label)
-        if stream.layout().shard_bytes > MOST_PUT_BYTES:
+    def publish(self, plan: PlanRecord) -> None:
+        """Make it the spool of `plan`, or accept one that is it already; raises PlanError for another plan."""
+        shard_bytes = plan.stream.layout().shard_bytes
+        if shard_bytes > MOST_PUT_BYTES:
             raise PlanError(
-                f"{self.label}: shards of {stream.layout().shard_bytes / 2**30:.1f} GiB cannot be put in one piece; give fewer --samples-per-shard"
+                f"{self.label}: shards of {shard_bytes / 2**30:.1f} GiB cannot be put in one piece; give fewer --samples-per-shard"
             )
-        data = (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
-        existing = self._read_plan()
+        data = json_bytes(plan.to_json())
+        existing = self.store.read(_PLAN, _PLAN_BYTES)
         if existing is None and not self.store.create(_PLAN, data):
-            existing = self._read_plan()
+            existing = self.store.read(_PLAN, _PLAN_BYTES)
         if existing is not None:
-            check_same_plan(existing, record, self.label)
-            if existing["place"] != record["place"]:
+            # Other settings are replaced, so invalid ones do no harm.
+            self._decoded(existing, only_part=True).check_same(plan, self.label)
+            if existing != data:
                 self.store.write(_PLAN, data)
-        self._record = record
+        self._plan = plan
 
     def open(self) -> Bucket:
         """Read the plan; raises SpoolError when there is none, PlanError when it is damaged."""
-        self._record = self._read_plan()
-        if self._record is None:
+        data = self.store.read(_PLAN, _PLAN_BYTES)
+        if data is None:
             raise SpoolError(
                 f"{self.label}: no spool there; make one with `darkprep build --camera NAME --spool {self.label}`"
             )
+        self._plan = self._decoded(data)
         return self
 
     @property
-    def record(self) -> dict[str, Any]:
-        """The plan's record; raises as `open`."""
-        if self._record is None:
+    def plan(self) -> PlanRecord:
+        """What plan.json holds, read once; raises as `open`."""
+        if self._plan is None:
             self.open()
-        assert self._record is not None
-        return self._record
+        assert self._plan is not None
+        return self._plan
 
     @property
     def stream(self) -> StreamSpec:
         """The shape of the stream; raises as `open`."""
-        return stream_of(self.record, self.label)
+        return self.plan.stream
+
+    @property
+    def settings(self) -> ProducerSettings:
+        """How producers work here by default, and the budget; raises as `open`."""
+        return self.plan.settings
 
     @property
     def digest(self) -> str:
-        """What stands for the plan; raises as `open`."""
-        return str(self.record["digest"])
+        """Sixteen hex digits that identify the plan; raises as `open`."""
+        return self.plan.digest
 
-    @property
-    def place(self) -> dict[str, Any]:
-        """Where the photographs lie and what the budget is; raises as `open`."""
-        place: dict[str, Any] = self.record["place"]
-        return place
-
-    @property
-    def part(self) -> tuple[int, int]:
-        """What part of its plan is here; raises as `open`."""
-        return part_of(self.place)
-
-    def _read_plan(self) -> dict[str, Any] | None:
-        data = self.store.read(_PLAN, _PLAN_BYTES)
-        if data is None:
-            return None
-        where, remedy = f"{self.label}/{_PLAN}", "remove the prefix and build it anew"
-        try:
-            record = json.loads(data)
-        except (ValueError, RecursionError):
-            record = None
-        if not isinstance(record, dict):
-            raise PlanError(f"{where}: is damaged (no JSON object); {remedy}")
-        return checked_plan(record, where, remedy)
+    def _decoded(self, data: bytes, *, only_part: bool = False) -> PlanRecord:
+        where, remedy = f"{self.label}/{_PLAN}", "remove the prefix and build it again"
+        return PlanRecord.from_json(parse_json_object(data), where, remedy, only_part=only_part)
 
     # -- shards -----------------------------------------------------------------------------------
 
@@ -166,17 +141,13 @@ class Bucket:
     # -- cursor and roles -------------------------------------------------------------------------
 
     def cursor(self) -> Cursor | None:
-        """Where the trainer is; None before training, and when the object makes no sense."""
-        data = self.store.read(_CURSOR, STATE_BYTES)
-        try:
-            record = json.loads(data or b"null")
-        except (ValueError, RecursionError):
-            return None
-        return cursor_of(record) if isinstance(record, dict) else None
+        """Return the trainer's cursor; None before training, and when the object is damaged."""
+        data = self.store.read(_CURSOR, CURSOR_BYTES)
+        return Cursor.from_json(parse_json_object(data)) if data else None
 
     def write_cursor(self, cursor: Cursor, *, check: Check | None = None) -> None:
-        """Say where the trainer is."""
-        data = json.dumps(cursor_record(cursor), allow_nan=False).encode()
+        """Publish the trainer's cursor."""
+        data = json.dumps(cursor.to_json(), allow_nan=False).encode()
         self.store.write(_CURSOR, data, check=check)
 
     def producer_lease(self) -> Lease:

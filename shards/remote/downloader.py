@@ -18,11 +18,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from darkprep.shards.cursor import Cursor
 from darkprep.shards.errors import DiskFull, ShardDamaged, SpoolError, StreamEnded
+from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.lease import Lease
 from darkprep.shards.shard_file import verify_shard
-from darkprep.shards.spool import Cursor, Spool
+from darkprep.shards.spool import Spool
 
 log = logging.getLogger(__name__)
 
@@ -341,7 +343,7 @@ class Downloader:
         )
         self._lease.tell(asdict(report))
         try:
-            self._spool.write_heartbeat(asdict(report))
+            self._spool.write_heartbeat(ProducerStatus(**asdict(report)))
         except DiskFull as error:
             log.debug("no heartbeat: %s", error)
         if self._report:

@@ -63,7 +63,7 @@ class Holder:
             token=str(record.get("token", "")),
             beat=record["beat"],
             term=term if type(term) is int else 0,
-            process=ProcessId.from_record(record),
+            process=ProcessId.from_json(record),
             machine=str(record.get("machine", "")),
             report=report if isinstance(report, dict) else {},
         )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from darkprep.shards import Spool, StreamSpec
+from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 
 BENCH = Path(__file__).parents[2] / "bench"
 PEERS = {"streaming": "MDS", "litdata": "litdata", "tensordict": "tensordict"}
@@ -82,7 +83,9 @@ def test_the_live_view_is_measured_on_a_spool_of_its_own_and_on_one_that_is_name
         shards=1,
         seed=0,
     )
-    Spool(tmp_path / "elsewhere").create(stream, {}, {"root": str(tmp_path)})
+    Spool(tmp_path / "elsewhere").create(
+        PlanRecord(stream=stream, recipe={}, settings=ProducerSettings(root=str(tmp_path)))
+    )
     _, named = run("bench_view.py", tmp_path, str(tmp_path / "elsewhere"))
     assert figures["view"].keys() == named["view"].keys()
 

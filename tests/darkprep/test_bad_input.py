@@ -296,14 +296,14 @@ def test_a_spool_that_is_none_is_named(complaint, command):
     assert complaint(command, "--spool", "nowhere").startswith("nowhere: no spool there; make one")
     assert complaint(command, "--spool", "file").startswith("file: no spool there; make one")
     line = complaint(command, "--spool", "folder")
-    assert line.startswith("folder/plan.json: is missing; folder is no spool, name another")
+    assert line.startswith("folder/plan.json: is missing; folder is not a spool, name another")
     assert "remove" not in line  # photographs may be in there
 
 
 def test_a_spool_that_lost_its_plan_is_to_be_made_anew(complaint, small_spool):
     (small_spool / "plan.json").unlink()
 
-    assert "remove spool and make it anew" in complaint("status")
+    assert "remove spool and build it again" in complaint("status")
 
 
 def test_a_spool_around_the_photographs_is_refused(complaint, own_data):

@@ -18,6 +18,7 @@ from darkprep.model import load_model
 from darkprep.pipeline.plan.plan import PlanOptions, make_plan
 from darkprep.pipeline.produce.budget import smallest_budget
 from darkprep.shards import Spool
+from darkprep.shards.plan_record import ProducerSettings
 from darkprep.trainer.loop import only_training_in
 from tests.support.command_line import snapshot
 
@@ -165,7 +166,7 @@ def test_a_plan_that_was_edited_into_nonsense_is_named(complaint, large_spool, n
 
     line = complaint(*TRAIN, "--iterations", "1", "--quiet")
 
-    assert line.startswith(f"spool/plan.json: {name} {value!r} makes no sense")
+    assert line.startswith(f"spool/plan.json: {name} {value!r} is invalid")
 
 
 @pytest.mark.parametrize("value", ["20GB", [1], -1, 1.5, 10**400])
@@ -178,7 +179,7 @@ def test_a_status_names_a_budget_that_was_edited_into_nonsense(complaint, large_
 
     line = complaint("status", "--spool", large_spool)
 
-    assert line.startswith(f"spool/plan.json: budget_bytes {value!r} makes no sense")
+    assert line.startswith(f"spool/plan.json: budget_bytes {value!r} is invalid")
 
 
 def test_a_plan_without_end_cannot_be_kept(complaint, large_data):
@@ -302,7 +303,7 @@ def test_keeping_more_shards_than_the_budget_holds_is_refused_and_not_waited_for
 ):
     options = PlanOptions(camera="sony", crop=192, samples_per_shard=8, window=2, epochs=9)
     plan = make_plan(large_data, options)
-    plan.save(Spool("spool"), producer={"budget_bytes": smallest_budget(plan)})
+    plan.save(Spool("spool"), ProducerSettings(budget_bytes=smallest_budget(plan)))
 
     line = complaint(*TRAIN, "--keep-shards", "--iterations", "1000", "--quiet")
 

@@ -11,6 +11,7 @@ from darkprep.pipeline.produce.executors.backend import LOCAL, Backend
 from darkprep.pipeline.produce.executors.cluster import _check_versions, _translated, _versions
 from darkprep.pipeline.produce.executors.loky import LokyPool, WorkerDied
 from darkprep.shards import DiskFull, OptionError
+from darkprep.shards.plan_record import ProducerSettings
 
 
 @pytest.mark.parametrize("backend", ["dask", "ray"])
@@ -34,9 +35,12 @@ def test_an_address_needs_a_cluster():
 def test_a_spool_remembers_its_engine():
     engine = Backend(backend="dask", address="tcp://host:8786")
 
-    assert Backend.of_record(engine.record()) == engine
-    assert LOCAL.record() == {}
-    assert Backend.of_record({}) == LOCAL
+    settings = ProducerSettings(backend=engine.backend, address=engine.address)
+    record = settings.to_json()
+    assert record == {"backend": "dask", "address": "tcp://host:8786"}
+    assert Backend.of_settings(ProducerSettings.from_json(record, "plan.json")) == engine
+    assert ProducerSettings(backend=LOCAL.backend).to_json() == {}
+    assert Backend.of_settings(ProducerSettings()) == LOCAL
     assert isinstance(LOCAL.pool(1), LokyPool)
 
 

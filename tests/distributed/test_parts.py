@@ -7,17 +7,22 @@ import pytest
 
 from darkprep.shards import OptionError, PlanError, Spool, SpoolReader, UseOrder
 from darkprep.shards.order import dealt_order
+from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from tests.support.small_spools import fill, stream
 
 SHARDS, BATCH = 8, 4
+
+
+def plan(*, part: int, parts: int) -> PlanRecord:
+    settings = ProducerSettings(root="data", part=part, parts=parts)
+    return PlanRecord(stream=stream(shards=SHARDS), recipe={"pairs": ["same"]}, settings=settings)
 
 
 @pytest.fixture
 def spool_of(tmp_path):
     def make(name: str, *, part: int = 0, parts: int = 1) -> Spool:
         spool = Spool(tmp_path / name)
-        place = {"root": "data"} | ({"part": part, "parts": parts} if parts > 1 else {})
-        spool.create(stream(shards=SHARDS), {"pairs": ["same"]}, place)
+        spool.create(plan(part=part, parts=parts))
         fill(spool, list(spool.shards_in_part(0, SHARDS)))
         return spool
 
@@ -105,9 +110,7 @@ def test_a_spool_of_one_part_is_never_used_as_another(spool_of, tmp_path):
     spool_of("node", part=1, parts=2)
 
     with pytest.raises(PlanError, match=r"holds part 1/2 of its plan, not 0/2"):
-        Spool(tmp_path / "node").create(
-            stream(shards=SHARDS), {"pairs": ["same"]}, {"root": "data", "part": 0, "parts": 2}
-        )
+        Spool(tmp_path / "node").create(plan(part=0, parts=2))
 
 
 def test_a_batch_that_cannot_be_dealt_is_refused(spool_of):

@@ -18,6 +18,7 @@ from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.shards import DiskFull, ShardFile, Spool, SpoolReader, write_shard
 from darkprep.shards.files import write_json
+from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from darkprep.trainer.checkpoint import read_checkpoint
 from tests.support.builds import planned
 from tests.support.processes import wait_until
@@ -159,7 +160,9 @@ def test_a_producer_that_waits_for_space_ends_when_told_to(
 
 def test_a_shard_that_does_not_fit_leaves_nothing_and_says_where_and_how_much(disk: Disk):
     spool = Spool(disk.path / "other")
-    spool.create(stream(), {"pairs": []}, {"root": "data"})
+    spool.create(
+        PlanRecord(stream=stream(), recipe={"pairs": []}, settings=ProducerSettings(root="data"))
+    )
     disk.fill_up(leave=4096)
     samples = [sample(0, index, spool.stream) for index in range(4)]
 
@@ -204,7 +207,9 @@ def test_a_state_file_that_does_not_fit_leaves_the_old_one(disk: Disk):
 def test_a_reader_goes_on_when_neither_its_cursor_nor_a_refusal_can_be_written(disk: Disk):
     """Deleting is what frees the disk, so a trainer must never stop for want of it."""
     spool = Spool(disk.path / "other")
-    spool.create(stream(), {"pairs": []}, {"root": "data"})
+    spool.create(
+        PlanRecord(stream=stream(), recipe={"pairs": []}, settings=ProducerSettings(root="data"))
+    )
     fill(spool, range(6))
     with spool.trainer_lock():
         pass

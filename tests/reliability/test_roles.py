@@ -101,12 +101,12 @@ def test_a_zombie_counts_as_dead(make_spool: MakeSpool):
     with elsewhere("") as process:
         started = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19])
         beat(spool, pid=process.pid, started=started)
-        assert [one["alive"] for one in spool.heartbeats()] == [True]
+        assert [beat.process.is_alive() for beat in spool.heartbeats()] == [True]
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
         assert Path(f"/proc/{process.pid}").exists()
-        assert [one["alive"] for one in spool.heartbeats()] == [False]
+        assert [beat.process.is_alive() for beat in spool.heartbeats()] == [False]
 
 
 def test_the_producers_of_another_host_are_shown_but_nothing_is_claimed_of_them(
@@ -115,7 +115,7 @@ def test_the_producers_of_another_host_are_shown_but_nothing_is_claimed_of_them(
     spool = make_spool()
     beat(spool, host="another-host")
 
-    assert [one["alive"] for one in spool.heartbeats()] == [False]
+    assert [beat.process.is_alive() for beat in spool.heartbeats()] == [False]
     spool.remove_dead_heartbeats()
     assert len(spool.heartbeats()) == 1
 

@@ -19,6 +19,7 @@ from darkprep.jobs.background import stop_producers
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import smallest_budget
 from darkprep.shards import Spool
+from darkprep.shards.plan_record import ProducerSettings
 from tests.support.builds import planned
 from tests.support.processes import workers_of
 from tests.support.sid_tree import write_sid
@@ -199,7 +200,7 @@ def test_a_training_outlives_the_death_of_its_producer(spool: Spool, undisturbed
     killed: list[int] = []
     plan = Plan.load(spool)
     # The producer must wait for the trainer: one that has made all six shards cannot be killed any more.
-    plan.save(spool, producer={"budget_bytes": smallest_budget(plan), "jobs": 1})
+    plan.save(spool, ProducerSettings(budget_bytes=smallest_budget(plan), jobs=1))
     with training(spool) as process:
         for count in (1, 4):
             wait_until(lambda: len(lines(spool)) >= count, process)  # noqa: B023 # waited for here

@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from darkprep.shards import Cursor, PlanError, Spool, SpoolBusy, SpoolError
+from darkprep.shards.heartbeat import ProducerStatus
+from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from darkprep.shards.process import ProcessId
 from darkprep.shards.spool import allocated_bytes
 from tests.support.small_spools import MakeSpool, fill, stream
@@ -25,16 +27,20 @@ def test_a_spool_gives_back_its_plan(make_spool: MakeSpool):
     again = Spool(spool.path).open()
 
     assert again.stream == stream()
-    assert again.recipe == {"pairs": ["spool"]}
+    assert again.plan.recipe == {"pairs": ["spool"]}
     assert again.digest == spool.digest
 
 
 def test_the_same_plan_is_accepted_again_even_from_another_place(make_spool: MakeSpool):
     spool = make_spool(ready=[0])
 
-    Spool(spool.path).create(stream(), {"pairs": ["spool"]}, {"root": "moved"})
+    Spool(spool.path).create(
+        PlanRecord(
+            stream=stream(), recipe={"pairs": ["spool"]}, settings=ProducerSettings(root="moved")
+        )
+    )
 
-    assert Spool(spool.path).open().place == {"root": "moved"}
+    assert Spool(spool.path).open().settings == ProducerSettings(root="moved")
     assert spool.ready_shards() == [0]
 
 
@@ -42,7 +48,13 @@ def test_another_plan_is_refused_with_the_difference(make_spool: MakeSpool):
     spool = make_spool()
 
     with pytest.raises(PlanError, match="seed 1 there, 9 wanted"):
-        Spool(spool.path).create(stream(seed=9), {"pairs": ["spool"]}, {"root": "data"})
+        Spool(spool.path).create(
+            PlanRecord(
+                stream=stream(seed=9),
+                recipe={"pairs": ["spool"]},
+                settings=ProducerSettings(root="data"),
+            )
+        )
     assert Spool(spool.path).open().stream.seed == 1
 
 
@@ -55,7 +67,7 @@ def test_a_file_in_place_of_the_spool_is_refused(tmp_path: Path):
     (tmp_path / "file").touch()
 
     with pytest.raises(SpoolError, match="not a directory"):
-        Spool(tmp_path / "file").create(stream(), {}, {})
+        Spool(tmp_path / "file").create(PlanRecord(stream=stream(), recipe={}))
 
 
 def test_a_plan_of_another_version_is_refused(make_spool: MakeSpool):
@@ -81,7 +93,7 @@ def test_a_changed_plan_is_refused_or_means_the_same(make_spool: MakeSpool, plac
     finally:
         spool.plan_file.unlink()
     assert read.stream == stream()
-    assert read.recipe == {"pairs": ["spool"]}
+    assert read.plan.recipe == {"pairs": ["spool"]}
 
 
 def test_only_files_of_our_own_naming_count_as_shards(make_spool: MakeSpool):
@@ -150,7 +162,7 @@ def test_a_damaged_heartbeat_is_left_out(make_spool: MakeSpool, data: bytes):
 
 def test_a_heartbeat_of_this_process_is_alive_and_of_a_reused_pid_dead(make_spool: MakeSpool):
     spool = make_spool()
-    spool.write_heartbeat({"state": "making"})
+    spool.write_heartbeat(ProducerStatus(state="making"))
     own = ProcessId.own()
     stale = {
         "state": "making",
@@ -161,7 +173,7 @@ def test_a_heartbeat_of_this_process_is_alive_and_of_a_reused_pid_dead(make_spoo
     }
     (spool.producers / "stale.json").write_text(json.dumps(stale))
 
-    assert [record["alive"] for record in spool.heartbeats()] == [False, True]
+    assert [beat.process.is_alive() for beat in spool.heartbeats()] == [False, True]
 
 
 def test_a_role_is_held_by_one_and_the_other_is_told_by_whom(make_spool: MakeSpool):

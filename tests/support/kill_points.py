@@ -21,6 +21,8 @@ import torch
 from darkprep.model import build_model, load_model, save_weights
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.shards import Cursor, PlanError, ShardFile, Spool
+from darkprep.shards.heartbeat import ProducerStatus
+from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from darkprep.shards.process import ProcessId
 from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState
 from tests.support.small_spools import fill, sample, stream
@@ -53,7 +55,9 @@ def _open(folder: Path) -> Spool:
 
 
 def _create(folder: Path, root: str) -> None:
-    _spool(folder).create(stream(), _RECIPE, {"root": root})
+    _spool(folder).create(
+        PlanRecord(stream=stream(), recipe=_RECIPE, settings=ProducerSettings(root=root))
+    )
 
 
 # -- plan ---------------------------------------------------------------------------------------------
@@ -66,7 +70,7 @@ def _plan_found(folder: Path) -> str:
         assert "is missing" in str(error), error
         return "none"
     assert spool.stream == stream()
-    return str(spool.place["root"])
+    return str(spool.settings.root)
 
 
 # -- shard --------------------------------------------------------------------------------------------
@@ -115,7 +119,7 @@ def _cursor_found(folder: Path) -> str:
 def _write_heartbeat(folder: Path, made: int) -> None:
     """Under one name, as one producer does; the forked writers have pids of their own."""
     with mock.patch.object(ProcessId, "own", lambda: ProcessId(host="here", pid=1, started=1)):
-        _open(folder).write_heartbeat({"state": "making", "made": made})
+        _open(folder).write_heartbeat(ProducerStatus(state="making", shards_made=made))
 
 
 def _after(*steps: Callable[[Path], None]) -> Callable[[Path], None]:
@@ -127,8 +131,10 @@ def _after(*steps: Callable[[Path], None]) -> Callable[[Path], None]:
 
 
 def _heartbeat_found(folder: Path) -> str:
-    (record,) = _open(folder).heartbeats()
-    return {1: "old", 2: "new"}[record["made"]]
+    (heartbeat,) = _open(folder).heartbeats()
+    made = heartbeat.status.shards_made
+    assert made
+    return {1: "old", 2: "new"}[made]
 
 
 # -- frame --------------------------------------------------------------------------------------------

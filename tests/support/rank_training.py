@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from darkprep.shards import Sample, SampleMeta, Spool, StreamSpec, write_shard
+from darkprep.shards.plan_record import PlanRecord
 
 SHARDS, SAMPLES = 6, 4
 PATIENCE_S = 600
@@ -29,7 +30,7 @@ def training_spool(path: Path) -> Spool:
         seed=3,
     )
     spool = Spool(path)
-    spool.create(spec, recipe={}, place={})
+    spool.create(PlanRecord(stream=spec, recipe={}))
     for shard in range(SHARDS):
         samples = [_sample(shard, slot) for slot in range(SAMPLES)]
         target = spool.shard_path(shard)

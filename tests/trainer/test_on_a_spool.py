@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from darkprep.shards import Sample, Spool, SpoolReader, StreamSpec, write_shard
+from darkprep.shards.plan_record import PlanRecord
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.loop import train
 
@@ -29,7 +30,7 @@ def make_spool(tmp_path, make_reader, make_meta):
             seed=3,
         )
         spool = Spool(tmp_path / name)
-        spool.create(spec, recipe={}, place={})
+        spool.create(PlanRecord(stream=spec, recipe={}))
         reader = make_reader(batch_size=SAMPLES)
         for shard in range(SHARDS):
             batch = next(reader)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from typing import Any
 
 from darkprep.pipeline.produce.executors.loky import LokyPool, Pool
 from darkprep.shards import OptionError
+from darkprep.shards.plan_record import ProducerSettings
 
 BACKENDS = ("loky", "dask", "ray")
 _MODULES = {"loky": "joblib", "dask": "distributed", "ray": "ray"}
@@ -32,18 +32,9 @@ class Backend:
             raise OptionError("address goes with backend dask or ray only")
 
     @classmethod
-    def of_record(cls, record: dict[str, Any]) -> Backend:
-        """The engine that a spool was built with."""
-        address = record.get("address")
-        return cls(
-            backend=str(record.get("backend", "loky")), address=str(address) if address else None
-        )
-
-    def record(self) -> dict[str, Any]:
-        """What a spool keeps of it: nothing of this machine's own processes."""
-        if self.backend == "loky":
-            return {}
-        return {"backend": self.backend, "address": self.address}
+    def of_settings(cls, settings: ProducerSettings) -> Backend:
+        """Return the engine that a spool was built with."""
+        return cls(backend=settings.backend, address=settings.address)
 
     def check(self) -> None:
         """Raises OptionError, naming the extra, when the engine's library is not installed."""

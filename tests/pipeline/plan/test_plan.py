@@ -10,6 +10,7 @@ import pytest
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions, make_plan
 from darkprep.shards import DatasetError, OptionError, PlanError, Spool
+from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from darkprep.shards.rng import permutation
 from tests.support.sid_tree import write_sid
 
@@ -171,7 +172,9 @@ def test_a_plan_that_contradicts_itself_is_refused(plan: Plan, tmp_path: Path):
     spool = Spool(tmp_path / "spool")
     recipe = plan.recipe()
     recipe["options"]["crop"] = 30
-    spool.create(plan.stream, recipe, {"root": "data"})
+    spool.create(
+        PlanRecord(stream=plan.stream, recipe=recipe, settings=ProducerSettings(root="data"))
+    )
 
     with pytest.raises(PlanError, match="contradicts itself"):
         Plan.load(spool)
@@ -203,8 +206,8 @@ def test_a_recipe_keeps_the_option_names_and_the_digest_of_older_plans(changes, 
 
     assert spool.digest == digest
     assert Plan.load(spool) == made
-    assert spool.recipe["options"]["gain"] == made.options.amplify
-    assert spool.recipe["options"].get("form", "native") == made.options.xtrans
+    assert spool.plan.recipe["options"]["gain"] == made.options.amplify
+    assert spool.plan.recipe["options"].get("form", "native") == made.options.xtrans
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from darkprep.pipeline.produce.frame_store import FrameStore, frame_allocation
 from darkprep.pipeline.produce.frames_directory import FramesDirectory
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
 from darkprep.shards import OptionError, PlanError, Spool, SpoolBusy
+from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.spool import allocated_bytes
 from tests.support.builds import SMALL, InlinePool, shard_bytes
 from tests.support.sid_tree import write_sid
@@ -31,7 +33,9 @@ def planned(path: Path, root: Path, folder: Path | None = None, **changes: Any) 
     """A spool whose frames are in `folder`, with `budget` bytes for them."""
     spool = Spool(path)
     place = FramesDirectory.chosen(path, folder, changes.pop("budget", PLENTY) if folder else None)
-    make_plan(root, PlanOptions(**{**SMALL, **changes})).save(spool, producer=place.record())
+    make_plan(root, PlanOptions(**{**SMALL, **changes})).save(
+        spool, place.recorded_in(ProducerSettings())
+    )
     return spool
 
 
@@ -144,7 +148,9 @@ def test_two_spools_cannot_store_there_at_once(root: Path, tmp_path: Path):
 
 
 def test_in_the_spool_nothing_is_recorded(tmp_path: Path):
-    assert FramesDirectory.chosen(tmp_path / "spool", None, None).record() == {}
+    inside = FramesDirectory.chosen(tmp_path / "spool", None, None)
+
+    assert inside.recorded_in(ProducerSettings()).to_json() == {}
 
 
 @pytest.mark.parametrize(
@@ -174,9 +180,10 @@ def test_without_a_budget_of_their_own_they_get_the_default(tmp_path: Path):
 
 def test_a_damaged_record_of_the_place_is_named(root: Path, tmp_path: Path):
     spool = Spool(tmp_path / "spool")
-    make_plan(root, PlanOptions(**SMALL)).save(
-        spool, producer={"frames_dir": "f", "frames_budget_bytes": "much"}
-    )
+    make_plan(root, PlanOptions(**SMALL)).save(spool)
+    record = spool.plan.to_json()
+    record["place"] |= {"frames_dir": "f", "frames_budget_bytes": "much"}
+    spool.plan_file.write_text(json.dumps(record))
 
-    with pytest.raises(PlanError, match="frames_dir and frames_budget_bytes"):
-        FramesDirectory.of(spool)
+    with pytest.raises(PlanError, match="frames_budget_bytes 'much' is invalid"):
+        FramesDirectory.of(Spool(spool.path))

@@ -445,7 +445,7 @@ def test_without_one_usable_file_left_the_producer_says_so(spool: Spool, tmp_pat
 
     with pytest.raises(DatasetError, match="none of the plan's 6 pairs"):
         produce(spool)
-    assert [told["state"] for told in spool.heartbeats()] == ["failed"]
+    assert [beat.status.state for beat in spool.heartbeats()] == ["failed"]
 
 
 def test_a_full_disk_ends_the_producer_after_its_patience(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from darkprep.shards import Spool
-from darkprep.shards.plan_record import plan_record
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.object_store import FsspecStore, StoreUrl
 from tests.support.fake_store import FakeStore
@@ -75,8 +75,8 @@ def publish(server: Server, url: StoreUrl, bucket: Bucket) -> Callable[[Path], N
 
     def put(path: Path) -> None:
         spool = Spool(path).open()
-        place = {**spool.place, "budget_bytes": 60_000_000, "staging_bytes": 15_000_000}
-        bucket.publish(plan_record(spool.stream, spool.recipe, place))
+        settings = replace(spool.settings, budget_bytes=60_000_000, staging_bytes=15_000_000)
+        bucket.publish(replace(spool.plan, settings=settings))
         for shard in spool.ready_shards():
             file = spool.shard_path(shard)
             server.put(url, f"ready/{file.name}", file.read_bytes())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from darkprep.shards import Cursor, PlanError, SpoolError
-from darkprep.shards.plan_record import plan_record
+from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from darkprep.shards.remote.bucket import Bucket
 from tests.support.fake_store import FakeStore
 from tests.support.small_spools import stream
@@ -19,47 +19,51 @@ def bucket(fake: FakeStore) -> Bucket:
     return Bucket(fake, "memory://spool")
 
 
-def record(*, pairs: str = "a", **place: Any) -> dict[str, Any]:
-    return plan_record(stream(), {"pairs": [pairs]}, {"root": "data", **place})
+def plan(*, pairs: str = "a", **settings: Any) -> PlanRecord:
+    return PlanRecord(
+        stream=stream(),
+        recipe={"pairs": [pairs]},
+        settings=ProducerSettings(root="data", **settings),
+    )
 
 
 def test_a_plan_is_published_once_and_read_by_others(bucket, fake):
-    bucket.publish(record())
-    bucket.publish(record())
+    bucket.publish(plan())
+    bucket.publish(plan())
 
     other = Bucket(fake, "memory://spool").open()
     assert other.stream == stream()
     assert other.digest == bucket.digest
-    assert (other.part, other.place) == ((0, 1), {"root": "data"})
+    assert other.plan.settings == ProducerSettings(root="data")
     assert fake.puts == ["plan.json"]
 
 
 def test_the_place_may_change_without_the_plan_being_another_one(bucket, fake):
-    bucket.publish(record(budget_bytes=1))
-    bucket.publish(record(budget_bytes=2))
+    bucket.publish(plan(budget_bytes=1))
+    bucket.publish(plan(budget_bytes=2))
 
-    assert Bucket(fake, "").place["budget_bytes"] == 2
+    assert Bucket(fake, "").plan.settings.budget_bytes == 2
 
 
 def test_a_prefix_that_holds_another_plan_is_refused_with_what_differs(bucket):
-    bucket.publish(record())
+    bucket.publish(plan())
 
     with pytest.raises(PlanError, match=r"memory://spool: holds another plan \(pairs") as caught:
-        bucket.publish(record(pairs="b"))
+        bucket.publish(plan(pairs="b"))
     assert "\n" not in str(caught.value)
     with pytest.raises(PlanError, match="holds part 0/1 of its plan, not 1/2"):
-        bucket.publish(record(part=1, parts=2))
+        bucket.publish(plan(part=1, parts=2))
 
 
 def test_another_plan_that_came_first_by_an_instant_is_seen(bucket, fake):
     def somebody_faster(name: str, data: bytes) -> bool:
-        fake.objects[name] = json.dumps(record(pairs="b")).encode()
+        fake.objects[name] = json.dumps(plan(pairs="b").to_json()).encode()
         return False
 
     fake.create = somebody_faster
 
     with pytest.raises(PlanError, match="holds another plan"):
-        bucket.publish(record())
+        bucket.publish(plan())
 
 
 def test_a_prefix_without_a_plan_is_said(bucket):
@@ -77,11 +81,11 @@ def test_a_plan_that_makes_no_sense_is_said_in_one_line(bucket, fake, garbage):
 
 
 def test_a_plan_of_another_version_or_with_a_wrong_digest_is_refused(bucket, fake):
-    fake.objects["plan.json"] = json.dumps({**record(), "format": 2}).encode()
+    fake.objects["plan.json"] = json.dumps({**plan().to_json(), "format": 2}).encode()
     with pytest.raises(PlanError, match="version 2, this darkprep reads 1"):
         bucket.open()
-    fake.objects["plan.json"] = json.dumps({**record(), "digest": "0"}).encode()
-    with pytest.raises(PlanError, match="its digest does not fit"):
+    fake.objects["plan.json"] = json.dumps({**plan().to_json(), "digest": "0"}).encode()
+    with pytest.raises(PlanError, match="its digest does not match"):
         bucket.open()
 
 
@@ -98,7 +102,7 @@ def test_shards_too_large_for_one_put_are_refused_at_the_start(bucket, monkeypat
     monkeypatch.setattr("darkprep.shards.remote.bucket.MOST_PUT_BYTES", 1000)
 
     with pytest.raises(PlanError, match="cannot be put in one piece; give fewer --samples-per"):
-        bucket.publish(record())
+        bucket.publish(plan())
 
 
 def test_a_cursor_is_written_and_read(bucket, fake):

@@ -17,6 +17,7 @@ from darkprep.pipeline.plan.plan import Plan, PlanOptions, make_plan
 from darkprep.pipeline.produce.budget import smallest_budget
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.shards import Cursor, Spool, SpoolBusy, SpoolError, SpoolReader, StreamEnded
+from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from darkprep.shards.remote.bucket import Bucket, shard_name
 from darkprep.shards.remote.downloader import Downloader, DownloaderConfig
 from darkprep.shards.remote.lease import Lease
@@ -42,10 +43,7 @@ def bucket(fake: FakeStore) -> Bucket:
 
 def published(bucket: Bucket, spool: Spool, shards: range | list[int] = range(SHARDS)) -> None:
     """Put the plan of a spool and some of its shards into the bucket."""
-    bucket.publish(
-        {"format": 1, "digest": spool.digest, "stream": vars(spool.stream), "recipe": spool.recipe}
-        | {"place": spool.place}
-    )
+    bucket.publish(spool.plan)
     fill(spool, [shard for shard in shards if not spool.shard_path(shard).exists()])
     for shard in shards:
         bucket.put(shard, spool.shard_path(shard))
@@ -115,7 +113,13 @@ def spool_at(tmp_path: Path) -> SpoolAt:
 
     def make(name: str = "spool", ready: range | list[int] = range(0)) -> Spool:
         spool = Spool(tmp_path / name)
-        spool.create(stream(shards=SHARDS), {"pairs": []}, {"root": "data"})
+        spool.create(
+            PlanRecord(
+                stream=stream(shards=SHARDS),
+                recipe={"pairs": []},
+                settings=ProducerSettings(root="data"),
+            )
+        )
         fill(spool, ready)
         return spool
 
@@ -190,7 +194,13 @@ def survey(tmp_path: Path, bucket: Bucket, fake: FakeStore) -> Survey:
         there: list[int], listed: list[int], *, jobs: int = 1, plan: int | None = None
     ) -> Surveyed:
         spool = Spool(tmp_path / "spool")
-        spool.create(stream(shards=plan), {"pairs": []}, {"root": "data"})
+        spool.create(
+            PlanRecord(
+                stream=stream(shards=plan),
+                recipe={"pairs": []},
+                settings=ProducerSettings(root="data"),
+            )
+        )
         data = bytes(spool.stream.layout().shard_bytes)
         fake.objects |= {shard_name(shard): data for shard in there}
         fake.listing = {shard_name(shard): data for shard in listed}
@@ -604,7 +614,7 @@ def test_what_ended_an_inbox_is_told_though_the_store_fails_at_the_end_too(
             spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=1))
             assert work.ended.wait(PATIENT_S)
 
-    assert spool.heartbeats()[-1]["state"] == "stopped"
+    assert spool.heartbeats()[-1].status.state == "stopped"
     assert "the store does not answer" in caplog.text
 
 
@@ -709,7 +719,7 @@ def test_an_object_that_late_listings_go_on_to_show_is_counted_as_deleted_once(
                 time.sleep(3 * LOOK_S)
             reader.close()
 
-    assert spool.heartbeats()[-1]["deleted"] == SHARDS
+    assert spool.heartbeats()[-1].status.deleted == SHARDS
     assert work.inbox._fetched == SHARDS
 
 
@@ -789,9 +799,13 @@ def test_late_listings_and_two_producers_change_no_batch_and_break_no_budget(
 
     stop = threading.Event()
     makers = [maker(tmp_path / f"making{n}", plan, bucket, n, stop) for n in range(producers)]
-    bucket.publish(record_of(makers[0][0]))
+    bucket.publish(makers[0][0].plan)
     using = Spool(tmp_path / "using")
-    using.create(plan.stream, plan.recipe(), {"root": str(root)})
+    using.create(
+        PlanRecord(
+            stream=plan.stream, recipe=plan.recipe(), settings=ProducerSettings(root=str(root))
+        )
+    )
     threads = [threading.Thread(target=producer.run) for _, producer in makers]
     heaviest, done = [0], threading.Event()
     watch = threading.Thread(target=weigh, args=(store, makers[0][0], heaviest, done))
@@ -823,16 +837,6 @@ def maker(
     role = lease(bucket, f"producers{number}")
     shelf = Uploader(spool, bucket, lease=role, look_every_s=LOOK_S)
     return spool, Producer(spool, config, InlinePool(), stop=stop, shelf=shelf)
-
-
-def record_of(spool: Spool) -> dict[str, Any]:
-    return {
-        "format": 1,
-        "digest": spool.digest,
-        "stream": vars(spool.stream),
-        "recipe": spool.recipe,
-        "place": spool.place,
-    }
 
 
 def weigh(store: FakeStore, spool: Spool, heaviest: list[int], done: threading.Event) -> None:

@@ -1,0 +1,82 @@
+"""The cursor: how far one trainer rank is in the plan, as `cursors/rank-N.json` holds it.
+
+The trade-off: a damaged cursor counts as absent, so a rank that lost it costs the producer shards that
+nobody needs any more, never shards that are still needed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from darkprep.shards.plan_record import MAX_SHARDS
+from darkprep.shards.process import ProcessId
+
+CURSOR_BYTES = 64 << 10
+"""Upper bound of a cursor file; larger files are not read to their end."""
+NEGLIGIBLE_WAIT, DATA_BOUND_WAIT = 0.01, 0.1
+"""Shares of its time that a trainer waits for data: below the first the wait is negligible, from the second
+on data limit the training; in between the two sides are nearly balanced."""
+
+_MAX_SECONDS = 1e18
+_FILE_NAME = re.compile(r"rank-(\d{1,6})\.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cursor:
+    """How far one trainer rank is."""
+
+    rank: int
+    world: int
+    batch: int
+    """The next global batch that the rank will train on."""
+    shard: int
+    """The oldest shard that the rank can still ask for."""
+    run: str = ""
+    """The run directory, for display."""
+    wait_fraction: float = 0.0
+    """Share of its time that the rank waited for data."""
+    waiting_s: float = 0.0
+    """Seconds of the present wait for data; 0 while there is none."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object: the cursor and the process that wrote it."""
+        return asdict(self) | asdict(ProcessId.own())
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any] | None) -> Cursor | None:
+        """Decode the JSON object; return None when a field is missing or invalid."""
+        if record is None:
+            return None
+        counts = {name: record.get(name) for name in ("rank", "world", "batch", "shard")}
+        valid = {
+            name: count
+            for name, count in counts.items()
+            if type(count) is int and 0 <= count < MAX_SHARDS
+        }
+        if valid.keys() != counts.keys():
+            return None
+        run = record.get("run")
+        return cls(
+            **valid,
+            run=run if isinstance(run, str) else "",
+            wait_fraction=_seconds(record.get("wait_fraction")),
+            waiting_s=_seconds(record.get("waiting_s")),
+        )
+
+
+def cursor_file_name(rank: int) -> str:
+    """Return the file name of a rank's cursor."""
+    return f"rank-{rank}.json"
+
+
+def rank_of_file_name(name: str) -> int | None:
+    """Return the rank whose cursor has this file name; None for other names."""
+    match = _FILE_NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def _seconds(value: object) -> float:
+    """Return a number for display; 0 for everything invalid, NaN and infinity included."""
+    return value if isinstance(value, float) and 0 <= value < _MAX_SECONDS else 0.0
