@@ -1,237 +1,273 @@
-"""Curves as inline SVG with HTML labels: sharp lines and readable words at every width, without a library.
+"""Line charts as values for a template: paths in a box of 1000 x 1000, ticks, legend, numbers.
 
-The SVG is stretched to its box and its strokes are not; labels are text of the page. The trade-off: at
-most some hundred points are drawn, each the mean of what it stands for, or its extremes where asked.
+The template draws the paths as SVG that stretches to its box, and the labels as HTML text, so both stay
+sharp at every width without a library. The trade-off: a curve is drawn with at most some hundred points,
+each the mean of the points that it replaces, or their extremes where asked.
 """
 
 from __future__ import annotations
 
-import html
 import itertools
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-_POINTS = 400
-_READ_POINTS = 160
-_ROWS = 24
+_DRAWN_POINTS = 400
+_READOUT_POINTS = 160
+_TABLE_ROWS = 24
 _TICKS = 5
 
 Points = Sequence[tuple[float, float]]
+"""(x, y) in ascending x."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Series:
-    """One curve: (x, y) in ascending x."""
+class Curve:
+    """One curve of a chart."""
 
     name: str
     points: Points
     style: Literal["line", "thin", "area", "dots"] = "line"
     colour: int = 1
-    """1 to 3."""
-    extremes: bool = False
-    """Thin out to the lowest and highest of each stretch, not to its mean."""
+    """1 to 3, as in the style sheet."""
+    keep_extremes: bool = False
+    """Downsample to the lowest and highest point of each stretch, not to its mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A figure with axes."""
+    """Curves in one pair of axes."""
 
     title: str
-    says: str
-    """What is to be seen, in a sentence, also for those who do not see it."""
-    series: tuple[Series, ...]
-    x_name: str
-    y_text: Callable[[float], str]
-    """How a value is spelled."""
-    x_text: Callable[[float], str] = lambda value: f"{value:,.0f}"
-    log: bool = False
-    from_zero: bool = False
+    description: str
+    """What the chart shows in one sentence, also for readers who cannot see it."""
+    curves: tuple[Curve, ...]
+    """The last one is read out and listed as numbers."""
+    x_label: str
+    format_y: Callable[[float], str]
+    format_x: Callable[[float], str] = lambda value: f"{value:,.0f}"
+    x_resolution: float = 1.0
+    """The smallest difference that `format_x` shows, a power of ten; 0 for no limit."""
+    y_resolution: float = 0.0
+    """The same for `format_y`."""
+    log_scale: bool = False
+    """Logarithmic y axis, where all values are positive."""
+    starts_at_zero: bool = False
     limit: tuple[str, float] | None = None
-    """A line that must not be crossed, and its name."""
+    """Name and y value of a line that must not be crossed."""
     wide: bool = False
 
-    def html(self) -> str:
-        """The figure; nothing where no curve has two points."""
-        drawn = [series for series in self.series if len(series.points) > 1]
-        if not drawn:
-            return ""
-        frame = _Frame(self, drawn)
-        lines = "".join(_path(series, frame) for series in drawn)
-        limit = ""
-        if self.limit:
-            height = frame.y(self.limit[1])
-            limit = f'<path class="limit" d="M0 {height:.2f}H1000"/>'
-        return (
-            f'<figure class="card{" wide" if self.wide else ""}"><h3>{html.escape(self.title)}</h3>'
-            f'<p class="says">{html.escape(self.says)}</p>'
-            f'<div class="plot" tabindex="0" role="group" aria-roledescription="chart" aria-label="{html.escape(f"{self.title}. {self.says}")}" '
-            f"data-points='{_read_points(self, drawn, frame)}'>"
-            f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" aria-hidden="true">'
-            f"{frame.grid()}{limit}{lines}</svg>{frame.labels()}"
-            f'<span class="cursor"></span><span class="readout" role="status"></span></div>'
-            f"{_legend(self, drawn)}{_numbers(self, drawn)}</figure>"
+    def layout(self) -> ChartLayout | None:
+        """Everything a template needs; None where no curve has two points."""
+        curves = [curve for curve in self.curves if len(curve.points) > 1]
+        if not curves:
+            return None
+        axes = _Axes(self, curves)
+        main = curves[-1]
+        return ChartLayout(
+            title=self.title,
+            description=self.description,
+            wide=self.wide,
+            x_label=self.x_label,
+            y_label=main.name,
+            grid="".join(f"M0 {axes.y(value):.2f}H1000" for value in axes.y_values()),
+            limit=f"M0 {axes.y(self.limit[1]):.2f}H1000" if self.limit else "",
+            paths=tuple(path for curve in curves for path in _paths(curve, axes)),
+            x_ticks=axes.x_ticks(),
+            y_ticks=axes.y_ticks(),
+            legend=_legend(self, curves),
+            readout=tuple(
+                (
+                    round(axes.x(x) / 1000, 4),
+                    f"{self.format_x(x)} {self.x_label}: {self.format_y(y)}",
+                )
+                for x, y in downsample(main.points, _READOUT_POINTS)
+            ),
+            rows=tuple(
+                (self.format_x(x), self.format_y(y))
+                for x, y in downsample(main.points, _TABLE_ROWS)
+            ),
         )
 
 
-class _Frame:
-    """Where values stand in a box of 1000 x 1000."""
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    """A label of an axis."""
 
-    def __init__(self, chart: Chart, drawn: Sequence[Series]) -> None:
-        xs = [x for series in drawn for x, _ in series.points]
-        ys = [y for series in drawn for _, y in series.points]
+    percent: float
+    """Distance from the left or the top of the chart."""
+    text: str
+    edge: Literal["", "first", "last"] = ""
+    """Which end of the axis it is too close to for being centred."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChartPath:
+    """An SVG path with its CSS classes."""
+
+    data: str
+    css: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChartLayout:
+    """A chart as the template draws it."""
+
+    title: str
+    description: str
+    wide: bool
+    x_label: str
+    y_label: str
+    grid: str
+    limit: str
+    """SVG path data of the limit; empty for none."""
+    paths: tuple[ChartPath, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    legend: tuple[tuple[str, str], ...]
+    """CSS class and name; empty where one curve is alone."""
+    readout: tuple[tuple[float, str], ...]
+    """Position from 0 (left) to 1, and the text that is shown there."""
+    rows: tuple[tuple[str, str], ...]
+
+
+class _Axes:
+    """Maps values to a box of 1000 x 1000 whose y grows downwards."""
+
+    def __init__(self, chart: Chart, curves: Sequence[Curve]) -> None:
+        xs = [x for curve in curves for x, _ in curve.points]
+        ys = [y for curve in curves for _, y in curve.points]
         if chart.limit:
             ys.append(chart.limit[1])
+        if chart.starts_at_zero:
+            ys.append(0.0)
         self._chart = chart
         self._left, self._right = min(xs), max(xs)
-        self.log = chart.log and min(ys) > 0
         low, high = min(ys), max(ys)
-        if chart.from_zero:
-            low = min(0.0, low)
-        if self.log:
-            self._low, self._high = math.log10(low), math.log10(high)
+        self._log = chart.log_scale and low > 0
+        if self._log:
+            low, high = math.log10(low), math.log10(high)
         else:
-            self._low, self._high = low, high
-        slack = (self._high - self._low or abs(self._high) or 1.0) * 0.06
-        self._low -= 0 if chart.from_zero and not self.log else slack
-        self._high += slack
+            # Fewer steps of the resolution than ticks would label several ticks alike.
+            missing = max(0.0, _TICKS * chart.y_resolution - (high - low))
+            low -= 0 if chart.starts_at_zero else missing / 2
+            high += missing if chart.starts_at_zero else missing / 2
+        margin = (high - low or abs(high) or 1.0) * 0.06
+        self._low = low if chart.starts_at_zero else low - margin
+        self._high = high + margin
 
     def x(self, value: float) -> float:
         return 1000 * (value - self._left) / ((self._right - self._left) or 1.0)
 
     def y(self, value: float) -> float:
-        place = math.log10(value) if self.log else value
-        return 1000 - 1000 * (place - self._low) / (self._high - self._low)
+        scaled = math.log10(value) if self._log else value
+        return 1000 - 1000 * (scaled - self._low) / (self._high - self._low)
 
-    def grid(self) -> str:
-        lines = "".join(f"M0 {self.y(value):.2f}H1000" for value in self._y_ticks())
-        return f'<path class="grid" d="{lines}"/>'
-
-    def labels(self) -> str:
-        shown = [
-            f'<span class="tick y" aria-hidden="true" style="top:{self.y(value) / 10:.2f}%">'
-            f"{html.escape(self._chart.y_text(value))}</span>"
-            for value in self._y_ticks()
-        ]
-        for value in nice_ticks(self._left, self._right):
-            place = self.x(value) / 10
-            side = " first" if place < 3 else " last" if place > 94 else ""
-            words = self._chart.x_text(value)
-            shown.append(
-                f'<span class="tick x{side}" aria-hidden="true" style="left:{place:.2f}%">{html.escape(words)}</span>'
+    def x_ticks(self) -> tuple[Tick, ...]:
+        ticks = []
+        for value in nice_ticks(self._left, self._right, resolution=self._chart.x_resolution):
+            percent = self.x(value) / 10
+            edge: Literal["", "first", "last"] = (
+                "first" if percent < 3 else "last" if percent > 94 else ""
             )
-        shown.append(
-            f'<span class="tick name" aria-hidden="true">{html.escape(self._chart.x_name)}</span>'
-        )
-        return "".join(shown)
+            ticks.append(Tick(percent=percent, text=self._chart.format_x(value), edge=edge))
+        return tuple(ticks)
 
-    def _y_ticks(self) -> list[float]:
-        if not self.log:
-            return nice_ticks(self._low, self._high)
+    def y_ticks(self) -> tuple[Tick, ...]:
+        return tuple(
+            Tick(percent=self.y(value) / 10, text=self._chart.format_y(value))
+            for value in self.y_values()
+        )
+
+    def y_values(self) -> list[float]:
+        """Values with a tick and a grid line."""
+        if not self._log:
+            return nice_ticks(self._low, self._high, resolution=self._chart.y_resolution)
         steps = [
             factor * 10.0**power
             for power in range(math.floor(self._low), math.ceil(self._high) + 1)
             for factor in (1, 2, 5)
         ]
         inside = [step for step in steps if self._low <= math.log10(step) <= self._high]
-        every = -(-len(inside) // (_TICKS + 1)) or 1
-        # Of a narrow reach no round step may lie inside.
-        return inside[::every] if len(inside) > 1 else [10**self._low, 10**self._high]
+        if len(inside) < 3:  # a narrow range
+            return nice_ticks(10**self._low, 10**self._high, resolution=self._chart.y_resolution)
+        return inside[:: -(-len(inside) // (_TICKS + 1))]
 
 
-def nice_ticks(low: float, high: float) -> list[float]:
-    """Round numbers from `low` to `high`, three to six of them."""
+def nice_ticks(low: float, high: float, *, resolution: float = 0.0) -> list[float]:
+    """Round numbers from `low` to `high`, some three to six; multiples of `resolution`, a power of ten."""
     if not high > low:
         return [low]
-    raw = (high - low) / _TICKS
-    power = 10 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
+    wanted = max((high - low) / _TICKS, resolution)
+    power = 10.0 ** math.floor(math.log10(wanted) + 1e-9)
+    step = next(
+        factor * power
+        for factor in (1, 2, 2.5, 5, 10)
+        if factor * power >= wanted * 0.999 and _is_multiple(factor * power, resolution)
+    )
     first = math.ceil(low / step - 1e-9)
     count = math.floor(high / step + 1e-9) - first + 1
     return [(first + index) * step for index in range(count)]
 
 
-def thinned(points: Points, most: int, *, extremes: bool = False) -> list[tuple[float, float]]:
-    """At most about `most` points: means of equal stretches, or the two extremes of each, in order."""
+def _is_multiple(value: float, unit: float) -> bool:
+    return not unit or abs(value / unit - round(value / unit)) < 1e-6
+
+
+def downsample(
+    points: Points, most: int, *, keep_extremes: bool = False
+) -> list[tuple[float, float]]:
+    """About `most` points at most: means of equal stretches, or both extremes of each, in order of x."""
     if len(points) <= most:
         return list(points)
-    stretches = most // 2 if extremes else most
+    stretches = most // 2 if keep_extremes else most
     edges = [round(index * len(points) / stretches) for index in range(stretches + 1)]
     kept: list[tuple[float, float]] = []
     for begin, end in itertools.pairwise(edges):
         part = points[begin:end]
-        if extremes:
-            ends = {min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])}
-            kept += sorted(ends)
+        if keep_extremes:
+            by_y = sorted(part, key=lambda point: point[1])
+            kept += sorted({by_y[0], by_y[-1]})
         else:
             kept.append((sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)))
     return kept
 
 
-def smoothed(points: Points) -> list[tuple[float, float]]:
-    """The mean of each point's neighbourhood, a twelfth of the course wide; it does not lag behind."""
+def smooth(points: Points) -> list[tuple[float, float]]:
+    """Each point's y replaced by the mean of its neighbourhood, a twelfth of all points wide and centred."""
     reach = max(1, len(points) // 24)
-    out = []
+    smoothed = []
     for index, (x, _) in enumerate(points):
-        # Narrower at the ends, where there is nothing on one side.
+        # Narrower at the ends, to stay centred.
         near = min(reach, index, len(points) - 1 - index)
         around = points[index - near : index + near + 1]
-        out.append((x, sum(y for _, y in around) / len(around)))
-    return out
+        smoothed.append((x, sum(y for _, y in around) / len(around)))
+    return smoothed
 
 
-def _path(series: Series, frame: _Frame) -> str:
+def _paths(curve: Curve, axes: _Axes) -> list[ChartPath]:
     points = [
-        (frame.x(x), frame.y(y))
-        for x, y in thinned(series.points, _POINTS, extremes=series.extremes)
+        (axes.x(x), axes.y(y))
+        for x, y in downsample(curve.points, _DRAWN_POINTS, keep_extremes=curve.keep_extremes)
     ]
     line = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-    colour = f"c{series.colour}"
-    if series.style == "dots":
+    colour = f"c{curve.colour}"
+    if curve.style == "thin":
+        return [ChartPath(data=line, css=f"{colour} thin")]
+    paths = [ChartPath(data=line, css=colour)]
+    if curve.style == "dots":
         # A line of no length with a round cap is a dot that stays round when the box is stretched.
         dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in points)
-        return f'<path class="{colour}" d="{line}"/><path class="{colour} dots" d="{dots}"/>'
-    if series.style == "area":
+        paths.append(ChartPath(data=dots, css=f"{colour} dots"))
+    if curve.style == "area":
         area = f"{line}L{points[-1][0]:.1f} 1000L{points[0][0]:.1f} 1000Z"
-        # A fill set by attribute would lose against the rule that paths have none.
-        return (
-            f'<path class="fill" style="fill:var(--{("one", "two", "three")[series.colour - 1]})" d="{area}"/>'
-            f'<path class="{colour}" d="{line}"/>'
-        )
-    return f'<path class="{colour}{" thin" if series.style == "thin" else ""}" d="{line}"/>'
+        paths.insert(0, ChartPath(data=area, css=f"{colour} fill"))
+    return paths
 
 
-def _read_points(chart: Chart, drawn: Sequence[Series], frame: _Frame) -> str:
-    """What the readout tells at which place; of the last series, which is the smooth one."""
-    found = []
-    for x, y in thinned(drawn[-1].points, _READ_POINTS):
-        words = f"{chart.x_text(x)} {chart.x_name}: {chart.y_text(y)}"
-        found.append([round(frame.x(x) / 1000, 4), words])
-    return html.escape(json.dumps(found, separators=(",", ":"), ensure_ascii=False))
-
-
-def _legend(chart: Chart, drawn: Sequence[Series]) -> str:
-    entries = [(f"k{series.colour}", series.name) for series in drawn if series.style != "thin"]
+def _legend(chart: Chart, curves: Sequence[Curve]) -> tuple[tuple[str, str], ...]:
+    entries = [(f"k{curve.colour}", curve.name) for curve in curves if curve.style != "thin"]
     if chart.limit:
         entries.append(("kl", chart.limit[0]))
-    if len(entries) < 2:
-        return ""
-    shown = "".join(
-        f'<li class="{key}"><i></i><span>{html.escape(name)}</span></li>' for key, name in entries
-    )
-    return f'<ul class="legend">{shown}</ul>'
-
-
-def _numbers(chart: Chart, drawn: Sequence[Series]) -> str:
-    """The curve as a table, for whoever cannot see it or wants to copy it."""
-    rows = "".join(
-        f"<tr><td>{html.escape(chart.x_text(x))}</td><td class=n>{html.escape(chart.y_text(y))}</td></tr>"
-        for x, y in thinned(drawn[-1].points, _ROWS)
-    )
-    return (
-        f'<details><summary>Numbers</summary><div class="scroll tall"><table><thead><tr>'
-        f"<th>{html.escape(chart.x_name)}</th><th class=n>{html.escape(drawn[-1].name)}</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div></details>"
-    )
+    return tuple(entries) if len(entries) > 1 else ()

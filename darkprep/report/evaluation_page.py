@@ -1,13 +1,12 @@
-"""The page of an evaluation: its figures, and a few of its pictures to compare, worst to best.
+"""The page of an evaluation: scores of all pairs, and pictures of a few, from the worst to the best.
 
-The trade-off: pictures are taken from the PNGs that the evaluation wrote and made smaller, and only a few
-inputs are developed again, so that the page costs seconds and opens on a phone.
+The trade-off: restored pictures are taken from the PNGs that the evaluation wrote, and only the inputs of
+the few that are shown are developed again, so that the page costs seconds.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,82 +16,117 @@ from PIL import Image
 
 from darkprep.pipeline.pairs.table import Pair, camera_named, find_pairs
 from darkprep.pipeline.raw.develop import develop_amplified
-from darkprep.report.page import Layer, Scene, write_page
-from darkprep.report.run_page import NAME, evaluation_page
+from darkprep.report.page import FILE, render_page, write_page
+from darkprep.report.pictures import Gallery, Picture, PictureSet, jpeg_size, small_jpeg
 from darkprep.shards import RawError
 from darkprep.trainer.picture import quantised
 
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
-
-_SCENES = 6
-_WIDEST = 1280
-_QUALITY = 88
+_MAX_SETS = 6
 
 
 def write_evaluation_report(
     out: Path, record: Mapping[str, Any], *, root: Path, camera: str, weights: Path
 ) -> Path:
-    """Make report.html beside metrics.json and the pictures; its path. Raises DiskFull or SpoolError."""
+    """Write report.html beside metrics.json and the pictures; return its path.
+
+    `record` is the content of metrics.json. Raises DiskFull or SpoolError.
+    """
     by_id = {pair.id: pair for pair in find_pairs(root, camera_named(camera), frames="all").pairs}
-    scenes = []
-    for image in worst_to_best(record["images"]):
+    sets = []
+    for image in spread_by_psnr(record["images"]):
         pair = by_id.get(image["pair"])
         picture = out / f"{image['pair'].replace('/', '_')}.png"
         if pair and picture.exists():
-            scenes.append(_scene(root, pair, image, picture))
+            sets.append(_picture_set(root, pair, image, picture))
     lead = f"{record['pairs']} pairs below {root}, restored with {weights}."
-    shown = [scene for scene in scenes if scene]
-    write_page(out / NAME, evaluation_page(dict(record), shown, lead=lead))
-    return out / NAME
+    write_page(out / FILE, evaluation_page(record, [one for one in sets if one], lead=lead))
+    return out / FILE
 
 
-def worst_to_best(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A few of them, evenly spread over the order of their PSNR, the extremes among them."""
+def evaluation_page(record: Mapping[str, Any], sets: Sequence[PictureSet], *, lead: str) -> str:
+    """The page of an evaluation; `record` is the content of metrics.json."""
+    with_baseline = record.get("baseline_ssim") is not None
+    figures = [
+        ("PSNR", _decibels(record["psnr"]), f"mean of {record['pairs']} pairs"),
+        ("SSIM", f"{record['ssim']:.4f}", ""),
+    ]
+    if with_baseline:
+        remark = f"SSIM {record['baseline_ssim']:.4f}"
+        figures.append(("amplified input", _decibels(record["baseline_psnr"]), remark))
+    heads = ["pair", "ratio", "amplification", "PSNR", "SSIM"]
+    heads += ["input PSNR", "input SSIM"] if with_baseline else []
+    return render_page(
+        "evaluation.html",
+        title=f"Evaluation on {record['camera']}",
+        lead=lead,
+        figures=figures,
+        gallery=Gallery(sets) if sets else None,
+        protocol=record["protocol"],
+        protocol_description=record["protocol_says"],
+        heads=heads,
+        rows=[_row(image, with_baseline=with_baseline) for image in record["images"]],
+    )
+
+
+def spread_by_psnr(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most six images, evenly spaced in ascending PSNR, the worst and the best included."""
     ranked = sorted(
         images, key=lambda image: float("inf") if image["psnr"] is None else image["psnr"]
     )
-    most = min(_SCENES, len(ranked))
-    return [ranked[round(index * (len(ranked) - 1) / max(1, most - 1))] for index in range(most)]
+    count = min(_MAX_SETS, len(ranked))
+    return [ranked[round(index * (len(ranked) - 1) / max(1, count - 1))] for index in range(count)]
 
 
-def _scene(root: Path, pair: Pair, image: dict[str, Any], picture: Path) -> Scene | None:
-    """The pictures of one pair; None when its input cannot be read any more."""
+def _picture_set(root: Path, pair: Pair, image: dict[str, Any], png: Path) -> PictureSet | None:
+    """The pictures of one pair; None where its input can no longer be read."""
     try:
-        inputs = [
-            quantised(develop_amplified(root / pair.short, factor), 8)
+        dark, amplified = (
+            quantised(develop_amplified(root / pair.short, factor), 8).astype(np.uint8, copy=False)
             for factor in (1.0, image["amplification"])
-        ]
+        )
     except RawError:
         return None
-    with Image.open(picture) as whole:
-        row = np.asarray(whole.convert("RGB"))
-    restored, truth = _last_two(row, width=inputs[0].shape[1])
-    layers = [
-        Layer(name=name, label=f"{name} input", jpeg=small_jpeg(pixels))
-        for name, pixels in zip(("dark", "amplified"), inputs, strict=True)
-    ]
-    psnr = "infinite" if image["psnr"] is None else f"{image['psnr']:.2f} dB"
-    layers.append(Layer(name="restored", label=f"restored, {psnr}", jpeg=small_jpeg(restored)))
-    layers.append(Layer(name="truth", label="truth", jpeg=small_jpeg(truth)))
-    with Image.open(io.BytesIO(layers[-1].jpeg)) as shown:
-        size = shown.size
-    caption = f"{image['pair']}: ratio {image['ratio']:g}, PSNR {psnr}, SSIM {image['ssim']:.4f}"
-    return Scene(name=f"{image['pair']} ({psnr})", caption=caption, size=size, layers=tuple(layers))
+    restored, truth = _last_two(png, width=dark.shape[1])
+    psnr = _decibels(image["psnr"])
+    labelled = {
+        "dark": ("dark input", dark),
+        "amplified": ("amplified input", amplified),
+        "restored": (f"restored, {psnr}", restored),
+        "truth": ("truth", truth),
+    }
+    pictures = tuple(
+        Picture(kind=kind, label=label, jpeg=small_jpeg(pixels))
+        for kind, (label, pixels) in labelled.items()
+    )
+    return PictureSet(
+        name=f"{image['pair']} ({psnr})",
+        caption=f"{image['pair']}: ratio {image['ratio']:g}, PSNR {psnr}, SSIM {image['ssim']:.4f}",
+        size=jpeg_size(pictures[-1].jpeg) or truth.shape[1::-1],
+        pictures=pictures,
+    )
 
 
-def _last_two(row: Pixels, *, width: int) -> tuple[Pixels, Pixels]:
-    """Restored and truth, the last two of the pictures that stand in a row with equal gaps."""
-    pictures = row.shape[1] // width
-    gap = (row.shape[1] - pictures * width) // max(1, pictures - 1)
+def _last_two(png: Path, *, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The last two pictures of a PNG that holds several of `width` columns in one row with equal gaps."""
+    with Image.open(png) as image:
+        row = np.asarray(image.convert("RGB"))
+    count = row.shape[1] // width
+    gap = (row.shape[1] - count * width) // max(1, count - 1)
     return row[:, -2 * width - gap : -width - gap], row[:, -width:]
 
 
-def small_jpeg(pixels: Pixels) -> bytes:
-    """`(H, W, 3)` uint8 as a JPEG that is not wider than a page."""
-    picture = Image.fromarray(pixels)
-    if picture.width > _WIDEST:
-        height = round(picture.height * _WIDEST / picture.width)
-        picture = picture.resize((_WIDEST, height), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=_QUALITY, subsampling=0)
-    return file.getvalue()
+def _row(image: dict[str, Any], *, with_baseline: bool) -> list[str]:
+    row = [
+        image["pair"],
+        f"{image['ratio']:g}",
+        f"{image['amplification']:.4g}",
+        _decibels(image["psnr"]),
+        f"{image['ssim']:.4f}",
+    ]
+    if with_baseline:
+        row += [_decibels(image["baseline_psnr"]), f"{image['baseline_ssim']:.4f}"]
+    return row
+
+
+def _decibels(value: float | None) -> str:
+    return "infinite" if value is None else f"{value:.2f} dB"

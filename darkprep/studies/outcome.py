@@ -6,7 +6,6 @@ is never older than they are; it costs seconds.
 
 from __future__ import annotations
 
-import html
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -18,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from darkprep.report.charts import Chart, Series
-from darkprep.report.evaluation_page import small_jpeg
-from darkprep.report.page import Layer, Scene, gallery, page, section, table, write_page
+from darkprep.report.charts import Chart, Curve
+from darkprep.report.page import render_page, write_page
+from darkprep.report.pictures import Gallery, Picture, PictureSet, jpeg_size, small_jpeg
 from darkprep.shards.files import disk_errors, read_json, write_bytes, write_json
 from darkprep.studies.cells import Training
 from darkprep.studies.work import Cell, Work
@@ -198,44 +197,35 @@ def _record(outcome: Outcome, cells: Sequence[Cell], work: Work) -> dict[str, An
 
 
 def _page(outcome: Outcome, work: Work) -> str:
-    tables = "".join(
-        section(one.caption, table(one.heads, one.rows, caption=one.caption), note=one.note)
-        for one in outcome.tables
+    charts = (chart.layout() for chart in loss_charts(outcome.trainings, work))
+    sets = [_picture_set(one) for one in outcome.comparisons]
+    reports = [
+        (one.label, f"../{one.folder(work).relative_to(work.out)}/run/report.html")
+        for one in outcome.trainings
+    ]
+    return render_page(
+        "study.html",
+        title=outcome.title,
+        lead=outcome.lead,
+        tables=outcome.tables,
+        gallery=Gallery(sets) if sets else None,
+        charts=[chart for chart in charts if chart],
+        notes=outcome.notes,
+        reports=reports,
     )
-    curves = "".join(chart.html() for chart in loss_curves(outcome.trainings, work))
-    parts = [
-        tables,
-        section("Pictures", gallery([_scene(one) for one in outcome.comparisons]))
-        if outcome.comparisons
-        else "",
-        section("Loss curves", f'<div class="charts">{curves}</div>') if curves else "",
-        section("How to read this", *(f"<p>{html.escape(note)}</p>" for note in outcome.notes)),
-        section("Trainings", _links(outcome, work)) if outcome.trainings else "",
-    ]
-    return page(title=outcome.title, lead=outcome.lead, sections=parts)
 
 
-def _links(outcome: Outcome, work: Work) -> str:
-    """Where each training's own report is."""
-    entries = [
-        f'<li><a href="../{training.folder(work).relative_to(work.out)}/run/report.html">'
-        f"{html.escape(training.label)}</a></li>"
-        for training in outcome.trainings
-    ]
-    return f"<ul>{''.join(entries)}</ul>"
-
-
-def loss_curves(trainings: Sequence[Training], work: Work) -> list[Chart]:
-    """The training losses, a few to a chart, and the held-out PSNR where it was looked at."""
+def loss_charts(trainings: Sequence[Training], work: Work) -> list[Chart]:
+    """Training loss and validation PSNR, some trainings to a chart."""
     charts = []
     for first in range(0, len(trainings), _CURVES_PER_CHART):
         some = trainings[first : first + _CURVES_PER_CHART]
-        for title, file, field, spell in (
-            ("Training loss", "metrics.jsonl", "loss", "{:.3f}"),
-            ("Held-out PSNR", "evaluations.jsonl", "psnr", "{:.1f} dB"),
+        for title, file, field, text, resolution in (
+            ("Training loss", "metrics.jsonl", "loss", "{:.3f}", 0.001),
+            ("Validation PSNR", "evaluations.jsonl", "psnr", "{:.1f} dB", 0.1),
         ):
-            series = tuple(
-                Series(
+            curves = tuple(
+                Curve(
                     name=one.label,
                     points=_points(one.folder(work) / "run" / file, field),
                     colour=1 + k,
@@ -245,11 +235,12 @@ def loss_curves(trainings: Sequence[Training], work: Work) -> list[Chart]:
             charts.append(
                 Chart(
                     title=title,
-                    says=", ".join(one.label for one in some),
-                    series=series,
-                    x_name="iteration",
-                    y_text=spell.format,
-                    log=field == "loss",
+                    description=", ".join(one.label for one in some),
+                    curves=curves,
+                    x_label="iterations",
+                    format_y=text.format,
+                    y_resolution=resolution,
+                    log_scale=field == "loss",
                 )
             )
     return charts
@@ -260,14 +251,15 @@ def _points(path: Path, field: str) -> list[tuple[float, float]]:
     return [(line["iteration"], line[field]) for line in checked_lines(path, ("iteration", field))]
 
 
-def _scene(comparison: Comparison) -> Scene:
-    first = comparison.pictures[0].pixels
-    jpegs = [small_jpeg(shown.pixels) for shown in comparison.pictures]
-    with Image.open(io.BytesIO(jpegs[0])) as shown:
-        size = shown.size
-    layers = tuple(
-        Layer(name=shown.label, label=shown.label, jpeg=jpeg)
-        for shown, jpeg in zip(comparison.pictures, jpegs, strict=True)
+def _picture_set(comparison: Comparison) -> PictureSet:
+    pictures = tuple(
+        Picture(kind=shown.label, label=shown.label, jpeg=small_jpeg(shown.pixels))
+        for shown in comparison.pictures
     )
-    caption = f"{comparison.name}, {first.shape[1]} x {first.shape[0]} pixels"
-    return Scene(name=comparison.name, caption=caption, size=size, layers=layers)
+    rows, columns, _ = comparison.pictures[0].pixels.shape
+    return PictureSet(
+        name=comparison.name,
+        caption=f"{comparison.name}, {columns} x {rows} pixels",
+        size=jpeg_size(pictures[0].jpeg) or (columns, rows),
+        pictures=pictures,
+    )

@@ -1,4 +1,4 @@
-"""How numbers and lines are written for people: bytes, durations, one line of text."""
+"""How numbers and lines are written for people: counts, bytes, durations, one line of text."""
 
 from __future__ import annotations
 
@@ -6,11 +6,25 @@ import math
 
 
 def one_line(text: str) -> str:
-    """`text` with what cannot be printed escaped: line ends, control characters, bytes that are no text."""
+    """`text` with unprintable characters escaped: line ends, control characters, undecodable bytes."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text
     )
+
+
+def format_count(count: float, noun: str) -> str:
+    """`1 shard`, `2,000 shards`."""
+    return f"{count:,.0f} {noun}" if count == 1 else f"{count:,.0f} {noun}s"
+
+
+def format_number(value: float) -> str:
+    """At least three significant digits, without an exponent above 0.0001: `1,903`, `12.5`, `0.0123`, `1e-05`."""
+    if not math.isfinite(value) or abs(value) < 1e-4:
+        return f"{value:.3g}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if decimals else text
 
 
 def format_bytes(count: float) -> str:
@@ -23,7 +37,7 @@ def format_bytes(count: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """`12 s`, `3:05 min`, `2:15 h`, `?` when it is not known."""
+    """`12 s`, `3:05 min`, `2:15 h`, `1,903:20 h`, `?` where it is not finite."""
     if not math.isfinite(seconds):
         return "?"
     if seconds < 59.5:
@@ -31,4 +45,4 @@ def format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes}:{rest:02d} min"
-    return f"{minutes // 60}:{minutes % 60:02d} h"
+    return f"{minutes // 60:,}:{minutes % 60:02d} h"

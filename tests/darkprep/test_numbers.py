@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkprep.commands.parameters import COUNT_OR_INF, FRAME_SIZE, SIZE
-from darkprep.view.numbers import format_bytes, format_duration, one_line
+from darkprep.view.numbers import (
+    format_bytes,
+    format_count,
+    format_duration,
+    format_number,
+    one_line,
+)
 
 
 @pytest.mark.parametrize(
@@ -85,11 +91,35 @@ def test_bytes_are_spelled_short(count, read):
         (59.6, "1:00 min"),
         (185, "3:05 min"),
         (8100, "2:15 h"),
+        (1903.5 * 3600, "1,903:30 h"),
         (float("inf"), "?"),
     ],
 )
 def test_durations_are_spelled_short(seconds, read):
     assert format_duration(seconds) == read
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (0, "0"),
+        (1903.4, "1,903"),
+        (999.6, "1,000"),
+        (12.5, "12.5"),
+        (9.999, "10"),
+        (-0.01234, "-0.0123"),
+        (1e-5, "1e-05"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_numbers_are_written_without_an_exponent(value, read):
+    assert format_number(value) == read
+
+
+def test_one_is_not_written_as_many():
+    assert format_count(1, "file") == "1 file"
+    assert format_count(0, "file") == "0 files"
+    assert format_count(2000, "file") == "2,000 files"
 
 
 @pytest.mark.parametrize(

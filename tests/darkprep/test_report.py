@@ -19,11 +19,13 @@ from PIL import Image
 
 from darkprep.jobs.validation import ValidationFrames, most_detailed, write_jpeg
 from darkprep.model import build_model, save_weights
-from darkprep.report.charts import Chart, Series, nice_ticks, smoothed, thinned
-from darkprep.report.evaluation_page import worst_to_best
-from darkprep.report.page import Layer, Scene, facts, page, write_page
-from darkprep.report.run_page import evaluation_page, write_run_report
+from darkprep.report.charts import Chart, Curve, downsample, nice_ticks, smooth
+from darkprep.report.evaluation_page import evaluation_page, spread_by_psnr
+from darkprep.report.page import write_page
+from darkprep.report.pictures import Picture, PictureSet
+from darkprep.report.run_page import run_page, write_run_report
 from darkprep.shards import Cursor, Spool
+from darkprep.shards.files import read_json
 from darkprep.view.history import SpoolHistory, read_lines
 from tests.support.webdriver import Browser, why_missing
 
@@ -248,13 +250,13 @@ def test_a_run_at_work_has_a_page_too(tmp_path):
     (run / "evaluations.jsonl").write_text('{"iteration": 1')
     text = write_run_report(run).read_text()
 
-    assert "At work, or killed: 400 of 400 iterations" in text
+    assert "Still running, or killed: 400 of 400 iterations" in text
 
 
 def test_a_run_killed_before_its_first_line_has_a_page_too(tmp_path):
     (tmp_path / "config.json").write_text("{}")
 
-    assert "At work, or killed" in write_run_report(tmp_path).read_text()
+    assert "Still running, or killed" in write_run_report(tmp_path).read_text()
 
 
 def test_a_directory_without_a_run_is_refused(complaint, tmp_path):
@@ -264,7 +266,7 @@ def test_a_directory_without_a_run_is_refused(complaint, tmp_path):
 def test_a_name_that_is_no_text_is_shown_escaped(tmp_path):
     path = tmp_path / os.fsdecode(b"caf\xe9.html")
 
-    write_page(path, page(title=path.name, lead="", sections=[]))
+    write_page(path, run_page(tmp_path, {"model": path.name}))
 
     assert r"caf\udce9.html" in path.read_text(encoding="utf-8")
 
@@ -281,13 +283,13 @@ def test_an_evaluation_has_its_page_in_the_same_style():
     record = {"camera": "sony", "pairs": 1, "protocol": "redirt", "protocol_says": "sRGB",
               "psnr": 30.0, "ssim": 0.9, "baseline_psnr": 12.5, "baseline_ssim": 0.1,
               "images": [image]}  # fmt: skip
-    scene = Scene(
+    scene = PictureSet(
         name="s",
         caption="c",
         size=(4, 3),
-        layers=(
-            Layer(name="restored", label="r", jpeg=b"x"),
-            Layer(name="truth", label="t", jpeg=b"y"),
+        pictures=(
+            Picture(kind="restored", label="r", jpeg=b"x"),
+            Picture(kind="truth", label="t", jpeg=b"y"),
         ),
     )
     text = evaluation_page(record, [scene], lead="1 pair")
@@ -296,9 +298,9 @@ def test_an_evaluation_has_its_page_in_the_same_style():
         assert words in text
 
 
-def test_pictures_of_an_evaluation_run_from_worst_to_best():
+def test_pictures_of_an_evaluation_run_from_spread_by_psnr():
     images = [{"pair": str(psnr), "psnr": psnr} for psnr in (5.0, 1.0, None, 3.0, 2.0, 4.0, 6.0)]
-    chosen = [image["psnr"] for image in worst_to_best(images)]
+    chosen = [image["psnr"] for image in spread_by_psnr(images)]
 
     assert chosen[0] == 1.0
     assert chosen[-1] is None
@@ -319,7 +321,7 @@ def test_ticks_are_few_round_and_inside(low, reach):
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=500), st.integers(2, 50))
 def test_thinning_keeps_the_extremes_where_asked(values, most):
     points = list(enumerate(values))
-    kept = thinned(points, most, extremes=True)
+    kept = downsample(points, most, keep_extremes=True)
 
     assert len(kept) <= max(most, len(points) if len(points) <= most else 0)
     assert max(y for _, y in kept) == max(values)
@@ -330,25 +332,80 @@ def test_thinning_keeps_the_extremes_where_asked(values, most):
 def test_smoothing_keeps_a_straight_line_and_its_ends():
     line = [(float(x), 2.0 * x) for x in range(100)]
 
-    assert np.allclose(smoothed(line), line)
+    assert np.allclose(smooth(line), line)
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-9, 2e-5, 4e-4, 0.01, 0.0125, 0.33])
+def test_labels_of_an_axis_differ_however_narrow_its_range(share):
+    """Waits of 0.00 to 0.04 % were once five labels of 0.0 %, and a tick at 0.25 % was labelled 0.2 %."""
+    chart = Chart(
+        title="t",
+        description="s",
+        curves=(Curve(name="n", points=[(1, 0.0), (2, share), (3, share / 2)]),),
+        x_label="i",
+        format_y=lambda value: f"{value:.1%}",
+        y_resolution=0.001,
+        starts_at_zero=True,
+    )
+    layout = chart.layout()
+
+    assert layout
+    for ticks in (layout.x_ticks, layout.y_ticks):
+        texts = [tick.text for tick in ticks]
+        assert len(texts) == len(set(texts)) >= 2
+    assert [tick.text for tick in layout.x_ticks] == ["1", "2", "3"]
+
+
+def test_a_logarithmic_axis_of_a_narrow_range_has_round_labels():
+    points = [(1.0, 0.29), (2.0, 0.65)]
+    chart = Chart(
+        title="t",
+        description="s",
+        curves=(Curve(name="n", points=points),),
+        x_label="i",
+        format_y=lambda value: f"{value:.3f}",
+        y_resolution=0.001,
+        log_scale=True,
+    )
+    layout = chart.layout()
+
+    assert layout
+    assert [tick.text for tick in layout.y_ticks] == ["0.300", "0.400", "0.500", "0.600"]
 
 
 def test_a_chart_of_one_point_is_left_out():
     chart = Chart(
         title="t",
-        says="s",
-        series=(Series(name="n", points=[(1, 1)]),),
-        x_name="i",
-        y_text=str,
+        description="s",
+        curves=(Curve(name="n", points=[(1, 1)]),),
+        x_label="i",
+        format_y=str,
     )
 
-    assert chart.html() == ""
+    assert chart.layout() is None
 
 
-def test_text_is_never_markup():
-    text = page(title="<i>", lead="<i>", sections=[facts("<i>", {"<i>": "<i>"})])
+def test_text_is_never_markup(tmp_path):
+    hostile = "<i>'\">"
+    run = write_run(tmp_path / hostile)
+    for name in ("config.json", "about.json", "summary.json"):
+        record = read_json(run / name) or {}
+        texts = {key: hostile for key, value in record.items() if isinstance(value, str)}
+        (run / name).write_text(json.dumps(record | texts | {hostile: hostile}))
+    (run / "heldout" / "a").rename(run / "heldout" / hostile)
+    picture = Picture(kind=hostile, label=hostile, jpeg=b"x")
+    pictures = PictureSet(name=hostile, caption=hostile, size=(4, 3), pictures=(picture,))
+    image = {"pair": hostile, "ratio": 1, "amplification": 1.0, "psnr": 1.0, "ssim": 1.0}
+    record = {"camera": hostile, "pairs": 1, "protocol": hostile, "protocol_says": hostile,
+              "psnr": 1.0, "ssim": 1.0, "images": [image]}  # fmt: skip
 
-    assert "<i>" not in text
+    for text in (
+        write_run_report(run).read_text(),
+        evaluation_page(record, [pictures], lead=hostile),
+    ):
+        assert hostile not in text
+        assert "<i>" not in text.replace('"><i></i><span>', "")  # the keys of legends
+        assert "&lt;i&gt;" in text
 
 
 def test_the_most_detailed_piece_is_found():
@@ -427,7 +484,9 @@ def test_without_a_summary_a_page_tells_what_is_known(tmp_path):
     (run / "summary.json").unlink()
     damage(run / "config.json", '{"iterations": "many"}')
 
-    assert "At work, or killed: 400 iterations are told of." in write_run_report(run).read_text()
+    assert (
+        "Still running, or killed: 400 iterations are logged." in write_run_report(run).read_text()
+    )
 
 
 def test_pictures_that_cannot_be_opened_are_not_shown(tmp_path):

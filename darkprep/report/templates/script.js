@@ -7,12 +7,12 @@ for (const gallery of document.querySelectorAll(".gallery")) {
     const chosen = pick("scene") ? Number(pick("scene").value) : 0;
     scenes.forEach((stage, index) => { stage.hidden = index !== chosen; });
     const stage = scenes[chosen];
-    const steps = [...new Set([...stage.querySelectorAll("img[data-step]")].map((img) => Number(img.dataset.step)))];
-    const time = pick("step");
-    if (time) { time.max = Math.max(0, steps.length - 1); }
-    const step = time ? steps[Math.min(Number(time.value), steps.length - 1)] : steps[0];
-    const find = (layer) => [...stage.querySelectorAll("img")].find((img) =>
-      img.dataset.layer === layer && (img.dataset.step === undefined || Number(img.dataset.step) === step));
+    const steps = [...new Set([...stage.querySelectorAll("img[data-iteration]")].map((img) => Number(img.dataset.iteration)))];
+    const slider = pick("step");
+    if (slider) { slider.max = Math.max(0, steps.length - 1); }
+    const step = slider ? steps[Math.min(Number(slider.value), steps.length - 1)] : steps[0];
+    const find = (kind) => [...stage.querySelectorAll("img")].find((img) =>
+      img.dataset.kind === kind && (img.dataset.iteration === undefined || Number(img.dataset.iteration) === step));
     for (const img of stage.querySelectorAll("img")) { img.classList.remove("left", "right"); img.setAttribute("aria-hidden", "true"); }
     for (const side of ["left", "right"]) {
       const img = find(pick(side).value);
@@ -21,10 +21,10 @@ for (const gallery of document.querySelectorAll(".gallery")) {
       img.removeAttribute("aria-hidden");
       stage.querySelector(side === "left" ? ".tag.l" : ".tag.r").textContent = img.dataset.label;
     }
-    if (time && step !== undefined) {
+    if (slider && step !== undefined) {
       const words = `after ${step.toLocaleString("en")} iterations`;
       gallery.querySelector("output").textContent = words;
-      time.setAttribute("aria-valuetext", words);
+      slider.setAttribute("aria-valuetext", words);
     }
     gallery.querySelector(".caption").textContent = stage.dataset.caption;
     cut(stage);

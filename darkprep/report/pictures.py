@@ -1,0 +1,75 @@
+"""Pictures to compare with a divider: JPEGs of one scene, and what a reader chooses them by."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+_MAX_WIDTH = 1280
+_QUALITY = 88
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One picture of a scene."""
+
+    kind: str
+    """What a reader chooses it by: `dark`, `amplified`, `restored`, `truth`."""
+    label: str
+    """Printed on the picture."""
+    jpeg: bytes
+    iteration: int | None = None
+    """After which iteration it was restored, where there are several."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSet:
+    """Pictures of one scene, all of one size."""
+
+    name: str
+    caption: str
+    size: tuple[int, int]
+    """Width and height in pixels."""
+    pictures: tuple[Picture, ...]
+
+
+class Gallery:
+    """Picture sets with the choices that a reader has."""
+
+    def __init__(self, sets: Sequence[PictureSet]) -> None:
+        """`sets` must not be empty."""
+        self.sets = tuple(sets)
+        self.kinds = tuple(dict.fromkeys(picture.kind for one in sets for picture in one.pictures))
+        self.left = "amplified" if "amplified" in self.kinds else self.kinds[0]
+        # Beside the input, the restored picture shows more than the truth does.
+        preferred = [kind for kind in ("restored", "truth") if kind in self.kinds]
+        self.right = (*preferred, self.kinds[-1])[0]
+        self.iterations = max(
+            sum(picture.iteration is not None for picture in one.pictures) for one in sets
+        )
+        """How many iterations a reader can choose from."""
+
+
+def small_jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """`(H, W, 3)` as a JPEG that is no wider than a page."""
+    picture = Image.fromarray(pixels)
+    if picture.width > _MAX_WIDTH:
+        height = round(picture.height * _MAX_WIDTH / picture.width)
+        picture = picture.resize((_MAX_WIDTH, height), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=_QUALITY, subsampling=0)
+    return file.getvalue()
+
+
+def jpeg_size(jpeg: bytes) -> tuple[int, int] | None:
+    """Width and height in pixels; None where `jpeg` is not a valid JPEG."""
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as picture:
+            return picture.size if all(picture.size) else None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
