@@ -12,8 +12,9 @@ from pathlib import Path
 import harness
 import numpy as np
 
+from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import camera_named, find_pairs
-from darkprep.pipeline.pairs.whole_frame import decode_long, decode_short, whole_frame
+from darkprep.pipeline.pairs.whole_frame import whole_frame
 from darkprep.pipeline.raw.colour import colours_of, match_colours, match_matrix, undevelop
 from darkprep.pipeline.raw.resample import xtrans_to_rggb
 from darkprep.shards.cfa import CANONICAL
@@ -31,10 +32,10 @@ def round_trip(root: Path, camera: str) -> dict[str, float]:
     """A long exposure developed, taken back, and scaled by ELD's one factor, against its own codes."""
     found = find_pairs(root, camera_named(camera))
     path = root / found.pairs[0].long
-    frame = decode_short(path)
+    frame = open_source(path).decode()
     black = np.array(frame.black, np.float32)[:, None, None]
     codes = np.clip((frame.planes - black) / (frame.white - black), 0, 1)
-    truth = decode_long(path)
+    truth = open_source(path).develop()
     began = time.process_time()
     back = undevelop(truth, colours_of(frame, str(path)), frame.cfa)
     spent = time.process_time() - began
@@ -69,8 +70,8 @@ def resampling(height: int = 4032, width: int = 6030) -> dict[str, float]:
 def matching(root: Path) -> dict[str, float]:
     """A Canon frame in Sony's colours."""
     canon, sony = (find_pairs(root, camera_named(name)) for name in ("canon70d", "sony"))
-    source = decode_short(root / canon.pairs[0].short)
-    target = decode_short(root / sony.pairs[0].short)
+    source = open_source(root / canon.pairs[0].short).decode()
+    target = open_source(root / sony.pairs[0].short).decode()
     matrix = match_matrix(colours_of(source, "canon"), colours_of(target, "sony"))
     sample = whole_frame(root, canon.pairs[0])
     began = time.process_time()

@@ -28,7 +28,7 @@ from harness import Figures, Measure, Station
 from photographs import SIZES, frame_bytes, plan_of, write_photographs
 
 from darkprep.jobs.background import start_producer, stop_producers
-from darkprep.pipeline.pairs.whole_frame import decode_long, decode_short
+from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import smallest_budget
 from darkprep.pipeline.produce.frame_store import FrameStore
@@ -179,8 +179,8 @@ class LazyPairs:
 
         crop = self._plan.options.crop_size()
         pair = self._plan.pairs[index % len(self._plan.pairs)]
-        short = decode_short(self._plan.root / pair.pair.short)
-        truth = decode_long(self._plan.root / pair.pair.long)
+        short = open_source(self._plan.root / pair.pair.short).decode()
+        truth = open_source(self._plan.root / pair.pair.long).develop()
         rng = np.random.default_rng(index)
         y, x = (2 * int(rng.integers((side - crop) // 2 + 1)) for side in truth.shape[1:])
         low = short.planes[:, y // 2 : (y + crop) // 2, x // 2 : (x + crop) // 2]
@@ -235,8 +235,8 @@ def save_list(path: Path, root: Path, crop: int | None, samples: int) -> None:
     size, pairs = plan.options.crop_size(), []
     rng = np.random.default_rng(0)
     for number, pair in enumerate(plan.pairs):
-        short = decode_short(plan.root / pair.pair.short)
-        truth = decode_long(plan.root / pair.pair.long)
+        short = open_source(plan.root / pair.pair.short).decode()
+        truth = open_source(plan.root / pair.pair.long).develop()
         scale = np.float32(pair.pair.ratio / (short.white - short.black[0]))
         for _ in range(number, samples, len(plan.pairs)):
             y, x = (2 * int(rng.integers((side - size) // 2 + 1)) for side in truth.shape[1:])

@@ -30,8 +30,8 @@ from harness import Figures, Measure, Station
 from photographs import SIZES, frame_bytes, plan_of, write_photographs
 
 from darkprep.jobs.background import start_producer, stop_producers
+from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Pair
-from darkprep.pipeline.pairs.whole_frame import decode_long, decode_short
 from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions
 from darkprep.pipeline.produce.budget import Allotment, allot, smallest_budget
 from darkprep.pipeline.produce.frame_store import FrameStore
@@ -141,8 +141,8 @@ def setup_lazy(root: str, camera: str) -> Measure:
         began, used = time.perf_counter(), time.process_time()
         for index in range(count):
             pair = plan.pairs[index % len(plan.pairs)].pair
-            planes = decode_short(plan.root / pair.short).planes
-            truth = decode_long(plan.root / pair.long)
+            planes = open_source(plan.root / pair.short).decode().planes
+            truth = open_source(plan.root / pair.long).develop()
             planes[:, : plan.options.stored_size()].copy()
             truth[:, : plan.options.stored_size()].copy()
         cpu = (time.process_time() - used) / count * 1e3

@@ -4,6 +4,7 @@ Everything here runs without torch and without a trainer; the two sides meet in 
 named as their module are not lifted here: `from darkprep.pipeline.raw.develop import develop`.
 """
 
+from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import (
     CAMERAS,
     Camera,
@@ -14,7 +15,7 @@ from darkprep.pipeline.pairs.table import (
     draw_fraction,
     find_pairs,
 )
-from darkprep.pipeline.pairs.whole_frame import decode_long, decode_short, lone_frame, whole_frame
+from darkprep.pipeline.pairs.whole_frame import lone_frame, whole_frame
 from darkprep.pipeline.raw.amplify import estimate_amplification, exposure_ratio
 from darkprep.pipeline.raw.frame import RawFrame, RawHeader
 from darkprep.pipeline.raw.reader import read_header, read_raw
@@ -28,13 +29,12 @@ __all__ = [
     "RawHeader",
     "Skipped",
     "camera_named",
-    "decode_long",
-    "decode_short",
     "draw_fraction",
     "estimate_amplification",
     "exposure_ratio",
     "find_pairs",
     "lone_frame",
+    "open_source",
     "read_header",
     "read_raw",
     "whole_frame",

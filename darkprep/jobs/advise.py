@@ -24,8 +24,8 @@ import torch
 
 from darkprep.jobs.gpus import refuse_undrivable
 from darkprep.pipeline.noise.sensors import sensor_of
+from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Pair, camera_named
-from darkprep.pipeline.pairs.whole_frame import decode_long, decode_short
 from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions, make_plan
 from darkprep.pipeline.produce.budget import (
     allot,
@@ -273,13 +273,13 @@ def _worker() -> Iterator[LokyPool]:
 
 def _seconds_to_decode(path: Path) -> float:
     began = time.process_time()
-    decode_short(path)
+    open_source(path).decode()
     return time.process_time() - began
 
 
 def _seconds_to_develop(path: Path) -> float:
     began = time.process_time()
-    decode_long(path)
+    open_source(path).develop()
     return time.process_time() - began
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Pair
-from darkprep.pipeline.pairs.whole_frame import decode_short
 from darkprep.pipeline.raw.colour import Colours, colours_of, undevelop
 from darkprep.shards.format import U16, CfaKind, Sample
 from darkprep.trainer.evaluation import Compared
@@ -52,7 +52,7 @@ def packed_raw(root: Path, pairs: Mapping[str, Pair], *, centre: int | None) -> 
     @lru_cache(maxsize=1)  # the restored picture and the one to beat come one after the other
     def truth(pair: str) -> _Truth:
         path = root / pairs[pair].long
-        frame = decode_short(path)
+        frame = open_source(path).decode()
         black = np.array(frame.black, np.float32)[:, None, None]
         scale = np.float32(_full_scale(frame.white)) - black
         planes = (frame.planes - black) / scale

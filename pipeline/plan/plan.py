@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from darkprep.pipeline.noise.model import CALIBRATIONS
-from darkprep.pipeline.pairs.lmdb import find_patches, is_patch, patch_header, patch_print
+from darkprep.pipeline.pairs.lmdb import find_patches
+from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import (
     Camera,
     Pair,
@@ -33,7 +33,6 @@ from darkprep.pipeline.pairs.table import (
 from darkprep.pipeline.plan.frame_names import FrameKind, frame_name
 from darkprep.pipeline.raw.amplify import parse_amplification
 from darkprep.pipeline.raw.mosaic import canonical_shape
-from darkprep.pipeline.raw.reader import read_header
 from darkprep.pipeline.raw.resample import parse_xtrans_mode, sample_cfa
 from darkprep.shards import (
     PERIOD,
@@ -54,7 +53,6 @@ DEFAULT_CROP: dict[CfaKind, int] = {"bayer": 512, "xtrans": 480}
 DEFAULT_MARGIN: dict[CfaKind, int] = {"bayer": 16, "xtrans": 24}
 """Pixels stored beyond the crop: room for shifts, and for flips that keep the CFA's phase."""
 
-_PRINT_BYTES = 1 << 16
 _MOST_PIXELS = 1 << 20
 _MOST_RATIO = 1e9
 _LATER_OPTIONS = ("xtrans", "noise", "lmdb")
@@ -189,7 +187,7 @@ class PlannedPair:
     """Rows of the canonical mosaic."""
     width: int
     short_print: str
-    """Size and hash of the short exposure's file, see `fingerprint`."""
+    """Size and hash of the short exposure's file, see `Source.fingerprint`."""
     long_print: str
 
     def __post_init__(self) -> None:
@@ -409,25 +407,6 @@ def _found(root: Path, camera: Camera, options: PlanOptions) -> Pairs:
     return find_longs(root, camera, exclude_misaligned=options.exclude_misaligned)
 
 
-def fingerprint(path: Path) -> str:
-    """Size and hash of a file's first and last 64 KiB: tells a replaced or cut file, at the cost of two reads.
-
-    Raises RawError when the file cannot be read.
-    """
-    if is_patch(path):
-        return patch_print(path)
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            head = file.read(_PRINT_BYTES)
-            file.seek(max(0, size - _PRINT_BYTES))
-            tail = file.read(_PRINT_BYTES)
-    except OSError as error:
-        raise RawError(str(path), f"cannot be read ({error.strerror})") from error
-    return f"{size:x}-{xxhash.xxh3_64_hexdigest(head + tail)}"
-
-
 def _planned(
     root: Path, pair: Pair, options: PlanOptions, probed: dict[str, tuple[int, int, str] | str]
 ) -> PlannedPair:
@@ -454,10 +433,11 @@ def _probe(
     if name not in probed:
         try:
             path = root / name
-            header = patch_header(path) if is_patch(path) else read_header(path)
+            source = open_source(path)
+            header = source.header()
             if header.cfa != cfa:
                 raise RawError(str(path), f"has a {header.cfa} mosaic, the camera's is {cfa}")
-            probed[name] = (*canonical_shape(header), fingerprint(path))
+            probed[name] = (*canonical_shape(header), source.fingerprint())
         except RawError as error:
             probed[name] = error.reason
     found = probed[name]

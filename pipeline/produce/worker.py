@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 
 from darkprep.pipeline.noise.darken import Darkened, darken, noise_rng
+from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Skipped
-from darkprep.pipeline.pairs.whole_frame import decode_long, decode_short
 from darkprep.pipeline.plan.frame_names import FrameKind
-from darkprep.pipeline.plan.plan import Crop, Plan, PlannedPair, Visit, fingerprint
+from darkprep.pipeline.plan.plan import Crop, Plan, PlannedPair, Visit
 from darkprep.pipeline.produce.frame_store import Frame, FrameStore
 from darkprep.pipeline.produce.quarantine import WHY, decoding
 from darkprep.pipeline.raw.amplify import estimate_amplification
 from darkprep.pipeline.raw.resample import XtransMode, parse_xtrans_mode
+from darkprep.pipeline.raw.source import Source
 from darkprep.shards import (
     CELL,
     DatasetError,
@@ -219,15 +220,16 @@ class _ShardBuilder:
         try:
             if file_print in self._task.crashing:
                 raise RawError(str(path), WHY)
-            if fingerprint(path) != file_print:
+            source = open_source(path)
+            if source.fingerprint() != file_print:
                 raise RawError(str(path), "has changed since the plan was made; build a new spool")
             with decoding(self._worker_state.spool, path, file_print):
                 if kind == "short":
                     array, facts = _decode_short(
-                        path, parse_xtrans_mode(self._worker_state.plan.options.xtrans)
+                        source, parse_xtrans_mode(self._worker_state.plan.options.xtrans)
                     )
                 else:
-                    array, facts = _decode_long(path)
+                    array, facts = _decode_long(source)
             cell = 1 if kind == "long" else CELL[self._worker_state.plan.options.cfa]
             if array.shape[-2:] != (pair.height // cell, pair.width // cell):
                 raise RawError(
@@ -313,17 +315,17 @@ def _worker_state(path: str, digest: str, store: str, owner: ProcessId) -> _Work
     return _WorkerState(spool, Plan.load(spool), FrameStore(Path(store)))
 
 
-def _decode_short(path: Path, xtrans: XtransMode) -> tuple[U16, dict[str, Any]]:
-    frame = decode_short(path, xtrans=xtrans)
+def _decode_short(source: Source, xtrans: XtransMode) -> tuple[U16, dict[str, Any]]:
+    frame = source.decode(xtrans=xtrans)
     facts = {
         "kind": "short",
         "black": list(frame.black),
         "white": frame.white,
         "iso": frame.header.iso,
-        "raw": path.name,
+        "raw": source.path.name,
     }
     return frame.planes, facts
 
 
-def _decode_long(path: Path) -> tuple[U16, dict[str, Any]]:
-    return decode_long(path), {"kind": "long", "raw": path.name}
+def _decode_long(source: Source) -> tuple[U16, dict[str, Any]]:
+    return source.develop(), {"kind": "long", "raw": source.path.name}

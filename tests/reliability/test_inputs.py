@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darkprep.pipeline.plan.plan import Plan, fingerprint
+from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import smallest_budget
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.pipeline.raw.dng import DngTags, write_dng
 from darkprep.pipeline.raw.reader import read_raw
+from darkprep.pipeline.raw.source import RawFile
 from darkprep.shards import Cursor, RawError, ShardFile, Spool
 from tests.support.builds import InlinePool
 
@@ -92,12 +93,12 @@ def large_raw(path: Path) -> Path:
 def test_a_change_in_the_middle_that_keeps_the_size_is_not_seen(tmp_path: Path):
     """The limit of a fingerprint of both ends: it costs two reads, where a whole hash costs the file."""
     path = large_raw(tmp_path / "a.dng")
-    before, codes = fingerprint(path), read_raw(path).mosaic
+    before, codes = RawFile(path).fingerprint(), read_raw(path).mosaic
     with path.open("r+b") as file:
         file.seek(path.stat().st_size // 2)
         file.write(b"\x11\x22" * 50)
 
-    assert fingerprint(path) == before
+    assert RawFile(path).fingerprint() == before
     assert not np.array_equal(read_raw(path).mosaic, codes)
 
 

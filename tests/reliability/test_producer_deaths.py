@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from darkprep.pipeline.pairs.whole_frame import decode_short
 from darkprep.pipeline.plan.plan import Plan
-from darkprep.pipeline.produce import worker as make
 from darkprep.pipeline.produce.executors.loky import LokyPool, WorkerDied, crashes_decoder
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
 from darkprep.pipeline.produce.quarantine import decoding
 from darkprep.pipeline.produce.worker import ShardMade, ShardTask, store_frames
+from darkprep.pipeline.raw.source import RawFile
 from darkprep.shards import ShardFile, Spool, SpoolError
 from tests.support.builds import planned, shard_bytes
 from tests.support.processes import is_running, wait_until, workers_of
@@ -122,14 +121,17 @@ def _work_with_a_bad_file(
 ) -> ShardMade:
     function, task, name, fate = given
 
-    def decode_or_die(path: Path, **rest: Any) -> Any:
-        if path.name != name:
-            return decode_short(path, **rest)
+    decode = getattr(RawFile.decode, "original", RawFile.decode)  # of a task before this one
+
+    def decode_or_die(source: RawFile, **rest: Any) -> Any:
+        if source.path.name != name:
+            return decode(source, **rest)
         if fate == "segfault":
             ctypes.string_at(0)
         time.sleep(600)
 
-    vars(make)["decode_short"] = decode_or_die
+    vars(decode_or_die)["original"] = decode
+    RawFile.decode = decode_or_die  # type: ignore[method-assign, assignment]
     return function(task)
 
 

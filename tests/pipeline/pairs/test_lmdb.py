@@ -12,23 +12,14 @@ import numpy as np
 import pytest
 
 from darkprep.pipeline.noise.sensors import sensor_of
-from darkprep.pipeline.pairs.lmdb import (
-    _colours,
-    _environment,
-    develop_patch,
-    find_patches,
-    is_patch,
-    patch_colours,
-    patch_header,
-    patch_planes,
-    patch_print,
-    read_inert_pickle,
-)
+from darkprep.pipeline.pairs.inert_pickle import read_inert_pickle
+from darkprep.pipeline.pairs.lmdb import LmdbPatch, _environment, _meta_colours, find_patches
+from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import CAMERAS
-from darkprep.pipeline.pairs.whole_frame import decode_long, decode_short
 from darkprep.pipeline.plan.plan import PlanOptions, make_plan
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.pipeline.raw.colour import linear_light
+from darkprep.pipeline.raw.source import RawFile
 from darkprep.shards import ShardFile, Spool
 from darkprep.shards.errors import DatasetError, OptionError, RawError
 from tests.support.builds import InlinePool
@@ -44,7 +35,7 @@ MATRIX = np.linalg.inv(sensor_of("sony").balanced_from_srgb()).astype(np.float32
 def closed():
     yield
     _environment.cache_clear()
-    _colours.cache_clear()
+    _meta_colours.cache_clear()
 
 
 def store(folder: Path, patches: list[np.ndarray], meta: Any = None) -> None:
@@ -81,7 +72,8 @@ def test_pairs_are_found_by_name_and_number(patches):
     assert one.short == "SID_Sony_input_Raw.db/00000001"
     assert one.long == "SID_Sony_target_Raw.db/00000001"
     assert (one.ratio, one.split, one.scene) == (1.0, "train", "photograph-00000")
-    assert is_patch(patches / one.short) and not is_patch(patches / "Sony/short/a.ARW")
+    assert isinstance(open_source(patches / one.short), LmdbPatch)
+    assert isinstance(open_source(patches / "Sony/short/a.ARW"), RawFile)
 
 
 def test_long_exposures_alone_are_the_clean_file_or_else_the_targets(patches):
@@ -97,43 +89,43 @@ def test_long_exposures_alone_are_the_clean_file_or_else_the_targets(patches):
 def test_planes_come_in_our_order_with_levels_of_shares(patches):
     path = patches / "SID_Sony_target_Raw.db" / "00000000"
 
-    frame = decode_short(path)
+    frame = open_source(path).decode()
 
     assert frame.planes.shape == (4, SIDE, SIDE)
     means = (frame.planes / 65535).mean(axis=(1, 2))
     assert means == pytest.approx([0.2144, 0.3144, 0.3164, 0.2644], abs=5e-4)
     assert (frame.black, frame.white, frame.cfa) == ((0, 0, 0, 0), 65535, "bayer")
     assert frame.white_balance == pytest.approx((2.0, 1.0, 1.5, 1.0))
-    header = patch_header(path)
+    header = LmdbPatch(path).header()
     assert (header.height, header.width, header.pattern) == (2 * SIDE, 2 * SIDE, ("RG", "GB"))
 
 
 def test_a_patch_is_developed_with_its_own_balance_and_matrix(patches):
     path = patches / "SID_Sony_target_Raw.db" / "00000000"
 
-    srgb = decode_long(path)
+    srgb = open_source(path).develop()
 
     assert srgb.shape == (3, 2 * SIDE, 2 * SIDE)
-    planes = patch_planes(path) / 65535
+    planes = LmdbPatch(path).planes() / 65535
     balanced = np.stack([planes[0] * 2, planes[1:3].mean(0), planes[3] * 1.5])
     wanted = np.tensordot(MATRIX.astype(np.float64), balanced, axes=1)
     light = linear_light(srgb).reshape(3, SIDE, 2, SIDE, 2).mean(axis=(2, 4))
     inner = np.s_[:, 3:-3, 3:-3]
     assert np.abs(light - wanted)[inner].max() < 0.005
-    np.testing.assert_array_equal(srgb, develop_patch(path))
+    np.testing.assert_array_equal(srgb, LmdbPatch(path).develop())
 
 
-def test_prints_tell_replaced_patches(patches):
-    first, second = (patches / "SID_Sony_target_Raw.db" / f"{k:08d}" for k in (0, 1))
+def test_fingerprints_of_different_patches_differ(patches):
+    first, second = (LmdbPatch(patches / "SID_Sony_target_Raw.db" / f"{k:08d}") for k in (0, 1))
 
-    assert patch_print(first) == patch_print(first) != patch_print(second)
+    assert first.fingerprint() == first.fingerprint() != second.fingerprint()
 
 
 @pytest.mark.parametrize("missing", ["SID_Sony_input_Raw.db", "SID_Sony_target_Raw.db"])
 def test_a_missing_half_is_named(patches, missing):
     (patches / missing).rename(patches / "elsewhere")
 
-    with pytest.raises(DatasetError, match=r"holds no SID_Sony_input_Raw\.db and SID_Sony_target"):
+    with pytest.raises(DatasetError, match=r"no SID_Sony_input_Raw\.db and SID_Sony_target"):
         find_patches(patches, CAMERAS["sony"], "SID_Sony")
 
 
@@ -151,24 +143,24 @@ def test_a_patch_that_is_not_four_square_planes_is_named(tmp_path, size):
     store(tmp_path / "A.db", [np.zeros(size, np.uint8)], meta={})
 
     with pytest.raises(RawError, match=r"A\.db/00000000: has \d+ bytes"):
-        patch_planes(tmp_path / "A.db" / "00000000")
+        LmdbPatch(tmp_path / "A.db" / "00000000").planes()
     with pytest.raises(RawError, match="is not in the LMDB file"):
-        patch_planes(tmp_path / "A.db" / "00000001")
+        LmdbPatch(tmp_path / "A.db" / "00000001").planes()
 
 
 def test_a_file_that_is_no_lmdb_is_named(tmp_path):
     (tmp_path / "A.db").mkdir()
     (tmp_path / "A.db" / "data.mdb").write_bytes(b"no database" * 1000)
 
-    with pytest.raises(DatasetError, match=r"A\.db: is no LMDB file"):
-        patch_planes(tmp_path / "A.db" / "00000000")
+    with pytest.raises(DatasetError, match=r"A\.db: not an LMDB file"):
+        LmdbPatch(tmp_path / "A.db" / "00000000").planes()
 
 
 def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lmdb", None)
 
     with pytest.raises(OptionError, match=r"pip install darkprep\[lmdb\]"):
-        patch_planes(tmp_path / "A.db" / "00000000")
+        LmdbPatch(tmp_path / "A.db" / "00000000").planes()
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -179,12 +171,12 @@ def test_colours_are_read_from_pickles_of_every_protocol(tmp_path, protocol, kin
     (tmp_path / "A.db").mkdir()
     (tmp_path / "A.db" / "meta_info.pkl").write_bytes(pickle.dumps(meta, protocol))
 
-    colours = patch_colours(tmp_path / "A.db" / "00000003")
+    colours = LmdbPatch(tmp_path / "A.db" / "00000003").colours()
 
     assert colours.gains == pytest.approx([2.0, 1.0, 1.5])
     assert colours.to_srgb == pytest.approx(MATRIX, rel=1e-6)
     with pytest.raises(RawError, match="00000004: has no usable colours"):
-        patch_colours(tmp_path / "A.db" / "00000004")
+        LmdbPatch(tmp_path / "A.db" / "00000004").colours()
 
 
 class Hostile:
@@ -239,23 +231,23 @@ def test_a_damaged_pickle_is_refused(data):
         (BALANCE, "matrix"),
     ],
 )
-def test_colours_that_make_no_sense_are_named(tmp_path, entry):
+def test_invalid_colours_are_named(tmp_path, entry):
     (tmp_path / "A.db").mkdir()
     (tmp_path / "A.db" / "meta_info.pkl").write_bytes(pickle.dumps({0: entry}))
 
     with pytest.raises(RawError):
-        patch_colours(tmp_path / "A.db" / "00000000")
+        LmdbPatch(tmp_path / "A.db" / "00000000").colours()
 
 
 def test_a_missing_or_huge_table_is_named(tmp_path):
     (tmp_path / "A.db").mkdir()
     with pytest.raises(RawError, match=r"meta_info\.pkl: cannot be read \(No such file"):
-        patch_colours(tmp_path / "A.db" / "00000000")
+        LmdbPatch(tmp_path / "A.db" / "00000000").colours()
 
     with (tmp_path / "A.db" / "meta_info.pkl").open("wb") as file:
         file.truncate(65 << 20)
     with pytest.raises(RawError, match=r"is larger than 64 MiB"):
-        patch_colours(tmp_path / "A.db" / "00000000")
+        LmdbPatch(tmp_path / "A.db" / "00000000").colours()
 
 
 @pytest.mark.parametrize("noise", [None, "sony"])

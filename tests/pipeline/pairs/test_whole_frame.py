@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from darkprep.pipeline.pairs.table import Pair
-from darkprep.pipeline.pairs.whole_frame import decode_long, decode_short, lone_frame, whole_frame
+from darkprep.pipeline.pairs.whole_frame import lone_frame, whole_frame
 from darkprep.pipeline.raw.amplify import estimate_amplification
 from darkprep.pipeline.raw.develop import develop
 from darkprep.pipeline.raw.mosaic import unpack
+from darkprep.pipeline.raw.source import RawFile
 from darkprep.shards.errors import OptionError, RawError
 from tests.support.raw_scene import PHASES, mosaic_of
 
@@ -34,7 +35,7 @@ def pair(write_raw):
 
 
 def test_a_short_exposure_is_packed_from_its_canonical_origin(tmp_path, pair):
-    short = decode_short(tmp_path / pair.short)
+    short = RawFile(tmp_path / pair.short).decode()
 
     black = np.array([[510, 512], [516, 514]])
     seen = mosaic_of(PHASES["GBRG"], top=0, left=0, height=61, width=83, black=black, gain=0.01)
@@ -45,26 +46,18 @@ def test_a_short_exposure_is_packed_from_its_canonical_origin(tmp_path, pair):
 
 
 def test_a_long_exposure_is_cropped_alike(tmp_path, pair):
-    truth = decode_long(tmp_path / pair.long, like=decode_short(tmp_path / pair.short))
+    truth = RawFile(tmp_path / pair.long).develop()
 
     _, rgb = develop(tmp_path / pair.long)
     assert truth.shape == (3, 60, 82)
     assert np.array_equal(truth, rgb[1:61, :82].transpose(2, 0, 1))
 
 
-def test_a_long_exposure_decodes_without_its_short_one(tmp_path, pair):
-    short = decode_short(tmp_path / pair.short)
-
-    assert np.array_equal(
-        decode_long(tmp_path / pair.long), decode_long(tmp_path / pair.long, like=short)
-    )
-
-
-def test_brightness_is_the_papers_unless_told(write_raw):
+def test_the_default_brightness_is_that_of_the_papers(write_raw):
     path = write_raw(gain=1.2)  # peaks between 0.75 and 1
 
-    assert np.array_equal(decode_long(path), decode_long(path, brightness="paper"))
-    assert decode_long(path, brightness="constant").mean() < decode_long(path).mean()
+    assert np.array_equal(RawFile(path).develop(), RawFile(path).develop(brightness="paper"))
+    assert RawFile(path).develop(brightness="constant").mean() < RawFile(path).develop().mean()
 
 
 @pytest.mark.parametrize("other", [{"size": (59, 83)}, {"phase": "BGGR"}])

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import zarr
 
-from darkprep.pipeline.pairs.whole_frame import decode_long
 from darkprep.pipeline.plan.frame_names import frame_name
-from darkprep.pipeline.plan.plan import Plan, fingerprint
+from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import allot, default_budget, smallest_budget
 from darkprep.pipeline.produce.executors.loky import LokyPool
 from darkprep.pipeline.produce.frame_store import Frame, FrameStore
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
 from darkprep.pipeline.raw.mosaic import pack
 from darkprep.pipeline.raw.reader import read_raw
+from darkprep.pipeline.raw.source import RawFile
 from darkprep.shards import (
     BudgetTooSmall,
     Cursor,
@@ -388,12 +388,14 @@ def test_a_file_that_changed_since_the_plan_is_replaced_by_other_pairs_and_named
 def test_a_file_that_decodes_to_another_size_than_its_header_told_is_named(
     lost: tuple[int, int], spool: Spool, monkeypatch
 ):
-    def cut(path: Path) -> Any:
-        whole = decode_long(path)
-        rows, columns = whole.shape[1] - lost[0], whole.shape[2] - lost[1]
-        return whole[:, :rows, :columns].copy() if "00001" in path.name else whole
+    develop = RawFile.develop
 
-    monkeypatch.setattr("darkprep.pipeline.produce.worker.decode_long", cut)
+    def cut(source: RawFile) -> Any:
+        whole = develop(source)
+        rows, columns = whole.shape[1] - lost[0], whole.shape[2] - lost[1]
+        return whole[:, :rows, :columns].copy() if "00001" in source.path.name else whole
+
+    monkeypatch.setattr(RawFile, "develop", cut)
 
     producer = produce(spool)
 
@@ -425,14 +427,16 @@ def test_a_file_that_the_disk_did_not_give_once_is_used_when_it_does(
     untroubled = planned(tmp_path / "untroubled", tmp_path / "data")
     produce(untroubled)
     refusals: list[Path] = []
+    fingerprint = RawFile.fingerprint
 
-    def moody(path: Path) -> str:
+    def moody(source: RawFile) -> str:
+        path = source.path
         if path.name == "00002_00_0.1s.dng" and len(refusals) < 2:
             refusals.append(path)
             raise RawError(str(path), "cannot be read") from OSError(errno.EIO, "input/output")
-        return fingerprint(path)
+        return fingerprint(source)
 
-    monkeypatch.setattr("darkprep.pipeline.produce.worker.fingerprint", moody)
+    monkeypatch.setattr(RawFile, "fingerprint", moody)
     produce(spool)
 
     assert len(refusals) == 2

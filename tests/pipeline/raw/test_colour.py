@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from darkprep.pipeline.noise.sensors import sensor_of
-from darkprep.pipeline.pairs.whole_frame import decode_long, decode_short
 from darkprep.pipeline.raw.colour import (
     Colours,
     colours_of,
@@ -18,6 +17,7 @@ from darkprep.pipeline.raw.colour import (
     undevelop,
 )
 from darkprep.pipeline.raw.mosaic import pack
+from darkprep.pipeline.raw.source import RawFile
 from darkprep.shards.errors import RawError
 from darkprep.shards.format import CELL, PLANES, Sample, SampleMeta
 from tests.support.raw_scene import mosaic_of
@@ -39,10 +39,12 @@ def psnr(a, b) -> float:
 def test_undoing_the_development_gives_the_packed_codes_back(write_raw, phase, size):
     matrix = tuple(sensor_of("canon70d").matrix.ravel().tolist())
     path = write_raw(phase=phase, size=size, color_matrix=matrix, black=(500.0,), white=15000)
-    frame = decode_short(path)
+    frame = RawFile(path).decode()
     codes = (frame.planes - np.float32(500)) / np.float32(14500)
 
-    found = undevelop(decode_long(path, brightness="constant"), colours_of(frame, "f"), frame.cfa)
+    found = undevelop(
+        RawFile(path).develop(brightness="constant"), colours_of(frame, "f"), frame.cfa
+    )
 
     assert found.shape == codes.shape
     assert found.dtype == np.float32
@@ -129,14 +131,14 @@ def test_the_matrix_is_the_one_that_development_applies(write_raw, model):
     nikon = sensor_of("nikond850")
     path = write_raw(color_matrix=tuple(nikon.matrix.ravel().tolist()), make="Canon", model=model)
 
-    found = decode_short(path).camera_to_srgb
+    found = RawFile(path).decode().camera_to_srgb
 
     assert found == pytest.approx(np.linalg.inv(nikon.balanced_from_srgb()), abs=1e-4)
 
 
 @pytest.mark.parametrize("matrix", [np.zeros((3, 3)), np.ones((3, 3)), np.full((3, 3), np.nan)])
 def test_a_file_without_colours_is_named(write_raw, matrix):
-    frame = replace(decode_short(write_raw()), camera_to_srgb=matrix.astype(np.float32))
+    frame = replace(RawFile(write_raw()).decode(), camera_to_srgb=matrix.astype(np.float32))
 
     with pytest.raises(RawError, match=r"here\.dng: has no usable colours"):
         colours_of(frame, "here.dng")

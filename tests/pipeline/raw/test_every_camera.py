@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from darkprep.pipeline.pairs.table import Pair
-from darkprep.pipeline.pairs.whole_frame import DecodedShort, decode_long, decode_short, whole_frame
+from darkprep.pipeline.pairs.whole_frame import whole_frame
 from darkprep.pipeline.raw.amplify import estimate_amplification
 from darkprep.pipeline.raw.colour import linear_light
 from darkprep.pipeline.raw.dng import DngTags, write_dng
 from darkprep.pipeline.raw.mosaic import canonical_origin
+from darkprep.pipeline.raw.source import PackedFrame, RawFile
 from tests.support.raw_scene import F64, NEUTRAL, PHASES, U16, mosaic_of, scene
 
 
@@ -81,12 +82,12 @@ def photograph(
     return path
 
 
-def light_of(frame: DecodedShort) -> F64:
+def light_of(frame: PackedFrame) -> F64:
     black = np.array(frame.black)[:, None, None]
     return np.asarray((frame.planes - black) / (frame.white - black))
 
 
-def agreement(frame: DecodedShort, truth: U16, shift: int = 0) -> float:
+def agreement(frame: PackedFrame, truth: U16, shift: int = 0) -> float:
     """PSNR in dB between a half-size picture made of the planes and the development in linear light."""
     light = light_of(frame)
     half = np.stack([light[0], (light[1] + light[2]) / 2, light[3]])
@@ -112,8 +113,8 @@ def test_planes_and_truth_agree_whatever_the_camera(tmp_path, phase, margins, se
         tmp_path / "a.dng", phase=phase, margins=margins, sensor=sensor, orientation=orientation
     )
 
-    frame = decode_short(path)
-    truth = decode_long(path, brightness="constant", like=frame)
+    frame = RawFile(path).decode()
+    truth = RawFile(path).develop(brightness="constant")
 
     assert agreement(frame, truth) == pytest.approx(ALIGNED_DB, abs=0.25)
     assert agreement(frame, truth, shift=1) < ALIGNED_DB - 10
@@ -124,7 +125,7 @@ def test_planes_and_truth_agree_whatever_the_camera(tmp_path, phase, margins, se
 def test_levels_leave_no_trace_in_the_light(tmp_path, phase, sensor):
     """The planes are the scene's light to half a code, and so is the estimated amplification."""
     levels = SENSORS[sensor]
-    frame = decode_short(photograph(tmp_path / "a.dng", phase=phase, sensor=sensor))
+    frame = RawFile(photograph(tmp_path / "a.dng", phase=phase, sensor=sensor)).decode()
 
     light = light_of(frame)
     height, width = light.shape[1:]
@@ -133,7 +134,7 @@ def test_levels_leave_no_trace_in_the_light(tmp_path, phase, sensor):
         error = np.abs(light[plane] - world[y::2, x::2, (0, 1, 1, 2)[plane]])
         assert error.max() <= 0.51 / (levels.white - max(levels.black))
     found = estimate_amplification(frame.planes, frame.black, frame.white, 60.0)
-    sony = decode_short(photograph(tmp_path / "sony.dng", phase=phase))
+    sony = RawFile(photograph(tmp_path / "sony.dng", phase=phase)).decode()
     assert found == pytest.approx(
         estimate_amplification(sony.planes, sony.black, sony.white, 60.0), rel=0.01
     )
@@ -179,8 +180,8 @@ def test_45_megapixels_stay_aligned_from_corner_to_corner(tmp_path):
     )  # fmt: skip
     write_dng(path, np.tile(cell, repeats), tags)
 
-    frame = decode_short(path)
-    truth = decode_long(path, brightness="constant", like=frame)
+    frame = RawFile(path).decode()
+    truth = RawFile(path).develop(brightness="constant")
 
     assert truth.shape == (3, 5518, 8288)  # it starts at the second row, where R is
     for y, x in ((0, 0), (9, 0), (0, 13), (9, 13), (5, 7)):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkprep.pipeline.pairs.table import Pair
-from darkprep.pipeline.pairs.whole_frame import decode_short, whole_frame
+from darkprep.pipeline.pairs.whole_frame import whole_frame
 from darkprep.pipeline.raw.mosaic import canonical_origin
 from darkprep.pipeline.raw.resample import (
     XTRANS_MODES,
@@ -18,6 +18,7 @@ from darkprep.pipeline.raw.resample import (
     sample_cfa,
     xtrans_to_rggb,
 )
+from darkprep.pipeline.raw.source import RawFile
 from darkprep.shards.cfa import CANONICAL
 from darkprep.shards.errors import OptionError
 from tests.support.raw_scene import PHASES, mosaic_of, scene
@@ -95,10 +96,10 @@ def test_an_unknown_form_is_refused_with_the_names_of_all():
 def test_a_bayer_camera_is_the_same_in_every_mode(write_raw, xtrans):
     path = write_raw(phase="GRBG", size=(61, 81))
 
-    found = decode_short(path, xtrans=xtrans)
+    found = RawFile(path).decode(xtrans=xtrans)
 
     assert found.cfa == sample_cfa("bayer", xtrans) == "bayer"
-    np.testing.assert_array_equal(found.planes, decode_short(path).planes)
+    np.testing.assert_array_equal(found.planes, RawFile(path).decode().planes)
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (2, 3), (5, 1)])
@@ -109,7 +110,7 @@ def test_every_xtrans_phase_is_fed_alike(write_raw, shift):
     oy, ox = canonical_origin(pattern)
     path = write_raw(cfa=pattern, start=(-oy, -ox), size=(66, 72))
 
-    rggb, plain = (decode_short(path, xtrans=xtrans) for xtrans in ("rggb", "plain"))
+    rggb, plain = (RawFile(path).decode(xtrans=xtrans) for xtrans in ("rggb", "plain"))
 
     seen = mosaic_of(array, top=0, left=0, height=60, width=66)
     assert (rggb.cfa, plain.cfa) == ("bayer", "bayer")
@@ -128,9 +129,9 @@ def test_black_levels_follow_the_colours(write_raw):
         for letter in row
     )
     path = write_raw(phase="XTRANS", size=(66, 72), black=black)
-    native = decode_short(path)
+    native = RawFile(path).decode()
 
-    rggb, plain = (decode_short(path, xtrans=xtrans) for xtrans in ("rggb", "plain"))
+    rggb, plain = (RawFile(path).decode(xtrans=xtrans) for xtrans in ("rggb", "plain"))
 
     red, green, blue = (native.black[plane] for plane in (0, 1, 2))
     assert rggb.black == (red, green, green, blue)

@@ -1,0 +1,18 @@
+"""Open the source of a pair's side: the one place that decides what kind of file it is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from darkprep.pipeline.pairs.lmdb import LMDB_SUFFIX, LmdbPatch
+from darkprep.pipeline.raw.source import RawFile, Source
+
+
+def open_source(path: str | os.PathLike[str]) -> Source:
+    """Return the source at `path`: a patch for `NAME.db/00000012`, else a RAW file.
+
+    Nothing is read yet, so nothing is raised.
+    """
+    path = Path(path)
+    return LmdbPatch(path) if path.parent.suffix == LMDB_SUFFIX else RawFile(path)

@@ -1,0 +1,157 @@
+"""The Source protocol: what one side of a pair is read from, and its implementation for RAW files.
+
+The trade-off: a source decodes its file at every call and keeps nothing, so that it costs no memory
+and can be opened anywhere; whoever needs a frame twice stores it (`produce/frame_store.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import xxhash
+
+from darkprep.pipeline.raw.develop import Brightness, develop
+from darkprep.pipeline.raw.exif import unreadable_reason
+from darkprep.pipeline.raw.frame import F32, RawFrame, RawHeader
+from darkprep.pipeline.raw.mosaic import (
+    PLANE_COLOURS,
+    canonical_mosaic,
+    canonical_origin,
+    canonical_rgb,
+    canonical_shape,
+    pack,
+    plane_black,
+    plane_sites,
+)
+from darkprep.pipeline.raw.reader import read_header, read_raw
+from darkprep.pipeline.raw.resample import XtransMode, sample_cfa, xtrans_to_rggb
+from darkprep.shards.errors import RawError
+from darkprep.shards.format import U16, CfaKind
+
+_FINGERPRINT_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PackedFrame:
+    """A decoded exposure: its canonical mosaic, packed, with the levels and colours of its codes."""
+
+    planes: U16
+    """`(C, h, w)` uint16 codes."""
+    black: tuple[float, ...]
+    """Black level in codes of each plane."""
+    white: int
+    """Code at which a pixel counts as saturated."""
+    header: RawHeader
+    """Exposure, ISO, camera, orientation, and the size before cropping."""
+    white_balance: tuple[float, float, float, float]
+    """As-shot gains of R, G1, B, G2, green 1."""
+    camera_to_srgb: F32
+    """`(3, 3)` matrix from white-balanced R, G, B to linear sRGB; zeros if unknown."""
+    xtrans: XtransMode = "native"
+    """How an X-Trans mosaic was converted before it was packed."""
+
+    @property
+    def cfa(self) -> CfaKind:
+        """Kind of colour filter array that the planes are packed from."""
+        return sample_cfa(self.header.cfa, self.xtrans)
+
+    @property
+    def iso(self) -> float:
+        """ISO, 0 if unknown."""
+        return self.header.iso
+
+    @property
+    def exposure_s(self) -> float:
+        """Exposure time in seconds, 0 if unknown."""
+        return self.header.exposure_s
+
+
+class Source(Protocol):
+    """One exposure that can be read: a RAW file, or a patch in an LMDB file.
+
+    Every method raises RawError with the path and the reason if the exposure cannot be used.
+    """
+
+    @property
+    def path(self) -> Path:
+        """The file, or the address of a patch."""
+
+    def header(self) -> RawHeader:
+        """Return size, CFA and camera without decoding pixels."""
+
+    def decode(self, *, xtrans: XtransMode = "native") -> PackedFrame:
+        """Decode and pack the canonical mosaic, an X-Trans one converted as `xtrans` says."""
+
+    def develop(self) -> U16:
+        """Develop to `(3, H, W)` uint16 sRGB of the canonical mosaic, pixel for pixel."""
+
+    def fingerprint(self) -> str:
+        """Return a short text that differs once the content has changed."""
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A RAW file as a source."""
+
+    path: Path
+
+    def header(self) -> RawHeader:
+        """Return the header, in less than a millisecond. Raises RawError as `read_header`."""
+        return read_header(self.path)
+
+    def decode(self, *, xtrans: XtransMode = "native") -> PackedFrame:
+        """Decode and pack the canonical mosaic. Raises RawError as `read_raw`."""
+        frame = read_raw(self.path)
+        mosaic, black = canonical_mosaic(frame), plane_black(frame)
+        if frame.cfa == "xtrans" and xtrans == "rggb":
+            mosaic, black = xtrans_to_rggb(mosaic), _rggb_black(black)
+        elif frame.cfa == "xtrans" and xtrans == "plain":
+            black = _plain_black(frame)
+        return PackedFrame(
+            planes=pack(mosaic, sample_cfa(frame.cfa, xtrans)),
+            black=black,
+            white=frame.white,
+            header=frame.header(),
+            white_balance=frame.white_balance,
+            camera_to_srgb=frame.camera_to_srgb,
+            xtrans=xtrans,
+        )
+
+    def develop(self, *, brightness: Brightness = "paper") -> U16:
+        """Develop to `(3, H, W)` uint16 sRGB of the canonical mosaic. Raises RawError as `read_raw`."""
+        frame, rgb = develop(self.path, brightness=brightness)
+        return canonical_rgb(rgb, canonical_origin(frame.pattern), canonical_shape(frame))
+
+    def fingerprint(self) -> str:
+        """Return size and hash of the first and last 64 KiB: finds a replaced or cut file by two reads."""
+        try:
+            with self.path.open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(0)
+                head = file.read(_FINGERPRINT_BYTES)
+                file.seek(max(0, size - _FINGERPRINT_BYTES))
+                tail = file.read(_FINGERPRINT_BYTES)
+        except OSError as error:
+            raise RawError(str(self.path), unreadable_reason(error)) from error
+        return f"{size:x}-{xxhash.xxh3_64_hexdigest(head + tail)}"
+
+
+def _rggb_black(black: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the black levels of the R, G, G, B planes that X-Trans's nine were resampled to."""
+    of_colour = {
+        letter: float(
+            np.mean([black[i] for i, own in enumerate(PLANE_COLOURS["xtrans"]) if own == letter])
+        )
+        for letter in "RGB"
+    }
+    return tuple(of_colour[letter] for letter in PLANE_COLOURS["bayer"])
+
+
+def _plain_black(frame: RawFrame) -> tuple[float, ...]:
+    """Return the mean black level of the sites that each of four planes collects, whatever their colours."""
+    dy, dx = canonical_origin(frame.pattern)
+    black = np.roll(frame.black, (-dy, -dx), axis=(0, 1))
+    return tuple(float(black[y::2, x::2].mean()) for ((y, x),) in plane_sites("bayer"))
