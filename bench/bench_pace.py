@@ -33,8 +33,8 @@ from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import smallest_budget
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.shards import Spool, SpoolReader
+from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.plan_record import ProducerSettings
-from darkprep.shards.spool import allocated_bytes
 from darkprep.view.status import spool_status
 
 BATCH = 8

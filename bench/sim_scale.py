@@ -21,7 +21,7 @@ import statistics
 import tempfile
 import time
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.pipeline.produce.worker import ShardMade, ShardTask
 from darkprep.shards import Cursor, Spool
+from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.reader import ReaderStats, _Release
 
 PER_RANK = 8
@@ -56,12 +57,7 @@ class FakeSpool(Spool):
 
     def __init__(self, path: Path, plan: Plan, part: int, parts: int) -> None:
         super().__init__(path)
-        self._plan = {
-            "digest": "0" * 16,
-            "stream": asdict(plan.stream),
-            "recipe": plan.recipe(),
-            "place": {"root": "data", "part": part, "parts": parts},
-        }
+        self._plan = plan.record(ProducerSettings(part=part, parts=parts))
         self.there: set[int] = set()
         self.told: dict[int, Cursor] = {}
         self.needed_from = 0
@@ -69,7 +65,7 @@ class FakeSpool(Spool):
     def ready_shards(self) -> list[int]:
         return sorted(self.there)
 
-    def drop(self, shard: int) -> bool:
+    def delete(self, shard: int) -> bool:
         assert shard < self.needed_from, f"shard {shard} is deleted, {self.needed_from} is needed"
         self.there.discard(shard)
         return True
@@ -79,9 +75,6 @@ class FakeSpool(Spool):
 
     def read_cursors(self) -> list[Cursor]:
         return list(self.told.values())
-
-    def quarantined_count(self) -> int:
-        return 0
 
     def disk_bytes(self) -> int:
         return 0

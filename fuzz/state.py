@@ -16,6 +16,7 @@ from darkprep.pipeline.produce.quarantine import Quarantine
 from darkprep.shards import PlanError, Spool
 from darkprep.shards.locks import last_holder
 from darkprep.shards.plan_record import MAX_SHARDS, ProducerSettings, plan_digest
+from darkprep.shards.quarantine import QuarantineRecord
 from darkprep.view.status import spool_status, status_lines
 from fuzz.choices import Choices
 
@@ -84,7 +85,7 @@ def _tell(spool: Spool) -> None:
 def _refusals(choices: Choices) -> None:
     spool, _ = _prepared()
     (spool.damaged / "refused.jsonl").write_bytes(choices.json(_REFUSAL) + b"\n" + choices.rest())
-    assert all(isinstance(record, dict) for record in spool.quarantine_log())
+    assert all(isinstance(record, QuarantineRecord) for record in spool.quarantine.records())
 
 
 def _holder(choices: Choices) -> None:

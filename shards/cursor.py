@@ -6,7 +6,6 @@ nobody needs any more, never shards that are still needed.
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,8 +18,7 @@ NEGLIGIBLE_WAIT, DATA_BOUND_WAIT = 0.01, 0.1
 """Shares of its time that a trainer waits for data: below the first the wait is negligible, from the second
 on data limit the training; in between the two sides are nearly balanced."""
 
-_MAX_SECONDS = 1e18
-_FILE_NAME = re.compile(r"rank-(\d{1,6})\.json")
+_MAX_DISPLAYED = 1e18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,22 +59,11 @@ class Cursor:
         return cls(
             **valid,
             run=run if isinstance(run, str) else "",
-            wait_fraction=_seconds(record.get("wait_fraction")),
-            waiting_s=_seconds(record.get("waiting_s")),
+            wait_fraction=_displayed(record.get("wait_fraction")),
+            waiting_s=_displayed(record.get("waiting_s")),
         )
 
 
-def cursor_file_name(rank: int) -> str:
-    """Return the file name of a rank's cursor."""
-    return f"rank-{rank}.json"
-
-
-def rank_of_file_name(name: str) -> int | None:
-    """Return the rank whose cursor has this file name; None for other names."""
-    match = _FILE_NAME.fullmatch(name)
-    return int(match[1]) if match else None
-
-
-def _seconds(value: object) -> float:
+def _displayed(value: object) -> float:
     """Return a number for display; 0 for everything invalid, NaN and infinity included."""
-    return value if isinstance(value, float) and 0 <= value < _MAX_SECONDS else 0.0
+    return value if isinstance(value, float) and 0 <= value < _MAX_DISPLAYED else 0.0

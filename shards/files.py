@@ -1,7 +1,7 @@
-"""Files that are whole or absent: write aside, check, fsync, rename, fsync the directory.
+"""Files that are either complete or absent: written under a temporary name, synced, then renamed.
 
-The trade-off: two fsyncs a file, milliseconds each, so this is for what cannot be made again (plan,
-cursor, checkpoint, weights) and for small things. Shards are renamed without fsync (shards/writer.py).
+The trade-off: two fsyncs a file, milliseconds each, so this is for what cannot be rebuilt (plan, cursor,
+checkpoint, weights) and for small files. Shards are renamed without fsync (shards/writer.py).
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from typing import Any, BinaryIO
 from darkprep.shards.errors import DiskFull, SpoolError
 from darkprep.shards.process import start_ticks
 
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+"""Error numbers of a full disk."""
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path, wanted: int | None = None) -> Iterator[None]:
-    """Translate the operating system's refusals to write `path` into darkprep's errors.
+    """Translate errors of the operating system when writing `path` into darkprep's.
 
-    `wanted` is how many bytes the write needs, for the message. Raises DiskFull when there is no room,
-    SpoolError when the place cannot be written; any other OSError passes.
+    `wanted` is the size of the write in bytes, for the message. Raises DiskFull when there is no room,
+    SpoolError when the directory is not writable; any other OSError passes.
     """
     try:
         yield
     except OSError as error:
         tenths = -(-(wanted or 0) // 100_000)
         need = f"{tenths / 10:,.1f} MB are needed" if wanted else "more room is needed"
-        if error.errno in _NO_SPACE:
+        if error.errno in NO_SPACE:
             raise DiskFull(
                 f"{path.parent}: the disk is full, {need}; free some and start again"
             ) from error
@@ -48,28 +49,29 @@ def disk_errors(path: Path, wanted: int | None = None) -> Iterator[None]:
 def replace_atomically(
     path: Path, write: Callable[[BinaryIO], None], *, sync: bool = True, wanted: int | None = None
 ) -> None:
-    """Let `write` fill a new file, then put it at `path` in one step; readers see the old or the new.
+    """Let `write` fill a temporary file and rename it to `path`; readers see the old file or the new one.
 
-    Without `sync` a power loss may leave the file empty: for what its reader can do without. Raises DiskFull or SpoolError as `disk_errors`; then nothing is left behind and the old file stands.
+    Without `sync` a power loss may leave the file empty: for files that their readers can do without.
+    Raises DiskFull or SpoolError as `disk_errors`; then the old file stays and no temporary one is left.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path, wanted):
         try:
-            with aside.open("wb") as file:
+            with temporary.open("wb") as file:
                 write(file)
                 file.flush()
                 if sync:
                     os.fsync(file.fileno())
-            aside.replace(path)
+            temporary.replace(path)
         except BaseException:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         if sync:
             sync_directory(path.parent)
 
 
 def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """Put `data` at `path` in one step; raises as `replace_atomically`."""
+    """Replace the file at `path` by `data`; raises as `replace_atomically`."""
 
     def write(file: BinaryIO) -> None:
         file.write(data)
@@ -83,14 +85,14 @@ def json_bytes(record: dict[str, Any]) -> bytes:
 
 
 def write_json(path: Path, record: dict[str, Any], *, sync: bool = True) -> None:
-    """Put `record` at `path` as JSON, in one step; raises as `replace_atomically`."""
+    """Replace the file at `path` by `record` as JSON; raises as `replace_atomically`."""
     write_bytes(path, json_bytes(record), sync=sync)
 
 
 def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any] | None:
-    """The JSON object at `path`, or None where there is none, it is damaged, or larger than `limit` bytes.
+    """Return the JSON object in the regular file at `path`.
 
-    What is not a regular file counts as none.
+    None where there is no such file, it is damaged, or it is larger than `limit` bytes.
     """
     try:
         return parse_json_object(read_regular_file(path, limit))
@@ -99,7 +101,7 @@ def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any] | None:
 
 
 def parse_json_object(data: str | bytes) -> dict[str, Any] | None:
-    """The JSON object in `data`, or None where it holds none or is damaged."""
+    """Return the JSON object in `data`; None where it is damaged or another kind of value."""
     try:
         record = json.loads(data)
     except (ValueError, RecursionError):
@@ -108,26 +110,26 @@ def parse_json_object(data: str | bytes) -> dict[str, Any] | None:
 
 
 def json_objects(rows: Iterable[str | bytes]) -> list[dict[str, Any]]:
-    """The JSON objects among `rows`, one a row; rows that hold none are left out."""
+    """Return the JSON objects among `rows`; damaged rows and other kinds of values are left out."""
     records = map(parse_json_object, rows)
     return [record for record in records if record is not None]
 
 
 def read_regular_file(path: Path, limit: int = -1) -> bytes:
-    """What the regular file at `path` holds, its first `limit` bytes; raises as `open_regular_file`."""
+    """Return the first `limit` bytes of the regular file at `path`; raises as `open_regular_file`."""
     with open(path, "rb", opener=open_regular_file) as file:
         return file.read(limit)
 
 
 def open_regular_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
-    """Open as `os.open` does, or for `open(opener=...)`; raises OSError for all but a regular file.
+    """Open as `os.open` does, or for `open(opener=...)`; raise OSError for anything but a regular file.
 
-    A pipe in a file's place would wait for its other end, and never come to an end itself.
+    A pipe of that name would block until a process opens its other end.
     """
     try:
         descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, mode)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # a pipe that nobody reads, a socket
+        if error.errno == errno.ENXIO:  # a pipe without a reader, a socket
             raise _not_regular(path) from error
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -138,6 +140,15 @@ def open_regular_file(path: str | os.PathLike[str], flags: int, mode: int = 0o66
 
 def _not_regular(path: str | os.PathLike[str]) -> OSError:
     return OSError(errno.EINVAL, "is not a regular file; move it away", os.fspath(path))
+
+
+def list_directory(path: Path) -> list[os.DirEntry[str]]:
+    """Return the entries of a directory, in any order; none where there is no directory."""
+    try:
+        with os.scandir(path) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def sync_directory(path: Path) -> None:
@@ -152,12 +163,12 @@ def sync_directory(path: Path) -> None:
 def remove_stale_temporaries(directory: Path) -> int:
     """Remove the `.NAME.PID.tmp` files that dead writers left in `directory`; return how many.
 
-    Only for whoever holds the role of writing there: a writer in another container looks dead from here.
+    Only for the process that holds the lock for writing there: a writer in another container appears dead.
     """
-    swept = 0
+    removed = 0
     for path in directory.glob(".*.tmp"):
         pid = path.name.split(".")[-2]
         if pid.isdecimal() and start_ticks(int(pid)) is None:
             path.unlink(missing_ok=True)
-            swept += 1
-    return swept
+            removed += 1
+    return removed

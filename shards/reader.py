@@ -368,7 +368,12 @@ class SpoolReader:
         self.stats.damaged += 1
         log.warning("%s; it is set aside and made again", error)
         _, file = self._round_and_file(shard)
-        self._spool.quarantine(file, str(error), opened.seen if opened else self._seen)
+        self._spool.quarantine.add(
+            self._spool.shard_path(file),
+            file,
+            str(error),
+            seen=opened.seen if opened else self._seen,
+        )
         if opened:
             opened.close()
 

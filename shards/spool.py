@@ -1,29 +1,31 @@
-"""The directory where shards wait: who may be there, what is there, what it weighs on the disk.
+"""The spool: the directory in which finished shards wait for the trainer (FORMAT.md).
 
-A spool is not a cache: nothing here is evicted to make room, the producer waits (pipeline/produce/producer.py)
-and a shard goes when every trainer rank has passed it. The trade-off: state is what the directory
-shows, listed anew each time; that costs a millisecond and survives every crash.
+A spool is not a cache: nothing is evicted to make room. The producer waits (pipeline/produce/producer.py),
+and a shard is deleted when every trainer rank has passed it. The trade-off: the state is what the directory
+shows, listed anew each time, which costs a millisecond and survives every crash.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
-import os
-import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from darkprep.shards.cursor import CURSOR_BYTES, Cursor, cursor_file_name, rank_of_file_name
-from darkprep.shards.errors import DiskFull, OptionError, PlanError, SpoolError
+from darkprep.shards.cursor import CURSOR_BYTES, Cursor
+from darkprep.shards.disk_usage import SpoolUsage
+from darkprep.shards.errors import OptionError, PlanError, SpoolError
+from darkprep.shards.file_names import (
+    cursor_file_name,
+    rank_of_file_name,
+    shard_file_name,
+    shard_of_file_name,
+    shard_of_partial_file_name,
+)
 from darkprep.shards.files import (
     disk_errors,
     json_bytes,
-    json_objects,
-    open_regular_file,
+    list_directory,
     read_json,
     read_regular_file,
     remove_stale_temporaries,
@@ -35,20 +37,11 @@ from darkprep.shards.locks import FileLock, has_shared_holders, is_held, last_ho
 from darkprep.shards.order import DealtOrder, UseOrder, dealt_order
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings, StreamSpec
 from darkprep.shards.process import ProcessId
-
-log = logging.getLogger(__name__)
-
-DAMAGED_KEPT = 2
-"""Refused shards that stay for inspection; older ones are dropped."""
-
-_REFUSALS_BYTES = 256 << 10
-"""Length at which the older half of refused.jsonl is dropped: the budget counts on an end to it."""
-_SHARD_NAME = re.compile(r"(\d{8,12})\.tar")
-_PARTIAL_NAME = re.compile(r"\d{8,12}\.\d+\.tar")
+from darkprep.shards.quarantine import ShardQuarantine
 
 
 class Spool:
-    """One spool directory. Construction touches nothing; `create` and `open` do."""
+    """One spool directory. The constructor does not access the disk; `create` and `open` do."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -58,9 +51,9 @@ class Spool:
         self.damaged = self.path / "damaged"
         self.cursors = self.path / "cursors"
         self.producers = self.path / "producers"
+        self.quarantine = ShardQuarantine(self.damaged)
         self._plan: PlanRecord | None = None
-        self._frame_bytes: dict[tuple[str, int], int] = {}
-        """What each stored frame weighs, by name and inode."""
+        self._usage = SpoolUsage(self.path, self.frames)
 
     # -- the plan ---------------------------------------------------------------------------------
 
@@ -126,17 +119,13 @@ class Spool:
         """`(n, N)`: the spool holds the shards k = n mod N of its plan; `(0, 1)` for all. Raises as `open`."""
         return self.settings.part, self.settings.parts
 
-    def shards_in_part(self, start: int, stop: int) -> range:
-        """The shards from `start` to `stop - 1` that belong to the spool's part."""
-        part, parts = self.part
-        return range(start + (part - start) % parts, stop, parts)
-
     def use_order(
         self, *, seed: int, reuse: int = 1, shards: int | None = None, parts: int = 1
     ) -> UseOrder | DealtOrder:
-        """In which order a trainer uses what is here; `parts` deals a whole spool as so many nodes would.
+        """Return the order in which a trainer uses the samples.
 
-        `shards` is where the plan ends for it, None for no end. Raises OptionError.
+        `shards` is the shard to end before, None for no end. `parts` is for a spool with the whole plan:
+        the order in which that many nodes, with a part each, would use it together. Raises OptionError.
         """
         stream, (part, nodes) = self.stream, self.part
         common: dict[str, Any] = {
@@ -171,108 +160,44 @@ class Spool:
     # -- shards -----------------------------------------------------------------------------------
 
     def shard_path(self, shard: int) -> Path:
-        """Where shard number `shard` stands once published."""
-        return self.ready / shard_name(shard)
+        """Return the path of a published shard."""
+        return self.ready / shard_file_name(shard)
 
     def ready_shards(self) -> list[int]:
-        """The published shards, ascending."""
-        return sorted(
-            number
-            for entry in _entries(self.ready)
-            if (number := shard_number(entry.name)) is not None
-        )
+        """Return the published shards, ascending."""
+        numbers = (shard_of_file_name(entry.name) for entry in list_directory(self.ready))
+        return sorted(number for number in numbers if number is not None)
+
+    def shards_in_part(self, start: int, stop: int) -> range:
+        """Return the shards from `start` to `stop - 1` that belong to the spool's part of its plan."""
+        part, parts = self.part
+        return range(start + (part - start) % parts, stop, parts)
 
     def delete(self, shard: int) -> bool:
-        """Delete a published shard; whether there was one."""
+        """Delete a published shard; return whether it existed."""
         try:
             self.shard_path(shard).unlink()
         except FileNotFoundError:
             return False
         return True
 
-    def quarantine(self, shard: int, reason: str, seen: os.stat_result | None = None) -> None:
-        """Move a damaged shard out of the readers' way and write down why; old refusals are dropped.
-
-        `seen` is the status of the file that was found damaged: another one that took its name since,
-        because another rank refused it first and it was made again, stays. Raises SpoolError when the
-        shard cannot be moved.
-        """
-        path, kept = self.shard_path(shard), self.damaged / shard_name(shard)
-        try:
-            if seen and not _is_same(path.lstat(), seen):
-                return
-            path.replace(kept)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise SpoolError(
-                f"{path}: is damaged and cannot be set aside ({error.strerror}); remove it by hand"
-            ) from error
-        self._refused(kept, shard, reason)
-
-    def quarantine_partial(self, path: Path, shard: int, reason: str) -> None:
-        """Keep a file of `partial/` that was to become `shard` among the damaged ones, and write down why."""
-        kept = self.damaged / shard_name(shard)
-        with disk_errors(kept):
-            path.replace(kept)
-        self._refused(kept, shard, reason)
-
-    def _refused(self, kept: Path, shard: int, reason: str) -> None:
-        # A producer in want of room may have dropped it meanwhile.
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(kept, follow_symlinks=False)
-        try:
-            self._write_refusal(shard, reason)
-        except (DiskFull, OSError) as error:
-            log.warning("the refusal of shard %d is not written down: %s", shard, error)
-        self.trim_quarantine(DAMAGED_KEPT)
-
-    def _write_refusal(self, shard: int, reason: str) -> None:
-        path = self.damaged / "refused.jsonl"
-        record = {"shard": shard, "reason": reason, "time": round(time.time(), 3)}
-        with disk_errors(path):
-            with open(path, "a", opener=open_regular_file) as file:
-                file.write(json.dumps(record) + "\n")
-                long = file.tell() > _REFUSALS_BYTES
-            if long:
-                lines = path.read_bytes().splitlines(keepends=True)
-                write_bytes(path, b"".join(lines[len(lines) // 2 :]), sync=False)
-
-    def trim_quarantine(self, keep: int) -> None:
-        """Keep only the newest `keep` refused shards; their lines in refused.jsonl stay."""
-        shards = [entry for entry in _entries(self.damaged) if shard_number(entry.name) is not None]
-        for entry in sorted(shards, key=_modified, reverse=True)[keep:]:
-            with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
-                Path(entry.path).unlink()
-
-    def quarantined_count(self) -> int:
-        """How many refused shards still occupy the disk."""
-        return sum(shard_number(entry.name) is not None for entry in _entries(self.damaged))
-
-    def quarantine_log(self) -> list[dict[str, Any]]:
-        """What was refused, oldest first: shard, reason, time."""
-        try:
-            text = read_regular_file(self.damaged / "refused.jsonl").decode(errors="replace")
-        except OSError:
-            return []
-        return [record for record in json_objects(text.splitlines()) if record]
-
     def delete_partial(self, shard: int) -> None:
-        """Remove what earlier writers of `shard` left half-written: for its one writer of now."""
-        for path in self.partial.glob(f"{shard:08d}.*.tar"):
-            path.unlink(missing_ok=True)
+        """Delete unfinished files of `shard`; only for the one process that writes it now."""
+        for entry in list_directory(self.partial):
+            if shard_of_partial_file_name(entry.name) == shard:
+                Path(entry.path).unlink(missing_ok=True)
 
     def remove_stale_files(self) -> int:
         """Remove what dead writers left in `partial/` and `producers/`; return how many files.
 
         Only for the holder of the producer lock, and only while `has_writers` is false.
         """
-        swept = 0
-        for entry in _entries(self.partial):
-            if _PARTIAL_NAME.fullmatch(entry.name):
+        removed = 0
+        for entry in list_directory(self.partial):
+            if shard_of_partial_file_name(entry.name) is not None:
                 Path(entry.path).unlink(missing_ok=True)
-                swept += 1
-        return swept + remove_stale_temporaries(self.producers)
+                removed += 1
+        return removed + remove_stale_temporaries(self.producers)
 
     # -- cursors ----------------------------------------------------------------------------------
 
@@ -284,44 +209,44 @@ class Spool:
         """Return the cursors of all ranks, by rank; a damaged one counts as absent."""
         cursors = [
             Cursor.from_json(read_json(Path(entry.path), CURSOR_BYTES))
-            for entry in _entries(self.cursors)
+            for entry in list_directory(self.cursors)
             if rank_of_file_name(entry.name) is not None
         ]
         return sorted((cursor for cursor in cursors if cursor), key=lambda cursor: cursor.rank)
 
     def oldest_needed(self) -> int:
-        """The oldest shard that any rank can still ask for; 0 before training."""
+        """Return the oldest shard that any rank can still ask for; 0 before training."""
         return min((cursor.shard for cursor in self.read_cursors()), default=0)
 
-    def remove_cursors_from(self, world: int) -> None:
-        """Remove the cursors of ranks that a group of `world` ranks does not have, and what dead ranks left."""
+    def remove_cursors_from(self, rank: int) -> None:
+        """Remove the cursors of `rank` and all higher ranks, and temporary files of dead ranks."""
         remove_stale_temporaries(self.cursors)
         remove_stale_temporaries(self.damaged)
-        for entry in _entries(self.cursors):
-            rank = rank_of_file_name(entry.name)
-            if rank is not None and rank >= world:
+        for entry in list_directory(self.cursors):
+            found = rank_of_file_name(entry.name)
+            if found is not None and found >= rank:
                 Path(entry.path).unlink(missing_ok=True)
 
-    # -- roles and heartbeats ---------------------------------------------------------------------
+    # -- locks and heartbeats ---------------------------------------------------------------------
 
     def producer_lock(self) -> FileLock:
-        """The lock of the one process that may produce shards here."""
+        """Return the lock of the one process that may produce shards here."""
         return FileLock(self.producers / "lock", "a producer", directory=self.path)
 
     def trainer_lock(self) -> FileLock:
-        """The lock of the one trainer group that may use shards here."""
+        """Return the lock of the one trainer group that may use shards here."""
         return FileLock(self.cursors / "lock", "a trainer", directory=self.path)
 
     def has_producer(self) -> bool:
-        """Whether a living process makes shards here."""
+        """Return whether a living process holds the producer lock."""
         return is_held(self.producers / "lock")
 
     def has_trainer(self) -> bool:
-        """Whether a living trainer uses this spool."""
+        """Return whether a living process holds the trainer lock."""
         return is_held(self.cursors / "lock")
 
     def producer_process(self) -> ProcessId | None:
-        """Return the process that produces shards here now; None for none or while it is still unknown."""
+        """Return the process that holds the producer lock; None for none or while it is still unknown."""
         return last_holder(self.producers / "lock") if self.has_producer() else None
 
     @contextlib.contextmanager
@@ -329,7 +254,7 @@ class Spool:
         """Hold the shared lock for writing shards or frames on behalf of the present `producer`.
 
         Raises SpoolError when another process acquired the producer lock since. The new producer waits
-        until nobody holds this lock any more, so every file that is written here is in its budget.
+        until no process holds this lock any more, so that it counts every file in its budget.
         """
         with shared_lock(self.producers / "workers"):
             if last_holder(self.producers / "lock") != producer:
@@ -351,7 +276,7 @@ class Spool:
         """Return the last heartbeats of all producers, dead ones too, oldest first; damaged ones are left out."""
         found = [
             Heartbeat.from_json(read_json(Path(entry.path), HEARTBEAT_BYTES))
-            for entry in _entries(self.producers)
+            for entry in list_directory(self.producers)
             if entry.name.endswith(".json")
         ]
         return sorted((beat for beat in found if beat), key=lambda beat: beat.time)
@@ -362,73 +287,6 @@ class Spool:
             if beat.process.is_local and not beat.process.is_alive():
                 (self.producers / beat.file_name).unlink(missing_ok=True)
 
-    # -- weight -----------------------------------------------------------------------------------
-
     def disk_bytes(self) -> int:
-        """What the spool occupies now, as `du` counts it: allocated blocks of all files and folders.
-
-        A stored frame never changes, so each is weighed once: there may be thousands, and this is asked
-        every second beside a training.
-        """
-        if self.frames.is_symlink():
-            return allocated_bytes(self.path)
-        before, weighed, fresh = self._frame_bytes, {}, 0
-        for entry in _entries(self.frames):
-            if entry.name.startswith("."):
-                fresh += _entry_bytes(entry)
-            else:
-                key = entry.name, entry.inode()
-                weighed[key] = before[key] if key in before else _entry_bytes(entry)
-        self._frame_bytes = weighed
-        rest = (_entry_bytes(entry) for entry in _entries(self.path) if entry.name != "frames")
-        return sum(rest, fresh + sum(weighed.values()) + _bytes(self.path) + _bytes(self.frames))
-
-
-def shard_name(shard: int) -> str:
-    """The name under which shard number `shard` is published."""
-    return f"{shard:08d}.tar"
-
-
-def shard_number(name: str) -> int | None:
-    """Which shard a name stands for; None for names that are not ours."""
-    match = _SHARD_NAME.fullmatch(name)
-    # One name per shard: not 0000000042.tar, nor digits of another script.
-    return int(match[1]) if match and shard_name(int(match[1])) == name else None
-
-
-def allocated_bytes(folder: Path) -> int:
-    """Allocated bytes of a folder and all in it, links not followed; what vanishes meanwhile is left out."""
-    return sum(map(_entry_bytes, _entries(folder)), _bytes(folder))
-
-
-def _entry_bytes(entry: os.DirEntry[str]) -> int:
-    if entry.is_dir(follow_symlinks=False):
-        return allocated_bytes(Path(entry.path))
-    return _bytes(entry)
-
-
-def _bytes(path: os.PathLike[str]) -> int:
-    try:
-        return os.lstat(path).st_blocks * 512
-    except FileNotFoundError:
-        return 0
-
-
-def _is_same(now: os.stat_result, seen: os.stat_result) -> bool:
-    """Whether two looks at a name met one file; the time tells an inode that was used again."""
-    return (now.st_dev, now.st_ino, now.st_mtime_ns) == (seen.st_dev, seen.st_ino, seen.st_mtime_ns)
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _modified(entry: os.DirEntry[str]) -> float:
-    try:
-        return entry.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+        """Return what the spool occupies on the disk now, as `du` counts it."""
+        return self._usage.bytes()

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from darkprep.shards.errors import SpoolError
+from darkprep.shards.file_names import partial_file_name
 from darkprep.shards.files import disk_errors
 from darkprep.shards.format import (
     END_BYTES,
@@ -49,7 +50,7 @@ def write_shard(
     """
     if len(samples) != layout.samples:
         raise ValueError(f"shard {shard} needs {layout.samples} samples, not {len(samples)}")
-    aside = partial / f"{shard:08d}.{os.getpid()}.tar"
+    aside = partial / partial_file_name(shard)
     with disk_errors(aside, layout.shard_bytes), _removed_on_failure(aside):
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:

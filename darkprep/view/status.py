@@ -10,12 +10,12 @@ from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.frames_directory import FramesDirectory
 from darkprep.shards import Cursor, ShardDamaged, Spool
 from darkprep.shards.cursor import DATA_BOUND_WAIT, NEGLIGIBLE_WAIT
+from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.files import json_objects, open_regular_file, read_json
 from darkprep.shards.heartbeat import Heartbeat, ProducerStatus
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.lease import EVERY_S, Holder, Watch
 from darkprep.shards.shard_file import verify_shard
-from darkprep.shards.spool import allocated_bytes
 from darkprep.view.history import number
 from darkprep.view.numbers import format_bytes, format_duration
 
@@ -46,7 +46,7 @@ def spool_status(spool: Spool) -> dict[str, Any]:
         "disk_bytes": spool.disk_bytes(),
         "frames_elsewhere": _frames_elsewhere(spool),
         "next_needed": spool.oldest_needed(),
-        "damaged": len(spool.quarantine_log()),
+        "damaged": len(spool.quarantine.records()),
         "trainer": _trainer(cursors, alive=spool.has_trainer()),
         "producers": producers,
     }

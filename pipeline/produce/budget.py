@@ -16,8 +16,8 @@ from darkprep.pipeline.plan.frame_names import FrameKind
 from darkprep.pipeline.plan.plan import Plan, PlannedPair
 from darkprep.pipeline.produce.frame_store import frame_allocation
 from darkprep.shards import BudgetTooSmall
+from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.format import CELL, PLANES
-from darkprep.shards.spool import allocated_bytes
 
 _FIXED_BYTES = 4 << 20
 """Folders, cursors, heartbeats, a log of bounded size, refusals, zarr's group metadata."""

@@ -15,10 +15,10 @@ from pathlib import Path
 from darkprep.pipeline.produce.budget import default_budget
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.shards import OptionError, Spool
+from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.files import disk_errors
 from darkprep.shards.locks import FileLock
 from darkprep.shards.plan_record import ProducerSettings
-from darkprep.shards.spool import allocated_bytes
 
 _FIXED_BYTES = 1 << 20
 """Folders, zarr's group metadata, locks."""

@@ -250,9 +250,9 @@ class Producer:
         """
         ready = self._without_passed(ready)
         occupied = len(ready) + len(self._flying)
-        if occupied + self._spool.quarantined_count() < self.allotment.shards:
+        if occupied + self._spool.quarantine.count() < self.allotment.shards:
             return True
-        self._spool.trim_quarantine(max(0, self.allotment.shards - occupied - 1))
+        self._spool.quarantine.trim(max(0, self.allotment.shards - occupied - 1))
         if occupied < self.allotment.shards:
             return True
         if ready and ready[-1] > shard:
@@ -393,12 +393,12 @@ class Producer:
     def _shrink(self) -> None:
         """Where the producer before had a larger budget: drop what is needed last."""
         ready, room = self._shelf.ready_shards(), self.allotment.shards
-        if len(ready) + self._spool.quarantined_count() <= room:
+        if len(ready) + self._spool.quarantine.count() <= room:
             return
         ready = self._without_passed(ready)
         for shard in ready[room:]:
             self._shelf.drop(shard)
-        self._spool.trim_quarantine(max(0, room - len(ready)))
+        self._spool.quarantine.trim(max(0, room - len(ready)))
 
     def _drop_frames_in_spool(self) -> None:
         """Frames that were stored before they got a place of their own: the budget counts on their room."""

@@ -16,8 +16,9 @@ import json
 import threading
 from pathlib import Path
 
-from darkprep.shards.cursor import CURSOR_BYTES, Cursor, cursor_file_name
+from darkprep.shards.cursor import CURSOR_BYTES, Cursor
 from darkprep.shards.errors import PlanError, SpoolError
+from darkprep.shards.file_names import cursor_file_name, shard_file_name, shard_of_file_name
 from darkprep.shards.files import json_bytes, parse_json_object
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings, StreamSpec
 from darkprep.shards.remote.lease import Lease, Watch
@@ -28,8 +29,6 @@ from darkprep.shards.remote.object_store import (
     StoreUrl,
     open_store,
 )
-from darkprep.shards.spool import shard_name as file_name
-from darkprep.shards.spool import shard_number
 
 _PLAN = "plan.json"
 _PLAN_BYTES = 64 << 20
@@ -119,7 +118,7 @@ class Bucket:
     def listed(self) -> dict[int, int]:
         """The shards that the store lists, with their bytes; a listing may be late."""
         sizes = self.store.sizes("ready")
-        numbers = {shard_number(name): size for name, size in sizes.items()}
+        numbers = {shard_of_file_name(name): size for name, size in sizes.items()}
         return {number: size for number, size in numbers.items() if number is not None}
 
     def size(self, shard: int) -> int | None:
@@ -169,4 +168,4 @@ class Bucket:
 
 def shard_name(shard: int) -> str:
     """The object of shard number `shard`."""
-    return f"ready/{file_name(shard)}"
+    return f"ready/{shard_file_name(shard)}"

@@ -9,7 +9,6 @@ which costs a few per cent of a core, and no damaged object ever reaches the dir
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from typing import Literal
 
 from darkprep.shards.cursor import Cursor
 from darkprep.shards.errors import DiskFull, ShardDamaged, SpoolError, StreamEnded
+from darkprep.shards.file_names import partial_file_name
 from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.lease import Lease
@@ -195,15 +195,15 @@ class Downloader:
         ready = self._spool.ready_shards()
         occupied = len(ready) + len(self._flying)
         for shard in [shard for shard in ready if shard not in wanted]:
-            if occupied + self._spool.quarantined_count() < self._config.room:
+            if occupied + self._spool.quarantine.count() < self._config.room:
                 break
             occupied -= self._spool.delete(shard)
-        self._spool.trim_quarantine(max(0, self._config.room - occupied - 1))
-        return occupied + self._spool.quarantined_count() < self._config.room
+        self._spool.quarantine.trim(max(0, self._config.room - occupied - 1))
+        return occupied + self._spool.quarantine.count() < self._config.room
 
     def _fetch(self, shard: int, listed: int) -> bool:
         """Bring one shard and check it whole; whether it is there now. An object that is damaged is deleted."""
-        path = self._spool.partial / f"{shard:08d}.{os.getpid()}.tar"
+        path = self._spool.partial / partial_file_name(shard)
         # A late listing may tell of an object that was replaced since.
         size = listed if listed == self._layout.shard_bytes else self._bucket.size(shard)
         if size is None:
@@ -216,7 +216,7 @@ class Downloader:
         try:
             verify_shard(path, self._layout, shard, self._plan)
         except ShardDamaged as error:
-            self._spool.quarantine_partial(path, shard, str(error))
+            self._spool.quarantine.add(path, shard, str(error))
             self._refuse(shard, str(error))
             return False
         path.replace(self._spool.shard_path(shard))

@@ -81,10 +81,10 @@ def test_a_role_that_is_a_pipe_is_named(complaint, small_data, small_spool):
 def test_a_refusal_is_not_written_into_a_pipe(small_spool, caplog):
     put_pipe(small_spool / "damaged/refused.jsonl")
     spool = Spool(small_spool).open()
-    spool.quarantine(0, "for a test")
+    spool.quarantine.add(spool.shard_path(0), 0, "for a test")
 
     assert spool.ready_shards() == [1, 2]
-    assert "the refusal of shard 0 is not written down" in caplog.text
+    assert "the quarantine of shard 0 is not recorded" in caplog.text
 
 
 def test_a_background_producer_is_not_started_with_a_pipe_for_its_log(small_spool):

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from darkprep.shards import Cursor, ShardFile, Spool, SpoolReader
+from darkprep.shards import Cursor, ShardFile, Spool, SpoolReader, quarantine
 from darkprep.shards import reader as reader_module
-from darkprep.shards import spool as spool_module
 from tests.support.small_spools import fill, sample
 
 MakeSpool = Callable[..., Spool]
@@ -26,12 +25,12 @@ def test_a_rank_that_is_late_to_refuse_leaves_the_shard_that_was_made_again(make
     spool = make_spool(ready=[3])
     late = opened(spool, 3)
 
-    spool.quarantine(3, "found by rank 0", late.seen)
+    spool.quarantine.add(spool.shard_path(3), 3, "found by rank 0", seen=late.seen)
     fill(spool, [3])
-    spool.quarantine(3, "found by rank 1", late.seen)
+    spool.quarantine.add(spool.shard_path(3), 3, "found by rank 1", seen=late.seen)
 
     assert spool.ready_shards() == [3]
-    assert [record["reason"] for record in spool.quarantine_log()] == ["found by rank 0"]
+    assert [record.reason for record in spool.quarantine.records()] == ["found by rank 0"]
     opened(spool, 3).verify_all()
 
 
@@ -42,28 +41,28 @@ def test_a_producer_may_drop_a_refused_shard_while_it_is_being_refused(
     utime = os.utime
 
     def drop_first(path: Path, **rest: object) -> None:
-        spool.trim_quarantine(0)
+        spool.quarantine.trim(0)
         utime(path, **rest)
 
     monkeypatch.setattr(os, "utime", drop_first)
-    spool.quarantine(3, "damaged")
+    spool.quarantine.add(spool.shard_path(3), 3, "damaged")
 
     assert spool.ready_shards() == []
-    assert len(spool.quarantine_log()) == 1
+    assert len(spool.quarantine.records()) == 1
 
 
 def test_what_is_written_down_of_refusals_does_not_grow_without_end(
     make_spool: MakeSpool, monkeypatch: pytest.MonkeyPatch
 ):
     spool = make_spool()
-    monkeypatch.setattr(spool_module, "_REFUSALS_BYTES", 4096)
+    monkeypatch.setattr(quarantine, "LOG_BYTES", 4096)
 
     for number in range(100):
         (spool.ready / "00000003.tar").touch()
-        spool.quarantine(3, f"{number:03} {'x' * 100}")
+        spool.quarantine.add(spool.shard_path(3), 3, f"{number:03} {'x' * 100}")
 
     assert (spool.damaged / "refused.jsonl").stat().st_size <= 4096 + 200
-    assert spool.quarantine_log()[-1]["reason"].startswith("099")
+    assert spool.quarantine.records()[-1].reason.startswith("099")
 
 
 def test_a_cursor_never_goes_back_while_its_reader_lives(

@@ -229,8 +229,8 @@ def test_a_damaged_shard_is_set_aside_and_training_goes_on_with_the_new_one(make
 
     assert len(set(seen)) == 24
     assert reader.stats.damaged == 2
-    assert [record["shard"] for record in spool.quarantine_log()] == [1, 3]
-    assert "checksum of gt" in spool.quarantine_log()[1]["reason"]
+    assert [record.shard for record in spool.quarantine.records()] == [1, 3]
+    assert "checksum of gt" in spool.quarantine.records()[1].reason
 
 
 def spoil(spool: Spool, shard: int, sample: int) -> None:

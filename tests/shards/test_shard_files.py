@@ -235,10 +235,10 @@ def test_every_structural_fault_is_refused_at_opening(
 
     with pytest.raises(ShardDamaged, match=r"00000003\.tar"):
         opened(spool)
-    spool.quarantine(3, "damaged")
+    spool.quarantine.add(spool.shard_path(3), 3, "damaged")
     assert not spool.ready_shards()
-    assert spool.quarantined_count() == 1
-    spool.trim_quarantine(0)
+    assert spool.quarantine.count() == 1
+    spool.quarantine.trim(0)
 
 
 def test_a_shard_of_another_plan_is_refused(make_spool: MakeSpool):

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from darkprep.shards import Cursor, PlanError, Spool, SpoolBusy, SpoolError
+from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from darkprep.shards.process import ProcessId
-from darkprep.shards.spool import allocated_bytes
 from tests.support.small_spools import MakeSpool, fill, stream
 
 
@@ -108,21 +108,21 @@ def test_a_refused_shard_moves_aside_with_its_reason_and_few_are_kept(make_spool
     spool = make_spool(ready=range(4))
 
     for shard in range(4):
-        spool.quarantine(shard, f"reason {shard}")
+        spool.quarantine.add(spool.shard_path(shard), shard, f"reason {shard}")
 
     assert spool.ready_shards() == []
-    assert [record["reason"] for record in spool.quarantine_log()] == [
+    assert [record.reason for record in spool.quarantine.records()] == [
         f"reason {n}" for n in range(4)
     ]
-    assert spool.quarantined_count() == 2
+    assert spool.quarantine.count() == 2
 
 
 def test_refusing_what_another_rank_refused_already_does_nothing(make_spool: MakeSpool):
     spool = make_spool(ready=[0])
-    spool.quarantine(0, "first")
-    spool.quarantine(0, "second")
+    spool.quarantine.add(spool.shard_path(0), 0, "first")
+    spool.quarantine.add(spool.shard_path(0), 0, "second")
 
-    assert [record["reason"] for record in spool.quarantine_log()] == ["first"]
+    assert [record.reason for record in spool.quarantine.records()] == ["first"]
 
 
 def test_the_slowest_rank_decides_what_is_still_needed(make_spool: MakeSpool):

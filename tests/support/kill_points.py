@@ -96,9 +96,14 @@ def _sweep_spool(folder: Path) -> None:
     spool.remove_cursors_from(9)
 
 
+def _quarantine(folder: Path) -> None:
+    spool = _open(folder)
+    spool.quarantine.add(spool.shard_path(3), 3, "test")
+
+
 def _refused_found(folder: Path) -> str:
     spool = _open(folder)
-    ready, damaged = spool.ready_shards(), spool.quarantined_count()
+    ready, damaged = spool.ready_shards(), spool.quarantine.count()
     assert (ready, damaged) in (([3], 0), ([], 1))
     return "old" if ready else "new"
 
@@ -243,7 +248,7 @@ DURABLES = (
             found=_shard_found, allowed=_NONE_OR_NEW, sweep=_sweep_spool),
     Durable(name="shard again", prepare=_spool_with_shard, write=lambda folder: fill(_open(folder), [3]),
             found=_shard_found, allowed=frozenset({"new"}), sweep=_sweep_spool),
-    Durable(name="refusal", prepare=_spool_with_shard, write=lambda folder: _open(folder).quarantine(3, "test"),
+    Durable(name="refusal", prepare=_spool_with_shard, write=_quarantine,
             found=_refused_found, sweep=_sweep_spool),
     Durable(name="cursor", prepare=_after(lambda folder: _create(folder, "old"), lambda folder: _write_cursor(folder, 1)),
             write=lambda folder: _write_cursor(folder, 2), found=_cursor_found, sweep=_sweep_spool),

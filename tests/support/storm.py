@@ -246,7 +246,7 @@ class Storm:
                 opened.close()
             except ShardDamaged as error:
                 self.outcome.faults.append(str(error))
-        self.outcome.faults += [f"refused: {record}" for record in self.spool.quarantine_log()]
+        self.outcome.faults += [f"refused: {record}" for record in self.spool.quarantine.records()]
 
     def _run_undisturbed(self) -> None:
         kept = read_json(self._place) or {"batch": 0, "digest": ""}

@@ -15,8 +15,8 @@ from darkprep.pipeline.produce.frame_store import FrameStore, frame_allocation
 from darkprep.pipeline.produce.frames_directory import FramesDirectory
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
 from darkprep.shards import OptionError, PlanError, Spool, SpoolBusy
+from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.plan_record import ProducerSettings
-from darkprep.shards.spool import allocated_bytes
 from tests.support.builds import SMALL, InlinePool, shard_bytes
 from tests.support.sid_tree import write_sid
 

@@ -248,7 +248,7 @@ def test_a_smaller_budget_than_the_last_drops_the_shards_that_are_needed_last(
     extra: int, spool: Spool
 ):
     produce(spool)
-    spool.quarantine(8, "for the test")
+    spool.quarantine.add(spool.shard_path(8), 8, "for the test")
     budget = least(spool) + extra * spool.stream.layout().shard_bytes
     stop = threading.Event()
     weights = []
@@ -291,7 +291,7 @@ def test_a_missing_shard_and_a_refused_one_are_made_again_bit_for_bit(spool: Spo
     produce(spool)
     wanted = shard_bytes(spool)
     spool.delete(2)
-    spool.quarantine(4, "test")
+    spool.quarantine.add(spool.shard_path(4), 4, "test")
     stale = spool.partial / "00000006.4194305.tar"
     stale.write_bytes(b"half")
 

@@ -21,11 +21,11 @@ from safetensors.torch import load_file
 from darkprep.jobs.remote_spool import folder_for
 from darkprep.jobs.remote_training import spool_to_train_on
 from darkprep.shards import OptionError, Spool
+from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.process import ProcessId
 from darkprep.shards.remote.bucket import Bucket, shard_name
 from darkprep.shards.remote.lease import this_machine
 from darkprep.shards.remote.object_store import StoreUrl
-from darkprep.shards.spool import allocated_bytes
 from darkprep.trainer.distributed import SingleProcess
 from tests.support.command_line import LARGE, SMALL
 from tests.support.processes import free_port, wait_until

@@ -1,0 +1,59 @@
+"""What a spool occupies on the disk, as `du` counts it: allocated blocks of all files and directories.
+
+The trade-off: decoded frames never change once stored, so each is counted once and remembered by name
+and inode. There may be thousands, and the sum is needed every second beside a training.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from darkprep.shards.files import list_directory
+
+
+class SpoolUsage:
+    """Counts the bytes of a spool directory repeatedly; `frames` is its directory of stored frames."""
+
+    def __init__(self, path: Path, frames: Path) -> None:
+        self._path = path
+        self._frames = frames
+        self._frame_bytes: dict[tuple[str, int], int] = {}
+        """Bytes of each stored frame, by name and inode."""
+
+    def bytes(self) -> int:
+        """Return the allocated bytes now."""
+        if self._frames.is_symlink():
+            return allocated_bytes(self._path)
+        before, counted, unfinished = self._frame_bytes, {}, 0
+        for entry in list_directory(self._frames):
+            if entry.name.startswith("."):
+                unfinished += _entry_bytes(entry)
+            else:
+                key = entry.name, entry.inode()
+                counted[key] = before[key] if key in before else _entry_bytes(entry)
+        self._frame_bytes = counted
+        frames = unfinished + sum(counted.values()) + _own_bytes(self._frames)
+        others = (entry for entry in list_directory(self._path) if entry.name != "frames")
+        return sum(map(_entry_bytes, others), frames + _own_bytes(self._path))
+
+
+def allocated_bytes(directory: Path) -> int:
+    """Return the allocated bytes of a directory and all in it.
+
+    Links are not followed; what vanishes meanwhile is left out.
+    """
+    return sum(map(_entry_bytes, list_directory(directory)), _own_bytes(directory))
+
+
+def _entry_bytes(entry: os.DirEntry[str]) -> int:
+    if entry.is_dir(follow_symlinks=False):
+        return allocated_bytes(Path(entry.path))
+    return _own_bytes(entry)
+
+
+def _own_bytes(path: os.PathLike[str]) -> int:
+    try:
+        return os.lstat(path).st_blocks * 512
+    except FileNotFoundError:
+        return 0

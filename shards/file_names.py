@@ -1,0 +1,47 @@
+"""Names of files in a spool, and the numbers that they stand for. A name of any other form is not ours.
+
+The trade-off: each number has exactly one name, so 0000000042.tar, 42.tar and digits of other scripts
+are left alone although a person could read them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+_SHARD = re.compile(r"(\d{8,12})\.tar")
+_PARTIAL = re.compile(r"(\d{8,12})\.\d+\.tar")
+_CURSOR = re.compile(r"rank-(\d{1,6})\.json")
+
+
+def shard_file_name(shard: int) -> str:
+    """Return the name of a published shard: `00000042.tar`."""
+    return f"{shard:08d}.tar"
+
+
+def shard_of_file_name(name: str) -> int | None:
+    """Return the number of the shard with this name; None for other names."""
+    match = _SHARD.fullmatch(name)
+    return int(match[1]) if match and shard_file_name(int(match[1])) == name else None
+
+
+def partial_file_name(shard: int) -> str:
+    """Return the name of a shard that the calling process writes: `00000042.PID.tar`."""
+    return f"{shard:08d}.{os.getpid()}.tar"
+
+
+def shard_of_partial_file_name(name: str) -> int | None:
+    """Return the number of the unfinished shard with this name; None for other names."""
+    match = _PARTIAL.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def cursor_file_name(rank: int) -> str:
+    """Return the name of a rank's cursor: `rank-0.json`."""
+    return f"rank-{rank}.json"
+
+
+def rank_of_file_name(name: str) -> int | None:
+    """Return the rank whose cursor has this name; None for other names."""
+    match = _CURSOR.fullmatch(name)
+    return int(match[1]) if match else None

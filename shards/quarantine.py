@@ -1,0 +1,144 @@
+"""Damaged shards: moved to `damaged/`, where no reader looks, with one line each in refused.jsonl.
+
+The trade-off: only the newest few are kept for inspection, because they occupy room of the budget; the
+lines stay longer, up to a fixed size of the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from darkprep.shards.errors import DiskFull, SpoolError
+from darkprep.shards.file_names import shard_file_name, shard_of_file_name
+from darkprep.shards.files import (
+    NO_SPACE,
+    disk_errors,
+    json_objects,
+    list_directory,
+    open_regular_file,
+    read_regular_file,
+    write_bytes,
+)
+
+log = logging.getLogger(__name__)
+
+KEPT_SHARDS = 2
+"""Quarantined shards that stay for inspection."""
+LOG_BYTES = 256 << 10
+"""Size at which the older half of refused.jsonl is dropped: the budget counts on an upper bound."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuarantineRecord:
+    """One line of refused.jsonl."""
+
+    shard: int
+    reason: str
+    time: float
+    """Seconds since the epoch."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> QuarantineRecord | None:
+        """Decode the JSON object, ignoring unknown keys; return None when a field is missing or invalid."""
+        shard, reason, when = (record.get(name) for name in ("shard", "reason", "time"))
+        if type(shard) is not int or not isinstance(reason, str):
+            return None
+        if not isinstance(when, int | float) or isinstance(when, bool):
+            return None
+        return cls(shard=shard, reason=reason, time=when)
+
+
+class ShardQuarantine:
+    """The directory `damaged/` of one spool."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.log_path = path / "refused.jsonl"
+
+    def add(
+        self, path: Path, shard: int, reason: str, *, seen: os.stat_result | None = None
+    ) -> None:
+        """Move the damaged file at `path`, which is or was to become `shard`, here and record the reason.
+
+        `seen` is the status of the file that was found damaged: when another file has its name now,
+        because another rank quarantined the first and the producer rebuilt it, that one stays. Drops all
+        but the newest files. Raises SpoolError when the file cannot be moved.
+        """
+        kept = self.path / shard_file_name(shard)
+        try:
+            if seen and not _is_same_file(path.lstat(), seen):
+                return
+            path.replace(kept)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            kind = DiskFull if error.errno in NO_SPACE else SpoolError
+            raise kind(
+                f"{path}: is damaged and cannot be moved to {self.path} ({error.strerror}); remove it by hand"
+            ) from error
+        # A producer that needs room may have deleted it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(kept, follow_symlinks=False)
+        try:
+            self._append(QuarantineRecord(shard=shard, reason=reason, time=round(time.time(), 3)))
+        except (SpoolError, OSError) as error:
+            log.warning("the quarantine of shard %d is not recorded: %s", shard, error)
+        self.trim(KEPT_SHARDS)
+
+    def trim(self, keep: int) -> None:
+        """Delete all but the newest `keep` files; their lines in refused.jsonl stay."""
+        for entry in sorted(self._shards(), key=_modified, reverse=True)[keep:]:
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+                Path(entry.path).unlink()
+
+    def count(self) -> int:
+        """Return how many quarantined shards occupy the disk."""
+        return len(self._shards())
+
+    def records(self) -> list[QuarantineRecord]:
+        """Return what was quarantined, oldest first; damaged lines are left out."""
+        try:
+            text = read_regular_file(self.log_path, 2 * LOG_BYTES).decode(errors="replace")
+        except OSError:
+            return []
+        records = map(QuarantineRecord.from_json, json_objects(text.splitlines()))
+        return [record for record in records if record]
+
+    def _shards(self) -> list[os.DirEntry[str]]:
+        return [
+            entry
+            for entry in list_directory(self.path)
+            if shard_of_file_name(entry.name) is not None
+        ]
+
+    def _append(self, record: QuarantineRecord) -> None:
+        with disk_errors(self.log_path):
+            with open(self.log_path, "a", opener=open_regular_file) as file:
+                file.write(json.dumps(record.to_json()) + "\n")
+                is_long = file.tell() > LOG_BYTES
+            if is_long:
+                lines = self.log_path.read_bytes().splitlines(keepends=True)
+                write_bytes(self.log_path, b"".join(lines[len(lines) // 2 :]), sync=False)
+
+
+def _is_same_file(now: os.stat_result, seen: os.stat_result) -> bool:
+    """Whether both are of one file; the time differs when an inode was used again."""
+    return (now.st_dev, now.st_ino, now.st_mtime_ns) == (seen.st_dev, seen.st_ino, seen.st_mtime_ns)
+
+
+def _modified(entry: os.DirEntry[str]) -> float:
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
