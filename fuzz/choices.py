@@ -78,6 +78,8 @@ class Choices:
                 continue
             if self.below(8) == 0:
                 del place[key]
+            elif type(place[key]) in (int, float) and self.below(2):
+                place[key] += self.below(17) - 8  # a value near a valid one may be valid too
             else:
                 place[key] = self.value()
             break

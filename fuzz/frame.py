@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import shutil
@@ -11,26 +12,28 @@ from typing import Any
 
 import numpy as np
 
-from darkprep.pipeline.produce import frame_store as frames
-from darkprep.pipeline.produce.frame_store import FrameStore
+from darkprep.pipeline.produce.frame_store import FrameStore, _facts_sum
 from fuzz.choices import Choices
 
 _NAME = "short-1"
 _FACTS: dict[str, Any] = {"kind": "short", "black": [512.0] * 4, "white": 16383, "iso": 800.0}
 
 
-def try_input(data: bytes) -> None:
-    """See the module; raises AssertionError or whatever a store must not raise."""
+PARTS = ("metadata", "facts", "pixels")
+
+
+def try_input(data: bytes) -> tuple[str, bool]:
+    """Try one stored frame; raise AssertionError or whatever a store must not raise."""
     store, record, pixels = _prepared()
     choices = Choices(data)
     metadata, chunk = json.dumps(record).encode(), pixels
     kind = choices.below(8)
     if kind < 3:
-        metadata = choices.json(record)
+        part, metadata = "metadata", choices.json(record)
     elif kind < 5:
-        metadata = _with_its_sum(choices.with_a_leaf_replaced(record))
+        part, metadata = "facts", _with_its_sum(choices.with_a_leaf_replaced(record))
     else:
-        chunk = choices.edited(pixels)
+        part, chunk = "pixels", choices.edited(pixels)
     (store.path / _NAME / "zarr.json").write_bytes(metadata)
     (store.path / _NAME / "0.0.0").write_bytes(chunk)
     fresh = FrameStore(store.path)
@@ -39,17 +42,15 @@ def try_input(data: bytes) -> None:
     if found is not None:
         assert found.array.tobytes()[: len(pixels)] == pixels
         assert found.array.dtype == np.uint16
+    return part, found is not None
 
 
 def _with_its_sum(record: Any) -> bytes:
-    """Hostile rather than damaged: the sum over the facts fits."""
-    try:
-        attributes = record["attributes"]
-        attributes["facts_xxh3"] = frames._facts_sum(
-            tuple(int(n) for n in record["shape"]), attributes
-        )
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
-        pass
+    """Hostile rather than damaged: the checksum of the facts is right where there can be one."""
+    with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
+        attributes = dict(record["attributes"])
+        shape = tuple(int(count) for count in record["shape"])
+        record["attributes"] = attributes | {"facts_xxh3": _facts_sum(shape, attributes)}
     return json.dumps(record).encode("utf-8", "replace")
 
 

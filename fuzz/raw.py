@@ -46,28 +46,35 @@ _ODD = (
 
 
 def main() -> None:
-    """Try files until the time is over; exit status 1 if one broke a promise."""
+    """Try files until the time or their number is over; exit status 1 if one broke a promise or none decoded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--files", type=int, default=sys.maxsize, help="at most so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path(), help="where to keep what was found")
     given = parser.parse_args()
-    found = fuzz(given.seconds, given.seed, given.keep)
+    found = fuzz(given.seconds, given.seed, given.keep, most=given.files)
     for name, count in sorted(found.items()):
         sys.stdout.write(f"{name:40} {count}\n")
-    sys.exit(1 if any(name.startswith("BROKEN") for name in found) else 0)
+    broken = any(name.startswith("BROKEN") for name in found)
+    sys.exit(1 if broken or not found["decoded"] else 0)
 
 
-def fuzz(seconds: float, seed: int, keep: Path) -> Counter[str]:
-    """Files tried, by what came of them."""
+def fuzz(seconds: float, seed: int, keep: Path, *, most: int = sys.maxsize) -> Counter[str]:
+    """Try files for `seconds`, at most `most`; return how many had which outcome."""
     found: Counter[str] = Counter()
     again: set[int] = set()
     number, until = seed << 32, time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         path = Path(folder) / "frame.dng"
-        while time.monotonic() < until:
+        while time.monotonic() < until and found["files"] < most:
             process, told = _start(path, number)
-            while process.is_alive() and time.monotonic() < until and told.poll(_TIMEOUT_S):
+            while (
+                process.is_alive()
+                and time.monotonic() < until
+                and found["files"] < most
+                and told.poll(_TIMEOUT_S)
+            ):
                 try:
                     said = told.recv()
                 except EOFError:
@@ -77,10 +84,11 @@ def fuzz(seconds: float, seed: int, keep: Path) -> Counter[str]:
                 if said.startswith("BROKEN"):
                     (keep / f"broken-{number}.dng").write_bytes(mutated(number))
                 number += 1
-            # A machine that stood still looks like a file that takes too long: it gets a second try.
-            if time.monotonic() < until and number not in again:
+            ends = time.monotonic() >= until or found["files"] >= most
+            # A machine that was suspended looks like a file that takes too long: it gets a second try.
+            if not ends and number not in again:
                 again.add(number)
-            elif time.monotonic() < until:
+            elif not ends:
                 found[_ended(process)] += 1
                 found["files"] += 1
                 (keep / f"killer-{number}.dng").write_bytes(mutated(number))

@@ -20,12 +20,16 @@ _PLAN = "0123456789abcdef"
 _SHARD = 42
 
 
-def try_input(data: bytes) -> None:
-    """See the module; raises AssertionError or anything else that is no ShardDamaged."""
+PARTS = ("bytes", "metadata")
+
+
+def try_input(data: bytes) -> tuple[str, bool]:
+    """Try one shard file; raise AssertionError or anything else that is not ShardDamaged."""
     folder, good = _prepared()
     choices = Choices(data)
     kind = choices.below(8)
     path = folder / "00000042.tar"
+    part = "metadata" if 4 <= kind < 7 else "bytes"
     if kind < 4:
         path.write_bytes(choices.edited(good))
     elif kind < 7:
@@ -36,13 +40,14 @@ def try_input(data: bytes) -> None:
         shard = ShardFile(path, _LAYOUT, _SHARD, _PLAN)
     except ShardDamaged as error:
         assert str(path) in str(error), error
-        return
+        return part, False
     try:
         _compare(shard)
     except ShardDamaged:
-        pass
+        return part, False
     finally:
         shard.close()
+    return part, True
 
 
 def _with_other_metadata(good: bytes, choices: Choices) -> bytes:

@@ -1,4 +1,4 @@
-"""Plan, cursors, heartbeats, refusals, names of holders: read, or counted as absent, or one DarkprepError."""
+"""Plan, cursors, heartbeats, quarantine, lock holders: read, or counted as absent, or one DarkprepError."""
 
 from __future__ import annotations
 
@@ -25,92 +25,119 @@ _HEARTBEAT = {
     "disk_bytes": 10**6, "host": "here", "pid": 1, "started": 1, "time": 1.7e9,
 }  # fmt: skip
 _CURSOR = {"rank": 0, "world": 1, "batch": 9, "shard": 2, "run": "runs/x", "wait_fraction": 0.1}
-_REFUSAL = {"shard": 3, "reason": "x", "time": 1.7e9}
+_QUARANTINED = {"shard": 3, "reason": "x", "time": 1.7e9}
 _CRASHING = {"prints": ["1-0000000000000000"]}
-_CRUMB = {"path": "a.dng", "print": "1-0", "host": "here", "pid": 1, "started": 1}
+_HOLDER = {"host": "here", "pid": 1, "started": 1}
+_DECODING = {"path": "a.dng", "print": "1-0"} | _HOLDER
 
 
-def try_input(data: bytes) -> None:
-    """See the module; raises whatever a reader of the state must not raise."""
+def try_input(data: bytes) -> tuple[str, bool]:
+    """Try one file of the state; raise whatever a reader of the state must not raise."""
     choices = Choices(data)
-    choices.one_of(_PARSERS)(choices)
+    part = choices.one_of(PARTS)
+    return part, _PARSERS[part](choices)
 
 
-def _plan(choices: Choices) -> None:
-    """Damaged, or hostile: then even the digest fits."""
+def _damaged_plan(choices: Choices) -> bool:
+    _, record = _prepared()
+    return _opens(choices.json(record))
+
+
+def _hostile_plan(choices: Choices) -> bool:
+    """Try a plan whose digest fits; accept one only where what the digest covers was changed."""
+    _, record = _prepared()
+    covered = {name: record[name] for name in ("stream", "recipe")}
+    changed = record | choices.with_a_leaf_replaced(covered)
+    try:
+        changed["digest"] = plan_digest(changed["stream"], changed["recipe"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass  # no digest fits
+    opens = _opens(json.dumps(changed).encode())
+    return opens and changed["digest"] != record["digest"]
+
+
+def _opens(data: bytes) -> bool:
     spool, record = _prepared()
-    changed = choices.json(record)
-    if choices.below(2):
-        changed = _with_its_digest(changed)
-    spool.plan_file.write_bytes(changed)
+    spool.plan_file.write_bytes(data)
     try:
         opened = Spool(spool.path).open()
         assert opened.stream.layout().shard_bytes > 0
         assert Plan.load(opened).pairs
     except PlanError as error:
         assert "\n" not in str(error)
+        return False
     finally:
         spool.plan_file.write_text(json.dumps(record))
+    return True
 
 
-def _with_its_digest(data: bytes) -> bytes:
-    try:
-        record = json.loads(data)
-        record["digest"] = plan_digest(record["stream"], record["recipe"])
-        return json.dumps(record).encode()
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return data
-
-
-def _cursor(choices: Choices) -> None:
+def _cursor(choices: Choices) -> bool:
     spool, _ = _prepared()
     (spool.cursors / "rank-0.json").write_bytes(choices.json(_CURSOR))
     assert 0 <= spool.oldest_needed() < MAX_SHARDS
-    for cursor in spool.read_cursors():
+    cursors = spool.read_cursors()
+    for cursor in cursors:
         assert min(cursor.rank, cursor.world, cursor.batch, cursor.shard) >= 0
-    _tell(spool)
+    _check_status(spool)
+    return bool(cursors)
 
 
-def _heartbeat(choices: Choices) -> None:
+def _heartbeat(choices: Choices) -> bool:
     spool, _ = _prepared()
     (spool.producers / "here-1.json").write_bytes(choices.json(_HEARTBEAT))
+    found = bool(spool.heartbeats())
     spool.remove_dead_heartbeats()
-    _tell(spool)
+    _check_status(spool)
+    return found
 
 
-def _tell(spool: Spool) -> None:
+def _check_status(spool: Spool) -> None:
     assert status_lines(spool_status(spool))
 
 
-def _refusals(choices: Choices) -> None:
+def _quarantine_log(choices: Choices) -> bool:
     spool, _ = _prepared()
-    (spool.damaged / "refused.jsonl").write_bytes(choices.json(_REFUSAL) + b"\n" + choices.rest())
-    assert all(isinstance(record, QuarantineRecord) for record in spool.quarantine.records())
+    (spool.damaged / "refused.jsonl").write_bytes(
+        choices.json(_QUARANTINED) + b"\n" + choices.rest()
+    )
+    records = spool.quarantine.records()
+    assert all(isinstance(record, QuarantineRecord) for record in records)
+    return bool(records)
 
 
-def _holder(choices: Choices) -> None:
+def _holder(choices: Choices) -> bool:
     spool, _ = _prepared()
     path = spool.producers / "lock"
-    path.write_bytes(choices.json(_CRUMB))
-    assert last_holder(path) is None or str(last_holder(path))
+    path.write_bytes(choices.json(_HOLDER))
+    found = last_holder(path)
+    assert found is None or str(found)
     with spool.producer_lock():
         assert last_holder(path)
+    return found is not None
 
 
-def _suspects(choices: Choices) -> None:
+def _quarantine(choices: Choices) -> bool:
     spool, _ = _prepared()
     (spool.producers / "crashing.json").write_bytes(choices.json(_CRASHING))
-    suspects = Quarantine(spool, crashes_decoder, 1e9)
-    suspects.load()
-    (spool.producers / "decoding-1.json").write_bytes(choices.json(_CRUMB))
-    suspects.end_stuck()
-    assert suspects.after_death() is None
+    quarantine = Quarantine(spool, crashes_decoder, 1e9)
+    quarantine.load()
+    (spool.producers / "decoding-1.json").write_bytes(choices.json(_DECODING))
+    quarantine.end_stuck()
+    assert quarantine.after_death() is None
     assert not list(spool.producers.glob("decoding-*"))
+    return bool(quarantine.prints and quarantine.last)
 
 
-_PARSERS: tuple[Callable[[Choices], None], ...] = (
-    _plan, _plan, _cursor, _heartbeat, _refusals, _holder, _suspects,
-)  # fmt: skip
+_PARSERS: dict[str, Callable[[Choices], bool]] = {
+    "damaged plan": _damaged_plan,
+    "hostile plan": _hostile_plan,
+    "cursor": _cursor,
+    "heartbeat": _heartbeat,
+    "quarantine log": _quarantine_log,
+    "lock holder": _holder,
+    "quarantine": _quarantine,
+}
+PARTS = tuple(_PARSERS)
 
 
 @functools.cache
