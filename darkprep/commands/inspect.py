@@ -1,25 +1,36 @@
-"""Commands for looking: `report` of a run, `advise` on a machine. Kept apart from those that do work."""
+"""Commands that only look: `report` on a run, `advise` on a machine."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
-from darkprep.commands.parameters import SIZE, SPOOL_LOCATION
+from darkprep.commands.options import (
+    camera_option,
+    device_option,
+    precision_option,
+    root_option,
+)
+from darkprep.commands.parameters import PATH, SIZE, SPOOL_LOCATION
+from darkprep.commands.torch_setup import prepare_torch
+from darkprep.pipeline.plan.plan import PlanOptions
+from darkprep.pipeline.produce.executors.loky import MOST_JOBS
 from darkprep.shards import OptionError
 from darkprep.shards.remote.object_store import StoreUrl
+from darkprep.trainer.config import Precision, TrainConfig
 from darkprep.view.live import Progress
 
+_POSITIVE = click.IntRange(min=1)
 
-@click.command(short_help="Make a page to look at from a run.")
-@click.argument("run", type=click.Path(path_type=Path))
+
+@click.command(short_help="Write an HTML report of a run.")
+@click.argument("run", type=PATH)
 def report(run: Path) -> None:
-    """Make report.html in the directory RUN: curves, held-out pictures, the disk budget, configuration.
+    """Write report.html into the directory RUN: curves, validation pictures, disk use, settings.
 
-    Every training makes it at its end; this makes it of one that is at work or was killed.
+    Every training does this when it ends; use this command while a training runs, or after it was killed.
 
     Example: darkprep report runs/2026-01-31T18-00-00
     """
@@ -28,59 +39,115 @@ def report(run: Path) -> None:
     click.echo(write_run_report(run))
 
 
-@click.command(short_help="Measure this machine; say what to expect and set.")
-@click.option("--camera", required=True, metavar="NAME", help="The camera to train for.")
+@click.command(short_help="Measure this machine and suggest settings.")
+@camera_option
+@root_option
 @click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    default=Path("data"),
-    show_default=True,
-    envvar="DARKPREP_DATA",
-    help="Where the photographs lie; without any, synthetic frames are measured.",
-)
+    "--spool", type=SPOOL_LOCATION, default=Path("spool"), show_default=True, metavar="DIR",
+    help="Directory where the spool will be; its disk is measured, and nothing is left there.",
+)  # fmt: skip
 @click.option(
-    "--spool",
-    type=SPOOL_LOCATION,
-    default=Path("spool"),
+    "--model",
+    default=TrainConfig.model,
     show_default=True,
-    metavar="DIR",
-    help="Where the spool will be: its disk is measured. Nothing stays there.",
+    metavar="NAME",
+    help="Network to train.",
 )
-@click.option("--model", default="redirt", show_default=True, metavar="NAME")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--precision", default="fp32", show_default=True, metavar="fp32|fp16|bf16")
-@click.option("--batch-size", default=8, show_default=True)
-@click.option("--crop", type=int, metavar="PX", help="Side of the crops.  [default: as build]")
-@click.option("--samples-per-shard", default=32, show_default=True)
-@click.option("--crops-per-visit", default=8, show_default=True)
-@click.option("--iterations", default=1_000_000, show_default=True)
-@click.option("--jobs", type=int, help="Worker processes.  [default: all cores]")
-@click.option("--reuse", default=1, show_default=True, help="Uses of each shard.")
-@click.option("--disk-budget", type=SIZE, metavar="SIZE", help="As for build.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def advise(as_json: bool, spool: Path | StoreUrl, **chosen: Any) -> None:
-    """Measure this machine for about a minute and predict what a training on it will be like.
+@device_option
+@precision_option
+@click.option(
+    "--batch-size", type=_POSITIVE, default=TrainConfig.batch_size, show_default=True, metavar="N",
+    help="Samples per iteration.",
+)  # fmt: skip
+@click.option(
+    "--crop", type=_POSITIVE, metavar="PX",
+    help="Side of the training crops in pixels.  [default: 512, X-Trans 480]",
+)  # fmt: skip
+@click.option(
+    "--samples-per-shard", type=click.IntRange(1, 9999), default=PlanOptions.samples_per_shard,
+    show_default=True, metavar="N", help="Number of samples in a shard.",
+)  # fmt: skip
+@click.option(
+    "--crops-per-visit", type=_POSITIVE, default=PlanOptions.crops_per_visit, show_default=True,
+    metavar="N", help="Number of crops cut from a pair whenever it is used.",
+)  # fmt: skip
+@click.option(
+    "--iterations", type=_POSITIVE, default=TrainConfig.iterations, show_default=True, metavar="N",
+    help="Number of iterations to predict the time of.",
+)  # fmt: skip
+@click.option(
+    "--jobs", type=click.IntRange(1, MOST_JOBS), metavar="N",
+    help="Number of worker processes.  [default: all cores]",
+)  # fmt: skip
+@click.option(
+    "--reuse", type=_POSITIVE, default=TrainConfig.reuse, show_default=True, metavar="N",
+    help="How often each shard is used before it is deleted.",
+)  # fmt: skip
+@click.option(
+    "--disk-budget", type=SIZE, metavar="SIZE",
+    help="Most bytes that the spool may occupy.  [default: 20GB, at most half of the free space]",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+def advise(
+    *,
+    camera: str,
+    root: Path,
+    spool: Path | StoreUrl,
+    model: str,
+    device: str,
+    precision: Precision,
+    batch_size: int,
+    crop: int | None,
+    samples_per_shard: int,
+    crops_per_visit: int,
+    iterations: int,
+    jobs: int | None,
+    reuse: int,
+    disk_budget: int | None,
+    as_json: bool,
+) -> None:
+    """Measure this machine for about a minute, predict the speed of a training and suggest settings.
 
-    Decoding, developing, cutting, writing, reading and training are measured by the code that will run.
-    Then: samples a second, whether the GPU will wait, jobs, reuse, budget, hours, bytes written.
+    Decoding, developing, cropping, writing, reading and training are measured with the code that a
+    training runs, on your photographs or, without any, on synthetic ones. From that follow: samples per
+    second, how long the GPU waits for data, hours, bytes written, and values for --jobs, --reuse and
+    --disk-budget.
 
     Example: darkprep advise --camera sony --iterations 1000000
     """
-    from darkprep.jobs.advise import AdviseChoices, advice_lines, advice_record
-    from darkprep.jobs.advise import advise as measure
-    from darkprep.jobs.gpus import idle_gpu
-
     if isinstance(spool, StoreUrl):
         raise OptionError(
-            f"spool {spool}: only a disk of this machine is measured; name the directory that will be its --staging"
+            f"spool {spool}: only a local disk can be measured; name the directory that will be its --staging"
         )
-    choices = AdviseChoices(spool=spool, **chosen)
-    hint = idle_gpu()
+    prepare_torch()
+    from darkprep.jobs.advise import AdviseOptions, advice_lines, advice_record
+    from darkprep.jobs.advise import advise as measure
+    from darkprep.jobs.gpus import unused_gpu
+
+    plan = PlanOptions(
+        camera=camera,
+        crop=crop,
+        samples_per_shard=samples_per_shard,
+        crops_per_visit=crops_per_visit,
+        epochs=None,
+    )
+    config = TrainConfig(
+        model=model,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        iterations=iterations,
+        reuse=reuse,
+    )
+    options = AdviseOptions(
+        plan=plan, config=config, root=root, spool=spool, jobs=jobs, disk_budget=disk_budget
+    )
+    hint = unused_gpu()
     if hint:
         click.echo(f"darkprep: {hint}", err=True)
     with Progress(quiet=as_json) as progress:
-        found = measure(choices, lambda text: progress.show(text, always=True))
+        advice = measure(options, lambda text: progress.show(text, always=True))
     if as_json:
-        click.echo(json.dumps(advice_record(found), indent=1))
+        click.echo(json.dumps(advice_record(advice), indent=1))
     else:
-        click.echo("\n".join(advice_lines(found)))
+        click.echo("\n".join(advice_lines(advice)))

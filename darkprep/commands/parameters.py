@@ -1,7 +1,11 @@
-"""Types of options: sizes, counts without end, frame sizes, parts of a plan, spools."""
+"""Types of option values: sizes, counts that may be infinite, frame sizes, parts of a plan, spools.
+
+Each raises click's usage error, which names the option and how to write its value.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,8 @@ from typing import Any
 import click
 
 from darkprep.shards.remote.object_store import StoreUrl
+
+PATH = click.Path(path_type=Path)
 
 _UNITS = {
     "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -22,31 +28,54 @@ class Size(click.ParamType[int]):
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Bytes; fails with the accepted spellings."""
+        """Return the number of bytes."""
         if isinstance(value, int):
             return value
         match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([a-zA-Z]*)\s*", str(value))
         if not match or match[2].upper() not in _UNITS:
-            self.fail(f"{value!r} is no size; write 20GB, 500MiB or a number of bytes", param, ctx)
+            self.fail(
+                f"{value!r} is not a valid size; write 20GB, 500MiB or a number of bytes",
+                param,
+                ctx,
+            )
         return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-class CountOrInf(click.ParamType["int | None"]):
-    """A positive whole number, or `inf` (None) for no end."""
+class CountOrWord(click.ParamType["int | None"]):
+    """A whole number, or one word that stands for None."""
 
-    name = "n|inf"
+    def __init__(self, word: str, *, smallest: int) -> None:
+        self.name = f"n|{word}"
+        self._word, self._smallest = word, smallest
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | None:
-        """The number, None for `inf`."""
+        """Return the number, or None for the word."""
         if value is None or isinstance(value, int):
             return value
-        if str(value).lower() == "inf":
+        if str(value).lower() == self._word:
             return None
-        if not re.fullmatch(r"\d{1,18}", str(value)):
-            self.fail(f"{value!r} is neither a whole number nor inf", param, ctx)
+        if not re.fullmatch(r"\d{1,18}", str(value)) or int(value) < self._smallest:
+            self.fail(
+                f"{value!r} is neither a whole number from {self._smallest} on nor {self._word}",
+                param,
+                ctx,
+            )
         return int(value)
+
+
+class FiniteRange(click.FloatRange):
+    """click.FloatRange, which would let nan and inf pass."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 class FrameSize(click.ParamType["tuple[int, int]"]):
@@ -57,12 +86,14 @@ class FrameSize(click.ParamType["tuple[int, int]"]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
-        """(rows, columns)."""
+        """Return (rows, columns)."""
         if isinstance(value, tuple):
             return value
         match = re.fullmatch(r"(\d{1,9})[xX×](\d{1,9})", str(value))
         if not match:
-            self.fail(f"{value!r} is no frame size; write HxW, such as 2848x4256", param, ctx)
+            self.fail(
+                f"{value!r} is not a valid frame size; write HxW, such as 2848x4256", param, ctx
+            )
         return int(match[1]), int(match[2])
 
 
@@ -74,12 +105,14 @@ class Part(click.ParamType["tuple[int, int]"]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
-        """(n, N)."""
+        """Return (n, N)."""
         if isinstance(value, tuple):
             return value
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(value))
         if not match or int(match[1]) >= int(match[2]):
-            self.fail(f"{value!r} is no part; write n/N with n from 0 to N - 1", param, ctx)
+            self.fail(
+                f"{value!r} is not a valid part; write n/N with n from 0 to N - 1", param, ctx
+            )
         return int(match[1]), int(match[2])
 
 
@@ -91,11 +124,12 @@ class SpoolLocation(click.ParamType["Path | StoreUrl"]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Path | StoreUrl:
-        """The place; raises OptionError for a URL that cannot be one, without repeating what may be secret."""
+        """Return the directory or URL. Raises OptionError for an invalid URL, without repeating secrets in it."""
         if isinstance(value, Path | StoreUrl):
             return value
         return StoreUrl.parse(str(value)) if "://" in str(value) else Path(str(value))
 
 
-SIZE, COUNT_OR_INF, FRAME_SIZE, PART = Size(), CountOrInf(), FrameSize(), Part()
-SPOOL_LOCATION = SpoolLocation()
+SIZE, FRAME_SIZE, PART, SPOOL_LOCATION = Size(), FrameSize(), Part(), SpoolLocation()
+COUNT_OR_INF = CountOrWord("inf", smallest=1)
+COUNT_OR_AUTO = CountOrWord("auto", smallest=0)

@@ -1,7 +1,7 @@
-"""The whole job on synthetic files: make RAW pairs, stream them through a small budget, train, score.
+"""Everything on synthetic photographs: make RAW pairs, stream them through a small budget, train, score.
 
 The trade-off: small frames, small crops and a high learning rate, so that minutes on two CPU cores show
-what days on a GPU do with the published recipe. Its figures say that the parts work, not how well.
+what days on a GPU do with the published recipe. The figures show that the parts work, not how well.
 """
 
 from __future__ import annotations
@@ -13,26 +13,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from darkprep.jobs.training import (
-    EvaluateChoices,
-    Evaluated,
-    TrainChoices,
-    check_folder,
-    evaluation,
-    stream_training,
-)
+from darkprep.jobs.evaluate import EvaluateOptions, EvaluationResult, evaluation
+from darkprep.jobs.output_directory import check_output_directory
+from darkprep.jobs.train import TrainOptions, stream_training
 from darkprep.pipeline.plan.plan import PlanOptions, make_plan
 from darkprep.report.evaluation_page import write_evaluation_report
 from darkprep.shards import DarkprepError, OptionError, Spool, TrainingError
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.synth.dataset import synthesise
+from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.records import RunSummary
 from darkprep.view.live import Progress
 from darkprep.view.numbers import format_bytes, format_duration
 
 CAMERA = "sony"
 SCENES = 18
-"""Twelve of them to train on: with half as many the network paints meadows brown."""
+"""Twelve of them are for training; with half as many the colours of the test scenes are wrong."""
 SHORTS = 1
 FRAME = (768, 1152)
 CROP = 192
@@ -42,12 +38,12 @@ EVALUATE_EVERY = 50
 BUDGET_BYTES = 120_000_000
 JOBS = 1
 ITERATIONS = 1400
-"""The learning rate drops at half of them; on a slow machine the clock ends the training before."""
+"""The learning rate drops after half of them; on a slow machine the time limit ends the training earlier."""
 
 
 @dataclass(frozen=True)
-class _Places:
-    """Where the demo's parts lie."""
+class _Layout:
+    """The directories of the demo."""
 
     out: Path
 
@@ -71,22 +67,22 @@ class _Places:
 def run_demo(
     out: Path, *, minutes: float, seed: int, progress: Progress, stop: threading.Event
 ) -> Iterator[str]:
-    """Run it all below `out` and yield what to tell, line by line.
+    """Run everything below `out` and yield the output line by line.
 
-    Raises OptionError when `out` is used, DarkprepError when it is stopped before it trains, TrainingError
-    when the minutes did not reach for one iteration.
+    Raises OptionError when `out` is not empty, DarkprepError when it is stopped before it trains,
+    TrainingError when the minutes are too few for one iteration.
     """
-    places = _Places(out)
-    check_folder("out", out)
+    layout = _Layout(out)
+    check_output_directory("out", out)
     if out.exists() and any(out.iterdir()):
         raise OptionError(f"{out}: is not empty; choose another --out or remove it")
 
     def check() -> None:
         if stop.is_set():
-            raise DarkprepError(f"stopped; remove {out} to begin again")
+            raise DarkprepError(f"stopped; remove {out} to start again")
 
     files = synthesise(
-        places.data,
+        layout.data,
         CAMERA,
         scenes=SCENES,
         shorts=SHORTS,
@@ -96,107 +92,94 @@ def run_demo(
         progress=progress.show,
         check=check,
     )
-    yield f"1. {len(files)} RAW files of {SCENES} scenes in {places.data}"
-    spool = _planned(places, seed)
-    yield f"2. a plan without end in {places.spool}, disk budget {format_bytes(BUDGET_BYTES)}"
-    summary = _trained(places, spool, minutes, seed, progress, stop)
-    streamed = summary.samples * spool.stream.layout().sample_bytes
+    yield f"1. {len(files)} RAW files of {SCENES} scenes in {layout.data}"
+    spool = _plan(layout, seed)
+    yield f"2. an endless plan in {layout.spool}, disk budget {format_bytes(BUDGET_BYTES)}"
+    summary = _train(layout, spool, minutes, seed, progress, stop)
+    streamed_bytes = summary.samples * spool.stream.layout().sample_bytes
     yield (
-        f"3. trained {summary.iterations} iterations in {format_duration(summary.seconds)} while producers made shards: {format_bytes(streamed)} went through "
+        f"3. trained {summary.iterations} iterations in {format_duration(summary.seconds)} while producers made shards: {format_bytes(streamed_bytes)} went through "
         f"the spool, which never held more than {format_bytes(summary.peak_disk_bytes)}; {summary.shards_deleted} shards deleted after use; "
         f"waited for data {summary.data_wait_fraction:.1%} of the time"
     )
     if stop.is_set() and summary.ended == "stopped" and not summary.iterations:
         return
-    found = _scored(places, progress)
-    scored = write_evaluation_report(
-        places.results,
-        found.record(),
-        root=places.data,
+    result = _evaluate(layout, progress)
+    evaluation_page = write_evaluation_report(
+        layout.results,
+        result.record(),
+        root=layout.data,
         camera=CAMERA,
-        weights=places.run / "weights.safetensors",
+        weights=layout.run / "weights.safetensors",
     )
-    yield f"4. {found.evaluation.pairs} held-out pairs restored"
+    yield f"4. {result.evaluation.pairs} held-out pairs restored"
     yield ""
-    yield from _table(found)
+    yield from _table(result)
     yield ""
-    yield f"pictures, amplified input | restored | truth: {_headline(places, found)} and {places.results}/"
-    yield f"to look at in a browser: {places.run / 'report.html'} and {scored}"
+    yield f"pictures, amplified input | restored | truth: {_copy_darkest(layout, result)} and {layout.results}/"
+    yield f"pages for a browser: {layout.run / 'report.html'} and {evaluation_page}"
 
 
-def _planned(places: _Places, seed: int) -> Spool:
+def _plan(layout: _Layout, seed: int) -> Spool:
     options = PlanOptions(
         camera=CAMERA, crop=CROP, samples_per_shard=16, crops_per_visit=4, epochs=None, seed=seed
     )
-    spool = Spool(places.spool)
-    make_plan(places.data, options).save(
+    spool = Spool(layout.spool)
+    make_plan(layout.data, options).save(
         spool, ProducerSettings(budget_bytes=BUDGET_BYTES, jobs=JOBS)
     )
     return spool
 
 
-def _trained(
-    places: _Places,
+def _train(
+    layout: _Layout,
     spool: Spool,
     minutes: float,
     seed: int,
     progress: Progress,
     stop: threading.Event,
 ) -> RunSummary:
-    choices = TrainChoices(
-        spool=spool,
-        run_dir=places.run,
+    config = TrainConfig(
         iterations=ITERATIONS,
         batch_size=BATCH,
-        model_name="redirt",
-        device="cpu",
-        precision="fp32",
         learning_rate=LEARNING_RATE,
-        reuse=1,
-        augment="cfa",
-        keep_shards=False,
-        producers="auto",
-        resume=False,
+        device="cpu",
         seed=seed,
         checkpoint_every=ITERATIONS,
         log_every=20,
-        evaluate_every=EVALUATE_EVERY,
     )
-    clock = threading.Timer(60 * minutes, stop.set)
-    clock.daemon = True
-    clock.start()
+    options = TrainOptions(
+        spool=spool, config=config, run_dir=layout.run, evaluate_every=EVALUATE_EVERY
+    )
+    timer = threading.Timer(60 * minutes, stop.set)
+    timer.daemon = True
+    timer.start()
     ends_at = time.monotonic() + 60 * minutes
     try:
-        summary = stream_training(choices, progress, stop, ends_at=ends_at)[1]
+        summary = stream_training(options, progress, stop, ends_at=ends_at)[1]
     finally:
-        clock.cancel()
+        timer.cancel()
     if not summary.iterations and time.monotonic() >= ends_at:
         raise TrainingError(
-            f"{format_duration(60 * minutes)} were over before the first shard was made; give more --minutes"
+            f"{format_duration(60 * minutes)} passed before the first shard was made; give more --minutes"
         )
     return summary
 
 
-def _scored(places: _Places, progress: Progress) -> Evaluated:
-    choices = EvaluateChoices(
-        weights=places.run / "weights.safetensors",
+def _evaluate(layout: _Layout, progress: Progress) -> EvaluationResult:
+    options = EvaluateOptions(
+        weights=layout.run / "weights.safetensors",
         camera=CAMERA,
-        root=places.data,
-        split="test",
-        frames="first",
-        exclude_misaligned=False,
-        amplify="ratio",
-        multiplier=None,
-        protocol="redirt",
+        root=layout.data,
         baseline=True,
         device="cpu",
-        out=places.results,
+        out=layout.results,
     )
-    return evaluation(choices, progress)
+    return evaluation(options, progress)
 
 
-def _table(found: Evaluated) -> Iterator[str]:
-    whole = found.evaluation
+def _table(result: EvaluationResult) -> Iterator[str]:
+    whole = result.evaluation
     yield f"{'':28}{'PSNR':>8}{'SSIM':>8}"
     for name, psnr, ssim in (
         ("input, amplified by LibRaw", whole.baseline_psnr, whole.baseline_ssim),
@@ -207,9 +190,9 @@ def _table(found: Evaluated) -> Iterator[str]:
         yield f"{name:28}{shown:>8}{ssim:>8.3f}"
 
 
-def _headline(places: _Places, found: Evaluated) -> Path:
-    """The picture of the pair with the largest exposure ratio, under a name that is easy to find."""
-    darkest = max(found.evaluation.images, key=lambda image: image.ratio)
-    target = places.out / "demo.png"
-    shutil.copyfile(places.results / f"{darkest.pair}.png", target)
+def _copy_darkest(layout: _Layout, result: EvaluationResult) -> Path:
+    """Copy the picture of the pair with the largest exposure ratio to the demo's directory; return its path."""
+    darkest = max(result.evaluation.images, key=lambda image: image.ratio)
+    target = layout.out / "demo.png"
+    shutil.copyfile(layout.results / f"{darkest.pair}.png", target)
     return target

@@ -1,7 +1,7 @@
-"""Whether the installed torch can drive the GPU that is here, told before hours are spent.
+"""Whether the installed torch has kernels for this machine's GPU, checked before hours are spent.
 
-The trade-off: judged by the architectures that the build names, not by trying; a build that names one
-and was built without some kernel is not noticed.
+The trade-off: the list of architectures that torch was built for is compared, and no kernel is tried; a
+build that lacks a kernel for an architecture on its list is not noticed.
 """
 
 from __future__ import annotations
@@ -17,30 +17,27 @@ from darkprep.shards import OptionError
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
-def why_undrivable(device: torch.device) -> str | None:
-    """In words, why the device cannot run this torch's kernels; None when it can."""
+def check_gpu(device: torch.device) -> None:
+    """Raise OptionError for a GPU that this build of torch has no kernels for."""
     if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    capability = torch.cuda.get_device_capability(device)
-    return undrivable(name, capability, torch.cuda.get_arch_list())
-
-
-def refuse_undrivable(device: torch.device) -> None:
-    """Raise OptionError for a device that this torch has no kernels for."""
-    problem = why_undrivable(device)
+        return
+    problem = missing_kernels(
+        torch.cuda.get_device_name(device),
+        torch.cuda.get_device_capability(device),
+        torch.cuda.get_arch_list(),
+    )
     if problem:
         raise OptionError(problem)
 
 
-def undrivable(name: str, capability: tuple[int, int], built_for: Sequence[str]) -> str | None:
-    """The same for a GPU of a compute capability and a build for some architectures.
+def missing_kernels(name: str, capability: tuple[int, int], built_for: Sequence[str]) -> str | None:
+    """Return why a build for some architectures cannot run on a GPU of a compute capability, or None if it can.
 
     Machine code for sm_XY runs on every X.Z with Z >= Y; PTX for compute_XY on every later chip;
-    a letter behind the number binds it to that very chip (CUDA C++ Programming Guide, "Application
+    a letter after the number means that chip only (CUDA C++ Programming Guide, "Application
     compatibility").
     """
-    if not built_for or any(_runs(one, capability) for one in built_for):
+    if not built_for or any(_runs_on(one, capability) for one in built_for):
         return None
     own = f"sm_{capability[0]}{capability[1]}"
     return (
@@ -49,8 +46,8 @@ def undrivable(name: str, capability: tuple[int, int], built_for: Sequence[str])
     )
 
 
-def idle_gpu() -> str | None:
-    """A hint when there is an NVIDIA driver but torch was built without CUDA."""
+def unused_gpu() -> str | None:
+    """Return a hint where there is an NVIDIA driver but torch was built without CUDA, else None."""
     if torch.version.cuda is None and _NVIDIA_DRIVER.exists():
         return (
             f"this machine has an NVIDIA driver, but torch {torch.__version__} was built without CUDA; "
@@ -59,12 +56,12 @@ def idle_gpu() -> str | None:
     return None
 
 
-def _runs(built: str, capability: tuple[int, int]) -> bool:
+def _runs_on(built: str, capability: tuple[int, int]) -> bool:
     match = re.fullmatch(r"(sm|compute)_(\d+)(\d)([a-z]?)", built)
     if not match:
         return False
-    kind, major, minor, bound = match[1], int(match[2]), int(match[3]), match[4]
-    if bound:
+    kind, major, minor, letter = match[1], int(match[2]), int(match[3]), match[4]
+    if letter:
         return (major, minor) == capability
     if kind == "compute":
         return (major, minor) <= capability

@@ -1,7 +1,7 @@
-"""Which part of the work is whose, when torchrun has started `stream-train` several times.
+"""How the ranks of a distributed training share spools and devices, and checks that they fit together.
 
-The trade-off: every rank reads its samples itself, from the spool that its machine sees; nothing but
-gradients and a few numbers crosses between them.
+The trade-off: every rank reads its samples itself, from the spool on its machine; only gradients and a
+few numbers are exchanged between ranks.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from darkprep.shards import OptionError, Spool
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.distributed import Communicator
 
-_OWN_FIELDS = ("device",)
-"""What may differ from rank to rank."""
+_FIELDS_PER_RANK = ("device",)
+"""Fields of TrainConfig that may differ between ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankPlacement:
-    """A rank's place among those that use one spool."""
+    """A rank among those that use one spool."""
 
     rank: int
     world: int
 
     @property
-    def keeps_house(self) -> bool:
-        """Whether it is this rank that starts producers at once, and holds the trainer's role."""
+    def is_leader(self) -> bool:
+        """Whether this rank starts producers and holds the trainer's lock on the spool."""
         return self.rank == 0
 
 
 def rank_placement(spool: Spool, ranks: Communicator) -> RankPlacement:
-    """Where a rank stands: among all of them on a shared spool, among its node's on a part of the plan."""
+    """Return a rank's number among all ranks on a shared spool, or among its node's on a part of the plan."""
     if spool.part[1] == 1:
         return RankPlacement(rank=ranks.rank, world=ranks.world)
     return RankPlacement(rank=ranks.local_rank, world=ranks.local_world)
 
 
 def own_device(name: str, ranks: Communicator) -> str:
-    """The device of a rank: its own GPU, where there are any. Raises OptionError."""
+    """Return the device of a rank: a GPU of its own where there are any. Raises OptionError."""
     if ranks.world == 1 or name == "cpu":
         return name
     if name not in ("auto", "cuda"):
@@ -59,8 +59,8 @@ def own_device(name: str, ranks: Communicator) -> str:
 def check_ranks(
     spool: Spool, config: TrainConfig, ranks: Communicator, settings: dict[str, Any]
 ) -> None:
-    """Raises OptionError on rank 0, RankStopped elsewhere, unless all ranks are about to do the same."""
-    recorded = {name: v for name, v in config.record().items() if name not in _OWN_FIELDS}
+    """Raise OptionError on rank 0, RankStopped elsewhere, unless all ranks have the same configuration."""
+    recorded = {name: v for name, v in config.record().items() if name not in _FIELDS_PER_RANK}
     ranks.check_same({"darkprep": __version__, "nodes": spool.part[1], **recorded, **settings})
     parts = ranks.gather(json.dumps(spool.part))
     with ranks.together():
@@ -75,20 +75,20 @@ def _check_parts(ranks_of_part: Counter[int], spool: Spool, ranks: Communicator)
         missing = ", ".join(f"{n}/{nodes}" for n in range(nodes) if n not in ranks_of_part)
         raise OptionError(
             f"{spool.path}: holds part {part}/{nodes} of its plan, and no rank has part {missing}; "
-            f"start torchrun with --nnodes {nodes}, each node with a spool of its own part"
+            f"start torchrun with --nnodes {nodes}, each node with a spool for its part"
         )
     if len(set(ranks_of_part.values())) > 1 or ranks_of_part[part] != ranks.local_world:
         counts = ", ".join(f"{count} of part {n}" for n, count in sorted(ranks_of_part.items()))
         raise OptionError(
-            f"the nodes have different numbers of ranks ({counts}); give --nproc-per-node alike"
+            f"the nodes have different numbers of ranks ({counts}); give every torchrun the same --nproc-per-node"
         )
 
 
 def check_room(spool: Spool, parts: int, budget_bytes: int, *, kept: int | None = None) -> None:
-    """Raises OptionError when the budget has no room for what a training needs on the disk at once.
+    """Raise OptionError when the budget has no room for the shards that a training needs at once.
 
-    Those are the windows of so many parts, or the shards below `kept` where none is deleted: else the
-    producer would wait for a shard to go, and the trainer for one to come.
+    These are a window of shards for each of `parts`, or the first `kept` shards where none is deleted.
+    With less, the producer would wait for a shard to be deleted and the trainer for one to be made.
     """
     if kept is not None:
         wanted = set(spool.shards_in_part(0, kept))
@@ -101,20 +101,20 @@ def check_room(spool: Spool, parts: int, budget_bytes: int, *, kept: int | None 
         advice = "a larger --disk-budget or a smaller --window"
     else:
         return
-    there = _room(spool, budget_bytes)
-    if there < needed:
+    room = _room_in_shards(spool, budget_bytes)
+    if room < needed:
         raise OptionError(
-            f"{why} needs {needed} shards on the disk at once, the budget has room for {there}; build with {advice}"
+            f"{why} needs {needed} shards on the disk at once, the budget has room for {room}; build with {advice}"
         )
 
 
-def _room(spool: Spool, budget_bytes: int) -> int:
-    """How many shards a producer would keep on the disk at once."""
-    elsewhere = FramesDirectory.of(spool).budget_bytes is not None
+def _room_in_shards(spool: Spool, budget_bytes: int) -> int:
+    """Return how many shards a producer would keep on the disk at once."""
+    frames_elsewhere = FramesDirectory.of(spool).budget_bytes is not None
     return allot(
         Plan.load(spool),
         budget_bytes,
         jobs=1,
         block=block_size(spool.path),
-        frames_room=0 if elsewhere else None,
+        frames_room=0 if frames_elsewhere else None,
     ).shards

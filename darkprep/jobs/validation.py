@@ -1,8 +1,8 @@
-"""Held-out frames that a training is judged by while it runs, and the pictures that show it.
+"""Validation frames: a few crops that a training is evaluated on while it runs, and pictures of them.
 
-The trade-off: one detailed piece of a few frames, not whole frames: seconds in each judgement instead of
-minutes, and pictures that show single pixels. Its figures follow the training; they are not the data
-set's, which `darkprep evaluate` computes.
+The trade-off: one detailed crop of a few frames, not whole frames: an evaluation takes seconds instead of
+minutes, and its pictures show single pixels. The figures show the course of a training; those of the
+data set come from `darkprep evaluate`.
 """
 
 from __future__ import annotations
@@ -37,34 +37,36 @@ log = logging.getLogger(__name__)
 
 PROTOCOL = "redirt"
 FRAMES = 4
-"""How many scenes are looked at."""
-_PIECE = (512, 768)
-_KEPT = 10
-"""Judgements whose pictures stay; their figures all stay."""
-_QUALITY = 90
+"""Number of scenes."""
+_CROP = (512, 768)
+"""Height and width in pixels."""
+_MOST_PICTURES = 10
+"""Evaluations whose pictures are kept; all figures are kept."""
+_JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ValidationCrop:
-    """A piece of a held-out pair, ready to be restored."""
+    """A crop of a validation pair, ready to be restored."""
 
     sample: Sample
-    """Its `low` and `gt` are cut."""
+    """Its `low` and `gt` are cropped."""
     dark: U16
     """`(3, H, W)` sRGB: the short exposure as it is."""
     amplified: U16
-    """The same, amplified by a plain developer: the picture to beat."""
+    """The same, amplified and developed by LibRaw, as a baseline."""
 
     @property
     def name(self) -> str:
-        """A file name for it."""
+        """Its pair's id as a file name."""
         return self.sample.meta.pair.replace("/", "_")
 
 
 def validation_pairs(plan: Plan) -> tuple[Pair, ...]:
-    """One pair each of a few scenes that the plan does not train on, spread over all there are.
+    """Return a pair from each of up to FRAMES scenes that the plan does not train on, spread over all such scenes.
 
-    Of a scene, the darkest. The validation split is taken, or the test split where that is empty.
+    It is the scene's pair with the largest exposure ratio. The scenes are of the validation split, or of
+    the test split where that is empty.
     """
     options = plan.options
     trained = {planned.pair.scene for planned in plan.pairs}
@@ -93,7 +95,7 @@ def cut_validation_crop(
     multiplier: float,
     xtrans: XtransMode = "native",
 ) -> ValidationCrop:
-    """Decode a pair and cut its most detailed piece. Raises RawError."""
+    """Decode a pair and crop it to its most detailed part. Raises RawError."""
     whole = whole_frame(
         root, pair, amplification=amplification, multiplier=multiplier, xtrans=xtrans
     )
@@ -101,7 +103,7 @@ def cut_validation_crop(
     multiple = Network.multiple * CELL[cfa]
     height, width = (
         min(wanted, side) // multiple * multiple
-        for wanted, side in zip(_PIECE, whole.gt.shape[1:], strict=True)
+        for wanted, side in zip(_CROP, whole.gt.shape[1:], strict=True)
     )
     if not height or not width:
         raise RawError(str(root / pair.short), f"is smaller than {multiple} pixels")
@@ -118,10 +120,10 @@ def cut_validation_crop(
 
 
 def most_detailed(truth: U16, height: int, width: int, *, align: int) -> tuple[int, int]:
-    """Row and column of the `height` x `width` piece of `(3, H, W)` with most going on in it.
+    """Return row and column of the `height` x `width` crop of `(3, H, W)` with the most detail.
 
-    Detail is the sum of steps between neighbouring 8 x 8 blocks, in the square root of light so that
-    shadows count. The origin is a multiple of `align`.
+    Detail is the sum of differences between neighbouring 8 x 8 blocks of the green channel, whose square
+    root is taken so that shadows count. Row and column are multiples of `align`.
     """
     block = 8
     rows, columns = (side // block for side in truth.shape[1:])
@@ -134,34 +136,34 @@ def most_detailed(truth: U16, height: int, width: int, *, align: int) -> tuple[i
     high, wide = min(rows, height // block), min(columns, width // block)
     inside = sums[high:, wide:] - sums[:-high, wide:] - sums[high:, :-wide] + sums[:-high, :-wide]
     best = np.unravel_index(int(inside.argmax()), inside.shape)
-    places = [
-        min(int(place) * block, side - size) // align * align
-        for place, side, size in zip(best, truth.shape[1:], (height, width), strict=True)
-    ]
-    return places[0], places[1]
+    y, x = (
+        min(int(index) * block, side - size) // align * align
+        for index, side, size in zip(best, truth.shape[1:], (height, width), strict=True)
+    )
+    return y, x
 
 
 class ValidationFrames:
-    """Judges a network by pieces of held-out frames, and writes down what it makes of them.
+    """Evaluates a network on crops of validation frames, and writes pictures of the results.
 
-    The frames are decoded by a thread from the start on; the first judgement waits for what is left of
-    that. Pictures go to `run_dir/heldout/PAIR/`: dark.jpg, amplified.jpg, truth.jpg, and one named by
-    its iteration for each judgement kept.
+    A thread decodes the frames while the training begins; the first evaluation waits for it. Pictures go
+    to `run_dir/heldout/PAIR/`: dark.jpg, amplified.jpg, truth.jpg, and one named after the iteration for
+    each evaluation that is kept.
     """
 
     def __init__(self, plan: Plan, run_dir: Path, device: torch.device) -> None:
-        self._plan, self._folder, self._device = plan, run_dir / VALIDATION_FOLDER, device
+        self._plan, self._directory, self._device = plan, run_dir / VALIDATION_FOLDER, device
         self._pairs = validation_pairs(plan)
-        self._pieces: list[ValidationCrop] = []
-        self._thread = threading.Thread(target=self._load, name="held-out-frames", daemon=True)
+        self._crops: list[ValidationCrop] = []
+        self._thread = threading.Thread(target=self._load, name="validation-frames", daemon=True)
         self._closing = threading.Event()
 
     def start(self) -> None:
-        """Begin to decode the frames; pictures of them go to the run's directory, which must be ours."""
+        """Start decoding; pictures are written to the run's directory, which must be locked by this process."""
         self._thread.start()
 
     def close(self) -> None:
-        """End the decoding, after the frame at hand: from now on nothing is written."""
+        """Stop decoding after the current frame; nothing is written after this returns."""
         self._closing.set()
         if self._thread.ident:
             self._thread.join()
@@ -169,23 +171,23 @@ class ValidationFrames:
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def judge(self, network: Network, iteration: int) -> dict[str, Any]:
-        """A line of evaluations.jsonl: mean PSNR and SSIM, and each piece's; empty without pieces."""
+    def evaluate(self, network: Network, iteration: int) -> dict[str, Any]:
+        """Return a line of evaluations.jsonl: mean PSNR and SSIM and those of each crop; {} without crops."""
         self._thread.join()
         rules = protocol_named(PROTOCOL)
         images: list[dict[str, Any]] = []
-        for piece in self._pieces:
+        for crop in self._crops:
             try:
-                restored = restore_frame(network, piece.sample, self._device)
+                restored = restore_frame(network, crop.sample, self._device)
             except DarkprepError as error:
-                # A look must not end the training that it is for.
-                log.warning("held-out frames cannot be restored: %s", error)
-                self._pieces.clear()
+                # A failed evaluation must not end the training.
+                log.warning("validation frames cannot be restored: %s", error)
+                self._crops.clear()
                 return {}
-            scores = score(restored, piece.sample.gt, rules)
-            images.append({"pair": piece.name, "psnr": scores.psnr, "ssim": scores.ssim})
-            write_jpeg(self._folder / piece.name / f"{iteration:08d}.jpg", quantised(restored, 8))
-            self._thin_out(self._folder / piece.name)
+            scores = score(restored, crop.sample.gt, rules)
+            images.append({"pair": crop.name, "psnr": scores.psnr, "ssim": scores.ssim})
+            write_jpeg(self._directory / crop.name / f"{iteration:08d}.jpg", quantised(restored, 8))
+            self._delete_pictures(self._directory / crop.name)
         if not images:
             return {}
         means = {
@@ -194,52 +196,55 @@ class ValidationFrames:
         return {**means, "protocol": PROTOCOL, "images": images}
 
     def _load(self) -> None:
-        """Decode the frames; one that cannot be used is left out."""
+        """Decode the frames, and leave out those that cannot be used."""
         options = self._plan.options
         amplification = parse_amplification(options.amplify)
         for pair in self._pairs:
             if self._closing.is_set():
                 return
             try:
-                piece = cut_validation_crop(
+                crop = cut_validation_crop(
                     self._plan.root,
                     pair,
                     amplification=amplification,
                     multiplier=options.multiplier or 1.0,
                     xtrans=parse_xtrans_mode(options.xtrans),
                 )
-                folder = self._folder / piece.name
+                directory = self._directory / crop.name
                 for name, picture in (
-                    ("dark", piece.dark),
-                    ("amplified", piece.amplified),
-                    ("truth", piece.sample.gt),
+                    ("dark", crop.dark),
+                    ("amplified", crop.amplified),
+                    ("truth", crop.sample.gt),
                 ):
-                    write_jpeg(folder / f"{name}.jpg", quantised(picture, 8))
+                    write_jpeg(directory / f"{name}.jpg", quantised(picture, 8))
             except DarkprepError as error:
-                log.warning("%s is not looked at: %s", pair.id, error)
+                log.warning("validation frame %s cannot be used: %s", pair.id, error)
                 continue
-            self._pieces.append(piece)
+            self._crops.append(crop)
 
     @staticmethod
-    def _thin_out(folder: Path) -> None:
-        """Drop the picture whose neighbours are nearest in the training's course; first and last stay."""
-        taken = sorted(folder.glob("[0-9]*.jpg"))
-        if len(taken) <= _KEPT:
+    def _delete_pictures(directory: Path) -> None:
+        """Above _MOST_PICTURES, delete the picture whose neighbours are closest in iterations, as a ratio.
+
+        The first and the last picture stay.
+        """
+        pictures = sorted(directory.glob("[0-9]*.jpg"))
+        if len(pictures) <= _MOST_PICTURES:
             return
         gaps = [
             int(after.stem) / max(1, int(before.stem))
-            for before, after in zip(taken, taken[2:], strict=False)
+            for before, after in zip(pictures, pictures[2:], strict=False)
         ]
-        taken[1 + int(np.argmin(gaps))].unlink(missing_ok=True)
+        pictures[1 + int(np.argmin(gaps))].unlink(missing_ok=True)
 
 
 def write_jpeg(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
-    """Write `(H, W, 3)` uint8, whole or not at all. Raises DiskFull or SpoolError."""
+    """Write `(H, W, 3)` uint8 as JPEG, atomically. Raises DiskFull or SpoolError."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(file: BinaryIO) -> None:
-        # 4:4:4, for colour noise is part of what is looked at.
-        Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY, subsampling=0)
+        # 4:4:4, because colour noise is part of what the pictures show.
+        Image.fromarray(pixels).save(file, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
 
     replace_atomically(path, write, sync=False)

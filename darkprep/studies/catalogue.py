@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from darkprep.jobs.training import check_folder
+from darkprep.jobs.output_directory import check_output_directory
 from darkprep.shards import OptionError
 from darkprep.studies.cross_camera import section_5
 from darkprep.studies.levels import levels
@@ -29,7 +29,7 @@ STUDIES: dict[str, Callable[[StudyOptions], Study]] = {
 def run_study(name: str, options: StudyOptions, work: Work) -> Path:
     """Carry out a study, or go on with it, and write its files; its page. Raises as `carry_out`."""
     study = study_named(name)(options)
-    check_folder("out", work.out)
+    check_output_directory("out", work.out)
     carry_out(study.cells, work)
     return write_outcome(study.outcome(work), study.cells, work)
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from darkprep.jobs.background import stop_producers
-from darkprep.jobs.training import EvaluateChoices, TrainChoices, evaluation, stream_training
+from darkprep.jobs.decoding import DecodingOptions
+from darkprep.jobs.evaluate import EvaluateOptions, evaluation
+from darkprep.jobs.train import TrainOptions, stream_training
 from darkprep.pipeline.plan.plan import PlanOptions, make_plan
 from darkprep.pipeline.produce.budget import default_budget
 from darkprep.shards import Spool
@@ -20,7 +22,7 @@ from darkprep.shards.files import disk_errors
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.studies.work import Stopped, Work
 from darkprep.synth.dataset import synthesise
-from darkprep.trainer.config import TrainConfig
+from darkprep.trainer.config import Precision, TrainConfig
 
 TRAININGS, SCORES, DATA = "trainings", "scores", "data"
 """Folders below the output folder."""
@@ -32,10 +34,10 @@ class Scale:
 
     iterations: int = TrainConfig.iterations
     batch_size: int = TrainConfig.batch_size
-    crop: int | None = None
+    crop: int | None = PlanOptions.crop
     learning_rate: float = TrainConfig.learning_rate
-    samples_per_shard: int = 32
-    crops_per_visit: int = 8
+    samples_per_shard: int = PlanOptions.samples_per_shard
+    crops_per_visit: int = PlanOptions.crops_per_visit
     looks: int = 20
     """How often the network is judged on held-out frames while it trains."""
     seed: int = TrainConfig.seed
@@ -46,7 +48,7 @@ class Machine:
     """What the trainings run on: but for the precision, no part of what they are."""
 
     device: str = "auto"
-    precision: str = TrainConfig.precision
+    precision: Precision = TrainConfig.precision
     jobs: int = 1
     disk_budget: int | None = None
 
@@ -145,11 +147,13 @@ class Training:
         scale, folder = self.scale, self.folder(work)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        plan = make_plan(work.root, self._options())
+        plan = make_plan(work.root, self._plan_options())
         spool = Spool(folder / "spool")
         budget = self.machine.disk_budget or default_budget(spool.path)
         plan.save(spool, ProducerSettings(budget_bytes=budget, jobs=self.machine.jobs))
-        _, summary = stream_training(self._choices(spool, folder / "run"), work.progress, work.stop)
+        _, summary = stream_training(
+            self._train_options(spool, folder / "run"), work.progress, work.stop
+        )
         if summary.ended != "finished":
             raise Stopped
         stop_producers(spool)
@@ -167,7 +171,7 @@ class Training:
             "data wait": summary.data_wait_fraction,
         }
 
-    def _options(self) -> PlanOptions:
+    def _plan_options(self) -> PlanOptions:
         scale = self.scale
         return PlanOptions(
             camera=self.camera,
@@ -181,26 +185,25 @@ class Training:
             crops_per_visit=scale.crops_per_visit,
         )
 
-    def _choices(self, spool: Spool, run_dir: Path) -> TrainChoices:
+    def _train_options(self, spool: Spool, run_dir: Path) -> TrainOptions:
         scale = self.scale
         every = max(1, scale.iterations // max(1, scale.looks))
-        return TrainChoices(
-            spool=spool,
-            run_dir=run_dir,
+        config = TrainConfig(
+            model=self.model,
             iterations=scale.iterations,
             batch_size=scale.batch_size,
-            model_name=self.model,
-            device=self.machine.device,
-            precision=self.machine.precision,
             learning_rate=scale.learning_rate,
-            reuse=TrainConfig.reuse,
-            augment=TrainConfig.augment,
-            keep_shards=False,
-            producers="auto",
-            resume=(run_dir / "config.json").exists(),
+            precision=self.machine.precision,
+            device=self.machine.device,
             seed=scale.seed,
             checkpoint_every=min(TrainConfig.checkpoint_every, every),
             log_every=max(1, min(TrainConfig.log_every, scale.iterations // 40)),
+        )
+        return TrainOptions(
+            spool=spool,
+            config=config,
+            run_dir=run_dir,
+            resume=(run_dir / "config.json").exists(),
             evaluate_every=every if scale.looks else 0,
         )
 
@@ -242,23 +245,19 @@ class Score:
 
     def run(self, work: Work) -> dict[str, Any]:
         """Restore and score all frames."""
-        choices = EvaluateChoices(
+        options = EvaluateOptions(
             weights=self.training.weights(work),
             camera=self.camera,
             root=work.root,
-            split="test",
-            frames="first",
-            exclude_misaligned=False,
-            amplify="ratio",
-            multiplier=None,
+            decoding=DecodingOptions(
+                xtrans=self.xtrans, match_colour=self.training.camera if self.matched else None
+            ),
             protocol=self.protocol,
             baseline=True,
             device=self.training.machine.device,
             out=self.folder(work),
-            xtrans=self.xtrans,
-            match_colour=self.training.camera if self.matched else None,
         )
-        found = evaluation(choices, work.progress, check=work.check).evaluation
+        found = evaluation(options, work.progress, check=work.check).evaluation
         return {
             "pairs": found.pairs,
             "psnr": found.psnr,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from darkprep.jobs.training import restorer
+from darkprep.jobs.weights import load_restorer
 from darkprep.pipeline.pairs.table import camera_named, find_pairs, reported_in
 from darkprep.pipeline.pairs.whole_frame import whole_frame
 from darkprep.pipeline.raw.develop import develop_amplified
@@ -156,7 +156,7 @@ class LevelsScore:
         """Restore and measure all frames of the factor."""
         weights = self.network.weights(work) if isinstance(self.network, Training) else self.network
         device = open_device(self.machine.device)
-        network = restorer(weights, device)
+        network = load_restorer(weights, device)
         found = find_pairs(work.root, camera_named(self.camera))
         pairs = [pair for pair in found.pairs if FACTOR in reported_in(pair)]
         if not pairs:

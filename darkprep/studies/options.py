@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from darkprep.jobs.gpus import refuse_undrivable
+from darkprep.jobs.gpus import check_gpu
 from darkprep.pipeline.pairs.table import camera_named, find_pairs
 from darkprep.pipeline.produce.executors.loky import MOST_JOBS
 from darkprep.shards import DatasetError, OptionError
@@ -106,7 +106,7 @@ class StudyOptions:
             )
         if not 1 <= self.machine.jobs <= MOST_JOBS:
             raise OptionError(f"jobs must be 1 to {MOST_JOBS}, not {self.machine.jobs}")
-        refuse_undrivable(open_device(self.machine.device))
+        check_gpu(open_device(self.machine.device))
         self._check_trainings()
         if self.weights is not None and not self.weights.is_file():
             raise OptionError(f"{self.weights}: no such file")
@@ -118,7 +118,7 @@ class StudyOptions:
             iterations=scale.iterations,
             batch_size=scale.batch_size,
             learning_rate=scale.learning_rate,
-            precision=self.machine.precision,  # type: ignore[arg-type] # TrainConfig checks it
+            precision=self.machine.precision,
             seed=scale.seed,
         )
 

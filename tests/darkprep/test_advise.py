@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from darkprep.jobs.advise import AdviseChoices, Measured, advice_lines, assumed_plan, predict
-from darkprep.jobs.gpus import undrivable
+from darkprep.jobs.advise import AdviseOptions, advice_lines, assumed_plan, predict
+from darkprep.jobs.gpus import missing_kernels
+from darkprep.jobs.measure import Measured
+from darkprep.pipeline.plan.plan import PlanOptions
 from darkprep.pipeline.produce.budget import allot
 from darkprep.shards import BudgetTooSmall, OptionError
+from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.records import read_summary
 
 GB = 10**9
@@ -22,14 +25,22 @@ FAST_GPU = Measured(
 )  # fmt: skip
 
 
-def choices(**changed: object) -> AdviseChoices:
-    fields: dict[str, object] = {"camera": "sony", "root": Path("data"), "spool": Path("spool")}
-    return AdviseChoices(**(fields | changed))
+def options(
+    *, jobs: int | None = 16, disk_budget: int | None = 60 * GB, **training: int
+) -> AdviseOptions:
+    return AdviseOptions(
+        plan=PlanOptions(camera="sony", epochs=None),
+        config=TrainConfig(**training),
+        root=Path("data"),
+        spool=Path("spool"),
+        jobs=jobs,
+        disk_budget=disk_budget,
+    )
 
 
-def advised(measured: Measured = FAST_GPU, **changed: object):
-    chosen = choices(**{"jobs": 16, "disk_budget": 60 * GB, **changed})
-    return predict(chosen, measured, assumed_plan(chosen.plan_options()))
+def advised(measured: Measured = FAST_GPU, **changed: int):
+    chosen = options(**changed)
+    return predict(chosen, measured, assumed_plan(chosen.plan))
 
 
 def test_enough_workers_and_disk_leave_the_gpu_alone_to_limit():
@@ -52,7 +63,7 @@ def test_frames_that_do_not_fit_are_decoded_again_and_make_the_gpu_wait():
 
 def test_the_budget_that_is_suggested_keeps_every_frame():
     found = advised(disk_budget=2 * GB)
-    plan = assumed_plan(choices().plan_options())
+    plan = assumed_plan(options().plan)
 
     assert len(allot(plan, found.all_frames_bytes, jobs=16).frames) == 280 + 161
     assert len(allot(plan, int(found.all_frames_bytes * 0.97), jobs=16).frames) < 280 + 161
@@ -86,13 +97,13 @@ def test_a_budget_that_cannot_work_is_refused():
 @pytest.mark.parametrize("field", ["jobs", "reuse", "iterations", "batch_size"])
 def test_counts_below_one_are_refused(field):
     with pytest.raises(OptionError, match=field):
-        choices(**{field: 0})
+        options(**{field: 0})
 
 
 def test_the_words_hold_the_figures():
     told = "\n".join(advice_lines(advised()))
 
-    for words in ("1000 ms", "200.0 samples a second", "will not wait", "11.1 h", "17.84 TB"):
+    for words in ("1000 ms", "200.0 samples per second", "will not wait", "11.1 h", "17.84 TB"):
         assert words in told
 
 
@@ -110,7 +121,7 @@ def test_the_words_hold_the_figures():
     ],
 )
 def test_a_gpu_that_torch_was_not_built_for_is_named(capability, built_for, runs):
-    said = undrivable("Tesla V100", capability, built_for)
+    said = missing_kernels("Tesla V100", capability, built_for)
 
     assert (said is None) == runs
     if said:
@@ -140,12 +151,11 @@ def test_advice_is_given_for_photographs_and_leaves_nothing_behind(call, large_d
     [
         (
             ["--spool", "s3://bucket/prefix"],
-            "spool s3://bucket/prefix: only a disk of this machine",
+            "spool s3://bucket/prefix: only a local disk can be measured",
         ),
         (["--spool", "ftp://bucket"], "object storage is s3://... or gs://..."),
-        (["--spool", "file/spool"], "/file is not a directory; choose another place"),
+        (["--spool", "file/spool"], "/file is not a directory; choose another --spool"),
         (["--model", "nope"], "model must be one of redirt"),
-        (["--precision", "fp99"], "precision must be one of fp32"),
         (["--device", "nope"], "device must be auto"),
         (["--crop", "30"], "crop must be a multiple of"),
         (["--disk-budget", "1MB"], "disk-budget 1.0 MB is too small"),
@@ -156,7 +166,9 @@ def test_what_cannot_work_is_refused_before_anything_is_measured(
 ):
     Path("file").touch()
 
-    assert said in complaint("advise", "--camera", "sony", "--root", large_data, *PLAN, *words)
+    advise = ("advise", "--camera", "sony", "--root", large_data, *PLAN)
+    assert said in complaint(*advise, *words)
+    assert "'fp99' is not one of 'fp32'" in complaint(*advise, "--precision", "fp99", status=2)
     assert [path.name for path in Path().iterdir()] == ["file"]
 
 

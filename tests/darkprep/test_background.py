@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from darkprep.jobs import background
-from darkprep.jobs.background import Supervisor, last_words, start_producer, stop_on_signals
+from darkprep.jobs.background import Supervisor, last_log_line, start_producer, stop_on_signals
 from darkprep.pipeline.plan.plan import PlanOptions, make_plan
 from darkprep.shards import Cursor, OptionError, Spool, SpoolError, StreamEnded
 from darkprep.view.status import limiting_side
@@ -71,13 +71,13 @@ def supervisor(spool: Spool, *, jobs: int = 1, until: int | None = 3) -> Supervi
 
 
 def test_a_producer_is_started_when_shards_are_missing(empty_spool, started):
-    assert supervisor(empty_spool).ensure()
+    assert supervisor(empty_spool).ensure_producer()
     assert len(started) == 1
     assert started[0].items() >= {"jobs": 1, "budget_bytes": PLENTY, "until": 3}.items()
 
 
 def test_none_is_started_when_all_is_there(spool, started):
-    assert not supervisor(spool).ensure()
+    assert not supervisor(spool).ensure_producer()
     assert not started
 
 
@@ -86,22 +86,22 @@ def test_shards_that_were_used_are_not_missed(spool, started):
     spool.delete(0)
     spool.delete(1)
 
-    assert not supervisor(spool).ensure()
-    assert supervisor(spool, until=4).ensure()
+    assert not supervisor(spool).ensure_producer()
+    assert supervisor(spool, until=4).ensure_producer()
 
 
 def test_a_stream_without_end_always_misses_shards(spool, started):
-    assert supervisor(spool, until=None).ensure()
+    assert supervisor(spool, until=None).ensure_producer()
 
 
 def test_none_is_started_beside_another(empty_spool, started):
     with empty_spool.producer_lock():
-        assert not supervisor(empty_spool).ensure()
+        assert not supervisor(empty_spool).ensure_producer()
     assert not started
 
 
 def test_none_is_started_where_that_is_forbidden(empty_spool, started):
-    assert not supervisor(empty_spool, jobs=0).ensure()
+    assert not supervisor(empty_spool, jobs=0).ensure_producer()
     assert not started
     with pytest.raises(OptionError, match="producers must be auto or at least 0, not -1"):
         supervisor(empty_spool, jobs=-1)
@@ -110,32 +110,32 @@ def test_none_is_started_where_that_is_forbidden(empty_spool, started):
 def test_a_starving_reader_gets_a_producer_and_waits_for_it(empty_spool, started):
     watch = supervisor(empty_spool)
 
-    watch.starving(0, 1.0)
+    watch.on_missing_shard(0, 1.0)
     with empty_spool.producer_lock():
-        watch.starving(0, 2.0)
+        watch.on_missing_shard(0, 2.0)
 
     assert len(started) == 1
 
 
 def test_a_reader_starves_no_longer_when_its_shard_is_there(spool, started):
-    supervisor(spool, jobs=0).starving(0, 1.0)
+    supervisor(spool, jobs=0).on_missing_shard(0, 1.0)
 
     assert not started
 
 
 def test_a_reader_gives_up_when_nobody_may_produce(empty_spool):
-    with pytest.raises(StreamEnded, match="shard 0 is missing and nobody makes it"):
-        supervisor(empty_spool, jobs=0).starving(0, 1.0)
+    with pytest.raises(StreamEnded, match="shard 0 is missing and no producer is running"):
+        supervisor(empty_spool, jobs=0).on_missing_shard(0, 1.0)
 
 
 def test_a_reader_gives_up_with_the_last_words_of_a_producer_that_failed(empty_spool, monkeypatch):
     monkeypatch.setattr(background, "start_producer", lambda *_, **__: Process(status=1))
     background.log_path(empty_spool).write_text("much\ndarkprep: the disk is full\n\n")
     watch = supervisor(empty_spool)
-    watch.ensure()
+    watch.ensure_producer()
 
     with pytest.raises(StreamEnded, match="the producer failed: the disk is full"):
-        watch.starving(0, 1.0)
+        watch.on_missing_shard(0, 1.0)
 
 
 def test_a_producer_that_was_started_is_ended_with_the_training(empty_spool, monkeypatch):
@@ -143,7 +143,7 @@ def test_a_producer_that_was_started_is_ended_with_the_training(empty_spool, mon
     monkeypatch.setattr(background, "start_producer", lambda *_, **__: process)
     watch = supervisor(empty_spool)
     watch.close()
-    watch.ensure()
+    watch.ensure_producer()
 
     watch.close()
 
@@ -151,7 +151,7 @@ def test_a_producer_that_was_started_is_ended_with_the_training(empty_spool, mon
 
 
 def test_without_a_log_there_is_a_place_to_look(empty_spool):
-    assert last_words(empty_spool) == "see spool/producers/log.txt"
+    assert last_log_line(empty_spool) == "see spool/producers/log.txt"
 
 
 def test_a_producer_that_ends_at_once_is_reported(empty_spool):
@@ -175,7 +175,7 @@ def test_a_producer_of_another_host_cannot_be_stopped_from_here(empty_spool, mon
 
     with (
         empty_spool.producer_lock(),
-        pytest.raises(SpoolError, match=r"of another host\) does not end; stop it by hand"),
+        pytest.raises(SpoolError, match=r"of another host\) does not stop; stop it by hand"),
     ):
         background.stop_producers(empty_spool)
 
@@ -194,7 +194,7 @@ def test_an_interrupted_command_says_so_with_status_130(call, monkeypatch):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("darkprep.commands.main.synthesise", interrupted)
+    monkeypatch.setattr("darkprep.commands.data.synthesise", interrupted)
 
     result = call("synth", "out", "--camera", "sony")
 

@@ -173,7 +173,7 @@ def test_verify_names_a_damaged_frame_and_a_cut_shard(call, small_spool):
 def test_stop_where_nobody_works_says_so(call, small_spool):
     result = call("stop")
 
-    assert (result.exit_code, result.stdout) == (0, "nobody produces here\n")
+    assert (result.exit_code, result.stdout) == (0, "no producer is running\n")
 
 
 def test_a_background_producer_fills_the_budget_waits_is_seen_and_stopped(
@@ -183,7 +183,7 @@ def test_a_background_producer_fills_the_budget_waits_is_seen_and_stopped(
 
     started = start(*build, "--background")
 
-    assert "darkprep stop ends it" in "".join(started.communicate(timeout=60))
+    assert "stop it with `darkprep stop`" in "".join(started.communicate(timeout=60))
     assert started.returncode == 0
     spool = Spool("spool").open()
     wait_until(lambda: json.loads(call("status", "--json").stdout)["producers"])
@@ -201,7 +201,7 @@ def test_a_background_producer_fills_the_budget_waits_is_seen_and_stopped(
     assert not spool.has_producer()
     assert check_shards(Path("spool")) == ready
     assert not list(spool.partial.iterdir())
-    assert call("stop").stdout == "nobody produces here\n"
+    assert call("stop").stdout == "no producer is running\n"
 
 
 def test_a_background_producer_that_cannot_work_says_why(start, small_data, small_spool):
@@ -224,7 +224,7 @@ def test_ctrl_c_ends_a_waiting_build_well(start, small_data):
     process = start("build", "--camera", "sony", "--root", small_data, *SMALL, *TIGHT)
     assert process.stderr is not None
     said = ""
-    while "the budget is full" not in said:
+    while "the disk budget is used up" not in said:
         line = process.stderr.readline()
         assert line, said
         said += line
@@ -243,7 +243,7 @@ def test_ctrl_c_ends_a_waiting_build_well(start, small_data):
 def test_stop_leaves_alone_a_process_that_only_once_produced(call, small_data):
     call("build", "--camera", "sony", "--root", small_data, "--quiet", *SMALL)
 
-    assert call("stop").stdout == "nobody produces here\n"
+    assert call("stop").stdout == "no producer is running\n"
 
 
 def test_a_watched_status_goes_on_until_ctrl_c(start, small_spool):

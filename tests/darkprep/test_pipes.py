@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from darkprep.jobs.background import last_words, start
+from darkprep.jobs.background import last_log_line, start
 from darkprep.shards import Cursor, Spool, WeightsError
 from darkprep.shards.files import read_json
 from darkprep.shards.locks import last_holder
@@ -65,7 +65,7 @@ def test_a_status_does_without_metrics_that_are_a_pipe(call, small_spool):
 def test_nobody_is_stopped_by_a_role_that_is_a_pipe(call, small_spool):
     put_pipe(small_spool / "producers/lock")
 
-    assert "nobody produces here" in call("stop", "--spool", small_spool).stdout
+    assert "no producer is running" in call("stop", "--spool", small_spool).stdout
     assert last_holder(small_spool / "producers/lock") is None
 
 
@@ -93,7 +93,7 @@ def test_a_background_producer_is_not_started_with_a_pipe_for_its_log(small_spoo
 
     with pytest.raises(OSError, match="is not a regular file"):
         start(spool, ["--version"])
-    assert last_words(spool) == f"see {small_spool}/producers/log.txt"
+    assert last_log_line(spool) == f"see {small_spool}/producers/log.txt"
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "spool.jsonl", "evaluations.jsonl"])
@@ -125,7 +125,7 @@ def test_a_run_does_not_go_on_in_a_pipe(name, complaint, large_spool):
     )
 
     assert line == f"run/{name}: is not a regular file; move it away"
-    assert "held-out-frames" not in {thread.name for thread in threading.enumerate()}
+    assert "validation-frames" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_checkpoint_that_is_a_pipe_is_damaged(tmp_path):

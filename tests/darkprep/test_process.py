@@ -87,7 +87,7 @@ def test_a_full_disk_behind_the_output_is_told(small_spool, words, unbuffered, m
 
     assert done.returncode == 1
     assert done.stderr == (
-        "darkprep: standard output: No space left on device; send it elsewhere\n"
+        "darkprep: standard output: No space left on device; redirect it elsewhere\n"
     )
     assert unheard.returncode == 2
 
@@ -107,7 +107,7 @@ def test_a_current_directory_that_is_gone_is_told(small_data, words):
 
     assert done.returncode == 1
     assert done.stderr == (
-        "darkprep: the current directory: is gone; change into one that exists\n"
+        "darkprep: the current directory no longer exists; change to one that does\n"
     )
 
 

@@ -422,7 +422,7 @@ def test_the_most_detailed_piece_is_found():
 def test_old_pictures_are_thinned_out_but_not_the_first_and_the_last(tmp_path):
     for done in range(100, 2000, 100):
         (tmp_path / f"{done:08d}.jpg").touch()
-        ValidationFrames._thin_out(tmp_path)
+        ValidationFrames._delete_pictures(tmp_path)
     kept = sorted(int(path.stem) for path in tmp_path.iterdir())
 
     assert len(kept) == 10
@@ -549,7 +549,7 @@ def test_a_training_whose_page_cannot_be_made_has_ended_well(call, large_spool, 
     )
 
     assert "finished after 1 iterations" in result.stdout
-    assert "no report was made" in result.stderr
+    assert "no report was written" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from darkprep.jobs.training import EvaluateChoices
+from darkprep.jobs.evaluate import EvaluateOptions
 from darkprep.model import build_model, load_model, save_weights
 from darkprep.model.weights import published_names
 
@@ -77,22 +77,11 @@ def test_evaluate_takes_the_frames_that_it_is_told_to(call, large_data):
 @pytest.mark.parametrize(("camera", "said"), [("Sony", "left out"), ("fuji", "as found")])
 def test_the_record_says_whether_misaligned_scenes_were_left_out(camera, said):
     """Only Sony has any: with the option, Fuji's figures are of all scenes all the same."""
-    choices = EvaluateChoices(
-        weights=Path("w.safetensors"),
-        camera=camera,
-        root=Path("data"),
-        split="test",
-        frames="first",
-        exclude_misaligned=True,
-        amplify="ratio",
-        multiplier=None,
-        protocol="redirt",
-        baseline=False,
-        device="cpu",
-        out=None,
+    options = EvaluateOptions(
+        weights=Path("w.safetensors"), camera=camera, root=Path("data"), exclude_misaligned=True
     )
 
-    assert choices.settings()["misaligned scenes"] == said
+    assert options.settings()["misaligned scenes"] == said
 
 
 def test_evaluate_takes_the_validation_and_the_test_scenes_together(call, large_data):
@@ -138,19 +127,15 @@ def test_evaluate_with_no_usable_frame_fails(complaint, large_data):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--split", "dev"], "split must be one of train, val, test, val+test, not 'dev'"),
         (["--split", "val"], "no val pairs of sony; there are test, train ones"),
-        (["--frames", "second"], "frames must be first or all"),
         (["--amplify", "twice"], "amplify must be ratio, estimate or a positive number"),
         (["--amplify", "-1"], "amplify must be ratio, estimate or a positive number"),
         (["--amplify", "nan"], "amplify must be ratio, estimate or a positive number"),
         (["--amplify", "1e10"], "amplify must be ratio, estimate or a positive number"),
         (["--multiplier", "2"], "multiplier goes with --amplify estimate only"),
-        (["--amplify", "estimate", "--multiplier", "0"], "multiplier must be a positive number"),
         (["--protocol", "best"], "no protocol 'best'; there are redirt, sid, eld"),
         (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N"),
-        (["--out", "w.safetensors"], "w.safetensors: is a file; give --out a folder"),
-        (["--camera", "nokia"], "unknown camera 'nokia'"),
+        (["--out", "w.safetensors"], "w.safetensors: is a file; give --out a directory"),
         (["--camera", "fuji"], "holds no Fuji/short"),
         (["--root", "nowhere"], "nowhere: does not exist"),
         (["--weights", "nowhere"], "nowhere: cannot be read"),
@@ -158,6 +143,22 @@ def test_evaluate_with_no_usable_frame_fails(complaint, large_data):
 )  # fmt: skip
 def test_what_evaluate_cannot_do_is_one_line(complaint, large_data, words, said):
     assert said in complaint(*evaluate("--root", large_data, "--out", "results", *words))
+    assert not list(Path().glob("results/*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--split", "dev"], "'dev' is not one of 'train', 'val', 'test', 'val+test'"),
+        (["--frames", "second"], "'second' is not one of 'first', 'all'"),
+        (["--amplify", "estimate", "--multiplier", "0"], "0.0 is not in the range x>0"),
+        (["--camera", "nokia"], "'nokia' is not one of 'sony'"),
+    ],
+)
+def test_bad_usage_of_evaluate_is_one_line(complaint, large_data, words, said):
+    words = evaluate("--root", large_data, "--out", "results", *words)
+
+    assert said in complaint(*words, status=2)
     assert not list(Path().glob("results/*"))
 
 
@@ -188,7 +189,7 @@ def test_another_thing_of_a_run_than_its_weights_is_said_to_be_that(complaint, l
     for name, said in {
         "": "is a directory; name the weights.safetensors in it",
         "checkpoints/00000008.pt": "is a checkpoint, for --resume",
-        "weights.safetensors": "go on with `darkprep stream-train --resume --run 'my run'`",
+        "weights.safetensors": "continue with `darkprep stream-train --resume --run 'my run'`",
     }.items():
         line = complaint(*evaluate("--root", large_data, "--weights", run / name))
         assert line.startswith(f"{run / name}: ")
@@ -270,7 +271,7 @@ def test_restore_never_writes_over_a_file_that_it_was_given(complaint, large_dat
 
     line = complaint(*restore(large_data / SHORT, *files, "--format", "tiff", "--out", out))
 
-    assert "is one of the files to restore and would be written over; choose another --out" in line
+    assert "is one of the files to restore and would be overwritten; choose another --out" in line
     assert Path("photos/night.tiff").read_bytes() == content
     assert [path.name for path in Path("photos").iterdir()] == ["night.tiff"]
 
@@ -278,19 +279,29 @@ def test_restore_never_writes_over_a_file_that_it_was_given(complaint, large_dat
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--amplify", "ratio"], "a lone file has no exposure ratio"),
+        (["--amplify", "ratio"], "a single file has no exposure ratio"),
         (["--amplify", "0"], "amplify must be ratio, estimate or a positive number"),
         (["--amplify", "9", "--multiplier", "2"], "multiplier goes with --amplify estimate only"),
-        (["--bits", "12"], "bits must be 8 or 16, not 12"),
-        (["--format", "jpeg"], "format must be png or tiff, not 'jpeg'"),
         (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N"),
         (["--weights", "nowhere"], "nowhere: cannot be read"),
-        (["--out", "w.safetensors"], "w.safetensors: is a file; give --out a folder"),
+        (["--out", "w.safetensors"], "w.safetensors: is a file; give --out a directory"),
         (["--out", "w.safetensors/below"], "w.safetensors"),
     ],
 )
 def test_what_restore_cannot_do_is_one_line(complaint, large_data, words, said):
     assert said in complaint(*restore(large_data / SHORT, *words))
+    assert not Path("restored").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--bits", "12"], "'12' is not one of '8', '16'"),
+        (["--format", "jpeg"], "'jpeg' is not one of 'png', 'tiff'"),
+    ],
+)
+def test_bad_usage_of_restore_is_one_line(complaint, large_data, words, said):
+    assert said in complaint(*restore(large_data / SHORT, *words), status=2)
     assert not Path("restored").exists()
 
 
@@ -356,7 +367,7 @@ def test_a_place_that_nothing_can_be_imported_to_is_named(complaint, out, why):
 
     line = complaint("import-weights", "released", out)
 
-    assert line == f"{out}: cannot be written ({why}); name a file in a folder that is there"
+    assert line == f"{out}: cannot be written ({why}); name a file in an existing directory"
     assert sorted(path.name for path in Path().iterdir()) == ["folder", "released", "w.safetensors"]
 
 

@@ -70,7 +70,7 @@ def test_a_training_starts_a_producer_uses_its_shards_deletes_them_and_ends_it(s
     output, said = trained.communicate(timeout=120)
 
     assert trained.returncode == 0, said
-    assert "nobody made shards here: started a producer in the background" in output + said
+    assert "no producer is running: started one in the background" in output + said
     assert "finished after 6 iterations" in output
     assert "run in run" in output
     done = summary("run")
@@ -114,7 +114,9 @@ def test_without_producers_a_missing_shard_is_named_and_the_steps_so_far_are_kep
 
     line = complaint(*TRAIN, *NO_PRODUCERS, "--iterations", "9", "--run", "run", "--quiet")
 
-    assert line.startswith("spool: shard 1 is missing and nobody makes it; run `darkprep build`")
+    assert line.startswith(
+        "spool: shard 1 is missing and no producer is running; run `darkprep build`"
+    )
     assert list(Path("run/checkpoints").glob("*.pt"))
 
 
@@ -125,7 +127,7 @@ def test_a_run_in_the_spool_is_refused_for_a_spool_is_removed_some_day(run, comp
 
     line = complaint(*TRAIN, *NO_PRODUCERS, "--iterations", "1", "--run", run)
 
-    assert line.startswith(f"{run}: is the spool or lies in it")
+    assert line.startswith(f"{run}: is the spool or a directory in it")
     assert line.endswith("choose another --run")
     assert snapshot(large_spool).keys() - {"cursors/lock"} == before.keys()
 
@@ -257,7 +259,7 @@ def test_a_run_in_the_place_of_a_file_is_refused_before_a_word_of_it(complaint, 
     Path("file").write_text("")
 
     train = (*TRAIN, *NO_PRODUCERS, "--iterations", "1", "--run", "file")
-    assert complaint(*train) == "file: is a file; give --run a folder"
+    assert complaint(*train) == "file: is a file; give --run a directory"
 
 
 def test_what_is_not_there_cannot_be_resumed(complaint, large_spool):
@@ -315,28 +317,31 @@ def test_keeping_more_shards_than_the_budget_holds_is_refused_and_not_waited_for
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "said", "status"),
     [
-        (["--iterations", "0"], "iterations must be at least 1, not 0"),
-        (["--batch-size", "0"], "must be at least 1, not 0"),
-        (["--reuse", "0"], "reuse must be at least 1, not 0"),
-        (["--learning-rate", "0"], "must be between 0 and 1, not 0.0"),
-        (["--seed", "-1"], "seed must not be negative, not -1"),
-        (["--model", "unet"], "model must be one of redirt, "),
-        (["--precision", "fp8"], "precision must be one of fp32, fp16, bf16, not 'fp8'"),
-        (["--augment", "all"], "augment must be one of "),
-        (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N, not 'tpu'"),
-        (["--device", "cuda:99"], "device cuda:99: "),
-        (["--producers", "many"], "producers must be auto or a whole number, not 'many'"),
-        (["--producers", "-1"], "producers must be auto or a whole number, not '-1'"),
+        (["--iterations", "0"], "'--iterations': 0 is not in the range x>=1", 2),
+        (["--batch-size", "0"], "'--batch-size': 0 is not in the range x>=1", 2),
+        (["--reuse", "0"], "'--reuse': 0 is not in the range x>=1", 2),
+        (["--reuse", "1001"], "reuse must be at most 1,000, not 1001", 1),
+        (["--learning-rate", "0"], "'--learning-rate': 0.0 is not in the range 0<x<1", 2),
+        (["--seed", "-1"], "'--seed': -1 is not in the range x>=0", 2),
+        (["--model", "unet"], "model must be one of redirt, ", 1),
+        (["--precision", "fp8"], "'fp8' is not one of 'fp32', 'fp16', 'bf16'", 2),
+        (["--augment", "all"], "'all' is not one of 'cfa', 'paper', 'none'", 2),
+        (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N, not 'tpu'", 1),
+        (["--device", "cuda:99"], "device cuda:99: ", 1),
+        (["--producers", "many"], "'many' is neither a whole number from 0 on nor auto", 2),
+        (["--producers", "-1"], "'-1' is neither a whole number from 0 on nor auto", 2),
+        (["--rank-timeout", "nan"], "'nan' is not a finite number", 2),
     ],
-)  # fmt: skip
+)
 def test_a_value_that_cannot_work_is_refused_before_anything_is_written(
-    complaint, large_spool, words, said
+    complaint, large_spool, words, said, status
 ):
     before = snapshot(large_spool)
+    train = (*TRAIN, "--iterations", "2", "--run", "run", "--quiet")
 
-    assert said in complaint(*TRAIN, "--iterations", "2", "--run", "run", "--quiet", *words)
+    assert said in complaint(*train, *words, status=status)
     assert not Path("run").exists()
     assert snapshot(large_spool) == before
 

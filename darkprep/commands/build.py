@@ -1,0 +1,240 @@
+"""`build`: makes shards from RAW pairs, here or in the background."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import click
+
+from darkprep.commands.options import (
+    camera_option,
+    combined,
+    exclude_misaligned_option,
+    executor_options,
+    frames_directory_options,
+    frames_option,
+    jobs_option,
+    multiplier_option,
+    output_options,
+    root_option,
+    seed_option,
+    split_option,
+    spool_option,
+    staging_budget_option,
+    staging_option,
+    xtrans_option,
+)
+from darkprep.commands.output import print_skipped
+from darkprep.commands.parameters import COUNT_OR_INF, PART, SIZE, FiniteRange
+from darkprep.jobs import background
+from darkprep.jobs.produce import run_producer
+from darkprep.jobs.remote_spool import BuildSpool
+from darkprep.pipeline.noise.model import CALIBRATIONS
+from darkprep.pipeline.plan.plan import Plan, PlanOptions, make_plan
+from darkprep.pipeline.produce.executors.backend import Backend
+from darkprep.pipeline.produce.frames_directory import FramesDirectory, lies_in
+from darkprep.pipeline.produce.producer import ProducerConfig
+from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER
+from darkprep.shards import OptionError
+from darkprep.shards.plan_record import ProducerSettings
+from darkprep.shards.remote.object_store import StoreUrl
+from darkprep.view.live import LogFormat, Progress
+from darkprep.view.numbers import format_bytes, format_duration
+
+_shard_options = combined(
+    click.option(
+        "--crop", type=click.IntRange(min=1), metavar="PX",
+        help="Side of the training crops in pixels.  [default: 512, X-Trans 480]",
+    ),
+    click.option(
+        "--margin", type=click.IntRange(min=0), metavar="PX",
+        help="Pixels stored around each crop, for shifts and flips.  [default: 16, X-Trans 24]",
+    ),
+    click.option(
+        "--samples-per-shard", type=click.IntRange(1, 9999), default=PlanOptions.samples_per_shard,
+        show_default=True, metavar="N", help="Number of samples in a shard.",
+    ),
+    click.option(
+        "--crops-per-visit", type=click.IntRange(min=1), default=PlanOptions.crops_per_visit,
+        show_default=True, metavar="N", help="Number of crops cut from a pair whenever it is used.",
+    ),
+    click.option(
+        "--window", type=click.IntRange(1, 4096), default=PlanOptions.window, show_default=True,
+        metavar="N", help="Number of consecutive shards whose samples a trainer mixes.",
+    ),
+)  # fmt: skip
+
+
+@click.command(short_help="Make shards from RAW pairs, under a disk budget.")
+@camera_option
+@click.option(
+    "--fraction", type=FiniteRange(0, 1, min_open=True), default=PlanOptions.fraction,
+    show_default=True, metavar="F", help="Share of the scenes to use.",
+)  # fmt: skip
+@root_option
+@spool_option
+@click.option(
+    "--disk-budget", type=SIZE, metavar="SIZE",
+    help="Most bytes that the spool may occupy at any time, such as 20GB.  [default: 20GB, at most half of the free space]",
+)  # fmt: skip
+@jobs_option("Number of worker processes.")
+@click.option(
+    "--epochs", type=COUNT_OR_INF, default=PlanOptions.epochs, show_default=True, metavar="N|inf",
+    help="How often each pair is used; inf for no end.",
+)  # fmt: skip
+@seed_option
+@_shard_options
+@click.option(
+    "--amplify", default=PlanOptions.amplify, show_default=True, metavar="ratio|estimate|FACTOR",
+    help="Amplify short exposures by the exposure ratio, by the paper's estimate or by a constant factor.",
+)  # fmt: skip
+@multiplier_option
+@frames_option
+@exclude_misaligned_option
+@split_option(PlanOptions.split)
+@xtrans_option
+@click.option(
+    "--noise", type=click.Choice(tuple(CALIBRATIONS)), metavar="CAMERA",
+    help=f"Make short exposures from the long ones by adding this camera's noise: {', '.join(CALIBRATIONS)}. No photographed ones are needed.",
+)  # fmt: skip
+@click.option(
+    "--lmdb", metavar="NAME",
+    help="Use ELD's patches, NAME_input_Raw.db and NAME_target_Raw.db (with --noise: NAME_Raw.db), below --root.",
+)  # fmt: skip
+@click.option(
+    "--part", type=PART, metavar="n/N", default="0/1", show_default="all",
+    help="Make only shards n, n + N, n + 2N ... of the plan, as one of N machines (docs/scale.md).",
+)  # fmt: skip
+@frames_directory_options
+@staging_budget_option
+@staging_option
+@executor_options
+@click.option(
+    "--background", "in_background", is_flag=True,
+    help="Return at once and go on in the background; see darkprep status and darkprep stop.",
+)  # fmt: skip
+@output_options
+def build(
+    *,
+    camera: str,
+    fraction: float,
+    root: Path,
+    spool: Path | StoreUrl,
+    disk_budget: int | None,
+    jobs: int,
+    epochs: int | None,
+    seed: int,
+    crop: int | None,
+    margin: int | None,
+    samples_per_shard: int,
+    crops_per_visit: int,
+    window: int,
+    amplify: str,
+    multiplier: float | None,
+    frames: str,
+    exclude_misaligned: bool,
+    split: str,
+    xtrans: str,
+    noise: str | None,
+    lmdb: str | None,
+    part: tuple[int, int],
+    frames_dir: Path | None,
+    frames_budget: int | None,
+    staging_budget: int | None,
+    staging: Path | None,
+    backend: str,
+    address: str | None,
+    in_background: bool,
+    quiet: bool,
+    log_format: LogFormat,
+) -> None:
+    """Decode, develop, crop and amplify RAW pairs into shards, which a trainer uses and deletes.
+
+    Ends after one epoch. Where the disk budget cannot hold all shards, it waits for the trainer to use
+    some. Started again, it continues where it stopped.
+
+    Example: darkprep build --camera sony --fraction 0.2 --disk-budget 20GB
+    """
+    if amplify == "estimate" and multiplier is None:
+        multiplier = DEFAULT_MULTIPLIER
+    options = PlanOptions(
+        camera=camera,
+        split=split,
+        fraction=fraction,
+        seed=seed,
+        epochs=epochs,
+        crop=crop,
+        margin=margin,
+        samples_per_shard=samples_per_shard,
+        crops_per_visit=crops_per_visit,
+        window=window,
+        amplify=amplify,
+        multiplier=multiplier,
+        frames=frames,
+        exclude_misaligned=exclude_misaligned,
+        xtrans=xtrans,
+        noise=noise,
+        lmdb=lmdb,
+    )
+    if isinstance(spool, Path) and lies_in(root, spool):  # a spool is deleted when it is used up
+        raise OptionError(
+            f"spool {spool}: contains the photographs of --root {root}; choose another directory"
+        )
+    executor = Backend(backend=backend, address=address)
+    executor.check()
+    stop = threading.Event()
+    target = BuildSpool.at(spool, staging, stop)
+    plan = make_plan(root, options)
+    shares = target.shares(plan, disk_budget, staging_budget)
+    config = ProducerConfig(budget_bytes=shares.own_bytes, jobs=jobs, until=plan.shards)
+    frames_directory = FramesDirectory.chosen(target.spool.path, frames_dir, frames_budget)
+    number, parts = part
+    if plan.shards is not None and plan.shards < parts:
+        raise OptionError(
+            f"part {number}/{parts} of {plan.shards} shards would be empty; give more --epochs, or fewer parts"
+        )
+    settings = ProducerSettings(
+        jobs=jobs, backend=backend, address=address, part=number, parts=parts
+    )
+    target.save(plan, shares, frames_directory.recorded_in(settings))
+    progress = Progress(quiet=quiet, log_format=log_format)
+    progress.say(_summary(plan, shares.budget_bytes), event="plan")
+    if not quiet:
+        print_skipped(plan.skipped)
+    if in_background:
+        process = background.start_producer(
+            target.spool,
+            jobs=jobs,
+            budget_bytes=shares.own_bytes,
+            until=plan.shards,
+            executor=executor,
+            location=target.words(),
+        )
+        progress.say(
+            f"producing in the background (pid {process.pid}), log in {background.log_path(target.spool)}; stop it with `darkprep stop`"
+        )
+        return
+    title = f"darkprep build · {camera}"
+    with progress, progress.watching(target.status, title=title):
+        producer, final = run_producer(target, config, progress, executor, stop)
+    print_skipped(producer.skipped)
+    progress.say(
+        f"{final.state}: {final.shards_made} shards made in {format_duration(final.running_s)} ({final.mb_per_s:.1f} MB/s), {final.shards_ready} ready, "
+        f"{final.frames_decoded} frames decoded, spool {format_bytes(final.disk_bytes)} of {format_bytes(final.budget_bytes)}",
+        event="summary",
+    )
+
+
+def _summary(plan: Plan, budget_bytes: int) -> str:
+    shard_bytes = plan.stream.layout().shard_bytes
+    scenes = len({pair.pair.scene for pair in plan.pairs})
+    total = (
+        "no end"
+        if plan.shards is None
+        else f"{plan.shards} shards, {format_bytes(plan.shards * shard_bytes)}"
+    )
+    return (
+        f"{plan.options.camera}: {len(plan.pairs)} pairs of {scenes} scenes, {total}; "
+        f"{plan.options.samples_per_shard} samples or {format_bytes(shard_bytes)} per shard; disk budget {format_bytes(budget_bytes)}"
+    )

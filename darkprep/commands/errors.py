@@ -1,0 +1,135 @@
+"""How a failure leaves the command line: one line on stderr, and an exit status.
+
+Status 1 for a failure, 2 for bad usage, 130 after Ctrl-C, 141 when the reader of a pipe is gone. The
+trade-off: click has answers of its own to some of these, so the group catches the errors before click
+sees them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from darkprep.shards import DarkprepError
+from darkprep.shards.errors import RankStopped
+from darkprep.view.numbers import one_line
+
+NO_WORKING_DIRECTORY = "the current directory no longer exists; change to one that does"
+
+
+class CommandGroup(click.Group):
+    """A group of commands that reports every expected failure as one line on stderr."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the group's own options; --help and --version print here."""
+        with _hidden_from_click():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _hidden_from_click():
+            return super().invoke(ctx)
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Parse a command line, run it, and exit with its status."""
+        extra["standalone_mode"] = False
+        try:
+            result = super().main(*args, **extra)
+        except RankStopped:
+            sys.exit(1)  # rank 0 reports the reason
+        except DarkprepError as error:
+            _fail(str(error), 1)
+        except _UnexpectedOSError as error:
+            _fail_with(error.error)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(2)
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "darkprep"
+            _fail(f"{_on_one_line(error)} (see {command} --help)", 2)
+        except click.ClickException as error:
+            _fail(_on_one_line(error), error.exit_code)
+        except (_Interrupted, click.Abort, KeyboardInterrupt):
+            _fail("interrupted", 130)
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+class _Interrupted(Exception):
+    """Ctrl-C; for a KeyboardInterrupt click would print an empty line first."""
+
+
+class _UnexpectedOSError(Exception):
+    """An OSError that no other code handled; click would exit with status 1 for a broken pipe."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+@contextlib.contextmanager
+def _hidden_from_click() -> Iterator[None]:
+    """Replace the exceptions that click would handle itself."""
+    try:
+        yield
+    except (KeyboardInterrupt, EOFError) as error:
+        raise _Interrupted from error
+    except OSError as error:
+        raise _UnexpectedOSError(error) from error
+
+
+def _fail(message: str, status: int) -> None:
+    try:
+        click.echo(f"darkprep: {one_line(message)}", err=True)
+    except OSError:
+        _discard(sys.stderr)
+    sys.exit(status)
+
+
+def _on_one_line(error: click.ClickException) -> str:
+    """Return click's message, which may have several lines, as one line."""
+    return " ".join(error.format_message().split())
+
+
+def _fail_with(error: OSError) -> None:
+    if isinstance(error, BrokenPipeError):
+        _discard(sys.stdout, sys.stderr)
+        sys.exit(141)
+    _fail(_describe(error), 1)
+
+
+def _describe(error: OSError) -> str:
+    """Return where an error happened and why; the system names neither a stream nor the current directory."""
+    reason = error.strerror or str(error)
+    if not Path(str(error.filename or "")).is_absolute() and not working_directory_exists():
+        return NO_WORKING_DIRECTORY
+    if error.filename:
+        return f"{error.filename}: {reason}"
+    *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+    # click and rich write to the standard streams only.
+    if innermost.f_globals["__name__"].startswith(("click.", "rich.")):
+        _discard(sys.stdout)
+        return f"standard output: {reason}; redirect it elsewhere"
+    return f"unnamed file: {reason}"
+
+
+def working_directory_exists() -> bool:
+    """Return whether the current directory has not been deleted."""
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
+
+
+def _discard(*streams: TextIO) -> None:
+    """Redirect streams to /dev/null, or the interpreter would flush them again at exit, and fail."""
+    for stream in streams:
+        with contextlib.suppress(OSError), Path(os.devnull).open("wb") as null:
+            os.dup2(null.fileno(), stream.fileno())

@@ -1,0 +1,147 @@
+"""Options that several commands share.
+
+The trade-off: defaults and choices are read from the code that uses them, so that each is written once and
+the command line loads that code, but never torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from darkprep.commands.parameters import PATH, SIZE, SPOOL_LOCATION, FiniteRange
+from darkprep.pipeline.pairs.table import CAMERAS, SPLIT_CHOICES
+from darkprep.pipeline.plan.plan import PlanOptions
+from darkprep.pipeline.produce.executors.backend import BACKENDS, Backend
+from darkprep.pipeline.produce.executors.loky import MOST_JOBS
+from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER
+from darkprep.pipeline.raw.resample import XTRANS_MODES
+from darkprep.trainer.config import PRECISIONS, TrainConfig
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+ANY_CAMERA = click.Choice(tuple(CAMERAS), case_sensitive=False)
+
+
+def combined(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return a decorator that adds several options, listed in help in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+# -- directories --------------------------------------------------------------------------------------
+
+spool_option = click.option(
+    "--spool", type=SPOOL_LOCATION, default=Path("spool"), show_default=True, metavar="DIR|URL",
+    help="Directory of the spool, or its URL in object storage: s3://BUCKET/PREFIX or gs://BUCKET/PREFIX.",
+)  # fmt: skip
+staging_option = click.option(
+    "--staging", type=PATH, metavar="DIR",
+    help="Local directory for a spool in object storage.  [default: staging]",
+)  # fmt: skip
+staging_budget_option = click.option(
+    "--staging-budget", type=SIZE, metavar="SIZE",
+    help="Part of --disk-budget for the shards that a trainer has downloaded from object storage.  "
+    "[default: room for its window and up to 8 more shards, about a quarter at most]",
+)  # fmt: skip
+root_option = click.option(
+    "--root", type=PATH, default=Path("data"), show_default=True, envvar="DARKPREP_DATA",
+    metavar="DIR", help="Directory of the photographs. The variable DARKPREP_DATA sets another default.",
+)  # fmt: skip
+frames_directory_options = combined(
+    click.option(
+        "--frames-dir", type=PATH, metavar="DIR",
+        help="Keep decoded frames in this directory, outside the spool and --disk-budget; later spools reuse them.",
+    ),
+    click.option(
+        "--frames-budget", type=SIZE, metavar="SIZE",
+        help="Most bytes to occupy in --frames-dir.  [default: 20GB, at most half of the free space]",
+    ),
+)  # fmt: skip
+
+
+# -- photographs --------------------------------------------------------------------------------------
+
+camera_option = click.option(
+    "--camera", type=ANY_CAMERA, required=True, metavar="NAME",
+    help=f"Camera: {', '.join(CAMERAS)}.",
+)  # fmt: skip
+frames_option = click.option(
+    "--frames", type=click.Choice(("first", "all")), default=PlanOptions.frames, show_default=True,
+    help="Use the first frame of each burst or all of them (SID).",
+)  # fmt: skip
+exclude_misaligned_option = click.option(
+    "--exclude-misaligned", is_flag=True,
+    help="Leave out the scenes of SID's Sony set whose exposures are not aligned.",
+)  # fmt: skip
+multiplier_option = click.option(
+    "--multiplier", type=FiniteRange(min=0, min_open=True), metavar="M",
+    help=f"Factor m of the paper's estimate, for --amplify estimate.  [default: {DEFAULT_MULTIPLIER:g}]",
+)  # fmt: skip
+xtrans_option = click.option(
+    "--xtrans", type=click.Choice(XTRANS_MODES), default=PlanOptions.xtrans, show_default=True,
+    help="How X-Trans is fed to the network: as nine planes (native), as four like the published code (plain), "
+    "or resampled to a Bayer mosaic (rggb).",
+)  # fmt: skip
+match_option = click.option(
+    "--match-colour", metavar="CAMERA|FILE",
+    help="Convert frames to the colours of the camera that the weights were trained on: a camera with photographs below --root, or one RAW file.",
+)  # fmt: skip
+
+
+def split_option(default: str) -> Callable[[Command], Command]:
+    """`--split`, which takes training or test scenes by default."""
+    return click.option(
+        "--split", type=click.Choice(tuple(SPLIT_CHOICES)), default=default, show_default=True,
+        help="Which part of the data set to use.",
+    )  # fmt: skip
+
+
+# -- work ---------------------------------------------------------------------------------------------
+
+executor_options = combined(
+    click.option(
+        "--backend", type=click.Choice(BACKENDS), default=Backend.backend, show_default=True,
+        help="Where workers run: processes on this machine (loky), a Dask cluster or a Ray cluster.",
+    ),
+    click.option(
+        "--address", metavar="HOST:PORT",
+        help="Address of a running Dask scheduler or Ray cluster.  [default: start one on this machine]",
+    ),
+)  # fmt: skip
+output_options = combined(
+    click.option("--quiet", "-q", is_flag=True, help="Print errors only."),
+    click.option(
+        "--log-format", type=click.Choice(("text", "json")), default="text", show_default=True,
+        help="Print plain text, or one JSON object per line on stdout.",
+    ),
+)  # fmt: skip
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="NAME",
+    help="auto, cpu, cuda or cuda:N; auto is a GPU if there is one.",
+)  # fmt: skip
+precision_option = click.option(
+    "--precision", type=click.Choice(PRECISIONS), default=TrainConfig.precision, show_default=True,
+    help="Number format of the network's arithmetic.",
+)  # fmt: skip
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=TrainConfig.seed, show_default=True,
+    help="Seed of all random choices; the same seed gives the same result.",
+)  # fmt: skip
+
+
+def jobs_option(help: str, show_default: str = "all cores") -> Callable[[Command], Command]:
+    """`--jobs N`, by default as many as there are cores."""
+    return click.option(
+        "--jobs", type=click.IntRange(1, MOST_JOBS), default=lambda: os.cpu_count() or 1,
+        show_default=show_default, help=help,
+    )  # fmt: skip

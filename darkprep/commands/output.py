@@ -1,0 +1,25 @@
+"""What several commands print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from darkprep.view.numbers import one_line
+
+if TYPE_CHECKING:
+    from darkprep.pipeline.pairs.table import Skipped
+
+_MOST_LISTED = 20
+
+
+def print_skipped(skipped: Sequence[Skipped]) -> None:
+    """List on stderr the files that could not be used, and their number."""
+    for one in skipped[:_MOST_LISTED]:
+        click.echo(one_line(f"skipped {one.path}: {one.why}"), err=True)
+    if len(skipped) > _MOST_LISTED:
+        click.echo(f"and {len(skipped) - _MOST_LISTED} more", err=True)
+    if skipped:
+        click.echo(f"{len(skipped)} files skipped", err=True)

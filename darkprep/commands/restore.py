@@ -1,0 +1,198 @@
+"""Commands that use trained weights: `evaluate`, `restore`, `import-weights`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from darkprep.commands.options import (
+    camera_option,
+    device_option,
+    exclude_misaligned_option,
+    frames_option,
+    match_option,
+    multiplier_option,
+    root_option,
+    split_option,
+    xtrans_option,
+)
+from darkprep.commands.output import print_skipped
+from darkprep.commands.parameters import PATH
+from darkprep.commands.torch_setup import prepare_torch
+from darkprep.view.live import Progress
+from darkprep.view.numbers import format_duration, one_line
+
+_weights_option = click.option(
+    "--weights", type=PATH, required=True, metavar="FILE",
+    help="Trained weights: the weights.safetensors of a run.",
+)  # fmt: skip
+
+
+@click.command(short_help="Score trained weights on whole test frames.")
+@_weights_option
+@camera_option
+@root_option
+@split_option("test")
+@frames_option
+@exclude_misaligned_option
+@click.option(
+    "--amplify", default="ratio", show_default=True, metavar="ratio|estimate|FACTOR",
+    help="Amplify short exposures by the exposure ratio, by the paper's estimate or by a constant factor.",
+)  # fmt: skip
+@multiplier_option
+@click.option(
+    "--protocol", default="redirt", show_default=True, metavar="NAME",
+    help="How PSNR and SSIM are computed: redirt, sid or eld.",
+)  # fmt: skip
+@xtrans_option
+@match_option
+@click.option(
+    "--baseline", is_flag=True,
+    help="Also score the short exposure as LibRaw develops it, amplified.",
+)  # fmt: skip
+@device_option
+@click.option(
+    "--out", type=PATH, metavar="DIR", help="Directory for metrics.json, report.html and pictures."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of text.")
+def evaluate(
+    *,
+    weights: Path,
+    camera: str,
+    root: Path,
+    split: str,
+    frames: str,
+    exclude_misaligned: bool,
+    amplify: str,
+    multiplier: float | None,
+    protocol: str,
+    xtrans: str,
+    match_colour: str | None,
+    baseline: bool,
+    device: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Restore every test frame of a camera and compare it with its long exposure.
+
+    Example: darkprep evaluate --weights runs/X/weights.safetensors --camera sony --out results
+    """
+    prepare_torch()
+    from darkprep.jobs.decoding import DecodingOptions
+    from darkprep.jobs.evaluate import EvaluateOptions, evaluation
+    from darkprep.report.evaluation_page import write_evaluation_report
+
+    options = EvaluateOptions(
+        weights=weights,
+        camera=camera,
+        root=root,
+        split=split,
+        frames=frames,
+        exclude_misaligned=exclude_misaligned,
+        decoding=DecodingOptions(
+            amplify=amplify, multiplier=multiplier, xtrans=xtrans, match_colour=match_colour
+        ),
+        protocol=protocol,
+        baseline=baseline,
+        device=device,
+        out=out,
+    )
+    with Progress(quiet=as_json) as progress:
+        result = evaluation(options, progress)
+        if out:
+            progress.show("writing report.html")
+            write_evaluation_report(out, result.record(), root=root, camera=camera, weights=weights)
+    print_skipped(result.skipped)
+    if as_json:
+        click.echo(json.dumps(result.record(), indent=1))
+    else:
+        click.echo("\n".join(result.lines()))
+
+
+@click.command(short_help="Restore dark RAW files to pictures.")
+@click.argument("raw", nargs=-1, required=True, type=PATH)
+@_weights_option
+@click.option(
+    "--amplify", default="estimate", show_default=True, metavar="estimate|FACTOR",
+    help="Amplify by the paper's estimate, or by a constant factor such as 100.",
+)  # fmt: skip
+@multiplier_option
+@xtrans_option
+@match_option
+@root_option
+@click.option(
+    "--out", type=PATH, default=Path("restored"), show_default=True, metavar="DIR",
+    help="Directory for the pictures.",
+)  # fmt: skip
+@click.option(
+    "--format", type=click.Choice(("png", "tiff")), default="png", show_default=True,
+    help="File format of the pictures.",
+)  # fmt: skip
+@click.option(
+    "--bits", type=click.Choice(("8", "16")), default="8", show_default=True,
+    help="Bits per colour.",
+)  # fmt: skip
+@device_option
+def restore(
+    *,
+    raw: tuple[Path, ...],
+    weights: Path,
+    amplify: str,
+    multiplier: float | None,
+    xtrans: str,
+    match_colour: str | None,
+    root: Path,
+    out: Path,
+    format: str,
+    bits: str,
+    device: str,
+) -> int:
+    """Restore the dark RAW files RAW; one that fails is reported, and the others are still restored.
+
+    The exit status is 1 if any file failed.
+
+    Example: darkprep restore night/*.ARW --weights runs/X/weights.safetensors --amplify 100
+    """
+    prepare_torch()
+    from darkprep.jobs.decoding import DecodingOptions
+    from darkprep.jobs.restore import RestoreOptions, restoration
+
+    options = RestoreOptions(
+        raw=raw,
+        weights=weights,
+        out=out,
+        decoding=DecodingOptions(
+            amplify=amplify, multiplier=multiplier, xtrans=xtrans, match_colour=match_colour
+        ),
+        root=root,
+        format=format,
+        bits=8 if bits == "8" else 16,
+        device=device,
+    )
+    failed = 0
+    for result in restoration(options):
+        if result.error:
+            failed += 1
+            # Most errors already begin with the file's name.
+            named = result.error.startswith(f"{result.source}:")
+            message = result.error if named else f"{result.source}: {result.error}"
+            click.echo(one_line(f"failed {message}"), err=True)
+        else:
+            click.echo(f"{result.source} -> {result.target} ({format_duration(result.seconds)})")
+    return 1 if failed else 0
+
+
+@click.command("import-weights", short_help="Convert the paper's released checkpoint.")
+@click.argument("published", type=PATH)
+@click.argument("out", type=PATH)
+def import_weights(published: Path, out: Path) -> None:
+    """Convert the released checkpoint PUBLISHED to OUT (.safetensors), for evaluate and restore.
+
+    Example: darkprep import-weights demo_imgs/weights redirt.safetensors
+    """
+    prepare_torch()
+    from darkprep.jobs.weights import import_released
+
+    click.echo(import_released(published, out))

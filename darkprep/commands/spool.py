@@ -1,0 +1,95 @@
+"""Commands on a spool that is there: `status`, `verify`, `stop`."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from darkprep.commands.options import spool_option, staging_option
+from darkprep.jobs.background import stop_on_signals, stop_producers
+from darkprep.jobs.remote_spool import only_with_bucket, stop_here, verify_bucket
+from darkprep.shards import Spool
+from darkprep.shards.remote.bucket import Bucket
+from darkprep.shards.remote.object_store import StoreUrl
+from darkprep.view.live import Progress
+from darkprep.view.status import BucketStatus, spool_status, status_lines, verify_spool
+
+_POLL_S = 0.2
+
+
+@click.command(short_help="Show what a spool holds and which processes use it.")
+@spool_option
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object; with --watch, one per line."
+)
+@click.option("--watch", is_flag=True, help="Show it again every second until Ctrl-C.")
+def status(spool: Path | StoreUrl, as_json: bool, watch: bool) -> None:
+    """Show a spool's shards, disk use and budget, trainer, producers, rates and damaged shards.
+
+    Example: darkprep status --spool spool --watch
+    """
+    read_status: Callable[[], dict[str, Any]]
+    if isinstance(spool, StoreUrl):
+        remote = BucketStatus(Bucket.at(spool).open())
+        read_status = remote.record
+        if not watch:
+            remote.settle()
+    else:
+        read_status = functools.partial(spool_status, Spool(spool).open())
+    if not watch:
+        found = read_status()
+        click.echo(json.dumps(found, indent=1) if as_json else "\n".join(status_lines(found)))
+        return
+    stop = stop_on_signals()
+    progress = Progress(log_format="json" if as_json else "text", on_stdout=True)
+    with progress, progress.watching(read_status, title=str(spool)):
+        while not stop.wait(_POLL_S):
+            if progress.unread.is_set():
+                raise BrokenPipeError
+
+
+@click.command(short_help="Check everything in a spool.")
+@spool_option
+@staging_option
+def verify(spool: Path | StoreUrl, staging: Path | None) -> int:
+    """Check the plan, every shard and every decoded frame of a spool; exit with status 1 if any is damaged.
+
+    Of a spool in object storage every shard is downloaded once; decoded frames are not stored there.
+
+    Example: darkprep verify --spool spool
+    """
+    if isinstance(spool, StoreUrl):
+        shards, faults = verify_bucket(Bucket.at(spool).open(), staging)
+        checked = f"{shards} shards"
+    else:
+        only_with_bucket(staging)
+        shards, frames, faults = verify_spool(Spool(spool).open())
+        checked = f"{shards} shards and {frames} frames"
+    for fault in faults:
+        click.echo(fault)
+    click.echo(f"{checked} checked, {len(faults)} damaged")
+    return 1 if faults else 0
+
+
+@click.command(short_help="Stop the background producers of a spool.")
+@spool_option
+@staging_option
+def stop(spool: Path | StoreUrl, staging: Path | None) -> None:
+    """Stop the producers that work on a spool in the background; finished shards stay.
+
+    Of a spool in object storage, only those on this machine are stopped.
+
+    Example: darkprep stop --spool spool
+    """
+    if isinstance(spool, StoreUrl):
+        click.echo(stop_here(spool, staging))
+        return
+    only_with_bucket(staging)
+    pids = stop_producers(Spool(spool).open())
+    stopped = ", ".join(f"pid {pid}" for pid in pids)
+    click.echo(f"stopped {stopped}" if pids else "no producer is running")

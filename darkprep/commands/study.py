@@ -1,0 +1,113 @@
+"""`study`: a table of several trainings and evaluations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from darkprep.commands.options import (
+    device_option,
+    jobs_option,
+    precision_option,
+    root_option,
+    seed_option,
+)
+from darkprep.commands.parameters import PATH, SIZE
+from darkprep.commands.torch_setup import prepare_torch
+from darkprep.jobs.background import stop_on_signals
+from darkprep.trainer.config import Precision
+from darkprep.view.live import Progress
+
+
+@click.command(short_help="Make a table of trainings and evaluations.")
+@click.argument("name", metavar="NAME")
+@root_option
+@click.option(
+    "--out", type=PATH, default=Path("studies"), show_default=True, metavar="DIR",
+    help="Directory for trainings, scores and tables; studies in one directory share trainings.",
+)  # fmt: skip
+@click.option(
+    "--small", is_flag=True,
+    help="Use synthetic photographs and short trainings: minutes on two CPU cores.",
+)  # fmt: skip
+@click.option(
+    "--iterations", type=click.IntRange(min=1), metavar="N",
+    help="Iterations of each training.  [default: as published; 3500 with --small]",
+)  # fmt: skip
+@device_option
+@precision_option
+@jobs_option(
+    "Number of producer processes beside a training.", show_default="all cores; 1 with --small"
+)
+@click.option(
+    "--disk-budget", type=SIZE, metavar="SIZE",
+    help="Disk budget of each training's spool.  [default: 20GB, at most half of the free space; 250MB with --small]",
+)  # fmt: skip
+@click.option(
+    "--xtrans", "fuji_xtrans", type=click.Choice(("rggb", "plain")), default="rggb", show_default=True,
+    help="How section-5 feeds Fuji's X-Trans to a network that also reads Bayer cameras.",
+)  # fmt: skip
+@click.option(
+    "--weights", type=PATH, metavar="FILE",
+    help="Trained weights for the study levels, instead of training a network.",
+)  # fmt: skip
+@seed_option
+@click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
+def study(
+    *,
+    name: str,
+    root: Path,
+    out: Path,
+    small: bool,
+    iterations: int | None,
+    device: str,
+    precision: Precision,
+    jobs: int,
+    disk_budget: int | None,
+    fuji_xtrans: str,
+    weights: Path | None,
+    seed: int,
+    quiet: bool,
+) -> None:
+    """Run the study NAME: section-5, section-7, levels, x-trans or noise.
+
+    \b
+    section-5  train on Sony and on Fuji, with all scenes and a fifth; test on three other cameras
+    section-7  the standard network, with a block less, and with group normalisation
+    levels     decode four cameras with the published black and white levels and with the files' own
+    x-trans    three ways to feed an X-Trans camera to a network
+    noise      train on photographed short exposures and on ones made with a noise model
+
+    If it is stopped or killed, the same command continues it; several processes may share one --out.
+
+    Example: darkprep study section-7 --small
+    """
+    prepare_torch()
+    from darkprep.studies.catalogue import run_study
+    from darkprep.studies.cells import Machine
+    from darkprep.studies.options import SMALL_BUDGET_BYTES, Small, StudyOptions
+    from darkprep.studies.work import Work
+
+    jobs_given = click.get_current_context().get_parameter_source("jobs")
+    if small and jobs_given is ParameterSource.DEFAULT:
+        jobs = 1
+    if small and disk_budget is None:
+        disk_budget = SMALL_BUDGET_BYTES
+    options = StudyOptions(
+        out=out,
+        root=root,
+        small=Small() if small else None,
+        iterations=iterations,
+        machine=Machine(device=device, precision=precision, jobs=jobs, disk_budget=disk_budget),
+        fuji_xtrans=fuji_xtrans,
+        weights=weights,
+        seed=seed,
+    )
+    with Progress(quiet=quiet) as progress:
+        work = Work(out=out, root=options.data_root(), progress=progress, stop=stop_on_signals())
+        page = run_study(name, options, work)
+    if not quiet:
+        click.echo((page.parent / "table.md").read_text(encoding="utf-8"), nl=False)
+        click.echo(f"\n{page}")

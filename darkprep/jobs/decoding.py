@@ -1,0 +1,88 @@
+"""How `evaluate` and `restore` turn RAW files into the network's input: the options, and a decoder made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from darkprep.pipeline.pairs.reference_colours import reference_colours
+from darkprep.pipeline.pairs.table import Pair
+from darkprep.pipeline.pairs.whole_frame import lone_frame, whole_frame
+from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER, Amplification, parse_amplification
+from darkprep.pipeline.raw.colour import Colours
+from darkprep.pipeline.raw.frame import RawHeader
+from darkprep.pipeline.raw.resample import XtransMode, parse_xtrans_mode
+from darkprep.shards import OptionError, Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingOptions:
+    """What a user chooses of decoding whole frames. Raises OptionError naming the field."""
+
+    amplify: str = "ratio"
+    """`ratio`, `estimate` or a number: how the amplification is found."""
+    multiplier: float | None = None
+    """The paper's m, for `estimate` only; None for DEFAULT_MULTIPLIER."""
+    xtrans: str = "native"
+    """How an X-Trans camera is fed to the network: `native`, `plain` or `rggb`."""
+    match_colour: str | None = None
+    """A camera or a RAW file whose colours the frames are converted to."""
+
+    def __post_init__(self) -> None:
+        parse_amplification(self.amplify)
+        parse_xtrans_mode(self.xtrans)
+        if self.multiplier is not None and self.amplify != "estimate":
+            raise OptionError("multiplier goes with --amplify estimate only")
+
+    def effective_multiplier(self) -> float:
+        """Return the paper's m, which is 1 where nothing is estimated."""
+        if self.amplify != "estimate":
+            return 1.0
+        return DEFAULT_MULTIPLIER if self.multiplier is None else self.multiplier
+
+    def decoder(self, root: Path) -> FrameDecoder:
+        """Return a decoder; `root` has the photographs of a `match_colour` camera.
+
+        Raises OptionError, DatasetError or RawError when the colours to match cannot be read.
+        """
+        return FrameDecoder(
+            amplification=parse_amplification(self.amplify),
+            multiplier=self.effective_multiplier(),
+            xtrans=parse_xtrans_mode(self.xtrans),
+            match=reference_colours(self.match_colour, root) if self.match_colour else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FrameDecoder:
+    """Decodes whole frames, all alike."""
+
+    amplification: Amplification
+    multiplier: float
+    xtrans: XtransMode
+    match: Colours | None
+
+    def pair(self, root: Path, pair: Pair) -> Sample:
+        """Return both exposures of a pair below `root` as one sample. Raises RawError."""
+        return whole_frame(
+            root,
+            pair,
+            amplification=self.amplification,
+            multiplier=self.multiplier,
+            xtrans=self.xtrans,
+            match=self.match,
+        )
+
+    def file(self, path: Path) -> tuple[Sample, RawHeader]:
+        """Return a file without a long exposure as a sample, and its header. Raises RawError.
+
+        The amplification must not be `ratio`.
+        """
+        assert self.amplification != "ratio", "a single file has no exposure ratio"
+        return lone_frame(
+            path,
+            amplification=self.amplification,
+            multiplier=self.multiplier,
+            xtrans=self.xtrans,
+            match=self.match,
+        )

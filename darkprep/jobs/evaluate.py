@@ -1,0 +1,174 @@
+"""Scoring trained weights on the photographs of a camera."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from darkprep.jobs.decoding import DecodingOptions
+from darkprep.jobs.output_directory import check_output_directory
+from darkprep.jobs.protocols import ELD_CENTRE, packed_raw
+from darkprep.jobs.weights import load_restorer
+from darkprep.pipeline.pairs.table import (
+    MISALIGNED,
+    Pairs,
+    Skipped,
+    camera_named,
+    find_pairs,
+    reported_in,
+    splits_named,
+)
+from darkprep.pipeline.raw.develop import develop_amplified
+from darkprep.shards import DatasetError, OptionError, RawError, Sample
+from darkprep.shards.format import U16
+from darkprep.trainer.device import open_device
+from darkprep.trainer.evaluation import Evaluation, ImageScores, evaluate
+from darkprep.trainer.metrics import protocol_named
+from darkprep.view.live import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """What a user chooses of an evaluation. Raises OptionError naming the field."""
+
+    weights: Path
+    camera: str
+    root: Path
+    split: str = "test"
+    frames: str = "first"
+    """`first`: only the first frame of each burst; `all`: every frame."""
+    exclude_misaligned: bool = False
+    """Leave out the scenes of SID's Sony set whose exposures are not aligned."""
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
+    protocol: str = "redirt"
+    """How the figures are computed: a name in trainer.PROTOCOLS."""
+    baseline: bool = False
+    """Also score the amplified short exposure as LibRaw develops it."""
+    device: str = "auto"
+    out: Path | None = None
+    """Directory for metrics.json and pictures; None to write none."""
+
+    def __post_init__(self) -> None:
+        if self.frames not in ("first", "all"):
+            raise OptionError(f"frames must be first or all, not {self.frames!r}")
+        splits_named(self.split)
+
+    def settings(self) -> dict[str, str]:
+        """Return what the figures depend on besides the protocol, for the record."""
+        decoding = self.decoding
+        multiplier = decoding.effective_multiplier()
+        left_out = self.exclude_misaligned and self.camera.lower() in MISALIGNED
+        return {
+            "split": self.split,
+            "frames": self.frames,
+            "misaligned scenes": "left out" if left_out else "as found",
+            "amplify": decoding.amplify
+            + (f", m = {multiplier:g}" if decoding.amplify == "estimate" else ""),
+            "cfa": decoding.xtrans,
+            "match colour": decoding.match_colour or "no",
+        }
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """An evaluation, and the files that could not be used."""
+
+    evaluation: Evaluation
+    skipped: tuple[Skipped, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Return the content of metrics.json."""
+        return asdict(self.evaluation)
+
+    def lines(self) -> list[str]:
+        """Return the figures as text."""
+        found = self.evaluation
+        lines = [f"{found.camera}: {_figures(found.pairs, found.psnr, found.ssim)}"]
+        if found.baseline_ssim is not None:
+            lines.append(
+                f"amplified input: PSNR {_decibels(found.baseline_psnr)}, SSIM {found.baseline_ssim:.4f}"
+            )
+        lines += [
+            f"  {group.group}: {_figures(group.pairs, group.psnr, group.ssim)}"
+            for group in found.groups
+        ]
+        lines.append(f"protocol {found.protocol}, {found.region}: {found.protocol_says}")
+        return lines
+
+
+def evaluation(
+    options: EvaluateOptions, progress: Progress, *, check: Callable[[], None] = lambda: None
+) -> EvaluationResult:
+    """Score weights on a camera's frames. Raises OptionError, WeightsError, and DatasetError when no frame is usable.
+
+    `check` is called before each frame, and may raise to end the evaluation.
+    """
+    check_output_directory("out", options.out)
+    device = open_device(options.device)
+    network = load_restorer(options.weights, device)
+    camera = camera_named(options.camera)
+    found = find_pairs(
+        options.root,
+        camera,
+        frames=options.frames,  # type: ignore[arg-type] # checked by EvaluateOptions
+        exclude_misaligned=options.exclude_misaligned,
+    ).of_split(options.split)
+    by_id = {pair.id: pair for pair in found.pairs}
+    skipped: list[RawError] = []
+    done: list[ImageScores] = []
+
+    def on_image(image: ImageScores) -> None:
+        done.append(image)
+        progress.show(
+            f"{len(done)}/{len(by_id)} {image.pair}: PSNR {_decibels(image.psnr)}, SSIM {image.ssim:.4f}"
+        )
+
+    def amplified_input(sample: Sample) -> U16:
+        return develop_amplified(
+            found.root / by_id[sample.meta.pair].short, sample.meta.amplification
+        )
+
+    in_raw = protocol_named(options.protocol).domain == "packed RAW"
+    centre = ELD_CENTRE if in_raw and camera.dataset == "SID" else None
+    result = evaluate(
+        network,
+        _whole_frames(options, found, skipped, check),
+        options.out,
+        protocol=options.protocol,
+        device=device,
+        baseline=amplified_input if options.baseline else None,
+        compared=packed_raw(found.root, by_id, centre=centre) if in_raw else None,
+        region=f"the middle {centre} x {centre} packed pixels" if centre else "whole frames",
+        settings=options.settings(),
+        groups=lambda pair: reported_in(by_id[pair]),
+        on_image=on_image,
+    )
+    unreadable = [Skipped(error.path, error.reason) for error in skipped]
+    return EvaluationResult(result, (*found.skipped, *unreadable))
+
+
+def _whole_frames(
+    options: EvaluateOptions, found: Pairs, skipped: list[RawError], check: Callable[[], None]
+) -> Iterator[Sample]:
+    """Yield the samples to score, and append to `skipped` the errors of files that cannot be used."""
+    decoder = options.decoding.decoder(options.root)
+    for pair in found.pairs:
+        check()
+        try:
+            yield decoder.pair(found.root, pair)
+        except RawError as error:
+            skipped.append(error)
+    if len(skipped) == len(found.pairs):
+        raise DatasetError(
+            f"{found.root}: none of the {len(skipped)} pairs can be used; the first: {skipped[0]}"
+        )
+
+
+def _figures(pairs: int, psnr: float | None, ssim: float) -> str:
+    return f"{pairs} pair{'s' * (pairs != 1)}, PSNR {_decibels(psnr)}, SSIM {ssim:.4f}"
+
+
+def _decibels(value: float | None) -> str:
+    return "infinite" if value is None else f"{value:.2f} dB"

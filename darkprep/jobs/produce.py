@@ -1,0 +1,40 @@
+"""Running a producer in this process, for `build` and for background producers."""
+
+from __future__ import annotations
+
+import threading
+
+from darkprep.jobs.background import stop_on_signals
+from darkprep.jobs.remote_spool import BuildSpool
+from darkprep.pipeline.produce.executors.backend import Backend
+from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
+from darkprep.view.live import Progress
+
+
+def run_producer(
+    target: BuildSpool,
+    config: ProducerConfig,
+    progress: Progress,
+    executor: Backend,
+    stop: threading.Event,
+) -> tuple[Producer, ProducerReport]:
+    """Run a producer until it is done; print once when it has to wait for a trainer."""
+    announced = threading.Event()
+
+    def report(now: ProducerReport) -> None:
+        if now.state == "waiting for the trainer" and not announced.is_set():
+            announced.set()
+            progress.say(
+                f"the disk budget is used up: waiting for `darkprep stream-train --spool {target.place}` to use shards (Ctrl-C stops; nothing is lost)"
+            )
+
+    stop_on_signals(stop)
+    producer = Producer(
+        target.spool,
+        config,
+        executor.pool(config.jobs),
+        report=report,
+        stop=stop,
+        shelf=target.shelf(config.jobs),
+    )
+    return producer, producer.run()

@@ -1,0 +1,104 @@
+"""Restoring RAW files to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from darkprep.jobs.decoding import DecodingOptions, FrameDecoder
+from darkprep.jobs.output_directory import check_output_directory
+from darkprep.jobs.weights import load_restorer
+from darkprep.shards import OptionError
+from darkprep.trainer.device import open_device
+from darkprep.trainer.picture import Bits
+from darkprep.trainer.restoration import LoneFrame, RestoreJob, RestoreResult, restore_all
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreOptions:
+    """What a user chooses of restoring files. Raises OptionError naming the field."""
+
+    raw: tuple[Path, ...]
+    weights: Path
+    out: Path
+    decoding: DecodingOptions = field(default_factory=lambda: DecodingOptions(amplify="estimate"))
+    format: str = "png"
+    """`png` or `tiff`."""
+    bits: Bits = 8
+    device: str = "auto"
+    root: Path = Path("data")
+    """Directory of the photographs of a camera whose colours are to be matched."""
+
+    def __post_init__(self) -> None:
+        if self.format not in ("png", "tiff"):
+            raise OptionError(f"format must be png or tiff, not {self.format!r}")
+        if self.bits not in (8, 16):
+            raise OptionError(f"bits must be 8 or 16, not {self.bits}")
+        if self.decoding.amplify == "ratio":
+            raise OptionError(
+                "amplify must be estimate or a number: a single file has no exposure ratio"
+            )
+
+
+def restoration(options: RestoreOptions) -> Iterator[RestoreResult]:
+    """Restore the files one after the other, and yield the result of each.
+
+    Raises OptionError, WeightsError, and DiskFull.
+    """
+    check_output_directory("out", options.out)
+    targets = _picture_paths(options)
+    _refuse_overwriting_sources(options.raw, targets)
+    device = open_device(options.device)
+    network = load_restorer(options.weights, device)
+    decoder = options.decoding.decoder(options.root)
+    jobs = [
+        RestoreJob(source=str(path), load=_loader(path, decoder), target=target)
+        for path, target in zip(options.raw, targets, strict=True)
+    ]
+    yield from restore_all(network, jobs, bits=options.bits, device=device)
+
+
+def _picture_paths(options: RestoreOptions) -> list[Path]:
+    """Return a path per file; files of the same name in different directories get numbers."""
+    taken: dict[str, None] = {}
+    for path in options.raw:
+        name, count = path.stem, 1
+        while name in taken:
+            count += 1
+            name = f"{path.stem}-{count}"
+        taken[name] = None
+    return [options.out / f"{name}.{options.format}" for name in taken]
+
+
+def _refuse_overwriting_sources(raw: tuple[Path, ...], targets: list[Path]) -> None:
+    """Raise OptionError where a picture would replace one of the RAW files, as a TIFF could."""
+    sources = {_file_id(path) for path in raw} - {None}
+    for target in targets:
+        if _file_id(target) in sources:
+            raise OptionError(
+                f"{target}: is one of the files to restore and would be overwritten; choose another --out"
+            )
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    """Return device and inode, which are the same for all links to a file; None where there is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _loader(path: Path, decoder: FrameDecoder) -> Callable[[], LoneFrame]:
+    def load() -> LoneFrame:
+        sample, header = decoder.file(path)
+        text = {
+            "Camera": f"{header.make} {header.model}".strip(),
+            "Exposure": f"{header.exposure_s:g} s, ISO {header.iso:g}",
+            "Amplification": f"{sample.meta.amplification:g} ({sample.meta.amplification_source})",
+            "Software": "darkprep",
+        }
+        return LoneFrame(sample=sample, orientation=header.orientation, text=text)
+
+    return load

@@ -1,0 +1,299 @@
+"""Training on a spool: the run's directory, the readers, the producers beside it, the live view, the report.
+
+The trade-off: the trainer takes batches from any reader and the producers work for any trainer; what they
+need of each other is put together here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import threading
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from darkprep.jobs.background import Supervisor
+from darkprep.jobs.gpus import check_gpu
+from darkprep.jobs.placement import (
+    RankPlacement,
+    check_ranks,
+    check_room,
+    own_device,
+    rank_placement,
+)
+from darkprep.jobs.remote_training import RemoteTraining
+from darkprep.jobs.run_directory import run_directory
+from darkprep.jobs.validation import ValidationFrames
+from darkprep.pipeline.plan.plan import Plan
+from darkprep.pipeline.produce.budget import default_budget
+from darkprep.report.provenance import FILE as PROVENANCE_FILE
+from darkprep.report.provenance import run_provenance
+from darkprep.report.run_page import write_run_report
+from darkprep.shards import DarkprepError, DatasetError, OptionError, Spool, SpoolReader
+from darkprep.shards.files import write_json
+from darkprep.trainer.config import TrainConfig
+from darkprep.trainer.device import open_device
+from darkprep.trainer.distributed import Communicator, SingleProcess
+from darkprep.trainer.loop import Validation, train
+from darkprep.trainer.prefetch import Allocate
+from darkprep.trainer.records import RunSummary
+from darkprep.view.history import SpoolHistory
+from darkprep.view.live import Progress
+from darkprep.view.status import spool_status
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What a user chooses of a training on a spool. Raises OptionError naming the field."""
+
+    spool: Spool
+    config: TrainConfig = field(default_factory=TrainConfig)
+    """The training itself; what the spool's plan decides is filled in by `spool_config`."""
+    run_dir: Path | None = None
+    """Directory for the run's files; None for a new one below RUNS, or with `resume` the newest."""
+    resume: bool = False
+    keep_shards: bool = False
+    """Delete no shard, and use those of the plan again and again."""
+    producers: int | None = None
+    """Worker processes of a producer to start where none is running; None for as many as `build` had, 0 for none."""
+    evaluate_every: int | None = None
+    """Iterations between evaluations on validation frames; None for each checkpoint, 0 for never."""
+    remote: RemoteTraining | None = None
+    """Where the shards are downloaded from, for a spool in object storage."""
+
+    def __post_init__(self) -> None:
+        if self.remote and self.keep_shards:
+            raise OptionError(
+                "keep-shards needs a spool in a directory: from object storage shards are downloaded, used and deleted"
+            )
+        if self.remote and self.producers:
+            raise OptionError(
+                f"producers {self.producers}: for a spool in object storage run `darkprep build --spool {self.remote.url}` on the machine that has the photographs"
+            )
+        if self.producers is not None and self.producers < 0:
+            raise OptionError(f"producers must be auto or at least 0, not {self.producers}")
+
+    @property
+    def may_produce(self) -> bool:
+        """Whether a producer may be started here, to make shards beyond those that were built."""
+        return self.producers != 0 and not self.remote
+
+    @property
+    def validation_interval(self) -> int:
+        """Iterations between evaluations on validation frames; 0 for never."""
+        every = self.evaluate_every
+        return self.config.checkpoint_every if every is None else every
+
+    def spool_config(self, device: str) -> TrainConfig:
+        """Return the training with what the spool's plan decides, on `device`. Raises OptionError."""
+        stream = self.spool.stream
+        return replace(
+            self.config,
+            cfa=stream.cfa,
+            crop=stream.crop,
+            camera=stream.camera,
+            plan=self.spool.digest,
+            parts=max(self.config.parts, self.spool.part[1]),
+            device=device,
+        )
+
+    def shards_needed(self) -> int:
+        """Return how many shards of the plan the training needs. Raises OptionError."""
+        config, stream = self.config, self.spool.stream
+        order = self.spool.use_order(seed=config.seed, reuse=config.reuse, parts=config.parts)
+        samples = config.iterations * (config.batch_size // self.spool.part[1])
+        needed = order.newest_shard(max(0, samples - 1)) + 1
+        if not self.keep_shards:
+            return needed
+        if stream.shards is None:
+            raise OptionError("keep-shards needs a plan with an end; build with --epochs N")
+        return min(needed, stream.shards)
+
+
+def stream_training(
+    options: TrainOptions,
+    progress: Progress,
+    stop: threading.Event,
+    *,
+    ends_at: float | None = None,
+    ranks: Communicator | None = None,
+) -> tuple[Path, RunSummary]:
+    """Train on the spool, with a producer if none is running; return the run's directory and its summary.
+
+    `ends_at` is the `time.monotonic()` at which the caller will set `stop`, for the live view. Every rank
+    calls this with the same options; only rank 0 writes files and shows progress.
+    """
+    ranks = ranks or SingleProcess()
+    spool = options.spool
+    with ranks.together():
+        config = options.spool_config(own_device(options.config.device, ranks))
+        placement = rank_placement(spool, ranks)
+        supervisor = _supervisor(options, placement)
+        device = open_device(config.device)
+        check_gpu(device)
+    check_ranks(spool, config, ranks, {"keep_shards": options.keep_shards})
+    run_dir, frames = _prepare(options, config, device, placement, ranks, progress)
+    history = SpoolHistory(run_dir)
+
+    def open_reader(start: int, allocate: Allocate | None) -> SpoolReader:
+        if ranks.rank == 0:
+            history.begin()
+            write_json(run_dir / PROVENANCE_FILE, run_provenance(spool, device), sync=False)
+        if frames:
+            frames.start()
+        reader = SpoolReader(
+            spool,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start=start,
+            stop_after=config.iterations,
+            rank=placement.rank,
+            world=placement.world,
+            parts=options.config.parts,
+            shards=None if options.keep_shards or options.may_produce else spool.stream.shards,
+            reuse=config.reuse,
+            keep=options.keep_shards,
+            run=str(run_dir.absolute()),
+            stop=stop,
+            allocate=allocate,
+            on_starving=supervisor.on_missing_shard,
+        )
+        try:
+            started = placement.is_leader and supervisor.ensure_producer()
+            if started and not options.remote:
+                progress.say("no producer is running: started one in the background")
+        except BaseException:
+            reader.close()
+            raise
+        return reader
+
+    title = f"darkprep stream-train · {config.model} on {config.camera}"
+    with (
+        contextlib.closing(supervisor),
+        contextlib.closing(frames) if frames else contextlib.nullcontext(),
+        progress.watching(
+            lambda: spool_status(spool), title=title, also=history.take if ranks.rank == 0 else None
+        ) as watch,
+    ):
+        watch.ends_at(ends_at)
+        summary = train(
+            config,
+            open_reader,
+            run_dir,
+            resume=options.resume,
+            on_step=watch.step,
+            stop=stop,
+            held_out=_validation(options, frames),
+            gauges=watch.gauges,
+            ranks=ranks,
+        )
+    if ranks.rank == 0:
+        _write_report(run_dir, progress)
+    return run_dir, summary
+
+
+def _prepare(
+    options: TrainOptions,
+    config: TrainConfig,
+    device: torch.device,
+    placement: RankPlacement,
+    ranks: Communicator,
+    progress: Progress,
+) -> tuple[Path, ValidationFrames | None]:
+    """Return the run's directory, on all ranks, and the validation frames, on rank 0."""
+    run_dir, frames = Path(), None
+    with ranks.together():
+        if placement.is_leader:
+            # A second trainer fails here, before it creates its run's directory.
+            if options.remote:
+                options.remote.check_free()
+            with options.spool.trainer_lock():
+                pass
+        if ranks.rank == 0:
+            run_dir = run_directory(options.run_dir, options.spool, resume=options.resume)
+            frames = _validation_frames(options, run_dir, device)
+            _announce(options, config, run_dir, device, frames, progress)
+    return Path(ranks.tell(str(run_dir))), frames
+
+
+def _validation_frames(
+    options: TrainOptions, run_dir: Path, device: torch.device
+) -> ValidationFrames | None:
+    """Return the validation frames; None where they are not wanted or there are no photographs for them."""
+    if not options.validation_interval:
+        return None
+    try:
+        frames = ValidationFrames(Plan.load(options.spool), run_dir, device)
+    except DatasetError:
+        return None
+    return frames if len(frames) else None
+
+
+def _validation(options: TrainOptions, frames: ValidationFrames | None) -> Validation | None:
+    if frames is None:
+        return None
+    return Validation(every=options.validation_interval, judge=frames.evaluate)
+
+
+def _announce(
+    options: TrainOptions,
+    config: TrainConfig,
+    run_dir: Path,
+    device: torch.device,
+    frames: ValidationFrames | None,
+    progress: Progress,
+) -> None:
+    """Print what the training will do, before it takes any time."""
+    spool, stream = options.spool, options.spool.stream
+    validation = (
+        f"evaluated on {len(frames)} validation frame{'s' * (len(frames) > 1)} every {options.validation_interval:,} iterations"
+        if frames
+        else "not evaluated on validation frames"
+    )
+    for text in (
+        f"{config.model} on {config.camera}, {config.iterations:,} iterations of "
+        f"{config.batch_size} x {config.crop} px, {device}, {config.precision}, run {run_dir}",
+        f"  learning rate {config.learning_rate:g}, then {config.learning_rate / 10:g}; "
+        f"reuse {config.reuse}, augment {config.augment}, seed {config.seed}; {validation}",
+        f"  plan {spool.digest} in {options.remote.url if options.remote else spool.path}, {stream.samples} samples per shard, "
+        f"{'no end' if stream.shards is None else f'{stream.shards} shards'}; "
+        f"shards are {'kept' if options.keep_shards else 'deleted after use'}",
+    ):
+        progress.say(text, event="config")
+
+
+def _supervisor(options: TrainOptions, placement: RankPlacement) -> Supervisor:
+    spool, remote, until = options.spool, options.remote, options.shards_needed()
+    budget_bytes = spool.settings.budget_bytes or default_budget(spool.path)
+    check_room(
+        spool, options.config.parts, budget_bytes, kept=until if options.keep_shards else None
+    )
+    if remote:
+        jobs = 0
+        until = min(until, spool.stream.shards or until)
+    elif options.producers is None:
+        jobs = spool.settings.jobs or os.cpu_count() or 1
+    else:
+        jobs = options.producers
+    return Supervisor(
+        spool,
+        jobs=jobs,
+        budget_bytes=budget_bytes,
+        until=until,
+        is_leader=placement.is_leader,
+        fetch=functools.partial(remote.fetching, until) if remote else None,
+    )
+
+
+def _write_report(run_dir: Path, progress: Progress) -> None:
+    """Write the run's page; a finished training does not fail when that fails."""
+    try:
+        progress.say(f"report: {write_run_report(run_dir)}", event="report")
+    except (DarkprepError, OSError) as error:
+        log.warning("no report was written; `darkprep report %s` writes it: %s", run_dir, error)

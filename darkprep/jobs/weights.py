@@ -1,0 +1,66 @@
+"""Weights as users name them: a run's file, or the paper's released checkpoint."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import torch
+
+from darkprep.model import (
+    PUBLISHED_LICENCE,
+    ModelError,
+    build_model,
+    import_published,
+    load_model,
+    load_weights,
+)
+from darkprep.model.inference import ready_for_inference
+from darkprep.shards import WeightsError
+from darkprep.shards.files import disk_errors
+from darkprep.trainer.evaluation import Restorer
+
+
+def load_restorer(weights: Path, device: torch.device) -> Restorer:
+    """Return a network with these weights, ready for whole frames. Raises WeightsError."""
+    _refuse_other_files(weights)
+    try:
+        if weights.suffix == ".safetensors":
+            network = load_model(weights)
+        else:
+            network = build_model("redirt")
+            load_weights(network, weights)
+        return ready_for_inference(network, device=device)
+    except ModelError as error:
+        raise WeightsError(str(error)) from error
+
+
+def _refuse_other_files(weights: Path) -> None:
+    """Raise WeightsError for another part of a run, naming the file that was probably meant."""
+    if weights.is_dir():
+        raise WeightsError(f"{weights}: is a directory; name the weights.safetensors in it")
+    if weights.suffix == ".pt" and (weights.parent.parent / "config.json").exists():
+        raise WeightsError(
+            f"{weights}: is a checkpoint, for --resume; name the run's weights.safetensors, which a training writes when it ends"
+        )
+    if not weights.exists() and (weights.parent / "config.json").exists():
+        raise WeightsError(
+            f"{weights}: does not exist yet, a training writes it when it ends; continue with `darkprep stream-train --resume --run {shlex.quote(str(weights.parent))}`"
+        )
+
+
+def import_released(published: Path, out: Path) -> str:
+    """Convert the paper's checkpoint to `out` and return a message for the user.
+
+    Raises WeightsError, DiskFull and SpoolError.
+    """
+    try:
+        with disk_errors(out):
+            import_published(published, out)
+    except ModelError as error:
+        raise WeightsError(str(error)) from error
+    except OSError as error:
+        raise WeightsError(
+            f"{out}: cannot be written ({error.strerror}); name a file in an existing directory"
+        ) from error
+    return f"wrote {out}. {PUBLISHED_LICENCE}"
