@@ -32,8 +32,9 @@ from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.pipeline.produce.worker import ShardMade, ShardTask
 from darkprep.shards import Cursor, Spool
+from darkprep.shards.batch import ReaderStats
 from darkprep.shards.plan_record import ProducerSettings
-from darkprep.shards.reader import ReaderStats, _Release
+from darkprep.shards.release import ShardRelease
 
 PER_RANK = 8
 """Samples of a rank per step."""
@@ -107,7 +108,7 @@ class Node:
         self.order = self.spool.use_order(seed=0)
         self.own_batch = PER_RANK * world.ranks_per_node
         self.ranks = [
-            _Release(self.spool, ReaderStats(), rank=rank, world=world.ranks_per_node, run="")
+            ShardRelease(self.spool, ReaderStats(), rank=rank, world=world.ranks_per_node, run="")
             for rank in range(world.ranks_per_node)
         ]
         self.most = 0

@@ -1,5 +1,6 @@
 """Where producers and trainers meet: the shard format, the spool directory, the reader (FORMAT.md)."""
 
+from darkprep.shards.batch import Batch, ReaderStats
 from darkprep.shards.cursor import Cursor
 from darkprep.shards.errors import (
     BudgetTooSmall,
@@ -20,9 +21,10 @@ from darkprep.shards.errors import (
 from darkprep.shards.format import CELL, PERIOD, PLANES, CfaKind, Sample, SampleMeta, ShardLayout
 from darkprep.shards.order import UseOrder
 from darkprep.shards.plan_record import StreamSpec
-from darkprep.shards.reader import Batch, ReaderStats, SpoolReader, open_webdataset
+from darkprep.shards.reader import SpoolReader
 from darkprep.shards.shard_file import ShardFile
 from darkprep.shards.spool import Spool
+from darkprep.shards.webdataset_export import open_webdataset
 from darkprep.shards.writer import write_shard
 
 __all__ = [

@@ -17,10 +17,10 @@ from typing import Any, Protocol
 import torch
 
 from darkprep.model import Network, build_model, save_weights
+from darkprep.shards.batch import Batch, ReaderStats
 from darkprep.shards.errors import DarkprepError, OptionError, RankLost, StreamEnded
 from darkprep.shards.files import disk_errors, write_json
 from darkprep.shards.locks import FileLock
-from darkprep.shards.reader import Batch, ReaderStats
 from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState
 from darkprep.trainer.config import IDENTITY_FIELDS, Precision, TrainConfig
 from darkprep.trainer.device import GpuMeter, open_device, out_of_memory_errors

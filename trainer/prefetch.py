@@ -14,8 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from darkprep.shards.batch import Batch
 from darkprep.shards.format import U16
-from darkprep.shards.reader import Batch
 
 Allocate = Callable[[tuple[int, ...]], U16]
 

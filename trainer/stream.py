@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from darkprep.shards.batch import Batch
 from darkprep.shards.errors import OptionError
 from darkprep.shards.format import CELL, CfaKind, SampleMeta
-from darkprep.shards.reader import Batch
 from darkprep.trainer.augment import Augmentation, Cropper, Geometry
 from darkprep.trainer.config import AugmentMode
 from darkprep.trainer.prefetch import BatchReader, prefetcher_for

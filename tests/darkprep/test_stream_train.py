@@ -295,7 +295,7 @@ def test_a_damaged_shard_is_set_aside_made_again_and_training_goes_on(start, lar
 
     _, said = trained.communicate(timeout=120)
     assert trained.returncode == 0, said
-    assert "it is set aside and made again" in said
+    assert "it is quarantined and will be rebuilt" in said
     assert summary("run")["damaged_shards"] == 1
     assert (large_spool / "damaged/00000001.tar").exists()
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from darkprep.shards import Cursor, ShardFile, Spool, SpoolReader, quarantine
-from darkprep.shards import reader as reader_module
+from darkprep.shards import Cursor, ShardFile, Spool, SpoolReader, quarantine, release
 from tests.support.small_spools import fill, sample
 
 MakeSpool = Callable[..., Spool]
@@ -81,7 +80,7 @@ def test_a_cursor_never_goes_back_while_its_reader_lives(
         publish(self, cursor)
 
     monkeypatch.setattr(Spool, "write_cursor", write_cursor)
-    monkeypatch.setattr(reader_module, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(release, "_MEASURE_EVERY_S", 0.0)
     made = iter(range(4, 12))
 
     with SpoolReader(

@@ -191,7 +191,7 @@ def test_flipped_and_cut_shards_are_made_again_and_the_stream_stays_the_same(
     assert losses(spool) == undisturbed
     assert summary(spool)["damaged_shards"] == 2
     assert [record.shard for record in spool.quarantine.records()] == [1, 2]
-    assert said.count("it is set aside and made again") == 2
+    assert said.count("it is quarantined and will be rebuilt") == 2
 
 
 @pytest.mark.slow

@@ -336,7 +336,9 @@ def test_a_batch_that_memory_does_not_hold_is_refused_and_leaves_the_spool_free(
         raise MemoryError
 
     spool = make_spool()
-    with pytest.raises(OptionError, match="batch-size 6: no memory for so many samples"):
+    with pytest.raises(
+        OptionError, match="batch-size: not enough memory for 5 batches of 6 samples"
+    ):
         SpoolReader(spool, batch_size=6, allocate=allocate)
     assert not spool.has_trainer()
 

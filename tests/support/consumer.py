@@ -18,9 +18,9 @@ import xxhash
 
 from darkprep.jobs.background import stop_on_signals
 from darkprep.shards import Spool, SpoolReader
+from darkprep.shards.batch import Batch
 from darkprep.shards.files import read_json, write_json
 from darkprep.shards.format import raw_bytes
-from darkprep.shards.reader import Batch
 
 KEEP_EVERY = 3
 SEED = 7

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from darkprep.shards.batch import Batch, ReaderStats
 from darkprep.shards.format import CELL, PLANES, CfaKind, SampleMeta
-from darkprep.shards.reader import Batch, ReaderStats
 from darkprep.trainer.augment import packed_places
 
 BLACK = {"bayer": (512.0, 510.0, 514.0, 512.0), "xtrans": (1024.0,) * 9}

@@ -20,8 +20,8 @@ import torch
 
 from darkprep.jobs.background import stop_on_signals
 from darkprep.shards import Spool, SpoolReader, StreamEnded
+from darkprep.shards.batch import Batch
 from darkprep.shards.errors import DarkprepError, DiskFull, RankStopped
-from darkprep.shards.reader import Batch
 from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.distributed import Communicator, communicator_from

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from darkprep.model import load_model
+from darkprep.shards.batch import Batch
 from darkprep.shards.errors import (
     DiskFull,
     NonFiniteLoss,
@@ -22,7 +23,6 @@ from darkprep.shards.errors import (
     StreamEnded,
     WeightsError,
 )
-from darkprep.shards.reader import Batch
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import open_device
 from darkprep.trainer.loop import train

@@ -1,0 +1,116 @@
+"""Releases shards: publishes a rank's cursor and deletes the shards that every rank has passed.
+
+The trade-off: a cursor that cannot be written on a full disk is skipped, because deleting is what frees
+the disk; an older cursor only costs a shard that is built for nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from darkprep.shards.batch import ReaderStats
+from darkprep.shards.cursor import Cursor
+from darkprep.shards.errors import DiskFull
+from darkprep.shards.spool import Spool
+
+log = logging.getLogger(__name__)
+
+_MEASURE_EVERY_S = 1.0
+
+
+class ShardRelease:
+    """The cursor of one rank, and for rank 0 the trainer lock. `begin` acquires it, `end` releases it."""
+
+    def __init__(
+        self, spool: Spool, stats: ReaderStats, *, rank: int, world: int, run: str
+    ) -> None:
+        self._spool, self._stats = spool, stats
+        self._rank, self._world, self._run = rank, world, run
+        self._first = 0
+        """The oldest shard that was needed at the start."""
+        self._published = 0
+        self._measured = 0.0
+        self._began = time.monotonic()
+        self._lock = spool.trainer_lock() if rank == 0 else None
+
+    def begin(self, batch: int, oldest: int) -> None:
+        """Acquire the trainer lock (rank 0) and publish the first cursor; raises SpoolBusy."""
+        if self._lock:
+            self._lock.acquire()
+        try:
+            if self._lock:
+                # Cursors of an earlier training would let shards be deleted that this one still needs.
+                self._spool.remove_cursors_from(1)
+            self._first = oldest
+            self._publish(batch, oldest)
+        except BaseException:
+            self._release_lock()
+            raise
+
+    def update(self, batch: int, oldest: int) -> None:
+        """Publish the cursor when a second has passed or shards are released, and delete those."""
+        now = time.monotonic()
+        is_due = now - self._measured >= _MEASURE_EVERY_S
+        if is_due:
+            self._measured = now
+            occupied = self._spool.disk_bytes()
+            self._stats.peak_disk_bytes = max(self._stats.peak_disk_bytes, occupied)
+        if is_due or oldest > self._published:
+            self._publish(batch, oldest)
+            self._delete()
+
+    def end(self, batch: int, oldest: int) -> None:
+        """Publish the last cursor, delete what every rank has passed, and release the lock."""
+        try:
+            self._publish(batch, oldest)
+            self._delete()
+        finally:
+            self._release_lock()
+
+    def _release_lock(self) -> None:
+        if self._lock:
+            self._lock.release()
+
+    def _publish(self, batch: int, oldest: int) -> None:
+        self._published = oldest
+        cursor = Cursor(
+            rank=self._rank,
+            world=self._world,
+            batch=batch,
+            shard=oldest,
+            run=self._run,
+            wait_fraction=self._wait_fraction(),
+            waiting_s=self._waiting_s(),
+        )
+        try:
+            self._spool.write_cursor(cursor)
+        except DiskFull as error:
+            log.warning("the cursor could not be written: %s", error)
+
+    def _wait_fraction(self) -> float:
+        """Return the share of the time since the first batch that the consumer waited."""
+        running = time.monotonic() - self._began - self._stats.first_batch_s
+        if self._stats.batches <= 1 or running <= 0:
+            return 0.0
+        waited = self._stats.wait_s + self._waiting_s() - self._stats.first_wait_s
+        return min(1.0, max(0.0, waited / running))
+
+    def _waiting_s(self) -> float:
+        """Return the seconds of the consumer's present wait."""
+        since = self._stats.waiting_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def _delete(self) -> None:
+        passed = self._published
+        if self._world > 1:
+            cursors = self._spool.read_cursors()
+            is_complete = len(cursors) >= self._world
+            passed = min(cursor.shard for cursor in cursors) if is_complete else 0
+        for shard in self._spool.ready_shards():
+            if shard < passed:
+                self._spool.delete(shard)
+        if self._rank == 0:
+            # Not what was deleted here: a producer that reads the cursor first deletes them itself.
+            done = len(self._spool.shards_in_part(self._first, self._published))
+            self._stats.shards_deleted = max(done, self._stats.shards_deleted)

@@ -1,0 +1,33 @@
+"""The ready shards as a plain webdataset, for tools other than our trainer.
+
+The trade-off: a snapshot. Shards that come later are not in it, and nothing is deleted after use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from darkprep.shards.errors import StreamEnded
+from darkprep.shards.shard_file import ShardFile
+from darkprep.shards.spool import Spool
+
+if TYPE_CHECKING:
+    import webdataset
+
+
+def open_webdataset(spool: Spool) -> webdataset.WebDataset:
+    """Return a webdataset over the shards that are ready now: dicts with `low.npy`, `gt.npy`, `json`.
+
+    Every shard's structure is checked first, so that nothing but arrays and JSON can be in them. Raises
+    StreamEnded when no shard is ready, ShardDamaged when one is not what the plan says.
+    """
+    import webdataset  # not at the top: it loads torch, which producers do not need
+
+    layout, plan = spool.stream.layout(), spool.digest
+    shards = spool.ready_shards()
+    if not shards:
+        raise StreamEnded(f"{spool.path}: no shard is ready; make some with `darkprep build`")
+    for shard in shards:
+        ShardFile(spool.shard_path(shard), layout, shard, plan).close()
+    paths = [str(spool.shard_path(shard)) for shard in shards]
+    return webdataset.WebDataset(paths, shardshuffle=False).decode()
