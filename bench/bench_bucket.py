@@ -143,8 +143,8 @@ def read(spool: Spool, *, keep: bool) -> None:
 
 def carry(spool: Spool, bucket: Bucket) -> None:
     """Put all shards."""
-    with Uploader(spool, bucket, look_every_s=0.1).opened() as outbox:
-        while not outbox.is_settled():
+    with Uploader(spool, bucket, look_every_s=0.1).session() as outbox:
+        while not outbox.all_delivered():
             time.sleep(0.01)
 
 

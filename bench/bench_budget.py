@@ -25,7 +25,7 @@ from photographs import frame_bytes, plan_of, write_photographs
 
 from darkprep.jobs.background import start_producer, stop_producers
 from darkprep.pipeline.plan.plan import Plan
-from darkprep.pipeline.produce.budget import allot, smallest_budget
+from darkprep.pipeline.produce.budget import divide_budget, smallest_budget
 from darkprep.shards import Spool, SpoolReader
 
 BATCH = 8
@@ -72,17 +72,17 @@ def on_paper() -> dict[str, Any]:
     layout = plan.stream.layout()
     rows = []
     for gigabytes in _BUDGETS:
-        allotment = allot(plan, gigabytes * 10**9, jobs=os.cpu_count() or 1)
-        longs = sum(name.startswith("long") for name in allotment.frames)
+        divided = divide_budget(plan, gigabytes * 10**9, jobs=os.cpu_count() or 1)
+        longs = sum(name.startswith("long") for name in divided.frames)
         scenes = len({pair.long_print for pair in plan.pairs})
         rows.append(
             {
                 "budget_gb": gigabytes,
-                "frames_gb": allotment.frame_bytes / 1e9,
+                "frames_gb": divided.frame_bytes / 1e9,
                 "longs": longs / scenes,
-                "shorts": (len(allotment.frames) - longs) / len(plan.pairs),
-                "shards": allotment.shards,
-                "minutes": allotment.shards * layout.samples / BATCH * 0.0864 / 60,
+                "shorts": (len(divided.frames) - longs) / len(plan.pairs),
+                "shards": divided.max_shards,
+                "minutes": divided.max_shards * layout.samples / BATCH * 0.0864 / 60,
             }
         )
     samples = ITERATIONS * BATCH
@@ -168,14 +168,14 @@ def for_real(place: Path, shards: int) -> dict[str, Any]:
         "looks": disk.samples,
         "shards_per_s": shards / elapsed,
         "cpu_s": harness.cpu_seconds() - used,
-        "room": allot(plan, budget, jobs=os.cpu_count() or 1).shards,
+        "room": divide_budget(plan, budget, jobs=os.cpu_count() or 1).max_shards,
         "left_over": left_over(spool),
     }
 
 
 def budget_of(plan: Plan) -> int:
     """All frames and six shards."""
-    plenty = allot(plan, 1 << 50, jobs=1)
+    plenty = divide_budget(plan, 1 << 50, jobs=1)
     spare = _ROOM - plan.options.window - 1
     return smallest_budget(plan) + spare * plenty.shard_bytes + plenty.frame_bytes
 

@@ -33,7 +33,7 @@ from darkprep.jobs.background import start_producer, stop_producers
 from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions
-from darkprep.pipeline.produce.budget import Allotment, allot, smallest_budget
+from darkprep.pipeline.produce.budget import DiskBudget, divide_budget, smallest_budget
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.worker import ShardTask, make_shard
 from darkprep.shards import PERIOD, Spool, SpoolReader, UseOrder
@@ -157,11 +157,11 @@ def setup_making(path: str, share: float) -> Measure:
     os.environ["OMP_NUM_THREADS"] = "1"
     spool = Spool(path).open()
     plan = Plan.load(spool)
-    allotment = allotment_for(plan, share)
+    budget = divided_budget(plan, share)
     store = FrameStore(spool.frames)
     store.create()
     for name in store.names():
-        if name not in allotment.frames:
+        if name not in budget.frames:
             store.drop(name)
     spool.producer_lock().acquire()
 
@@ -171,11 +171,11 @@ def setup_making(path: str, share: float) -> Measure:
             task = ShardTask(
                 spool=path,
                 digest=spool.digest,
-                store=str(spool.frames),
+                frame_store=str(spool.frames),
                 shard=shard,
-                frames=allotment.frames,
-                crashing=frozenset(),
-                owner=ProcessId.own(),
+                storable_frames=budget.frames,
+                quarantined=frozenset(),
+                producer=ProcessId.own(),
             )
             made.append(make_shard(task))
             spool.delete(shard)
@@ -189,10 +189,10 @@ def setup_making(path: str, share: float) -> Measure:
     return measure
 
 
-def allotment_for(plan: Plan, share: float) -> Allotment:
-    """What a budget allots that has room for a share of the frames' bytes beside the shards it needs."""
-    shard = allot(plan, smallest_budget(plan), jobs=1).shard_bytes
-    return allot(plan, smallest_budget(plan) + 2 * shard + budget_for(plan, share), jobs=1)
+def divided_budget(plan: Plan, share: float) -> DiskBudget:
+    """Divide a budget that has room for a share of the frames' bytes beside the shards it needs."""
+    shard = divide_budget(plan, smallest_budget(plan), jobs=1).shard_bytes
+    return divide_budget(plan, smallest_budget(plan) + 2 * shard + budget_for(plan, share), jobs=1)
 
 
 def budget_for(plan: Plan, share: float) -> int:

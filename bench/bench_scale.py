@@ -25,8 +25,8 @@ from pathlib import Path
 import harness
 
 from darkprep.pipeline.plan.plan import PlanOptions, make_plan
-from darkprep.pipeline.produce.budget import allot
-from darkprep.pipeline.produce.executors.backend import BACKENDS, Backend
+from darkprep.pipeline.produce.budget import divide_budget
+from darkprep.pipeline.produce.executors.config import BACKENDS, ExecutorConfig
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
 from darkprep.pipeline.produce.worker import ShardTask, make_shard
@@ -89,7 +89,7 @@ def costs(here: Path, options: PlanOptions) -> dict[str, float]:
     spool = Spool(here / "spool-costs")
     plan = make_plan(here / "data", options)
     plan.save(spool)
-    frames = allot(plan, 20 * 10**9, jobs=1).frames
+    frames = divide_budget(plan, 20 * 10**9, jobs=1).frames
     shards, samples = 12, options.samples_per_shard
     with spool.producer_lock():
         FrameStore(spool.frames).create()
@@ -100,8 +100,8 @@ def costs(here: Path, options: PlanOptions) -> dict[str, float]:
             for shard in range(shards):
                 make_shard(
                     ShardTask(
-                        spool=str(spool.path), digest=spool.digest, store=str(spool.frames), shard=shard,
-                        frames=frames, crashing=frozenset(), owner=ProcessId.own(),
+                        spool=str(spool.path), digest=spool.digest, frame_store=str(spool.frames), shard=shard,
+                        storable_frames=frames, quarantined=frozenset(), producer=ProcessId.own(),
                     )
                 )  # fmt: skip
             making = time.process_time() - cpu
@@ -120,9 +120,9 @@ def costs(here: Path, options: PlanOptions) -> dict[str, float]:
 
 
 def produce(here: Path, backend: str, options: PlanOptions) -> dict[str, float] | None:
-    """Make the whole plan on one engine; None where the engine is not installed."""
+    """Make the whole plan with one executor; None where it is not installed."""
     try:
-        pool = Backend(backend=backend).pool(WORKERS)
+        pool = ExecutorConfig(backend=backend).create_pool(WORKERS)
     except OptionError as error:
         print(f"skipped: {error}")
         return None

@@ -30,7 +30,7 @@ import harness
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig
-from darkprep.pipeline.produce.worker import ShardMade, ShardTask
+from darkprep.pipeline.produce.worker import ShardTask, TaskResult
 from darkprep.shards import Cursor, Spool
 from darkprep.shards.batch import ReaderStats
 from darkprep.shards.plan_record import ProducerSettings
@@ -87,8 +87,8 @@ class FakePool:
     def __init__(self, world: World, node: Node) -> None:
         self._world, self._node = world, node
 
-    def submit(self, function: Any, task: ShardTask) -> Future[ShardMade]:
-        future: Future[ShardMade] = Future()
+    def submit(self, function: Any, task: ShardTask) -> Future[TaskResult]:
+        future: Future[TaskResult] = Future()
         self._node.writing += 1
         self._world.later(self._world.shard_s(), self._node, task.shard, future)
         return future
@@ -136,7 +136,7 @@ class World:
         self.ranks_per_node = min(gpus, RANKS_PER_NODE)
         self.nodes = gpus // self.ranks_per_node
         self.now = 0.0
-        self._events: list[tuple[float, int, Node, int, Future[ShardMade]]] = []
+        self._events: list[tuple[float, int, Node, int, Future[TaskResult]]] = []
         self._count = 0
         self._random = random.Random(1)
         self._folder = tempfile.TemporaryDirectory()
@@ -159,7 +159,7 @@ class World:
             node.writing -= 1
             node.spool.there.add(shard)
             future.set_result(
-                ShardMade(
+                TaskResult(
                     shard=shard,
                     seconds=0,
                     cpu_seconds=0,
@@ -169,12 +169,12 @@ class World:
                     skipped=(),
                 )
             )
-            node.producer._collect()
+            node.producer._collect_results()
             self.hand_out(node)
 
     def hand_out(self, node: Node) -> None:
-        node.producer._hand_out()
-        node.check(node.producer.allotment.shards)
+        node.producer._submit_tasks()
+        node.check(node.producer.budget.max_shards)
 
     def train(self, steps: int) -> dict[str, float]:
         """Steps in lock-step over all nodes; figures of the second half, and of the whole."""
@@ -208,7 +208,7 @@ class World:
             "waited_share": sum(waits[half:]) / sum(durations[half:]),
             "control_ms_per_node_step": 1e3 * control / steps / self.nodes,
             "most_shards": max(node.most for node in self.all),
-            "allowed_shards": self.all[0].producer.allotment.shards,
+            "allowed_shards": self.all[0].producer.budget.max_shards,
         }
 
 

@@ -1,4 +1,4 @@
-"""A stored frame of any bytes is None, or the pixels and facts that were stored."""
+"""A stored frame of any bytes is None, or the pixels and attributes that were stored."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from darkprep.pipeline.produce.frame_store import FrameStore, _facts_sum
+from darkprep.pipeline.produce.frame_store import (
+    FrameAttributes,
+    FrameStore,
+    SensorLevels,
+    _attributes_checksum,
+)
 from fuzz.choices import Choices
 
 _NAME = "short-1"
-_FACTS: dict[str, Any] = {"kind": "short", "black": [512.0] * 4, "white": 16383, "iso": 800.0}
+_ATTRIBUTES = FrameAttributes(
+    kind="short",
+    raw="a.dng",
+    levels=SensorLevels(black=(512.0,) * 4, white=16383, iso=800.0),
+)
 
 
-PARTS = ("metadata", "facts", "pixels")
+PARTS = ("metadata", "attributes", "pixels")
 
 
 def try_input(data: bytes) -> tuple[str, bool]:
@@ -31,7 +40,7 @@ def try_input(data: bytes) -> tuple[str, bool]:
     if kind < 3:
         part, metadata = "metadata", choices.json(record)
     elif kind < 5:
-        part, metadata = "facts", _with_its_sum(choices.with_a_leaf_replaced(record))
+        part, metadata = "attributes", _with_its_sum(choices.with_a_leaf_replaced(record))
     else:
         part, chunk = "pixels", choices.edited(pixels)
     (store.path / _NAME / "zarr.json").write_bytes(metadata)
@@ -46,11 +55,11 @@ def try_input(data: bytes) -> tuple[str, bool]:
 
 
 def _with_its_sum(record: Any) -> bytes:
-    """Hostile rather than damaged: the checksum of the facts is right where there can be one."""
+    """Hostile rather than damaged: the checksum of the attributes is right where there can be one."""
     with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
         attributes = dict(record["attributes"])
         shape = tuple(int(count) for count in record["shape"])
-        record["attributes"] = attributes | {"facts_xxh3": _facts_sum(shape, attributes)}
+        record["attributes"] = attributes | {"facts_xxh3": _attributes_checksum(shape, attributes)}
     return json.dumps(record).encode("utf-8", "replace")
 
 
@@ -62,6 +71,6 @@ def _prepared() -> tuple[FrameStore, Any, bytes]:
     shutil.rmtree(store.path, ignore_errors=True)
     store.create()
     array = np.random.default_rng(0).integers(0, 65536, (4, 6, 8), dtype=np.uint16)
-    store.put(_NAME, array, _FACTS)
+    store.put(_NAME, array, _ATTRIBUTES)
     record = json.loads((store.path / _NAME / "zarr.json").read_text())
     return store, record, array.tobytes()

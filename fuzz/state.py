@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions
-from darkprep.pipeline.produce.executors.loky import crashes_decoder
-from darkprep.pipeline.produce.quarantine import Quarantine
+from darkprep.pipeline.produce.quarantine import FileQuarantine, crashes_decoder
 from darkprep.shards import PlanError, Spool
 from darkprep.shards.locks import last_holder
 from darkprep.shards.plan_record import MAX_SHARDS, ProducerSettings, plan_digest
@@ -119,13 +118,13 @@ def _holder(choices: Choices) -> bool:
 def _quarantine(choices: Choices) -> bool:
     spool, _ = _prepared()
     (spool.producers / "crashing.json").write_bytes(choices.json(_CRASHING))
-    quarantine = Quarantine(spool, crashes_decoder, 1e9)
+    quarantine = FileQuarantine(spool, crashes_decoder, 1e9)
     quarantine.load()
     (spool.producers / "decoding-1.json").write_bytes(choices.json(_DECODING))
-    quarantine.end_stuck()
-    assert quarantine.after_death() is None
+    quarantine.kill_stuck_workers()
+    assert quarantine.handle_worker_death() is None
     assert not list(spool.producers.glob("decoding-*"))
-    return bool(quarantine.prints and quarantine.last)
+    return bool(quarantine.fingerprints and quarantine.decoding_at_death)
 
 
 _PARSERS: dict[str, Callable[[Choices], bool]] = {

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from darkprep.pipeline.noise.model import add_noise, noise_parameters
 from darkprep.pipeline.noise.sensors import SENSORS, Sensor, sensor_of
-from darkprep.pipeline.produce.executors.loky import WorkerDied
+from darkprep.pipeline.produce.executors.pool import WorkerDied
 from darkprep.pipeline.raw.dng import DngTags, write_dng
 from darkprep.shards.errors import DarkprepError, DiskFull, OptionError
 from darkprep.shards.files import write_bytes

@@ -32,8 +32,8 @@ from darkprep.jobs.produce import run_producer
 from darkprep.jobs.remote_spool import BuildSpool
 from darkprep.pipeline.noise.model import CALIBRATIONS
 from darkprep.pipeline.plan.plan import Plan, PlanOptions, make_plan
-from darkprep.pipeline.produce.executors.backend import Backend
-from darkprep.pipeline.produce.frames_directory import FramesDirectory, lies_in
+from darkprep.pipeline.produce.executors.config import ExecutorConfig
+from darkprep.pipeline.produce.frames_directory import FramesDirectory, is_inside
 from darkprep.pipeline.produce.producer import ProducerConfig
 from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER
 from darkprep.shards import OptionError
@@ -177,18 +177,18 @@ def build(
         noise=noise,
         lmdb=lmdb,
     )
-    if isinstance(spool, Path) and lies_in(root, spool):  # a spool is deleted when it is used up
+    if isinstance(spool, Path) and is_inside(root, spool):  # a spool is deleted when it is used up
         raise OptionError(
             f"spool {spool}: contains the photographs of --root {root}; choose another directory"
         )
-    executor = Backend(backend=backend, address=address)
-    executor.check()
+    executor = ExecutorConfig(backend=backend, address=address)
+    executor.check_installed()
     stop = threading.Event()
     target = BuildSpool.at(spool, staging, stop)
     plan = make_plan(root, options)
     shares = target.shares(plan, disk_budget, staging_budget)
     config = ProducerConfig(budget_bytes=shares.own_bytes, jobs=jobs, until=plan.shards)
-    frames_directory = FramesDirectory.chosen(target.spool.path, frames_dir, frames_budget)
+    frames_directory = FramesDirectory.from_options(target.spool.path, frames_dir, frames_budget)
     number, parts = part
     if plan.shards is not None and plan.shards < parts:
         raise OptionError(

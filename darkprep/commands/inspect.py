@@ -16,7 +16,7 @@ from darkprep.commands.options import (
 from darkprep.commands.parameters import PATH, SIZE, SPOOL_LOCATION
 from darkprep.commands.torch_setup import prepare_torch
 from darkprep.pipeline.plan.plan import PlanOptions
-from darkprep.pipeline.produce.executors.loky import MOST_JOBS
+from darkprep.pipeline.produce.executors.pool import MAX_JOBS
 from darkprep.shards import OptionError
 from darkprep.shards.remote.object_store import StoreUrl
 from darkprep.trainer.config import Precision, TrainConfig
@@ -76,7 +76,7 @@ def report(run: Path) -> None:
     help="Number of iterations to predict the time of.",
 )  # fmt: skip
 @click.option(
-    "--jobs", type=click.IntRange(1, MOST_JOBS), metavar="N",
+    "--jobs", type=click.IntRange(1, MAX_JOBS), metavar="N",
     help="Number of worker processes.  [default: all cores]",
 )  # fmt: skip
 @click.option(

@@ -16,8 +16,8 @@ import click
 from darkprep.commands.parameters import PATH, SIZE, SPOOL_LOCATION, FiniteRange
 from darkprep.pipeline.pairs.table import CAMERAS, SPLIT_CHOICES
 from darkprep.pipeline.plan.plan import PlanOptions
-from darkprep.pipeline.produce.executors.backend import BACKENDS, Backend
-from darkprep.pipeline.produce.executors.loky import MOST_JOBS
+from darkprep.pipeline.produce.executors.config import BACKENDS, ExecutorConfig
+from darkprep.pipeline.produce.executors.pool import MAX_JOBS
 from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER
 from darkprep.pipeline.raw.resample import XTRANS_MODES
 from darkprep.trainer.config import PRECISIONS, TrainConfig
@@ -110,7 +110,7 @@ def split_option(default: str) -> Callable[[Command], Command]:
 
 executor_options = combined(
     click.option(
-        "--backend", type=click.Choice(BACKENDS), default=Backend.backend, show_default=True,
+        "--backend", type=click.Choice(BACKENDS), default=ExecutorConfig.backend, show_default=True,
         help="Where workers run: processes on this machine (loky), a Dask cluster or a Ray cluster.",
     ),
     click.option(
@@ -142,6 +142,6 @@ seed_option = click.option(
 def jobs_option(help: str, show_default: str = "all cores") -> Callable[[Command], Command]:
     """`--jobs N`, by default as many as there are cores."""
     return click.option(
-        "--jobs", type=click.IntRange(1, MOST_JOBS), default=lambda: os.cpu_count() or 1,
+        "--jobs", type=click.IntRange(1, MAX_JOBS), default=lambda: os.cpu_count() or 1,
         show_default=show_default, help=help,
     )  # fmt: skip

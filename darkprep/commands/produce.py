@@ -16,7 +16,7 @@ from darkprep.commands.parameters import COUNT_OR_INF, SIZE
 from darkprep.jobs.background import stop_on_signals
 from darkprep.jobs.produce import run_producer
 from darkprep.jobs.remote_spool import BuildSpool, folder_for
-from darkprep.pipeline.produce.executors.backend import Backend
+from darkprep.pipeline.produce.executors.config import ExecutorConfig
 from darkprep.pipeline.produce.producer import ProducerConfig
 from darkprep.shards import Spool
 from darkprep.shards.remote.bucket import Bucket
@@ -43,9 +43,9 @@ def produce(
 ) -> None:
     """Run a background producer; it prints no progress and waits for disk space without end."""
     config = ProducerConfig(
-        budget_bytes=disk_budget, jobs=jobs, until=until, disk_patience_s=float("inf")
+        budget_bytes=disk_budget, jobs=jobs, until=until, disk_full_timeout_s=float("inf")
     )
-    executor = Backend(backend=backend, address=address)
+    executor = ExecutorConfig(backend=backend, address=address)
     stop = threading.Event()
     target = BuildSpool.at(spool, staging, stop)
     target.again()

@@ -23,11 +23,11 @@ from darkprep.pipeline.noise.sensors import sensor_of
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions, make_plan
 from darkprep.pipeline.produce.budget import (
-    allot,
     check_budget,
     default_budget,
+    divide_budget,
+    existing_ancestor,
     smallest_budget,
-    standing_at,
 )
 from darkprep.shards import DatasetError, OptionError
 from darkprep.shards.files import disk_errors
@@ -121,7 +121,7 @@ def advise(options: AdviseOptions, report: Callable[[str], None] = lambda text: 
 @contextmanager
 def _temporary_directory(spool: Path) -> Iterator[Path]:
     """Make a directory on the disk where `spool` will be, whose parents need not exist yet; remove it at the end."""
-    parent = standing_at(spool.absolute().parent)
+    parent = existing_ancestor(spool.absolute().parent)
     if not parent.is_dir():
         raise OptionError(f"spool {spool}: {parent} is not a directory; choose another --spool")
     with disk_errors(parent / "spool"):
@@ -215,7 +215,7 @@ def predict(options: AdviseOptions, measured: Measured, plan: Plan) -> Advice:
 
 def kept_shares(plan: Plan, budget: int, jobs: int) -> tuple[float, float]:
     """Return the shares of the short and of the long exposures that stay decoded under a budget."""
-    kept = allot(plan, budget, jobs=jobs).frames
+    kept = divide_budget(plan, budget, jobs=jobs).frames
     shorts, longs = _frame_counts(plan)
     long_kept = sum(name.startswith("long") for name in kept)
     return (len(kept) - long_kept) / shorts, long_kept / longs

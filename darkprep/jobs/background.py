@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from darkprep.pipeline.produce.executors.backend import LOCAL, Backend
+from darkprep.pipeline.produce.executors.config import LOCAL, ExecutorConfig
 from darkprep.shards import OptionError, Spool, SpoolError, StreamEnded
 from darkprep.shards.files import open_regular_file, read_regular_file
 from darkprep.shards.heartbeat import Heartbeat
@@ -46,7 +46,7 @@ def start_producer(
     jobs: int,
     budget_bytes: int,
     until: int | None,
-    executor: Backend = LOCAL,
+    executor: ExecutorConfig = LOCAL,
     location: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a producer in the background and wait until it works.
@@ -234,7 +234,7 @@ class Supervisor:
             jobs=self._jobs,
             budget_bytes=self._budget_bytes,
             until=self._until,
-            executor=Backend.of_settings(self._spool.settings),
+            executor=ExecutorConfig.from_settings(self._spool.settings),
         )
 
     def _misses_shards(self) -> bool:

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.plan.plan import Plan
-from darkprep.pipeline.produce.budget import allot, smallest_budget
+from darkprep.pipeline.produce.budget import divide_budget, smallest_budget
 from darkprep.pipeline.produce.executors.loky import LokyPool
 from darkprep.pipeline.produce.frame_store import FrameStore
-from darkprep.pipeline.produce.worker import ShardMade, ShardTask, make_shard
+from darkprep.pipeline.produce.worker import ShardTask, TaskResult, make_shard
 from darkprep.shards import Spool, SpoolReader
 from darkprep.shards.process import ProcessId
 from darkprep.trainer.config import TrainConfig
@@ -122,22 +122,22 @@ def _seconds_to_develop(path: Path) -> float:
     return time.process_time() - began
 
 
-def _make_shards(pool: LokyPool, spool: Spool, plan: Plan) -> list[ShardMade]:
+def _make_shards(pool: LokyPool, spool: Spool, plan: Plan) -> list[TaskResult]:
     """Make shards, and return those made of decoded frames; the first one, which decodes them, is left out."""
     budget = smallest_budget(plan) * 1000
-    frames = allot(plan, budget, jobs=1).frames
+    frames = divide_budget(plan, budget, jobs=1).frames
     began = time.monotonic()
-    made: list[ShardMade] = []
+    made: list[TaskResult] = []
     shard = 0
     while len(made) < 3 and (not made or time.monotonic() - began < _SHARD_BUDGET_S):
         task = ShardTask(
             spool=str(spool.path.absolute()),
             digest=spool.digest,
-            store=str(spool.frames.absolute()),
+            frame_store=str(spool.frames.absolute()),
             shard=shard,
-            frames=frames,
-            crashing=frozenset(),
-            owner=ProcessId.own(),
+            storable_frames=frames,
+            quarantined=frozenset(),
+            producer=ProcessId.own(),
         )
         one = pool.submit(make_shard, task).result()
         if not one.decoded:

@@ -13,7 +13,7 @@ from typing import Any
 
 from darkprep import __version__
 from darkprep.pipeline.plan.plan import Plan
-from darkprep.pipeline.produce.budget import allot, block_size
+from darkprep.pipeline.produce.budget import block_size, divide_budget
 from darkprep.pipeline.produce.frames_directory import FramesDirectory
 from darkprep.shards import OptionError, Spool
 from darkprep.trainer.config import TrainConfig
@@ -110,11 +110,11 @@ def check_room(spool: Spool, parts: int, budget_bytes: int, *, kept: int | None 
 
 def _room_in_shards(spool: Spool, budget_bytes: int) -> int:
     """Return how many shards a producer would keep on the disk at once."""
-    frames_elsewhere = FramesDirectory.of(spool).budget_bytes is not None
-    return allot(
+    frames_elsewhere = FramesDirectory.from_spool(spool).is_shared
+    return divide_budget(
         Plan.load(spool),
         budget_bytes,
         jobs=1,
         block=block_size(spool.path),
-        frames_room=0 if frames_elsewhere else None,
-    ).shards
+        frames_available_bytes=0 if frames_elsewhere else None,
+    ).max_shards

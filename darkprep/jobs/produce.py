@@ -6,7 +6,7 @@ import threading
 
 from darkprep.jobs.background import stop_on_signals
 from darkprep.jobs.remote_spool import BuildSpool
-from darkprep.pipeline.produce.executors.backend import Backend
+from darkprep.pipeline.produce.executors.config import ExecutorConfig
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
 from darkprep.view.live import Progress
 
@@ -15,7 +15,7 @@ def run_producer(
     target: BuildSpool,
     config: ProducerConfig,
     progress: Progress,
-    executor: Backend,
+    executor: ExecutorConfig,
     stop: threading.Event,
 ) -> tuple[Producer, ProducerReport]:
     """Run a producer until it is done; print once when it has to wait for a trainer."""
@@ -32,9 +32,9 @@ def run_producer(
     producer = Producer(
         target.spool,
         config,
-        executor.pool(config.jobs),
+        executor.create_pool(config.jobs),
         report=report,
         stop=stop,
-        shelf=target.shelf(config.jobs),
+        destination=target.destination(config.jobs),
     )
     return producer, producer.run()

@@ -20,8 +20,8 @@ from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import (
     check_budget,
     default_budget,
-    default_staging,
-    staging_room,
+    default_staging_budget,
+    staging_capacity,
 )
 from darkprep.shards import OptionError, PlanError, ShardDamaged, Spool
 from darkprep.shards.files import disk_errors
@@ -85,8 +85,8 @@ class BuildSpool:
             only_with_bucket(None, staged)
             check_budget(plan, whole)
             return Shares(budget_bytes=whole)
-        share = default_staging(plan, whole) if staged is None else staged
-        staging_room(plan, share)
+        share = default_staging_budget(plan, whole) if staged is None else staged
+        staging_capacity(plan, share)
         check_budget(plan, whole, in_transit=CARRIERS, staged_bytes=share)
         return Shares(budget_bytes=whole, staging_bytes=share)
 
@@ -109,7 +109,7 @@ class BuildSpool:
             )
         return spool
 
-    def shelf(self, jobs: int) -> Uploader | None:
+    def destination(self, jobs: int) -> Uploader | None:
         """Where a producer's finished shards go, if not into the directory."""
         return Uploader(self.spool, self.bucket, jobs=jobs) if self.bucket else None
 

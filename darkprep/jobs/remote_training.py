@@ -15,7 +15,7 @@ from pathlib import Path
 from darkprep.jobs import background
 from darkprep.jobs.remote_spool import STAGING, folder_for, only_with_bucket
 from darkprep.pipeline.plan.plan import Plan
-from darkprep.pipeline.produce.budget import block_size, staging_room
+from darkprep.pipeline.produce.budget import block_size, staging_capacity
 from darkprep.shards import OptionError, PlanError, Spool, SpoolBusy
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.remote.bucket import Bucket
@@ -65,7 +65,7 @@ class RemoteTraining:
             )
             spool.create(replace(bucket.plan, settings=settings))
         spool.open()
-        room = staging_room(Plan.load(spool), staged or share, block_size(spool.path))
+        room = staging_capacity(Plan.load(spool), staged or share, block_size(spool.path))
         return cls(
             url=url,
             bucket=bucket,

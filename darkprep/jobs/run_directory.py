@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from darkprep.jobs.output_directory import check_output_directory
-from darkprep.pipeline.produce.frames_directory import lies_in
+from darkprep.pipeline.produce.frames_directory import is_inside
 from darkprep.shards import OptionError, Spool
 from darkprep.trainer.loop import check_unused, only_training_in
 
@@ -21,7 +21,7 @@ def run_directory(chosen: Path | None, spool: Spool, *, resume: bool) -> Path:
     else:
         run_dir = chosen
         check_output_directory("run", run_dir)
-        if lies_in(run_dir, spool.path):  # a spool is deleted when it is used up
+        if is_inside(run_dir, spool.path):  # a spool is deleted when it is used up
             raise OptionError(
                 f"{run_dir}: is the spool or a directory in it, and a spool is deleted once it is used up; choose another --run"
             )

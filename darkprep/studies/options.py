@@ -9,7 +9,7 @@ from typing import Any
 
 from darkprep.jobs.gpus import check_gpu
 from darkprep.pipeline.pairs.table import camera_named, find_pairs
-from darkprep.pipeline.produce.executors.loky import MOST_JOBS
+from darkprep.pipeline.produce.executors.pool import MAX_JOBS
 from darkprep.shards import DatasetError, OptionError
 from darkprep.studies.cells import DATA, Machine, Scale, Score, SyntheticData, Training
 from darkprep.studies.outcome import Outcome
@@ -104,8 +104,8 @@ class StudyOptions:
                 f"xtrans must be plain or rggb here, not {self.fuji_xtrans!r}: a network of nine planes "
                 "reads no Bayer camera"
             )
-        if not 1 <= self.machine.jobs <= MOST_JOBS:
-            raise OptionError(f"jobs must be 1 to {MOST_JOBS}, not {self.machine.jobs}")
+        if not 1 <= self.machine.jobs <= MAX_JOBS:
+            raise OptionError(f"jobs must be 1 to {MAX_JOBS}, not {self.machine.jobs}")
         check_gpu(open_device(self.machine.device))
         self._check_trainings()
         if self.weights is not None and not self.weights.is_file():

@@ -138,7 +138,7 @@ def _far_producer(holder: Holder, report: dict[str, Any], watch: Watch) -> dict[
 
 def _frames_elsewhere(spool: Spool) -> dict[str, Any] | None:
     """What lies where frames are on another disk; None where they are in the spool."""
-    place = FramesDirectory.of(spool)
+    place = FramesDirectory.from_spool(spool)
     if place.budget_bytes is None:
         return None
     return {
@@ -310,7 +310,7 @@ def verify_spool(spool: Spool) -> tuple[int, int, list[str]]:
             faults.append(f"damaged {error}")
         except FileNotFoundError:
             continue  # used and deleted meanwhile
-    store = FrameStore(FramesDirectory.of(spool).path)
+    store = FrameStore(FramesDirectory.from_spool(spool).path)
     names = store.names()
-    faults += [f"damaged frame {store.path / name}" for name in names if not store.is_whole(name)]
+    faults += [f"damaged frame {store.path / name}" for name in names if not store.is_intact(name)]
     return len(shards), len(names), faults

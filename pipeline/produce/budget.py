@@ -1,8 +1,8 @@
 """How a disk budget is divided before anything is written, so that it can never be exceeded.
 
-Fixed costs first, then the window of shards without which a trainer cannot move, then the frames that
-cost most to make per byte, then more shards. The trade-off: what is reserved for frames stays reserved
-while they are still to be decoded.
+Fixed costs come first, then the window of shards that a trainer needs, then the frames that cost most to
+decode per byte, then more shards. The trade-off: space reserved for frames stays reserved while they are
+still to be decoded.
 """
 
 from __future__ import annotations
@@ -19,129 +19,160 @@ from darkprep.shards import BudgetTooSmall
 from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.format import CELL, PLANES
 
-_FIXED_BYTES = 4 << 20
-"""Folders, cursors, heartbeats, a log of bounded size, refusals, zarr's group metadata."""
 DEFAULT_BUDGET_BYTES = 20 * 10**9
-_STAGED_AHEAD = 8
-"""Shards that a trainer fetches before it needs them, where the budget is large: some seconds of one GPU."""
+_FIXED_BYTES = 4 << 20
+"""Directories, cursors, heartbeats, logs of bounded size, zarr's group metadata."""
+_MAX_STAGED_AHEAD = 8
+"""Shards that a trainer fetches before it needs them, when the budget is large: some seconds of one GPU."""
 _SPARE_SHARDS = 2
-"""Shards beyond the window and the workers' own that are kept room for before frames get any."""
+"""Shards beyond the window and the workers' own for which space is reserved before frames get any."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Allotment:
-    """Who may use how much of a spool's budget."""
+class DiskBudget:
+    """How a spool's disk budget is divided."""
 
     budget_bytes: int
     shard_bytes: int
     """Allocated bytes of one shard."""
-    shards: int
-    """How many shards may exist at once: ready, being written, and refused ones together."""
+    max_shards: int
+    """How many shards may exist at once: ready, being written, and damaged ones together."""
     frames: frozenset[str]
     """Names of the frames that may be stored."""
     frame_bytes: int
-    """What those frames occupy together."""
-    frames_wanted: int
-    """How many frames the plan has."""
+    """Bytes that those frames occupy together."""
+    frames_in_plan: int
 
 
 def smallest_budget(plan: Plan, block: int = 4096, *, in_transit: int = 0) -> int:
-    """The least bytes that a plan can run in: fixed costs, the open window, one shard being written.
+    """Return the fewest bytes that a plan can run in: fixed costs, the window, one shard being written.
 
-    With `in_transit`, also the shards that lie in two places while they are carried (shelf.py).
+    With `in_transit`, also the shards that exist twice while they are uploaded (destination.py).
     """
     shards = plan.options.window + 1 + in_transit
-    return _fixed(plan) + shards * _shard_allocation(plan, block)
+    return _fixed_bytes(plan) + shards * _shard_allocation(plan, block)
 
 
 def check_budget(
     plan: Plan, budget_bytes: int, block: int = 4096, *, in_transit: int = 0, staged_bytes: int = 0
 ) -> None:
-    """Raises BudgetTooSmall, with the smallest budget that would do, when this one would not.
+    """Raise BudgetTooSmall, naming the smallest budget that suffices, when `budget_bytes` does not.
 
-    `staged_bytes` of it are a trainer's, for the shards that it has fetched from a bucket.
+    `staged_bytes` of it are a trainer's, for the shards that it fetched from object storage.
     """
-    least = smallest_budget(plan, block, in_transit=in_transit) + staged_bytes
-    if budget_bytes < least:
-        carried = f", {in_transit} being carried and a trainer's {staged_bytes / 1e6:,.1f} MB of fetched ones"
+    smallest = smallest_budget(plan, block, in_transit=in_transit) + staged_bytes
+    if budget_bytes < smallest:
+        remote = f", {in_transit} being uploaded and the trainer's {staged_bytes / 1e6:,.1f} MB of fetched shards"
         raise BudgetTooSmall(
-            f"disk-budget {budget_bytes / 1e6:,.1f} MB is too small: {plan.options.window} open shards and "
-            f"one being written{carried if in_transit else ''} need {-(-least // 1_000_000)}MB; give that much, or choose a smaller "
-            "--window or --samples-per-shard"
+            f"disk-budget {budget_bytes / 1e6:,.1f} MB is too small: the window of {plan.options.window} shards, "
+            f"one being written{remote if in_transit else ''} need {-(-smallest // 1_000_000)}MB; give at least that, "
+            "or choose a smaller --window or --samples-per-shard"
         )
 
 
-def staging_room(plan: Plan, staging_bytes: int, block: int = 4096) -> int:
-    """How many fetched shards a trainer's directory of `staging_bytes` holds; raises BudgetTooSmall below its window and one."""
-    least = smallest_budget(plan, block)
-    if staging_bytes < least:
+def staging_capacity(plan: Plan, staging_bytes: int, block: int = 4096) -> int:
+    """Return how many fetched shards fit into a trainer's directory of `staging_bytes`.
+
+    Raises BudgetTooSmall when its window and one more shard do not fit.
+    """
+    smallest = smallest_budget(plan, block)
+    if staging_bytes < smallest:
         raise BudgetTooSmall(
-            f"staging-budget {staging_bytes / 1e6:,.1f} MB is too small: {plan.options.window} open shards and one being "
-            f"fetched need {-(-least // 1_000_000)}MB; give that much, or build with a smaller --window or --samples-per-shard"
+            f"staging-budget {staging_bytes / 1e6:,.1f} MB is too small: the window of {plan.options.window} shards and one "
+            f"being fetched need {-(-smallest // 1_000_000)}MB; give at least that, or build with a smaller --window or --samples-per-shard"
         )
-    return (staging_bytes - _fixed(plan)) // _shard_allocation(plan, block)
+    return (staging_bytes - _fixed_bytes(plan)) // _shard_allocation(plan, block)
 
 
-def default_staging(plan: Plan, budget_bytes: int, block: int = 4096) -> int:
-    """A trainer's share of a budget: room for its window, and some shards ahead where that is less than a quarter."""
+def default_staging_budget(plan: Plan, budget_bytes: int, block: int = 4096) -> int:
+    """Return a trainer's part of a budget: its window and up to 8 shards ahead, about a quarter at most."""
     window, shard = plan.options.window, _shard_allocation(plan, block)
-    ahead = min(_STAGED_AHEAD, max(1, (budget_bytes // 4 - _fixed(plan)) // shard - window))
-    return _fixed(plan) + (window + ahead) * shard
+    ahead = min(
+        _MAX_STAGED_AHEAD, max(1, (budget_bytes // 4 - _fixed_bytes(plan)) // shard - window)
+    )
+    return _fixed_bytes(plan) + (window + ahead) * shard
 
 
-def allot(
+def divide_budget(
     plan: Plan,
     budget_bytes: int,
     *,
     jobs: int,
     block: int = 4096,
-    frames_room: int | None = None,
+    frames_available_bytes: int | None = None,
     in_transit: int = 0,
-) -> Allotment:
-    """Divide `budget_bytes`; `block` is the file system's block. Raises BudgetTooSmall.
+) -> DiskBudget:
+    """Divide `budget_bytes`; `block` is the file system's block size. Raises BudgetTooSmall.
 
-    With `frames_room` the frames are on another disk (pipeline/produce/frames_directory.py): they may occupy that much
-    there, and all of the budget is for shards. Of the shards, `in_transit` lie in two places while they
-    are carried, so as many fewer may exist.
+    `frames_available_bytes` is the space for frames in a directory outside the spool
+    (frames_directory.py); then the whole budget is for shards. `in_transit` shards may exist twice while
+    they are uploaded, so as many fewer may exist.
     """
     check_budget(plan, budget_bytes, block, in_transit=in_transit)
     shard = _shard_allocation(plan, block)
-    left = budget_bytes - _fixed(plan)
+    left = budget_bytes - _fixed_bytes(plan)
     reserved = plan.options.window + jobs + _SPARE_SHARDS
     if plan.shards is not None:
         reserved = min(reserved, max(plan.shards, plan.options.window + 1))
     reserved += in_transit
-    for_frames = max(0, left - reserved * shard) if frames_room is None else frames_room
-    kept: set[str] = set()
-    kept_bytes = 0
-    wanted = _frames_by_worth(plan)
+    in_spool = frames_available_bytes is None
+    for_frames = (
+        max(0, left - reserved * shard)
+        if frames_available_bytes is None
+        else frames_available_bytes
+    )
+    names: set[str] = set()
+    frame_bytes = 0
+    wanted = _frames_by_priority(plan)
     for name, array_bytes in wanted:
         size = frame_allocation(array_bytes, block)
-        if kept_bytes + size <= for_frames:
-            kept.add(name)
-            kept_bytes += size
-    return Allotment(
+        if frame_bytes + size <= for_frames:
+            names.add(name)
+            frame_bytes += size
+    return DiskBudget(
         budget_bytes=budget_bytes,
         shard_bytes=shard,
-        shards=(left - (kept_bytes if frames_room is None else 0)) // shard - in_transit,
-        frames=frozenset(kept),
-        frame_bytes=kept_bytes,
-        frames_wanted=len(wanted),
+        max_shards=(left - (frame_bytes if in_spool else 0)) // shard - in_transit,
+        frames=frozenset(names),
+        frame_bytes=frame_bytes,
+        frames_in_plan=len(wanted),
     )
 
 
-def frames_of(plan: Plan) -> frozenset[str]:
-    """Names of all frames that a plan has."""
-    return frozenset(name for name, _ in _frames_by_worth(plan))
+def frame_names_of(plan: Plan) -> frozenset[str]:
+    """Return the names of all frames of a plan."""
+    return frozenset(name for name, _ in _frames_by_priority(plan))
+
+
+def frame_array_bytes(pair: PlannedPair, kind: FrameKind, plan: Plan) -> int:
+    """Return the bytes of a pair's stored array: three developed channels, or the packed planes."""
+    pixels = pair.height * pair.width
+    cfa = plan.options.cfa
+    return 2 * pixels * 3 if kind == "long" else 2 * pixels * PLANES[cfa] // CELL[cfa] ** 2
 
 
 def block_size(path: Path) -> int:
-    """The allocation unit of the file system that holds `path`, in bytes."""
+    """Return the allocation unit in bytes of the file system that holds `path`."""
     return os.statvfs(path).f_frsize or 4096
 
 
-def _fixed(plan: Plan) -> int:
-    """Fixed costs; plan.json counts twice, for it is replaced by a new one beside the old."""
+def default_budget(spool: Path) -> int:
+    """Return 20 GB, or half of the disk's free space, the spool's own included, if that is less."""
+    disk = os.statvfs(existing_ancestor(spool))
+    free = disk.f_bavail * disk.f_frsize + allocated_bytes(spool)
+    return min(DEFAULT_BUDGET_BYTES, free // 2)
+
+
+def existing_ancestor(path: Path) -> Path:
+    """Return `path` if it exists, else the nearest directory above it that does."""
+    found = path.absolute()
+    while not found.exists():
+        found = found.parent
+    return found
+
+
+def _fixed_bytes(plan: Plan) -> int:
+    """Return the fixed costs; plan.json counts twice, since a new one is written beside the old."""
     return _FIXED_BYTES + 2 * len(json.dumps(plan.recipe(), indent=1))
 
 
@@ -150,37 +181,15 @@ def _shard_allocation(plan: Plan, block: int) -> int:
     return (-(-size // block) + 1) * block
 
 
-def _frames_by_worth(plan: Plan) -> list[tuple[str, int]]:
-    """Names and array bytes of all frames: developed long exposures first, each kind in order of first use.
+def _frames_by_priority(plan: Plan) -> list[tuple[str, int]]:
+    """Return names and array bytes of all frames: developed long exposures first, then in order of use.
 
-    A long exposure costs about 1 s (Bayer) or 14 s (X-Trans) to make again, a short one 0.1 s.
+    A long exposure takes about 1 s (Bayer) or 14 s (X-Trans) to develop, a short one 0.1 s to decode.
     """
     longs: dict[str, int] = {}
     shorts: dict[str, int] = {}
     for visit in range(len(plan.pairs)):
         pair = next(plan.candidates(visit))
-        longs.setdefault(plan.frame_name("long", pair), array_bytes(pair, "long", plan))
-        shorts.setdefault(plan.frame_name("short", pair), array_bytes(pair, "short", plan))
+        longs.setdefault(plan.frame_name("long", pair), frame_array_bytes(pair, "long", plan))
+        shorts.setdefault(plan.frame_name("short", pair), frame_array_bytes(pair, "short", plan))
     return [*longs.items(), *shorts.items()]
-
-
-def array_bytes(pair: PlannedPair, kind: FrameKind, plan: Plan) -> int:
-    """Bytes of a pair's stored array: three developed channels, or the packed planes."""
-    pixels = pair.height * pair.width
-    cfa = plan.options.cfa
-    return 2 * pixels * 3 if kind == "long" else 2 * pixels * PLANES[cfa] // CELL[cfa] ** 2
-
-
-def standing_at(path: Path) -> Path:
-    """The nearest of `path` and what it lies in that exists."""
-    folder = path.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return folder
-
-
-def default_budget(spool: Path) -> int:
-    """20 GB, or half of what is free on the spool's disk without the spool where that is less."""
-    disk = os.statvfs(standing_at(spool))
-    free = disk.f_bavail * disk.f_frsize + allocated_bytes(spool)
-    return min(DEFAULT_BUDGET_BYTES, free // 2)

@@ -1,48 +1,49 @@
-"""Where finished shards wait for the trainer: in the spool's own directory, or beyond it in a bucket.
+"""Where finished shards wait for the trainer: in the spool's own directory, or in object storage.
 
-The producer makes shards in a spool on a disk either way; what it must know of the place where they
-wait is this seam. The trade-off: a shelf elsewhere is known by what it last told, so a producer may
-make a shard that nobody needs any more, and never one that breaks the budget.
+The producer makes shards in a directory in both cases; this is all that it needs to know about where
+they go. The trade-off: the state of a remote destination is known only as of the last look at it, so a
+producer may make a shard that is no longer needed, but it never exceeds the budget.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Protocol
+from typing import Protocol
 
 from darkprep.shards import Spool
+from darkprep.shards.heartbeat import ProducerStatus
 
 
 class Destination(Protocol):
-    """Where finished shards wait. All methods raise SpoolError when the place cannot be reached."""
+    """Where finished shards wait. All methods raise SpoolError when it cannot be reached."""
 
     in_transit: int
-    """Shards for which room is kept, since they lie in two places while they are carried."""
+    """Shards that may exist twice while they are uploaded; space is reserved for them."""
 
-    def opened(self) -> contextlib.AbstractContextManager[object]:
-        """The time for which a producer works with it; raises SpoolBusy when another one does."""
+    def session(self) -> contextlib.AbstractContextManager[object]:
+        """Be the only producer that uses it, within a `with` block. Raises SpoolBusy."""
 
     def ready_shards(self) -> list[int]:
-        """The finished shards, ascending, those included that are still to be carried there."""
+        """Return the finished shards, ascending, including those that are still to be uploaded."""
 
     def oldest_needed(self) -> int:
-        """The oldest shard that a trainer can still ask for."""
+        """Return the oldest shard that a trainer can still ask for."""
 
-    def drop(self, shard: int) -> bool:
-        """Delete a finished shard; whether there was one."""
+    def delete(self, shard: int) -> bool:
+        """Delete a finished shard; return whether there was one."""
 
-    def is_settled(self) -> bool:
-        """Whether every finished shard is where the trainer finds it."""
+    def all_delivered(self) -> bool:
+        """Return whether every finished shard is where the trainer looks for it."""
 
     def disk_bytes(self) -> int:
-        """What spool and shelf occupy together."""
+        """Return the bytes that spool and destination occupy together."""
 
-    def tell(self, report: dict[str, Any]) -> None:
-        """What the producer does, for whoever looks at the shelf."""
+    def publish_status(self, status: ProducerStatus) -> None:
+        """Publish what the producer is doing."""
 
 
 class SpoolDestination:
-    """The `ready/` of the spool in which shards are made."""
+    """The `ready/` directory of the spool in which shards are made."""
 
     in_transit = 0
 
@@ -50,16 +51,16 @@ class SpoolDestination:
         self._spool = spool
         self.ready_shards = spool.ready_shards
         self.oldest_needed = spool.oldest_needed
-        self.drop = spool.delete
+        self.delete = spool.delete
         self.disk_bytes = spool.disk_bytes
 
-    def opened(self) -> contextlib.AbstractContextManager[object]:
-        """See Shelf; the spool's own role keeps producers apart."""
+    def session(self) -> contextlib.AbstractContextManager[object]:
+        """See Destination; the spool's producer lock is enough."""
         return contextlib.nullcontext()
 
-    def is_settled(self) -> bool:
-        """See Shelf: a shard is finished by being there."""
+    def all_delivered(self) -> bool:
+        """See Destination; a finished shard is already there."""
         return True
 
-    def tell(self, report: dict[str, Any]) -> None:
-        """See Shelf: the heartbeat says it."""
+    def publish_status(self, status: ProducerStatus) -> None:
+        """See Destination; the heartbeat in the spool holds the status."""

@@ -1,11 +1,13 @@
 """Frames decoded once: a zarr group whose arrays are one uncompressed chunk each, read through memory maps.
 
-Any zarr reader opens the store; ours maps the chunk file, because zarr's own read path costs 0.5 ms a
-call and copies the frame's chunk for every crop. The trade-off: no compression (noisy frames would give
-back 10-15 % for several times the CPU), and a crop must be copied before the frame may be dropped.
+Any zarr reader opens the store. This module maps the chunk file itself, because zarr's own read path
+costs 0.5 ms a call and copies the frame's chunk for every crop. The trade-off: no compression (it would
+save 10-15 % of noisy frames for several times the CPU), and a crop must be copied before the frame may be
+deleted.
 
-An array is named after the content of its RAW file and the LibRaw that decoded it, so a replaced file and
-another version's development are other frames, and one store serves any number of plans.
+An array is named after the content of its RAW file and the version of LibRaw that decoded it. A replaced
+file and another version's development therefore have other names, and one store serves any number of
+plans.
 """
 
 from __future__ import annotations
@@ -28,34 +30,87 @@ import numpy as np
 import xxhash
 import zarr
 
+from darkprep.pipeline.plan.frame_names import FrameKind
 from darkprep.shards.files import disk_errors, read_json, write_json
 from darkprep.shards.format import U16, checksum, raw_bytes
 
 _CHUNK = "0.0.0"
-_OPEN_FRAMES = 256
-_META_BYTES = 1 << 20
+_MAX_MAPPED = 256
+_MAX_METADATA_BYTES = 1 << 20
 _GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {"darkprep": 1}}
-_FILES_PER_FRAME = 4
-"""Folder, zarr.json, chunk, and slack for the growth of the parent folder, each rounded up to a block."""
+_BLOCKS_PER_FRAME = 4
+"""Directory, zarr.json, chunk, and growth of the parent directory, each rounded up to a block."""
+_PIXELS_CHECKSUM, _ATTRIBUTES_CHECKSUM = "xxh3", "facts_xxh3"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensorLevels:
+    """What the codes of a packed exposure mean."""
+
+    black: tuple[float, ...]
+    """Black level in codes of each plane."""
+    white: int
+    """Code of full scale."""
+    iso: float
+    """0 where the file does not say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameAttributes:
+    """What is stored with the pixels of a frame: the attributes of its zarr array."""
+
+    kind: FrameKind
+    raw: str
+    """Name of the RAW file, for people."""
+    levels: SensorLevels | None = None
+    """Of a short exposure; None for a developed long one."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object that is stored."""
+        if self.levels is None:
+            return {"kind": self.kind, "raw": self.raw}
+        return {
+            "kind": self.kind,
+            "black": list(self.levels.black),
+            "white": self.levels.white,
+            "iso": self.levels.iso,
+            "raw": self.raw,
+        }
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> FrameAttributes:
+        """Return the attributes in a JSON object, ignoring unknown keys; raise ValueError or KeyError."""
+        kind, raw = record["kind"], record["raw"]
+        if kind not in ("short", "long") or not isinstance(raw, str):
+            raise ValueError("kind or raw is invalid")
+        if kind == "long":
+            return cls(kind=kind, raw=raw)
+        black, white, iso = record["black"], record["white"], record["iso"]
+        if not (isinstance(black, list) and black and all(map(_is_number, black))):
+            raise ValueError("black is invalid")
+        if type(white) is not int or not _is_number(iso):
+            raise ValueError("white or iso is invalid")
+        levels = SensorLevels(black=tuple(map(float, black)), white=white, iso=float(iso))
+        return cls(kind=kind, raw=raw, levels=levels)
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One stored array `(planes, rows, columns)` uint16, read-only, and what is known of it."""
+    """One stored array `(planes, rows, columns)` uint16, read-only, and its attributes."""
 
     array: U16
-    facts: dict[str, Any]
+    attributes: FrameAttributes
 
 
 class FrameStore:
-    """The store in one folder. Safe for any number of processes: frames appear whole, by rename."""
+    """The store in one directory. Safe for any number of processes: frames appear whole, by rename."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._open: OrderedDict[str, Frame] = OrderedDict()
+        self._mapped: OrderedDict[str, Frame] = OrderedDict()
 
     def create(self) -> None:
-        """Make the folder and its group, whole in one step; raises DiskFull or SpoolError."""
+        """Make the directory and its zarr group. Raises DiskFull or SpoolError."""
         metadata = self.path / "zarr.json"
         with disk_errors(metadata):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -63,7 +118,7 @@ class FrameStore:
             write_json(metadata, _GROUP)
 
     def names(self) -> list[str]:
-        """The frames that are stored, sorted."""
+        """Return the names of the stored frames, sorted."""
         return sorted(
             path.name
             for path in self.path.glob("*-*")
@@ -71,57 +126,57 @@ class FrameStore:
         )
 
     def get(self, name: str) -> Frame | None:
-        """A stored frame, or None where there is none or it is damaged (then `put` replaces it).
+        """Return a stored frame, or None when there is none or it is damaged (then `put` replaces it).
 
-        The checksum of the whole frame is checked when this process maps it first.
+        The checksum of the whole frame is verified when this process maps it for the first time.
         """
-        if name in self._open:
-            self._open.move_to_end(name)
-            return self._open[name]
+        if name in self._mapped:
+            self._mapped.move_to_end(name)
+            return self._mapped[name]
         frame = self._map(name)
         if frame is None:
             return None
-        self._open[name] = frame
-        while len(self._open) > _OPEN_FRAMES:
-            self._open.popitem(last=False)
+        self._mapped[name] = frame
+        while len(self._mapped) > _MAX_MAPPED:
+            self._mapped.popitem(last=False)
         return frame
 
-    def put(self, name: str, array: U16, facts: dict[str, Any]) -> Frame:
-        """Store a frame `(planes, rows, columns)` under `name`; raises DiskFull or SpoolError.
+    def put(self, name: str, array: U16, attributes: FrameAttributes) -> Frame:
+        """Store a frame `(planes, rows, columns)` under `name`. Raises DiskFull or SpoolError.
 
-        Nothing half-written is ever visible under the name. Call it inside `being_made` after `get` found
-        nothing: a damaged frame and what dead makers left of this one are removed first, so that it never
-        lies on the disk twice.
+        A half-written frame is never visible under the name. Call it inside `decode_lock` after `get`
+        returned None: a damaged frame and what dead writers left of it are removed first, so that the
+        frame is never on the disk twice.
         """
-        aside = self.path / f".{name}.{os.getpid()}.tmp"
-        attributes = facts | {"xxh3": checksum(array)}
-        attributes["facts_xxh3"] = _facts_sum(array.shape, attributes)
+        temporary = self.path / f".{name}.{os.getpid()}.tmp"
+        stored = attributes.to_json() | {_PIXELS_CHECKSUM: checksum(array)}
+        stored[_ATTRIBUTES_CHECKSUM] = _attributes_checksum(array.shape, stored)
         with disk_errors(self.path / name, array.nbytes):
-            self.drop(name)
+            self.delete(name)
             try:
-                for left in self.path.glob(f".{name}.*.tmp"):
-                    shutil.rmtree(left, ignore_errors=True)
-                _write_metadata(aside, array.shape, attributes)
-                _write_chunk(aside / _CHUNK, array)
-                _rename_unless_there(aside, self.path / name)
+                for stale in self.path.glob(f".{name}.*.tmp"):
+                    shutil.rmtree(stale, ignore_errors=True)
+                _write_metadata(temporary, array.shape, stored)
+                _write_chunk(temporary / _CHUNK, array)
+                _rename_unless_exists(temporary, self.path / name)
             finally:
-                shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
         return Frame(array, attributes)
 
-    def is_whole(self, name: str) -> bool:
-        """Whether a stored frame is what its checksum says."""
+    def is_intact(self, name: str) -> bool:
+        """Return whether a frame is stored and its checksums are right."""
         return self._map(name) is not None
 
-    def drop(self, name: str) -> None:
-        """Delete a frame; it vanishes from the store in one step."""
-        self._open.pop(name, None)
-        doomed = self.path / f".{name}.{os.getpid()}.tmp"
+    def delete(self, name: str) -> None:
+        """Delete a frame; it disappears from the store in one step."""
+        self._mapped.pop(name, None)
+        temporary = self.path / f".{name}.{os.getpid()}.tmp"
         with contextlib.suppress(FileNotFoundError):
-            (self.path / name).rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+            (self.path / name).rename(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
 
-    def sweep(self) -> None:
-        """Remove what dead writers left, and group metadata that stayed half-written.
+    def remove_stale_files(self) -> None:
+        """Remove what dead writers left, half-written group metadata included.
 
         Only while `Spool.has_writers` is false: a pid may belong to another container.
         """
@@ -132,12 +187,12 @@ class FrameStore:
                 path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def being_made(self, name: str, *, wait: bool = True) -> Iterator[bool]:
-        """Hold the right to make one frame, so that two processes do not decode the same file.
+    def decode_lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+        """Hold the lock of one frame, so that two processes do not decode the same file.
 
-        Yields whether it is held: without `wait` another process may have it. A byte of one lock file
-        stands for each name, so nothing is left behind by whoever dies. Two names may share a byte:
-        then one waits for nothing, which is harmless.
+        Yields whether it is held: without `wait` it is not when another process holds it. Each name is
+        one byte of a common lock file, so a process that dies leaves nothing behind. Two names may
+        share a byte; then one process waits without need.
         """
         with disk_errors(self.path / ".lock"):
             descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -147,43 +202,48 @@ class FrameStore:
             os.close(descriptor)
 
     def _map(self, name: str) -> Frame | None:
-        metadata = read_json(self.path / name / "zarr.json", _META_BYTES)
+        metadata = read_json(self.path / name / "zarr.json", _MAX_METADATA_BYTES)
         try:
             if metadata is None or metadata["data_type"] != "uint16":
                 return None
             shape = tuple(int(n) for n in metadata["shape"])
-            facts = dict(metadata["attributes"])
+            stored = dict(metadata["attributes"])
             chunk = self.path / name / _CHUNK
-            if facts["facts_xxh3"] != _facts_sum(shape, facts) or len(shape) != 3:
+            if stored[_ATTRIBUTES_CHECKSUM] != _attributes_checksum(shape, stored):
                 return None
-            if min(shape) < 1 or chunk.stat().st_size != 2 * math.prod(shape):
+            if len(shape) != 3 or min(shape) < 1 or chunk.stat().st_size != 2 * math.prod(shape):
                 return None
+            attributes = FrameAttributes.from_json(stored)
             array = np.memmap(chunk, dtype="<u2", mode="r", shape=shape)
-            whole = checksum(array) == facts["xxh3"]
+            intact = checksum(array) == stored[_PIXELS_CHECKSUM]
         except (OSError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
             return None
-        return Frame(array, facts) if whole else None
-
-
-def _facts_sum(shape: tuple[int, ...], facts: dict[str, Any]) -> str:
-    """A checksum over what stands beside the pixels: a flipped digit in a black level is damage too."""
-    told = {key: value for key, value in facts.items() if key != "facts_xxh3"}
-    text = json.dumps([list(shape), told], sort_keys=True, separators=(",", ":"))
-    return f"xxh3:{xxhash.xxh3_64_hexdigest(text.encode())}"
-
-
-def _rename_unless_there(aside: Path, final: Path) -> None:
-    """A frame that somebody put there meanwhile is the same one."""
-    try:
-        aside.rename(final)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise
+        return Frame(array, attributes) if intact else None
 
 
 def frame_allocation(array_bytes: int, block: int) -> int:
-    """Disk space that a stored frame takes at most, on a file system with blocks of `block` bytes."""
-    return (-(-array_bytes // block) + _FILES_PER_FRAME) * block
+    """Return the most disk space that a stored frame takes on a file system with `block` bytes a block."""
+    return (-(-array_bytes // block) + _BLOCKS_PER_FRAME) * block
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _attributes_checksum(shape: tuple[int, ...], stored: dict[str, Any]) -> str:
+    """Return a checksum over shape and attributes: a flipped digit in a black level is damage too."""
+    covered = {key: value for key, value in stored.items() if key != _ATTRIBUTES_CHECKSUM}
+    text = json.dumps([list(shape), covered], sort_keys=True, separators=(",", ":"))
+    return f"xxh3:{xxhash.xxh3_64_hexdigest(text.encode())}"
+
+
+def _rename_unless_exists(temporary: Path, final: Path) -> None:
+    """Rename a frame into place, unless another process has stored the same one meanwhile."""
+    try:
+        temporary.rename(final)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
 
 
 def _lock_byte(descriptor: int, byte: int, *, wait: bool) -> bool:
@@ -194,11 +254,11 @@ def _lock_byte(descriptor: int, byte: int, *, wait: bool) -> bool:
     return True
 
 
-def _write_metadata(folder: Path, shape: tuple[int, ...], attributes: dict[str, Any]) -> None:
+def _write_metadata(directory: Path, shape: tuple[int, ...], attributes: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         zarr.create_array(
-            store=str(folder),
+            store=str(directory),
             shape=shape,
             chunks=shape,
             dtype="uint16",
@@ -210,7 +270,7 @@ def _write_metadata(folder: Path, shape: tuple[int, ...], attributes: dict[str, 
 
 
 def _write_chunk(path: Path, array: U16) -> None:
-    """The array's bytes as zarr's one chunk; the space is claimed first, so that a full disk says so at once."""
+    """Write the array's bytes as zarr's one chunk; the space is reserved first, so a full disk fails at once."""
     data = raw_bytes(np.ascontiguousarray(array, dtype="<u2"))
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:

@@ -1,7 +1,7 @@
-"""Frames on another disk than their spool: where, how much may lie there, who may write.
+"""The directory of a spool's frames: in the spool, or on another disk with a budget of its own.
 
-The trade-off: they outlive the spool and serve the next one on the same photographs, so frames of other
-plans are never deleted there; they only take room.
+The trade-off: frames on another disk outlive the spool and serve the next one on the same photographs,
+so frames of other plans are never deleted there; they only take space.
 """
 
 from __future__ import annotations
@@ -21,78 +21,85 @@ from darkprep.shards.locks import FileLock
 from darkprep.shards.plan_record import ProducerSettings
 
 _FIXED_BYTES = 1 << 20
-"""Folders, zarr's group metadata, locks."""
+"""Directories, zarr's group metadata, locks."""
 
 
-def lies_in(path: Path, folder: Path) -> bool:
-    """Whether `path` is `folder` or below it, links followed as far as they lead somewhere."""
-    # Path.resolve raises RuntimeError where links go round in a circle.
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+def is_inside(path: Path, directory: Path) -> bool:
+    """Return whether `path` is `directory` or below it, after following links as far as they lead."""
+    # Path.resolve raises RuntimeError for circular links.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory))
 
 
 @dataclass(frozen=True, kw_only=True)
 class FramesDirectory:
-    """Where a spool's frames are kept."""
+    """Where a spool's frames are stored."""
 
     path: Path
     budget_bytes: int | None = None
-    """Most that may lie there, whatever it is of; None where frames share the spool and its budget."""
+    """Most bytes that may be used there, frames of other plans included. None: in the spool and its budget."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the directory is outside the spool, where other spools may use it too."""
+        return self.budget_bytes is not None
 
     @classmethod
-    def of(cls, spool: Spool) -> FramesDirectory:
-        """The place that a spool was built with; raises PlanError when its record is damaged."""
+    def from_spool(cls, spool: Spool) -> FramesDirectory:
+        """Return the directory that a spool was built with; raise as `Spool.open`."""
         settings = spool.settings
         if settings.frames_dir is None:
             return cls(path=spool.frames)
         return cls(path=Path(settings.frames_dir), budget_bytes=settings.frames_budget_bytes)
 
     @classmethod
-    def chosen(cls, spool: Path, folder: Path | None, budget_bytes: int | None) -> FramesDirectory:
-        """The place that a user chooses for the frames of `spool`; raises OptionError."""
-        if folder is None:
+    def from_options(
+        cls, spool: Path, directory: Path | None, budget_bytes: int | None
+    ) -> FramesDirectory:
+        """Return the directory that a user chose for the frames of `spool`; raise OptionError."""
+        if directory is None:
             if budget_bytes is not None:
-                raise OptionError("frames-budget goes with --frames-dir only")
+                raise OptionError("frames-budget needs --frames-dir")
             return cls(path=spool / "frames")
-        if folder.exists() and not folder.is_dir():
-            raise OptionError(f"frames-dir {folder}: is not a directory; choose another")
-        if lies_in(folder, spool):
+        if directory.exists() and not directory.is_dir():
+            raise OptionError(f"frames-dir {directory}: is not a directory; choose another")
+        if is_inside(directory, spool):
             raise OptionError(
-                f"frames-dir {folder}: lies in the spool, where frames are without it; leave it out, or choose a place on another disk"
+                f"frames-dir {directory}: is inside the spool, where frames are stored by default; leave it out, or choose a directory on another disk"
             )
-        budget = default_budget(folder) if budget_bytes is None else budget_bytes
-        return cls(path=folder.absolute(), budget_bytes=budget)
+        budget = default_budget(directory) if budget_bytes is None else budget_bytes
+        return cls(path=directory.absolute(), budget_bytes=budget)
 
     def recorded_in(self, settings: ProducerSettings) -> ProducerSettings:
-        """Return the settings with this directory, or without one where the frames are in the spool."""
-        frames_dir = None if self.budget_bytes is None else str(self.path)
+        """Return the settings with this directory, or without one when the frames are in the spool."""
+        frames_dir = str(self.path) if self.is_shared else None
         return replace(settings, frames_dir=frames_dir, frames_budget_bytes=self.budget_bytes)
 
-    def room(self, own: Collection[str]) -> int | None:
-        """Bytes that the frames named in `own` may occupy, those of other plans left where they are.
+    def available_bytes(self, own: Collection[str]) -> int | None:
+        """Return how many bytes the frames named in `own` may use beside those of other plans.
 
-        None where frames share the spool's budget.
+        None when frames share the spool's budget.
         """
         if self.budget_bytes is None:
             return None
-        foreign = (name for name in FrameStore(self.path).names() if name not in own)
-        taken = sum(allocated_bytes(self.path / name) for name in foreign)
-        return max(0, self.budget_bytes - _FIXED_BYTES - taken)
+        other = (name for name in FrameStore(self.path).names() if name not in own)
+        used = sum(allocated_bytes(self.path / name) for name in other)
+        return max(0, self.budget_bytes - _FIXED_BYTES - used)
 
     @contextlib.contextmanager
-    def producing(self) -> Iterator[None]:
-        """Be the one producer that stores frames here; for a place in the spool its own role does.
+    def producer_lock(self) -> Iterator[None]:
+        """Be the only producer that stores frames here; inside the spool its own lock is enough.
 
-        Raises SpoolBusy when another spool's producer is at work here, DiskFull or SpoolError when the
-        place cannot be written.
+        Raises SpoolBusy when another spool's producer holds the lock, DiskFull or SpoolError when the
+        directory cannot be written.
         """
-        if self.budget_bytes is None:
+        if not self.is_shared:
             yield
             return
-        folder = self.path / "producer"
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        directory = self.path / "producer"
+        with disk_errors(directory):
+            directory.mkdir(parents=True, exist_ok=True)
         with FileLock(
-            folder / "lock",
+            directory / "lock",
             "a producer that stores frames",
             directory=self.path,
             remedy="give another --frames-dir",

@@ -1,16 +1,15 @@
 """The producer: keeps the next shards of the plan on disk, never more than the budget.
 
-It is a reconciler. Wanted are the shards from the trainer's cursor on, there is what `ready/` lists, and
-the difference goes to the workers, earliest first. Start, steady state, crash recovery, damage and a
-trainer that went back to an older checkpoint all run this one loop. The trade-off: it looks at the
-directory twenty times a second instead of being told.
+It is a reconciling loop. The shards from the trainer's cursor on are wanted, `ready/` lists those that
+exist, and workers make the difference, earliest first. Start, steady state, recovery after a crash,
+damaged shards and a trainer that resumed from an older checkpoint all go through this one loop. The
+trade-off: it polls the directory twenty times a second instead of being notified.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -21,32 +20,25 @@ from typing import Literal
 
 from darkprep.pipeline.pairs.table import Skipped
 from darkprep.pipeline.plan.plan import Plan
-from darkprep.pipeline.produce.budget import Allotment, allot, block_size, frames_of
-from darkprep.pipeline.produce.destination import Destination, SpoolDestination
-from darkprep.pipeline.produce.executors.loky import (
-    DECODE_TIMEOUT_S,
-    MOST_JOBS,
-    Pool,
-    WorkerDied,
-    crashes_decoder,
+from darkprep.pipeline.produce.budget import (
+    DiskBudget,
+    block_size,
+    divide_budget,
+    frame_names_of,
 )
+from darkprep.pipeline.produce.destination import Destination, SpoolDestination
+from darkprep.pipeline.produce.executors.pool import MAX_JOBS, WorkerDied, WorkerPool
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.frames_directory import FramesDirectory
-from darkprep.pipeline.produce.quarantine import Quarantine
-from darkprep.pipeline.produce.worker import ShardMade, ShardTask, make_shard, store_frames
-from darkprep.shards import DarkprepError, DiskFull, OptionError, Spool, SpoolError
+from darkprep.pipeline.produce.quarantine import DECODE_TIMEOUT_S, FileQuarantine, crashes_decoder
+from darkprep.pipeline.produce.recovery import DISK_RETRY_S, DiskFullPause, WorkerRecovery
+from darkprep.pipeline.produce.worker import ShardTask, TaskResult, make_shard, store_frames
+from darkprep.shards import DarkprepError, DiskFull, OptionError, Spool
 from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.process import ProcessId
 
-log = logging.getLogger(__name__)
-
 _POLL_S = 0.05
 _REPORT_EVERY_S = 0.5
-_DISK_RETRY_S = 1.0
-_MOST_DEATHS = 20
-"""Deaths in a row, with no shard made between them, before the producer gives up."""
-_TELL_FULL_EVERY_S = 600.0
-_TELL_ORPHANS_AFTER_S = 5.0
 
 State = Literal[
     "making", "waiting for the trainer", "waiting for disk space", "done", "stopped", "failed"
@@ -61,21 +53,21 @@ class ProducerConfig:
     jobs: int
     until: int | None
     """Make shards 0 .. until - 1; None for no end."""
-    disk_patience_s: float = 60.0
-    """How long to wait for space on a disk that is full from outside before giving up."""
+    disk_full_timeout_s: float = 60.0
+    """How long to wait for space on a disk that others filled before giving up."""
     decode_timeout_s: float = DECODE_TIMEOUT_S
-    """After how long a decoder that does not end is killed."""
+    """How long a decoder may run before it is killed."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.jobs <= MOST_JOBS:
-            raise OptionError(f"jobs must be 1 to {MOST_JOBS}, not {self.jobs}")
+        if not 1 <= self.jobs <= MAX_JOBS:
+            raise OptionError(f"jobs must be 1 to {MAX_JOBS}, not {self.jobs}")
         if self.until is not None and self.until < 1:
             raise OptionError(f"until must be at least 1, not {self.until}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProducerReport:
-    """What a producer has done and does, for people and for `darkprep status`."""
+    """What a producer has done and is doing, for people and for `darkprep status`."""
 
     state: State
     shards_made: int
@@ -85,18 +77,20 @@ class ProducerReport:
     until: int | None
     shard_bytes: int
     disk_bytes: int
-    """What the whole spool occupies now."""
+    """Bytes that the whole spool occupies now."""
     budget_bytes: int
     frames_decoded: int
     frames_kept: int
     """Frames that may be stored under the budget."""
     frames_wanted: int
+    """Frames of the plan."""
     running_s: float
     blocked_s: float
     """Worker time lost while the budget was full."""
     mb_per_s: float
-    """Shard bytes per second since the start."""
+    """Shard megabytes per second since the start."""
     skipped: int
+    """Files that cannot be used."""
     deaths: int
     """How often workers died and were replaced."""
 
@@ -106,115 +100,117 @@ class _Counts:
     made: int = 0
     decoded: int = 0
     blocked_s: float = 0.0
-    deaths: int = 0
-    deaths_in_row: int = 0
     skipped: dict[Skipped, None] = field(default_factory=dict)
 
-    def take(self, made: ShardMade) -> None:
-        self.made += made.published
-        self.decoded += made.decoded
-        self.deaths_in_row = 0
-        self.skipped |= dict.fromkeys(made.skipped)
+    def add(self, result: TaskResult) -> None:
+        self.made += result.published
+        self.decoded += result.decoded
+        self.skipped |= dict.fromkeys(result.skipped)
 
 
 class Producer:
-    """One producer set on one spool. `run` takes the producer's role and returns when all is made.
+    """The producer of one spool. `run` acquires the producer lock and returns when all shards are made.
 
-    `shelf` is where finished shards wait, by default the spool itself.
-    Raises SpoolBusy when another producer lives, BudgetTooSmall, DiskFull when no space came within the
-    patience, DatasetError when no usable pair is left, SpoolError when workers keep dying.
+    `destination` is where finished shards wait, by default the spool itself. `crash_test` returns
+    whether decoding a file crashes. Raises SpoolBusy when another producer is running, BudgetTooSmall,
+    DiskFull when the disk stayed full for too long, DatasetError when no usable pair is left,
+    SpoolError when workers keep dying.
     """
 
     def __init__(
         self,
         spool: Spool,
         config: ProducerConfig,
-        pool: Pool,
+        pool: WorkerPool,
         *,
         report: Callable[[ProducerReport], None] | None = None,
         stop: threading.Event | None = None,
-        crashes: Callable[[Path], bool] | None = None,
-        shelf: Destination | None = None,
+        crash_test: Callable[[Path], bool] | None = None,
+        destination: Destination | None = None,
     ) -> None:
         self._spool = spool
-        self._shelf = shelf or SpoolDestination(spool)
+        self._destination = destination or SpoolDestination(spool)
         self._plan = Plan.load(spool)
         self._config = config
         self._pool = pool
         self._report = report
         self._stop = stop or threading.Event()
-        self._place = FramesDirectory.of(spool)
-        self._store = FrameStore(self._place.path)
-        self._tally = _Counts()
-        self._flying: dict[Future[ShardMade], int] = {}
-        self._owner = ProcessId.own()
+        self._frames_directory = FramesDirectory.from_spool(spool)
+        self._store = FrameStore(self._frames_directory.path)
+        self._counts = _Counts()
+        self._in_flight: dict[Future[TaskResult], int] = {}
+        """The shard of each task that was submitted and has not finished."""
+        self._process = ProcessId.own()
         self._began = time.monotonic()
         self._reported = 0.0
-        self._full_since: float | None = None
-        self._full_told = -_TELL_FULL_EVERY_S
-        self._disk_full_until = 0.0
-        crashes = crashes or functools.partial(
+        self._disk_full = DiskFullPause(config.disk_full_timeout_s)
+        crash_test = crash_test or functools.partial(
             crashes_decoder, stop=self._stop, timeout_s=config.decode_timeout_s
         )
-        self._suspects = Quarantine(spool, crashes, config.decode_timeout_s)
-        self.allotment = self._allot()
+        self._file_quarantine = FileQuarantine(spool, crash_test, config.decode_timeout_s)
+        self._recovery = WorkerRecovery(spool, self._store, self._file_quarantine, self._stop)
+        self.budget = self._divide_budget()
         options = self._plan.options
-        self._helpers = options.samples_per_shard // options.crops_per_visit - 1
-        """Workers that may still be had to decode for the first shard: one for each visit but the first."""
+        self._decode_ahead_tasks = options.samples_per_shard // options.crops_per_visit - 1
+        """Tasks that may still be submitted to decode for the first shard: one per visit but the first."""
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """Files that turned out to be unusable while shards were made."""
-        return tuple(self._tally.skipped)
+        """Files that proved unusable while shards were made."""
+        return tuple(self._counts.skipped)
 
     def run(self) -> ProducerReport:
-        """Make what is wanted until everything is there or `stop` is set; the final report."""
-        with self._spool.producer_lock(), self._place.producing(), self._shelf.opened():
-            ending: State = "failed"
+        """Make what is wanted until everything is there or `stop` is set; return the final report."""
+        with (
+            self._spool.producer_lock(),
+            self._frames_directory.producer_lock(),
+            self._destination.session(),
+        ):
+            final_state: State = "failed"
             try:
                 self._start()
                 while not self._stop.is_set() and not self._is_done():
-                    self._step()
-                ending = "stopped" if self._stop.is_set() else "done"
+                    self._reconcile()
+                final_state = "stopped" if self._stop.is_set() else "done"
             finally:
                 self._pool.close()
                 if not self._spool.has_writers():
                     self._spool.remove_stale_files()
-                    self._store.sweep()
-                    self._suspects.forget_crumbs()
-                # What hinders telling of a failure is often its cause, and the cause is what to raise.
-                hindered = (DarkprepError, OSError) if ending == "failed" else ()
-                with contextlib.suppress(*hindered):
-                    final = self._tell(ending)
+                    self._store.remove_stale_files()
+                    self._file_quarantine.delete_decoding_records()
+                # What prevents the report of a failure is often its cause, and the cause must be raised.
+                ignored = (DarkprepError, OSError) if final_state == "failed" else ()
+                with contextlib.suppress(*ignored):
+                    final = self._publish_report(final_state)
             return final
 
     # -- one turn of the loop ---------------------------------------------------------------------
 
-    def _step(self) -> None:
+    def _reconcile(self) -> None:
         began = time.monotonic()
-        state = self._hand_out()
-        self._collect()
+        state = self._submit_tasks()
+        self._collect_results()
         now = time.monotonic()
         if state != "making":
-            idle = (self._config.jobs - len(self._flying)) / self._config.jobs
-            self._tally.blocked_s += idle * (now - began)
+            idle = (self._config.jobs - len(self._in_flight)) / self._config.jobs
+            self._counts.blocked_s += idle * (now - began)
         if now - self._reported >= _REPORT_EVERY_S:
             self._reported = now
-            self._tell(state)
-            self._suspects.end_stuck()
+            self._publish_report(state)
+            self._file_quarantine.kill_stuck_workers()
 
-    def _hand_out(self) -> State:
-        """Give tasks to idle workers, as far as the budget allows; what holds us up, if anything."""
-        if self._disk_full_until > time.monotonic():
+    def _submit_tasks(self) -> State:
+        """Give tasks to idle workers as far as the budget allows; return the resulting state."""
+        if self._disk_full.is_active:
             return "waiting for disk space"
-        while len(self._flying) < self._config.jobs:
-            ready = self._shelf.ready_shards()
-            if self._is_help_wanted(ready):
-                self._helpers -= 1
-                if not self._submit(store_frames, min(self._flying.values())):
+        while len(self._in_flight) < self._config.jobs:
+            ready = self._destination.ready_shards()
+            if self._should_decode_ahead(ready):
+                self._decode_ahead_tasks -= 1
+                if not self._submit(store_frames, min(self._in_flight.values())):
                     return "making"
                 continue
-            shard = self._first_missing({*ready, *self._flying.values()})
+            shard = self._first_missing({*ready, *self._in_flight.values()})
             if shard is None:
                 return "making"
             if not self._make_room(shard, ready):
@@ -223,216 +219,188 @@ class Producer:
                 return "making"
         return "making"
 
-    def _is_help_wanted(self, ready: list[int]) -> bool:
-        """Whether idle workers should decode for the first shard, which a trainer waits for, not begin the next."""
-        alone = len(set(self._flying.values())) == 1
-        return alone and not ready and self._helpers > 0 and bool(self.allotment.frames)
+    def _should_decode_ahead(self, ready: list[int]) -> bool:
+        """Return whether idle workers decode for the first shard, which a trainer waits for, before the next."""
+        only_one = len(set(self._in_flight.values())) == 1
+        return only_one and not ready and self._decode_ahead_tasks > 0 and bool(self.budget.frames)
 
     def _is_done(self) -> bool:
-        if self._flying or not self._shelf.is_settled():
+        if self._in_flight or not self._destination.all_delivered():
             return False
-        return self._first_missing(set(self._shelf.ready_shards())) is None
+        return self._first_missing(set(self._destination.ready_shards())) is None
 
-    def _first_missing(self, there: set[int]) -> int | None:
-        """The earliest shard that the trainer needs and nobody has made or is making."""
+    def _first_missing(self, present: set[int]) -> int | None:
+        """Return the earliest shard that the trainer needs and that is not in `present`; None at the end."""
         part, parts = self._spool.part
-        shard = self._shelf.oldest_needed()
+        shard = self._destination.oldest_needed()
         shard += (part - shard) % parts
-        while shard in there:
+        while shard in present:
             shard += parts
         return shard if self._config.until is None or shard < self._config.until else None
 
     def _make_room(self, shard: int, ready: list[int]) -> bool:
-        """Whether one more shard fits, after dropping what is less needed than `shard`.
+        """Return whether one more shard fits, after deleting what is needed less than `shard`.
 
-        Those are: shards that every rank has passed, refused ones kept for inspection, and, after the
-        trainer went back to an older checkpoint, the shard that it will need last.
+        That is: shards that every rank has passed, damaged ones kept for inspection, and, after the
+        trainer resumed from an older checkpoint, the shard that it will need last.
         """
-        ready = self._without_passed(ready)
-        occupied = len(ready) + len(self._flying)
-        if occupied + self._spool.quarantine.count() < self.allotment.shards:
+        ready = self._delete_passed(ready)
+        occupied = len(ready) + len(self._in_flight)
+        if occupied + self._spool.quarantine.count() < self.budget.max_shards:
             return True
-        self._spool.quarantine.trim(max(0, self.allotment.shards - occupied - 1))
-        if occupied < self.allotment.shards:
+        self._spool.quarantine.trim(max(0, self.budget.max_shards - occupied - 1))
+        if occupied < self.budget.max_shards:
             return True
         if ready and ready[-1] > shard:
-            self._shelf.drop(ready[-1])
+            self._destination.delete(ready[-1])
             return True
         return False
 
-    def _without_passed(self, ready: list[int]) -> list[int]:
-        """Drops what every rank has passed; the others."""
-        needed = self._shelf.oldest_needed()
+    def _delete_passed(self, ready: list[int]) -> list[int]:
+        """Delete the shards that every rank has passed; return the others."""
+        needed = self._destination.oldest_needed()
         for shard in ready:
             if shard < needed:
-                self._shelf.drop(shard)
+                self._destination.delete(shard)
         return [shard for shard in ready if shard >= needed]
 
-    def _submit(self, function: Callable[[ShardTask], ShardMade], shard: int) -> bool:
-        """Order one shard, or frames of one; whether there was a worker to take the order."""
+    def _submit(self, function: Callable[[ShardTask], TaskResult], shard: int) -> bool:
+        """Submit a task for one shard; return whether there was a worker to take it."""
         task = ShardTask(
             spool=str(self._spool.path.absolute()),
             digest=self._spool.digest,
-            store=str(self._store.path.absolute()),
+            frame_store=str(self._store.path.absolute()),
             shard=shard,
-            frames=self.allotment.frames,
-            crashing=self._suspects.prints,
-            owner=self._owner,
+            storable_frames=self.budget.frames,
+            quarantined=self._file_quarantine.fingerprints,
+            producer=self._process,
         )
         try:
-            self._flying[self._pool.submit(function, task)] = shard
+            self._in_flight[self._pool.submit(function, task)] = shard
         except WorkerDied:
             self._replace_workers()
             return False
         return True
 
-    def _collect(self) -> None:
-        """Take in what the workers finished, waiting a moment for it."""
-        if not self._flying:
+    def _collect_results(self) -> None:
+        """Wait a moment for workers to finish and take their results."""
+        if not self._in_flight:
             self._stop.wait(_POLL_S)
             return
         died = False
-        for future in wait(self._flying, timeout=_POLL_S, return_when=FIRST_COMPLETED).done:
-            self._flying.pop(future)
+        for future in wait(self._in_flight, timeout=_POLL_S, return_when=FIRST_COMPLETED).done:
+            self._in_flight.pop(future)
             try:
-                made = future.result()
+                result = future.result()
             except WorkerDied:
                 died = True
             except DiskFull as error:
-                self._wait_for_space(error)
+                self._disk_full.begin(error)
             else:
-                self._tally.take(made)
-                self._full_since = None
+                self._counts.add(result)
+                self._recovery.handle_success()
+                self._disk_full.end()
         if died:
             self._replace_workers()
 
-    # -- when something goes wrong ----------------------------------------------------------------
-
     def _replace_workers(self) -> None:
-        """A worker died, and with it its set: sweep what they left and find out whether a file killed it."""
+        """Stop all workers after one of them died; the next task starts new ones."""
         self._pool.close()
-        for future in [f for f in self._flying if not f.done() or f.cancelled() or f.exception()]:
-            del self._flying[future]
-        self._sweep_when_alone()
-        self._tally.deaths += 1
-        self._tally.deaths_in_row += 1
-        culprit = self._suspects.after_death()
-        if culprit:
-            self._tally.skipped[culprit] = None
-        if self._tally.deaths_in_row > _MOST_DEATHS:
-            last = ", ".join(self._suspects.last) or "none"
-            raise SpoolError(
-                f"{self._spool.path}: workers died {_MOST_DEATHS} times without finishing a shard (files being decoded at the last: {last}); is memory short? try fewer --jobs"
-            )
-
-    def _sweep_when_alone(self) -> None:
-        """Remove what dead workers left, once none of them can write any more.
-
-        Until then nothing may be ordered: what the last ones still publish is counted by nobody.
-        """
-        began, told = time.monotonic(), False
-        while self._spool.has_writers():
-            if not told and time.monotonic() - began > _TELL_ORPHANS_AFTER_S:
-                log.warning("%s: waiting for workers of a producer that died", self._spool.path)
-                told = True
-            if self._stop.wait(_POLL_S):
-                return
-        self._spool.remove_stale_files()
-        self._store.sweep()
-
-    def _wait_for_space(self, error: DiskFull) -> None:
-        """Pause after the file system refused bytes; raise when it has for too long."""
-        now = time.monotonic()
-        if self._full_since is None:
-            self._full_since = now
-        if now - self._full_told >= _TELL_FULL_EVERY_S:
-            self._full_told = now
-            log.warning("%s (waiting up to %.0f s for space)", error, self._config.disk_patience_s)
-        if now - self._full_since > self._config.disk_patience_s:
-            raise error
-        self._disk_full_until = now + _DISK_RETRY_S
+        for future in [
+            f for f in self._in_flight if not f.done() or f.cancelled() or f.exception()
+        ]:
+            del self._in_flight[future]
+        skipped = self._recovery.handle_death()
+        if skipped:
+            self._counts.skipped[skipped] = None
 
     # -- start and reports ------------------------------------------------------------------------
 
-    def _allot(self) -> Allotment:
-        own = frames_of(self._plan)
-        return allot(
+    def _divide_budget(self) -> DiskBudget:
+        return divide_budget(
             self._plan,
             self._config.budget_bytes,
             jobs=self._config.jobs,
             block=block_size(self._spool.path),
-            frames_room=self._place.room(own),
-            in_transit=self._shelf.in_transit,
+            frames_available_bytes=self._frames_directory.available_bytes(
+                frame_names_of(self._plan)
+            ),
+            in_transit=self._destination.in_transit,
         )
 
     def _start(self) -> None:
-        """Clean up as soon as the disk lets us."""
+        """Clean up; while the disk is full, try again."""
         while not self._stop.is_set():
             try:
                 return self._clean_up()
             except DiskFull as error:
-                self._wait_for_space(error)
-                self._stop.wait(_DISK_RETRY_S)
+                self._disk_full.begin(error)
+                self._stop.wait(DISK_RETRY_S)
 
     def _clean_up(self) -> None:
-        """Remove what dead producers left, and what of the plan this budget has no room for."""
-        self._sweep_when_alone()
-        self._shrink()
-        self._suspects.load()
+        """Delete what dead producers left, and the shards and frames that this budget has no room for."""
+        self._recovery.remove_stale_files()
+        self._delete_excess_shards()
+        self._file_quarantine.load()
         self._spool.remove_dead_heartbeats()
-        shared = self._place.budget_bytes is not None
-        if shared:
-            self.allotment = self._allot()  # now that nobody else stores anything there
-            self._drop_frames_in_spool()
-        own = frames_of(self._plan)
-        for name in self._store.names():
-            if name not in self.allotment.frames and (name in own or not shared):
-                self._store.drop(name)
+        if self._frames_directory.is_shared:
+            # Again, now that no other producer stores frames there.
+            self.budget = self._divide_budget()
+            self._delete_frames_in_spool()
+        self._delete_excess_frames()
         self._store.create()
 
-    def _shrink(self) -> None:
-        """Where the producer before had a larger budget: drop what is needed last."""
-        ready, room = self._shelf.ready_shards(), self.allotment.shards
-        if len(ready) + self._spool.quarantine.count() <= room:
+    def _delete_excess_shards(self) -> None:
+        """Delete the shards that are needed last, if an earlier producer had a larger budget."""
+        ready, limit = self._destination.ready_shards(), self.budget.max_shards
+        if len(ready) + self._spool.quarantine.count() <= limit:
             return
-        ready = self._without_passed(ready)
-        for shard in ready[room:]:
-            self._shelf.drop(shard)
-        self._spool.quarantine.trim(max(0, room - len(ready)))
+        ready = self._delete_passed(ready)
+        for shard in ready[limit:]:
+            self._destination.delete(shard)
+        self._spool.quarantine.trim(max(0, limit - len(ready)))
 
-    def _drop_frames_in_spool(self) -> None:
-        """Frames that were stored before they got a place of their own: the budget counts on their room."""
+    def _delete_excess_frames(self) -> None:
+        """Delete stored frames that the budget does not include; other plans' frames in a shared directory stay."""
+        own = frame_names_of(self._plan)
+        for name in self._store.names():
+            if name not in self.budget.frames and (
+                name in own or not self._frames_directory.is_shared
+            ):
+                self._store.delete(name)
+
+    def _delete_frames_in_spool(self) -> None:
+        """Delete frames stored in the spool before it was built with a frames directory."""
         store = FrameStore(self._spool.frames)
         for name in store.names():
-            store.drop(name)
+            store.delete(name)
 
-    def _tell(self, state: State) -> ProducerReport:
-        ready = self._shelf.ready_shards()
+    def _publish_report(self, state: State) -> ProducerReport:
         running = time.monotonic() - self._began
-        tally, allotment = self._tally, self.allotment
+        counts, budget = self._counts, self.budget
         report = ProducerReport(
             state=state,
-            shards_made=tally.made,
-            shards_ready=len(ready),
-            next_needed=self._shelf.oldest_needed(),
+            shards_made=counts.made,
+            shards_ready=len(self._destination.ready_shards()),
+            next_needed=self._destination.oldest_needed(),
             until=self._config.until,
-            shard_bytes=allotment.shard_bytes,
-            disk_bytes=self._shelf.disk_bytes(),
-            budget_bytes=allotment.budget_bytes,
-            frames_decoded=tally.decoded,
-            frames_kept=len(allotment.frames),
-            frames_wanted=allotment.frames_wanted,
+            shard_bytes=budget.shard_bytes,
+            disk_bytes=self._destination.disk_bytes(),
+            budget_bytes=budget.budget_bytes,
+            frames_decoded=counts.decoded,
+            frames_kept=len(budget.frames),
+            frames_wanted=budget.frames_in_plan,
             running_s=running,
-            blocked_s=tally.blocked_s,
-            mb_per_s=tally.made * allotment.shard_bytes / 1e6 / running,
-            skipped=len(tally.skipped),
-            deaths=tally.deaths,
+            blocked_s=counts.blocked_s,
+            mb_per_s=counts.made * budget.shard_bytes / 1e6 / running,
+            skipped=len(counts.skipped),
+            deaths=self._recovery.deaths,
         )
-        self._shelf.tell(asdict(report))
-        try:
-            self._spool.write_heartbeat(ProducerStatus(**asdict(report)))
-        except DiskFull as error:
-            log.debug("no heartbeat: %s", error)
+        status = ProducerStatus(**asdict(report))
+        self._destination.publish_status(status)
+        # A full disk prevents the heartbeat, not the work.
+        with contextlib.suppress(DiskFull):
+            self._spool.write_heartbeat(status)
         if self._report:
             self._report(report)
         return report

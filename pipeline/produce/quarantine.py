@@ -1,112 +1,211 @@
-"""Files that kill their decoder: LibRaw is C++ and some damaged files crash it, or make it run for ever.
+"""Files that crash the decoder: LibRaw is C++ and some damaged files crash it or make it run for ever.
 
-A worker says which file it decodes; what it said stays behind only when it dies of it. Most deaths have
-other causes (no memory, a signal), so a file is tried again, alone, only when it was being decoded at
-two deaths. The trade-off: a bad file costs two sets of workers before it is named.
+A worker writes a decoding record, the file it is decoding, and deletes it when it is done, so that records
+of workers that died remain. Most workers die for other reasons (memory, a signal); therefore a file is
+decoded again, alone in a process of its own, only after it was being decoded at two deaths. The
+trade-off: a bad file costs two sets of workers before it is found.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from darkprep.pipeline.pairs.table import Skipped
-from darkprep.shards import DiskFull, Spool
+from darkprep.pipeline.raw.develop import develop
+from darkprep.shards import DiskFull, RawError, Spool
 from darkprep.shards.files import read_json, write_json
 from darkprep.shards.process import ProcessId
 
 log = logging.getLogger(__name__)
 
-_SUSPICIOUS = 2
-"""Deaths at which a file must have been decoded before it is tried."""
-WHY = "crashes the decoder; replace the file"
+DECODE_TIMEOUT_S = 900.0
+"""A decoder that takes longer is killed; the slowest file known takes 20 s on an idle machine."""
+CRASHES_DECODER = "crashes the decoder; replace the file"
+"""The reason given for a quarantined file."""
+_DEATHS_BEFORE_TEST = 2
+"""A file is tested after so many workers died while they decoded it."""
+_TEST_POLL_S = 0.1
+_CRASH_SIGNALS = frozenset(
+    {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingRecord:
+    """Which file a worker is decoding: `producers/decoding-PID.json` of the spool."""
+
+    path: str
+    fingerprint: str
+    """Of the file's content (pipeline/plan/plan.py)."""
+    worker: ProcessId | None
+    """None where the record does not say."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object that is written."""
+        process = asdict(self.worker) if self.worker else {}
+        return {"path": self.path, "print": self.fingerprint} | process
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any] | None) -> DecodingRecord | None:
+        """Return the record in a JSON object, or None when it is damaged or names no file."""
+        if record is None:
+            return None
+        path, fingerprint = record.get("path"), record.get("print")
+        if not (isinstance(path, str) and path and isinstance(fingerprint, str) and fingerprint):
+            return None
+        return cls(path=path, fingerprint=fingerprint, worker=ProcessId.from_json(record))
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuarantinedFiles:
+    """Files that are never decoded again: `producers/crashing.json` of the spool."""
+
+    fingerprints: frozenset[str] = frozenset()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object that is written."""
+        return {"prints": sorted(self.fingerprints)}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any] | None) -> QuarantinedFiles:
+        """Return the record in a JSON object; what is no fingerprint in it is left out."""
+        prints = (record or {}).get("prints")
+        known = prints if isinstance(prints, list) else []
+        return cls(fingerprints=frozenset(one for one in known if isinstance(one, str)))
 
 
 @contextlib.contextmanager
-def decoding(spool: Spool, path: Path, file_print: str) -> Iterator[None]:
-    """Say, for the time of a `with` block, which file this process decodes. Raises DiskFull."""
-    crumb = spool.producers / f"decoding-{os.getpid()}.json"
-    record = {"path": str(path), "print": file_print} | asdict(ProcessId.own())
-    write_json(crumb, record, sync=False)
+def decoding_record(spool: Spool, path: Path, fingerprint: str) -> Iterator[None]:
+    """Record, within a `with` block, that this process decodes the file. Raises DiskFull."""
+    file = spool.producers / f"decoding-{os.getpid()}.json"
+    record = DecodingRecord(path=str(path), fingerprint=fingerprint, worker=ProcessId.own())
+    write_json(file, record.to_json(), sync=False)
     try:
         yield
     finally:
-        crumb.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
 
 
-class Quarantine:
-    """What one producer knows of such files. For the holder of the producer's role alone."""
+class FileQuarantine:
+    """Finds the files that crash the decoder. For the process that holds the spool's producer lock."""
 
-    def __init__(self, spool: Spool, crashes: Callable[[Path], bool], timeout_s: float) -> None:
+    def __init__(
+        self, spool: Spool, crash_test: Callable[[Path], bool], decode_timeout_s: float
+    ) -> None:
         self._spool = spool
-        self._crashes = crashes
-        self._timeout_s = timeout_s
-        self._seen: Counter[tuple[str, str]] = Counter()
-        """Path and print of files, by the deaths at which they were being decoded."""
+        self._crash_test = crash_test
+        self._decode_timeout_s = decode_timeout_s
+        self._deaths: Counter[tuple[str, str]] = Counter()
+        """Path and fingerprint of files, by the deaths at which they were being decoded."""
         self._file = spool.producers / "crashing.json"
-        self.last: tuple[str, ...] = ()
-        """What was being decoded at the last death."""
-        self.prints: frozenset[str] = frozenset()
-        """Prints of the files that are never decoded any more."""
+        self.decoding_at_death: tuple[str, ...] = ()
+        """Files that were being decoded at the last death."""
+        self.fingerprints: frozenset[str] = frozenset()
+        """Fingerprints of the quarantined files."""
 
     def load(self) -> None:
-        """Take over what producers before us found out; forget what their workers were at."""
-        self.forget_crumbs()
-        known = (read_json(self._file) or {}).get("prints")
-        self.prints = frozenset(map(str, known if isinstance(known, list) else []))
+        """Read what earlier producers found out and delete the decoding records of their workers."""
+        self.delete_decoding_records()
+        self.fingerprints = QuarantinedFiles.from_json(read_json(self._file)).fingerprints
 
-    def after_death(self) -> Skipped | None:
-        """Look what the dead were decoding, and try a file that is suspicious; the culprit, if it is one."""
-        crumbs = self._take_crumbs()
-        self.last = tuple(path for path, _ in crumbs)
-        self._seen.update(crumbs)
-        for path, file_print in crumbs:
-            if self._seen[path, file_print] >= _SUSPICIOUS and self._is_guilty(path, file_print):
-                return Skipped(path, WHY)  # the others were only near
+    def handle_worker_death(self) -> Skipped | None:
+        """Test suspected files after workers died; return the file that is quarantined now, if any."""
+        files = self._take_decoding_records()
+        self.decoding_at_death = tuple(path for path, _ in files)
+        self._deaths.update(files)
+        for path, fingerprint in files:
+            if self._deaths[path, fingerprint] >= _DEATHS_BEFORE_TEST and self._crashes(
+                path, fingerprint
+            ):
+                return Skipped(path, CRASHES_DECODER)  # the other files were decoded beside it
         return None
 
-    def end_stuck(self) -> None:
-        """Kill a worker whose decoder has been at one file for too long, and suspect that file."""
-        for crumb in self._spool.producers.glob("decoding-*.json"):
-            record = read_json(crumb) or {}
-            worker = ProcessId.from_json(record)
+    def kill_stuck_workers(self) -> None:
+        """Kill workers that have decoded one file for longer than the timeout, and suspect that file."""
+        for file in self._record_files():
+            record = DecodingRecord.from_json(read_json(file))
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                seconds = time.time() - crumb.stat().st_mtime
-                if worker and worker.is_alive() and seconds > self._timeout_s:
-                    log.warning("%s: decoding does not end; ending it", record.get("path"))
-                    self._seen[str(record.get("path")), str(record.get("print"))] = _SUSPICIOUS
-                    os.kill(worker.pid, signal.SIGKILL)
+                seconds = time.time() - file.stat().st_mtime
+                if (
+                    record
+                    and record.worker
+                    and record.worker.is_alive()
+                    and seconds > self._decode_timeout_s
+                ):
+                    log.warning(
+                        "%s: decoding takes more than %.0f s; its worker is killed",
+                        record.path,
+                        self._decode_timeout_s,
+                    )
+                    self._deaths[record.path, record.fingerprint] = _DEATHS_BEFORE_TEST
+                    os.kill(record.worker.pid, signal.SIGKILL)
 
-    def forget_crumbs(self) -> None:
-        """Suspect nothing of what workers were at that were killed for other reasons."""
-        self._take_crumbs()
+    def delete_decoding_records(self) -> None:
+        """Ignore what workers were decoding that were killed for other reasons."""
+        self._take_decoding_records()
 
-    def _take_crumbs(self) -> list[tuple[str, str]]:
-        """Path and print of what dead workers were decoding."""
+    def _record_files(self) -> Iterator[Path]:
+        return self._spool.producers.glob("decoding-*.json")
+
+    def _take_decoding_records(self) -> list[tuple[str, str]]:
+        """Delete the records of dead workers; return path and fingerprint of each."""
         found = []
-        for crumb in self._spool.producers.glob("decoding-*.json"):
-            record = read_json(crumb) or {}
-            crumb.unlink(missing_ok=True)
-            if record.get("path") and record.get("print"):
-                found.append((str(record["path"]), str(record["print"])))
+        for file in self._record_files():
+            record = DecodingRecord.from_json(read_json(file))
+            file.unlink(missing_ok=True)
+            if record:
+                found.append((record.path, record.fingerprint))
         return found
 
-    def _is_guilty(self, path: str, file_print: str) -> bool:
-        """Decode a file in a process of its own; one that kills that too is never decoded any more."""
-        del self._seen[path, file_print]
-        if not Path(path).is_file() or not self._crashes(Path(path)):
+    def _crashes(self, path: str, fingerprint: str) -> bool:
+        """Run the crash test on a file and quarantine it when it fails."""
+        del self._deaths[path, fingerprint]
+        if not Path(path).is_file() or not self._crash_test(Path(path)):
             return False
         log.warning("%s: crashes the decoder; its pairs are replaced by others", path)
-        self.prints |= {file_print}
+        self.fingerprints |= {fingerprint}
         try:
-            write_json(self._file, {"prints": sorted(self.prints)})
+            write_json(self._file, QuarantinedFiles(fingerprints=self.fingerprints).to_json())
         except DiskFull as error:
-            log.warning("the next producer will have to find that out again: %s", error)
+            log.warning("the quarantine is not saved, the next producer must test again: %s", error)
         return True
+
+
+def crashes_decoder(
+    path: Path, stop: threading.Event | None = None, *, timeout_s: float = DECODE_TIMEOUT_S
+) -> bool:
+    """Return whether decoding and developing a file crashes or does not end, in a process of its own.
+
+    `stop`, set by another thread, ends the test with the result False.
+    """
+    stop = stop or threading.Event()
+    process = multiprocessing.get_context("spawn").Process(
+        target=_develop_quietly, args=(str(path),)
+    )
+    process.start()
+    deadline = time.monotonic() + timeout_s
+    while process.is_alive() and time.monotonic() < deadline and not stop.is_set():
+        process.join(_TEST_POLL_S)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        return not stop.is_set()
+    return -(process.exitcode or 0) in _CRASH_SIGNALS
+
+
+def _develop_quietly(path: str) -> None:
+    # The producer handles Ctrl-C and ends the test.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(RawError):
+        develop(path)

@@ -13,8 +13,8 @@ import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
+from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.lease import Lease
 from darkprep.shards.spool import Spool
@@ -34,9 +34,9 @@ more, for in an empty bucket each is a request, one after the other, before anyt
 
 
 class Uploader:
-    """A shelf (pipeline/produce/destination.py) in a bucket, of a producer with `jobs` workers.
+    """A destination (pipeline/produce/destination.py) in object storage, for a producer with `jobs` workers.
 
-    `opened` takes the producer's lease and starts carrying.
+    `session` acquires the producer's lease and starts carrying.
     """
 
     in_transit = CARRIERS
@@ -66,7 +66,7 @@ class Uploader:
         self._carriers = ThreadPoolExecutor(CARRIERS, thread_name_prefix="outbox")
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[Uploader]:
+    def session(self) -> Iterator[Uploader]:
         """Carry for the time of the block; what is not carried at its end waits for the next time."""
         with self._lease:
             self._look(first=True)
@@ -93,7 +93,7 @@ class Uploader:
         """The oldest shard that the trainer needs, as its cursor said last."""
         return self._needed
 
-    def drop(self, shard: int) -> bool:
+    def delete(self, shard: int) -> bool:
         """Delete a finished shard here and there."""
         here = self._spool.delete(shard)
         with self._lock:
@@ -104,7 +104,7 @@ class Uploader:
                 self._there.discard(shard)
         return here or there
 
-    def is_settled(self) -> bool:
+    def all_delivered(self) -> bool:
         """Whether nothing is left to carry."""
         self._check()
         return not self._carried and not self._spool.ready_shards()
@@ -115,10 +115,10 @@ class Uploader:
             objects = len(self._there)
         return self._spool.disk_bytes() + objects * self._size
 
-    def tell(self, report: dict[str, Any]) -> None:
+    def publish_status(self, status: ProducerStatus) -> None:
         """Let the lease say what the producer does."""
         own = {"directory_bytes": self._spool.disk_bytes()}
-        self._lease.tell(report | own)
+        self._lease.tell(status.to_json() | own)
 
     def _check(self) -> None:
         if self._trouble:
@@ -195,7 +195,7 @@ class Uploader:
                 if shard < self._told_by_cursor() or not self._spool.shard_path(shard).exists():
                     # The answer to a first try was lost, the shard used and deleted, then put once
                     # more; or the producer needed its room meanwhile.
-                    self.drop(shard)
+                    self.delete(shard)
             if there or shard < self._needed:
                 self._spool.delete(shard)
         except FileNotFoundError:

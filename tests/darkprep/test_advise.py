@@ -12,7 +12,7 @@ from darkprep.jobs.advise import AdviseOptions, advice_lines, assumed_plan, pred
 from darkprep.jobs.gpus import missing_kernels
 from darkprep.jobs.measure import Measured
 from darkprep.pipeline.plan.plan import PlanOptions
-from darkprep.pipeline.produce.budget import allot
+from darkprep.pipeline.produce.budget import divide_budget
 from darkprep.shards import BudgetTooSmall, OptionError
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.records import read_summary
@@ -65,8 +65,8 @@ def test_the_budget_that_is_suggested_keeps_every_frame():
     found = advised(disk_budget=2 * GB)
     plan = assumed_plan(options().plan)
 
-    assert len(allot(plan, found.all_frames_bytes, jobs=16).frames) == 280 + 161
-    assert len(allot(plan, int(found.all_frames_bytes * 0.97), jobs=16).frames) < 280 + 161
+    assert len(divide_budget(plan, found.all_frames_bytes, jobs=16).frames) == 280 + 161
+    assert len(divide_budget(plan, int(found.all_frames_bytes * 0.97), jobs=16).frames) < 280 + 161
 
 
 def test_reuse_makes_up_for_few_cores_and_writes_less():

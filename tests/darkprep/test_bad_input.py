@@ -356,9 +356,9 @@ def test_a_spool_that_cannot_be_made_is_named(complaint, small_data, spool):
 
 
 def test_a_full_disk_ends_the_build_with_nothing_half_written(complaint, small_data, monkeypatch):
-    impatient = functools.partial(ProducerConfig, disk_patience_s=0.0)
+    impatient = functools.partial(ProducerConfig, disk_full_timeout_s=0.0)
     monkeypatch.setattr(
-        "darkprep.pipeline.produce.executors.backend.LokyPool", lambda jobs: InlinePool()
+        "darkprep.pipeline.produce.executors.config.LokyPool", lambda jobs: InlinePool()
     )
     monkeypatch.setattr("darkprep.commands.build.ProducerConfig", impatient)
     monkeypatch.setattr(os, "posix_fallocate", refuse)

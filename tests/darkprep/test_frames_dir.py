@@ -47,4 +47,4 @@ def test_a_budget_for_frames_needs_their_place(complaint: Callable[..., str], sm
 
     said = complaint(*words, "--frames-budget", "50MB")
 
-    assert said == "frames-budget goes with --frames-dir only"
+    assert said == "frames-budget needs --frames-dir"

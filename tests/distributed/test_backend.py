@@ -1,4 +1,4 @@
-"""Which engine makes the shards, and what is said when it cannot."""
+"""Which executor makes the shards, and what is said when it cannot."""
 
 from __future__ import annotations
 
@@ -7,66 +7,71 @@ from concurrent.futures import Future
 
 import pytest
 
-from darkprep.pipeline.produce.executors.backend import LOCAL, Backend
-from darkprep.pipeline.produce.executors.cluster import _check_versions, _translated, _versions
-from darkprep.pipeline.produce.executors.loky import LokyPool, WorkerDied
+from darkprep.pipeline.produce.executors.cluster import (
+    check_versions,
+    package_versions,
+    translate_errors,
+)
+from darkprep.pipeline.produce.executors.config import LOCAL, ExecutorConfig
+from darkprep.pipeline.produce.executors.loky import LokyPool
+from darkprep.pipeline.produce.executors.pool import WorkerDied
 from darkprep.shards import DiskFull, OptionError
 from darkprep.shards.plan_record import ProducerSettings
 
 
 @pytest.mark.parametrize("backend", ["dask", "ray"])
-def test_an_engine_that_is_not_installed_names_its_extra(backend, monkeypatch):
+def test_a_backend_that_is_not_installed_names_its_extra(backend, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
     with pytest.raises(OptionError, match=rf"pip install 'darkprep\[{backend}\]'"):
-        Backend(backend=backend).pool(1)
+        ExecutorConfig(backend=backend).create_pool(1)
 
 
-def test_an_unknown_engine_is_refused_with_the_known_ones():
+def test_an_unknown_backend_is_rejected_with_the_known_ones():
     with pytest.raises(OptionError, match="loky, dask, ray, not 'slurm'"):
-        Backend(backend="slurm")
+        ExecutorConfig(backend="slurm")
 
 
 def test_an_address_needs_a_cluster():
-    with pytest.raises(OptionError, match="address goes with"):
-        Backend(address="host:1")
+    with pytest.raises(OptionError, match="address needs backend dask or ray"):
+        ExecutorConfig(address="host:1")
 
 
-def test_a_spool_remembers_its_engine():
-    engine = Backend(backend="dask", address="tcp://host:8786")
+def test_the_executor_survives_its_record():
+    executor = ExecutorConfig(backend="dask", address="tcp://host:8786")
 
-    settings = ProducerSettings(backend=engine.backend, address=engine.address)
+    settings = ProducerSettings(backend=executor.backend, address=executor.address)
     record = settings.to_json()
     assert record == {"backend": "dask", "address": "tcp://host:8786"}
-    assert Backend.of_settings(ProducerSettings.from_json(record, "plan.json")) == engine
+    assert ExecutorConfig.from_settings(ProducerSettings.from_json(record, "plan.json")) == executor
     assert ProducerSettings(backend=LOCAL.backend).to_json() == {}
-    assert Backend.of_settings(ProducerSettings()) == LOCAL
-    assert isinstance(LOCAL.pool(1), LokyPool)
+    assert ExecutorConfig.from_settings(ProducerSettings()) == LOCAL
+    assert isinstance(LOCAL.create_pool(1), LokyPool)
 
 
 def test_a_worker_of_another_version_is_named():
-    theirs = _versions() | {"rawpy": "0.1"}
+    theirs = package_versions() | {"rawpy": "0.1"}
 
     with pytest.raises(OptionError, match=r"worker tcp://b has rawpy 0\.1, not .* would differ"):
-        _check_versions({"tcp://a": _versions(), "tcp://b": theirs})
+        check_versions({"tcp://a": package_versions(), "tcp://b": theirs})
 
 
 class KilledWorker(Exception):
     """Named as dask's."""
 
 
-def test_an_engines_words_for_a_dead_worker_become_ours():
+def test_a_clusters_errors_for_a_dead_worker_are_translated():
     futures: list[Future[int]] = [Future() for _ in range(4)]
-    died, called_back, failed, made = futures
+    died, cancelled, failed, made = futures
     died.set_exception(KilledWorker("task"))
-    called_back.cancel()
-    called_back.set_running_or_notify_cancel()
+    cancelled.cancel()
+    cancelled.set_running_or_notify_cancel()
     failed.set_exception(DiskFull("full"))
     made.set_result(7)
 
-    for future in (died, called_back):
+    for future in (died, cancelled):
         with pytest.raises(WorkerDied):
-            _translated(future).result(0)
+            translate_errors(future).result(0)
     with pytest.raises(DiskFull):
-        _translated(failed).result(0)
-    assert _translated(made).result(0) == 7
+        translate_errors(failed).result(0)
+    assert translate_errors(made).result(0) == 7

@@ -17,8 +17,9 @@ import pytest
 
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import smallest_budget
-from darkprep.pipeline.produce.executors.backend import Backend
-from darkprep.pipeline.produce.executors.loky import LokyPool, Pool
+from darkprep.pipeline.produce.executors.config import ExecutorConfig
+from darkprep.pipeline.produce.executors.loky import LokyPool
+from darkprep.pipeline.produce.executors.pool import WorkerPool
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
 from darkprep.shards import Cursor, OptionError, Spool
 from tests.support.builds import planned, shard_bytes
@@ -78,7 +79,7 @@ def _quiet_process(command: list[str], folder: Path, name: str = "scheduler") ->
     )
 
 
-def produced(spool: Spool, pool: Pool, *, budget: int = 1 << 30, **rest: Any) -> Producer:
+def produced(spool: Spool, pool: WorkerPool, *, budget: int = 1 << 30, **rest: Any) -> Producer:
     config = ProducerConfig(budget_bytes=budget, jobs=2, until=SHARDS)
     producer = Producer(spool, config, pool, **rest)
     producer.run()
@@ -94,7 +95,7 @@ def test_a_cluster_of_its_own_makes_the_same_bytes(backend, spool_at, monkeypatc
     here, there = spool_at("here"), spool_at("there")
     produced(here, LokyPool(2))
 
-    produced(there, Backend(backend=backend).pool(2))
+    produced(there, ExecutorConfig(backend=backend).create_pool(2))
 
     assert len(shard_bytes(there)) == SHARDS
     assert shard_bytes(there) == shard_bytes(here)
@@ -109,7 +110,7 @@ def test_a_running_dask_cluster_makes_the_same_bytes_though_a_worker_is_killed(
     killed = threading.Thread(target=_kill_when_writing, args=(there, workers[0]), daemon=True)
     killed.start()
 
-    produced(there, Backend(backend="dask", address=address).pool(2))
+    produced(there, ExecutorConfig(backend="dask", address=address).create_pool(2))
 
     killed.join(10)
     assert workers[0].wait(10) == -signal.SIGKILL
@@ -136,7 +137,7 @@ def test_a_worker_without_darkprep_is_told_of_in_one_line(dask_cluster, tmp_path
     client = importlib.import_module("distributed").Client(address, timeout=60)
     client.wait_for_workers(3, timeout=60)
     client.close()
-    pool = Backend(backend="dask", address=address).pool(1)
+    pool = ExecutorConfig(backend="dask", address=address).create_pool(1)
 
     try:
         with pytest.raises(OptionError, match=r"cannot run darkprep .*No module") as caught:
@@ -179,7 +180,7 @@ def test_the_budget_holds_on_a_cluster_and_a_full_one_neither_stalls_nor_hinders
             asked.append(time.monotonic())
             stop.set()
 
-    pool = Backend(backend=backend, address=address).pool(2)
+    pool = ExecutorConfig(backend=backend, address=address).create_pool(2)
     produced(spool, pool, budget=budget, report=watch, stop=stop)
 
     assert stop.is_set()
@@ -193,8 +194,8 @@ def test_an_address_without_a_cluster_is_one_line(backend, monkeypatch):
     pytest.importorskip(
         {"dask": "distributed", "ray": "ray"}[backend], reason=f"pip install 'darkprep[{backend}]'"
     )
-    monkeypatch.setattr("darkprep.pipeline.produce.executors.cluster._CONNECT_S", 1)
-    pool = Backend(backend=backend, address=f"127.0.0.1:{free_port()}").pool(1)
+    monkeypatch.setattr("darkprep.pipeline.produce.executors.cluster.CONNECT_TIMEOUT_S", 1)
+    pool = ExecutorConfig(backend=backend, address=f"127.0.0.1:{free_port()}").create_pool(1)
 
     with pytest.raises(OptionError, match=f"no {backend}.* answers") as caught:
         pool.submit(str, 1)

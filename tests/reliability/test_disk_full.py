@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from darkprep.pipeline.plan.plan import Plan
-from darkprep.pipeline.produce.frame_store import FrameStore
+from darkprep.pipeline.produce.frame_store import FrameAttributes, FrameStore
 from darkprep.shards import DiskFull, ShardFile, Spool, SpoolReader, write_shard
 from darkprep.shards.files import write_json
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings
@@ -122,7 +122,7 @@ def test_producers_wait_for_space_and_go_on_when_it_comes(
     assert spool.ready_shards() == list(range(40))
     verify(spool)
     store = FrameStore(spool.frames)
-    assert all(store.is_whole(name) for name in store.names())
+    assert all(store.is_intact(name) for name in store.names())
     assert not list(leftovers(spool))
 
 
@@ -183,7 +183,9 @@ def test_a_frame_that_does_not_fit_leaves_nothing(disk: Disk):
     disk.fill_up(leave=300_000)
 
     with pytest.raises(DiskFull, match=r"1\.1 MB are needed"):
-        store.put("long-1", np.zeros((3, 400, 430), np.uint16), {})
+        store.put(
+            "long-1", np.zeros((3, 400, 430), np.uint16), FrameAttributes(kind="long", raw="a.dng")
+        )
 
     assert store.names() == []
     assert not list(store.path.glob(".*.tmp"))

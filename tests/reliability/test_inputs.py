@@ -52,7 +52,7 @@ def test_a_file_that_changes_between_two_visits_is_named_and_its_pair_replaced(
     changed_at: list[int] = []
     config = ProducerConfig(budget_bytes=smallest_budget(plan), jobs=1, until=60)
     producer = Producer(raw_spool, config, InlinePool(), stop=stop)
-    assert not producer.allotment.frames
+    assert not producer.budget.frames
     thread = threading.Thread(target=producer.run)
     thread.start()
     pairs: list[set[str]] = []

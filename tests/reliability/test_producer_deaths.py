@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 
 from darkprep.pipeline.plan.plan import Plan
-from darkprep.pipeline.produce.executors.loky import LokyPool, WorkerDied, crashes_decoder
-from darkprep.pipeline.produce.frame_store import FrameStore
+from darkprep.pipeline.produce.executors.loky import LokyPool
+from darkprep.pipeline.produce.executors.pool import WorkerDied
+from darkprep.pipeline.produce.frame_store import FrameAttributes, FrameStore, SensorLevels
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
-from darkprep.pipeline.produce.quarantine import decoding
-from darkprep.pipeline.produce.worker import ShardMade, ShardTask, store_frames
+from darkprep.pipeline.produce.quarantine import crashes_decoder, decoding_record
+from darkprep.pipeline.produce.worker import ShardTask, TaskResult, store_frames
 from darkprep.pipeline.raw.source import RawFile
 from darkprep.shards import ShardFile, Spool, SpoolError
 from tests.support.builds import planned, shard_bytes
@@ -32,6 +33,11 @@ from tests.support.sid_tree import write_sid
 from tests.support.storm import leftovers
 
 PLENTY = 1 << 30
+SHORT = FrameAttributes(
+    kind="short",
+    raw="a.dng",
+    levels=SensorLevels(black=(512.0,) * 4, white=16383, iso=800.0),
+)
 
 
 def produce(spool: Spool, pool: Any, *, jobs: int = 1, **rest: Any) -> ProducerReport:
@@ -117,8 +123,8 @@ class MiscastPool(LokyPool):
 
 
 def _work_with_a_bad_file(
-    given: tuple[Callable[[ShardTask], ShardMade], ShardTask, str, str],
-) -> ShardMade:
+    given: tuple[Callable[[ShardTask], TaskResult], ShardTask, str, str],
+) -> TaskResult:
     function, task, name, fate = given
 
     decode = getattr(RawFile.decode, "original", RawFile.decode)  # of a task before this one
@@ -149,7 +155,7 @@ def test_a_file_that_kills_its_decoder_is_named_and_skipped(
     config = ProducerConfig(
         budget_bytes=PLENTY, jobs=2, until=9, decode_timeout_s=1.0 if fate == "hang" else 900.0
     )
-    producer = Producer(raw_spool, config, MiscastPool(2, bad.name, fate), crashes=crashes)
+    producer = Producer(raw_spool, config, MiscastPool(2, bad.name, fate), crash_test=crashes)
     report = producer.run()
 
     assert raw_spool.ready_shards() == list(range(9))
@@ -182,14 +188,14 @@ def test_the_probe_tells_a_file_that_decodes_from_one_that_kills(
     assert not crashes_decoder(path)
     path.write_bytes(b"no RAW file")
     assert not crashes_decoder(path)
-    monkeypatch.setattr("darkprep.pipeline.produce.executors.loky._develop_quietly", _crash)
+    monkeypatch.setattr("darkprep.pipeline.produce.quarantine._develop_quietly", _crash)
     assert crashes_decoder(path)
 
 
 def test_a_producer_that_is_told_to_stop_does_not_wait_for_its_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("darkprep.pipeline.produce.executors.loky._develop_quietly", _never_end)
+    monkeypatch.setattr("darkprep.pipeline.produce.quarantine._develop_quietly", _never_end)
     stop = threading.Event()
     threading.Timer(0.5, stop.set).start()
     began = time.monotonic()
@@ -212,7 +218,7 @@ def test_innocent_files_are_not_tried_after_one_death(raw_spool: Spool):
         raise AssertionError(f"{path} was tried")
 
     pool = BreakingPool(1, lambda number: number == 2, raw_spool)
-    produce(raw_spool, pool, crashes=crashes)
+    produce(raw_spool, pool, crash_test=crashes)
 
     assert raw_spool.ready_shards() == list(range(9))
 
@@ -222,14 +228,14 @@ def test_workers_that_never_finish_end_in_words_that_name_what_they_were_at(raw_
 
     class DyingPool(BreakingPool):
         def submit(self, function: Callable[[Any], Any], task: Any) -> Future[Any]:
-            with decoding(raw_spool, path, "print"):
+            with decoding_record(raw_spool, path, "print"):
                 crumb = (raw_spool.producers / f"decoding-{os.getpid()}.json").read_bytes()
             (raw_spool.producers / "decoding-4194304.json").write_bytes(crumb)
             return super().submit(function, task)
 
     pool = DyingPool(1, lambda number: True, raw_spool)
     with pytest.raises(SpoolError, match=r"00001_00_0.1s.dng.*fewer --jobs"):
-        produce(raw_spool, pool, crashes=lambda path: False)
+        produce(raw_spool, pool, crash_test=lambda path: False)
 
 
 def test_a_frame_cut_short_while_it_is_mapped_costs_a_worker_and_nothing_else(
@@ -317,8 +323,7 @@ def store(tmp_path: Path) -> FrameStore:
 def test_a_flipped_digit_beside_the_pixels_is_damage_too(
     file: str, old: bytes, new: bytes, store: FrameStore
 ):
-    facts = {"kind": "short", "black": [512.0] * 4, "white": 16383, "iso": 800.0}
-    store.put("short-1", frame(), facts)
+    store.put("short-1", frame(), SHORT)
     assert FrameStore(store.path).get("short-1") is not None
     path = store.path / "short-1" / file
     data = path.read_bytes()
@@ -330,12 +335,12 @@ def test_a_flipped_digit_beside_the_pixels_is_damage_too(
 
 
 def test_a_damaged_frame_is_replaced_by_the_next_put(store: FrameStore):
-    store.put("short-1", frame(), {})
+    store.put("short-1", frame(), SHORT)
     (store.path / "short-1/0.0.0").write_bytes(b"x")
     fresh = FrameStore(store.path)
 
     assert fresh.get("short-1") is None
-    fresh.put("short-1", frame(), {})
+    fresh.put("short-1", frame(), SHORT)
 
     found = FrameStore(store.path).get("short-1")
     assert found is not None
@@ -347,7 +352,7 @@ def test_a_frame_lies_on_the_disk_once_even_after_its_maker_was_killed(store: Fr
     left.mkdir()
     (left / "0.0.0").write_bytes(bytes(1 << 20))
 
-    store.put("short-1", frame(), {})
+    store.put("short-1", frame(), SHORT)
 
     assert not left.exists()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from darkprep.pipeline.plan.plan import PlanOptions, make_plan
-from darkprep.pipeline.produce.executors.loky import WorkerDied
+from darkprep.pipeline.produce.executors.pool import WorkerDied
 from darkprep.shards import Spool
 
 SMALL = {

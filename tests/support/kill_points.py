@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from darkprep.model import build_model, load_model, save_weights
-from darkprep.pipeline.produce.frame_store import FrameStore
+from darkprep.pipeline.produce.frame_store import FrameAttributes, FrameStore, SensorLevels
 from darkprep.shards import Cursor, PlanError, ShardFile, Spool
 from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings
@@ -149,10 +149,17 @@ def _frame(seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint16]]:
     return np.random.default_rng(seed).integers(0, 65536, (3, 40, 60), dtype=np.uint16)
 
 
+_ATTRIBUTES = FrameAttributes(
+    kind="short",
+    raw="a.dng",
+    levels=SensorLevels(black=(512.0,) * 4, white=16383, iso=800.0),
+)
+
+
 def _put_frame(folder: Path) -> None:
     store = FrameStore(folder / "frames")
-    with store.being_made("long-1"):
-        store.put("long-1", _frame(1), {"white": 16383})
+    with store.decode_lock("long-1"):
+        store.put("long-1", _frame(1), _ATTRIBUTES)
 
 
 def _create_store(folder: Path) -> None:
@@ -165,7 +172,7 @@ def _frame_found(folder: Path) -> str:
     if found is None:
         return "none"
     np.testing.assert_array_equal(found.array, _frame(1))
-    assert found.facts["white"] == 16383
+    assert found.attributes == _ATTRIBUTES
     return "new"
 
 
@@ -179,7 +186,7 @@ def _damage_frame(folder: Path) -> None:
 def _sweep_frames(folder: Path) -> None:
     store = FrameStore(folder / "frames")
     store.create()
-    store.sweep()
+    store.remove_stale_files()
 
 
 # -- checkpoint and weights ---------------------------------------------------------------------------

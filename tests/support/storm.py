@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from darkprep.pipeline.plan.plan import Plan, PlanOptions, make_plan
-from darkprep.pipeline.produce.budget import allot, smallest_budget
+from darkprep.pipeline.produce.budget import divide_budget, smallest_budget
 from darkprep.shards import ShardDamaged, ShardFile, Spool
 from darkprep.shards.files import read_json
 from tests.support.consumer import consume
@@ -133,14 +133,14 @@ class Storm:
     def _choose_budget(self) -> None:
         """Room for the window, the workers, and about half of the frames."""
         plan = Plan.load(self.spool)
-        whole = allot(plan, 1 << 30, jobs=self._jobs)
+        whole = divide_budget(plan, 1 << 30, jobs=self._jobs)
         budget = (
             smallest_budget(plan) + (self._jobs + 1) * whole.shard_bytes + whole.frame_bytes // 2
         )
-        shares = allot(plan, budget, jobs=self._jobs)
-        assert 0 < len(shares.frames) < shares.frames_wanted
+        shares = divide_budget(plan, budget, jobs=self._jobs)
+        assert 0 < len(shares.frames) < shares.frames_in_plan
         self.outcome.budget_bytes = budget
-        self.outcome.payload_bytes = shares.shards * shares.shard_bytes + shares.frame_bytes
+        self.outcome.payload_bytes = shares.max_shards * shares.shard_bytes + shares.frame_bytes
 
     # -- the storm --------------------------------------------------------------------------------
 

@@ -1,1 +1,1 @@
-"""What runs the workers: processes of this machine, a dask or a ray cluster."""
+"""What runs the workers: processes of this machine (loky), a dask cluster or a ray cluster."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from darkprep.pipeline.plan.plan import Plan, PlanOptions, make_plan
-from darkprep.pipeline.produce.budget import allot, smallest_budget
+from darkprep.pipeline.produce.budget import divide_budget, smallest_budget
 from darkprep.pipeline.produce.executors.loky import LokyPool
 from darkprep.pipeline.produce.frame_store import FrameStore, frame_allocation
 from darkprep.pipeline.produce.frames_directory import FramesDirectory
@@ -32,7 +32,9 @@ def root(tmp_path: Path) -> Path:
 def planned(path: Path, root: Path, folder: Path | None = None, **changes: Any) -> Spool:
     """A spool whose frames are in `folder`, with `budget` bytes for them."""
     spool = Spool(path)
-    place = FramesDirectory.chosen(path, folder, changes.pop("budget", PLENTY) if folder else None)
+    place = FramesDirectory.from_options(
+        path, folder, changes.pop("budget", PLENTY) if folder else None
+    )
     make_plan(root, PlanOptions(**{**SMALL, **changes})).save(
         spool, place.recorded_in(ProducerSettings())
     )
@@ -93,10 +95,11 @@ def test_all_of_the_disk_budget_is_for_shards(root: Path, tmp_path: Path):
     plan = Plan.load(spool)
     least = smallest_budget(plan)
 
-    assert allot(plan, least, jobs=1).frames == frozenset()
-    assert len(allot(plan, least, jobs=1, frames_room=PLENTY).frames) == 9
+    assert divide_budget(plan, least, jobs=1).frames == frozenset()
+    assert len(divide_budget(plan, least, jobs=1, frames_available_bytes=PLENTY).frames) == 9
     assert (
-        allot(plan, least, jobs=1, frames_room=PLENTY).shards == allot(plan, least, jobs=1).shards
+        divide_budget(plan, least, jobs=1, frames_available_bytes=PLENTY).max_shards
+        == divide_budget(plan, least, jobs=1).max_shards
     )
 
 
@@ -139,7 +142,7 @@ def test_two_spools_cannot_store_there_at_once(root: Path, tmp_path: Path):
     second = planned(tmp_path / "second", root, tmp_path / "f")
 
     with (
-        FramesDirectory.of(first).producing(),
+        FramesDirectory.from_spool(first).producer_lock(),
         pytest.raises(SpoolBusy, match=r"/f: a producer that stores frames is already running"),
     ):
         produce(second)
@@ -148,7 +151,7 @@ def test_two_spools_cannot_store_there_at_once(root: Path, tmp_path: Path):
 
 
 def test_in_the_spool_nothing_is_recorded(tmp_path: Path):
-    inside = FramesDirectory.chosen(tmp_path / "spool", None, None)
+    inside = FramesDirectory.from_options(tmp_path / "spool", None, None)
 
     assert inside.recorded_in(ProducerSettings()).to_json() == {}
 
@@ -156,10 +159,10 @@ def test_in_the_spool_nothing_is_recorded(tmp_path: Path):
 @pytest.mark.parametrize(
     ("folder", "budget", "said"),
     [
-        (None, PLENTY, "frames-budget goes with --frames-dir only"),
+        (None, PLENTY, "frames-budget needs --frames-dir"),
         ("a-file", None, "is not a directory"),
-        ("spool/frames", None, "lies in the spool"),
-        ("spool", None, "lies in the spool"),
+        ("spool/frames", None, "is inside the spool"),
+        ("spool", None, "is inside the spool"),
     ],
 )
 def test_a_place_that_cannot_work_is_refused(
@@ -168,11 +171,13 @@ def test_a_place_that_cannot_work_is_refused(
     (tmp_path / "a-file").touch()
 
     with pytest.raises(OptionError, match=said):
-        FramesDirectory.chosen(tmp_path / "spool", tmp_path / folder if folder else None, budget)
+        FramesDirectory.from_options(
+            tmp_path / "spool", tmp_path / folder if folder else None, budget
+        )
 
 
 def test_without_a_budget_of_their_own_they_get_the_default(tmp_path: Path):
-    place = FramesDirectory.chosen(tmp_path / "spool", tmp_path / "f", None)
+    place = FramesDirectory.from_options(tmp_path / "spool", tmp_path / "f", None)
 
     assert place.budget_bytes is not None
     assert 0 < place.budget_bytes <= 20 * 10**9
@@ -186,4 +191,4 @@ def test_a_damaged_record_of_the_place_is_named(root: Path, tmp_path: Path):
     spool.plan_file.write_text(json.dumps(record))
 
     with pytest.raises(PlanError, match="frames_budget_bytes 'much' is invalid"):
-        FramesDirectory.of(Spool(spool.path))
+        FramesDirectory.from_spool(Spool(spool.path))

@@ -16,7 +16,7 @@ import zarr
 
 from darkprep.pipeline.plan.frame_names import frame_name
 from darkprep.pipeline.plan.plan import Plan
-from darkprep.pipeline.produce.budget import allot, default_budget, smallest_budget
+from darkprep.pipeline.produce.budget import default_budget, divide_budget, smallest_budget
 from darkprep.pipeline.produce.executors.loky import LokyPool
 from darkprep.pipeline.produce.frame_store import Frame, FrameStore
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
@@ -52,7 +52,7 @@ def produce(
         budget_bytes=budget,
         jobs=rest.pop("jobs", 1),
         until=until,
-        disk_patience_s=rest.pop("patience", 0.0),
+        disk_full_timeout_s=rest.pop("timeout", 0.0),
     )
     producer = Producer(spool, config, pool or InlinePool(), **rest)
     producer.run()
@@ -154,7 +154,7 @@ def test_shards_are_the_same_with_no_room_for_frames(spool: Spool, tmp_path: Pat
     producer = produce(small, budget=least(small), report=trainer)
     trainer(None)
 
-    assert not producer.allotment.frames
+    assert not producer.budget.frames
     assert FrameStore(small.frames).names() == []
     assert [made[shard] for shard in sorted(made)] == shard_bytes(spool)
 
@@ -188,9 +188,9 @@ def test_a_stored_frame_that_was_flipped_on_disk_is_decoded_again(spool: Spool, 
             file.write(b"flip")
     for shard in range(9):
         spool.delete(shard)
-    from darkprep.pipeline.produce import worker as make
+    from darkprep.pipeline.produce import worker
 
-    make._worker_state.cache_clear()  # a new worker process has mapped nothing yet
+    worker._worker_state.cache_clear()  # a new worker process has mapped nothing yet
     produce(spool)
 
     assert shard_bytes(spool) == wanted
@@ -261,7 +261,9 @@ def test_a_smaller_budget_than_the_last_drops_the_shards_that_are_needed_last(
     produce(spool, budget=budget, report=look, stop=stop)
 
     assert max(weights) <= budget
-    assert spool.ready_shards() == list(range(allot(Plan.load(spool), budget, jobs=1).shards))
+    assert spool.ready_shards() == list(
+        range(divide_budget(Plan.load(spool), budget, jobs=1).max_shards)
+    )
 
 
 def test_the_default_budget_stays_what_it_is_while_the_spool_fills(tmp_path: Path, monkeypatch):
@@ -461,7 +463,7 @@ def test_a_full_disk_ends_the_producer_after_its_patience(
     monkeypatch.setattr(os, "posix_fallocate", refuse)
 
     with pytest.raises(DiskFull, match="the disk is full"):
-        produce(spool, patience=0.2)
+        produce(spool, timeout=0.2)
     assert spool.ready_shards() == []
     assert not list(spool.partial.iterdir())
 

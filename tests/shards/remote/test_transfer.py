@@ -139,10 +139,10 @@ def local_batches(spool_at: SpoolAt, **how: Any) -> str:
 def test_finished_shards_are_put_once_each_and_leave_the_directory(spool_at, bucket, fake):
     spool = spool_at(ready=range(4))
 
-    with outbox(spool, bucket).opened() as shelf:
-        wait_until(shelf.is_settled)
-        assert shelf.ready_shards() == [0, 1, 2, 3]
-        assert shelf.disk_bytes() >= 4 * spool.stream.layout().shard_bytes
+    with outbox(spool, bucket).session() as destination:
+        wait_until(destination.all_delivered)
+        assert destination.ready_shards() == [0, 1, 2, 3]
+        assert destination.disk_bytes() >= 4 * spool.stream.layout().shard_bytes
 
     assert spool.ready_shards() == []
     assert sorted(name for name in fake.puts if "ready" in name) == [shard_name(n) for n in range(4)]  # fmt: skip
@@ -152,19 +152,19 @@ def test_finished_shards_are_put_once_each_and_leave_the_directory(spool_at, buc
 def test_a_shard_counts_as_there_at_every_moment_of_its_way(spool_at, bucket):
     spool = spool_at(ready=range(6))
 
-    with outbox(spool, bucket).opened() as shelf:
-        while not shelf.is_settled():
-            assert shelf.ready_shards() == [0, 1, 2, 3, 4, 5]
+    with outbox(spool, bucket).session() as destination:
+        while not destination.all_delivered():
+            assert destination.ready_shards() == [0, 1, 2, 3, 4, 5]
 
 
 def test_what_the_listing_does_not_show_yet_is_there_all_the_same(spool_at, bucket, fake):
     spool = spool_at(ready=range(3))
     fake.listing = {}
 
-    with outbox(spool, bucket).opened() as shelf:
-        wait_until(shelf.is_settled)
+    with outbox(spool, bucket).session() as destination:
+        wait_until(destination.all_delivered)
         time.sleep(5 * LOOK_S)
-        assert shelf.ready_shards() == [0, 1, 2]
+        assert destination.ready_shards() == [0, 1, 2]
 
 
 def test_what_an_earlier_producer_put_is_known_though_the_listing_is_late(spool_at, bucket, fake):
@@ -174,8 +174,8 @@ def test_what_an_earlier_producer_put_is_known_though_the_listing_is_late(spool_
         spool.delete(shard)
     fake.listing = {}
 
-    with outbox(spool, bucket).opened() as shelf:
-        assert shelf.ready_shards() == [0, 1, 3]
+    with outbox(spool, bucket).session() as destination:
+        assert destination.ready_shards() == [0, 1, 3]
 
 
 class Surveyed(NamedTuple):
@@ -213,8 +213,10 @@ def survey(tmp_path: Path, bucket: Bucket, fake: FakeStore) -> Survey:
 
         fake.size = noted  # type: ignore[method-assign]
         role = lease(bucket, "producers")
-        with Uploader(spool, bucket, jobs=jobs, lease=role, look_every_s=3600).opened() as shelf:
-            return Surveyed(shelf.ready_shards(), len(asked))
+        with Uploader(
+            spool, bucket, jobs=jobs, lease=role, look_every_s=3600
+        ).session() as destination:
+            return Surveyed(destination.ready_shards(), len(asked))
 
     return run
 
@@ -242,21 +244,21 @@ def test_a_shard_that_the_trainer_deleted_is_missing_soon_though_the_listing_sho
 ):
     spool = spool_at(ready=range(2))
 
-    with outbox(spool, bucket).opened() as shelf:
-        wait_until(shelf.is_settled)
+    with outbox(spool, bucket).session() as destination:
+        wait_until(destination.all_delivered)
         bucket.drop(1)
-        wait_until(lambda: shelf.ready_shards() == [0])
+        wait_until(lambda: destination.ready_shards() == [0])
 
 
 def test_an_object_of_a_wrong_size_is_deleted_and_made_again(spool_at, bucket, fake, caplog):
     spool = spool_at()
     fake.objects[shard_name(0)] = b"short"
 
-    with outbox(spool, bucket).opened() as shelf:
-        assert shelf.ready_shards() == []
+    with outbox(spool, bucket).session() as destination:
+        assert destination.ready_shards() == []
         assert shard_name(0) not in fake.objects
         fill(spool, [0])
-        wait_until(shelf.is_settled)
+        wait_until(destination.all_delivered)
 
     assert len(fake.objects[shard_name(0)]) == spool.stream.layout().shard_bytes
     assert "shard 0 has 5 bytes" in caplog.text
@@ -266,10 +268,10 @@ def test_a_late_listing_of_a_wrong_size_condemns_no_object(spool_at, bucket, fak
     spool = spool_at(ready=[0])
     fake.listing = {shard_name(0): b"short"}
 
-    with outbox(spool, bucket).opened() as shelf:
-        wait_until(shelf.is_settled)
+    with outbox(spool, bucket).session() as destination:
+        wait_until(destination.all_delivered)
         time.sleep(5 * LOOK_S)
-        assert shelf.ready_shards() == [0]
+        assert destination.ready_shards() == [0]
 
     assert shard_name(0) in fake.objects
 
@@ -277,9 +279,9 @@ def test_a_late_listing_of_a_wrong_size_condemns_no_object(spool_at, bucket, fak
 def test_objects_that_are_not_ours_stay(spool_at, bucket, fake):
     fake.objects |= {"ready/notes.txt": b"x", "ready/0000000001.tar": b"x", "other": b"x"}
 
-    with outbox(spool_at(ready=[0]), bucket).opened() as shelf:
-        wait_until(shelf.is_settled)
-        shelf.drop(0)
+    with outbox(spool_at(ready=[0]), bucket).session() as destination:
+        wait_until(destination.all_delivered)
+        destination.delete(0)
 
     assert {"ready/notes.txt", "ready/0000000001.tar", "other"} <= fake.objects.keys()
 
@@ -287,13 +289,13 @@ def test_objects_that_are_not_ours_stay(spool_at, bucket, fake):
 def test_what_was_not_carried_when_a_producer_ended_is_carried_by_the_next(spool_at, bucket, fake):
     spool = spool_at(ready=range(3))
     fake.upload = lambda name, path, **_: time.sleep(0.2)
-    with outbox(spool, bucket).opened():
+    with outbox(spool, bucket).session():
         pass
     del fake.upload
     fill(spool, [n for n in range(3) if not spool.shard_path(n).exists()])
 
-    with outbox(spool, bucket).opened() as shelf:
-        wait_until(shelf.is_settled)
+    with outbox(spool, bucket).session() as destination:
+        wait_until(destination.all_delivered)
 
     assert len(bucket.listed()) == 3
 
@@ -303,8 +305,8 @@ def test_a_shard_that_was_put_before_a_crash_is_not_put_again(spool_at, bucket, 
     published(bucket, spool, range(2))
     fake.puts.clear()
 
-    with outbox(spool, bucket).opened() as shelf:
-        wait_until(shelf.is_settled)
+    with outbox(spool, bucket).session() as destination:
+        wait_until(destination.all_delivered)
 
     assert not [name for name in fake.puts if "ready" in name]
 
@@ -313,9 +315,9 @@ def test_shards_that_the_trainer_has_passed_are_not_carried(spool_at, bucket, fa
     spool = spool_at(ready=range(4))
     bucket.write_cursor(Cursor(rank=0, world=1, batch=0, shard=2))
 
-    with outbox(spool, bucket).opened() as shelf:
-        assert shelf.oldest_needed() == 2
-        wait_until(shelf.is_settled)
+    with outbox(spool, bucket).session() as destination:
+        assert destination.oldest_needed() == 2
+        wait_until(destination.all_delivered)
 
     assert sorted(bucket.listed()) == [2, 3]
 
@@ -332,8 +334,8 @@ def test_a_put_whose_answer_was_lost_does_not_bring_back_what_was_used_meanwhile
         fake.write(name, path.read_bytes())
 
     fake.upload = put_twice
-    with outbox(spool, bucket).opened() as shelf:
-        wait_until(shelf.is_settled)
+    with outbox(spool, bucket).session() as destination:
+        wait_until(destination.all_delivered)
 
     assert not [name for name in fake.objects if "ready" in name]
     assert spool.ready_shards() == []
@@ -344,18 +346,18 @@ def test_a_shard_that_is_dropped_while_it_is_carried_leaves_no_object_that_nobod
 ):
     spool = spool_at(ready=[0])
 
-    with outbox(spool, bucket).opened() as shelf:
-        wait_until(shelf.is_settled)
+    with outbox(spool, bucket).session() as destination:
+        wait_until(destination.all_delivered)
 
         def drop_meanwhile(name: str, path: Path, **_: Any) -> None:
             data = path.read_bytes()
-            shelf.drop(5)
+            destination.delete(5)
             fake.write(name, data)
 
         fake.upload = drop_meanwhile
         fill(spool, [5])
-        wait_until(shelf.is_settled)
-        assert shelf.ready_shards() == [0]
+        wait_until(destination.all_delivered)
+        assert destination.ready_shards() == [0]
 
     assert [name for name in fake.objects if "ready" in name] == [shard_name(0)]
 
@@ -376,9 +378,9 @@ def test_what_goes_wrong_on_the_way_is_raised_to_the_producer(
         raise trouble
 
     fake.upload = fail
-    with outbox(spool, bucket).opened() as shelf:
+    with outbox(spool, bucket).session() as destination:
         with pytest.raises(type(trouble), match=told):
-            wait_until(lambda: shelf.ready_shards() == [])
+            wait_until(lambda: destination.ready_shards() == [])
 
     assert spool.ready_shards() == [0], "kept for the next time"
 
@@ -394,9 +396,9 @@ def test_a_shard_on_its_way_is_not_tried_again_once_the_role_was_not_renewed(
         check()
 
     fake.upload = put
-    with Uploader(spool, bucket, lease=role, look_every_s=LOOK_S).opened() as shelf:
+    with Uploader(spool, bucket, lease=role, look_every_s=LOOK_S).session() as destination:
         with pytest.raises(SpoolError, match="another may be producers now"):
-            wait_until(lambda: shelf.ready_shards() == [])
+            wait_until(lambda: destination.ready_shards() == [])
 
     assert "ready" not in str(fake.puts)
 
@@ -404,8 +406,8 @@ def test_a_shard_on_its_way_is_not_tried_again_once_the_role_was_not_renewed(
 def test_a_second_producer_is_refused(spool_at, bucket):
     spool = spool_at()
 
-    with outbox(spool, bucket).opened(), pytest.raises(SpoolBusy, match="producers is already"):
-        with outbox(spool, bucket).opened():
+    with outbox(spool, bucket).session(), pytest.raises(SpoolBusy, match="producers is already"):
+        with outbox(spool, bucket).session():
             pass
 
 
@@ -823,7 +825,7 @@ def test_late_listings_and_two_producers_change_no_batch_and_break_no_budget(
     watch.join()
 
     assert found == expected
-    assert producers > 1 or heaviest[0] <= makers[0][1].allotment.budget_bytes
+    assert producers > 1 or heaviest[0] <= makers[0][1].budget.budget_bytes
 
 
 def maker(
@@ -835,8 +837,8 @@ def maker(
     budget = smallest_budget(plan, in_transit=CARRIERS)
     config = ProducerConfig(budget_bytes=budget, jobs=1, until=9)
     role = lease(bucket, f"producers{number}")
-    shelf = Uploader(spool, bucket, lease=role, look_every_s=LOOK_S)
-    return spool, Producer(spool, config, InlinePool(), stop=stop, shelf=shelf)
+    destination = Uploader(spool, bucket, lease=role, look_every_s=LOOK_S)
+    return spool, Producer(spool, config, InlinePool(), stop=stop, destination=destination)
 
 
 def weigh(store: FakeStore, spool: Spool, heaviest: list[int], done: threading.Event) -> None:

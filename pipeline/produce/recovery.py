@@ -1,0 +1,106 @@
+"""What a producer does when the disk is full or its workers die.
+
+The trade-off: a full disk and a killed worker are taken for passing troubles, so a producer waits or
+starts new workers for a bounded time before it gives up.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from darkprep.pipeline.pairs.table import Skipped
+from darkprep.pipeline.produce.frame_store import FrameStore
+from darkprep.pipeline.produce.quarantine import FileQuarantine
+from darkprep.shards import DiskFull, Spool, SpoolError
+
+log = logging.getLogger(__name__)
+
+DISK_RETRY_S = 1.0
+_DISK_WARNING_EVERY_S = 600.0
+_MAX_DEATHS_IN_ROW = 20
+"""Deaths without a finished shard between them before the producer gives up."""
+_WRITERS_POLL_S = 0.05
+_WRITERS_WARNING_AFTER_S = 5.0
+
+
+class DiskFullPause:
+    """Pauses the work while the disk is full, for `timeout_s` at most."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._full_since: float | None = None
+        self._paused_until = 0.0
+        self._warned = -_DISK_WARNING_EVERY_S
+
+    @property
+    def is_active(self) -> bool:
+        """Whether to wait before the next write."""
+        return time.monotonic() < self._paused_until
+
+    def begin(self, error: DiskFull) -> None:
+        """Pause for a moment after `error`; raise it when the disk has been full for too long."""
+        now = time.monotonic()
+        if self._full_since is None:
+            self._full_since = now
+        if now - self._warned >= _DISK_WARNING_EVERY_S:
+            self._warned = now
+            log.warning("%s (waiting up to %.0f s for space)", error, self._timeout_s)
+        if now - self._full_since > self._timeout_s:
+            raise error
+        self._paused_until = now + DISK_RETRY_S
+
+    def end(self) -> None:
+        """Forget earlier errors: a write succeeded."""
+        self._full_since = None
+
+
+class WorkerRecovery:
+    """Cleans up after workers that died, and finds out whether a file killed them."""
+
+    def __init__(
+        self, spool: Spool, store: FrameStore, quarantine: FileQuarantine, stop: threading.Event
+    ) -> None:
+        self._spool, self._store, self._file_quarantine, self._stop = spool, store, quarantine, stop
+        self.deaths = 0
+        self._deaths_in_row = 0
+
+    def handle_death(self) -> Skipped | None:
+        """Clean up after the workers died; return the file that is quarantined for it, if any.
+
+        Raises SpoolError when they die again and again without finishing a shard.
+        """
+        self.remove_stale_files()
+        self.deaths += 1
+        self._deaths_in_row += 1
+        skipped = self._file_quarantine.handle_worker_death()
+        if self._deaths_in_row > _MAX_DEATHS_IN_ROW:
+            decoding = ", ".join(self._file_quarantine.decoding_at_death) or "none"
+            raise SpoolError(
+                f"{self._spool.path}: workers died {_MAX_DEATHS_IN_ROW} times in a row without finishing a shard "
+                f"(files being decoded at the last death: {decoding}); if memory is short, try fewer --jobs"
+            )
+        return skipped
+
+    def handle_success(self) -> None:
+        """Count deaths from zero again: a worker finished its task."""
+        self._deaths_in_row = 0
+
+    def remove_stale_files(self) -> None:
+        """Remove what dead workers left, as soon as none of them can write any more.
+
+        Waits for that, since a shard that a leftover worker still publishes is in no count. Returns
+        early when the producer is to stop.
+        """
+        began, warned = time.monotonic(), False
+        while self._spool.has_writers():
+            if not warned and time.monotonic() - began > _WRITERS_WARNING_AFTER_S:
+                log.warning(
+                    "%s: waiting until workers of an earlier producer have exited", self._spool.path
+                )
+                warned = True
+            if self._stop.wait(_WRITERS_POLL_S):
+                return
+        self._spool.remove_stale_files()
+        self._store.remove_stale_files()
