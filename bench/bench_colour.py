@@ -12,8 +12,9 @@ from pathlib import Path
 import harness
 import numpy as np
 
+from darkprep.pipeline.pairs.cameras import camera_named
+from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.pipeline.pairs.sources import open_source
-from darkprep.pipeline.pairs.table import camera_named, find_pairs
 from darkprep.pipeline.pairs.whole_frame import whole_frame
 from darkprep.pipeline.raw.colour import colours_of, match_colours, match_matrix, undevelop
 from darkprep.pipeline.raw.resample import xtrans_to_rggb

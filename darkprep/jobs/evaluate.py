@@ -11,15 +11,11 @@ from darkprep.jobs.decoding import DecodingOptions
 from darkprep.jobs.output_directory import check_output_directory
 from darkprep.jobs.protocols import ELD_CENTRE, packed_raw
 from darkprep.jobs.weights import load_restorer
-from darkprep.pipeline.pairs.table import (
-    MISALIGNED,
-    Pairs,
-    Skipped,
-    camera_named,
-    find_pairs,
-    reported_in,
-    splits_named,
-)
+from darkprep.pipeline.pairs.cameras import camera_named
+from darkprep.pipeline.pairs.find import find_pairs
+from darkprep.pipeline.pairs.groups import report_groups
+from darkprep.pipeline.pairs.sid import MISALIGNED_SCENES
+from darkprep.pipeline.pairs.table import Pairs, Skipped, splits_named
 from darkprep.pipeline.raw.develop import develop_amplified
 from darkprep.shards import DatasetError, OptionError, RawError, Sample
 from darkprep.shards.format import U16
@@ -59,7 +55,7 @@ class EvaluateOptions:
         """Return what the figures depend on besides the protocol, for the record."""
         decoding = self.decoding
         multiplier = decoding.effective_multiplier()
-        left_out = self.exclude_misaligned and self.camera.lower() in MISALIGNED
+        left_out = self.exclude_misaligned and self.camera.lower() in MISALIGNED_SCENES
         return {
             "split": self.split,
             "frames": self.frames,
@@ -142,7 +138,7 @@ def evaluation(
         compared=packed_raw(found.root, by_id, centre=centre) if in_raw else None,
         region=f"the middle {centre} x {centre} packed pixels" if centre else "whole frames",
         settings=options.settings(),
-        groups=lambda pair: reported_in(by_id[pair]),
+        groups=lambda pair: report_groups(by_id[pair]),
         on_image=on_image,
     )
     unreadable = [Skipped(error.path, error.reason) for error in skipped]

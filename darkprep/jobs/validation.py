@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from darkprep.model import Network
-from darkprep.pipeline.pairs.table import Pair, camera_named, find_pairs
+from darkprep.pipeline.pairs.cameras import camera_named
+from darkprep.pipeline.pairs.find import find_pairs
+from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.pairs.whole_frame import whole_frame
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.raw.amplify import Amplification, parse_amplification

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from darkprep.pipeline.pairs.table import Pair, camera_named, find_pairs
+from darkprep.pipeline.pairs.cameras import camera_named
+from darkprep.pipeline.pairs.find import find_pairs
+from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.raw.develop import develop_amplified
 from darkprep.report.page import FILE, render_page, write_page
 from darkprep.report.pictures import Gallery, Picture, PictureSet, jpeg_size, small_jpeg

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.studies.cells import Score, Training
 from darkprep.studies.figures import UNTRAINED, compared, images, result, scores, trained
-from darkprep.studies.options import SPELLED, Study, StudyOptions
+from darkprep.studies.options import Study, StudyOptions
 from darkprep.studies.outcome import Comparison, Outcome, Table, typical_of_all
 from darkprep.studies.work import Work
 
@@ -75,7 +76,7 @@ def _cells(options: StudyOptions) -> _Cells:
     cameras = options.there(CAMERAS, needed=False)
     trainings = tuple(
         options.training(
-            f"{SPELLED[camera].split()[0]} {share:.0%}",
+            f"{camera_named(camera).title.split()[0]} {share:.0%}",
             camera,
             fraction=share,
             xtrans=options.fuji_xtrans if camera == "fuji" else "native",
@@ -101,7 +102,7 @@ def _plain_table(work: Work, cells: _Cells) -> Table:
     for one in cells.trainings:
         first.setdefault(one.camera, cells.own[one.name])
     inputs = "; ".join(
-        f"{SPELLED[camera].split()[0]} {scores(work, score, 'input ')}"
+        f"{camera_named(camera).title.split()[0]} {scores(work, score, 'input ')}"
         for camera, score in first.items()
     )
     any_training = cells.trainings[0].name
@@ -162,9 +163,10 @@ def _comparisons(work: Work, cells: _Cells) -> tuple[Comparison, ...]:
         return [each[0], matched, *each[1:]]
 
     return tuple(
-        compared(work, SPELLED[camera], labelled(camera), pair) for camera in cells.cameras
+        compared(work, camera_named(camera).title, labelled(camera), pair)
+        for camera in cells.cameras
     )
 
 
 def _option_name(cameras: Sequence[str]) -> tuple[str, ...]:
-    return tuple(SPELLED[camera] for camera in cameras)
+    return tuple(camera_named(camera).title for camera in cameras)

@@ -14,7 +14,9 @@ from typing import Any, Literal
 import numpy as np
 
 from darkprep.jobs.weights import load_restorer
-from darkprep.pipeline.pairs.table import camera_named, find_pairs, reported_in
+from darkprep.pipeline.pairs.cameras import camera_named
+from darkprep.pipeline.pairs.find import find_pairs
+from darkprep.pipeline.pairs.groups import report_groups
 from darkprep.pipeline.pairs.whole_frame import whole_frame
 from darkprep.pipeline.raw.develop import develop_amplified
 from darkprep.shards import DatasetError, Sample
@@ -22,7 +24,7 @@ from darkprep.shards.files import disk_errors
 from darkprep.shards.format import U16
 from darkprep.studies.cells import Machine, Training
 from darkprep.studies.figures import decibels, result
-from darkprep.studies.options import PROTOCOL_NOTE, SPELLED, Study, StudyOptions
+from darkprep.studies.options import PROTOCOL_NOTE, Study, StudyOptions
 from darkprep.studies.outcome import (
     Comparison,
     Outcome,
@@ -158,7 +160,7 @@ class LevelsScore:
         device = open_device(self.machine.device)
         network = load_restorer(weights, device)
         found = find_pairs(work.root, camera_named(self.camera))
-        pairs = [pair for pair in found.pairs if FACTOR in reported_in(pair)]
+        pairs = [pair for pair in found.pairs if FACTOR in report_groups(pair)]
         if not pairs:
             raise DatasetError(f"{work.root}: no {FACTOR} pairs of {self.camera}")
         decode: Callable[[Sample], Sample] = (
@@ -215,7 +217,7 @@ def _row(work: Work, cell: LevelsScore) -> tuple[str, ...]:
     found = result(work, cell)
     one = found["images"][0]
     return (
-        SPELLED[cell.camera],
+        camera_named(cell.camera).title,
         {"published": "published", "file": "the file's"}[cell.levels],
         f"{one['black level']:g}, {one['white level']:g}",
         f"{found['input white']:.1%}",
@@ -236,7 +238,7 @@ def _comparison(work: Work, published: LevelsScore, own: LevelsScore, wanted: st
     given, wrong, truth = picture_row(published.folder(work) / f"{pair}.png", 3)
     _, right, _ = picture_row(own.folder(work) / f"{pair}.png", 3)
     return Comparison(
-        name=SPELLED[own.camera],
+        name=camera_named(own.camera).title,
         pictures=(
             Shown(label=f"input, {PUBLISHED_BLACK} and {PUBLISHED_WHITE}", pixels=given),
             Shown(label=f"restored, {PUBLISHED_BLACK} and {PUBLISHED_WHITE}", pixels=wrong),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.studies.cells import Score, Training
 from darkprep.studies.figures import UNTRAINED, compared, group_scores, result
-from darkprep.studies.options import SPELLED, Study, StudyOptions
+from darkprep.studies.options import Study, StudyOptions
 from darkprep.studies.outcome import Outcome, Table
 from darkprep.studies.work import Work
 
@@ -71,7 +72,7 @@ def noise(options: StudyOptions) -> Study:
             "short exposures that were taken.",
             tables=(*tables, _PUBLISHED),
             notes=(*options.notes(), *((_SMALL_NOTE,) if options.small else ())),
-            comparisons=(compared(work, SPELLED[CAMERA], shown),),
+            comparisons=(compared(work, camera_named(CAMERA).title, shown),),
             trainings=trainings,
         )
 
@@ -101,7 +102,7 @@ def _table(
 
     return Table(
         caption=_PROTOCOLS[protocol],
-        heads=("trained on", *(f"{SPELLED[on]} {group}" for on, group in columns)),
+        heads=("trained on", *(f"{camera_named(on).title} {group}" for on, group in columns)),
         rows=(
             row(UNTRAINED, first, "baseline_"),
             *(row(one.label, one.name) for one in trainings),

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from darkprep.jobs.gpus import check_gpu
-from darkprep.pipeline.pairs.table import camera_named, find_pairs
+from darkprep.pipeline.pairs.cameras import camera_named
+from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.pipeline.produce.executors.pool import MAX_JOBS
 from darkprep.shards import DatasetError, OptionError
 from darkprep.studies.cells import DATA, Machine, Scale, Score, SyntheticData, Training
@@ -16,16 +17,6 @@ from darkprep.studies.outcome import Outcome
 from darkprep.studies.work import Cell, Work
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import open_device
-
-SPELLED = {
-    "sony": "Sony A7S II",
-    "fuji": "Fuji X-T2",
-    "sonya7s2": "Sony A7S II (ELD)",
-    "canon70d": "Canon 70D",
-    "canon700d": "Canon 700D",
-    "nikond850": "Nikon D850",
-}
-"""Cameras as tables call them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +182,7 @@ class StudyOptions:
 
     def missing(self, wanted: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
         """A note on cameras that were left out, if any were."""
-        absent = [SPELLED[camera] for camera in wanted if camera not in found]
+        absent = [camera_named(camera).title for camera in wanted if camera not in found]
         return (f"Not below {self.root}, so left out: {', '.join(absent)}.",) if absent else ()
 
 

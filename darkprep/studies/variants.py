@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.studies.cells import Score
 from darkprep.studies.figures import UNTRAINED, compared, decibels, result, trained
-from darkprep.studies.options import SPELLED, Study, StudyOptions
+from darkprep.studies.options import Study, StudyOptions
 from darkprep.studies.outcome import Outcome, Table
 from darkprep.studies.work import Work
 
@@ -58,7 +59,7 @@ def section_7(options: StudyOptions) -> Study:
             "instead of weight normalisation, trained alike.",
             tables=(Table(caption="Sony", heads=heads, rows=(start, *rows)), _PUBLISHED),
             notes=options.notes(),
-            comparisons=(compared(work, SPELLED[CAMERA], shown),),
+            comparisons=(compared(work, camera_named(CAMERA).title, shown),),
             trainings=trainings,
         )
 

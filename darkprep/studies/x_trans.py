@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.raw.resample import XTRANS_MODES
 from darkprep.studies.cells import Score, Training
 from darkprep.studies.figures import UNTRAINED, compared, scores, trained
-from darkprep.studies.options import SPELLED, Study, StudyOptions
+from darkprep.studies.options import Study, StudyOptions
 from darkprep.studies.outcome import Outcome, Table
 from darkprep.studies.work import Work
 
@@ -49,7 +50,7 @@ def x_trans(options: StudyOptions) -> Study:
                 Table(caption="Trained on Fuji", heads=heads, rows=(start, *rows), note=_NOTE),
             ),
             notes=options.notes(),
-            comparisons=(compared(work, SPELLED[CAMERA], shown),),
+            comparisons=(compared(work, camera_named(CAMERA).title, shown),),
             trainings=trainings,
         )
 

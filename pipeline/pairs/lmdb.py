@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from darkprep.pipeline.pairs.cameras import Camera
 from darkprep.pipeline.pairs.inert_pickle import floats_of, read_inert_pickle
-from darkprep.pipeline.pairs.table import Camera, Pair, Pairs
+from darkprep.pipeline.pairs.table import Pair, Pairs
 from darkprep.pipeline.raw.colour import SRGB_TO_XYZ_LIBRAW, Colours
 from darkprep.pipeline.raw.develop import develop
 from darkprep.pipeline.raw.frame import RawHeader

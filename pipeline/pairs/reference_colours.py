@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from darkprep.pipeline.pairs.table import CAMERAS, camera_named, find_pairs
+from darkprep.pipeline.pairs.cameras import CAMERAS, camera_named
+from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.pipeline.raw.colour import Colours, colours_of
 from darkprep.pipeline.raw.reader import read_raw
 

@@ -17,19 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from darkprep.pipeline.noise.model import CALIBRATIONS
+from darkprep.pipeline.pairs.cameras import Camera, camera_named
+from darkprep.pipeline.pairs.find import find_longs, find_pairs
 from darkprep.pipeline.pairs.lmdb import find_patches
 from darkprep.pipeline.pairs.sources import open_source
-from darkprep.pipeline.pairs.table import (
-    Camera,
-    Pair,
-    Pairs,
-    Skipped,
-    camera_named,
-    draw_fraction,
-    find_longs,
-    find_pairs,
-    splits_named,
-)
+from darkprep.pipeline.pairs.table import Pair, Pairs, Skipped, draw_fraction, splits_named
 from darkprep.pipeline.plan.frame_names import FrameKind, frame_name
 from darkprep.pipeline.raw.amplify import parse_amplification
 from darkprep.pipeline.raw.mosaic import canonical_shape
@@ -365,13 +357,7 @@ def make_plan(root: Path, options: PlanOptions) -> Plan:
     """
     camera = camera_named(options.camera)
     found = _found(root, camera, options)
-    wanted = splits_named(options.split)
-    split = [pair for pair in found.pairs if pair.split in wanted]
-    if not split:
-        there = sorted({pair.split for pair in found.pairs})
-        raise DatasetError(
-            f"{root}: no {options.split} pairs for {camera.name}, only {', '.join(there)}; choose one with --split"
-        )
+    split = found.of_split(options.split).pairs
     drawn = draw_fraction(split, options.fraction, options.seed)
     skipped = list(found.skipped)
     probed: dict[str, tuple[int, int, str] | str] = {}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from darkprep.pipeline.pairs.table import CAMERAS
+from darkprep.pipeline.pairs.cameras import CAMERAS
 from darkprep.pipeline.produce.producer import ProducerConfig
 from darkprep.shards import Spool
 from tests.support.builds import InlinePool
@@ -56,7 +56,7 @@ FOREIGN: list[tuple[Callable[[Path], None], str]] = [
     (empty, "is empty"),
     (write_text, "is not a RAW file"),
     (write_monochrome, "is monochrome"),
-    (write_linear, "holds finished colours"),
+    (write_linear, "holds demosaiced colours"),
 ]
 
 
@@ -100,7 +100,7 @@ def test_a_root_with_no_pairs_is_named(complaint):
 
 def test_a_split_without_pairs_is_told_what_there_is(complaint, small_data):
     assert complaint(*build(small_data, "--split", "val")).endswith(
-        "no val pairs for sony, only test, train; choose one with --split"
+        "no val pairs of sony, only test, train; choose one with --split"
     )
     line = complaint(*build(small_data, "--split", "dev"), status=2)
     assert "'--split': 'dev' is not one of 'train', 'val', 'test', 'val+test'" in line

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from darkprep.jobs.protocols import packed_raw
-from darkprep.pipeline.pairs.table import Pair, camera_named, find_pairs
+from darkprep.pipeline.pairs.cameras import camera_named
+from darkprep.pipeline.pairs.find import find_pairs
+from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.pairs.whole_frame import whole_frame
 from darkprep.pipeline.raw.colour import colours_of, undevelop
 from darkprep.pipeline.raw.dng import DngTags, write_dng

@@ -127,7 +127,7 @@ def test_evaluate_with_no_usable_frame_fails(complaint, large_data):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--split", "val"], "no val pairs of sony; there are test, train ones"),
+        (["--split", "val"], "no val pairs of sony, only test, train; choose one with --split"),
         (["--amplify", "twice"], "amplify must be ratio, estimate or a positive number"),
         (["--amplify", "-1"], "amplify must be ratio, estimate or a positive number"),
         (["--amplify", "nan"], "amplify must be ratio, estimate or a positive number"),

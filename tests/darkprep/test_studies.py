@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 
 from darkprep.model import build_model, save_weights
-from darkprep.pipeline.pairs.table import camera_named, find_pairs, reported_in
+from darkprep.pipeline.pairs.cameras import camera_named
+from darkprep.pipeline.pairs.find import find_pairs
+from darkprep.pipeline.pairs.groups import report_groups
 from darkprep.pipeline.pairs.whole_frame import whole_frame
 from darkprep.shards import DatasetError, OptionError
 from darkprep.studies.catalogue import STUDIES, run_study, study_named
@@ -68,7 +70,7 @@ def test_the_published_levels_whiten_canon_and_blacken_nikon(photographs):
     inputs = {}
     for camera in ("sonya7s2", "canon70d", "canon700d", "nikond850"):
         found = find_pairs(photographs, camera_named(camera))
-        pair = next(pair for pair in found.pairs if "x100" in reported_in(pair))
+        pair = next(pair for pair in found.pairs if "x100" in report_groups(pair))
         sample = whole_frame(found.root, pair)
         published = with_published_levels(sample)
         inputs[camera] = [

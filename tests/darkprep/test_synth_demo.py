@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from darkprep.pipeline.pairs.table import camera_named, find_pairs
+from darkprep.pipeline.pairs.cameras import camera_named
+from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.shards import Spool
 
 

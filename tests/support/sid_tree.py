@@ -29,3 +29,25 @@ def _write(path: Path, light: np.ndarray, exposure: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     codes = np.rint(512 + light * (16383 - 512)).astype(np.uint16)
     write_dng(path, codes, DngTags(exposure_s=exposure, iso=800))
+
+
+SID_NAMES = (
+    "short/00001_00_0.1s",
+    "short/00001_01_0.1s",
+    "short/00001_00_0.04s",
+    "long/00001_00_10s",
+    "short/10003_00_0.033s",
+    "long/10003_00_10s",
+    "short/20211_00_0.1s",
+    "long/20211_00_30s",
+)
+"""Short and long exposures of three scenes, one of each split."""
+
+
+def touch_sid(root: Path, *names: str, folder: str = "Sony", extension: str = ".ARW") -> Path:
+    """Create empty files `short/NAME` and `long/NAME`: SID's pairs are found by name alone."""
+    for kind in ("short", "long"):
+        (root / folder / kind).mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (root / folder / f"{name}{extension}").touch()
+    return root

@@ -13,7 +13,8 @@ import rawpy
 
 from darkprep.pipeline.noise.model import noise_parameters
 from darkprep.pipeline.noise.sensors import SENSORS, sensor_of
-from darkprep.pipeline.pairs.table import camera_named, find_pairs
+from darkprep.pipeline.pairs.cameras import camera_named
+from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.shards.errors import DarkprepError, DiskFull, OptionError
 from darkprep.synth.dataset import Shot, _split_of, expose, record, synthesise
 from darkprep.synth.renderer.raycast import render

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from darkprep.pipeline.noise.sensors import sensor_of
+from darkprep.pipeline.pairs.cameras import CAMERAS
 from darkprep.pipeline.pairs.inert_pickle import read_inert_pickle
 from darkprep.pipeline.pairs.lmdb import LmdbPatch, _environment, _meta_colours, find_patches
 from darkprep.pipeline.pairs.sources import open_source
-from darkprep.pipeline.pairs.table import CAMERAS
 from darkprep.pipeline.plan.plan import PlanOptions, make_plan
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.pipeline.raw.colour import linear_light

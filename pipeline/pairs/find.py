@@ -1,0 +1,83 @@
+"""Find a camera's pairs below a data root, by the layout of its data set.
+
+The trade-off: a pair is made only from names, list files and Exif. Nothing is paired by its position
+in a listing, so a stray file is skipped by name and never shifts the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from darkprep.pipeline.pairs.cameras import Camera
+from darkprep.pipeline.pairs.eld import eld_longs, eld_pairs
+from darkprep.pipeline.pairs.sid import is_misaligned, sid_longs, sid_pairs
+from darkprep.pipeline.pairs.table import Frames, Pair, Pairs, Skipped
+from darkprep.shards.errors import DatasetError
+
+
+def find_pairs(
+    root: str | os.PathLike[str],
+    camera: Camera,
+    *,
+    frames: Frames = "first",
+    exclude_misaligned: bool = False,
+) -> Pairs:
+    """Find a camera's pairs below `root`.
+
+    SID: by its list files if they exist, else by scanning `short/` and `long/`. `frames` is "first"
+    for the first frame of each burst, which SID's own code trains and tests on, or "all".
+    ELD: by image id; the ratio is that of ISO times time from Exif; all pairs are of split "test".
+    `frames` is "first" for the published evaluation's six images a scene, or "all" for all twelve.
+
+    A file that gives no pair is listed in `skipped`. Raises DatasetError when the root is missing or
+    holds no pair at all.
+    """
+    directory = _existing_root(root, camera)
+    skipped: list[Skipped] = []
+    find = sid_pairs if camera.dataset == "SID" else eld_pairs
+    pairs = _sorted(find(directory, camera, frames, skipped), exclude_misaligned)
+    return _checked(directory, camera, pairs, skipped, "pairs")
+
+
+def find_longs(
+    root: str | os.PathLike[str], camera: Camera, *, exclude_misaligned: bool = False
+) -> Pairs:
+    """Find a camera's long exposures below `root`, each as a pair with itself and of ratio 1.
+
+    SID: one of each scene in `long/`; short exposures are not needed. ELD: the four references of each
+    scene. For training on short exposures that are made from these (`noise/darken.py`). Raises as
+    `find_pairs`.
+    """
+    directory = _existing_root(root, camera)
+    skipped: list[Skipped] = []
+    find = sid_longs if camera.dataset == "SID" else eld_longs
+    pairs = _sorted(find(directory, camera, skipped), exclude_misaligned)
+    return _checked(directory, camera, pairs, skipped, "long exposures")
+
+
+def _existing_root(root: str | os.PathLike[str], camera: Camera) -> Path:
+    directory = Path(root)
+    if not directory.is_dir():
+        problem = "is not a directory" if directory.exists() else "does not exist"
+        raise DatasetError(
+            f"{directory}: {problem}; give the folder that holds {camera.folder}/, or make one with "
+            f"`darkprep synth {directory} --camera {camera.name}`"
+        )
+    return directory
+
+
+def _sorted(found: Iterable[Pair], exclude_misaligned: bool) -> tuple[Pair, ...]:
+    kept = (pair for pair in found if not (exclude_misaligned and is_misaligned(pair)))
+    return tuple(sorted(kept, key=lambda pair: pair.id))
+
+
+def _checked(
+    root: Path, camera: Camera, pairs: tuple[Pair, ...], skipped: list[Skipped], wanted: str
+) -> Pairs:
+    if not pairs:
+        reasons = "".join(f"; {one.path}: {one.why}" for one in skipped[:3])
+        more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+        raise DatasetError(f"{root}: holds no {wanted} of {camera.name}{reasons}{more}")
+    return Pairs(root=root, camera=camera, pairs=pairs, skipped=tuple(skipped))

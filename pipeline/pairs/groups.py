@@ -1,0 +1,31 @@
+"""The groups of pairs that papers report figures for."""
+
+from __future__ import annotations
+
+from darkprep.pipeline.pairs.cameras import camera_named
+from darkprep.pipeline.pairs.eld import light_factor
+from darkprep.pipeline.pairs.sid import MISALIGNED_SCENES, is_misaligned
+from darkprep.pipeline.pairs.table import Pair
+
+ELD_SID_SCENES = frozenset(
+    "10185 10187 10191 10193 10198 10213 10217 10226 10227 10228 "
+    "20188 20201 20208 20210 20211".split()
+)
+"""SID's indoor scenes that ELD's authors report, of test and of val (their SID_Sony_15_paired.txt)."""
+
+
+def report_groups(pair: Pair) -> tuple[str, ...]:
+    """Return the names of the groups that a pair belongs to.
+
+    SID: by exposure ratio, without the misaligned scenes of a camera that has such, and ELD's fifteen
+    indoor scenes by ratio. ELD: by light factor.
+    """
+    if camera_named(pair.camera).dataset == "ELD":
+        return (f"x{light_factor(pair)}",)
+    ratio = f"x{round(pair.ratio)}"
+    groups = [ratio]
+    if pair.camera in MISALIGNED_SCENES and not is_misaligned(pair):
+        groups.append("without misaligned scenes")
+    if pair.camera == "sony" and pair.scene in ELD_SID_SCENES:
+        groups.append(f"ELD's indoor scenes {ratio}")
+    return tuple(groups)
