@@ -1,44 +1,44 @@
 """Every error that darkprep raises on purpose.
 
 * DarkprepError
-  + OptionError            a value the caller chose cannot work
-  + DatasetError           the photographs are not where or what they should be
+  + OptionError            an option has an invalid value
+  + DatasetError           the photographs are missing or not laid out as expected
     - RawError             one RAW file cannot be used
   + PlanError              the plan is missing, damaged, or another one
   + SpoolError             the spool directory cannot be used
-    - SpoolBusy            somebody alive already holds that role
+    - SpoolBusy            another living process holds the lock
     - BudgetTooSmall       the disk budget cannot hold what must exist at once
-    - DiskFull             the file system refused more bytes
+    - DiskFull             the disk has no room left
     - ShardDamaged         a shard is not what its plan says
-    - StreamEnded          no shard will come any more
+    - StreamEnded          the next shard is missing and nobody produces it
   + WeightsError           a weights file or checkpoint cannot be loaded
   + TrainingError          training had to stop
     - NonFiniteLoss        the loss is NaN or infinite
-    - RankLost             another rank of a distributed training is gone
-    - RankStopped          another rank had to stop; rank 0 says why
+    - RankLost             another rank of a distributed training has died
+    - RankStopped          another rank had to stop; rank 0 reports why
 
-A message is one line: which file or field, what is wrong, what to do. Foreign exceptions are
-translated where their library is called and nowhere else. Mistakes of the programmer stay
-ValueError, TypeError or a failed assert.
+A message is one line: which file or field, what is wrong, what to do. Exceptions of libraries are
+translated where the library is called and nowhere else. Programming errors stay ValueError, TypeError
+or a failed assert.
 """
 
 
 class DarkprepError(Exception):
-    """The base of all expected failures; the command line prints it as one line, exit status 1."""
+    """Base class of all expected failures; the command line prints the message and exits with status 1."""
 
 
 class OptionError(DarkprepError):
-    """A chosen value cannot work: unknown camera, a fraction of 1.5, a crop that the CFA forbids."""
+    """An option has an invalid value: an unknown camera, a fraction of 1.5, a crop that the CFA forbids."""
 
 
 class DatasetError(DarkprepError):
-    """The data root is missing, holds no pairs, or breaks the data set's layout."""
+    """The data root is missing, holds no pairs, or does not have the data set's layout."""
 
 
 class RawError(DatasetError):
-    """One RAW file is missing, truncated, foreign, or of a kind that darkprep refuses.
+    """One RAW file is missing, truncated, of another format, or of a kind that darkprep does not support.
 
-    `path` names the file and `reason` says why, so that a caller can skip it and sum up later.
+    `path` and `reason` are kept apart, so that a caller can skip the file and list it later.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -55,27 +55,27 @@ class PlanError(DarkprepError):
 
 
 class SpoolError(DarkprepError):
-    """The spool directory is missing, read-only, or holds something that it should not."""
+    """The spool directory is missing, not writable, or holds unexpected files."""
 
 
 class SpoolBusy(SpoolError):
-    """Another living process already produces into this spool or trains from it."""
+    """Another living process produces into this spool or trains from it."""
 
 
 class BudgetTooSmall(SpoolError):
-    """The disk budget cannot hold the open window and one shard being written."""
+    """The disk budget cannot hold the window of shards and one that is being written."""
 
 
 class DiskFull(SpoolError):
-    """The file system has no room left; nothing half-written is visible."""
+    """The disk has no room left; no incomplete file is visible."""
 
 
 class ShardDamaged(SpoolError):
-    """A shard's structure or a payload's checksum is wrong."""
+    """A shard's structure or the checksum of an array is wrong."""
 
 
 class StreamEnded(SpoolError):
-    """The next shard does not exist and nobody is left to make it."""
+    """The next shard does not exist and no process produces it."""
 
 
 class WeightsError(DarkprepError):
@@ -83,25 +83,25 @@ class WeightsError(DarkprepError):
 
 
 class TrainingError(DarkprepError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
 
 class NonFiniteLoss(TrainingError):
-    """The loss became NaN or infinite; raised before the optimiser step."""
+    """The loss is NaN or infinite; raised before the optimiser step."""
 
 
 class RankLost(TrainingError):
-    """Another rank of a distributed training died, or does not answer."""
+    """Another rank of a distributed training died or does not respond."""
 
 
 class RankStopped(TrainingError):
-    """Another rank had to stop, and this one with it; rank 0 tells the reason, so this stays unsaid."""
+    """This rank stops because another one had to; not printed, because rank 0 reports the reason."""
 
 
 def first_line(error: BaseException) -> str:
-    """What a foreign error says first, to be quoted in a message; its class where it says nothing.
+    """Return the first line of a library's error, without a full stop, to be quoted in a message.
 
-    A full stop at its end goes, for the message has more to say.
+    An error without text gives the name of its class.
     """
     lines = (line.strip().rstrip(".") for line in str(error).splitlines())
     return next(filter(None, lines), type(error).__name__)

@@ -1,7 +1,7 @@
-"""What a sample and a shard are, byte for byte (FORMAT.md); no disk is touched here.
+"""The byte format of samples and shards (FORMAT.md), without access to the disk.
 
-The trade-off: everything has a size known beforehand, the JSON is padded for it, so that a budget is
-arithmetic. It costs a few hundred bytes a sample.
+The trade-off: every size is known beforehand, for which the JSON is padded, so that a disk budget can be
+computed exactly. It costs a few hundred bytes a sample.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from darkprep.shards.errors import ShardDamaged
 
 FORMAT_VERSION = 1
 
-_ABSURD = 1e9
-"""No level, gain or ISO comes near it; larger numbers in a file are damage."""
+_MAX_NUMBER = 1e9
+"""Upper bound of levels, amplification and ISO; larger numbers in a file are damage."""
 
 U16 = npt.NDArray[np.uint16]
 CfaKind = Literal["bayer", "xtrans"]
 
 PLANES: dict[CfaKind, int] = {"bayer": 4, "xtrans": 9}
-"""Planes of a packed mosaic."""
+"""Number of planes of a packed mosaic."""
 CELL: dict[CfaKind, int] = {"bayer": 2, "xtrans": 3}
 """Side in pixels of the cell that packing folds into planes: packed height = mosaic height / CELL."""
 PERIOD: dict[CfaKind, int] = {"bayer": 2, "xtrans": 6}
@@ -38,7 +38,7 @@ PERIOD: dict[CfaKind, int] = {"bayer": 2, "xtrans": 6}
 
 @dataclass(frozen=True, kw_only=True)
 class SampleMeta:
-    """What is known of one sample beside its two arrays."""
+    """The metadata of one sample. Raises ValueError naming the field."""
 
     key: str
     """`KKKKKKKK-SSSS`: shard, sample. Whole frames carry their pair id instead."""
@@ -53,13 +53,13 @@ class SampleMeta:
     white: int
     """White level in codes; `white - black` is full scale."""
     ratio: float
-    """Exposure ratio long / short of the pair, capped as the data set's papers do."""
+    """Exposure ratio long / short of the pair, capped as in the data set's papers."""
     amplification: float
-    """Factor that the network's input is multiplied with."""
+    """Factor by which the network's input is multiplied."""
     amplification_source: str
-    """How the amplification was found: `ratio`, `estimate`, or `constant`."""
+    """How the amplification was determined: `ratio`, `estimate`, or `constant`."""
     iso: float
-    """ISO of the short exposure; 0 where the file does not say."""
+    """ISO of the short exposure; 0 where the file has none."""
     low: str = ""
     """`xxh3:` and 16 hex digits over the bytes of the low array."""
     gt: str = ""
@@ -73,9 +73,9 @@ class SampleMeta:
                 f"black needs {PLANES[self.cfa]} values for {self.cfa}, not {len(self.black)}"
             )
         numbers = (*self.black, self.white, self.ratio, self.amplification, self.iso)
-        if not all(abs(n) < _ABSURD for n in numbers):  # NaN is not below anything
+        if not all(abs(n) < _MAX_NUMBER for n in numbers):  # false for NaN
             raise ValueError(
-                f"black, white, ratio, amplification and iso must be below {_ABSURD:g}"
+                f"black, white, ratio, amplification and iso must be below {_MAX_NUMBER:g}"
             )
         if self.white <= max(self.black):
             raise ValueError(f"white {self.white} must be above black {max(self.black)}")
@@ -88,7 +88,7 @@ class Sample:
     """One training example, or one whole frame."""
 
     low: U16
-    """`(C, h, w)` uint16 sensor codes, packed: R, G1, G2, B planes, or X-Trans's nine."""
+    """`(C, h, w)` uint16 packed sensor codes: the planes R, G1, G2, B, or the nine of X-Trans."""
     gt: U16
     """`(3, H, W)` uint16 sRGB, H = h * CELL."""
     meta: SampleMeta
@@ -102,13 +102,13 @@ _TAR_SUM = slice(148, 154)
 
 
 def raw_bytes(array: U16) -> memoryview:
-    """The bytes of a C-contiguous array, not copied."""
-    assert array.flags.c_contiguous, "a copy would be read into and lost"
+    """Return the bytes of a C-contiguous array without a copy."""
+    assert array.flags.c_contiguous, "reading into a copy would lose the data"
     return array.reshape(-1).view(np.uint8).data
 
 
 def checksum(array: U16) -> str:
-    """`xxh3:` and the XXH3-64 of the bytes of a C-contiguous array."""
+    """Return `xxh3:` and the XXH3-64 of the bytes of a C-contiguous array, as 16 hex digits."""
     return f"xxh3:{xxhash.xxh3_64_hexdigest(raw_bytes(array))}"
 
 
@@ -128,7 +128,7 @@ def _npy_header(shape: tuple[int, ...]) -> bytes:
 
 
 def _tar_header(name: str, size: int) -> bytes:
-    """The ustar header of a member: of a nameless one, whose sum of bytes grows by those of the name."""
+    """Return the ustar header of a member: that of a member without a name, with name and checksum filled in."""
     nameless, text = _nameless_header(size), name.encode()
     header = bytearray(nameless)
     header[: len(text)] = text
@@ -181,27 +181,27 @@ class ShardLayout:
 
     @property
     def low_bytes(self) -> int:
-        """Bytes of one low array."""
+        """Bytes of one low array, without its header."""
         return 2 * math.prod(self.low_shape)
 
     @property
     def gt_bytes(self) -> int:
-        """Bytes of one gt array."""
+        """Bytes of one gt array, without its header."""
         return 2 * math.prod(self.gt_shape)
 
     @property
     def low_offset(self) -> int:
-        """From a sample's start to the bytes of its low array."""
+        """Offset from a sample's start to the bytes of its low array."""
         return TAR_BLOCK + NPY_HEADER_BYTES
 
     @property
     def gt_offset(self) -> int:
-        """From a sample's start to the bytes of its gt array."""
+        """Offset from a sample's start to the bytes of its gt array."""
         return self._gt_header_offset + TAR_BLOCK + NPY_HEADER_BYTES
 
     @property
     def meta_offset(self) -> int:
-        """From a sample's start to its JSON."""
+        """Offset from a sample's start to its JSON."""
         return self._meta_header_offset + TAR_BLOCK
 
     @property
@@ -223,7 +223,7 @@ class ShardLayout:
         return self._gt_header_offset + TAR_BLOCK + _padded(NPY_HEADER_BYTES + self.gt_bytes)
 
     def headers(self, shard: int, sample: int) -> tuple[bytes, bytes, bytes]:
-        """What stands before the low, gt and JSON bytes: tar header and, for arrays, npy header."""
+        """Return the bytes before the low, gt and JSON payloads: tar header and, for arrays, npy header."""
         key = sample_key(shard, sample)
         low = _tar_header(f"{key}.low.npy", NPY_HEADER_BYTES + self.low_bytes)
         gt = _tar_header(f"{key}.gt.npy", NPY_HEADER_BYTES + self.gt_bytes)
@@ -231,23 +231,23 @@ class ShardLayout:
         return low + _npy_header(self.low_shape), gt + _npy_header(self.gt_shape), meta
 
     def header_offsets(self) -> tuple[int, int, int]:
-        """From a sample's start to each of the three pieces that `headers` returns."""
+        """Return the offsets from a sample's start to each of the three headers of `headers`."""
         return 0, self._gt_header_offset, self._meta_header_offset
 
 
 def sample_key(shard: int, sample: int) -> str:
-    """`00000042-0003`: the name of a sample, in the tar and everywhere else."""
+    """Return the name of a sample in the tar: `00000042-0003`."""
     return f"{shard:08d}-{sample:04d}"
 
 
 _JSON_NAMES = {"amplification_source": "gain"}
-"""Fields that the JSON has under another name, as FORMAT.md fixes it."""
+"""Fields that have another name in the JSON (FORMAT.md)."""
 
 
 def encode_meta(meta: SampleMeta, plan: str) -> bytes:
-    """The metadata as JSON, padded with spaces to META_BYTES; `plan` is the digest of the shard's plan.
+    """Return the metadata as JSON, padded with spaces to META_BYTES; `plan` is the digest of the plan.
 
-    Raises ValueError when it does not fit, which takes a pair id of hundreds of characters.
+    Raises ValueError when the JSON is too long, which takes a pair id of hundreds of characters.
     """
     fields = {_JSON_NAMES.get(name, name): value for name, value in asdict(meta).items()}
     text = json.dumps({"format": FORMAT_VERSION, "plan": plan, **fields}, allow_nan=False)
@@ -258,11 +258,11 @@ def encode_meta(meta: SampleMeta, plan: str) -> bytes:
 
 
 def decode_meta(data: bytes, plan: str) -> SampleMeta:
-    """The inverse of `encode_meta`. Raises ShardDamaged for anything else than what it wrote for `plan`."""
+    """Decode what `encode_meta` wrote for `plan`; raise ShardDamaged for anything else."""
     try:
         record: dict[str, Any] = json.loads(data)
         version, of_plan = record.pop("format"), record.pop("plan")
-        meta = _meta_of(record)
+        meta = _meta_from_json(record)
     except (
         ValueError,
         TypeError,
@@ -279,10 +279,10 @@ def decode_meta(data: bytes, plan: str) -> SampleMeta:
     return meta
 
 
-def _meta_of(record: dict[str, Any]) -> SampleMeta:
+def _meta_from_json(record: dict[str, Any]) -> SampleMeta:
     texts = [record[name] for name in ("key", "pair", "camera", "gain", "low", "gt")]
     if not all(isinstance(text, str) for text in texts):
-        raise TypeError("key, pair, camera, gain, low and gt must be texts")
+        raise TypeError("key, pair, camera, gain, low and gt must be strings")
     row, column = record.pop("origin")
     black = tuple(float(n) for n in record.pop("black"))
     source = record.pop("gain")

@@ -1,9 +1,9 @@
-"""In which order a trainer uses the samples of the stream: shuffled over a window of shards, computed, not stored.
+"""The order in which a trainer uses the samples: shuffled over a window of shards, computed, not stored.
 
-Shard k is used during the intervals k .. k + window - 1, an equal part of its uses in each, and the
-uses of one interval are mixed. So at any time `window` shards are open, one is finished and one is
-begun per interval, and training starts when shard 0 is there. The trade-off: a sample moves at most
-`window` shards from its place, which is less than a full shuffle and needs no memory.
+Shard k is used during the intervals k .. k + window - 1, an equal share of its uses in each, and the
+uses of one interval are mixed. So at any time `window` shards are open, in each interval one is finished
+and one is started, and training can start when shard 0 is there. The trade-off: a sample moves by at most
+`window` shards, which is less than a full shuffle and needs no memory.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy.typing as npt
 from darkprep.shards.rng import RngStream, permutation
 
 Uses = npt.NDArray[np.int64]
-"""`(n, 3)` rows of shard, sample, use number."""
+"""`(n, 3)` int64 rows of shard, sample, use number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UseOrder:
-    """The sequence of all uses of a stream; position p of it is a function of these fields alone.
+    """The sequence of all uses of a stream; the use at each position depends on these fields alone.
 
     Raises ValueError naming the field.
     """
@@ -30,14 +30,14 @@ class UseOrder:
     samples: int
     """Samples in a shard."""
     window: int
-    """Shards that are mixed."""
+    """Number of consecutive shards that are mixed."""
     seed: int
     reuse: int = 1
     """How many times each sample is used before its shard is released (data echoing)."""
     shards: int | None = None
-    """How many shards the plan has; None for a stream without end."""
+    """Number of shards in the plan; None for no end."""
     part: int = 0
-    """Only shards whose number modulo `parts` is `part` are used: what one node of several trains on."""
+    """Only shards k = part (mod parts) are used: those of one node among several."""
     parts: int = 1
 
     def __post_init__(self) -> None:
@@ -51,32 +51,32 @@ class UseOrder:
 
     @property
     def total(self) -> int | None:
-        """How many uses there are; None without end."""
-        return None if self._own_shards is None else self._own_shards * self.samples * self.reuse
+        """The number of uses; None for no end."""
+        return None if self._shard_count is None else self._shard_count * self.samples * self.reuse
 
     def interval(self, index: int) -> Uses:
-        """All uses of one interval, in order."""
+        """Return all uses of one interval, in order."""
         parts = [
-            self._stratum(index - age, age)
+            self._uses_in(index - age, age)
             for age in range(self.window)
-            if index - age >= 0 and (self._own_shards is None or index - age < self._own_shards)
+            if index - age >= 0 and (self._shard_count is None or index - age < self._shard_count)
         ]
         uses = np.concatenate(parts) if parts else np.empty((0, 3), dtype=np.int64)
-        return uses[permutation(len(uses), self.seed, RngStream.MIX, self._numbered(index))]
+        return uses[permutation(len(uses), self.seed, RngStream.MIX, self._plan_number(index))]
 
     def start(self, interval: int) -> int:
-        """The position at which an interval begins."""
-        started = self._begun(interval)
+        """Return the position at which an interval starts."""
+        started = self._uses_before(interval)
         return (
             started
-            if self._own_shards is None
-            else started - self._begun(interval - self._own_shards)
+            if self._shard_count is None
+            else started - self._uses_before(interval - self._shard_count)
         )
 
     def interval_of(self, position: int) -> int:
-        """The interval in which a position lies; one past the last for positions behind the end."""
-        if self._own_shards is not None and self.total is not None and position >= self.total:
-            return self._own_shards + self.window - 1
+        """Return the interval of a position; one past the last for positions after the end."""
+        if self._shard_count is not None and self.total is not None and position >= self.total:
+            return self._shard_count + self.window - 1
         low, high = 0, 1
         while self.start(high) <= position:
             low, high = high, 2 * high
@@ -86,7 +86,7 @@ class UseOrder:
         return low
 
     def uses(self, position: int, count: int) -> Uses:
-        """The uses at positions `position` .. `position + count - 1`, fewer where the stream ends."""
+        """Return the uses at positions `position` .. `position + count - 1`, fewer at the end of the stream."""
         parts: list[Uses] = []
         interval = self.interval_of(position)
         skip = position - self.start(interval)
@@ -98,40 +98,42 @@ class UseOrder:
         return np.concatenate(parts) if parts else np.empty((0, 3), dtype=np.int64)
 
     def oldest_shard(self, position: int) -> int:
-        """The smallest shard that positions from `position` on can still ask for."""
-        return self._numbered(max(0, self.interval_of(position) - self.window + 1))
+        """Return the smallest shard that `position` or a later one can need."""
+        return self._plan_number(max(0, self.interval_of(position) - self.window + 1))
 
     def newest_shard(self, position: int) -> int:
-        """The largest shard that positions up to `position` can have asked for."""
+        """Return the largest shard that `position` or an earlier one can need."""
         newest = self.interval_of(position)
-        last = newest if self._own_shards is None else min(newest, self._own_shards - 1)
-        return self._numbered(last)
+        last = newest if self._shard_count is None else min(newest, self._shard_count - 1)
+        return self._plan_number(last)
 
     @property
-    def _own_shards(self) -> int | None:
-        """How many shards the part has: as many as every other, so that all parts end together."""
+    def _shard_count(self) -> int | None:
+        """The number of shards in the part; equal for all parts, so that they end together."""
         return None if self.shards is None else self.shards // self.parts
 
-    def _numbered(self, own: int) -> int:
-        """The plan's number of the part's shard number `own`."""
-        return own * self.parts + self.part
+    def _plan_number(self, index: int) -> int:
+        """Return the plan's number of shard `index` of the part."""
+        return index * self.parts + self.part
 
     def _ended(self, interval: int) -> bool:
-        return self._own_shards is not None and interval >= self._own_shards + self.window - 1
+        return self._shard_count is not None and interval >= self._shard_count + self.window - 1
 
-    def _edge(self, age: int) -> int:
-        """How many uses of a shard lie in its first `age` intervals."""
+    def _uses_by_age(self, age: int) -> int:
+        """Return how many uses of a shard are in its first `age` intervals."""
         return min(age, self.window) * self.samples * self.reuse // self.window
 
-    def _begun(self, interval: int) -> int:
-        """How many uses the intervals before this one have, were the stream without end."""
+    def _uses_before(self, interval: int) -> int:
+        """Return how many uses the intervals before this one have in a stream without end."""
         full = max(0, interval - self.window)
-        ramp = sum(self._edge(age + 1) for age in range(max(0, min(interval, self.window))))
+        ramp = sum(self._uses_by_age(age + 1) for age in range(max(0, min(interval, self.window))))
         return ramp + full * self.samples * self.reuse
 
-    def _stratum(self, shard: int, age: int) -> Uses:
-        """The uses of a shard that fall into its interval number `age`."""
-        return _cached_uses(self, self._numbered(shard))[self._edge(age) : self._edge(age + 1)]
+    def _uses_in(self, shard: int, age: int) -> Uses:
+        """Return the uses of a shard in its interval number `age`."""
+        return _cached_uses(self, self._plan_number(shard))[
+            self._uses_by_age(age) : self._uses_by_age(age + 1)
+        ]
 
 
 @functools.lru_cache(maxsize=256)
@@ -151,45 +153,45 @@ def _cached_interval(order: UseOrder, index: int) -> Uses:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DealtOrder:
-    """What nodes train on together that have a part of the shards each, as one sequence.
+class InterleavedOrder:
+    """The sequence of uses of several nodes that train together, each with its part of the shards.
 
-    Of every global batch row r comes from part r mod `len(parts)`, in that part's own order. One
-    machine that follows this order trains on the very batches that the nodes do.
+    Row r of every global batch comes from part r mod `len(parts)`, in that part's own order. One machine
+    that follows this order trains on exactly the batches of the nodes.
     """
 
     parts: tuple[UseOrder, ...]
-    """Part n of N at place n."""
+    """Part n of N at index n."""
 
     def uses(self, position: int, count: int) -> Uses:
-        """The uses at positions `position` .. `position + count - 1`, fewer where the first part ends."""
+        """Return the uses at positions `position` .. `position + count - 1`, fewer where a part ends."""
         world = len(self.parts)
-        dealt = np.zeros((count, 3), dtype=np.int64)
-        whole = count
+        rows = np.zeros((count, 3), dtype=np.int64)
+        complete = count
         for part, order in enumerate(self.parts):
             first = (part - position) % world
             wanted = len(range(first, count, world))
             uses = order.uses((position + first) // world, wanted)
-            dealt[first : first + len(uses) * world : world] = uses
+            rows[first : first + len(uses) * world : world] = uses
             if len(uses) < wanted:
-                whole = min(whole, first + len(uses) * world)
-        return dealt[:whole]
+                complete = min(complete, first + len(uses) * world)
+        return rows[:complete]
 
     def oldest_shard(self, position: int) -> int:
-        """The smallest shard that positions from `position` on can still ask for."""
+        """Return the smallest shard that `position` or a later one can need."""
         own = position // len(self.parts)
         return min(order.oldest_shard(own) for order in self.parts)
 
     def newest_shard(self, position: int) -> int:
-        """The largest shard that positions up to `position` can have asked for."""
+        """Return the largest shard that `position` or an earlier one can need."""
         own = position // len(self.parts)
         return max(order.newest_shard(own) for order in self.parts)
 
 
-def dealt_order(
+def interleaved_order(
     *, samples: int, window: int, seed: int, reuse: int, shards: int | None, parts: int
-) -> UseOrder | DealtOrder:
-    """The order of a whole plan that is used in `parts` parts; raises ValueError naming the field."""
+) -> UseOrder | InterleavedOrder:
+    """Return the order in which `parts` nodes use a whole plan; raise ValueError naming the field."""
     orders = [
         UseOrder(
             samples=samples,
@@ -202,4 +204,4 @@ def dealt_order(
         )
         for part in range(parts)
     ]
-    return orders[0] if parts == 1 else DealtOrder(parts=tuple(orders))
+    return orders[0] if parts == 1 else InterleavedOrder(parts=tuple(orders))

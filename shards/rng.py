@@ -1,7 +1,7 @@
-"""Random numbers that are a function of a key: the same on every machine, in any order, after any restart.
+"""Random numbers as a function of a key: the same on every machine, in any order, after any restart.
 
-Only numpy's bit generator and seed sequence are used, whose streams numpy keeps stable between
-releases (those of Generator's methods may change). The trade-off: permutations cost a sort.
+Only numpy's bit generator and seed sequence are used: numpy keeps their output stable between releases,
+unlike that of Generator's methods. The trade-off: permutations cost a sort.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class RngStream(enum.IntEnum):
     SCENES = 1
     VISITS = 2
     CROPS = 3
-    PLACES = 4
+    SLOTS = 4
     USES = 5
     MIX = 6
     NOISE = 7
@@ -27,7 +27,7 @@ class RngStream(enum.IntEnum):
 
 
 def random_bits(count: int, seed: int, purpose: RngStream, *key: int) -> npt.NDArray[np.uint64]:
-    """`count` uniform 64-bit words keyed by (seed, purpose, key...); key parts are >= 0."""
+    """Return `(count,)` uniform 64-bit words keyed by (seed, purpose, key...); key parts are >= 0."""
     sequence = np.random.SeedSequence(entropy=seed, spawn_key=(int(purpose), *key))
     return np.asarray(np.random.Philox(sequence).random_raw(count), dtype=np.uint64)
 
@@ -35,12 +35,15 @@ def random_bits(count: int, seed: int, purpose: RngStream, *key: int) -> npt.NDA
 def random_below(
     bounds: npt.ArrayLike, seed: int, purpose: RngStream, *key: int
 ) -> npt.NDArray[np.int64]:
-    """One integer in [0, bound) for each of `bounds` (all >= 1); the bias is below 2**-40 for image sizes."""
+    """Return one integer in [0, bound) for each of `bounds` (all >= 1), in their shape.
+
+    The bias is below 2**-40 for image sizes.
+    """
     limits = np.asarray(bounds, dtype=np.uint64)
     bits = random_bits(limits.size, seed, purpose, *key).reshape(limits.shape)
     return (bits % limits).astype(np.int64)
 
 
 def permutation(count: int, seed: int, purpose: RngStream, *key: int) -> npt.NDArray[np.int64]:
-    """The integers 0..count-1 in an order keyed by (seed, purpose, key...)."""
+    """Return the integers 0..count-1 in an order keyed by (seed, purpose, key...)."""
     return np.argsort(random_bits(count, seed, purpose, *key), kind="stable")

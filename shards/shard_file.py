@@ -1,8 +1,8 @@
-"""Opens a published shard: checks it whole, then reads samples into memory that the caller owns.
+"""Opens a published shard: checks its structure, then reads samples into the caller's memory.
 
-A plan fixes every header byte of its shards, so the check is a comparison with what must stand there:
-cut, foreign, stale, hostile and half-written files all fail it, and no name in the file is ever used
-as a path. The trade-off: a tar with the same content but other headers is refused too.
+A plan fixes every header byte of its shards, so the check compares them with the expected bytes:
+truncated, foreign, stale, hostile and incomplete files all fail it, and no name in the file is ever used
+as a path. The trade-off: a tar with the same content but other headers fails too.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from darkprep.shards.format import (
     sample_key,
 )
 
-_NO_SHARD = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EIO}
-"""Why a name cannot be opened that no shard of ours gives: a link, a socket, a device, rights taken, a bad disk."""
+_NOT_A_SHARD = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EIO}
+"""Errors on opening that our own shards do not give: a link, a socket, a device, no permission, a bad disk."""
 
 
 class ShardFile:
-    """A checked shard with its file open. Raises FileNotFoundError or ShardDamaged on construction.
+    """A shard with checked structure and an open file. Raises FileNotFoundError or ShardDamaged.
 
-    Payload checksums are checked by `read`, on the first read of each sample.
+    `plan` is the digest of its plan. With `verify`, `read` checks the checksums at the first read of each
+    sample.
     """
 
     def __init__(
@@ -46,11 +47,11 @@ class ShardFile:
         self._layout = layout
         self._unverified = set(range(layout.samples)) if verify else set()
         self._gap = bytearray(layout.gt_offset - layout.low_offset - layout.low_bytes)
-        self._descriptor = _opened(path)
+        self._descriptor = _open_descriptor(path)
         self.seen = os.fstat(self._descriptor)
         """The status of the file when it was opened."""
         try:
-            self._check_frame()
+            self._check_file()
             self.metas = tuple(self._check_sample(index, plan) for index in range(layout.samples))
         except BaseException:
             self.close()
@@ -59,7 +60,7 @@ class ShardFile:
     def read(self, sample: int, low: U16, gt: U16) -> None:
         """Read one sample into `low` (C, h, w) and `gt` (3, H, W), C-contiguous uint16, in one system call.
 
-        Raises ShardDamaged when the file has become shorter or a payload is not what its checksum says.
+        Raises ShardDamaged when the file has become shorter or a checksum is wrong.
         """
         offset = sample * self._layout.sample_bytes + self._layout.low_offset
         pieces = [raw_bytes(low), memoryview(self._gap), raw_bytes(gt)]
@@ -80,20 +81,20 @@ class ShardFile:
             self._unverified.discard(sample)
 
     def verify_all(self) -> None:
-        """Read every sample once and check its payloads; raises ShardDamaged."""
+        """Read every sample and check its checksums; raises ShardDamaged."""
         low = np.empty(self._layout.low_shape, np.uint16)
         gt = np.empty(self._layout.gt_shape, np.uint16)
         for sample in range(self._layout.samples):
             self.read(sample, low, gt)
 
     def close(self) -> None:
-        """Close the file; the space of an unlinked shard is free only then."""
+        """Close the file; the disk space of a deleted shard is free only then."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _check_frame(self) -> None:
-        """Kind of file, size and end mark."""
+    def _check_file(self) -> None:
+        """Check the type of the file, its size and its end mark."""
         if not stat.S_ISREG(self.seen.st_mode):
             raise ShardDamaged(f"{self.path}: is not a regular file")
         size = self.seen.st_size
@@ -112,7 +113,7 @@ class ShardFile:
         ):
             if self._pread(len(header), start + offset) != header:
                 raise ShardDamaged(
-                    f"{self.path}: sample {sample}: the header of {name} is not the plan's"
+                    f"{self.path}: sample {sample}: the header of {name} is not the one of the plan"
                 )
         try:
             meta = decode_meta(self._pread(META_BYTES, start + self._layout.meta_offset), plan)
@@ -120,7 +121,7 @@ class ShardFile:
             raise ShardDamaged(f"{self.path}: sample {sample}: {error}") from error
         if meta.key != sample_key(self.shard, sample) or meta.cfa != self._layout.cfa:
             raise ShardDamaged(
-                f"{self.path}: sample {sample}: its metadata are of {meta.key} ({meta.cfa})"
+                f"{self.path}: sample {sample}: its metadata are those of {meta.key} ({meta.cfa})"
             )
         return meta
 
@@ -132,16 +133,16 @@ class ShardFile:
 
 
 def verify_shard(path: Path, layout: ShardLayout, shard: int, plan: str) -> None:
-    """Open a shard and check everything in it; raises as ShardFile."""
+    """Check a whole shard, checksums included; raises as ShardFile."""
     with contextlib.closing(ShardFile(path, layout, shard, plan)) as opened:
         opened.verify_all()
 
 
-def _opened(path: Path) -> int:
-    """A descriptor to read from; without O_NONBLOCK a pipe of that name would wait for its writer."""
+def _open_descriptor(path: Path) -> int:
+    """Return a descriptor for reading; without O_NONBLOCK a pipe of that name would wait for its writer."""
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        if error.errno not in _NO_SHARD:
+        if error.errno not in _NOT_A_SHARD:
             raise
         raise ShardDamaged(f"{path}: cannot be opened: {error.strerror}") from error

@@ -34,7 +34,7 @@ from darkprep.shards.files import (
 )
 from darkprep.shards.heartbeat import HEARTBEAT_BYTES, Heartbeat, ProducerStatus
 from darkprep.shards.locks import FileLock, has_shared_holders, is_held, last_holder, shared_lock
-from darkprep.shards.order import DealtOrder, UseOrder, dealt_order
+from darkprep.shards.order import InterleavedOrder, UseOrder, interleaved_order
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings, StreamSpec
 from darkprep.shards.process import ProcessId
 from darkprep.shards.quarantine import ShardQuarantine
@@ -121,7 +121,7 @@ class Spool:
 
     def use_order(
         self, *, seed: int, reuse: int = 1, shards: int | None = None, parts: int = 1
-    ) -> UseOrder | DealtOrder:
+    ) -> UseOrder | InterleavedOrder:
         """Return the order in which a trainer uses the samples.
 
         `shards` is the shard to end before, None for no end. `parts` is for a spool with the whole plan:
@@ -143,7 +143,7 @@ class Spool:
             raise OptionError(f"parts must be at most the plan's {shards} shards, not {parts}")
         if nodes > 1:
             return UseOrder(**common, part=part, parts=nodes)
-        return dealt_order(**common, parts=parts)
+        return interleaved_order(**common, parts=parts)
 
     def _read_plan(self, *, only_part: bool = False) -> PlanRecord:
         remedy = f"remove {self.path} and build it again with `darkprep build`"

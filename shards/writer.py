@@ -1,7 +1,7 @@
-"""Writes one shard: its full size allocated first, one writev a sample, published by rename.
+"""Writes one shard: allocates its full size, writes each sample with one writev, publishes by rename.
 
-The trade-off: no fsync. A shard can be made again, so a power loss costs work, not data; a reader
-checks every shard that it opens.
+The trade-off: no fsync. A shard can be rebuilt, so a power loss costs work, not data; a reader checks
+every shard that it opens.
 """
 
 from __future__ import annotations
@@ -42,30 +42,30 @@ def write_shard(
     plan: str,
     partial: Path,
 ) -> None:
-    """Write shard number `shard` at `path`, through a file in the folder `partial` on the same disk.
+    """Write shard number `shard` to `path`, by way of a file in the directory `partial` on the same disk.
 
-    `plan` is the digest that ties the shard to its plan. The samples get their keys and checksums here.
-    Raises ValueError when a sample is not of the layout, DiskFull or SpoolError when the disk refuses;
-    then nothing is left behind.
+    `plan` is the digest of its plan. Keys and checksums of the samples are filled in. Raises ValueError
+    when a sample does not have the layout, DiskFull or SpoolError when writing fails; then no file is
+    left behind.
     """
     if len(samples) != layout.samples:
         raise ValueError(f"shard {shard} needs {layout.samples} samples, not {len(samples)}")
-    aside = partial / partial_file_name(shard)
-    with disk_errors(aside, layout.shard_bytes), _removed_on_failure(aside):
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    temporary = partial / partial_file_name(shard)
+    with disk_errors(temporary, layout.shard_bytes), _removed_on_failure(temporary):
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
             os.posix_fallocate(descriptor, 0, layout.shard_bytes)
             for index, sample in enumerate(samples):
-                _write_all(descriptor, _sample_pieces(layout, shard, index, sample, plan))
+                _write_all(descriptor, _sample_buffers(layout, shard, index, sample, plan))
             _write_all(descriptor, [bytes(END_BYTES)])
             size = os.fstat(descriptor).st_size
             if size != layout.shard_bytes:
                 raise SpoolError(
-                    f"{aside}: {size} bytes instead of {layout.shard_bytes}; the file system lost some"
+                    f"{temporary}: {size} bytes instead of {layout.shard_bytes}; the file system lost data"
                 )
         finally:
             os.close(descriptor)
-        aside.replace(path)
+        temporary.replace(path)
 
 
 @contextlib.contextmanager
@@ -77,7 +77,7 @@ def _removed_on_failure(path: Path) -> Iterator[None]:
         raise
 
 
-def _sample_pieces(
+def _sample_buffers(
     layout: ShardLayout, shard: int, index: int, sample: Sample, plan: str
 ) -> list[bytes | memoryview]:
     low = np.ascontiguousarray(sample.low, dtype="<u2")
@@ -106,7 +106,7 @@ def _padding(array_bytes: int) -> bytes:
 
 
 def _write_all(descriptor: int, pieces: Sequence[bytes | memoryview]) -> None:
-    """Write every piece; the kernel may take part of them at a time."""
+    """Write all pieces; one writev may write only part of them."""
     left = [memoryview(piece) for piece in pieces if len(piece)]
     while left:
         written = os.writev(descriptor, left)

@@ -252,7 +252,7 @@ class Plan:
         """The visits of a shard; its sample slots are dealt to them in a random order."""
         options = self.options
         slots = permutation(
-            options.samples_per_shard, options.seed, RngStream.PLACES, shard
+            options.samples_per_shard, options.seed, RngStream.SLOTS, shard
         ).tolist()
         crops = options.crops_per_visit
         count = options.samples_per_shard // crops

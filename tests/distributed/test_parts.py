@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from darkprep.shards import OptionError, PlanError, Spool, SpoolReader, UseOrder
-from darkprep.shards.order import dealt_order
+from darkprep.shards.order import interleaved_order
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from tests.support.small_spools import fill, stream
 
@@ -86,7 +86,7 @@ def test_a_node_deletes_its_shards_as_they_are_used(spool_of):
 @pytest.mark.parametrize("parts", [1, 2, 3, 5])
 @pytest.mark.parametrize("start", [0, 1, 7, 40])
 def test_a_dealt_order_may_be_asked_from_anywhere(parts: int, start: int):
-    order = dealt_order(samples=6, window=3, seed=4, reuse=2, shards=None, parts=parts)
+    order = interleaved_order(samples=6, window=3, seed=4, reuse=2, shards=None, parts=parts)
 
     whole = order.uses(0, 100)
 
@@ -102,7 +102,7 @@ def test_all_parts_end_together_where_the_shards_do_not_divide():
     ]
 
     assert [order.total for order in orders] == [8, 8, 8]
-    dealt = dealt_order(samples=4, window=2, seed=0, reuse=1, shards=7, parts=3)
+    dealt = interleaved_order(samples=4, window=2, seed=0, reuse=1, shards=7, parts=3)
     assert len(dealt.uses(0, 1000)) == 24
 
 
