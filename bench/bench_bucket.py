@@ -47,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.shards, options.rounds = 5, 1
-    machine = harness.machine("s3fs", "aiobotocore", "moto")
+    machine = harness.machine("obstore", "moto")
     print(harness.machine_lines(machine), "\n")
     with harness.workplace(options.dir) as place, server(place):
         rounds = [measure(place, options.shards, number) for number in range(options.rounds)]

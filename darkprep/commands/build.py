@@ -38,7 +38,7 @@ from darkprep.pipeline.produce.producer import ProducerConfig
 from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER
 from darkprep.shards import OptionError
 from darkprep.shards.plan_record import ProducerSettings
-from darkprep.shards.remote.object_store import StoreUrl
+from darkprep.shards.remote.url import StoreUrl
 from darkprep.view.live import LogFormat, Progress
 from darkprep.view.numbers import format_bytes, format_duration
 

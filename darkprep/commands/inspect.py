@@ -18,7 +18,7 @@ from darkprep.commands.torch_setup import prepare_torch
 from darkprep.pipeline.plan.plan import PlanOptions
 from darkprep.pipeline.produce.executors.pool import MAX_JOBS
 from darkprep.shards import OptionError
-from darkprep.shards.remote.object_store import StoreUrl
+from darkprep.shards.remote.url import StoreUrl
 from darkprep.trainer.config import Precision, TrainConfig
 from darkprep.view.live import Progress
 

@@ -43,7 +43,7 @@ def combined(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 spool_option = click.option(
     "--spool", type=SPOOL_LOCATION, default=Path("spool"), show_default=True, metavar="DIR|URL",
-    help="Directory of the spool, or its URL in object storage: s3://BUCKET/PREFIX or gs://BUCKET/PREFIX.",
+    help="Directory of the spool, or its URL in object storage: s3://BUCKET/PREFIX (also gs:// and az://).",
 )  # fmt: skip
 staging_option = click.option(
     "--staging", type=PATH, metavar="DIR",

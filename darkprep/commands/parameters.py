@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from darkprep.shards.remote.object_store import StoreUrl
+from darkprep.shards.remote.url import StoreUrl
 
 PATH = click.Path(path_type=Path)
 
@@ -117,7 +117,7 @@ class Part(click.ParamType["tuple[int, int]"]):
 
 
 class SpoolLocation(click.ParamType["Path | StoreUrl"]):
-    """A directory, or `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`."""
+    """A directory, or `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`."""
 
     name = "dir|url"
 

@@ -21,7 +21,7 @@ from darkprep.pipeline.produce.producer import ProducerConfig
 from darkprep.shards import Spool
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.downloader import Downloader, DownloaderConfig
-from darkprep.shards.remote.object_store import StoreUrl
+from darkprep.shards.remote.url import StoreUrl
 from darkprep.view.live import Progress
 
 

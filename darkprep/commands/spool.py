@@ -15,7 +15,7 @@ from darkprep.jobs.background import stop_on_signals, stop_producers
 from darkprep.jobs.remote_spool import only_with_bucket, stop_here, verify_bucket
 from darkprep.shards import Spool
 from darkprep.shards.remote.bucket import Bucket
-from darkprep.shards.remote.object_store import StoreUrl
+from darkprep.shards.remote.url import StoreUrl
 from darkprep.view.live import Progress
 from darkprep.view.status import BucketStatus, spool_status, status_lines, verify_spool
 

@@ -18,7 +18,7 @@ from darkprep.commands.options import (
 from darkprep.commands.parameters import COUNT_OR_AUTO, PATH, FiniteRange
 from darkprep.commands.torch_setup import prepare_torch
 from darkprep.jobs.background import stop_on_signals
-from darkprep.shards.remote.object_store import StoreUrl
+from darkprep.shards.remote.url import StoreUrl
 from darkprep.trainer.config import AUGMENT_MODES, AugmentMode, Precision, TrainConfig
 from darkprep.view.live import LogFormat, Progress
 from darkprep.view.numbers import format_bytes

@@ -27,8 +27,8 @@ from darkprep.shards import OptionError, PlanError, ShardDamaged, Spool
 from darkprep.shards.files import disk_errors
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.remote.bucket import Bucket
-from darkprep.shards.remote.object_store import StoreUrl
 from darkprep.shards.remote.uploader import CARRIERS, Uploader
+from darkprep.shards.remote.url import StoreUrl
 from darkprep.shards.shard_file import verify_shard
 from darkprep.view.status import made_status, spool_status
 
@@ -46,7 +46,9 @@ def only_with_bucket(staging: Path | None, staging_budget: int | None = None) ->
     """Raises OptionError when staging options are given for a spool in a directory."""
     for name, value in (("staging", staging), ("staging-budget", staging_budget)):
         if value is not None:
-            raise OptionError(f"{name} goes with a --spool in object storage (s3://, gs://) only")
+            raise OptionError(
+                f"{name} goes with a --spool in object storage (s3://, gs://, az://) only"
+            )
 
 
 # -- making -------------------------------------------------------------------------------------------
@@ -147,7 +149,7 @@ def verify_bucket(bucket: Bucket, staging: Path | None) -> tuple[int, list[str]]
     """Fetch every object, one at a time, and check it; how many, and what is wrong."""
     layout, plan = bucket.stream.layout(), bucket.digest
     faults: list[str] = []
-    listed = bucket.listed()
+    listed = bucket.list_shards()
     where = staging or STAGING
     with disk_errors(where / "check"):
         where.mkdir(parents=True, exist_ok=True)
@@ -158,7 +160,7 @@ def verify_bucket(bucket: Bucket, staging: Path | None) -> tuple[int, list[str]]
                 faults.append(
                     f"damaged {bucket} shard {shard}: {size} bytes, the plan's shards have {layout.shard_bytes}"
                 )
-            elif bucket.fetch(shard, path):
+            elif bucket.download(shard, path):
                 try:
                     verify_shard(path, layout, shard, plan)
                 except ShardDamaged as error:

@@ -19,7 +19,7 @@ from darkprep.pipeline.produce.budget import block_size, staging_capacity
 from darkprep.shards import OptionError, PlanError, Spool, SpoolBusy
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.remote.bucket import Bucket
-from darkprep.shards.remote.object_store import StoreUrl
+from darkprep.shards.remote.url import StoreUrl
 from darkprep.trainer.distributed import Communicator
 
 _FORMER_S = 30.0

@@ -14,7 +14,7 @@ from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.files import json_objects, open_regular_file, read_json
 from darkprep.shards.heartbeat import Heartbeat, ProducerStatus
 from darkprep.shards.remote.bucket import Bucket
-from darkprep.shards.remote.lease import EVERY_S, Holder, Watch
+from darkprep.shards.remote.lease import RENEWAL_S, Holder, Watch
 from darkprep.shards.shard_file import verify_shard
 from darkprep.view.history import number
 from darkprep.view.numbers import format_bytes, format_duration
@@ -72,7 +72,7 @@ class BucketStatus:
 
     def settle(self) -> None:
         """Look until it is known who lives, some seconds at most."""
-        deadline = time.monotonic() + 2 * EVERY_S
+        deadline = time.monotonic() + 2 * RENEWAL_S
         watches = [self._producer, self._trainer]
         while watches and time.monotonic() < deadline:
             watches = [one for one in watches if _lives(one, one.look()) is None]
@@ -81,7 +81,7 @@ class BucketStatus:
     def record(self) -> dict[str, Any]:
         """The state now, in the form of `spool_status`; raises SpoolError."""
         bucket = self._bucket
-        stream, listed, cursor = bucket.stream, bucket.listed(), bucket.cursor()
+        stream, listed, cursor = bucket.stream, bucket.list_shards(), bucket.read_cursor()
         maker, user = self._producer.look(), self._trainer.look()
         trainer = _trainer([cursor] if cursor else [], alive=bool(_lives(self._trainer, user)))
         made, used = _told(maker), _told(user)
@@ -111,8 +111,8 @@ class BucketStatus:
 
 def _lives(watch: Watch, holder: Holder | None) -> bool | None:
     """Whether a holder lives; one of this machine's living processes does, without a second look."""
-    alive = watch.lives(holder)
-    if alive is None and holder and holder.is_of_this_machine:
+    alive = watch.is_alive(holder)
+    if alive is None and holder and holder.is_on_this_machine:
         return not holder.is_known_dead()
     return alive
 
@@ -132,7 +132,7 @@ def _far_producer(holder: Holder, report: dict[str, Any], watch: Watch) -> dict[
         "host": process.host if process else "?",
         "alive": bool(_lives(watch, holder)),
         "blocked_fraction": blocked / running if running else 0.0,
-        "seconds_since": round(watch.silent_s(), 1),
+        "seconds_since": round(watch.unchanged_s(), 1),
     }
 
 

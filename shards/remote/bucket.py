@@ -1,18 +1,17 @@
-"""A spool in object storage: plan, shards that are ready, the trainer's cursor, and who holds which role.
+"""A spool in object storage: plan, finished shards, the trainer's cursor and two leases.
 
     PREFIX/plan.json            as in a directory (FORMAT.md)
     PREFIX/ready/00000042.tar   published by one PUT
-    PREFIX/cursors/rank-0.json  where the trainer is
-    PREFIX/cursors/lease.json   the trainer's role, PREFIX/producers/lease.json the producer's
+    PREFIX/cursors/rank-0.json  the trainer's position
+    PREFIX/cursors/lease.json   the trainer's lease, PREFIX/producers/lease.json the producer's
 
-The trade-off: a bucket is a meeting place only. Shards are made in a directory and carried here (outbox.py),
-and are carried to a directory before they are read (inbox.py): so all that makes and reads shards stays
-what it is. Nothing here trusts a name or a size that it finds: what is not of the form above is left alone.
+The trade-off: a bucket only passes shards on. They are produced in a directory and uploaded (uploader.py),
+and downloaded into a directory before they are read (downloader.py), so producer and reader are the same
+for both kinds of spool. Names and sizes are checked: objects of any other form are left alone.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 
@@ -22,13 +21,8 @@ from darkprep.shards.file_names import cursor_file_name, shard_file_name, shard_
 from darkprep.shards.files import json_bytes, parse_json_object
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings, StreamSpec
 from darkprep.shards.remote.lease import Lease, Watch
-from darkprep.shards.remote.object_store import (
-    MOST_PUT_BYTES,
-    Check,
-    ObjectStore,
-    StoreUrl,
-    open_store,
-)
+from darkprep.shards.remote.object_store import MAX_PUT_BYTES, Check, ObjectStore
+from darkprep.shards.remote.url import StoreUrl
 
 _PLAN = "plan.json"
 _PLAN_BYTES = 64 << 20
@@ -37,21 +31,20 @@ _PRODUCER, _TRAINER = "producers/lease.json", "cursors/lease.json"
 
 
 class Bucket:
-    """One spool in object storage. All methods raise SpoolError when the store does not do its part.
+    """One spool in object storage. All methods raise SpoolError when the store fails.
 
-    A `check` is the lease's of the role in which something is changed, as in objects.py.
+    `label` is its URL in messages. A `check` is the lease's of whoever changes something (Lease.check).
     """
 
     def __init__(self, store: ObjectStore, label: str) -> None:
         self.store = store
         self.label = label
-        """How people are told of it."""
         self._plan: PlanRecord | None = None
 
     @classmethod
     def at(cls, url: StoreUrl, *, stop: threading.Event | None = None) -> Bucket:
-        """The spool at `url`, reached once; raises OptionError as open_store."""
-        return cls(open_store(url, stop=stop), str(url))
+        """Return the spool at `url` after one successful request; raise as ObjectStore.open."""
+        return cls(ObjectStore.open(url, stop=stop), str(url))
 
     def __str__(self) -> str:
         return self.label
@@ -59,31 +52,31 @@ class Bucket:
     # -- the plan ---------------------------------------------------------------------------------
 
     def publish(self, plan: PlanRecord) -> None:
-        """Make it the spool of `plan`, or accept one that is it already; raises PlanError for another plan."""
+        """Create the spool of `plan`, or accept it when it exists; raise PlanError when it holds another plan."""
         shard_bytes = plan.stream.layout().shard_bytes
-        if shard_bytes > MOST_PUT_BYTES:
+        if shard_bytes > MAX_PUT_BYTES:
             raise PlanError(
-                f"{self.label}: shards of {shard_bytes / 2**30:.1f} GiB cannot be put in one piece; give fewer --samples-per-shard"
+                f"{self.label}: shards of {shard_bytes / 2**30:.1f} GiB are too large for one PUT; give fewer --samples-per-shard"
             )
         data = json_bytes(plan.to_json())
         existing = self.store.read(_PLAN, _PLAN_BYTES)
-        if existing is None and not self.store.create(_PLAN, data):
-            existing = self.store.read(_PLAN, _PLAN_BYTES)
-        if existing is not None:
+        if existing or not self.store.write_if(_PLAN, data, None):
+            existing = existing or self.store.read(_PLAN, _PLAN_BYTES)
+            held = existing.data if existing else b""
             # Other settings are replaced, so invalid ones do no harm.
-            self._decoded(existing, only_part=True).check_same(plan, self.label)
-            if existing != data:
+            self._decoded(held, only_part=True).check_same(plan, self.label)
+            if held != data:
                 self.store.write(_PLAN, data)
         self._plan = plan
 
     def open(self) -> Bucket:
-        """Read the plan; raises SpoolError when there is none, PlanError when it is damaged."""
-        data = self.store.read(_PLAN, _PLAN_BYTES)
-        if data is None:
+        """Read the plan; raise SpoolError when there is none, PlanError when it is damaged."""
+        found = self.store.read(_PLAN, _PLAN_BYTES)
+        if found is None:
             raise SpoolError(
                 f"{self.label}: no spool there; make one with `darkprep build --camera NAME --spool {self.label}`"
             )
-        self._plan = self._decoded(data)
+        self._plan = self._decoded(found.data)
         return self
 
     @property
@@ -115,57 +108,56 @@ class Bucket:
 
     # -- shards -----------------------------------------------------------------------------------
 
-    def listed(self) -> dict[int, int]:
-        """The shards that the store lists, with their bytes; a listing may be late."""
-        sizes = self.store.sizes("ready")
-        numbers = {shard_of_file_name(name): size for name, size in sizes.items()}
+    def list_shards(self) -> dict[int, int]:
+        """Return the bytes of each listed shard; a listing may be out of date."""
+        sizes = self.store.sizes("ready").items()
+        numbers = {shard_of_file_name(name): size for name, size in sizes}
         return {number: size for number, size in numbers.items() if number is not None}
 
     def size(self, shard: int) -> int | None:
-        """Bytes of a shard, asked for by its name; None where there is none."""
+        """Return the bytes of a shard, asked for by its name; None where there is none."""
         return self.store.size(shard_name(shard))
 
-    def put(self, shard: int, path: Path, *, check: Check | None = None) -> None:
-        """Publish a finished shard, in one PUT. Raises FileNotFoundError when the file is gone."""
+    def upload(self, shard: int, path: Path, *, check: Check | None = None) -> None:
+        """Publish a finished shard by one PUT. Raise FileNotFoundError when the file is gone."""
         self.store.upload(shard_name(shard), path, check=check)
 
-    def fetch(self, shard: int, path: Path) -> bool:
-        """Write a shard to a new file of a shard's size; whether there was one of at least that size."""
+    def download(self, shard: int, path: Path) -> bool:
+        """Write a shard to a new file; return whether there is one of at least a shard's size."""
         return self.store.download(shard_name(shard), path, self.stream.layout().shard_bytes)
 
-    def drop(self, shard: int, *, check: Check | None = None) -> None:
-        """Delete a shard, if it is there."""
+    def delete(self, shard: int, *, check: Check | None = None) -> None:
+        """Delete a shard if there is one."""
         self.store.delete(shard_name(shard), check=check)
 
-    # -- cursor and roles -------------------------------------------------------------------------
+    # -- cursor and leases ------------------------------------------------------------------------
 
-    def cursor(self) -> Cursor | None:
-        """Return the trainer's cursor; None before training, and when the object is damaged."""
-        data = self.store.read(_CURSOR, CURSOR_BYTES)
-        return Cursor.from_json(parse_json_object(data)) if data else None
+    def read_cursor(self) -> Cursor | None:
+        """Return the trainer's position; None before training, or when the object is damaged."""
+        found = self.store.read(_CURSOR, CURSOR_BYTES)
+        return Cursor.from_json(parse_json_object(found.data)) if found else None
 
     def write_cursor(self, cursor: Cursor, *, check: Check | None = None) -> None:
-        """Publish the trainer's cursor."""
-        data = json.dumps(cursor.to_json(), allow_nan=False).encode()
-        self.store.write(_CURSOR, data, check=check)
+        """Publish the trainer's position."""
+        self.store.write(_CURSOR, json_bytes(cursor.to_json()), check=check)
 
     def producer_lease(self) -> Lease:
-        """The role of making shards for this spool; one process at a time."""
+        """Return the lease for producing; one process at a time holds it."""
         return Lease(self.store, _PRODUCER, "a producer")
 
     def trainer_lease(self) -> Lease:
-        """The role of using its shards; one trainer group at a time."""
+        """Return the lease for training; one trainer group at a time holds it."""
         return Lease(self.store, _TRAINER, "a trainer")
 
     def watch_producer(self) -> Watch:
-        """To see whether somebody makes shards."""
+        """Return what observes whether a producer is at work."""
         return Watch(self.store, _PRODUCER)
 
     def watch_trainer(self) -> Watch:
-        """To see whether somebody uses shards."""
+        """Return what observes whether a trainer is at work."""
         return Watch(self.store, _TRAINER)
 
 
 def shard_name(shard: int) -> str:
-    """The object of shard number `shard`."""
+    """Return the name of the object for shard number `shard`."""
     return f"ready/{shard_file_name(shard)}"

@@ -172,7 +172,7 @@ class Downloader:
 
     def _look(self, first: int) -> None:
         """See what is there. A listing may be late: it makes nothing forgotten, and what is needed first is asked for by name."""
-        self._there |= self._bucket.listed()
+        self._there |= self._bucket.list_shards()
         if first not in self._there and (size := self._bucket.size(first)) is not None:
             self._there[first] = size
         self._delete_passed(self._spool.oldest_needed())
@@ -211,7 +211,7 @@ class Downloader:
         if size != self._layout.shard_bytes:
             self._refuse(shard, f"{size} bytes, the plan's shards have {self._layout.shard_bytes}")
             return False
-        if not self._bucket.fetch(shard, path):
+        if not self._bucket.download(shard, path):
             return False
         try:
             verify_shard(path, self._layout, shard, self._plan)
@@ -230,7 +230,7 @@ class Downloader:
             raise SpoolError(
                 f"{self._bucket}: shard {shard} came damaged {_MOST_DAMAGED} times ({why}); is the producer of another version, or the store failing?"
             )
-        self._bucket.drop(shard, check=self._lease.check)
+        self._bucket.delete(shard, check=self._lease.check)
 
     def _collect(self) -> None:
         """Take in what was fetched, waiting a moment for it."""
@@ -283,7 +283,7 @@ class Downloader:
             self._bucket.write_cursor(newest, check=self._lease.check)
             self._cursor, self._told_cursor = newest, now
         if last:
-            self._there |= self._bucket.listed()
+            self._there |= self._bucket.list_shards()
         if moved or last:
             self._delete_passed(newest.shard)
 
@@ -292,7 +292,7 @@ class Downloader:
         if self._cursor is None or self._cursor.shard < needed:
             return
         for shard in [shard for shard in self._there if shard < needed]:
-            self._bucket.drop(shard, check=self._lease.check)
+            self._bucket.delete(shard, check=self._lease.check)
             del self._there[shard]
             self._deleted.add(shard)
 
@@ -303,7 +303,7 @@ class Downloader:
             return
         self._asked = now
         holder = self._producer.look()
-        if self._producer.lives(holder) is not False:
+        if self._producer.is_alive(holder) is not False:
             self._alone_since = None
             return
         if self._alone_since is None:
@@ -341,7 +341,7 @@ class Downloader:
             damaged=self._damaged.total(),
             deleted=len(self._deleted),
         )
-        self._lease.tell(asdict(report))
+        self._lease.report(asdict(report))
         try:
             self._spool.write_heartbeat(ProducerStatus(**asdict(report)))
         except DiskFull as error:

@@ -1,10 +1,10 @@
-"""Roles in a store, where no lock dies with its holder: an object that its holder keeps changing.
+"""Leases: one process at a time may produce for a bucket, and one trainer group may use it.
 
-Whoever wants a role watches the object by a clock of its own: while its count goes on, the holder lives;
-when it has stood still for long enough, the holder is gone. No time of one host is ever compared with
-another's. The trade-off: after a crash on another host the role is free only a minute later. A holder
-whose changes do not get through stops before that minute is over, even if it was only the store that hung.
-What it had begun by then may still land: its claim gives way to the newer one, its shards are the same bytes.
+A lease is one object that its holder changes every few seconds. Each change is a compare-and-swap: the store
+refuses it when anybody else has changed the object since. Whoever wants the lease watches the object by its
+own clock: a holder that changes it is alive, one that has not for a minute is gone. The times of two hosts
+are never compared. The trade-off: after a crash on another host the lease is free only a minute later, and
+a holder that cannot reach the store stops ten seconds earlier.
 """
 
 from __future__ import annotations
@@ -18,108 +18,104 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from darkprep.shards.errors import SpoolBusy, SpoolError
 from darkprep.shards.process import ProcessId
+from darkprep.shards.remote.failures import message
 from darkprep.shards.remote.object_store import ObjectStore
+
+if TYPE_CHECKING:
+    from obstore import UpdateVersion
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 5.0
+RENEWAL_S = 5.0
 """Time between two changes by a living holder."""
-SILENT_S = 60.0
-"""A holder whose object stood still for so long is gone: dead, or stopped by its own clock (Lease.check)."""
+EXPIRY_S = 60.0
+"""A lease that has not changed for so long is free."""
 
 _RECORD_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """What a lease's object says."""
+    """Who holds a lease, as its object states."""
 
-    token: str
-    """Drawn anew by each holder."""
-    beat: int
-    """Counts the changes."""
-    term: int
-    """Counts the holders that each took over from the one before: of two claims the higher one is newer."""
     process: ProcessId | None
     machine: str
     report: dict[str, Any] = field(default_factory=dict)
     """What the holder does, for people."""
 
     @classmethod
-    def of(cls, data: bytes | None) -> Holder | None:
-        """The holder that an object names; None where there is no object or it makes no sense."""
+    def of(cls, data: bytes) -> Holder | None:
+        """Return the holder that an object names; None for a lease that was given back or is damaged."""
         try:
-            record = json.loads(data or b"null")
+            record = json.loads(data)
         except (ValueError, RecursionError):
             return None
         if not isinstance(record, dict) or type(record.get("beat")) is not int:
             return None
-        report, term = record.get("report"), record.get("term")
+        report = record.get("report")
         return cls(
-            token=str(record.get("token", "")),
-            beat=record["beat"],
-            term=term if type(term) is int else 0,
             process=ProcessId.from_json(record),
             machine=str(record.get("machine", "")),
             report=report if isinstance(report, dict) else {},
         )
 
     @property
-    def is_of_this_machine(self) -> bool:
-        """Whether its process number means something here: same kernel, since the same boot, same pid namespace."""
+    def is_on_this_machine(self) -> bool:
+        """Whether its process number is valid here: same kernel, since the same boot, same pid namespace."""
         return bool(self.machine) and self.machine == this_machine()
 
     def is_known_dead(self) -> bool:
-        """Whether this machine knows that the holder has ended; of others only time can tell."""
-        return self.is_of_this_machine and not (self.process and self.process.is_alive())
+        """Whether the process has ended; of other machines that cannot be known."""
+        return self.is_on_this_machine and not (self.process and self.process.is_alive())
 
     def __str__(self) -> str:
-        return str(self.process or "a process that has not told its name")
+        return str(self.process or "unknown process")
 
 
 class Watch:
-    """Looks at a lease's object now and then, and judges by this host's clock whether its holder lives."""
+    """Looks at a lease's object now and then, and measures by this host's clock how long it has not changed."""
 
     def __init__(
         self, store: ObjectStore, name: str, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._store, self._name, self._clock = store, name, clock
-        self._seen: tuple[str, int] | None = None
+        self.version: UpdateVersion | None = None
+        """The version that was seen last; None where there was no object."""
         self._since = clock()
         self._changed = False
 
     def look(self) -> Holder | None:
-        """Who holds the lease by its object, None for nobody."""
-        holder = Holder.of(self._store.read(self._name, _RECORD_BYTES))
-        seen = (holder.token, holder.beat) if holder else None
-        if seen != self._seen:
-            self._changed = self._seen is not None and seen is not None
-            self._seen, self._since = seen, self._clock()
-        return holder
+        """Return who holds the lease by its object, None for nobody."""
+        found = self._store.read(self._name, _RECORD_BYTES)
+        version = found.version if found else None
+        if version != self.version:
+            self._changed = self.version is not None and version is not None
+            self.version, self._since = version, self._clock()
+        return Holder.of(found.data) if found else None
 
-    def silent_s(self) -> float:
-        """For how long nothing has changed between the looks, by this host's clock."""
+    def unchanged_s(self) -> float:
+        """Return for how long all looks have seen the same, in seconds of this host's clock."""
         return self._clock() - self._since
 
-    def lives(self, holder: Holder | None, silent_s: float = SILENT_S) -> bool | None:
-        """Whether `holder`, just looked at, lives; None while that cannot be known yet."""
-        if holder is None or holder.is_known_dead():
-            return False
-        if self.silent_s() >= silent_s:
+    def is_alive(self, holder: Holder | None, expiry_s: float = EXPIRY_S) -> bool | None:
+        """Whether `holder`, from the last look, is at work; None while that cannot be known yet."""
+        if holder is None or holder.is_known_dead() or self.unchanged_s() >= expiry_s:
             return False
         return True if self._changed else None
 
 
 class Lease:
-    """A role in a store, for the time of a `with` block or until `drop`. `name` is its object, `role` for people.
+    """The lease in the object `name`, for the time of a `with` block or until `release`.
 
-    Raises SpoolBusy on entry when a living process holds it, naming that process, and SpoolError when the
-    store does not do its part. What goes wrong later is raised by `check`, which whoever works in the role
-    hands on with all that it changes in the store.
+    Raise SpoolBusy on entry when another process holds it, naming that process, and SpoolError when the store
+    fails or has no conditional writes. Later failures are raised by `check`, which whoever works under the
+    lease passes along with everything that it changes in the store.
+
+    `role` is for messages ("a producer"). `clock` is in seconds.
     """
 
     def __init__(
@@ -128,153 +124,133 @@ class Lease:
         name: str,
         role: str,
         *,
-        every_s: float = EVERY_S,
-        silent_s: float = SILENT_S,
+        renewal_s: float = RENEWAL_S,
+        expiry_s: float = EXPIRY_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._name, self._role = store, name, role
-        self._every_s, self._silent_s, self._clock = every_s, silent_s, clock
-        self._held_s = silent_s - 2 * every_s
-        """For so long a change of the object keeps the role ours; others wait longer, for what we had begun."""
-        self._confirmed = clock()
-        """When the newest change that got through in time was begun: no watcher has seen it earlier."""
-        self._token = uuid.uuid4().hex
-        self._beat = self._term = 0
+        self._renewal_s, self._expiry_s, self._clock = renewal_s, expiry_s, clock
+        self._valid_s = expiry_s - 2 * renewal_s
+        """Validity after a change: shorter than what others wait, for requests that are under way at its end."""
+        self._renewed = clock()
+        """When the last change that succeeded was sent: no watcher has seen it earlier."""
+        self._token, self._beat = uuid.uuid4().hex, 0
+        self._version: UpdateVersion | None = None
         self._report: dict[str, Any] = {}
-        self._trouble: SpoolError | None = None
-        self._dropped = threading.Event()
+        self._failure: SpoolError | None = None
+        self._released = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def take(self) -> None:
-        """Take the role, or raise as the class says; a holder that may be dead is watched first."""
+    def acquire(self) -> None:
+        """Acquire the lease, or raise as the class states; a holder that may be dead is watched first."""
         watch = Watch(self._store, self._name, clock=self._clock)
-        holder = watch.look()
-        self._begin(after=self._outwait(watch, holder) if holder else None)
-        self._dropped.clear()
-        self._thread = threading.Thread(target=self._go_on, name="lease", daemon=True)
+        self._wait_for_end_of_holder(watch)
+        self._version = watch.version
+        self._renew(check=None)
+        self._require_conditional_writes()
+        self._released.clear()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
 
-    def tell(self, report: dict[str, Any]) -> None:
-        """What the next change of the object shall say of the holder's work."""
+    def report(self, report: dict[str, Any]) -> None:
+        """Set what the next change publishes about the holder's work."""
         self._report = report
 
     def check(self) -> None:
-        """Raises SpoolBusy when somebody else holds the role by now, SpoolError when the store failed.
+        """Raise SpoolBusy when somebody else holds the lease by now, SpoolError when the store failed.
 
-        That is also so when it has not answered for so long that somebody else may soon take the role.
+        Also when it could not be renewed for so long that others may take it soon.
         """
-        self._trouble = self._trouble or self._lapse()
-        if self._trouble:
-            raise self._trouble
+        self._failure = self._failure or self._expired()
+        if self._failure:
+            raise self._failure
 
-    def drop(self) -> None:
-        """Give the role back; nothing happens when it is not held."""
+    def release(self) -> None:
+        """Give the lease back; do nothing when it is not held."""
         if self._thread is None:
             return
-        self._dropped.set()
+        self._released.set()
         self._thread.join()
         self._thread = None
-        if self._lapse():
-            return  # it may be another's by now
+        if self._expired():
+            return
+        record = json.dumps({"token": self._token, "released": True}).encode()
         try:
-            holder = self._read()
-            if holder and holder.token == self._token:
-                self._store.delete(self._name, check=self._check_time)
+            self._store.write_if(self._name, record, self._version, check=self._check_validity)
         except SpoolError as error:
-            log.warning("%s; the role of %s is free only after %.0f s", error, self._role, self._silent_s)  # fmt: skip
+            log.warning("%s; the lease of %s is free only after %.0f s", error, self._role, self._expiry_s)  # fmt: skip
 
-    def _outwait(self, watch: Watch, holder: Holder) -> Holder:
-        """The last holder, once it is gone; raises SpoolBusy when it lives."""
-        told = False
-        while True:
-            alive = watch.lives(holder, self._silent_s)
+    def _wait_for_end_of_holder(self, watch: Watch) -> None:
+        """Return once nobody holds the lease; raise SpoolBusy when its holder is alive."""
+        warned = False
+        while (alive := watch.is_alive(holder := watch.look(), self._expiry_s)) is not False:
             if alive:
                 raise self._busy(holder)
-            if alive is False:
-                return holder
-            if not told:
-                told = True
+            if not warned:
+                warned = True
                 log.warning(
                     "%s: waiting for up to %.0f s to see whether %s (%s) still runs",
-                    *(self._store, self._silent_s, self._role, holder),
+                    *(self._store, self._expiry_s, self._role, holder),
                 )
-            time.sleep(min(1.0, self._every_s / 2))
-            newest = watch.look()
-            if newest is None:
-                return holder
-            holder = newest
-
-    def _begin(self, *, after: Holder | None) -> None:
-        """Put our name into the object, and see that nobody was faster; raises SpoolBusy."""
-        self._term = after.term + 1 if after else 0
-        self._confirmed = self._clock()
-        if after is None:
-            if self._store.create(self._name, self._record()):
-                return
-            holder = self._read()
-            if holder:
+            if self._store.stop.wait(min(1.0, self._renewal_s / 2)):
                 raise self._busy(holder)
-        self._store.write(self._name, self._record())
-        # Another may have outwaited the same one.
-        time.sleep(min(1.0, self._every_s / 2))
-        holder = self._read()
-        if holder is None or self._yields_to(holder):
-            raise self._busy(holder)
 
-    def _go_on(self) -> None:
+    def _require_conditional_writes(self) -> None:
+        """Raise SpoolError where the store accepts a write whose condition is not met."""
+        stale = self._version
+        self._renew(check=None)
+        for version in (None, stale):
+            if self._store.write_if(self._name, b"{}", version):
+                self._store.delete(self._name)
+                raise SpoolError(
+                    message(str(self._store), "unsupported", "it ignores their conditions")
+                )
+
+    def _keep(self) -> None:
         began = self._clock()
-        # A change that took long is followed at once by the next: its time counts from its beginning.
-        while not self._dropped.wait(max(0.0, self._every_s - (self._clock() - began))):
+        # After a change that took long the next follows at once: its validity counts from when it was sent.
+        while not self._released.wait(max(0.0, self._renewal_s - (self._clock() - began))):
             began = self._clock()
             try:
-                self._renew()
+                self._renew(check=self._check_validity)
+                self._check_validity()
             except SpoolError as error:
-                self._trouble = self._trouble or error
+                self._failure = self._failure or error
                 return
 
-    def _renew(self) -> None:
-        """Change the object; raises SpoolBusy when it is another's, SpoolError when that was not done in time."""
-        holder = self._read()
-        if self._yields_to(holder):
-            raise self._busy(holder)
-        began = self._clock()
+    def _renew(self, *, check: Callable[[], None] | None) -> None:
+        """Change the object; raise SpoolBusy when somebody else has changed it."""
+        sent = self._clock()
         self._beat += 1
-        self._store.write(self._name, self._record(), check=self._check_time)
-        self._check_time()  # one that came late may lie over a successor's
-        self._confirmed = began
+        version = self._store.write_if(self._name, self._record(), self._version, check=check)
+        if version is None:
+            found = self._store.read(self._name, _RECORD_BYTES)
+            raise self._busy(Holder.of(found.data) if found else None)
+        self._version, self._renewed = version, sent
 
-    def _yields_to(self, holder: Holder | None) -> bool:
-        """Whether another's claim is in the object that is not older than ours; an older one landed late."""
-        return holder is not None and holder.token != self._token and holder.term >= self._term
-
-    def _lapse(self) -> SpoolError | None:
-        """What to raise when our last change is so old that others may soon take us for dead."""
-        silent_s = self._clock() - self._confirmed
-        if silent_s <= self._held_s:
+    def _expired(self) -> SpoolError | None:
+        """Return what to raise when the lease may soon be another's."""
+        unchanged_s = self._clock() - self._renewed
+        if unchanged_s <= self._valid_s:
             return None
         return SpoolError(
-            f"{self._store}: the store did not answer for {silent_s:.0f} s, or this process stood still, so another may be "
-            f"{self._role} now; see whether the store can be reached (AWS_ENDPOINT_URL, network), and start again"
+            f"{self._store}: the store did not answer for {unchanged_s:.0f} s, or this process was stopped, so another may be "
+            f"{self._role} now; check that the store can be reached (endpoint, network), and start again"
         )
 
-    def _check_time(self) -> None:
-        """Raises SpoolError when the role is no longer surely ours."""
-        if lapse := self._lapse():
-            raise lapse
-
-    def _read(self) -> Holder | None:
-        return Holder.of(self._store.read(self._name, _RECORD_BYTES))
+    def _check_validity(self) -> None:
+        if expired := self._expired():
+            raise expired
 
     def _busy(self, holder: Holder | None) -> SpoolBusy:
         return SpoolBusy(
-            f"{self._store}: {self._role} is already running ({holder or 'it has not told its name'}); stop it or use another spool"
+            f"{self._store}: {self._role} is already running ({holder or 'unknown process'}); stop it or use another spool"
         )
 
     def _record(self) -> bytes:
         record = {
             "token": self._token,
             "beat": self._beat,
-            "term": self._term,
             "machine": this_machine(),
             **asdict(ProcessId.own()),
             "report": self._report,
@@ -282,7 +258,7 @@ class Lease:
         return json.dumps(record, allow_nan=False).encode()
 
     def __enter__(self) -> Lease:
-        self.take()
+        self.acquire()
         return self
 
     def __exit__(
@@ -291,11 +267,11 @@ class Lease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.drop()
+        self.release()
 
 
 def this_machine() -> str:
-    """Kernel, boot and pid namespace: where process numbers mean the same; empty where that cannot be known."""
+    """Return kernel, boot and pid namespace, within which process numbers are unique; empty where unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

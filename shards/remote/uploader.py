@@ -99,7 +99,7 @@ class Uploader:
         with self._lock:
             there = shard in self._there
         if there:
-            self._bucket.drop(shard, check=self._lease.check)
+            self._bucket.delete(shard, check=self._lease.check)
             with self._lock:
                 self._there.discard(shard)
         return here or there
@@ -118,7 +118,7 @@ class Uploader:
     def publish_status(self, status: ProducerStatus) -> None:
         """Let the lease say what the producer does."""
         own = {"directory_bytes": self._spool.disk_bytes()}
-        self._lease.tell(status.to_json() | own)
+        self._lease.report(status.to_json() | own)
 
     def _check(self) -> None:
         if self._trouble:
@@ -137,7 +137,7 @@ class Uploader:
     def _look(self, *, first: bool = False) -> None:
         """See how far the trainer is and what is there, then carry what is not."""
         self._needed = self._told_by_cursor()
-        self._take_in(self._bucket.listed())
+        self._take_in(self._bucket.list_shards())
         if first:
             self._survey()
         for shard in self._spool.ready_shards():
@@ -149,7 +149,7 @@ class Uploader:
 
     def _told_by_cursor(self) -> int:
         """The oldest shard that the trainer needs."""
-        cursor = self._bucket.cursor()
+        cursor = self._bucket.read_cursor()
         return cursor.shard if cursor else 0
 
     def _take_in(self, listed: dict[int, int]) -> None:
@@ -161,7 +161,7 @@ class Uploader:
                 listed[shard] = size
             elif size is not None:
                 log.warning("%s: shard %d has %d bytes, not %d; it is deleted and made again", self._bucket, shard, size, self._size)  # fmt: skip
-                self._bucket.drop(shard, check=self._lease.check)
+                self._bucket.delete(shard, check=self._lease.check)
         with self._lock:
             unlisted = self._there - listed.keys()
         gone = {shard for shard in unlisted if self._bucket.size(shard) != self._size}
@@ -188,7 +188,7 @@ class Uploader:
             with self._lock:
                 there = shard in self._there
             if not there and shard >= self._needed and not self._closing.is_set():
-                self._bucket.put(shard, self._spool.shard_path(shard), check=self._lease.check)
+                self._bucket.upload(shard, self._spool.shard_path(shard), check=self._lease.check)
                 with self._lock:
                     self._there.add(shard)
                 there = True

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from darkprep.shards.remote.object_store import Check
+from darkprep.shards.remote.object_store import Check, ObjectStore, StoredObject
+
+if TYPE_CHECKING:
+    from obstore import UpdateVersion
 
 
-class FakeStore:
+class FakeStore(ObjectStore):
     """An ObjectStore in this process's memory, whose listings may be late."""
 
     def __init__(self) -> None:
@@ -15,6 +21,8 @@ class FakeStore:
         self.listing: dict[str, bytes] | None = None
         """What listings show, instead of what is there."""
         self.puts: list[str] = []
+        self.stop = threading.Event()
+        self._lock = threading.Lock()
 
     def __str__(self) -> str:
         return "memory://"
@@ -28,9 +36,9 @@ class FakeStore:
         data = self.objects.get(name)
         return None if data is None else len(data)
 
-    def read(self, name: str, limit: int) -> bytes | None:
+    def read(self, name: str, limit: int) -> StoredObject | None:
         data = self.objects.get(name)
-        return data if data and len(data) <= limit else None
+        return StoredObject(data, _version(data)) if data and len(data) <= limit else None
 
     def write(self, name: str, data: bytes, *, check: Check | None = None) -> None:
         if check:
@@ -38,11 +46,15 @@ class FakeStore:
         self.puts.append(name)
         self.objects[name] = data
 
-    def create(self, name: str, data: bytes) -> bool:
-        if name in self.objects:
-            return False
-        self.write(name, data)
-        return True
+    def write_if(
+        self, name: str, data: bytes, version: UpdateVersion | None, *, check: Check | None = None
+    ) -> UpdateVersion | None:
+        with self._lock:
+            current = self.objects.get(name)
+            if (None if current is None else _version(current)) != version:
+                return None
+            self.write(name, data, check=check)
+        return _version(data)
 
     def upload(self, name: str, path: Path, *, check: Check | None = None) -> None:
         self.write(name, path.read_bytes(), check=check)
@@ -58,3 +70,8 @@ class FakeStore:
         if check:
             check()
         self.objects.pop(name, None)
+
+
+def _version(data: bytes) -> UpdateVersion:
+    """As S3 does for an object that came in one PUT."""
+    return {"e_tag": hashlib.md5(data, usedforsecurity=False).hexdigest()}

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from darkprep.shards.remote.object_store import FsspecStore, RetryPolicy, StoreUrl, open_store
+from darkprep.shards.remote.object_store import ObjectStore, RetryPolicy
+from darkprep.shards.remote.url import StoreUrl
 from tests.support.processes import free_port
 
 PATIENT_S = 60
-QUICK = RetryPolicy(tries=6, first_s=0.01, most_s=0.05)
+QUICK = RetryPolicy(attempts=6, first_s=0.01, max_s=0.05)
 
 SECRETS = ("AKIATESTKEYID", "verySecretAccessKey")
 
@@ -96,8 +97,5 @@ def _wait_for(url: str) -> None:
             return
 
 
-def quick_store(url: StoreUrl, **changes: Any) -> FsspecStore:
-    patient = open_store(url)
-    return FsspecStore(
-        patient._fs, f"{url.bucket}/{url.prefix}", str(url), patience=QUICK, **changes
-    )
+def quick_store(url: StoreUrl, **changes: Any) -> ObjectStore:
+    return ObjectStore.open(url, retry=QUICK, **changes)

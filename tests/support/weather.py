@@ -173,7 +173,7 @@ class _Server(ThreadingHTTPServer):
 def weather_before(host: str, port: int) -> Any:
     """A proxy before the server at host and port: its URL and its weather."""
     server = _Server((host, port))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}", server.weather

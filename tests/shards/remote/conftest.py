@@ -11,7 +11,8 @@ import pytest
 
 from darkprep.shards import Spool
 from darkprep.shards.remote.bucket import Bucket
-from darkprep.shards.remote.object_store import FsspecStore, StoreUrl
+from darkprep.shards.remote.object_store import ObjectStore
+from darkprep.shards.remote.url import StoreUrl
 from tests.support.fake_store import FakeStore
 from tests.support.s3_server import SECRETS, Server, quick_store, running_server
 from tests.support.weather import Weather, weather_before
@@ -25,7 +26,7 @@ def _in_an_empty_directory(empty_directory: None) -> None:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     pytest.importorskip("moto", reason="pip install 'darkprep[test]'")
-    pytest.importorskip("s3fs", reason="pip install 'darkprep[s3]'")
+    pytest.importorskip("obstore", reason="pip install 'darkprep[remote]'")
     with running_server(tmp_path_factory.mktemp("moto")) as running:
         yield running
 
@@ -54,13 +55,13 @@ def url(server: Server, weather: Weather) -> StoreUrl:
 
 
 @pytest.fixture
-def store(url: StoreUrl) -> FsspecStore:
+def store(url: StoreUrl) -> ObjectStore:
     """The prefix, with little patience."""
     return quick_store(url)
 
 
 @pytest.fixture
-def bucket(url: StoreUrl, store: FsspecStore) -> Bucket:
+def bucket(url: StoreUrl, store: ObjectStore) -> Bucket:
     return Bucket(store, str(url))
 
 

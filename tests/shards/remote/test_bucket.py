@@ -56,11 +56,10 @@ def test_a_prefix_that_holds_another_plan_is_refused_with_what_differs(bucket):
 
 
 def test_another_plan_that_came_first_by_an_instant_is_seen(bucket, fake):
-    def somebody_faster(name: str, data: bytes) -> bool:
+    def somebody_faster(name: str, data: bytes, version: None) -> None:
         fake.objects[name] = json.dumps(plan(pairs="b").to_json()).encode()
-        return False
 
-    fake.create = somebody_faster
+    fake.write_if = somebody_faster
 
     with pytest.raises(PlanError, match="holds another plan"):
         bucket.publish(plan())
@@ -95,13 +94,13 @@ def test_only_names_of_the_very_form_are_shards(bucket, fake):
     for name in names:
         fake.objects[f"ready/{name}"] = b"12345"
 
-    assert bucket.listed() == {42: 5}
+    assert bucket.list_shards() == {42: 5}
 
 
 def test_shards_too_large_for_one_put_are_refused_at_the_start(bucket, monkeypatch):
-    monkeypatch.setattr("darkprep.shards.remote.bucket.MOST_PUT_BYTES", 1000)
+    monkeypatch.setattr("darkprep.shards.remote.bucket.MAX_PUT_BYTES", 1000)
 
-    with pytest.raises(PlanError, match="cannot be put in one piece; give fewer --samples-per"):
+    with pytest.raises(PlanError, match="too large for one PUT; give fewer --samples-per"):
         bucket.publish(plan())
 
 
@@ -110,10 +109,10 @@ def test_a_cursor_is_written_and_read(bucket, fake):
         rank=0, world=1, batch=7, shard=3, run="runs/x", wait_fraction=0.5, waiting_s=2.5
     )
 
-    assert bucket.cursor() is None
+    assert bucket.read_cursor() is None
     bucket.write_cursor(cursor)
 
-    assert bucket.cursor() == cursor
+    assert bucket.read_cursor() == cursor
     assert list(fake.objects) == ["cursors/rank-0.json"]
 
 
@@ -123,4 +122,4 @@ def test_a_cursor_is_written_and_read(bucket, fake):
 def test_a_cursor_that_makes_no_sense_is_none(bucket, fake, garbage):
     fake.objects["cursors/rank-0.json"] = garbage
 
-    assert bucket.cursor() is None
+    assert bucket.read_cursor() is None

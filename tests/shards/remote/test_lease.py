@@ -1,4 +1,4 @@
-"""Roles in a store: a living holder keeps its role, a dead one loses it, and no clock of another host matters."""
+"""Leases in a store: a living holder keeps its lease, a dead one loses it, and no clock of another host matters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAME = "producers/lease.json"
 
 
 def lease(store: Any, **changes: Any) -> Lease:
-    return Lease(store, NAME, "a producer", **{"every_s": 0.05, **changes})
+    return Lease(store, NAME, "a producer", **{"renewal_s": 0.05, **changes})
 
 
 def record(**changes: Any) -> dict[str, Any]:
@@ -57,14 +57,26 @@ def far_holder(fake: FakeStore) -> Iterator[None]:
     thread.join()
 
 
-def test_a_role_is_taken_renewed_and_given_back(fake):
+def test_a_lease_is_acquired_renewed_and_released(fake):
     with lease(fake) as held:
-        held.tell({"state": "making"})
-        wait_until(lambda: json.loads(fake.objects[NAME])["beat"] >= 2)
+        held.report({"state": "making"})
+        first = json.loads(fake.objects[NAME])["beat"]
+        wait_until(lambda: json.loads(fake.objects[NAME])["beat"] >= first + 2)
         assert json.loads(fake.objects[NAME])["report"] == {"state": "making"}
         held.check()
 
-    assert fake.objects == {}
+    assert Watch(fake, NAME).look() is None
+
+
+def test_a_released_lease_is_free_at_once(fake):
+    with lease(fake):
+        pass
+    began = time.monotonic()
+
+    with lease(fake), pytest.raises(SpoolBusy):
+        lease(fake).acquire()
+
+    assert time.monotonic() - began < 5
 
 
 def test_the_object_holds_no_time(fake):
@@ -72,7 +84,7 @@ def test_the_object_holds_no_time(fake):
     with lease(fake):
         names = json.loads(fake.objects[NAME]).keys()
 
-    assert names == {"token", "beat", "term", "machine", "host", "pid", "started", "report"}
+    assert names == {"token", "beat", "machine", "host", "pid", "started", "report"}
 
 
 @pytest.mark.usefixtures("far_holder")
@@ -80,7 +92,7 @@ def test_a_holder_that_lives_keeps_its_role_and_is_named(fake):
     began = time.monotonic()
 
     with pytest.raises(SpoolBusy, match=r"a producer is already running \(pid 7 on far\)"):
-        lease(fake).take()
+        lease(fake).acquire()
 
     assert time.monotonic() - began < 5
     assert json.loads(fake.objects[NAME])["token"] == "theirs"
@@ -90,7 +102,7 @@ def test_a_holder_that_fell_silent_loses_its_role_after_a_while(fake, caplog):
     put(fake)
     began = time.monotonic()
 
-    with lease(fake, silent_s=2) as held:
+    with lease(fake, expiry_s=2) as held:
         assert time.monotonic() - began >= 2
         held.check()
         assert json.loads(fake.objects[NAME])["machine"] == this_machine()
@@ -104,7 +116,7 @@ def test_a_process_of_this_machine_that_has_ended_is_not_waited_for(fake):
     put(fake, machine=this_machine(), pid=ended.pid, started=1)
     began = time.monotonic()
 
-    with lease(fake, silent_s=60):
+    with lease(fake, expiry_s=60):
         assert time.monotonic() - began < 5
 
 
@@ -120,25 +132,23 @@ def test_only_the_own_clock_tells_how_long_nothing_changed(fake):
     watch = Watch(fake, NAME, clock=lambda: now[0])
     put(fake)
 
-    assert watch.lives(watch.look(), 60) is None, "seen once, it may be dead or alive"
+    assert watch.is_alive(watch.look(), 60) is None, "seen once, it may be dead or alive"
     now[0] += 59
-    assert watch.lives(watch.look(), 60) is None
+    assert watch.is_alive(watch.look(), 60) is None
     now[0] += 2
-    assert watch.lives(watch.look(), 60) is False
+    assert watch.is_alive(watch.look(), 60) is False
     put(fake, beat=2)
-    assert watch.lives(watch.look(), 60) is True
+    assert watch.is_alive(watch.look(), 60) is True
     now[0] += 61
-    assert watch.lives(watch.look(), 60) is False
+    assert watch.is_alive(watch.look(), 60) is False
     del fake.objects[NAME]
-    assert watch.lives(watch.look(), 60) is False
+    assert watch.is_alive(watch.look(), 60) is False
 
 
-@pytest.mark.parametrize("term", [0, 1])
-def test_of_two_that_took_a_role_at_once_one_stops(fake, term):
-    """A store without conditions, and a listing or reading that came late, may let that happen."""
+def test_a_holder_whose_object_was_overwritten_stops_and_names_the_other(fake):
     first = lease(fake)
-    first.take()
-    put(fake, token="second", term=term)
+    first.acquire()
+    put(fake, token="second")
 
     def stopped() -> bool:
         try:
@@ -148,7 +158,7 @@ def test_of_two_that_took_a_role_at_once_one_stops(fake, term):
         return False
 
     wait_until(stopped)
-    first.drop()
+    first.release()
     assert json.loads(fake.objects[NAME])["token"] == "second", "the other's name stays"
 
 
@@ -164,50 +174,51 @@ def test_a_holder_without_an_answer_stops_ten_seconds_before_its_role_is_free(fa
 
 
 class Hanging(FakeStore):
-    """A store in which the writes of one holder hang until `go_on`, and are done all the same."""
+    """A store in which the writes of one holder hang until `go_on`, and then arrive all the same."""
 
     def __init__(self) -> None:
         super().__init__()
         self.token = ""
         self.hangs, self.go_on, self.landed = (threading.Event() for _ in range(3))
+        self.accepted: Any = "not yet"
 
-    def write(self, name: str, data: bytes, *, check: Check | None = None) -> None:
-        if json.loads(data)["token"] != self.token:
-            return super().write(name, data, check=check)
+    def write_if(self, name: str, data: bytes, version: Any, *, check: Check | None = None) -> Any:
+        if json.loads(data).get("token") != self.token:
+            return super().write_if(name, data, version, check=check)
         self.hangs.set()
         assert self.go_on.wait(PATIENT_S)
-        self.objects[name] = data
+        self.accepted = super().write_if(name, data, version)
         self.landed.set()
-        return None
+        return self.accepted
 
 
 def test_a_holder_whose_write_hangs_stops_before_another_takes_over_and_deposes_nobody():
     store = Hanging()
-    first, second = lease(store, silent_s=1), lease(store, silent_s=3)
-    first.take()
+    first, second = lease(store, expiry_s=1), lease(store, expiry_s=3)
+    first.acquire()
     store.token = first._token
     assert store.hangs.wait(PATIENT_S)
 
     with pytest.raises(SpoolError, match=r"did not answer for 1 s, .* another may be a producer"):
         wait_until(lambda: first.check(), 10)
-    second.take()
+    second.acquire()
     store.go_on.set()
     assert store.landed.wait(PATIENT_S)
-    wait_until(lambda: json.loads(store.objects[NAME])["token"] == second._token)
-    first.drop()
+    assert store.accepted is None, "the store refuses what arrives late"
+    assert json.loads(store.objects[NAME])["token"] == second._token
+    first.release()
 
     second.check()
     with pytest.raises(SpoolError, match="another may be a producer now"):
         first.check()
     assert json.loads(store.objects[NAME])["token"] == second._token
-    second.drop()
+    second.release()
 
 
-def test_a_write_that_took_too_long_does_not_give_the_role_back(fake):
-    """Its successor may have taken over and be overwritten, and will write again in a moment."""
+def test_a_write_that_took_too_long_ends_the_lease(fake):
     now = [0.0]
     held = lease(fake, clock=lambda: now[0])
-    held.take()
+    held.acquire()
     write = fake.write
 
     def slow(name: str, data: bytes, **how: Any) -> None:
@@ -216,22 +227,22 @@ def test_a_write_that_took_too_long_does_not_give_the_role_back(fake):
 
     fake.write = slow
     wait_until(lambda: now[0] > 60)
-    wait_until(lambda: held._trouble is not None)
+    wait_until(lambda: held._failure is not None)
 
     with pytest.raises(SpoolError, match="did not answer for 61 s"):
         held.check()
-    held.drop()
-    assert NAME in fake.objects, "whose it is by now is not known"
+    held.release()
+    assert json.loads(fake.objects[NAME])["beat"], "no longer its own to release"
 
 
 def test_a_holder_is_told_when_the_store_fails(fake):
     held = lease(fake)
-    held.take()
+    held.acquire()
 
-    def fail(*_: object) -> bytes:
+    def fail(*_: object, **__: object) -> bytes:
         raise SpoolError("memory://: does not answer")
 
-    fake.read = fail
+    fake.write_if = fail
 
     def told() -> bool:
         try:
@@ -241,7 +252,43 @@ def test_a_holder_is_told_when_the_store_fails(fake):
         return False
 
     wait_until(told)
-    held.drop()
+    held.release()
+
+
+class Unconditional(FakeStore):
+    """A store that ignores the conditions of writes: all, of creations, or of updates."""
+
+    def __init__(self, ignored: str) -> None:
+        super().__init__()
+        self._ignored = ignored
+
+    def write_if(self, name: str, data: bytes, version: Any, *, check: Check | None = None) -> Any:
+        if self._ignored in ("all", "update" if version else "create"):
+            found = self.read(name, 1 << 20)
+            version = found.version if found else None
+        return super().write_if(name, data, version, check=check)
+
+
+@pytest.mark.parametrize("ignored", ["all", "create", "update"])
+def test_a_store_without_conditional_writes_is_refused_in_one_line(ignored):
+    store = Unconditional(ignored)
+
+    with pytest.raises(SpoolError, match=r"has no conditional writes .* use S3, ") as caught:
+        lease(store).acquire()
+
+    assert "\n" not in str(caught.value)
+    assert NAME not in store.objects
+
+
+def test_waiting_for_a_holder_ends_when_it_is_asked_to(fake):
+    put(fake)
+    fake.stop.set()
+    began = time.monotonic()
+
+    with pytest.raises(SpoolBusy, match="pid 7 on far"):
+        lease(fake).acquire()
+
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(
@@ -262,13 +309,16 @@ def test_the_holder_is_found_again_by_process_number_and_start(fake):
     assert holder is not None
     assert holder.process is not None
     assert holder.process.started == start_ticks(holder.process.pid)
-    assert holder.is_of_this_machine
+    assert holder.is_on_this_machine
     assert not holder.is_known_dead()
 
 
 def test_a_role_on_a_real_store_is_kept_from_a_second_one(store):
-    with lease(store, every_s=0.2, silent_s=60), pytest.raises(SpoolBusy, match="already running"):
-        lease(store, silent_s=60).take()
+    with (
+        lease(store, renewal_s=0.2, expiry_s=60),
+        pytest.raises(SpoolBusy, match="already running"),
+    ):
+        lease(store, expiry_s=60).acquire()
     with lease(store):
         pass
 
@@ -284,4 +334,4 @@ def test_refusals_that_pass_cost_nobody_a_role(store, weather):
             wait_until(lambda: weather.count(is_lease) >= began + 6)  # noqa: B023 # used at once
             held.check()
 
-    assert store.read(NAME, 1 << 16) is None
+    assert Watch(store, NAME).look() is None

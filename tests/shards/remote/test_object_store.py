@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkprep.shards import DiskFull, OptionError, SpoolBusy, SpoolError
-from darkprep.shards.remote.object_store import RetryPolicy, StoreUrl, open_store, scrubbed
+from darkprep.shards.remote.failures import scrubbed
+from darkprep.shards.remote.object_store import ObjectStore, RetryPolicy
+from darkprep.shards.remote.url import StoreUrl
 from tests.support.processes import free_port
 from tests.support.s3_server import SECRETS, quick_store
 
@@ -25,6 +27,11 @@ def one_line(caught: pytest.ExceptionInfo[Exception]) -> str:
     return text
 
 
+def content(store: ObjectStore, name: str) -> bytes | None:
+    found = store.read(name, 100)
+    return found.data if found else None
+
+
 # -- URLs ---------------------------------------------------------------------------------------------
 
 
@@ -34,13 +41,14 @@ def test_a_url_is_taken_apart_and_written_the_same():
     assert url == StoreUrl("s3", "bucket", "runs/one")
     assert str(url) == "s3://bucket/runs/one"
     assert str(StoreUrl.parse("gs://bucket")) == "gs://bucket"
+    assert StoreUrl.parse("az://container/x") == StoreUrl("az", "container", "x")
 
 
 @pytest.mark.parametrize(
     "text", ["s3://", "s3:///prefix", "s3://b/../x", "s3://b/a//c", "s3://b/a\nb", "s3://-b/x"]
 )
 def test_what_is_no_place_in_object_storage_is_refused(text):
-    with pytest.raises(OptionError, match="is no place in object storage"):
+    with pytest.raises(OptionError, match="is not a valid URL"):
         StoreUrl.parse(text)
 
 
@@ -90,25 +98,26 @@ def test_an_object_is_put_listed_read_and_deleted(store):
     store.write("ready/deeper/b", b"not listed")
 
     assert store.sizes("ready") == {"a": 6}
-    assert store.read("ready/a", 100) == b"second"
+    assert content(store, "ready/a") == b"second"
     assert store.read("ready/a", 5) is None, "longer than the limit"
     store.delete("ready/a")
     store.delete("ready/a")
     assert store.size("ready/a") is None
 
 
-def test_an_object_that_is_replaced_while_it_is_read_comes_whole(store, monkeypatch):
+def test_an_object_that_is_replaced_while_it_is_read_comes_whole(store):
     """A cursor that came cut would count as none, and all shards from the first on be made again."""
     store.write("cursor", b"short")
-    cat_file = store._fs.cat_file
+    client = store._client
 
-    def replaced_first(path: str, **part: int) -> Any:
-        monkeypatch.undo()
-        store.write("cursor", b"much longer")
-        return cat_file(path, **part)
+    class ReplacedFirst:
+        def get(self, *where: Any, **options: Any) -> Any:
+            store._client = client
+            store.write("cursor", b"much longer")
+            return client.get(*where, **options)
 
-    monkeypatch.setattr(store._fs, "cat_file", replaced_first)
-    assert store.read("cursor", 100) == b"much longer"
+    store._client = ReplacedFirst()
+    assert content(store, "cursor") == b"much longer"
 
 
 def test_an_empty_object_reads_as_none(store):
@@ -118,23 +127,48 @@ def test_an_empty_object_reads_as_none(store):
 
 
 def test_an_object_is_created_once(store):
-    assert store.create("plan.json", b"one")
-    assert not store.create("plan.json", b"two")
-    assert store.read("plan.json", 10) == b"one"
+    assert store.write_if("plan.json", b"one", None)
+    assert not store.write_if("plan.json", b"two", None)
+    assert content(store, "plan.json") == b"one"
 
 
-def test_a_creation_whose_answer_was_lost_is_known_as_ours(store, weather):
+def test_an_object_is_replaced_only_while_its_version_is_the_current_one(store):
+    first = store.write_if("lease", b"one", None)
+    second = store.write_if("lease", b"two", first)
+
+    assert store.read("lease", 10).version == second
+    assert store.write_if("lease", b"three", first) is None
+    assert content(store, "lease") == b"two"
+    store.delete("lease")
+    assert store.write_if("lease", b"four", second) is None
+    assert content(store, "lease") is None
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_conditional_write_whose_answer_was_lost_is_known_as_ours(store, weather, existing):
+    version = store.write_if("plan.json", b"zero", None) if existing else None
+    before = weather.count(lambda seen: seen.method == "PUT")
     weather.lose(lambda seen: seen.method == "PUT", 1)
 
-    assert store.create("plan.json", b"one")
-    assert weather.count(lambda seen: seen.method == "PUT") == 2
+    assert store.write_if("plan.json", b"one", version)
+    assert weather.count(lambda seen: seen.method == "PUT") == before + 2
 
 
-def test_where_a_store_knows_no_condition_the_object_is_put_all_the_same(store, weather):
+def test_a_store_without_conditional_writes_is_refused(store, weather):
     weather.refuse(lambda seen: seen.method == "PUT", 1, "NotImplemented", 501)
 
-    assert store.create("plan.json", b"one")
-    assert store.read("plan.json", 10) == b"one"
+    with pytest.raises(
+        SpoolError, match=r"has no conditional writes \(501 NotImpl.* use S3"
+    ) as why:
+        store.write_if("plan.json", b"one", None)
+
+    one_line(why)
+
+
+def test_concurrent_conditional_writes_that_the_store_cannot_order_are_sent_again(store, weather):
+    weather.refuse(lambda seen: seen.method == "PUT", 2, "ConditionalRequestConflict", 409)
+
+    assert store.write_if("lease", b"one", None)
 
 
 def test_a_file_is_one_put_and_comes_back_in_parts(store, weather, tmp_path, monkeypatch):
@@ -189,7 +223,7 @@ def test_a_throttled_request_is_sent_again(store, weather, tmp_path, code, statu
 
     store.write("a", b"here")
 
-    assert store.read("a", 10) == b"here"
+    assert content(store, "a") == b"here"
     assert weather.count(lambda seen: seen.method == "PUT") == 5
 
 
@@ -241,9 +275,9 @@ def test_a_change_is_not_tried_again_once_its_check_raises(store, weather, tmp_p
 
 
 def test_pauses_grow_and_are_spread_and_end_within_a_minute():
-    patience = RetryPolicy()
-    longest = [max(patience.pause_s(n) for _ in range(200)) for n in range(1, patience.tries)]
-    shortest = [min(patience.pause_s(n) for _ in range(200)) for n in range(1, patience.tries)]
+    policy = RetryPolicy()
+    longest = [max(policy.pause_s(n) for _ in range(200)) for n in range(1, policy.attempts)]
+    shortest = [min(policy.pause_s(n) for _ in range(200)) for n in range(1, policy.attempts)]
 
     assert longest[:5] == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2], rel=0.1)
     assert shortest[:5] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6], rel=0.1)
@@ -273,7 +307,7 @@ def test_an_endpoint_where_nobody_listens_is_one_line_within_seconds(url, monkey
     with pytest.raises(
         SpoolError, match=r"does not answer after 3 tries .*AWS_ENDPOINT_URL"
     ) as why:
-        open_store(url)
+        ObjectStore.open(url)
 
     one_line(why)
     assert time.monotonic() - began < 10
@@ -283,14 +317,14 @@ def test_an_endpoint_that_is_no_url_is_one_line(url, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "not a url")
 
     with pytest.raises(SpoolError) as caught:
-        open_store(url)
+        ObjectStore.open(url)
 
     one_line(caught)
 
 
 def test_a_missing_bucket_is_one_line(server, weather):
     with pytest.raises(SpoolError, match="there is no such bucket; create it") as caught:
-        open_store(StoreUrl("s3", "nobody-made-this-one", "x"))
+        ObjectStore.open(StoreUrl("s3", "nobody-made-this-one", "x"))
 
     one_line(caught)
 
@@ -308,7 +342,7 @@ def test_wrong_credentials_are_one_line_at_once(url, weather, code, status):
     weather.refuse(lambda seen: True, float("inf"), code, status)
 
     with pytest.raises(SpoolError, match=rf"access is denied \({status} {code}\)") as caught:
-        open_store(url)
+        ObjectStore.open(url)
 
     one_line(caught)
     assert len(weather.seen) <= 2
@@ -318,25 +352,25 @@ def test_no_credentials_are_one_line(url, monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 
-    with pytest.raises(SpoolError, match=r"access is denied \(Unable to locate credentials\)"):
-        open_store(url)
+    with pytest.raises(SpoolError, match=r"access is denied \(no credentials found\)"):
+        ObjectStore.open(url)
 
 
 def test_a_clock_that_is_too_far_from_the_stores_is_one_line(url, weather):
     weather.refuse(lambda seen: True, float("inf"), "RequestTimeTooSkewed", 403)
 
     with pytest.raises(SpoolError, match="this host's clock is too far from the store's") as caught:
-        open_store(url)
+        ObjectStore.open(url)
 
     one_line(caught)
 
 
-@pytest.mark.parametrize("scheme", ["s3", "gs"])
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
 def test_a_library_that_is_not_installed_is_named_with_its_extra(scheme, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
-    with pytest.raises(OptionError, match=rf"pip install 'darkprep\[{scheme}\]'"):
-        open_store(StoreUrl(scheme, "bucket", ""))
+    with pytest.raises(OptionError, match=r"pip install 'darkprep\[remote\]'"):
+        ObjectStore.open(StoreUrl(scheme, "bucket", ""))
 
 
 def test_something_else_that_a_store_refuses_is_told(store, weather):
@@ -347,7 +381,7 @@ def test_something_else_that_a_store_refuses_is_told(store, weather):
 
 
 def test_too_large_an_object_is_refused_before_it_is_sent(store, monkeypatch, tmp_path):
-    monkeypatch.setattr("darkprep.shards.remote.object_store.MOST_PUT_BYTES", 10)
+    monkeypatch.setattr("darkprep.shards.remote.object_store.MAX_PUT_BYTES", 10)
     Path(tmp_path / "up").write_bytes(bytes(11))
 
     with pytest.raises(SpoolError, match="too many for one PUT"):

@@ -46,11 +46,11 @@ def published(bucket: Bucket, spool: Spool, shards: range | list[int] = range(SH
     bucket.publish(spool.plan)
     fill(spool, [shard for shard in shards if not spool.shard_path(shard).exists()])
     for shard in shards:
-        bucket.put(shard, spool.shard_path(shard))
+        bucket.upload(shard, spool.shard_path(shard))
 
 
 def lease(bucket: Bucket, role: str, **how: Any) -> Lease:
-    return Lease(bucket.store, f"{role}/lease.json", role, every_s=0.05, **how)
+    return Lease(bucket.store, f"{role}/lease.json", role, renewal_s=0.05, **how)
 
 
 def outbox(spool: Spool, bucket: Bucket) -> Uploader:
@@ -146,7 +146,7 @@ def test_finished_shards_are_put_once_each_and_leave_the_directory(spool_at, buc
 
     assert spool.ready_shards() == []
     assert sorted(name for name in fake.puts if "ready" in name) == [shard_name(n) for n in range(4)]  # fmt: skip
-    assert not [name for name in fake.objects if "lease" in name]
+    assert bucket.watch_producer().look() is None
 
 
 def test_a_shard_counts_as_there_at_every_moment_of_its_way(spool_at, bucket):
@@ -246,7 +246,7 @@ def test_a_shard_that_the_trainer_deleted_is_missing_soon_though_the_listing_sho
 
     with outbox(spool, bucket).session() as destination:
         wait_until(destination.all_delivered)
-        bucket.drop(1)
+        bucket.delete(1)
         wait_until(lambda: destination.ready_shards() == [0])
 
 
@@ -297,7 +297,7 @@ def test_what_was_not_carried_when_a_producer_ended_is_carried_by_the_next(spool
     with outbox(spool, bucket).session() as destination:
         wait_until(destination.all_delivered)
 
-    assert len(bucket.listed()) == 3
+    assert len(bucket.list_shards()) == 3
 
 
 def test_a_shard_that_was_put_before_a_crash_is_not_put_again(spool_at, bucket, fake):
@@ -319,7 +319,7 @@ def test_shards_that_the_trainer_has_passed_are_not_carried(spool_at, bucket, fa
         assert destination.oldest_needed() == 2
         wait_until(destination.all_delivered)
 
-    assert sorted(bucket.listed()) == [2, 3]
+    assert sorted(bucket.list_shards()) == [2, 3]
 
 
 def test_a_put_whose_answer_was_lost_does_not_bring_back_what_was_used_meanwhile(
@@ -427,12 +427,13 @@ def test_batches_through_a_bucket_are_those_of_a_directory(spool_at, bucket, fak
             assert batches(reader) == expected
             reader.close()
 
-    assert bucket.listed() == {}
-    cursor = bucket.cursor()
+    assert bucket.list_shards() == {}
+    cursor = bucket.read_cursor()
     assert cursor is not None
     assert (cursor.shard, cursor.batch) == (SHARDS, SHARDS * reuse)
     assert heaviest <= ROOM
-    assert fake.objects.keys() == {"plan.json", "cursors/rank-0.json"}
+    assert fake.objects.keys() == {"plan.json", "cursors/rank-0.json", "cursors/lease.json"}
+    assert bucket.watch_trainer().look() is None
 
 
 def test_the_directory_never_holds_more_than_its_room(spool_at, bucket):
@@ -464,7 +465,7 @@ def test_an_object_is_deleted_only_after_the_cursor_says_that_it_was_used(spool_
     told: list[tuple[str, int]] = []
 
     def noted(name: str, **how: Any) -> None:
-        cursor = bucket.cursor()
+        cursor = bucket.read_cursor()
         told.append((name, cursor.shard if cursor else 0))
         delete(name, **how)
 
@@ -571,7 +572,7 @@ def test_publishing_everything_again_all_the_time_changes_no_batch(spool_at, buc
             done.set()
             again.join()
 
-    assert bucket.listed() == {}
+    assert bucket.list_shards() == {}
 
 
 def test_a_shard_that_is_needed_and_that_nobody_makes_ends_it_in_one_line(spool_at, bucket):
@@ -630,7 +631,7 @@ def test_an_inbox_ends_with_its_trainer(spool_at, bucket, monkeypatch):
         next(reader)
         reader.close()
         assert work.ended.wait(PATIENT_S)
-        assert bucket.store.read("cursors/lease.json", 1 << 16) is None
+        assert bucket.watch_trainer().look() is None
 
 
 def test_a_trainer_that_goes_back_gets_its_shards_again(spool_at, bucket):
@@ -639,13 +640,13 @@ def test_a_trainer_that_goes_back_gets_its_shards_again(spool_at, bucket):
     with SpoolReader(spool, batch_size=4, shards=SHARDS) as reader, fetching(spool, bucket):
         batches(reader)
         reader.close()
-    assert bucket.listed() == {}
-    assert bucket.cursor().shard == SHARDS
+    assert bucket.list_shards() == {}
+    assert bucket.read_cursor().shard == SHARDS
     expected = local_batches(spool_at, start=2)
 
     with SpoolReader(spool, batch_size=4, shards=SHARDS, start=2) as reader:
         with lease(bucket, "producers"), fetching(spool, bucket):
-            wait_until(lambda: bucket.cursor().shard < 2)
+            wait_until(lambda: bucket.read_cursor().shard < 2)
             published(bucket, made)
             assert batches(reader) == expected
 
@@ -657,16 +658,16 @@ def test_an_inbox_whose_role_was_taken_says_nothing_more_of_its_trainer(spool_at
 
     with pytest.raises(SpoolBusy), spool.trainer_lock(), fetching(spool, bucket) as work:
         spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=0))
-        wait_until(lambda: bucket.cursor() is not None)
+        wait_until(lambda: bucket.read_cursor() is not None)
         fake.objects["cursors/lease.json"] = b'{"token": "another", "beat": 1}'
         theirs = Cursor(rank=0, world=1, batch=2, shard=1)
         bucket.write_cursor(theirs)
-        wait_until(lambda: work.inbox._lease._trouble is not None)
+        wait_until(lambda: work.inbox._lease._failure is not None)
         spool.write_cursor(Cursor(rank=0, world=1, batch=9, shard=4))
         assert work.ended.wait(PATIENT_S)
 
-    assert bucket.cursor() == theirs
-    assert sorted(bucket.listed()) == list(range(SHARDS))
+    assert bucket.read_cursor() == theirs
+    assert sorted(bucket.list_shards()) == list(range(SHARDS))
 
 
 @pytest.mark.parametrize("when", ["before", "while it is told"])
@@ -686,14 +687,14 @@ def test_an_inbox_whose_role_was_not_renewed_tells_and_deletes_nothing_more(
     with pytest.raises(SpoolError, match="another may be cursors now"), spool.trainer_lock():
         with fetching(spool, bucket, clock=lambda: now[0]) as work:
             spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=0))
-            wait_until(lambda: bucket.cursor() is not None)
+            wait_until(lambda: bucket.read_cursor() is not None)
             fake.write = hang
             now[0] += 61 * (when == "before")
             spool.write_cursor(Cursor(rank=0, world=1, batch=9, shard=4))
             assert work.ended.wait(PATIENT_S)
 
-    assert bucket.cursor().shard == 0
-    assert sorted(bucket.listed()) == list(range(SHARDS))
+    assert bucket.read_cursor().shard == 0
+    assert sorted(bucket.list_shards()) == list(range(SHARDS))
 
 
 def test_a_cursor_that_another_overwrote_is_told_again(spool_at, bucket, monkeypatch):
@@ -703,9 +704,9 @@ def test_a_cursor_that_another_overwrote_is_told_again(spool_at, bucket, monkeyp
 
     with spool.trainer_lock(), fetching(spool, bucket):
         spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=0))
-        wait_until(lambda: bucket.cursor() is not None)
+        wait_until(lambda: bucket.read_cursor() is not None)
         bucket.write_cursor(Cursor(rank=0, world=1, batch=9, shard=4))
-        wait_until(lambda: bucket.cursor().shard == 0, 10)
+        wait_until(lambda: bucket.read_cursor().shard == 0, 10)
 
 
 def test_an_object_that_late_listings_go_on_to_show_is_counted_as_deleted_once(
@@ -751,10 +752,10 @@ def test_nothing_is_deleted_before_every_rank_has_said_where_it_begins(spool_at,
     with spool.trainer_lock(), fetching(spool, bucket):
         spool.write_cursor(Cursor(rank=0, world=2, batch=9, shard=4))
         time.sleep(10 * LOOK_S)
-        assert len(bucket.listed()) == SHARDS
-        assert bucket.cursor() is None
+        assert len(bucket.list_shards()) == SHARDS
+        assert bucket.read_cursor() is None
         spool.write_cursor(Cursor(rank=1, world=2, batch=3, shard=1))
-        wait_until(lambda: sorted(bucket.listed()) == [1, 2, 3, 4, 5])
+        wait_until(lambda: sorted(bucket.list_shards()) == [1, 2, 3, 4, 5])
 
 
 # -- both ends ----------------------------------------------------------------------------------------
