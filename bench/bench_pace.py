@@ -35,7 +35,7 @@ from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.shards import Spool, SpoolReader
 from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.plan_record import ProducerSettings
-from darkprep.view.status import spool_status
+from darkprep.view.read_status import spool_status
 
 BATCH = 8
 PACES = {"V100, 86.4 ms": 0.0864, "H200, 20 ms": 0.02}
@@ -289,11 +289,10 @@ class Closing(Training):
         """See Training; the words stand among the figures for the JSON."""
         figures = super().__call__(step_s=step_s, seconds=seconds)
         status = spool_status(self._spool)
-        producer = status["producers"][-1] if status["producers"] else {}
         said: Any = {
-            "budget_mb": (status["budget_bytes"] or 0) / harness.MB,
-            "blocked_fraction": producer.get("blocked_fraction", 0.0),
-            "limiting_side": status["limiting_side"],
+            "budget_mb": (status.budget_bytes or 0) / harness.MB,
+            "blocked_fraction": status.producers[-1].blocked_fraction if status.producers else 0.0,
+            "limiting_side": status.limiting_side,
         }
         return figures | said
 

@@ -1,8 +1,8 @@
-"""What the live view costs: CPU time of the thread that looks and draws, and of a step that hands its state over.
+"""Cost of the live view: CPU time of the thread that reads and draws the status, and of a step that stores its state.
 
-The trade-off: CPU time, not wall time, so that other work on the machine does not count. A look costs
-what the spool holds: name one that is at work. Without one, a few shards are written, with the cursor
-and the heartbeat of this process beside them.
+The trade-off: CPU time, not wall time, so that other work on the machine does not count. The time to read
+grows with what the spool holds: name one in use. Without one, a few shards are written, with the cursor and
+the heartbeat of this process beside them.
 
     python bench/bench_view.py demo/spool          seconds
     python bench/bench_view.py --quick             a moment, on a spool of its own
@@ -25,9 +25,9 @@ from samples import fill_spool
 from darkprep.shards import Cursor, DarkprepError, Spool
 from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.trainer.records import StepReport
-from darkprep.view.live import DRAW_EVERY_S, LOOK_EVERY_S, Watch
+from darkprep.view.live import DRAW_INTERVAL_S, READ_INTERVAL_S, StatusMonitor
+from darkprep.view.read_status import spool_status
 from darkprep.view.screen import screen
-from darkprep.view.status import spool_status
 
 STEP = StepReport(
     iteration=1, iterations=2, loss=0.1, learning_rate=1e-4, iterations_per_s=1.0, samples_per_s=8.0,
@@ -39,9 +39,9 @@ _SHARDS = 4
 
 
 def main() -> None:
-    """Measures, prints, and writes JSON when asked."""
+    """Measure, print, and write JSON if requested."""
     parser = harness.parser(__doc__, rounds=300)
-    parser.add_argument("spool", nargs="?", type=Path, help="a spool that is at work")
+    parser.add_argument("spool", nargs="?", type=Path, help="a spool in use")
     options = parser.parse_args()
     rounds = 3 if options.quick else options.rounds
     machine = harness.machine("rich")
@@ -57,7 +57,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def spool_of(given: Path | None, folder: Path | None, shards: int) -> Iterator[Spool]:
-    """The spool that was named, or one with so many shards that is gone afterwards."""
+    """The `given` spool, or a temporary one with so many shards."""
     if given:
         yield Spool(given).open()
         return
@@ -69,15 +69,18 @@ def spool_of(given: Path | None, folder: Path | None, shards: int) -> Iterator[S
 
 
 def costs(spool: Spool, rounds: int) -> Figures:
-    """CPU time of a step's handing over, of a look and of a drawing, and what they are of a core."""
-    record = spool_status(spool)
+    """CPU time to store a step, to read and to draw the status, and the share of one core that they take."""
+    status = spool_status(spool)
     paper = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="truecolor")
-    watch = Watch(lambda: record, None, None, title="")
-    look = cpu_ms(lambda: spool_status(spool), rounds)
-    draw = cpu_ms(lambda: paper.print(screen(record, title="t", elapsed_s=1, width=100)), rounds)
-    step = cpu_ms(lambda: [watch.step(STEP) for _ in range(_STEPS)], max(1, rounds // 15)) / _STEPS
-    share = (look / LOOK_EVERY_S + draw / DRAW_EVERY_S) / 1e3
-    return {"step_us": 1e3 * step, "look_ms": look, "draw_ms": draw, "share_of_a_core": share}
+    monitor = StatusMonitor(lambda: status, None, None, title="")
+    read = cpu_ms(lambda: spool_status(spool), rounds)
+    draw = cpu_ms(lambda: paper.print(screen(status, title="t", elapsed_s=1, width=100)), rounds)
+    step = (
+        cpu_ms(lambda: [monitor.set_step(STEP) for _ in range(_STEPS)], max(1, rounds // 15))
+        / _STEPS
+    )
+    share = (read / READ_INTERVAL_S + draw / DRAW_INTERVAL_S) / 1e3
+    return {"step_us": 1e3 * step, "read_ms": read, "draw_ms": draw, "share_of_a_core": share}
 
 
 def cpu_ms(work: Callable[[], object], rounds: int) -> float:
@@ -91,14 +94,14 @@ def cpu_ms(work: Callable[[], object], rounds: int) -> float:
 
 
 def cost_table(found: Figures) -> str:
-    """The costs, and how often each comes."""
+    """The costs as a table, with their intervals."""
     rows = [
-        ["a training step hands over", f"{found['step_us']:.3f} µs", "each step"],
-        ["a look at the spool", f"{found['look_ms']:.2f} ms", f"every {LOOK_EVERY_S:g} s"],
-        ["a drawing", f"{found['draw_ms']:.2f} ms", f"every {DRAW_EVERY_S:g} s"],
-        ["looks and drawings together", f"{found['share_of_a_core']:.2%} of a core", ""],
+        ["a training step stores its state", f"{found['step_us']:.3f} µs", "each step"],
+        ["reading the status", f"{found['read_ms']:.2f} ms", f"every {READ_INTERVAL_S:g} s"],
+        ["drawing the screen", f"{found['draw_ms']:.2f} ms", f"every {DRAW_INTERVAL_S:g} s"],
+        ["reading and drawing", f"{found['share_of_a_core']:.2%} of a core", ""],
     ]
-    return harness.table(["the live view", "CPU", "how often"], rows)
+    return harness.table(["the live view", "CPU", "interval"], rows)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ _PACKAGES = [
     "darkprep.pipeline.plan.plan",
     "darkprep.pipeline.produce.frame_store",
     "darkprep.pipeline.produce.quarantine",
-    "darkprep.view.status",
+    "darkprep.view",
 ]
 
 

@@ -16,7 +16,8 @@ from darkprep.shards import PlanError, Spool
 from darkprep.shards.locks import last_holder
 from darkprep.shards.plan_record import MAX_SHARDS, ProducerSettings, plan_digest
 from darkprep.shards.quarantine import QuarantineRecord
-from darkprep.view.status import spool_status, status_lines
+from darkprep.view.read_status import spool_status
+from darkprep.view.text import status_lines
 from fuzz.choices import Choices
 
 _HEARTBEAT = {

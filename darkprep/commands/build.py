@@ -199,7 +199,7 @@ def build(
     )
     target.save(plan, shares, frames_directory.recorded_in(settings))
     progress = Progress(quiet=quiet, log_format=log_format)
-    progress.say(_summary(plan, shares.budget_bytes), event="plan")
+    progress.print(_summary(plan, shares.budget_bytes), event="plan")
     if not quiet:
         print_skipped(plan.skipped)
     if in_background:
@@ -211,15 +211,15 @@ def build(
             executor=executor,
             location=target.words(),
         )
-        progress.say(
+        progress.print(
             f"producing in the background (pid {process.pid}), log in {background.log_path(target.spool)}; stop it with `darkprep stop`"
         )
         return
     title = f"darkprep build · {camera}"
-    with progress, progress.watching(target.status, title=title):
+    with progress, progress.monitor(target.status, title=title):
         producer, final = run_producer(target, config, progress, executor, stop)
     print_skipped(producer.skipped)
-    progress.say(
+    progress.print(
         f"{final.state}: {final.shards_made} shards made in {format_duration(final.running_s)} ({final.mb_per_s:.1f} MB/s), {final.shards_ready} ready, "
         f"{final.frames_decoded} frames decoded, spool {format_bytes(final.disk_bytes)} of {format_bytes(final.budget_bytes)}",
         event="summary",

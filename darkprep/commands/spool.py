@@ -6,18 +6,20 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
 from darkprep.commands.options import spool_option, staging_option
 from darkprep.jobs.background import stop_on_signals, stop_producers
 from darkprep.jobs.remote_spool import only_with_bucket, stop_here, verify_bucket
+from darkprep.jobs.verify import verify_spool
 from darkprep.shards import Spool
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.url import StoreUrl
 from darkprep.view.live import Progress
-from darkprep.view.status import BucketStatus, spool_status, status_lines, verify_spool
+from darkprep.view.read_status import BucketReader, spool_status
+from darkprep.view.status import SpoolStatus
+from darkprep.view.text import status_lines
 
 _POLL_S = 0.2
 
@@ -33,23 +35,25 @@ def status(spool: Path | StoreUrl, as_json: bool, watch: bool) -> None:
 
     Example: darkprep status --spool spool --watch
     """
-    read_status: Callable[[], dict[str, Any]]
+    read_status: Callable[[], SpoolStatus]
     if isinstance(spool, StoreUrl):
-        remote = BucketStatus(Bucket.at(spool).open())
-        read_status = remote.record
+        remote = BucketReader(Bucket.at(spool).open())
+        read_status = remote.status
         if not watch:
-            remote.settle()
+            remote.wait_until_known()
     else:
         read_status = functools.partial(spool_status, Spool(spool).open())
     if not watch:
         found = read_status()
-        click.echo(json.dumps(found, indent=1) if as_json else "\n".join(status_lines(found)))
+        click.echo(
+            json.dumps(found.to_json(), indent=1) if as_json else "\n".join(status_lines(found))
+        )
         return
     stop = stop_on_signals()
     progress = Progress(log_format="json" if as_json else "text", on_stdout=True)
-    with progress, progress.watching(read_status, title=str(spool)):
+    with progress, progress.monitor(read_status, title=str(spool)):
         while not stop.wait(_POLL_S):
-            if progress.unread.is_set():
+            if progress.output_closed.is_set():
                 raise BrokenPipeError
 
 

@@ -24,7 +24,7 @@ def run_producer(
     def report(now: ProducerReport) -> None:
         if now.state == "waiting for the trainer" and not announced.is_set():
             announced.set()
-            progress.say(
+            progress.print(
                 f"the disk budget is used up: waiting for `darkprep stream-train --spool {target.place}` to use shards (Ctrl-C stops; nothing is lost)"
             )
 

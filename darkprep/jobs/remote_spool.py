@@ -11,7 +11,6 @@ import tempfile
 import threading
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import xxhash
 
@@ -30,7 +29,8 @@ from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.uploader import CARRIERS, Uploader
 from darkprep.shards.remote.url import StoreUrl
 from darkprep.shards.shard_file import verify_shard
-from darkprep.view.status import made_status, spool_status
+from darkprep.view.read_status import build_status, spool_status
+from darkprep.view.status import SpoolStatus
 
 STAGING = Path("staging")
 """Where the directories of buckets are that are given no other place."""
@@ -122,9 +122,9 @@ class BuildSpool:
         folder = (self.staging or STAGING).absolute()
         return ["--spool", str(self.place), "--staging", str(folder)]
 
-    def status(self) -> dict[str, Any]:
-        """The state to show while shards are made."""
-        return made_status(self.spool, self.bucket) if self.bucket else spool_status(self.spool)
+    def status(self) -> SpoolStatus:
+        """The status to show while shards are made."""
+        return build_status(self.spool, self.bucket) if self.bucket else spool_status(self.spool)
 
 
 @dataclass(frozen=True, kw_only=True)

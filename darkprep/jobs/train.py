@@ -43,7 +43,7 @@ from darkprep.trainer.prefetch import Allocate
 from darkprep.trainer.records import RunSummary
 from darkprep.view.history import SpoolHistory
 from darkprep.view.live import Progress
-from darkprep.view.status import spool_status
+from darkprep.view.read_status import spool_status
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def stream_training(
 
     def open_reader(start: int, allocate: Allocate | None) -> SpoolReader:
         if ranks.rank == 0:
-            history.begin()
+            history.start()
             write_json(run_dir / PROVENANCE_FILE, run_provenance(spool, device), sync=False)
         if frames:
             frames.start()
@@ -167,7 +167,7 @@ def stream_training(
         try:
             started = placement.is_leader and supervisor.ensure_producer()
             if started and not options.remote:
-                progress.say("no producer is running: started one in the background")
+                progress.print("no producer is running: started one in the background")
         except BaseException:
             reader.close()
             raise
@@ -177,20 +177,22 @@ def stream_training(
     with (
         contextlib.closing(supervisor),
         contextlib.closing(frames) if frames else contextlib.nullcontext(),
-        progress.watching(
-            lambda: spool_status(spool), title=title, also=history.take if ranks.rank == 0 else None
-        ) as watch,
+        progress.monitor(
+            lambda: spool_status(spool),
+            title=title,
+            on_status=history.add if ranks.rank == 0 else None,
+        ) as monitor,
     ):
-        watch.ends_at(ends_at)
+        monitor.set_deadline(ends_at)
         summary = train(
             config,
             open_reader,
             run_dir,
             resume=options.resume,
-            on_step=watch.step,
+            on_step=monitor.set_step,
             stop=stop,
             held_out=_validation(options, frames),
-            gauges=watch.gauges,
+            gauges=monitor.gauges,
             ranks=ranks,
         )
     if ranks.rank == 0:
@@ -265,7 +267,7 @@ def _announce(
         f"{'no end' if stream.shards is None else f'{stream.shards} shards'}; "
         f"shards are {'kept' if options.keep_shards else 'deleted after use'}",
     ):
-        progress.say(text, event="config")
+        progress.print(text, event="config")
 
 
 def _supervisor(options: TrainOptions, placement: RankPlacement) -> Supervisor:
@@ -294,6 +296,6 @@ def _supervisor(options: TrainOptions, placement: RankPlacement) -> Supervisor:
 def _write_report(run_dir: Path, progress: Progress) -> None:
     """Write the run's page; a finished training does not fail when that fails."""
     try:
-        progress.say(f"report: {write_run_report(run_dir)}", event="report")
+        progress.print(f"report: {write_run_report(run_dir)}", event="report")
     except (DarkprepError, OSError) as error:
         log.warning("no report was written; `darkprep report %s` writes it: %s", run_dir, error)

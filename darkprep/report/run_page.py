@@ -15,10 +15,11 @@ from darkprep.report.charts import Chart, ChartLayout, Curve, Points, smooth
 from darkprep.report.page import FILE, render_page, write_page
 from darkprep.report.pictures import Gallery, Picture, PictureSet, jpeg_size
 from darkprep.report.provenance import FILE as PROVENANCE
+from darkprep.report.validations import PictureScore, Validation, read_validations
 from darkprep.shards import OptionError
 from darkprep.shards.files import read_json, read_regular_file
-from darkprep.view.history import FILE as HISTORY
-from darkprep.view.history import checked_lines, number
+from darkprep.trainer.records import MetricsLine, RunSummary, read_metrics, read_summary
+from darkprep.view.history import SpoolHistoryLine, read_history
 from darkprep.view.numbers import format_bytes, format_count, format_duration, format_number
 
 VALIDATION_FOLDER = "heldout"
@@ -26,8 +27,6 @@ VALIDATION_FOLDER = "heldout"
 _MAX_RESTORED = 8
 """Iterations whose pictures are shown of a scene."""
 _INPUTS_AND_TRUTH = (("dark", "dark input"), ("amplified", "amplified input"), ("truth", "truth"))
-
-Lines = Sequence[dict[str, Any]]
 
 
 def write_run_report(run_dir: Path) -> Path:
@@ -41,11 +40,11 @@ def write_run_report(run_dir: Path) -> Path:
 
 def run_page(run_dir: Path, config: dict[str, Any]) -> str:
     """The page of a run; damaged files and lines are left out, as if they had not been written."""
-    summary = _valid_summary(read_json(run_dir / "summary.json") or {})
+    summary = read_summary(run_dir)
     provenance = read_json(run_dir / PROVENANCE) or {}
-    metrics = checked_lines(run_dir / "metrics.jsonl", ("iteration", "loss"))
-    validations = checked_lines(run_dir / "evaluations.jsonl", ("iteration", "psnr", "ssim"))
-    history = checked_lines(run_dir / HISTORY, ("seconds", "disk_bytes", "least_disk_bytes"))
+    metrics = read_metrics(run_dir)
+    validations = read_validations(run_dir)
+    history = read_history(run_dir)
     pictures = _validation_pictures(run_dir, validations)
     charts = (
         *_training_charts(metrics),
@@ -65,68 +64,59 @@ def run_page(run_dir: Path, config: dict[str, Any]) -> str:
     )
 
 
-def _valid_summary(summary: dict[str, Any]) -> dict[str, Any]:
-    """`summary` where it has all that the page needs of a training that ended; else an empty one."""
-    numbers = all(number(summary, name) is not None for name in ("iterations", "seconds"))
-    texts = all(isinstance(summary.get(name), str) for name in ("ended", "limiting_side"))
-    return summary if numbers and texts else {}
-
-
 def _lead(
     run_dir: Path,
     provenance: dict[str, Any],
-    summary: dict[str, Any],
+    summary: RunSummary | None,
     config: dict[str, Any],
-    metrics: Lines,
+    metrics: Sequence[MetricsLine],
 ) -> str:
     started = f"Started {provenance['started']}. " if provenance.get("started") else ""
     if summary:
-        end = f"Ended ({summary['ended']}) after {format_count(summary['iterations'], 'iteration')}: {summary['limiting_side']}."
+        end = f"Ended ({summary.ended}) after {format_count(summary.iterations, 'iteration')}: {summary.limiting_side}."
     else:
-        wanted = number(config, "iterations")
-        goal = "" if wanted is None else f" of {wanted:,}"
-        logged = f"{metrics[-1]['iteration']:,}" if metrics else "0"
+        wanted = config.get("iterations")
+        goal = f" of {wanted:,}" if type(wanted) is int else ""
+        logged = f"{metrics[-1].iteration:,}" if metrics else "0"
         end = f"Still running, or killed: {logged}{goal} iterations are logged."
     return f"Run “{run_dir.absolute().name}”. {started}{end}"
 
 
 def _figures(
-    summary: dict[str, Any], metrics: Lines, validations: Lines, history: Lines
+    summary: RunSummary | None,
+    metrics: Sequence[MetricsLine],
+    validations: Sequence[Validation],
+    history: Sequence[SpoolHistoryLine],
 ) -> list[tuple[str, str, str]]:
     """Name, value and remark of the most important figures that are known."""
-    newest = metrics[-1] if metrics else {}
-    done = summary.get("iterations", newest.get("iteration", 0))
-    seconds = _first_number("seconds", summary, newest) or 0.0
+    newest = metrics[-1] if metrics else None
+    rates: tuple[float, float] | None = None
+    done, seconds = 0, 0.0
+    if summary:
+        done, seconds = summary.iterations, summary.seconds
+        rates = (summary.samples_per_second, summary.data_wait_fraction)
+    elif newest:
+        done, seconds = newest.iteration, newest.seconds
+        rates = (newest.samples_per_s, newest.data_wait_fraction)
     figures = [("iterations", f"{done:,}", f"in {format_duration(seconds)}")]
     if newest:
-        first = number(summary, "first_loss") or metrics[0]["loss"]
-        figures.append(("loss", f"{newest['loss']:.4f}", f"from {first:.4f}"))
+        first = summary.first_loss if summary and summary.first_loss else metrics[0].loss
+        figures.append(("loss", f"{newest.loss:.4f}", f"from {first:.4f}"))
     if validations:
         last = validations[-1]
-        remark = f"SSIM {last['ssim']:.3f}, {format_count(len(_images(last)), 'picture')}"
-        figures.append(("validation PSNR", f"{last['psnr']:.2f} dB", remark))
-    rate = number(summary, "samples_per_second")
-    rate = number(newest, "samples_per_s") if rate is None else rate
-    if rate is not None:
-        figures.append(("samples/s", f"{rate:.1f}", ""))
-    wait = _first_number("data_wait_fraction", summary, newest)
-    if wait is not None:
-        figures.append(("waited for data", f"{wait:.1%}", "of the time"))
-    peak = max([number(summary, "peak_disk_bytes") or 0, *(line["disk_bytes"] for line in history)])
+        remark = f"SSIM {last.ssim:.3f}, {format_count(len(last.scores), 'picture')}"
+        figures.append(("validation PSNR", f"{last.psnr:.2f} dB", remark))
+    if rates:
+        figures.append(("samples/s", f"{rates[0]:.1f}", ""))
+        figures.append(("waited for data", f"{rates[1]:.1%}", "of the time"))
+    peak = max([summary.peak_disk_bytes if summary else 0, *(line.disk_bytes for line in history)])
     if peak:
-        budget = number(history[-1], "budget_bytes") if history else None
+        budget = history[-1].budget_bytes if history else None
         remark = f"of {format_bytes(budget)} budget" if budget else ""
         figures.append(("largest spool", format_bytes(peak), remark))
-    deleted = number(summary, "shards_deleted")
-    if deleted is not None:
-        figures.append(("shards deleted", f"{deleted:,}", "after use"))
+    if summary:
+        figures.append(("shards deleted", f"{summary.shards_deleted:,}", "after use"))
     return figures
-
-
-def _first_number(name: str, *records: dict[str, Any]) -> float | None:
-    """The number of that name in the first record that has one."""
-    found = (number(record, name) for record in records)
-    return next((value for value in found if value is not None), None)
 
 
 # -- charts -------------------------------------------------------------------------------------------
@@ -136,12 +126,13 @@ def _layouts(charts: Sequence[Chart]) -> list[ChartLayout]:
     return [layout for chart in charts if (layout := chart.layout())]
 
 
-def _points(lines: Lines, name: str) -> Points:
-    found = ((line["iteration"], number(line, name)) for line in lines)
+def _points(lines: Sequence[MetricsLine | Validation], name: str) -> Points:
+    """(iteration, value) of all lines where the field `name` is not None."""
+    found = ((line.iteration, getattr(line, name)) for line in lines)
     return [(float(iteration), float(value)) for iteration, value in found if value is not None]
 
 
-def _training_charts(metrics: Lines) -> list[Chart]:
+def _training_charts(metrics: Sequence[MetricsLine]) -> list[Chart]:
     losses, rates = _points(metrics, "loss"), _points(metrics, "learning_rate")
     charts = [
         Chart(
@@ -176,7 +167,7 @@ def _training_charts(metrics: Lines) -> list[Chart]:
     return charts
 
 
-def _validation_charts(validations: Lines) -> list[Chart]:
+def _validation_charts(validations: Sequence[Validation]) -> list[Chart]:
     kinds: tuple[tuple[str, str, Callable[[float], str], float], ...] = (
         ("psnr", "PSNR", lambda value: f"{value:.1f} dB", 0.1),
         ("ssim", "SSIM", lambda value: f"{value:.3f}", 0.001),
@@ -200,7 +191,7 @@ def _validation_charts(validations: Lines) -> list[Chart]:
     return charts
 
 
-def _throughput_charts(metrics: Lines) -> list[Chart]:
+def _throughput_charts(metrics: Sequence[MetricsLine]) -> list[Chart]:
     kinds: tuple[tuple[str, str, Callable[[float], str], float, int], ...] = (
         ("data_wait_fraction", "Waiting for data", lambda value: f"{value:.1%}", 0.001, 2),
         ("samples_per_s", "Samples per second", format_number, 0.0, 1),
@@ -226,12 +217,12 @@ def _throughput_charts(metrics: Lines) -> list[Chart]:
     return charts
 
 
-def _disk_chart(history: Lines) -> Chart:
+def _disk_chart(history: Sequence[SpoolHistoryLine]) -> Chart:
     points: list[tuple[float, float]] = []
     for line in history:
-        minutes = line["seconds"] / 60
-        points += [(minutes, float(line["least_disk_bytes"])), (minutes, float(line["disk_bytes"]))]
-    budget = number(history[-1], "budget_bytes")
+        minutes = line.seconds / 60
+        points += [(minutes, float(line.least_disk_bytes)), (minutes, float(line.disk_bytes))]
+    budget = history[-1].budget_bytes
     peak = max(y for _, y in points)
     share = f", {peak / budget:.0%} of the budget of {format_bytes(budget)}" if budget else ""
     return Chart(
@@ -251,13 +242,15 @@ def _disk_chart(history: Lines) -> Chart:
 # -- pictures -----------------------------------------------------------------------------------------
 
 
-def _validation_pictures(run_dir: Path, validations: Lines) -> list[PictureSet]:
-    scores = {
-        (line["iteration"], image["pair"]): image for line in validations for image in _images(line)
-    }
+def _validation_pictures(run_dir: Path, validations: Sequence[Validation]) -> list[PictureSet]:
     sets = []
     for folder in sorted(path for path in (run_dir / VALIDATION_FOLDER).glob("*") if path.is_dir()):
-        own = {done: image for (done, pair), image in scores.items() if pair == folder.name}
+        own = {
+            line.iteration: score
+            for line in validations
+            for score in line.scores
+            if score.pair == folder.name
+        }
         files = [path for path in folder.glob("*.jpg") if re.fullmatch(r"\d+", path.stem)]
         restored = [_restored(path, own) for path in _evenly_spaced(sorted(files))]
         restored = [picture for picture in restored if picture.jpeg]
@@ -270,7 +263,7 @@ def _validation_pictures(run_dir: Path, validations: Lines) -> list[PictureSet]:
             continue
         caption = f"{folder.name}: a crop at full size"
         if last := own.get(restored[-1].iteration or 0):
-            caption += f"; restored at the end with {last['psnr']:.2f} dB, SSIM {last['ssim']:.3f}"
+            caption += f"; restored at the end with {last.psnr:.2f} dB, SSIM {last.ssim:.3f}"
         sets.append(
             PictureSet(
                 name=folder.name,
@@ -282,23 +275,11 @@ def _validation_pictures(run_dir: Path, validations: Lines) -> list[PictureSet]:
     return sets
 
 
-def _images(line: dict[str, Any]) -> list[dict[str, Any]]:
-    """The pictures that a line of evaluations.jsonl has scores of."""
-    images = line.get("images")
-    return [
-        image
-        for image in (images if isinstance(images, list) else [])
-        if isinstance(image, dict)
-        and isinstance(image.get("pair"), str)
-        and all(number(image, name) is not None for name in ("psnr", "ssim"))
-    ]
-
-
-def _restored(path: Path, scores: Mapping[int, dict[str, Any]]) -> Picture:
+def _restored(path: Path, scores: Mapping[int, PictureScore]) -> Picture:
     iteration = int(path.stem)
     label = f"restored, {format_count(iteration, 'iteration')}"
     if iteration in scores:
-        label += f", {scores[iteration]['psnr']:.1f} dB"
+        label += f", {scores[iteration].psnr:.1f} dB"
     return Picture(kind="restored", label=label, jpeg=_read_jpeg(path), iteration=iteration)
 
 
@@ -323,7 +304,7 @@ def _read_jpeg(path: Path) -> bytes:
 
 
 def _settings(
-    config: dict[str, Any], provenance: dict[str, Any], summary: dict[str, Any]
+    config: dict[str, Any], provenance: dict[str, Any], summary: RunSummary | None
 ) -> list[tuple[str, dict[str, Any]]]:
     """Title, and names with values, of everything that the run was made with."""
     parts = {name: provenance.get(name) for name in ("plan", "versions", "machine")}
@@ -333,16 +314,16 @@ def _settings(
         ("Plan", _readable_bytes(plan)),
         ("Versions", versions),
         ("Machine", machine),
-        ("Summary", _readable_bytes(summary)),
+        ("Summary", _readable_bytes(summary.record() if summary else {})),
     ]
     return [(title, entries) for title, entries in tables if entries]
 
 
 def _readable_bytes(entries: dict[str, Any]) -> dict[str, Any]:
     """The entries with words for names, and with a unit for numbers of bytes."""
-    counts = {name: number(entries, name) for name in entries if name.endswith("_bytes")}
-    sizes = {name: format_bytes(count) for name, count in counts.items() if count is not None}
     return {
-        name.removesuffix("_bytes").replace("_", " "): value
-        for name, value in (entries | sizes).items()
+        name.removesuffix("_bytes").replace("_", " "): format_bytes(value)
+        if name.endswith("_bytes") and type(value) is int and 0 <= value < 10**18
+        else value
+        for name, value in entries.items()
     }

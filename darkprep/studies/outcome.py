@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from darkprep.report.charts import Chart, Curve
+from darkprep.report.charts import Chart, Curve, Points
 from darkprep.report.page import render_page, write_page
 from darkprep.report.pictures import Gallery, Picture, PictureSet, jpeg_size, small_jpeg
+from darkprep.report.validations import read_validations
 from darkprep.shards.files import disk_errors, read_json, write_bytes, write_json
 from darkprep.studies.cells import Training
 from darkprep.studies.work import Cell, Work
-from darkprep.view.history import checked_lines
+from darkprep.trainer.records import read_metrics
 
 Pixels = NDArray[np.uint8]
 
@@ -220,16 +221,12 @@ def loss_charts(trainings: Sequence[Training], work: Work) -> list[Chart]:
     charts = []
     for first in range(0, len(trainings), _CURVES_PER_CHART):
         some = trainings[first : first + _CURVES_PER_CHART]
-        for title, file, field, text, resolution in (
-            ("Training loss", "metrics.jsonl", "loss", "{:.3f}", 0.001),
-            ("Validation PSNR", "evaluations.jsonl", "psnr", "{:.1f} dB", 0.1),
+        for title, read, text, resolution in (
+            ("Training loss", _losses, "{:.3f}", 0.001),
+            ("Validation PSNR", _validation_psnr, "{:.1f} dB", 0.1),
         ):
             curves = tuple(
-                Curve(
-                    name=one.label,
-                    points=_points(one.folder(work) / "run" / file, field),
-                    colour=1 + k,
-                )
+                Curve(name=one.label, points=read(one.folder(work) / "run"), colour=1 + k)
                 for k, one in enumerate(some)
             )
             charts.append(
@@ -240,15 +237,18 @@ def loss_charts(trainings: Sequence[Training], work: Work) -> list[Chart]:
                     x_label="iterations",
                     format_y=text.format,
                     y_resolution=resolution,
-                    log_scale=field == "loss",
+                    log_scale=read is _losses,
                 )
             )
     return charts
 
 
-def _points(path: Path, field: str) -> list[tuple[float, float]]:
-    """(iteration, value) of a run's lines that have both; none where the file is missing."""
-    return [(line["iteration"], line[field]) for line in checked_lines(path, ("iteration", field))]
+def _losses(run_dir: Path) -> Points:
+    return [(line.iteration, line.loss) for line in read_metrics(run_dir)]
+
+
+def _validation_psnr(run_dir: Path) -> Points:
+    return [(line.iteration, line.psnr) for line in read_validations(run_dir)]
 
 
 def _picture_set(comparison: Comparison) -> PictureSet:

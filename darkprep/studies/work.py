@@ -92,7 +92,7 @@ def carry_out(cells: Sequence[Cell], work: Work) -> None:
         if left and not settled:
             if not told:
                 names = ", ".join(cell.name for cell in left)
-                work.progress.say(f"waiting for another process that works on: {names}")
+                work.progress.print(f"waiting for another process that works on: {names}")
                 told = True
             work.stop.wait(_LOOK_AGAIN_S)
 
@@ -121,14 +121,14 @@ def _finish(cell: Cell, work: Work, position: str) -> None:
     spent = work.seconds(cell.name)
     record: dict[str, Any] = {"spec": cell.spec(), "seconds": spent, "result": None}
     write_json(path, record)
-    work.progress.say(f"[{position}] {cell.name}")
+    work.progress.print(f"[{position}] {cell.name}")
     began = time.monotonic()
     try:
         record["result"] = cell.run(work)
     finally:
         record["seconds"] = spent + time.monotonic() - began
         write_json(path, record)
-    work.progress.say(f"[{position}] {cell.name} took {format_duration(record['seconds'])}")
+    work.progress.print(f"[{position}] {cell.name} took {format_duration(record['seconds'])}")
 
 
 def _is_finished(cell: Cell, work: Work) -> bool:

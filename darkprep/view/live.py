@@ -1,8 +1,8 @@
-"""What people see while work goes on: a screen on a terminal, lines in a pipe, JSON lines on request.
+"""Output while work goes on: a screen on a terminal, lines in a pipe, JSON lines on request.
 
-The work only leaves its newest state here; a thread looks and draws, so that showing costs a training
-step one assignment (docs/concepts/live-view.md has the figures). The trade-off: what is shown is up to
-a second old.
+The work only stores its newest state; a thread reads the spool and draws, so that the display costs a
+training step one assignment (docs/concepts/live-view.md has the figures). The trade-off: what is shown is up
+to a second old.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal
 
@@ -23,26 +24,27 @@ from rich.text import Text
 
 from darkprep.shards import DarkprepError
 from darkprep.trainer.records import StepReport
-from darkprep.view.screen import line, screen
-from darkprep.view.status import limiting_side
+from darkprep.view.screen import screen
+from darkprep.view.status import SpoolStatus, progress_of_step
+from darkprep.view.text import summary_line
 
 log = logging.getLogger(__name__)
 
 LogFormat = Literal["text", "json"]
-Look = Callable[[], dict[str, Any]]
-"""Gives the record of a spool now: `darkprep.view.status.spool_status`."""
+ReadStatus = Callable[[], SpoolStatus]
+OnStatus = Callable[[SpoolStatus], None]
 
-DRAW_EVERY_S = 0.25
-LOOK_EVERY_S = 1.0
-_LINE_EVERY_S = 5.0
-_LINE_AT_MOST_EVERY_S = 60.0
+DRAW_INTERVAL_S = 0.25
+READ_INTERVAL_S = 1.0
+_LINE_INTERVAL_S = 5.0
+_MAX_LINE_INTERVAL_S = 60.0
 _JOIN_S = 10.0
 
 
 class Progress:
-    """Shows the latest state of some work. Use as a context manager.
+    """Shows the progress of some work on stderr. Use as a context manager.
 
-    `show` is for simple work with one line to tell; `watching` for work on a spool.
+    `show` is for work with one line to show; `monitor` is for work on a spool.
     """
 
     def __init__(
@@ -55,22 +57,28 @@ class Progress:
     ) -> None:
         """`on_stdout` is for a command whose whole result is what it shows."""
         self._json = log_format == "json" and not quiet
-        self.unread = threading.Event()
-        """Set when whoever read our lines has gone: the work goes on, unseen."""
-        self._console = console or _Paper(
-            self.unread, stderr=not on_stdout, quiet=quiet, highlight=False
+        self.output_closed = threading.Event()
+        """Set when the reader of the output has gone; the work continues without output."""
+        self._console = console or _PipeConsole(
+            self.output_closed, stderr=not on_stdout, quiet=quiet, highlight=False
         )
         # Not Console.is_terminal: FORCE_COLOR makes that true in a pipe.
         is_screen = self._console.file.isatty() and not self._console.is_dumb_terminal
         self._live = (
-            Live(console=self._console, auto_refresh=False, transient=True)
+            # Not "ellipsis": its last line is as wide as the terminal, where a `^C` would begin another.
+            Live(
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+                vertical_overflow="crop",
+            )
             if is_screen and not quiet and not self._json
             else None
         )
         self._quiet = quiet
         self._lock = threading.Lock()
         self._shown = float("-inf")
-        self._handler = _Warnings(self)
+        self._handler = _WarningHandler(self)
         self._replaced: list[logging.Handler] = []
 
     def __enter__(self) -> Progress:
@@ -88,14 +96,14 @@ class Progress:
     ) -> None:
         logging.getLogger().handlers = self._replaced
         if self._live:
+            # rich draws the last state once more, whole: on a short terminal its top could not be erased.
+            self._live.update(Text(""), refresh=True)
             self._live.stop()
 
-    # -- simple work ------------------------------------------------------------------------------
-
     def show(self, text: str, *, always: bool = False) -> None:
-        """Show one line of simple work, if it is time to."""
+        """Show one line in place of the one before, if it is time to or `always`."""
         now = time.monotonic()
-        if not always and now - self._shown < (DRAW_EVERY_S if self._live else _LINE_EVERY_S):
+        if not always and now - self._shown < (DRAW_INTERVAL_S if self._live else _LINE_INTERVAL_S):
             return
         self._shown = now
         if self._json:
@@ -105,7 +113,7 @@ class Progress:
         else:
             self._console.print(text, soft_wrap=True, markup=False)
 
-    def say(self, text: str, *, event: str = "message") -> None:
+    def print(self, text: str, *, event: str = "message") -> None:
         """Print a line that stays, above the screen if there is one."""
         if self._json:
             self.event(event, text=text)
@@ -113,157 +121,154 @@ class Progress:
             self._console.print(text, soft_wrap=True, markup=False)
 
     def event(self, name: str, **fields: Any) -> None:
-        """With JSON lines, print one; else nothing."""
+        """Print one JSON line where those are requested; else do nothing."""
         if self._json:
-            told = {"time": round(time.time(), 3), "event": name, **fields}
+            record = {"time": round(time.time(), 3), "event": name, **fields}
             with self._lock:
                 try:
-                    sys.stdout.write(json.dumps(told, default=str) + "\n")
+                    sys.stdout.write(json.dumps(record, default=str) + "\n")
                     sys.stdout.flush()
                 except BrokenPipeError:
                     self._json = False
                     self._quiet = True
-                    self.unread.set()
-
-    # -- work on a spool --------------------------------------------------------------------------
+                    self.output_closed.set()
 
     @contextmanager
-    def watching(
-        self, look: Look, *, title: str, also: Callable[[dict[str, Any]], None] | None = None
-    ) -> Iterator[Watch]:
-        """Look at a spool about once a second, show it, and tell `also`, until the block ends."""
-        watch = Watch(look, None if self._quiet else self._draw, also, title=title)
-        if also or not self._quiet:
-            watch.start()
-        try:
-            yield watch
-        finally:
-            watch.stop()
+    def monitor(
+        self, read_status: ReadStatus, *, title: str, on_status: OnStatus | None = None
+    ) -> Iterator[StatusMonitor]:
+        """Read the status of a spool about once a second and show it, until the block ends.
 
-    def _draw(self, record: dict[str, Any], title: str, elapsed_s: float) -> None:
+        `on_status` is called with every status, also where nothing is shown.
+        """
+        draw = None if self._quiet else self._draw
+        monitor = StatusMonitor(read_status, draw, on_status, title=title)
+        if on_status or not self._quiet:
+            monitor.start()
+        try:
+            yield monitor
+        finally:
+            monitor.stop()
+
+    def _draw(self, status: SpoolStatus, title: str, elapsed_s: float) -> None:
         if self._quiet:
             return
         if self._live:
-            drawn = screen(record, title=title, elapsed_s=elapsed_s, width=self._console.size.width)
+            width = self._console.size.width
+            drawn = screen(status, title=title, elapsed_s=elapsed_s, width=width)
             self._live.update(drawn, refresh=True)
             return
         now = time.monotonic()
         # Long jobs fill logs: a line every 5 s at first, every minute after half an hour.
-        every = min(_LINE_AT_MOST_EVERY_S, max(_LINE_EVERY_S, elapsed_s / 30))
-        if now - self._shown < every:
+        interval = min(_MAX_LINE_INTERVAL_S, max(_LINE_INTERVAL_S, elapsed_s / 30))
+        if now - self._shown < interval:
             return
         self._shown = now
         if self._json:
-            self.event("progress", elapsed_s=round(elapsed_s, 1), **record)
+            self.event("progress", elapsed_s=round(elapsed_s, 1), **status.to_json())
         else:
-            self._console.print(line(record), soft_wrap=True, markup=False)
+            self._console.print(summary_line(status), soft_wrap=True, markup=False)
 
 
-class _Paper(Console):
-    """A console that falls silent when nobody reads it, where rich's would end the program."""
+class _PipeConsole(Console):
+    """A console that becomes quiet on a broken pipe, where rich's ends the program."""
 
-    def __init__(self, unread: threading.Event, **options: Any) -> None:
+    def __init__(self, closed: threading.Event, **options: Any) -> None:
         super().__init__(**options)
-        self._unread = unread
+        self._closed = closed
 
     def on_broken_pipe(self) -> None:
-        """Say nothing from now on."""
+        """Print nothing from now on."""
         self.quiet = True
-        self._unread.set()
+        self._closed.set()
 
 
-class Watch:
-    """The thread that looks and draws. The work hands in steps with `step`, which only stores them."""
+class StatusMonitor:
+    """A thread that reads a spool's status and draws it. `set_step` and `set_deadline` only store."""
 
     def __init__(
         self,
-        look: Look,
-        draw: Callable[[dict[str, Any], str, float], None] | None,
-        also: Callable[[dict[str, Any]], None] | None,
+        read_status: ReadStatus,
+        draw: Callable[[SpoolStatus, str, float], None] | None,
+        on_status: OnStatus | None,
         *,
         title: str,
     ) -> None:
-        self._look, self._draw, self._also, self._title = look, draw, also, title
+        self._read_status, self._draw, self._on_status = read_status, draw, on_status
+        self._title = title
         self._step: StepReport | None = None
-        self._ends: float | None = None
+        self._deadline: float | None = None
         self._began = time.monotonic()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live-view", daemon=True)
-        self.latest: dict[str, Any] = {}
-        """The spool's record of the last look; empty before the first."""
+        self.latest: SpoolStatus | None = None
+        """The status that was read last; None before the first."""
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look a last time and end."""
+        """Read and draw a last time, and end the thread."""
         self._done.set()
         if self._thread.ident:
             self._thread.join(_JOIN_S)
 
-    def step(self, report: StepReport) -> None:
-        """Take the newest state of the training at hand."""
+    def set_step(self, report: StepReport) -> None:
+        """Store the newest step of a training in this process."""
         self._step = report
 
-    def gauges(self) -> dict[str, float]:
-        """What the spool weighed at the last look, for a line of metrics; empty before the first."""
-        names = ("disk_bytes", "shards_ready")
-        return {name: self.latest[name] for name in names if name in self.latest}
+    def set_deadline(self, monotonic_s: float | None) -> None:
+        """Store the `time.monotonic()` at which the training will be ended; None for none."""
+        self._deadline = monotonic_s
 
-    def ends_at(self, monotonic_s: float | None) -> None:
-        """The training ends by the clock, at this `time.monotonic()`."""
-        self._ends = monotonic_s
+    def gauges(self) -> dict[str, float]:
+        """The size of the spool, for a line of metrics; empty before the first status."""
+        latest = self.latest
+        if latest is None:
+            return {}
+        return {"disk_bytes": latest.disk_bytes, "shards_ready": latest.shards_ready}
 
     def _run(self) -> None:
-        looked = float("-inf")
+        read = float("-inf")
         while True:
-            ends = self._done.wait(0 if looked < 0 else DRAW_EVERY_S)
+            ends = self._done.wait(0 if read < 0 else DRAW_INTERVAL_S)
             try:
-                if ends or time.monotonic() - looked >= LOOK_EVERY_S:
-                    looked = time.monotonic()
-                    self.latest = self._look()
-                    if self._also:
-                        self._also(self.latest)
+                if ends or time.monotonic() - read >= READ_INTERVAL_S:
+                    read = time.monotonic()
+                    self.latest = self._read_status()
+                    if self._on_status:
+                        self._on_status(self.latest)
                 if self._draw and self.latest:
                     elapsed = time.monotonic() - self._began
-                    self._draw(self._merged(), self._title, elapsed)
+                    self._draw(self._with_step(self.latest), self._title, elapsed)
             except (DarkprepError, OSError) as error:
-                log.debug("nothing to show: %s", error)
+                log.debug("no status to show: %s", error)
             if ends:
                 return
 
-    def _merged(self) -> dict[str, Any]:
-        """The last look, with what the training at hand knows better."""
+    def _with_step(self, status: SpoolStatus) -> SpoolStatus:
+        """The status with the newest step, which is newer than the files of the run."""
         if self._step is None:
-            return self.latest
-        trainer = self.latest["trainer"] | trainer_of(self._step)
-        if self._ends is not None:
+            return status
+        before = status.trainer.training
+        progress = progress_of_step(self._step, before.recent_losses if before else ())
+        if self._deadline is not None:
             now = time.monotonic()
-            trainer |= {"ends_in_s": max(0.0, self._ends - now), "clock_s": now - self._began}
-        merged = self.latest | {"trainer": trainer}
-        return merged | {"limiting_side": limiting_side(merged)}
+            progress = replace(
+                progress, ends_in_s=max(0.0, self._deadline - now), clock_s=now - self._began
+            )
+        trainer = replace(
+            status.trainer,
+            alive=True,
+            wait_fraction=self._step.data_wait_fraction,
+            training=progress,
+        )
+        return replace(status, trainer=trainer)
 
 
-def trainer_of(step: StepReport) -> dict[str, Any]:
-    """A step as the `trainer` part of a spool's record."""
-    return {
-        "alive": True,
-        "iteration": step.iteration,
-        "iterations": step.iterations,
-        "loss": step.loss,
-        "learning_rate": step.learning_rate,
-        "iterations_per_s": step.iterations_per_s,
-        "samples_per_s": step.samples_per_s,
-        "wait_fraction": step.data_wait_fraction,
-        "gpu_busy_percent": step.gpu_busy_percent,
-        "eta_s": step.eta_s if step.iterations_per_s else None,
-        "shards_deleted": step.shards_deleted,
-    }
-
-
-class _Warnings(logging.Handler):
-    """Prints warnings through the view, which would otherwise be torn by them."""
+class _WarningHandler(logging.Handler):
+    """Prints warnings above the screen, which they would damage otherwise."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__(logging.WARNING)
@@ -272,6 +277,6 @@ class _Warnings(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one."""
         try:
-            self._progress.say(f"darkprep: {record.getMessage()}", event="warning")
+            self._progress.print(f"darkprep: {record.getMessage()}", event="warning")
         except Exception:  # noqa: BLE001 # logging's own convention: a handler never raises
             self.handleError(record)

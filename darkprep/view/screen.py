@@ -1,26 +1,24 @@
-"""How the state of a spool is drawn: one screen for a terminal, one line for a pipe.
-
-Both are pure functions of the record that `darkprep status --json` prints, so every command shows the
-same. The trade-off: a figure that is not in that record cannot be seen live.
-"""
+"""A spool's status as a screen for a terminal: producers, spool, trainer, and which side limits."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from darkprep.view.numbers import format_bytes, format_duration
-from darkprep.view.status import waiting_words
+from darkprep.view.numbers import format_bytes, format_count, format_duration
+from darkprep.view.status import SpoolStatus, TrainerStatus, WatchedProducer
+from darkprep.view.text import disk_text, trainer_parts
 
 _BAR_CELLS = 40
 _SPARKS = "▁▂▃▄▅▆▇█"
-_WIDEST = 100
+_MAX_WIDTH = 100
+_FREE_COLUMNS = 4
+"""Beside the screen, for the `^C` that a terminal prints after it: on a line of its own it would stay there."""
 _STATE_STYLES = {
     "making": "green",
     "done": "green",
@@ -31,186 +29,100 @@ _STATE_STYLES = {
 }
 
 
-def screen(record: dict[str, Any], *, title: str, elapsed_s: float, width: int) -> RenderableType:
-    """The whole state for `width` columns: producers, spool, trainer, and who limits."""
-    inner = min(width, _WIDEST) - 4
-    cells = max(10, min(_BAR_CELLS, inner - 41))
+def screen(status: SpoolStatus, *, title: str, elapsed_s: float, width: int) -> RenderableType:
+    """The whole status for a terminal of `width` columns."""
+    outer = min(width - _FREE_COLUMNS, _MAX_WIDTH)
+    cells = max(10, min(_BAR_CELLS, outer - 45))
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="bold", no_wrap=True)
     rows.add_column()
-    rows.add_row("producers", Group(*_producer_rows(record["producers"])))
-    rows.add_row("spool", Group(*_spool_rows(record, cells)))
-    rows.add_row("trainer", Group(*_trainer_rows(record["trainer"], cells)))
-    limit = Text(record["limiting_side"], style="italic")
+    rows.add_row("producers", Group(*_producer_rows(status.live_producers)))
+    rows.add_row("spool", Group(*_spool_rows(status, cells)))
+    rows.add_row("trainer", Group(*_trainer_rows(status.trainer, cells)))
     return Panel(
-        Group(rows, Text(""), limit),
+        Group(rows, Text(""), Text(status.limiting_side, style="italic")),
         title=Text(f" {title} ", style="bold"),
         title_align="left",
         subtitle=Text(f" {format_duration(elapsed_s)} ", style="dim"),
         subtitle_align="right",
         border_style="cyan",
-        width=inner + 4,
+        width=outer,
     )
 
 
-def line(record: dict[str, Any]) -> str:
-    """The same in one line."""
-    trainer = record["trainer"]
-    alive = [one for one in record["producers"] if one["alive"]]
-    parts = [*_trainer_words(trainer)] if trainer["alive"] else []
-    parts.append(_disk_words(record))
-    parts.append(f"{record['shards_ready']} shards ready")
-    if alive:
-        parts.append(_producer_words(alive[-1]))
-    if record["damaged"]:
-        parts.append(f"{record['damaged']} damaged")
-    return " | ".join(parts)
-
-
-# -- the three rows -----------------------------------------------------------------------------------
-
-
-def _producer_rows(producers: list[dict[str, Any]]) -> list[Text]:
-    alive = [one for one in producers if one["alive"]]
-    if not alive:
-        return [Text("none at work", style="dim")]
+def _producer_rows(producers: Sequence[WatchedProducer]) -> list[Text]:
+    if not producers:
+        return [Text("not running", style="dim")]
     rows = []
-    for one in alive:
-        state = str(one["state"])
+    for producer in producers:
+        state = producer.status.state
         rows.append(
             Text.assemble(
                 ("● ", _STATE_STYLES.get(state, "dim")),
                 state,
-                f" · {one.get('mb_per_s', 0.0):.1f} MB/s",
-                f" · blocked {one['blocked_fraction']:.0%}",
+                f" · {producer.status.mb_per_s or 0.0:.1f} MB/s",
+                f" · blocked {producer.blocked_fraction:.0%}",
             )
         )
-        rows.append(Text(_producer_counts(one), style="dim"))
+        rows.append(Text(_producer_counts(producer), style="dim"))
     return rows
 
 
-def _producer_counts(one: dict[str, Any]) -> str:
+def _producer_counts(producer: WatchedProducer) -> str:
+    status = producer.status
     parts = [
-        f"{one.get('shards_made', 0):,} shards made",
-        f"{one.get('frames_decoded', 0):,} frames decoded",
-        f"room for {one.get('frames_kept', 0):,} of {one.get('frames_wanted', 0):,}",
+        f"{format_count(status.shards_made or 0, 'shard')} made",
+        f"{format_count(status.frames_decoded or 0, 'frame')} decoded",
+        f"room for {status.frames_kept or 0:,} of {status.frames_wanted or 0:,}",
     ]
-    left = eta_of_producer(one)
-    if left is not None:
-        parts.append(f"ETA {format_duration(left)}")
-    if one.get("skipped"):
-        parts.append(f"{one['skipped']} files skipped")
-    if one.get("deaths"):
-        parts.append(f"{one['deaths']} workers replaced")
+    if producer.eta_s is not None:
+        parts.append(f"ETA {format_duration(producer.eta_s)}")
+    if status.skipped:
+        parts.append(f"{format_count(status.skipped, 'file')} skipped")
+    if status.deaths:
+        parts.append(f"{format_count(status.deaths, 'worker')} replaced")
     return " · ".join(parts)
 
 
-def _spool_rows(record: dict[str, Any], cells: int) -> list[Text]:
-    shards = min(record["disk_bytes"], record["shards_ready"] * record["shard_bytes"])
-    frames = record["disk_bytes"] - shards
-    budget = record["budget_bytes"] or record["disk_bytes"] or 1
+def _spool_rows(status: SpoolStatus, cells: int) -> list[Text]:
+    shards = min(status.disk_bytes, status.shards_ready * status.shard_bytes)
+    frames = status.disk_bytes - shards
+    budget = status.budget_bytes or status.disk_bytes or 1
     bar = _bar([(frames / budget, "█", "blue"), (shards / budget, "▓", "cyan")], cells)
-    below = [
+    legend = [
         Text.assemble(("█", "blue"), " frames ", (format_bytes(frames), "dim")),
         Text.assemble(
             ("▓", "cyan"),
-            f" {record['shards_ready']} shards ready ",
+            f" {format_count(status.shards_ready, 'shard')} ready ",
             (format_bytes(shards), "dim"),
         ),
     ]
-    if record["damaged"]:
-        below.append(Text(f"{record['damaged']} damaged, made again", style="yellow"))
-    return [Text.assemble(bar, "  ", _disk_words(record)), Text("   ").join(below)]
+    if status.damaged:
+        legend.append(Text(f"{status.damaged} damaged and rebuilt", style="yellow"))
+    return [Text.assemble(bar, "  ", disk_text(status)), Text("   ").join(legend)]
 
 
-def _disk_words(record: dict[str, Any]) -> str:
-    used, budget = record["disk_bytes"], record["budget_bytes"]
-    if not budget:
-        return format_bytes(used)
-    return f"{format_bytes(used)} of {format_bytes(budget)} ({used / budget:.0%})"
-
-
-def _trainer_rows(trainer: dict[str, Any], cells: int) -> list[Text]:
-    if not trainer["alive"]:
-        said = "none at work"
-        if trainer["batch"]:
-            said += f"; the last one stopped at batch {trainer['batch']:,}"
-        return [Text(said, style="dim")]
-    words = _trainer_words(trainer)
-    rows = []
-    share = _share_done(trainer)
+def _trainer_rows(trainer: TrainerStatus, cells: int) -> list[Text]:
+    if not trainer.alive:
+        stopped = f"; the last one stopped at batch {trainer.batch:,}" if trainer.batch else ""
+        return [Text(f"not running{stopped}", style="dim")]
+    parts, rows = trainer_parts(trainer), []
+    training = trainer.training
+    share = training.share_done if training else None
     if share is not None:
         rows.append(Text.assemble(_bar([(share, "█", "green")], cells), f"  {share:.0%}"))
-    rows.append(Text(" · ".join(words[:3])))
+    rows.append(Text(" · ".join(parts[:3])))
+    if parts[3:]:
+        rows.append(Text(" · ".join(parts[3:])))
     # A loss falls by factors: on a linear scale all but the first minutes would be flat.
-    losses = [math.log(loss) for loss in trainer.get("recent_losses") or [] if loss > 0]
-    if words[3:]:
-        rows.append(Text(" · ".join(words[3:])))
+    losses = [math.log(loss) for loss in (training.recent_losses if training else ()) if loss > 0]
     if len(losses) > 1:
         rows.append(Text.assemble(("loss ", "dim"), (sparkline(losses, cells - 5), "green")))
     return rows
 
 
-def _trainer_words(trainer: dict[str, Any]) -> list[str]:
-    """Place and pace first, then what may be unknown."""
-    done, goal = trainer.get("iteration"), trainer.get("iterations")
-    if done is None:
-        return [f"batch {trainer['batch']:,}"]
-    by_clock = _ends_by_clock(trainer)
-    place = f"iteration {done:,}" + (f" of {goal:,}" if goal and not by_clock else "")
-    words = [place, f"{trainer['iterations_per_s']:.2f} it/s"]
-    words.append(f"{trainer['samples_per_s']:.1f} samples/s")
-    if trainer.get("loss") is not None:
-        words.append(f"loss {trainer['loss']:.4f}")
-    words.append(f"data wait {trainer['wait_fraction']:.1%}{waiting_words(trainer)}")
-    if trainer.get("gpu_busy_percent") is not None:
-        words.append(f"GPU {trainer['gpu_busy_percent']:.0f} %")
-    if by_clock:
-        words.append(f"ends in {format_duration(trainer['ends_in_s'])}")
-    elif trainer.get("eta_s") is not None:
-        words.append(f"ETA {format_duration(trainer['eta_s'])}")
-    return words
-
-
-def _ends_by_clock(trainer: dict[str, Any]) -> bool:
-    """Whether the clock will end the training before its iterations do."""
-    left, eta = trainer.get("ends_in_s"), trainer.get("eta_s")
-    return left is not None and (eta is None or eta > left)
-
-
-def _share_done(trainer: dict[str, Any]) -> float | None:
-    """How much is done, by the clock where that will end the training."""
-    if _ends_by_clock(trainer):
-        whole = trainer["ends_in_s"] + trainer["clock_s"]
-        return float(min(1.0, trainer["clock_s"] / whole)) if whole else 1.0
-    if trainer.get("iteration") is None or not trainer.get("iterations"):
-        return None
-    return float(min(1.0, trainer["iteration"] / trainer["iterations"]))
-
-
-def _producer_words(one: dict[str, Any]) -> str:
-    left = eta_of_producer(one)
-    end = "" if left is None else f", ETA {format_duration(left)}"
-    return (
-        f"producer {one['state']}, {one.get('shards_made', 0)} made, "
-        f"{one.get('frames_decoded', 0)} frames decoded, {one.get('mb_per_s', 0.0):.1f} MB/s{end}"
-    )
-
-
-def eta_of_producer(one: dict[str, Any]) -> float | None:
-    """Seconds until a producer has made all it was asked for; None without an end, or while it waits."""
-    until, made, running = one.get("until"), one.get("shards_made"), one.get("running_s")
-    if until is None or not made or not running or one["state"] != "making":
-        return None
-    left = until - int(one.get("next_needed", 0)) - int(one.get("shards_ready", 0))
-    return float(max(0, left) * running / made)
-
-
-# -- drawing ------------------------------------------------------------------------------------------
-
-
 def _bar(parts: list[tuple[float, str, str]], cells: int) -> Text:
-    """Shares of a whole, each with its own glyph, so that it reads without colour; at least one cell each."""
+    """Shares of a whole as (share, glyph, style), at least one cell each; readable without colour."""
     bar, used = Text(), 0
     for share, glyph, style in parts:
         wanted = max(1, round(share * cells)) if share > 0 else 0
@@ -221,9 +133,9 @@ def _bar(parts: list[tuple[float, str, str]], cells: int) -> Text:
 
 
 def sparkline(values: Sequence[float], cells: int) -> str:
-    """The course of some numbers in one row of at most `cells` characters."""
+    """The last `cells` values as one row of characters, scaled between their extremes."""
     shown = list(values)[-max(1, cells) :]
     low, high = min(shown), max(shown)
-    reach = (high - low) or 1.0
+    span = (high - low) or 1.0
     top = len(_SPARKS) - 1
-    return "".join(_SPARKS[round((value - low) / reach * top)] for value in shown)
+    return "".join(_SPARKS[round((value - low) / span * top)] for value in shown)

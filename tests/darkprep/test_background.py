@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from darkprep.jobs import background
 from darkprep.jobs.background import Supervisor, last_log_line, start_producer, stop_on_signals
 from darkprep.pipeline.plan.plan import PlanOptions, make_plan
 from darkprep.shards import Cursor, OptionError, Spool, SpoolError, StreamEnded
-from darkprep.view.status import limiting_side
+from darkprep.view.status import SpoolStatus
+from tests.support.statuses import TRAINER, producer_of, status_of
 
 PLENTY = 1 << 30
 
@@ -204,44 +205,38 @@ def test_an_interrupted_command_says_so_with_status_130(call, monkeypatch):
 # -- in words -------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def record() -> Iterator[Callable[..., dict[str, Any]]]:
-    def make(
-        *,
-        trains: bool,
-        wait: float = 0.0,
-        waiting_s: float = 0.0,
-        produces: bool = True,
-        state: str = "making",
-        blocked: float = 0.0,
-    ) -> dict[str, Any]:
-        producer = {"alive": produces, "state": state, "blocked_fraction": blocked}
-        return {
-            "trainer": {"alive": trains, "wait_fraction": wait, "waiting_s": waiting_s},
-            "producers": [producer],
-        }  # fmt: skip
-
-    yield make
+def status_where(
+    *,
+    trains: bool,
+    wait: float = 0.0,
+    waiting_s: float = 0.0,
+    produces: bool = True,
+    state: str = "making",
+    blocked: float = 0.0,
+) -> SpoolStatus:
+    producer = producer_of(alive=produces, state=state, running_s=10.0, blocked_s=10 * blocked)
+    trainer = replace(TRAINER, alive=trains, wait_fraction=wait, waiting_s=waiting_s)
+    return status_of(trainer=trainer, producers=(producer,))
 
 
 @pytest.mark.parametrize(
-    ("state", "said"),
+    ("state", "sentence"),
     [
-        ({"trains": False, "produces": False}, "nobody works here"),
-        ({"trains": False}, "no trainer yet: the producer fills the budget"),
-        ({"trains": False, "state": "waiting for the trainer"}, "fills the budget and waits"),
-        ({"trains": True, "wait": 0.2}, "the producers are slower than the trainer: give more"),
+        ({"trains": False, "produces": False}, "no producer and no trainer is running"),
+        ({"trains": False}, "no trainer is running yet: the producer fills the budget"),
+        ({"trains": False, "state": "waiting for the trainer"}, "is full and the producer waits"),
+        ({"trains": True, "wait": 0.2}, "the producers are slower than the trainer: use more"),
         ({"trains": True, "wait": 0.05}, "nearly balanced: more --jobs"),
-        ({"trains": True, "wait": 0.005}, "keep pace: nothing to change"),
-        ({"trains": True, "blocked": 0.5}, "the trainer is the slower side"),
-        ({"trains": True}, "keep pace: nothing to change"),
-        ({"trains": True, "produces": False}, "keep pace: nothing to change"),
-        ({"trains": True, "waiting_s": 9.0, "produces": False}, "a shard that nobody makes: run"),
-        ({"trains": True, "waiting_s": 9.0}, "waits for the producers' next shard"),
+        ({"trains": True, "wait": 0.005}, "equally fast: nothing to change"),
+        ({"trains": True, "blocked": 0.5}, "the trainer is slower than the producers"),
+        ({"trains": True}, "equally fast: nothing to change"),
+        ({"trains": True, "produces": False}, "equally fast: nothing to change"),
+        ({"trains": True, "waiting_s": 9.0, "produces": False}, "no producer is running: run"),
+        ({"trains": True, "waiting_s": 9.0}, "waits for the next shard"),
         ({"trains": True, "waiting_s": 9.0, "wait": 0.2}, "the producers are slower"),
-        ({"trains": True, "waiting_s": 0.5}, "keep pace: nothing to change"),
+        ({"trains": True, "waiting_s": 0.5}, "equally fast: nothing to change"),
         ({"trains": True, "state": "waiting for disk space", "wait": 0.2}, "the disk is full"),
     ],
 )
-def test_the_slower_side_is_named_with_what_to_change(record, state, said):
-    assert said in limiting_side(record(**state))
+def test_the_slower_side_is_named_with_what_to_change(state, sentence):
+    assert sentence in status_where(**state).limiting_side

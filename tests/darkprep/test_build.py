@@ -124,7 +124,7 @@ def test_status_tells_people_what_is_there(call, small_spool):
     assert result.exit_code == 0
     assert "3 ready, 3 planned" in result.stdout
     assert "(sony, plan " in result.stdout
-    assert "nobody works here" in result.stdout or "no trainer" in result.stdout
+    assert "no producer and no trainer" in result.stdout or "no trainer" in result.stdout
 
 
 def test_status_tells_programs_what_is_there(call, small_spool):

@@ -6,44 +6,20 @@ import io
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from darkprep.trainer.records import StepReport
-from darkprep.view.live import Progress, Watch
-from darkprep.view.screen import line, screen, sparkline
-
-
-class Terminal(io.StringIO):
-    """A file that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def record_of(**changes: Any) -> dict[str, Any]:
-    producer: dict[str, Any] = {
-        "alive": True, "state": "making", "mb_per_s": 12.4, "blocked_fraction": 0.03, "pid": 7,
-        "host": "here", "shards_made": 83, "frames_decoded": 1204, "frames_kept": 10,
-        "frames_wanted": 12, "until": 100, "next_needed": 14, "shards_ready": 6,
-        "running_s": 83.0, "blocked_s": 2.0, "seconds_since": 0.1,
-    }  # fmt: skip
-    trainer: dict[str, Any] = {
-        "alive": True, "ranks": 1, "batch": 27, "run": "runs/x", "wait_fraction": 0.004,
-        "waiting_s": 0.0,
-        "iteration": 20, "iterations": 2000, "loss": 0.1537, "iterations_per_s": 1.75,
-        "samples_per_s": 7.0, "gpu_busy_percent": 97.0, "eta_s": 1130.0,
-        "recent_losses": [0.4, 0.3, 0.2, 0.15],
-    }  # fmt: skip
-    record: dict[str, Any] = {
-        "spool": "spool", "shards_ready": 6, "shard_bytes": 5_600_000, "disk_bytes": 40_000_000,
-        "budget_bytes": 80_000_000, "damaged": 0, "producers": [producer], "trainer": trainer,
-        "limiting_side": "producers and trainer keep pace: nothing to change",
-    }  # fmt: skip
-    return record | changes
+from darkprep.view.live import Progress, StatusMonitor
+from darkprep.view.screen import screen, sparkline
+from darkprep.view.status import SpoolStatus
+from darkprep.view.text import summary_line
+from tests.support.statuses import NO_TRAINER, PROGRESS, TRAINER, producer_of, status_of
+from tests.support.terminal import Terminal
 
 
 def step_of(iteration: int = 21, **changes: Any) -> StepReport:
@@ -55,42 +31,42 @@ def step_of(iteration: int = 21, **changes: Any) -> StepReport:
     return StepReport(**fields)
 
 
-def drawn(record: dict[str, Any], width: int = 100) -> str:
-    paper = io.StringIO()
-    console = Console(width=width, file=paper, color_system=None)
-    console.print(screen(record, title="darkprep", elapsed_s=754, width=width))
-    return paper.getvalue()
+def drawn(status: SpoolStatus, width: int = 100) -> str:
+    file = io.StringIO()
+    console = Console(width=width, file=file, color_system=None)
+    console.print(screen(status, title="darkprep", elapsed_s=754, width=width))
+    return file.getvalue()
 
 
 def test_the_screen_tells_of_producers_spool_and_trainer_and_who_limits():
-    shown = drawn(record_of())
+    shown = drawn(status_of())
 
     for words in (
         "making", "12.4 MB/s", "blocked 3%", "1,204 frames decoded", "83 shards made",
         "40 MB of 80 MB (50%)", "6 shards ready", "iteration 20 of 2,000", "1.75 it/s",
         "7.0 samples/s", "loss 0.1537", "data wait 0.4%", "GPU 97 %", "ETA 18:50 min",
-        "keep pace", "12:34 min",
+        "equally fast", "12:34 min",
     ):  # fmt: skip
         assert words in shown
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
 def test_the_screen_fits_any_terminal(width):
-    shown = drawn(record_of(), width)
+    shown = drawn(status_of(), width)
 
     assert max(map(len, shown.splitlines())) <= width
 
 
 def test_the_bar_shows_the_share_of_the_budget_without_colour():
-    bars = [row for row in drawn(record_of()).splitlines() if "of 80 MB" in row]
+    bars = [row for row in drawn(status_of()).splitlines() if "of 80 MB" in row]
 
     (bar,) = bars
     assert bar.count("█") + bar.count("▓") == bar.count("░") == 20
 
 
 def test_a_training_that_ends_by_the_clock_says_when_and_not_how_many_iterations_are_left():
-    trainer = record_of()["trainer"] | {"ends_in_s": 90.0, "clock_s": 90.0}
-    shown = drawn(record_of(trainer=trainer))
+    progress = replace(PROGRESS, ends_in_s=90.0, clock_s=90.0)
+    shown = drawn(status_of(trainer=replace(TRAINER, training=progress)))
 
     assert "ends in 1:30 min" in shown
     assert "50%" in shown
@@ -99,27 +75,25 @@ def test_a_training_that_ends_by_the_clock_says_when_and_not_how_many_iterations
 
 
 def test_a_spool_where_nobody_works_says_so():
-    idle = record_of(
-        producers=[], trainer={"alive": False, "batch": 40, "run": "", "wait_fraction": 0.0}
-    )
+    idle = status_of(producers=(), trainer=NO_TRAINER)
 
     assert "the last one stopped at batch 40" in drawn(idle)
-    assert line(idle) == "40 MB of 80 MB (50%) | 6 shards ready"
+    assert summary_line(idle) == "40 MB of 80 MB (50%) | 6 shards ready"
 
 
 def test_one_line_for_a_pipe_holds_the_same_figures():
-    told = line(record_of(damaged=2))
+    line = summary_line(status_of(damaged=2))
 
     for words in ("iteration 20 of 2,000", "loss 0.1537", "ETA 18:50 min", "2 damaged"):
-        assert words in told
-    assert "\n" not in told
+        assert words in line
+    assert "\n" not in line
 
 
 def test_a_long_wait_is_shown_before_it_is_over():
-    trainer = record_of()["trainer"] | {"waiting_s": 75.0}
+    trainer = replace(TRAINER, waiting_s=75.0)
 
-    assert "data wait 0.4%, now for 1:15 min" in drawn(record_of(trainer=trainer))
-    assert "now for" not in drawn(record_of())
+    assert "data wait 0.4%, now for 1:15 min" in drawn(status_of(trainer=trainer))
+    assert "now for" not in drawn(status_of())
 
 
 def test_a_sparkline_runs_from_the_lowest_to_the_highest():
@@ -131,9 +105,9 @@ def test_a_sparkline_runs_from_the_lowest_to_the_highest():
 def watched(paper: io.StringIO, *, steps: Sequence[StepReport] = (), **options: Any) -> str:
     console = Console(file=paper, width=100, quiet=options.get("quiet", False))
     with Progress(console=console, **options) as progress:
-        with progress.watching(record_of, title="darkprep") as watch:
+        with progress.monitor(status_of, title="darkprep") as monitor:
             for step in steps:
-                watch.step(step)
+                monitor.set_step(step)
             time.sleep(0.3)
     return paper.getvalue()
 
@@ -196,37 +170,38 @@ def test_warnings_go_through_the_view():
 
 
 def test_the_step_at_hand_is_newer_than_what_the_spool_says():
-    seen: list[dict[str, Any]] = []
-    watch = Watch(record_of, lambda record, title, elapsed: seen.append(record), None, title="")
-    watch.step(step_of(data_wait_fraction=0.5))
-    watch.start()
-    watch.stop()
+    seen: list[SpoolStatus] = []
+    monitor = StatusMonitor(status_of, lambda status, *_: seen.append(status), None, title="")
+    monitor.set_step(step_of(data_wait_fraction=0.5))
+    monitor.start()
+    monitor.stop()
 
-    assert seen[-1]["trainer"]["iteration"] == 21
-    assert "producers are slower" in seen[-1]["limiting_side"]
+    assert seen[-1].trainer.training
+    assert seen[-1].trainer.training.iteration == 21
+    assert "producers are slower" in seen[-1].limiting_side
 
 
 def test_a_spool_that_vanishes_does_not_end_the_work():
-    def look() -> dict[str, Any]:
+    def read_status() -> SpoolStatus:
         raise FileNotFoundError("gone")
 
-    watch = Watch(look, lambda *_: None, None, title="")
-    watch.start()
-    watch.step(step_of())
-    watch.stop()
+    monitor = StatusMonitor(read_status, lambda *_: None, None, title="")
+    monitor.start()
+    monitor.set_step(step_of())
+    monitor.stop()
 
-    assert watch.latest == {}
+    assert monitor.latest is None
 
 
 def test_a_step_costs_the_training_less_than_ten_microseconds():
     with Progress(console=Console(file=Terminal(), width=100)) as progress:
-        with progress.watching(record_of, title="darkprep") as watch:
+        with progress.monitor(status_of, title="darkprep") as monitor:
             report = step_of()
             costs = []
             for _ in range(5):
                 began = time.perf_counter()
                 for _ in range(1000):
-                    watch.step(report)
+                    monitor.set_step(report)
                 costs.append((time.perf_counter() - began) / 1000)
 
     assert min(costs) < 10e-6
@@ -239,8 +214,72 @@ def test_a_reader_that_goes_away_does_not_end_the_work(monkeypatch):
 
     monkeypatch.setattr("sys.stdout", Broken())
     with Progress(log_format="json") as progress:
-        with progress.watching(record_of, title="darkprep") as watch:
-            watch.step(step_of())
-            progress.say("still at work")
+        with progress.monitor(status_of, title="darkprep") as monitor:
+            monitor.set_step(step_of())
+            progress.print("still at work")
 
-    assert progress.unread.is_set()
+    assert progress.output_closed.is_set()
+
+
+# -- what is left on a terminal -----------------------------------------------------------------------
+
+
+def left_on(terminal: Terminal, work: Callable[[Progress], None]) -> list[str]:
+    """The lines that stand on a terminal after some work, without the empty one of the cursor."""
+    width, height = terminal.size
+    console = Console(file=terminal, width=width, height=height, color_system=None)
+    with Progress(console=console) as progress:
+        work(progress)
+    assert terminal.rows[-1] == ""
+    return terminal.rows[:-1]
+
+
+def test_simple_work_leaves_what_it_printed_and_nothing_else():
+    def work(progress: Progress) -> None:
+        progress.show("x" * 150, always=True)
+        progress.print("kept")
+        progress.show("y", always=True)
+
+    assert left_on(Terminal(), work) == ["kept"]
+    assert left_on(Terminal(), lambda progress: None) == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(100, 40), (60, 40), (100, 6), (140, 6)])
+def test_the_screen_leaves_no_line_behind(width, height):
+    """On a terminal lower than the screen its top stayed; so did a line after each Ctrl-C."""
+
+    def work(progress: Progress) -> None:
+        with progress.monitor(status_of, title="darkprep") as monitor:
+            time.sleep(0.4)
+            monitor.set_step(step_of())
+            progress.print("kept")
+            terminal.write("^C")  # what a terminal prints at Ctrl-C
+            time.sleep(0.4)
+
+    terminal = Terminal(width, height)
+
+    assert left_on(terminal, work) == ["kept"]
+
+
+def test_one_is_not_shown_as_many():
+    status = status_of(
+        producers=(producer_of(skipped=1, deaths=1, shards_made=1, frames_decoded=1),),
+        shards_ready=1,
+    )
+    shown = " ".join(drawn(status, 140).replace("│", "").split())
+
+    for words in ("1 file skipped", "1 worker replaced", "1 shard made", "1 frame decoded"):
+        assert words in shown
+    assert "1 shard ready" in summary_line(status)
+
+
+def test_the_json_of_a_status_has_all_of_its_figures_on_known_levels():
+    record = json.loads(json.dumps(status_of(objects_bytes=3, staged_bytes=1).to_json()))
+
+    assert record["trainer"]["iteration"] == 20
+    assert record["trainer"]["alive"] is True
+    assert record["producers"][0]["shards_made"] == 83
+    assert record["producers"][0]["blocked_fraction"] == pytest.approx(0.03)
+    assert record["objects_bytes"] == 3
+    assert "ends_in_s" not in record["trainer"]
+    assert "objects_bytes" not in status_of().to_json()

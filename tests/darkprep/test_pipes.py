@@ -17,6 +17,7 @@ from darkprep.shards.locks import last_holder
 from darkprep.trainer.checkpoint import read_checkpoint
 from darkprep.view.history import SpoolHistory
 from tests.support.command_line import SMALL
+from tests.support.statuses import status_of
 
 _PATIENCE_S = 60
 
@@ -50,7 +51,7 @@ def test_a_status_is_told_without_what_is_a_pipe(place, call, small_spool):
     result = call("status", "--spool", small_spool)
 
     assert result.exit_code == 0
-    assert "trainer    none" in result.stdout
+    assert "trainer    not running" in result.stdout
 
 
 def test_a_status_does_without_metrics_that_are_a_pipe(call, small_spool):
@@ -59,7 +60,7 @@ def test_a_status_does_without_metrics_that_are_a_pipe(call, small_spool):
     with spool.trainer_lock():
         spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=0, run="run"))
 
-        assert "trainer    at work" in call("status", "--spool", small_spool).stdout
+        assert "trainer    running" in call("status", "--spool", small_spool).stdout
 
 
 def test_nobody_is_stopped_by_a_role_that_is_a_pipe(call, small_spool):
@@ -108,8 +109,8 @@ def test_a_report_leaves_out_what_is_a_pipe(name, call):
 def test_the_course_of_a_spool_is_not_written_into_a_pipe(tmp_path, caplog):
     put_pipe(tmp_path / "spool.jsonl")
     history = SpoolHistory(tmp_path)
-    history.begin()
-    history.take({"disk_bytes": 5, "shards_ready": 1, "budget_bytes": 9})
+    history.start()
+    history.add(status_of())
 
     assert "is not a regular file" in caplog.text
 

@@ -8,6 +8,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ from darkprep.report.evaluation_page import evaluation_page, spread_by_psnr
 from darkprep.report.page import write_page
 from darkprep.report.pictures import Picture, PictureSet
 from darkprep.report.run_page import run_page, write_run_report
+from darkprep.report.validations import read_validations
 from darkprep.shards import Cursor, Spool
 from darkprep.shards.files import read_json
-from darkprep.view.history import SpoolHistory, read_lines
+from darkprep.trainer.records import read_metrics
+from darkprep.view.history import SpoolHistory, read_history
+from tests.support.statuses import status_of
 from tests.support.webdriver import Browser, why_missing
 
 WIDTHS = (390, 820, 1300)
@@ -46,7 +50,8 @@ def write_run(run: Path) -> Path:
         {
             "iteration": done, "loss": math.exp(-done / 200), "samples_per_s": 8.0 + done / 100,
             "learning_rate": 1e-4 if done <= 200 else 1e-5, "data_wait_fraction": 0.01,
-            "seconds": done / 2, "gpu_busy_percent": None,
+            "seconds": done / 2, "gpu_busy_percent": None, "iterations_per_s": 2.0,
+            "shards_deleted": done // 8, "damaged": 0, "disk_bytes": 10**7, "shards_ready": 3,
         }
         for done in range(10, 401, 10)
     ]  # fmt: skip
@@ -75,7 +80,8 @@ def write_run(run: Path) -> Path:
         "iterations": 400, "samples": 1600, "first_loss": 1.0, "last_loss": 0.13,
         "data_wait_fraction": 0.01, "samples_per_second": 8.0, "seconds": 200.0,
         "shards_deleted": 50, "peak_disk_bytes": 5 * 10**7, "ended": "finished",
-        "limiting_side": "the cpu limits",
+        "limiting_side": "the cpu limits", "first_batch_seconds": 1.0, "damaged_shards": 0,
+        "parameters": 784_768,
     }  # fmt: skip
     (run / "summary.json").write_text(json.dumps(summary))
     about = {"started": "2026-01-01", "command": "darkprep stream-train", "plan": {"pairs": 6},
@@ -502,27 +508,28 @@ def test_pictures_that_cannot_be_opened_are_not_shown(tmp_path):
 
 
 def test_a_line_without_a_time_does_not_keep_a_run_from_going_on(tmp_path):
-    (tmp_path / "spool.jsonl").write_text('{"seconds": 5}\n{"seconds": "x"}\n{}\n')
+    whole = '{"seconds": 5, "disk_bytes": 1, "least_disk_bytes": 1}'
+    (tmp_path / "spool.jsonl").write_text(whole + '\n{"seconds": "x"}\n{}\n')
     history = SpoolHistory(tmp_path)
-    history.begin()
-    history.take({"disk_bytes": 5, "shards_ready": 1, "budget_bytes": 9})
+    history.start()
+    history.add(status_of())
 
-    assert read_lines(tmp_path / "spool.jsonl")[-1]["seconds"] == pytest.approx(5, abs=1)
+    assert read_history(tmp_path)[-1].seconds == pytest.approx(5, abs=1)
 
 
 def test_the_course_of_the_spool_is_written_and_goes_on_after_a_resumption(tmp_path):
-    record = {"disk_bytes": 5, "shards_ready": 1, "budget_bytes": 9}
+    status = status_of(disk_bytes=5)
     first, again = SpoolHistory(tmp_path), SpoolHistory(tmp_path)
-    first.take(record)  # not ours yet
-    first.begin()
-    first.take(record)
-    again.begin()
-    again.take(record | {"disk_bytes": 7})
-    again.take(record)  # too soon for a line of its own
-    lines = read_lines(tmp_path / "spool.jsonl")
+    first.add(status)  # not started yet
+    first.start()
+    first.add(status)
+    again.start()
+    again.add(replace(status, disk_bytes=7))
+    again.add(status)  # too soon for a line of its own
+    lines = read_history(tmp_path)
 
-    assert [line["disk_bytes"] for line in lines] == [5, 7]
-    assert lines[1]["seconds"] >= lines[0]["seconds"]
+    assert [line.disk_bytes for line in lines] == [5, 7]
+    assert lines[1].seconds >= lines[0].seconds
 
 
 def test_a_training_leaves_its_page_with_held_out_pictures(call, large_spool, large_data):
@@ -533,11 +540,10 @@ def test_a_training_leaves_its_page_with_held_out_pictures(call, large_spool, la
     )
 
     assert "report: run/report.html" in result.stderr
-    judged = read_lines(Path("run/evaluations.jsonl"))
-    assert [line["iteration"] for line in judged] == [1, 2]
+    assert [line.iteration for line in read_validations(Path("run"))] == [1, 2]
     assert Path("run/report.html").read_text().count("data:image/jpeg") == 5
-    assert "disk_bytes" in read_lines(Path("run/metrics.jsonl"))[-1]
-    assert read_lines(Path("run/spool.jsonl"))
+    assert "disk_bytes" in read_metrics(Path("run"))[-1].extra
+    assert read_history(Path("run"))
 
 
 def test_a_training_whose_page_cannot_be_made_has_ended_well(call, large_spool, tmp_path):
@@ -570,7 +576,7 @@ def test_a_status_leaves_out_what_makes_no_sense_in_a_run(line, call, small_spoo
         result = call("status", "--spool", small_spool)
 
     assert result.exit_code == 0
-    assert "trainer    at work" in result.stdout
+    assert "trainer    running" in result.stdout
 
 
 def test_an_evaluation_leaves_its_page_beside_its_figures(call, large_data, tmp_path):

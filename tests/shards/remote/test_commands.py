@@ -103,7 +103,7 @@ def test_status_says_what_is_there_and_verify_checks_it(call, url):
     assert "objects" in said
     record = json.loads(call("status", "--spool", url, "--json").stdout)
     assert (record["shards_ready"], record["budget_bytes"]) == (3, 60_000_000)
-    assert record["limiting_side"] == "nobody works here"
+    assert record["limiting_side"] == "no producer and no trainer is running"
     checked = call("verify", "--spool", url)
     assert (checked.exit_code, checked.stdout) == (0, "3 shards checked, 0 damaged\n")
     assert not list(Path("staging").glob("verify-*"))

@@ -1,0 +1,57 @@
+"""The lines of evaluations.jsonl: scores of a network on validation pictures while it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from darkprep.shards.files import json_objects, read_regular_file
+from darkprep.trainer.records import decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureScore:
+    """The score of one picture."""
+
+    pair: str
+    psnr: float
+    """In dB."""
+    ssim: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """One line: the means over all pictures, and the score of each."""
+
+    iteration: int
+    psnr: float
+    ssim: float
+    scores: tuple[PictureScore, ...] = ()
+
+
+def read_validations(run_dir: Path) -> list[Validation]:
+    """The valid lines of a run's evaluations.jsonl; a missing or unreadable file has none."""
+    try:
+        rows = read_regular_file(run_dir / "evaluations.jsonl").splitlines()
+    except OSError:
+        return []
+    decoded = (_decode(record) for record in json_objects(rows))
+    return [validation for validation in decoded if validation]
+
+
+def _decode(record: Mapping[str, Any]) -> Validation | None:
+    """None for an invalid line; invalid scores of single pictures are left out."""
+    images = record.get("images")
+    try:
+        means = decode(Validation, {name: record[name] for name in record if name != "scores"})
+    except ValueError:
+        return None
+    scores = []
+    for image in images if isinstance(images, list) else []:
+        try:
+            scores.append(decode(PictureScore, image if isinstance(image, dict) else {}))
+        except ValueError:
+            continue
+    return replace(means, scores=tuple(scores))
