@@ -121,8 +121,8 @@ class ProducerSettings:
     @classmethod
     def from_json(cls, record: dict[str, Any], where: str) -> ProducerSettings:
         """Decode the JSON object, ignoring unknown keys; raise PlanError naming `where` and the field."""
-        known = {field.name for field in fields(cls)} - {"part", "parts"}
-        values = {name: record[name] for name in known if name in record}
+        names = (field.name for field in fields(cls) if field.name not in ("part", "parts"))
+        values = {name: record[name] for name in names if name in record}
         for name, value in values.items():
             if not _is_valid_setting(name, value):
                 raise PlanError(
