@@ -32,7 +32,8 @@ from photographs import SIZES, frame_bytes, plan_of, write_photographs
 from darkprep.jobs.background import start_producer, stop_producers
 from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Pair
-from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions
+from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.plan import Plan, PlannedPair
 from darkprep.pipeline.produce.budget import DiskBudget, divide_budget, smallest_budget
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.worker import ShardTask, make_shard

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from darkprep.pipeline.plan.plan import Plan, PlanOptions, make_plan
+from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.plan import Plan
+from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.budget import array_bytes
 from darkprep.pipeline.raw.dng import BAYER, DngTags, write_dng
 from darkprep.shards.cfa import CANONICAL

@@ -28,7 +28,8 @@ from typing import Any
 import harness
 
 from darkprep.pipeline.pairs.table import Pair
-from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions
+from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.plan import Plan, PlannedPair
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.pipeline.produce.worker import ShardTask, TaskResult
 from darkprep.shards import Cursor, Spool

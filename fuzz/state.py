@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions
+from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.plan import Plan, PlannedPair
 from darkprep.pipeline.produce.quarantine import FileQuarantine, crashes_decoder
 from darkprep.shards import PlanError, Spool
 from darkprep.shards.locks import last_holder

@@ -31,7 +31,10 @@ from darkprep.jobs import background
 from darkprep.jobs.produce import run_producer
 from darkprep.jobs.remote_spool import BuildSpool
 from darkprep.pipeline.noise.model import CALIBRATIONS
-from darkprep.pipeline.plan.plan import Plan, PlanOptions, make_plan
+from darkprep.pipeline.pairs.table import Frames
+from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.plan import Plan
+from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.executors.config import ExecutorConfig
 from darkprep.pipeline.produce.frames_directory import FramesDirectory, is_inside
 from darkprep.pipeline.produce.producer import ProducerConfig
@@ -132,7 +135,7 @@ def build(
     window: int,
     amplify: str,
     multiplier: float | None,
-    frames: str,
+    frames: Frames,
     exclude_misaligned: bool,
     split: str,
     xtrans: str,

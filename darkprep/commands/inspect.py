@@ -15,7 +15,7 @@ from darkprep.commands.options import (
 )
 from darkprep.commands.parameters import PATH, SIZE, SPOOL_LOCATION
 from darkprep.commands.torch_setup import prepare_torch
-from darkprep.pipeline.plan.plan import PlanOptions
+from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.produce.executors.pool import MAX_JOBS
 from darkprep.shards import OptionError
 from darkprep.shards.remote.url import StoreUrl

@@ -16,7 +16,7 @@ import click
 from darkprep.commands.parameters import PATH, SIZE, SPOOL_LOCATION, FiniteRange
 from darkprep.pipeline.pairs.cameras import CAMERAS
 from darkprep.pipeline.pairs.table import SPLIT_CHOICES
-from darkprep.pipeline.plan.plan import PlanOptions
+from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.produce.executors.config import BACKENDS, ExecutorConfig
 from darkprep.pipeline.produce.executors.pool import MAX_JOBS
 from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER

@@ -21,7 +21,9 @@ from darkprep.jobs.gpus import check_gpu
 from darkprep.jobs.measure import MOST_STEPS, FrameSource, Measured, measure, scale_to
 from darkprep.pipeline.noise.sensors import sensor_of
 from darkprep.pipeline.pairs.table import Pair
-from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions, make_plan
+from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.plan import Plan, PlannedPair
+from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.budget import (
     check_budget,
     default_budget,

@@ -16,7 +16,8 @@ from pathlib import Path
 from darkprep.jobs.evaluate import EvaluateOptions, EvaluationResult, evaluation
 from darkprep.jobs.output_directory import check_output_directory
 from darkprep.jobs.train import TrainOptions, stream_training
-from darkprep.pipeline.plan.plan import PlanOptions, make_plan
+from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.planner import make_plan
 from darkprep.report.evaluation_page import write_evaluation_report
 from darkprep.shards import DarkprepError, OptionError, Spool, TrainingError
 from darkprep.shards.plan_record import ProducerSettings

@@ -15,7 +15,8 @@ from darkprep.jobs.background import stop_producers
 from darkprep.jobs.decoding import DecodingOptions
 from darkprep.jobs.evaluate import EvaluateOptions, evaluation
 from darkprep.jobs.train import TrainOptions, stream_training
-from darkprep.pipeline.plan.plan import PlanOptions, make_plan
+from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.budget import default_budget
 from darkprep.shards import Spool
 from darkprep.shards.files import disk_errors

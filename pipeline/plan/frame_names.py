@@ -1,4 +1,4 @@
-"""Names of stored frames: they follow from a file's content, so that one store serves several plans."""
+"""Names of stored frames: derived from a file's content, so that several plans can share one store."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ FrameKind = Literal["short", "long"]
 
 
 def frame_name(kind: FrameKind, fingerprint: str) -> str:
-    """The name under which the frame of a RAW file is stored; `fingerprint` is that of the file's content.
+    """Return the name under which a frame is stored; `fingerprint` is that of the file.
 
-    LibRaw's version is part of it, for another version may decode or develop otherwise.
+    LibRaw's version is part of it, since another version may decode or develop differently.
     """
     return f"{kind}-{libraw_version()}-{fingerprint}"

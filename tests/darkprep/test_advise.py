@@ -11,7 +11,7 @@ import pytest
 from darkprep.jobs.advise import AdviseOptions, advice_lines, assumed_plan, predict
 from darkprep.jobs.gpus import missing_kernels
 from darkprep.jobs.measure import Measured
-from darkprep.pipeline.plan.plan import PlanOptions
+from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.produce.budget import divide_budget
 from darkprep.shards import BudgetTooSmall, OptionError
 from darkprep.trainer.config import TrainConfig

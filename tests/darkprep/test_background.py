@@ -14,7 +14,8 @@ import pytest
 
 from darkprep.jobs import background
 from darkprep.jobs.background import Supervisor, last_log_line, start_producer, stop_on_signals
-from darkprep.pipeline.plan.plan import PlanOptions, make_plan
+from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.planner import make_plan
 from darkprep.shards import Cursor, OptionError, Spool, SpoolError, StreamEnded
 from darkprep.view.status import SpoolStatus
 from tests.support.statuses import TRAINER, producer_of, status_of

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from darkprep.model import load_model
-from darkprep.pipeline.plan.plan import PlanOptions, make_plan
+from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.budget import smallest_budget
 from darkprep.shards import Spool
 from darkprep.shards.plan_record import ProducerSettings

@@ -16,7 +16,8 @@ from darkprep.pipeline.pairs.cameras import CAMERAS
 from darkprep.pipeline.pairs.inert_pickle import read_inert_pickle
 from darkprep.pipeline.pairs.lmdb import LmdbPatch, _environment, _meta_colours, find_patches
 from darkprep.pipeline.pairs.sources import open_source
-from darkprep.pipeline.plan.plan import PlanOptions, make_plan
+from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.pipeline.raw.colour import linear_light
 from darkprep.pipeline.raw.source import RawFile

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from darkprep.pipeline.pairs.table import Pair
-from darkprep.pipeline.plan.plan import Plan, PlannedPair, PlanOptions, make_plan
+from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.plan import Plan, PlannedPair
+from darkprep.pipeline.plan.planner import make_plan
 from darkprep.shards import DatasetError, OptionError, PlanError, Spool
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from darkprep.shards.rng import permutation

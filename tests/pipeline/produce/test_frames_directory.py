@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from darkprep.pipeline.plan.plan import Plan, PlanOptions, make_plan
+from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.plan import Plan
+from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.budget import divide_budget, smallest_budget
 from darkprep.pipeline.produce.executors.loky import LokyPool
 from darkprep.pipeline.produce.frame_store import FrameStore, frame_allocation

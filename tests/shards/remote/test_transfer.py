@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 import xxhash
 
-from darkprep.pipeline.plan.plan import Plan, PlanOptions, make_plan
+from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.plan import Plan
+from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.budget import smallest_budget
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.shards import Cursor, Spool, SpoolBusy, SpoolError, SpoolReader, StreamEnded

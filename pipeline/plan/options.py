@@ -1,0 +1,174 @@
+"""What a user chooses of a plan, and how a recipe stores it.
+
+The trade-off: the recipe's JSON keeps the names and the order of the first plans, so that older spools
+keep their digest; fields that were renamed since are mapped here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, get_args
+
+from darkprep.pipeline.noise.model import CALIBRATIONS
+from darkprep.pipeline.pairs.cameras import camera_named
+from darkprep.pipeline.pairs.table import Frames, splits_named
+from darkprep.pipeline.raw.amplify import parse_amplification
+from darkprep.pipeline.raw.resample import parse_xtrans_mode, sample_cfa
+from darkprep.shards import PERIOD, CfaKind, OptionError
+
+DEFAULT_CROP: dict[CfaKind, int] = {"bayer": 512, "xtrans": 480}
+"""The paper's crop; for X-Trans the nearest size that its network can take (a multiple of 48)."""
+DEFAULT_MARGIN: dict[CfaKind, int] = {"bayer": 16, "xtrans": 24}
+"""Pixels stored beyond the crop: room for shifts, and for flips that keep the CFA's phase."""
+
+_STORED_NAMES = {"amplify": "gain", "xtrans": "form"}
+"""Options that a recipe stores under another name."""
+_STORED_IF_USED = ("xtrans", "noise", "lmdb")
+"""Options that a recipe stores only if they differ from the default: they were added later."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """What a user chooses of a plan. Raises OptionError naming the option."""
+
+    camera: str
+    split: str = "train"
+    """Which scenes, by the data set's own division: `train`, `val`, `test` or `val+test`."""
+    fraction: float = 1.0
+    """Share of the scenes, drawn whole and seeded; in (0, 1]."""
+    seed: int = 0
+    epochs: int | None = 1
+    """How often each pair is visited before the plan ends; None for an endless plan."""
+    crop: int | None = None
+    """Side in pixels of the crop that is trained on; None for DEFAULT_CROP."""
+    margin: int | None = None
+    """Pixels stored beyond the crop; None for DEFAULT_MARGIN."""
+    samples_per_shard: int = 32
+    crops_per_visit: int = 8
+    """Crops cut from a pair at each visit; divides samples_per_shard."""
+    window: int = 4
+    """Consecutive shards that the trainer mixes."""
+    amplify: str = "ratio"
+    """`ratio`, `estimate`, or a number: how the amplification is found."""
+    multiplier: float | None = None
+    """The paper's m, with amplify `estimate` only; None is 1 (the command line's default is DEFAULT_MULTIPLIER)."""
+    frames: Frames = "first"
+    """`first`: only the first frame of each burst, as SID's code; `all`: every frame."""
+    exclude_misaligned: bool = False
+    """Leave out the misaligned scenes 10034, 10045 and 10172 of SID's Sony; other cameras have none."""
+    xtrans: str = "native"
+    """How an X-Trans camera is fed to the network: `native`, `plain` or `rggb` (raw/resample.py)."""
+    noise: str | None = None
+    """Camera by whose noise short exposures are made from long ones (noise/darken.py); None for the
+    short exposures that were taken."""
+    lmdb: str | None = None
+    """Name of ELD's LMDB files whose patches are used instead of photographs, such as `SID_Sony`."""
+
+    def __post_init__(self) -> None:
+        camera_named(self.camera)
+        splits_named(self.split)
+        if self.frames not in get_args(Frames):
+            raise OptionError(f"frames must be first or all, not {self.frames!r}")
+        if not 0 < self.fraction <= 1:
+            raise OptionError(f"fraction must be above 0 and at most 1, not {self.fraction}")
+        if self.epochs is not None and self.epochs < 1:
+            raise OptionError(f"epochs must be at least 1 or inf, not {self.epochs}")
+        if not 0 <= self.seed < 2**63:
+            raise OptionError(f"seed must be from 0 to 2^63 - 1, not {self.seed}")
+        self._check_shards()
+        self._check_amplification()
+        self._check_data()
+        self.stored_size()
+
+    def _check_shards(self) -> None:
+        for name in ("samples_per_shard", "crops_per_visit", "window"):
+            if getattr(self, name) < 1:
+                raise OptionError(
+                    f"{_option_name(name)} must be at least 1, not {getattr(self, name)}"
+                )
+        if self.samples_per_shard > 9999:
+            raise OptionError(
+                f"samples-per-shard must be at most 9999, not {self.samples_per_shard}"
+            )
+        if self.samples_per_shard % self.crops_per_visit:
+            raise OptionError(
+                f"samples-per-shard {self.samples_per_shard} must be a multiple of crops-per-visit {self.crops_per_visit}"
+            )
+
+    def _check_amplification(self) -> None:
+        if self.multiplier is not None and not 0 < self.multiplier < float("inf"):
+            raise OptionError(f"multiplier must be positive, not {self.multiplier}")
+        if self.multiplier is not None and self.amplify != "estimate":
+            raise OptionError("multiplier goes with amplify estimate only")
+        self.constant_amplification()
+
+    def _check_data(self) -> None:
+        xtrans = parse_xtrans_mode(self.xtrans)
+        if self.noise is not None:
+            if self.noise not in CALIBRATIONS:
+                raise OptionError(
+                    f"noise must be one of {', '.join(CALIBRATIONS)}, not {self.noise!r}"
+                )
+            if self.amplify == "estimate":
+                raise OptionError("noise goes with amplify ratio or a number, not with estimate")
+            if self.mosaic_cfa == "xtrans" and xtrans != "native":
+                raise OptionError(
+                    "noise is made on the sensor's own mosaic: it goes with xtrans native only"
+                )
+        if self.lmdb is not None and self.mosaic_cfa != "bayer":
+            raise OptionError(f"lmdb files hold Bayer patches, {self.camera} is {self.mosaic_cfa}")
+
+    @property
+    def mosaic_cfa(self) -> CfaKind:
+        """CFA of the camera's files."""
+        return camera_named(self.camera).cfa
+
+    @property
+    def cfa(self) -> CfaKind:
+        """CFA of the samples."""
+        return sample_cfa(self.mosaic_cfa, parse_xtrans_mode(self.xtrans))
+
+    def constant_amplification(self) -> float | None:
+        """Return the amplification if it is a constant, else None."""
+        amplification = parse_amplification(self.amplify)
+        return amplification if isinstance(amplification, float) else None
+
+    def crop_size(self) -> int:
+        """Return the side of the crop in pixels."""
+        return DEFAULT_CROP[self.cfa] if self.crop is None else self.crop
+
+    def stored_size(self) -> int:
+        """Return the side of crop and margin in pixels; both are whole periods of the samples' CFA."""
+        margin = DEFAULT_MARGIN[self.cfa] if self.margin is None else self.margin
+        period = PERIOD[self.cfa]
+        if self.crop_size() < period or self.crop_size() % period:
+            raise OptionError(
+                f"crop must be a positive multiple of {period} for {self.camera}, not {self.crop_size()}"
+            )
+        if margin < 0 or margin % period:
+            raise OptionError(
+                f"margin must be a multiple of {period} for {self.camera}, not {margin}"
+            )
+        return self.crop_size() + margin
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the options as a recipe stores them."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return {
+            _STORED_NAMES.get(name, name): value
+            for name, value in asdict(self).items()
+            if name not in _STORED_IF_USED or value != defaults[name]
+        }
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> PlanOptions:
+        """Return the options of a recipe. Raises TypeError for an unknown name, OptionError for a value."""
+        unknown = record.keys() & _STORED_NAMES.keys()
+        if unknown:
+            raise TypeError(f"unknown options {', '.join(sorted(unknown))}")
+        names = {stored: name for name, stored in _STORED_NAMES.items()}
+        return cls(**{names.get(name, name): value for name, value in record.items()})
+
+
+def _option_name(name: str) -> str:
+    return name.replace("_", "-")
