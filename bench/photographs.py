@@ -14,7 +14,7 @@ import numpy as np
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.plan.planner import make_plan
-from darkprep.pipeline.produce.budget import array_bytes
+from darkprep.pipeline.produce.budget import frame_array_bytes
 from darkprep.pipeline.raw.dng import BAYER, DngTags, write_dng
 from darkprep.shards.cfa import CANONICAL
 from darkprep.shards.format import U16
@@ -63,6 +63,6 @@ def plan_of(root: Path, camera: str, *, crop: int | None = None, **options: int)
 
 def frame_bytes(plan: Plan) -> int:
     """Bytes of all frames of a plan once decoded."""
-    longs = {pair.long_print: array_bytes(pair, "long", plan) for pair in plan.pairs}
-    shorts = {pair.short_print: array_bytes(pair, "short", plan) for pair in plan.pairs}
+    longs = {pair.long_print: frame_array_bytes(pair, "long", plan) for pair in plan.pairs}
+    shorts = {pair.short_print: frame_array_bytes(pair, "short", plan) for pair in plan.pairs}
     return sum(longs.values()) + sum(shorts.values())
