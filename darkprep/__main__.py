@@ -1,7 +1,7 @@
 """`darkprep` and `python -m darkprep`; background producers start this way.
 
-What is loaded here is little: all else comes with the command line, when the streams are in order and
-Ctrl-C is looked for.
+This module imports little: everything else is loaded with the command line, after the standard streams
+are usable and where Ctrl-C is handled.
 """
 
 import io
@@ -10,11 +10,14 @@ import sys
 
 
 def main() -> None:
-    """Run the command line as this process's only work."""
+    """Run the command line in this process, and exit with its status."""
     try:
         _open_closed_streams()
+        os.environ.setdefault(
+            "PYTHONSAFEPATH", "1"
+        )  # workers import nothing from the current directory
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # a name on the disk may be no text
+            if isinstance(stream, io.TextIOWrapper):  # a file name may not be valid text
                 stream.reconfigure(errors="backslashreplace")
         from darkprep.commands.main import main as command_line
 
@@ -25,15 +28,15 @@ def main() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Give /dev/null to a closed stdin, stdout or stderr, as cron and daemons leave them.
+    """Open /dev/null for each standard stream that is closed, as they are under cron and some daemons.
 
-    Else a file that is opened later takes its number, and workers find nothing under it.
+    Otherwise a file opened later would get its number, which workers do not inherit.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number
         if getattr(sys, name) is None:
             stream = open(number, "w" if number else "r", encoding="utf-8", closefd=False)
             setattr(sys, name, stream)
