@@ -1,4 +1,4 @@
-"""Where producers and trainers meet: the shard format, the spool directory, the reader (FORMAT.md)."""
+"""What producers and trainers share: the shard format, the spool directory, the reader (FORMAT.md)."""
 
 from darkprep.shards.batch import Batch, ReaderStats
 from darkprep.shards.cursor import Cursor

@@ -1,7 +1,7 @@
 """The cursor: how far one trainer rank is in the plan, as `cursors/rank-N.json` holds it.
 
-The trade-off: a damaged cursor counts as absent, so a rank that lost it costs the producer shards that
-nobody needs any more, never shards that are still needed.
+The trade-off: cursors are not fsynced. One that a power loss damaged counts as absent; then shards are
+rebuilt that were already used.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def _nameless_header(size: int) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardLayout:
-    """Where every byte of a shard stands: all shards of a plan share one layout.
+    """The position of every byte in a shard; all shards of a plan share one layout.
 
     `height` and `width` are of the stored mosaic in pixels, multiples of the CFA's period. Raises
     ValueError naming the field.

@@ -2,7 +2,7 @@
 
 A spool is not a cache: nothing is evicted to make room. The producer waits (pipeline/produce/producer.py),
 and a shard is deleted when every trainer rank has passed it. The trade-off: the state is what the directory
-shows, listed anew each time, which costs a millisecond and survives every crash.
+shows, listed again each time, which costs a millisecond and survives every crash.
 """
 
 from __future__ import annotations

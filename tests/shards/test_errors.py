@@ -21,5 +21,5 @@ from darkprep.shards.errors import first_line
         (KeyboardInterrupt("\n"), "KeyboardInterrupt"),
     ],
 )
-def test_of_a_foreign_error_one_line_is_told_and_its_class_where_it_has_none(error, said):
+def test_a_library_error_gives_its_first_line_or_its_class_name(error, said):
     assert first_line(error) == said

@@ -17,7 +17,7 @@ from darkprep.shards.files import (
 )
 
 
-def test_a_file_is_replaced_whole(tmp_path: Path):
+def test_a_file_is_replaced_atomically(tmp_path: Path):
     path = tmp_path / "a.json"
     write_json(path, {"n": 1})
     write_json(path, {"n": 2})
@@ -26,7 +26,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_writer_that_fails_half_way_leaves_the_old_file(tmp_path: Path):
+def test_a_failing_writer_leaves_the_old_file(tmp_path: Path):
     path = tmp_path / "a.bin"
     write_bytes(path, b"old")
 
@@ -40,7 +40,7 @@ def test_a_writer_that_fails_half_way_leaves_the_old_file(tmp_path: Path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.bin"]
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
+def test_a_directory_that_is_not_writable_is_named(tmp_path: Path):
     def refuse(file: BinaryIO) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
@@ -48,7 +48,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
         replace_atomically(tmp_path / "a", refuse)
 
 
-def test_another_operating_system_error_passes_untranslated(tmp_path: Path):
+def test_other_operating_system_errors_are_not_translated(tmp_path: Path):
     with pytest.raises(FileNotFoundError):
         write_bytes(tmp_path / "missing" / "a", b"")
 
@@ -64,7 +64,7 @@ def test_missing_json_reads_as_none(tmp_path: Path):
     assert read_json(tmp_path / "a.json") is None
 
 
-def test_only_files_of_dead_writers_are_swept(tmp_path: Path):
+def test_only_temporary_files_of_dead_writers_are_removed(tmp_path: Path):
     alive, dead = tmp_path / f".a.{os.getpid()}.tmp", tmp_path / ".b.4194305.tmp"
     alive.touch()
     dead.touch()

@@ -49,13 +49,13 @@ def test_an_unknown_format_version_is_refused_by_name():
         {"iso": float("inf")},
     ],
 )  # fmt: skip
-def test_impossible_metadata_are_refused(changes: dict[str, object]):
+def test_invalid_metadata_are_refused(changes: dict[str, object]):
     with pytest.raises(ValueError, match=next(iter(changes))):
         replace(meta(), **changes)
 
 
-def test_the_json_names_how_the_amplification_was_found_gain():
-    """FORMAT.md fixes the name; shards made before the field was renamed are read."""
+def test_the_json_key_of_the_amplification_source_is_gain():
+    """FORMAT.md fixes the key, so shards from before the field was renamed can be read."""
     record = json.loads(encode_meta(meta(amplification_source="estimate"), "abcd"))
 
     assert record["gain"] == "estimate"
@@ -71,7 +71,7 @@ def test_a_pair_name_too_long_for_the_metadata_is_refused():
 
 @given(st.binary(max_size=300))
 @settings(max_examples=300)
-def test_arbitrary_bytes_are_damage_and_nothing_worse(data: bytes):
+def test_arbitrary_bytes_raise_shard_damaged_only(data: bytes):
     with pytest.raises(ShardDamaged):
         decode_meta(data, "abcd")
 
@@ -106,9 +106,7 @@ def test_any_field_replaced_by_any_value_is_read_or_refused(name: str, value: ob
     st.integers(0, 10**6),
 )
 @settings(max_examples=60)
-def test_python_reads_the_layout_as_the_tar_it_says_it_is(
-    cfa, rows: int, columns: int, samples: int, shard: int
-):
+def test_pythons_tarfile_reads_the_layout(cfa, rows: int, columns: int, samples: int, shard: int):
     layout = ShardLayout(
         cfa=cfa, height=rows * PERIOD[cfa], width=columns * PERIOD[cfa], samples=samples
     )
@@ -141,6 +139,6 @@ def test_python_reads_the_layout_as_the_tar_it_says_it_is(
 @pytest.mark.parametrize(
     ("field", "value"), [("height", 7), ("width", 0), ("samples", 0), ("samples", 10000)]
 )
-def test_a_layout_that_cannot_be_is_refused_by_field(field: str, value: int):
+def test_an_invalid_layout_names_the_field(field: str, value: int):
     with pytest.raises(ValueError, match=field):
         ShardLayout(**{"cfa": "bayer", "height": 8, "width": 8, "samples": 2, field: value})

@@ -36,7 +36,7 @@ def test_every_sample_is_used_exactly_as_often_as_asked(order: UseOrder):
 
 
 @given(orders, st.data())
-def test_any_stretch_read_alone_is_the_same_stretch(order: UseOrder, data: st.DataObject):
+def test_any_slice_equals_the_same_slice_of_the_whole(order: UseOrder, data: st.DataObject):
     assert order.total is not None
     whole = order.uses(0, order.total)
     start = data.draw(st.integers(0, order.total - 1))
@@ -46,7 +46,7 @@ def test_any_stretch_read_alone_is_the_same_stretch(order: UseOrder, data: st.Da
 
 
 @given(orders)
-def test_positions_ask_only_for_shards_between_oldest_and_newest(order: UseOrder):
+def test_positions_need_only_shards_between_oldest_and_newest(order: UseOrder):
     assert order.total is not None
     shards = order.uses(0, order.total)[:, 0]
 
@@ -57,7 +57,7 @@ def test_positions_ask_only_for_shards_between_oldest_and_newest(order: UseOrder
 
 
 @given(orders)
-def test_an_endless_stream_begins_as_the_finite_one(order: UseOrder):
+def test_an_endless_stream_starts_like_the_finite_one(order: UseOrder):
     assert order.shards is not None
     endless = UseOrder(
         samples=order.samples, window=order.window, seed=order.seed, reuse=order.reuse
@@ -81,7 +81,7 @@ def test_a_late_batch_mixes_the_whole_window():
     assert np.mean(distinct) > 3.2
 
 
-def test_a_far_position_is_found_without_walking_there():
+def test_a_far_position_is_found_fast():
     order = UseOrder(samples=32, window=4, seed=0)
 
     uses = order.uses(8_000_000_000, 8)
@@ -100,6 +100,6 @@ def test_another_seed_is_another_order(first: int, second: int):
 
 
 @pytest.mark.parametrize("field", ["samples", "window", "reuse", "shards"])
-def test_an_order_that_cannot_be_is_refused_by_field(field: str):
+def test_an_invalid_order_names_the_field(field: str):
     with pytest.raises(ValueError, match=field):
         UseOrder(**{"samples": 1, "window": 1, "seed": 0, field: 0})

@@ -75,7 +75,7 @@ def test_a_shard_that_a_producer_deleted_first_is_counted_too(make_spool: MakeSp
     assert reader.stats.shards_deleted == 6
 
 
-def test_a_reader_that_goes_on_counts_only_what_goes_in_its_time(make_spool: MakeSpool):
+def test_a_resumed_reader_counts_only_shards_deleted_since_its_start(make_spool: MakeSpool):
     spool = make_spool(ready=range(6))
     counts = []
 
@@ -88,7 +88,7 @@ def test_a_reader_that_goes_on_counts_only_what_goes_in_its_time(make_spool: Mak
     assert sum(counts) == 6
 
 
-def test_shards_go_while_training_not_at_the_end(make_spool: MakeSpool):
+def test_shards_are_deleted_during_training_not_at_the_end(make_spool: MakeSpool):
     spool = make_spool(ready=range(6))
 
     with SpoolReader(spool, batch_size=2, shards=6, depth=1) as reader:
@@ -112,7 +112,7 @@ def test_two_readers_of_one_seed_see_the_same_and_another_seed_another_order(mak
     assert len(runs[0]) == 20
 
 
-def test_a_reader_started_in_the_middle_goes_on_with_the_same_batches(make_spool: MakeSpool):
+def test_a_reader_started_in_the_middle_continues_with_the_same_batches(make_spool: MakeSpool):
     spool = make_spool(ready=range(6))
     with SpoolReader(spool, batch_size=3, stop_after=7, keep=True) as reader:
         whole = keys(reader)
@@ -122,7 +122,7 @@ def test_a_reader_started_in_the_middle_goes_on_with_the_same_batches(make_spool
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_ranks_deal_the_global_batches_of_one_rank(world: int, make_spool: MakeSpool):
+def test_ranks_divide_the_global_batches_of_one_rank(world: int, make_spool: MakeSpool):
     spool = make_spool(ready=range(6))
     with SpoolReader(spool, batch_size=4, stop_after=6, keep=True) as reader:
         whole = keys(reader)
@@ -139,7 +139,7 @@ def test_ranks_deal_the_global_batches_of_one_rank(world: int, make_spool: MakeS
             assert dealt[rank][batch] == expected[rank::world]
 
 
-def test_a_shard_goes_only_when_every_rank_has_passed_it(make_spool: MakeSpool):
+def test_a_shard_is_deleted_only_when_every_rank_has_passed_it(make_spool: MakeSpool):
     spool = make_spool(ready=range(6))
     first = SpoolReader(spool, batch_size=4, rank=0, world=2, shards=6)
     second = SpoolReader(spool, batch_size=4, rank=1, world=2, shards=6)
@@ -152,7 +152,7 @@ def test_a_shard_goes_only_when_every_rank_has_passed_it(make_spool: MakeSpool):
     assert spool.ready_shards() == []
 
 
-def test_reuse_uses_every_sample_so_often_before_its_shard_goes(make_spool: MakeSpool):
+def test_reuse_uses_every_sample_several_times_before_its_shard_is_deleted(make_spool: MakeSpool):
     spool = make_spool(ready=range(6))
 
     with SpoolReader(spool, batch_size=2, shards=6, reuse=3) as reader:
@@ -164,7 +164,7 @@ def test_reuse_uses_every_sample_so_often_before_its_shard_goes(make_spool: Make
     assert spool.ready_shards() == []
 
 
-def test_kept_shards_are_gone_round_with_ever_new_use_numbers(make_spool: MakeSpool):
+def test_kept_shards_repeat_with_increasing_use_numbers(make_spool: MakeSpool):
     spool = make_spool(ready=range(6))
 
     with SpoolReader(spool, batch_size=4, stop_after=30, keep=True) as reader:
@@ -199,7 +199,7 @@ def test_the_reader_waits_for_shards_that_come_later(make_spool: MakeSpool):
     assert reader.stats.wait_s > 0.1
 
 
-def test_a_starving_reader_says_so_and_may_be_told_to_give_up(make_spool: MakeSpool):
+def test_a_starving_reader_calls_back_and_the_callback_may_end_it(make_spool: MakeSpool):
     spool = make_spool(ready=[0])
 
     def give_up(shard: int, seconds: float) -> None:
@@ -212,7 +212,9 @@ def test_a_starving_reader_says_so_and_may_be_told_to_give_up(make_spool: MakeSp
         keys(reader)
 
 
-def test_a_damaged_shard_is_set_aside_and_training_goes_on_with_the_new_one(make_spool: MakeSpool):
+def test_a_damaged_shard_is_quarantined_and_training_continues_with_the_rebuilt_one(
+    make_spool: MakeSpool,
+):
     spool = make_spool(ready=range(6))
     layout = spool.stream.layout()
     with spool.shard_path(1).open("r+b") as file:
@@ -234,19 +236,19 @@ def test_a_damaged_shard_is_set_aside_and_training_goes_on_with_the_new_one(make
 
 
 def spoil(spool: Spool, shard: int, sample: int) -> None:
-    """Damage one payload, which shows only when that sample is read."""
+    """Damage one array, which is found only when that sample is read."""
     layout = spool.stream.layout()
     with spool.shard_path(shard).open("r+b") as file:
         file.seek(layout.gt_offset + sample * layout.sample_bytes)
         file.write(b"flipped!")
 
 
-def test_of_two_shards_damaged_in_one_batch_the_earlier_is_not_let_go_while_the_later_is_waited_for(
+def test_of_two_damaged_shards_in_one_batch_the_earlier_is_not_released_during_the_wait_for_the_later(
     make_spool: MakeSpool,
 ):
-    """The second thread has the earlier rows: what the first one found must not be waited for before them."""
+    """The helper thread reads the earlier rows: their damaged samples must be waited for first."""
     spool = make_spool(ready=range(3), shards=3)
-    # The end of the last batch reaches over two intervals without opening a shard; shard 1 ends in the first.
+    # The end of the last batch is in two intervals and opens no shard; shard 1 ends in the first.
     order = UseOrder(samples=4, window=2, seed=0, shards=3)
     tail = order.uses(order.start(2), 6)[:, :2].tolist()
     assert tail[0][0] == 2 and tail[2][0] == 1, "choose a seed whose order is so"
@@ -289,7 +291,7 @@ def test_closing_keeps_what_was_not_used(make_spool: MakeSpool):
     assert len(set(flat(first + rest))) == 24
 
 
-def test_a_closed_reader_ends_though_it_was_closed_with_all_buffers_full(make_spool: MakeSpool):
+def test_a_reader_closed_with_all_buffers_full_ends(make_spool: MakeSpool):
     spool = make_spool(ready=range(6))
     reader = SpoolReader(spool, batch_size=2, shards=6, depth=2)
     next(reader)
@@ -304,7 +306,7 @@ def test_a_closed_reader_ends_though_it_was_closed_with_all_buffers_full(make_sp
     assert not rest.is_alive(), "it waits for a batch that nobody reads any more"
 
 
-def test_a_lent_batch_stays_whole_until_the_next_is_asked_for(make_spool: MakeSpool):
+def test_a_batch_is_not_overwritten_until_the_next_is_requested(make_spool: MakeSpool):
     spool = make_spool(ready=range(6))
 
     with SpoolReader(spool, batch_size=2, shards=6, depth=2) as reader:
@@ -314,7 +316,7 @@ def test_a_lent_batch_stays_whole_until_the_next_is_asked_for(make_spool: MakeSp
         np.testing.assert_array_equal(batch.low, copy)
 
 
-def test_buffers_come_from_the_caller_and_are_used_again(make_spool: MakeSpool):
+def test_buffers_come_from_the_caller_and_are_reused(make_spool: MakeSpool):
     spool = make_spool(ready=range(6))
     made: list[np.ndarray] = []
 
@@ -329,7 +331,7 @@ def test_buffers_come_from_the_caller_and_are_used_again(make_spool: MakeSpool):
     assert len(made) == 6
 
 
-def test_a_batch_that_memory_does_not_hold_is_refused_and_leaves_the_spool_free(
+def test_a_batch_too_large_for_memory_is_refused_and_the_lock_released(
     make_spool: MakeSpool,
 ):
     def allocate(shape: tuple[int, ...]) -> np.ndarray:
@@ -346,7 +348,7 @@ def test_a_batch_that_memory_does_not_hold_is_refused_and_leaves_the_spool_free(
 def test_a_window_of_shards_is_enough_even_when_a_batch_spans_it(
     make_spool: MakeSpool, tmp_path: Path
 ):
-    """With room for `window` shards only, nothing may deadlock: what was read goes before what comes is made."""
+    """With room for only `window` shards there must be no deadlock: read shards are deleted before new ones are built."""
     spool = make_spool(ready=range(2), shards=8)
     stop = threading.Event()
 
@@ -376,9 +378,7 @@ def test_a_window_of_shards_is_enough_even_when_a_batch_spans_it(
         ({"batch_size": 2, "reuse": 0}, "reuse"),
     ],
 )
-def test_options_that_cannot_work_are_refused_by_name(
-    options: dict[str, int], field: str, make_spool: MakeSpool
-):
+def test_invalid_options_are_named(options: dict[str, int], field: str, make_spool: MakeSpool):
     with pytest.raises(OptionError, match=field):
         SpoolReader(make_spool(), **options)
 
@@ -388,7 +388,7 @@ def test_keeping_an_endless_plan_is_refused(make_spool: MakeSpool):
         SpoolReader(make_spool(shards=None), batch_size=1, keep=True)
 
 
-def test_the_cursor_tells_what_share_of_the_time_was_spent_waiting(make_spool: MakeSpool):
+def test_the_cursor_holds_the_share_of_time_spent_waiting(make_spool: MakeSpool):
     spool = make_spool(ready=[0])
     thread = in_background(spool, range(1, 6), delay=0.2)
 
@@ -399,7 +399,7 @@ def test_the_cursor_tells_what_share_of_the_time_was_spent_waiting(make_spool: M
     assert spool.read_cursors()[0].wait_fraction > 0.5
 
 
-def test_time_before_the_first_batch_was_asked_for_makes_up_for_no_waiting(make_spool: MakeSpool):
+def test_time_before_the_first_request_does_not_lower_the_share_of_waiting(make_spool: MakeSpool):
     spool = make_spool(ready=[0])
     thread = in_background(spool, range(1, 6), delay=0.2)
 
@@ -411,7 +411,7 @@ def test_time_before_the_first_batch_was_asked_for_makes_up_for_no_waiting(make_
     assert spool.read_cursors()[0].wait_fraction > 0.7
 
 
-def test_the_cursor_tells_of_a_wait_that_is_not_over(make_spool: MakeSpool):
+def test_the_cursor_holds_the_length_of_the_present_wait(make_spool: MakeSpool):
     spool, stop = make_spool(ready=[0]), threading.Event()
     told: list[Cursor] = []
 

@@ -307,7 +307,7 @@ def test_unknown_keys_of_a_heartbeat_are_ignored():
     ("state", "is_working"),
     [("making", True), ("waiting for the trainer", True), ("done", False), ("failed", False)],
 )
-def test_a_status_tells_whether_the_producer_works(state: str, is_working: bool):
+def test_a_status_is_working_while_making_or_waiting(state: str, is_working: bool):
     assert ProducerStatus(state=state).is_working == is_working
 
 

@@ -152,7 +152,7 @@ def damage_a_member_that_is_a_link(path: Path, spool: Spool) -> None:
 
 
 def damage_a_tar_bomb(path: Path, spool: Spool) -> None:
-    """A terabyte of holes, of members that each claim eight gigabytes."""
+    """A sparse file of a terabyte whose members claim eight gigabytes each."""
     damage_a_huge_declared_size(path, spool)
     os.truncate(path, 1 << 40)
 
@@ -263,7 +263,7 @@ def test_a_flipped_payload_bit_is_found_at_its_first_read(part: str, make_spool:
         shard.read(2, low, gt)
 
 
-def test_a_file_cut_after_opening_is_damage_not_a_crash(make_spool: MakeSpool):
+def test_a_file_truncated_after_opening_is_damage_not_a_crash(make_spool: MakeSpool):
     spool = make_spool(ready=[3])
     layout = spool.stream.layout()
     shard = opened(spool)
@@ -278,7 +278,7 @@ def test_a_file_cut_after_opening_is_damage_not_a_crash(make_spool: MakeSpool):
     st.booleans(),
 )
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_changed_bytes_are_refused_or_in_padding(
+def test_any_changed_byte_is_refused_or_in_the_padding(
     make_spool: MakeSpool, changes: list[tuple[int, int]], cut: bool
 ):
     spool = make_spool(ready=[3])
@@ -296,7 +296,7 @@ def test_any_changed_bytes_are_refused_or_in_padding(
         np.testing.assert_array_equal(got.gt, sample(3, index, spool.stream).gt)
 
 
-def test_a_sample_of_the_wrong_shape_is_the_callers_mistake(make_spool: MakeSpool):
+def test_a_sample_of_the_wrong_shape_raises_value_error(make_spool: MakeSpool):
     spool = make_spool()
     samples = [sample(0, index, spool.stream) for index in range(4)]
     samples[2] = Sample(samples[2].low[:, 1:], samples[2].gt, samples[2].meta)
@@ -309,7 +309,7 @@ def test_a_sample_of_the_wrong_shape_is_the_callers_mistake(make_spool: MakeSpoo
     assert not spool.ready_shards()
 
 
-def test_a_full_disk_says_where_and_how_much_and_leaves_nothing(
+def test_a_full_disk_is_reported_with_path_and_size_and_leaves_no_file(
     make_spool: MakeSpool, monkeypatch: pytest.MonkeyPatch
 ):
     spool = make_spool()

@@ -21,7 +21,7 @@ from darkprep.shards.process import ProcessId
 from tests.support.small_spools import MakeSpool, fill, stream
 
 
-def test_a_spool_gives_back_its_plan(make_spool: MakeSpool):
+def test_a_spool_returns_its_plan(make_spool: MakeSpool):
     spool = make_spool()
 
     again = Spool(spool.path).open()
@@ -31,7 +31,7 @@ def test_a_spool_gives_back_its_plan(make_spool: MakeSpool):
     assert again.digest == spool.digest
 
 
-def test_the_same_plan_is_accepted_again_even_from_another_place(make_spool: MakeSpool):
+def test_the_same_plan_is_accepted_again_with_another_root(make_spool: MakeSpool):
     spool = make_spool(ready=[0])
 
     Spool(spool.path).create(
@@ -80,7 +80,7 @@ def test_a_plan_of_another_version_is_refused(make_spool: MakeSpool):
 
 @given(st.integers(0, 2000), st.integers(1, 255))
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_changed_plan_is_refused_or_means_the_same(make_spool: MakeSpool, place: int, mask: int):
+def test_a_changed_plan_file_is_refused_or_equivalent(make_spool: MakeSpool, place: int, mask: int):
     spool = make_spool()
     data = bytearray(spool.plan_file.read_bytes())
     data[place % len(data)] ^= mask
@@ -96,7 +96,7 @@ def test_a_changed_plan_is_refused_or_means_the_same(make_spool: MakeSpool, plac
     assert read.plan.recipe == {"pairs": ["spool"]}
 
 
-def test_only_files_of_our_own_naming_count_as_shards(make_spool: MakeSpool):
+def test_only_names_of_our_form_count_as_shards(make_spool: MakeSpool):
     spool = make_spool(ready=[0, 2])
     for name in ("1.tar", "00000001.tar.tmp", "notes.txt", ".00000001.tar", "0000000x.tar"):
         (spool.ready / name).touch()
@@ -104,7 +104,7 @@ def test_only_files_of_our_own_naming_count_as_shards(make_spool: MakeSpool):
     assert spool.ready_shards() == [0, 2]
 
 
-def test_a_refused_shard_moves_aside_with_its_reason_and_few_are_kept(make_spool: MakeSpool):
+def test_damaged_shards_are_quarantined_with_their_reason_and_few_are_kept(make_spool: MakeSpool):
     spool = make_spool(ready=range(4))
 
     for shard in range(4):
@@ -117,7 +117,7 @@ def test_a_refused_shard_moves_aside_with_its_reason_and_few_are_kept(make_spool
     assert spool.quarantine.count() == 2
 
 
-def test_refusing_what_another_rank_refused_already_does_nothing(make_spool: MakeSpool):
+def test_quarantining_a_shard_twice_does_nothing(make_spool: MakeSpool):
     spool = make_spool(ready=[0])
     spool.quarantine.add(spool.shard_path(0), 0, "first")
     spool.quarantine.add(spool.shard_path(0), 0, "second")
@@ -176,7 +176,7 @@ def test_a_heartbeat_of_this_process_is_alive_and_of_a_reused_pid_dead(make_spoo
     assert [beat.process.is_alive() for beat in spool.heartbeats()] == [False, True]
 
 
-def test_a_role_is_held_by_one_and_the_other_is_told_by_whom(make_spool: MakeSpool):
+def test_a_lock_has_one_holder_and_the_error_names_it(make_spool: MakeSpool):
     spool = make_spool()
 
     with spool.producer_lock():
@@ -186,7 +186,7 @@ def test_a_role_is_held_by_one_and_the_other_is_told_by_whom(make_spool: MakeSpo
     assert not spool.has_producer()
 
 
-def test_a_role_dies_with_its_holder(make_spool: MakeSpool):
+def test_a_lock_is_released_when_its_holder_dies(make_spool: MakeSpool):
     spool = make_spool()
     code = f"""
 import time
@@ -208,8 +208,8 @@ time.sleep(60)
             assert spool.has_trainer()
 
 
-def test_sweeping_removes_every_partial_shard_and_no_foreign_file(make_spool: MakeSpool):
-    """Also one whose writer's pid belongs to another process now, or to a zombie that nobody buries."""
+def test_stale_partial_shards_are_removed_and_no_foreign_file(make_spool: MakeSpool):
+    """Also those whose writer's pid is now that of another process or of a zombie."""
     spool = make_spool()
     dead, reused = (
         spool.partial / "00000001.4194305.tar",
@@ -233,7 +233,7 @@ def test_disk_bytes_are_what_du_counts(make_spool: MakeSpool):
     assert spool.disk_bytes() == int(counted.stdout.split()[0])
 
 
-def test_stored_frames_are_weighed_once_and_what_is_being_stored_each_time(make_spool: MakeSpool):
+def test_stored_frames_are_counted_once_and_unfinished_ones_each_time(make_spool: MakeSpool):
     spool = make_spool()
     for name in ("long-1", "long-2", ".long-3.99.tmp"):
         (spool.frames / name).mkdir(parents=True)
@@ -252,7 +252,7 @@ def test_stored_frames_are_weighed_once_and_what_is_being_stored_each_time(make_
 
 
 def opened_while(work: Callable[[], object], folder: Path) -> set[str]:
-    """Which folders below `folder` were listed."""
+    """Return the directories below `folder` that were listed."""
     seen: set[str] = set()
     listed = os.scandir
 
@@ -266,7 +266,7 @@ def opened_while(work: Callable[[], object], folder: Path) -> set[str]:
     return {path for path in seen if path.startswith(str(folder))}
 
 
-def test_dropping_shards_frees_their_bytes(make_spool: MakeSpool):
+def test_deleting_shards_frees_their_bytes(make_spool: MakeSpool):
     spool = make_spool(ready=range(3))
     before = spool.disk_bytes()
 
