@@ -75,7 +75,7 @@ class Checkpoints:
         self._must_match = must_match
         self._keep = keep
 
-    def save(self, trainee: TrainState, progress: Progress, config: Mapping[str, Any]) -> Path:
+    def save(self, state: TrainState, progress: Progress, config: Mapping[str, Any]) -> Path:
         """Write a checkpoint and drop the oldest beyond `keep`; durable when it returns.
 
         Raises DiskFull or SpoolError; then the older checkpoints stand as they were.
@@ -84,9 +84,9 @@ class Checkpoints:
             "format": FORMAT_VERSION,
             "config": dict(config),
             "progress": vars(progress).copy(),
-            "network": trainee.network.state_dict(),
-            "optimiser": trainee.optimiser.state_dict(),
-            "scaler": trainee.scaler.state_dict(),
+            "network": state.network.state_dict(),
+            "optimiser": state.optimiser.state_dict(),
+            "scaler": state.scaler.state_dict(),
             "random": _random_state(),
         }
 
@@ -104,11 +104,11 @@ class Checkpoints:
             old.unlink(missing_ok=True)
         return path
 
-    def restore(self, trainee: TrainState, config: Mapping[str, Any]) -> Progress | None:
-        """Fill `trainee` from the newest whole checkpoint; None when there is none at all.
+    def restore(self, state: TrainState, config: Mapping[str, Any]) -> Progress | None:
+        """Fill `state` from the newest whole checkpoint; None when there is none at all.
 
         A damaged one is passed over with a warning. Raises WeightsError when all are damaged, or when
-        the newest whole one is of another network or configuration; `trainee` is then unusable.
+        the newest whole one is of another network or configuration; `state` is then unusable.
         """
         paths = self._newest_first()
         for path in paths:
@@ -117,7 +117,7 @@ class Checkpoints:
             except WeightsError as error:
                 log.warning("%s; going back to the one before", error)
                 continue
-            return self._fill(trainee, record, path, config)
+            return self._fill(state, record, path, config)
         if paths:
             raise WeightsError(
                 f"{self.folder}: all {len(paths)} checkpoints are damaged; start a new run"
@@ -129,15 +129,15 @@ class Checkpoints:
         return sorted(found, key=lambda path: int(path.stem), reverse=True)
 
     def _fill(
-        self, trainee: TrainState, record: dict[str, Any], path: Path, config: Mapping[str, Any]
+        self, state: TrainState, record: dict[str, Any], path: Path, config: Mapping[str, Any]
     ) -> Progress:
         _check_config(path, record["config"], config, self._must_match)
-        _check_keys(path, record["network"], trainee.network.state_dict())
+        _check_keys(path, record["network"], state.network.state_dict())
         try:
-            trainee.network.load_state_dict(record["network"])
-            trainee.optimiser.load_state_dict(record["optimiser"])
-            if record["scaler"] and trainee.scaler.is_enabled():
-                trainee.scaler.load_state_dict(record["scaler"])
+            state.network.load_state_dict(record["network"])
+            state.optimiser.load_state_dict(record["optimiser"])
+            if record["scaler"] and state.scaler.is_enabled():
+                state.scaler.load_state_dict(record["scaler"])
             _set_random_state(record["random"])
             return Progress(**record["progress"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -19,6 +19,9 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 AugmentMode = Literal["cfa", "paper", "none"]
 AUGMENT_MODES: tuple[AugmentMode, ...] = get_args(AugmentMode)
 
+RANK_TIMEOUT_S = 1800.0
+"""How long a rank waits for one that does not answer; long, because rank 0 may be validating."""
+
 IDENTITY_FIELDS = (
     "model",
     "cfa",

@@ -1,61 +1,42 @@
 """The training loop.
 
-The trade-off: one plain loop for every device and precision; what differs between them (copies,
-loss scaling, when a loss is known) stands behind the stream, the scaler and the guard.
+One loop for every device, precision and number of ranks. What differs between them stands behind the
+stream, the step and the lockstep of the ranks. The trade-off: one loss and one optimiser, the published ones.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
-from darkprep.model import Network, build_model, save_weights
+from darkprep.model import Network
 from darkprep.shards.batch import Batch, ReaderStats
-from darkprep.shards.errors import DarkprepError, OptionError, RankLost, StreamEnded
-from darkprep.shards.files import disk_errors, write_json
-from darkprep.shards.locks import FileLock
-from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState
-from darkprep.trainer.config import IDENTITY_FIELDS, Precision, TrainConfig
-from darkprep.trainer.device import GpuMeter, open_device, out_of_memory_errors
-from darkprep.trainer.distributed import Communicator, SingleProcess, StepStatus, in_turn
-from darkprep.trainer.loss import restoration_loss
-from darkprep.trainer.loss_guard import LossGuard
+from darkprep.shards.errors import OptionError, RankLost, StreamEnded
+from darkprep.trainer.checkpoint import Progress
+from darkprep.trainer.communicator import Communicator, SingleProcess, open_in_turn
+from darkprep.trainer.config import TrainConfig
+from darkprep.trainer.device import open_device, out_of_memory_errors
 from darkprep.trainer.prefetch import Allocate, pinned_memory
-from darkprep.trainer.records import (
-    SUMMARY_FILE,
-    MetricsLine,
-    RunSummary,
-    StepReport,
-    limiting_side,
-)
-from darkprep.trainer.run_log import RunLog
-from darkprep.trainer.step_timer import StepTimer
-from darkprep.trainer.stream import DeviceBatch, DeviceStream
-
-_DTYPES: dict[Precision, torch.dtype] = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
+from darkprep.trainer.records import RunSummary, StepReport
+from darkprep.trainer.run_files import NoFiles, RunFiles, begin_run, training_lock
+from darkprep.trainer.step import new_train_state
+from darkprep.trainer.training import Training
 
 
 class Reader(Protocol):
-    """`shards.SpoolReader`, or anything that lends batches and can be closed."""
+    """A `shards.SpoolReader`, or any other reader that lends batches and can be closed."""
 
     stats: ReaderStats
 
     def __next__(self) -> Batch:
-        """The next batch; the one before becomes invalid. Raises StopIteration at the end."""
+        """Return the next batch; the one before becomes invalid. Raises StopIteration at the end."""
 
     def close(self) -> None:
-        """The batch that was handed out last has been used; give everything back."""
+        """Release everything, the last batch included."""
 
 
 OpenReader = Callable[[int, Allocate | None], Reader]
@@ -64,12 +45,12 @@ OpenReader = Callable[[int, Allocate | None], Reader]
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """How the network is judged now and then by frames that it does not train on."""
+    """How a network is evaluated during its training, on frames that it does not train on."""
 
     every: int
-    """Iterations between judgements; there is one more at the end."""
-    judge: Callable[[Network, int], Mapping[str, Any]]
-    """Given the network and the iterations done: what a line of evaluations.jsonl holds."""
+    """Iterations between evaluations; there is another one at the end."""
+    evaluate: Callable[[Network, int], Mapping[str, Any]]
+    """Given the network and the iterations done, returns what a line of evaluations.jsonl holds."""
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -84,434 +65,132 @@ def train(
     resume: bool = False,
     on_step: Callable[[StepReport], None] | None = None,
     stop: threading.Event | None = None,
-    held_out: Validation | None = None,
-    gauges: Callable[[], Mapping[str, float]] | None = None,
-    ranks: Communicator | None = None,
+    validation: Validation | None = None,
+    extra_metrics: Callable[[], Mapping[str, float]] = dict,
+    communicator: Communicator | None = None,
 ) -> RunSummary:
     """Train, and leave config.json, metrics.jsonl, summary.json, weights and checkpoints in `run_dir`.
 
-    `held_out` adds evaluations.jsonl; its time is not counted as training. `gauges` gives further
-    numbers for each line of metrics.jsonl, such as what the spool weighs.
+    `resume` continues at the newest whole checkpoint, at the exact sample; without it a used directory
+    is refused. `on_step` is called after every step. When `stop` is set the training ends after the
+    step at hand, with a checkpoint; a reader that waits for a shard should then raise StreamEnded.
+    The training also ends when the stream does. `validation` adds evaluations.jsonl; its time does not
+    count as training. `extra_metrics` returns further numbers for a line of metrics.jsonl.
 
-    `stop` set from outside ends the training after the step at hand, with a checkpoint. `resume` goes
-    on at the newest whole checkpoint, to the exact sample; a new run refuses a used directory. Ends
-    early, and well, when the stream does. A reader that waits for a shard while `stop` is set should
-    raise StreamEnded.
+    With a `communicator` each rank calls this alike, with a reader of its own part of the batches. Only
+    rank 0 writes files and validates. Its counts of deleted and damaged shards are sums over all
+    ranks, its waiting time is its own. A signal to any rank stops all of them after one more step.
 
-    With `ranks`, each process of a group calls this alike, with a reader of its own part of the batches.
-    Only rank 0 writes files, judges, and tells what went wrong; its `shards_deleted` and `damaged` are
-    sums over all ranks, its waiting is its own. A signal to any rank stops all after one more step.
-
-    Raises SpoolBusy when another training lives in `run_dir`, OptionError, WeightsError, NonFiniteLoss,
-    DiskFull, and whatever the reader raises; after StreamEnded too there is a checkpoint to resume from.
-    RankLost when another rank died; RankStopped on the ranks from 1 up when another one failed.
+    Raises SpoolBusy if another training runs in `run_dir`, OptionError, WeightsError, NonFiniteLoss,
+    DiskFull, and whatever the reader raises; after StreamEnded there is a checkpoint to resume from.
+    Raises RankLost if another rank died, and RankStopped on the ranks from 1 up if another one failed.
     """
-    ranks = ranks or SingleProcess()
+    communicator, stop = communicator or SingleProcess(), stop or threading.Event()
     device = open_device(config.device)
-    stop = stop or threading.Event()
-    trainee = _make_trainee(config, device)
-    checkpoints = Checkpoints(
-        run_dir / "checkpoints", must_match=IDENTITY_FIELDS, keep=config.keep_checkpoints
-    )
-    progress, leads = Progress(), ranks.rank == 0
-    with contextlib.ExitStack() as held:
-        with ranks.together():
-            if leads:
-                held.enter_context(only_training_in(run_dir))
-                progress = _begin(checkpoints, trainee, config, run_dir, resume=resume)
-        progress = ranks.share(trainee, progress)
-        start, memory = progress.iteration, pinned_memory(device)
-        reader: Reader = in_turn(ranks, lambda: open_reader(start, memory))
-        run_log: RunLog | NoLog = RunLog(run_dir, start=start) if leads else NoLog()
-        held.enter_context(run_log)
+    state, start = new_train_state(config, device), Progress()
+    leader = communicator.rank == 0
+    validation = validation if leader else None
+    with contextlib.ExitStack() as resources:
+        with communicator.fail_together():
+            if leader:
+                resources.enter_context(training_lock(run_dir))
+                start = begin_run(run_dir, config, state, resume=resume)
+        start = communicator.broadcast_state(state, start)
+        reader = open_in_turn(
+            communicator, lambda: open_reader(start.iteration, pinned_memory(device))
+        )
         with contextlib.closing(reader):
-            run = _Run(
-                config, trainee, device, reader, run_log, progress, gauges, checkpoints, ranks, stop
+            files: RunFiles | NoFiles = (
+                RunFiles(run_dir, config, start=start.iteration) if leader else NoFiles()
+            )
+            resources.enter_context(files)
+            training = Training(
+                config,
+                state,
+                start,
+                reader=reader,
+                stats=reader.stats,
+                communicator=communicator,
+                stop=stop,
+                device=device,
             )
             try:
                 with out_of_memory_errors(
                     f"batch_size {config.batch_size} in {config.precision}", device
                 ):
-                    _take_steps(run, config, on_step, held_out if leads else None)
+                    _run_steps(
+                        training,
+                        files,
+                        on_step=on_step,
+                        validation=validation,
+                        extra_metrics=extra_metrics,
+                    )
             except (StreamEnded, RankLost):
-                run.save()
+                files.save_checkpoint(state, training.progress())
                 raise
-            with run.heard_by_all():
-                run.log_line()
-                run.save()
-        # After the reader is closed, for closing releases the last shards.
-        run.count_up()
-        summary = run.summary(stopped=run.is_stopped())
-        if leads:
-            _leave(trainee, summary, run_dir)
-            # Last, so that who is in a hurry loses nothing else.
-            if held_out:
-                run.judge(held_out)
-        run_log.write_hyperparameters(config.record(), summary)
+            with training.lockstep.errors_on_all_ranks():
+                _log(training, files, extra_metrics)
+                files.save_checkpoint(state, training.progress())
+        # After closing, because that releases the last shards.
+        training.lockstep.finish()
+        summary = training.summary()
+        files.write_result(state, summary)
+        # Last, so that interrupting it costs nothing else; not again where the loop ended with one.
+        if validation and training.has_new_steps and training.iteration % validation.every:
+            _validate(training, validation, files)
+        files.write_hyperparameters(config.record(), summary)
     return summary
 
 
-def _take_steps(
-    run: _Run,
-    config: TrainConfig,
-    on_step: Callable[[StepReport], None] | None,
-    held_out: Validation | None,
-) -> None:
-    """Train until the iterations, the stream or everybody's patience end."""
-    for batch in run.batches():
-        with run.heard_by_all():
-            run.step(batch)
-            if run.is_due(config.log_every):
-                run.log_line()
-            if run.is_due(config.checkpoint_every):
-                run.save()
-                run.show(batch)
-            if held_out and run.is_due(held_out.every):
-                run.judge(held_out)
-            if on_step:
-                on_step(run.report())
-        if run.is_stopped():
-            return
-
-
-class NoLog:
-    """The run log of a rank that writes nothing."""
-
-    def __enter__(self) -> NoLog:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """See RunLog."""
-
-    def write_metrics(self, line: MetricsLine) -> None:
-        """See RunLog."""
-
-    def write_evaluation(self, record: Mapping[str, Any]) -> None:
-        """See RunLog."""
-
-    def write_hyperparameters(self, config: Mapping[str, Any], summary: RunSummary) -> None:
-        """See RunLog."""
-
-    def write_picture(self, restored: torch.Tensor, truth: torch.Tensor, iteration: int) -> None:
-        """See RunLog."""
-
-
-class _Run:
-    """The moving parts of one training, from its start or its resumption to its end."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        trainee: TrainState,
-        device: torch.device,
-        reader: Reader,
-        run_log: RunLog | NoLog,
-        before: Progress,
-        gauges: Callable[[], Mapping[str, float]] | None,
-        checkpoints: Checkpoints,
-        ranks: Communicator,
-        stop: threading.Event,
-    ) -> None:
-        self._checkpoints = checkpoints
-        self._config, self._trainee, self._device = config, trainee, device
-        self._ranks, self._stop = ranks, stop
-        self._agreed = StepStatus()
-        self._network = ranks.wrap(trainee.network, device)
-        self._gauges = gauges or dict
-        self._reader, self._log, self._before = reader, run_log, before
-        self._stream = DeviceStream(
-            reader,
-            device,
-            cfa=config.cfa,
-            crop=config.crop,
-            augment=config.augment,
-            seed=config.seed,
-        )
-        self._guard, self._meter = LossGuard(device), GpuMeter(device)
-        self._timer = StepTimer(self._stream.wait_s, device)
-        self.iteration = before.iteration
-        self._first_loss = before.first_loss
-        self._losses: list[float] = []
-        """Of the steps since the last line of metrics."""
-        self._line_loss = before.last_loss
-        self._newest_loss: float | None = None
-        self._restored = torch.empty(0)
-        self._judged = before.iteration
-
-    def batches(self) -> Iterator[DeviceBatch]:
-        """The batches that are still to train on; the clock starts when the first is there."""
-        while self.iteration < self._config.iterations:
-            batch = self._next_batch()
-            if batch is None:
-                return
-            self._timer.start()
-            yield batch
-
-    def _next_batch(self) -> DeviceBatch | None:
-        """The next batch once every rank has its part; None where the stream ends or was told to.
-
-        Raises what any rank could not do, see Ranks.settle.
-        """
-        batch: DeviceBatch | None = None
-        error: Exception | None = None
-        try:
-            batch = next(self._stream, None)
-        except StreamEnded as ended:
-            # A reader that is told to stop waiting ends so too.
-            error = None if self._stop.is_set() else ended
-        except Exception as caught:  # noqa: BLE001 # the others must hear of it first
-            error = caught
-        if batch is None:
-            self._timer.stop()
-        self._count(ended=batch is None, failed=error is not None)
-        if self._agreed.failed:
-            verdict = self._ranks.settle(error or self._own_fault())
-            raise verdict from (error if verdict is not error else verdict.__cause__)
-        return None if self._agreed.ended else batch
-
-    @contextlib.contextmanager
-    def heard_by_all(self) -> Iterator[None]:
-        """Tells the other ranks, where they next ask for a batch or count up, what went wrong in the block."""
-        try:
-            yield
-        except RankLost:
-            raise
-        except DarkprepError as error:
-            self._count(failed=True)
-            verdict = self._ranks.settle(error)
-            raise verdict from (error if verdict is not error else error.__cause__)
-
-    def _own_fault(self) -> DarkprepError | None:
-        """On a GPU a bad loss of this rank may be known to others before it is known here."""
-        try:
-            self._learn(wait=True)
-        except DarkprepError as error:
-            return error
-        return None
-
-    def _count(self, *, ended: bool = False, failed: bool = False) -> None:
-        stats = self._reader.stats
-        self._agreed = self._ranks.agree(
-            StepStatus(
-                stop=int(self._stop.is_set()),
-                ended=int(ended),
-                failed=int(failed),
-                shards_deleted=stats.shards_deleted,
-                damaged=stats.damaged,
-            )
-        )
-
-    def count_up(self) -> None:
-        """Sum up what all ranks have done, after the last step; raises what one of them failed in since."""
-        stopped = self._agreed.stop
-        self._count()
-        if self._agreed.failed:
-            raise self._ranks.settle(self._own_fault())
-        self._agreed = replace(self._agreed, stop=stopped)
-
-    def is_stopped(self) -> bool:
-        """Whether all ranks are to stop now; alone, whether this one was told so."""
-        return self._stop.is_set() if self._ranks.world == 1 else self._agreed.stop > 0
-
-    def step(self, batch: DeviceBatch) -> None:
-        """One step of the optimiser; raises NonFiniteLoss, see LossGuard."""
-        optimiser, scaler = self._trainee.optimiser, self._trainee.scaler
-        for group in optimiser.param_groups:
-            group["lr"] = self._config.learning_rate_at(self.iteration)
-        with self._autocast():
-            restored = self._network(batch.low)
-        own = restoration_loss(restored, batch.gt)
-        loss = self._guard.admit(own, batch, self._ranks.mean(own))
-        with self._ranks.reachable():
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if not scaler.is_enabled():
-            # What a scaler would tell fused Adam: on the device, without asking the host.
-            optimiser.found_inf = self._guard.skip  # type: ignore[attr-defined]
-        scaler.step(optimiser)
-        scaler.update()
-        optimiser.zero_grad()
-        self._restored = restored.detach()
-        self.iteration += 1
-        self._timer.step()
-        self._learn()
-
-    def is_due(self, every: int) -> bool:
-        """Whether `every` steps are full."""
-        return self.iteration % every == 0
-
-    def log_line(self) -> None:
-        """Sum up the steps since the last line, if there were any."""
-        self._learn(wait=True)
-        if not self._losses:
-            return
-        self._line_loss = sum(self._losses) / len(self._losses)
-        self._losses.clear()
-        report = self.report()
-        self._log.write_metrics(
-            MetricsLine(
-                iteration=self.iteration,
-                loss=self._line_loss,
-                learning_rate=report.learning_rate,
-                iterations_per_s=report.iterations_per_s,
-                samples_per_s=report.samples_per_s,
-                data_wait_fraction=report.data_wait_fraction,
-                gpu_busy_percent=report.gpu_busy_percent,
-                shards_deleted=report.shards_deleted,
-                damaged=report.damaged,
-                seconds=self._trained_s(),
-                extra=self._gauges(),
-            )
-        )
-
-    def judge(self, held_out: Validation) -> None:
-        """Judge the network as it is, unless that was done; the clock of the training stands still."""
-        if self._judged == self.iteration:
-            return
-        self._judged = self.iteration
-        with self._timer.paused():
-            self._trainee.network.eval()
-            try:
-                scores = held_out.judge(self._trainee.network, self.iteration)
-            finally:
-                self._trainee.network.train()
-            if scores:
-                self._log.write_evaluation({"iteration": self.iteration, **scores})
-
-    def show(self, batch: DeviceBatch) -> None:
-        """Put the batch's first sample on TensorBoard."""
-        self._log.write_picture(self._restored[0], batch.gt[0], self.iteration)
-
-    def report(self) -> StepReport:
-        """Where the training is now."""
-        pace, wait = self._timer.rates()
-        left = self._config.iterations - self.iteration
-        return StepReport(
-            iteration=self.iteration,
-            iterations=self._config.iterations,
-            loss=self._newest_loss,
-            learning_rate=self._config.learning_rate_at(max(0, self.iteration - 1)),
-            iterations_per_s=pace,
-            samples_per_s=pace * self._config.batch_size,
-            data_wait_fraction=wait,
-            eta_s=left / pace if pace else math.inf,
-            gpu_busy_percent=self._meter.busy_percent(),
-            shards_deleted=self._before.shards_deleted + self._done.shards_deleted,
-            damaged=self._before.damaged + self._done.damaged,
-        )
-
-    def save(self) -> None:
-        """Write a checkpoint, on rank 0; raises NonFiniteLoss rather than keep a bad step."""
-        reached = self.progress()
-        if self._ranks.rank == 0:
-            self._checkpoints.save(self._trainee, reached, self._config.record())
-
-    def progress(self) -> Progress:
-        """What a checkpoint keeps; raises NonFiniteLoss rather than keep a bad step."""
-        self._learn(wait=True)
-        stats = self._reader.stats
-        return Progress(
-            iteration=self.iteration,
-            first_loss=self._first_loss,
-            last_loss=self._line_loss,
-            trained_s=self._trained_s(),
-            waited_s=self._before.waited_s + self._timer.waited_s(),
-            shards_deleted=self._before.shards_deleted + self._done.shards_deleted,
-            damaged=self._before.damaged + self._done.damaged,
-            peak_disk_bytes=max(self._before.peak_disk_bytes, stats.peak_disk_bytes),
-        )
-
-    def summary(self, *, stopped: bool) -> RunSummary:
-        """The whole run in figures and words."""
-        done = self.progress()
-        wait = done.waited_s / done.trained_s if done.trained_s else 0.0
-        samples = done.iteration * self._config.batch_size
-        finished = done.iteration >= self._config.iterations
-        return RunSummary(
-            iterations=done.iteration,
-            samples=samples,
-            first_loss=done.first_loss,
-            last_loss=done.last_loss,
-            data_wait_fraction=wait,
-            samples_per_second=samples / done.trained_s if done.trained_s else 0.0,
-            seconds=done.trained_s,
-            first_batch_seconds=self._reader.stats.first_batch_s,
-            shards_deleted=done.shards_deleted,
-            damaged_shards=done.damaged,
-            peak_disk_bytes=done.peak_disk_bytes,
-            parameters=sum(part.numel() for part in self._trainee.network.parameters()),
-            ended="finished" if finished else "stopped" if stopped else "stream ended",
-            limiting_side=limiting_side(wait, device=self._device.type),
-        )
-
-    @property
-    def _done(self) -> StepStatus | ReaderStats:
-        """What the readers did: this one's as of now, or all ranks' as of the last agreement."""
-        return self._reader.stats if self._ranks.world == 1 else self._agreed
-
-    def _autocast(self) -> torch.autocast:
-        precision = self._config.precision
-        return torch.autocast(self._device.type, _DTYPES[precision], enabled=precision != "fp32")
-
-    def _learn(self, *, wait: bool = False) -> None:
-        known = self._guard.known(wait=wait)
-        if known:
-            self._first_loss = known[0] if self._first_loss is None else self._first_loss
-            self._newest_loss = known[-1]
-            self._losses.extend(known)
-
-    def _trained_s(self) -> float:
-        return self._before.trained_s + self._timer.trained_s()
-
-
-def _make_trainee(config: TrainConfig, device: torch.device) -> TrainState:
-    torch.manual_seed(config.seed)
-    network = build_model(config.model, config.cfa).to(device).train()
-    return TrainState(
-        network=network,
-        optimiser=torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True),
-        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
-    )
-
-
-def check_unused(run_dir: Path) -> None:
-    """Raise OptionError when a run stands in that directory."""
-    if (run_dir / "config.json").exists():
-        raise OptionError(
-            f"{run_dir}: holds a run already; resume it with --resume, or choose another directory"
-        )
-
-
-def only_training_in(run_dir: Path) -> FileLock:
-    """Returns the role, to be entered, of the one training that may write into a directory; makes the directory."""
-    lock = run_dir / "lock"
-    with disk_errors(lock):
-        run_dir.mkdir(parents=True, exist_ok=True)
-    return FileLock(lock, "a training", directory=run_dir, remedy="choose another --run")
-
-
-def _begin(
-    checkpoints: Checkpoints,
-    trainee: TrainState,
-    config: TrainConfig,
-    run_dir: Path,
+def _run_steps(
+    training: Training,
+    files: RunFiles | NoFiles,
     *,
-    resume: bool,
-) -> Progress:
-    """Prepare the run directory and say where to go on; a run killed before any checkpoint begins anew."""
-    path = run_dir / "config.json"
-    if not resume:
-        check_unused(run_dir)
-    progress = checkpoints.restore(trainee, config.record()) if resume else None
-    if progress and progress.iteration > config.iterations:
-        raise OptionError(
-            f"iterations must be at least {progress.iteration}, which {run_dir} has done already, not {config.iterations}"
-        )
-    write_json(path, config.record())
-    return progress or Progress()
+    on_step: Callable[[StepReport], None] | None,
+    validation: Validation | None,
+    extra_metrics: Callable[[], Mapping[str, float]],
+) -> None:
+    """Train until the iterations are done, the stream ends, or the training is to stop."""
+    config = training.config
+    while training.iteration < config.iterations:
+        batch = training.next_batch()
+        if batch is None:
+            return
+        with training.lockstep.errors_on_all_ranks():
+            restored = training.step(batch)
+            done = training.iteration
+            if done % config.log_every == 0:
+                _log(training, files, extra_metrics)
+            if done % config.checkpoint_every == 0:
+                files.save_checkpoint(training.state, training.progress())
+                files.write_picture(restored[0], batch.gt[0], done)
+            if validation and done % validation.every == 0:
+                _validate(training, validation, files)
+            if on_step:
+                on_step(training.report())
+        if training.lockstep.should_stop():
+            return
 
 
-def _leave(trainee: TrainState, summary: RunSummary, run_dir: Path) -> None:
-    path = run_dir / "weights.safetensors"
-    with disk_errors(path):
-        save_weights(trainee.network, path, note=f"{summary.iterations} iterations")
-    write_json(run_dir / SUMMARY_FILE, summary.record())
+def _log(
+    training: Training,
+    files: RunFiles | NoFiles,
+    extra_metrics: Callable[[], Mapping[str, float]],
+) -> None:
+    """Write a line of metrics about the steps since the last one, if there were any."""
+    line = training.metrics_line(extra_metrics)
+    if line:
+        files.write_metrics(line)
+
+
+def _validate(training: Training, validation: Validation, files: RunFiles | NoFiles) -> None:
+    """Evaluate the network as it is; the training's clock stands still meanwhile."""
+    network = training.state.network
+    with training.timer.paused():
+        network.eval()
+        try:
+            scores = validation.evaluate(network, training.iteration)
+        finally:
+            network.train()
+        if scores:
+            files.write_evaluation({"iteration": training.iteration, **scores})

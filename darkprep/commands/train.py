@@ -19,7 +19,13 @@ from darkprep.commands.parameters import COUNT_OR_AUTO, PATH, FiniteRange
 from darkprep.commands.torch_setup import prepare_torch
 from darkprep.jobs.background import stop_on_signals
 from darkprep.shards.remote.url import StoreUrl
-from darkprep.trainer.config import AUGMENT_MODES, AugmentMode, Precision, TrainConfig
+from darkprep.trainer.config import (
+    AUGMENT_MODES,
+    RANK_TIMEOUT_S,
+    AugmentMode,
+    Precision,
+    TrainConfig,
+)
 from darkprep.view.live import LogFormat, Progress
 from darkprep.view.numbers import format_bytes
 
@@ -89,7 +95,7 @@ _POSITIVE = click.IntRange(min=1)
     help="Use a spool with the whole plan in the order of N nodes that have a part each (docs/scale.md).",
 )  # fmt: skip
 @click.option(
-    "--rank-timeout", type=FiniteRange(min=0, min_open=True), default=1800.0, show_default=True,
+    "--rank-timeout", type=FiniteRange(min=0, min_open=True), default=RANK_TIMEOUT_S, show_default=True,
     metavar="SECONDS", help="How long a rank waits for another that does not answer.",
 )  # fmt: skip
 @staging_budget_option
@@ -141,7 +147,7 @@ def stream_train(
         local, remote = spool_to_train_on(
             spool, staging=staging, staging_budget=staging_budget, ranks=ranks, stop=stop
         )
-        with ranks.together():
+        with ranks.fail_together():
             config = TrainConfig(
                 model=model,
                 iterations=iterations,

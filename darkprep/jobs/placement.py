@@ -16,8 +16,8 @@ from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import block_size, divide_budget
 from darkprep.pipeline.produce.frames_directory import FramesDirectory
 from darkprep.shards import OptionError, Spool
+from darkprep.trainer.communicator import Communicator
 from darkprep.trainer.config import TrainConfig
-from darkprep.trainer.distributed import Communicator
 
 _FIELDS_PER_RANK = ("device",)
 """Fields of TrainConfig that may differ between ranks."""
@@ -63,7 +63,7 @@ def check_ranks(
     recorded = {name: v for name, v in config.record().items() if name not in _FIELDS_PER_RANK}
     ranks.check_same({"darkprep": __version__, "nodes": spool.part[1], **recorded, **settings})
     parts = ranks.gather(json.dumps(spool.part))
-    with ranks.together():
+    with ranks.fail_together():
         _check_parts(Counter(json.loads(part)[0] for part in parts), spool, ranks)
 
 

@@ -20,7 +20,7 @@ from darkprep.shards import OptionError, PlanError, Spool, SpoolBusy
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.url import StoreUrl
-from darkprep.trainer.distributed import Communicator
+from darkprep.trainer.communicator import Communicator
 
 _FORMER_S = 30.0
 """How long the inbox of a trainer that was killed is waited for; it ends by itself within seconds."""
@@ -112,11 +112,11 @@ def spool_to_train_on(
 ) -> tuple[Spool, RemoteTraining | None]:
     """The directory to train from, on every rank, and what is behind it; raises as Using.chosen."""
     if not isinstance(place, StoreUrl):
-        with ranks.together():
+        with ranks.fail_together():
             only_with_bucket(staging, staging_budget)
             return Spool(place).open(), None
     for turn in (True, False):  # first those that make the directory ready, one on each host
-        with ranks.together():
+        with ranks.fail_together():
             if (ranks.local_rank == 0) == turn:
                 using = RemoteTraining.chosen(
                     place, staging, staging_budget, stop, keeps_house=turn

@@ -8,7 +8,7 @@ from pathlib import Path
 from darkprep.jobs.output_directory import check_output_directory
 from darkprep.pipeline.produce.frames_directory import is_inside
 from darkprep.shards import OptionError, Spool
-from darkprep.trainer.loop import check_unused, only_training_in
+from darkprep.trainer.run_files import check_unused, training_lock
 
 RUNS = Path("runs")
 """Directory of the runs for which none was chosen."""
@@ -28,7 +28,7 @@ def run_directory(chosen: Path | None, spool: Spool, *, resume: bool) -> Path:
         if resume and not (run_dir / "config.json").exists():
             raise OptionError(f"{run_dir}: holds no run to resume; leave out --resume")
     if resume:
-        with only_training_in(run_dir):
+        with training_lock(run_dir):
             pass
     else:
         check_unused(run_dir)

@@ -35,9 +35,9 @@ from darkprep.report.provenance import run_provenance
 from darkprep.report.run_page import write_run_report
 from darkprep.shards import DarkprepError, DatasetError, OptionError, Spool, SpoolReader
 from darkprep.shards.files import write_json
+from darkprep.trainer.communicator import Communicator, SingleProcess
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import open_device
-from darkprep.trainer.distributed import Communicator, SingleProcess
 from darkprep.trainer.loop import Validation, train
 from darkprep.trainer.prefetch import Allocate
 from darkprep.trainer.records import RunSummary
@@ -131,7 +131,7 @@ def stream_training(
     """
     ranks = ranks or SingleProcess()
     spool = options.spool
-    with ranks.together():
+    with ranks.fail_together():
         config = options.spool_config(own_device(options.config.device, ranks))
         placement = rank_placement(spool, ranks)
         supervisor = _supervisor(options, placement)
@@ -191,9 +191,9 @@ def stream_training(
             resume=options.resume,
             on_step=monitor.set_step,
             stop=stop,
-            held_out=_validation(options, frames),
-            gauges=monitor.gauges,
-            ranks=ranks,
+            validation=_validation(options, frames),
+            extra_metrics=monitor.gauges,
+            communicator=ranks,
         )
     if ranks.rank == 0:
         _write_report(run_dir, progress)
@@ -210,7 +210,7 @@ def _prepare(
 ) -> tuple[Path, ValidationFrames | None]:
     """Return the run's directory, on all ranks, and the validation frames, on rank 0."""
     run_dir, frames = Path(), None
-    with ranks.together():
+    with ranks.fail_together():
         if placement.is_leader:
             # A second trainer fails here, before it creates its run's directory.
             if options.remote:
@@ -221,7 +221,7 @@ def _prepare(
             run_dir = run_directory(options.run_dir, options.spool, resume=options.resume)
             frames = _validation_frames(options, run_dir, device)
             _announce(options, config, run_dir, device, frames, progress)
-    return Path(ranks.tell(str(run_dir))), frames
+    return Path(ranks.broadcast(str(run_dir))), frames
 
 
 def _validation_frames(
@@ -240,7 +240,7 @@ def _validation_frames(
 def _validation(options: TrainOptions, frames: ValidationFrames | None) -> Validation | None:
     if frames is None:
         return None
-    return Validation(every=options.validation_interval, judge=frames.evaluate)
+    return Validation(every=options.validation_interval, evaluate=frames.evaluate)
 
 
 def _announce(

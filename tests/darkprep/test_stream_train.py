@@ -20,7 +20,7 @@ from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.budget import smallest_budget
 from darkprep.shards import Spool
 from darkprep.shards.plan_record import ProducerSettings
-from darkprep.trainer.loop import only_training_in
+from darkprep.trainer.run_files import training_lock
 from tests.support.command_line import snapshot
 
 TRAIN = ("stream-train", "--batch-size", "2", "--log-every", "1", "--device", "cpu")
@@ -141,7 +141,7 @@ def test_a_run_that_another_training_goes_on_with_is_refused_before_anything_is_
     call(*TRAIN, *NO_PRODUCERS, "--iterations", "1", "--run", run)
     before = snapshot(run)
 
-    with only_training_in(run):
+    with training_lock(run):
         held = snapshot(run)  # the lock names its holder
         line = complaint(*TRAIN, *NO_PRODUCERS, "--iterations", "2", *named, "--resume")
         assert snapshot(run) == held
@@ -252,7 +252,7 @@ def test_a_used_run_directory_is_refused(call, complaint, large_spool):
     before = snapshot(Path("run"))
 
     # Not quiet: one line and no word of a training to come.
-    assert complaint(*train[:-1]).startswith("run: holds a run already; ")
+    assert complaint(*train[:-1]).startswith("run: already holds a run; ")
     assert snapshot(Path("run")) == before
 
 

@@ -23,8 +23,9 @@ from darkprep.shards import Spool, SpoolReader, StreamEnded
 from darkprep.shards.batch import Batch
 from darkprep.shards.errors import DarkprepError, DiskFull, RankStopped
 from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState
+from darkprep.trainer.communicator import Communicator
 from darkprep.trainer.config import TrainConfig
-from darkprep.trainer.distributed import Communicator, communicator_from
+from darkprep.trainer.distributed import communicator_from
 from darkprep.trainer.loop import train
 from darkprep.trainer.prefetch import Allocate
 
@@ -70,11 +71,11 @@ def fill_the_disk(iteration: int) -> None:
     save = Checkpoints.save
 
     def refuse(
-        checkpoints: Checkpoints, trainee: TrainState, progress: Progress, config: Mapping[str, Any]
+        checkpoints: Checkpoints, state: TrainState, progress: Progress, config: Mapping[str, Any]
     ) -> Path:
         if progress.iteration == iteration:
             raise DiskFull("run/checkpoints: the disk is full")
-        return save(checkpoints, trainee, progress, config)
+        return save(checkpoints, state, progress, config)
 
     Checkpoints.save = refuse  # type: ignore[method-assign, assignment]
 
@@ -115,7 +116,7 @@ def run(settings: dict[str, Any], ranks: Communicator) -> None:
         Path(settings["run"]),
         resume=settings.get("resume", False),
         stop=stop_on_signals(),
-        ranks=ranks,
+        communicator=ranks,
     )
     sys.stdout.write(f"rank {ranks.rank}: {summary.ended} after {summary.iterations}\n")
 

@@ -38,7 +38,7 @@ def test_the_network_is_judged_every_so_often_and_at_the_end(tmp_path, open_read
         return {"psnr": 20.0 + iteration}
 
     config = replace(TINY, iterations=3)
-    train(config, open_reader, tmp_path, held_out=Validation(every=2, judge=judge))
+    train(config, open_reader, tmp_path, validation=Validation(every=2, evaluate=judge))
 
     assert lines_of(tmp_path / "evaluations.jsonl") == [
         {"iteration": 2, "psnr": 22.0},
@@ -54,7 +54,7 @@ def test_judging_changes_no_loss(tmp_path, open_reader):
         return {}
 
     train(TINY, open_reader, tmp_path / "plain")
-    train(TINY, open_reader, tmp_path / "judged", held_out=Validation(every=1, judge=judge))
+    train(TINY, open_reader, tmp_path / "judged", validation=Validation(every=1, evaluate=judge))
 
     losses = [
         [line["loss"] for line in lines_of(tmp_path / run / "metrics.jsonl")]
@@ -73,7 +73,7 @@ def test_the_time_of_judging_is_not_counted_as_training(tmp_path, open_reader):
         replace(TINY, iterations=2),
         open_reader,
         tmp_path,
-        held_out=Validation(every=1, judge=judge),
+        validation=Validation(every=1, evaluate=judge),
     )
 
     assert summary.seconds < 3.0
@@ -104,20 +104,20 @@ def test_a_resumed_run_forgets_judgements_that_are_made_again(tmp_path, open_rea
 
 
 def test_gauges_stand_in_every_line_of_metrics(tmp_path, open_reader):
-    train(TINY, open_reader, tmp_path, gauges=lambda: {"disk_bytes": 7})
+    train(TINY, open_reader, tmp_path, extra_metrics=lambda: {"disk_bytes": 7})
 
     assert [line["disk_bytes"] for line in lines_of(tmp_path / "metrics.jsonl")] == [7] * 4
 
 
 def test_an_interval_below_one_is_refused():
     with pytest.raises(OptionError, match="evaluate_every"):
-        Validation(every=0, judge=lambda network, iteration: {})
+        Validation(every=0, evaluate=lambda network, iteration: {})
 
 
 def test_tensorboard_gets_held_out_scores_and_hyperparameters(tmp_path, open_reader):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    held_out = Validation(every=2, judge=lambda network, iteration: {"psnr": 30.0})
-    train(TINY, open_reader, tmp_path, held_out=held_out)
+    held_out = Validation(every=2, evaluate=lambda network, iteration: {"psnr": 30.0})
+    train(TINY, open_reader, tmp_path, validation=held_out)
 
     told = events.EventAccumulator(str(tmp_path / "tensorboard"))
     told.Reload()

@@ -297,7 +297,7 @@ def test_a_used_directory_is_refused_and_so_is_resuming_another_run(tmp_path, op
     config = replace(TINY, iterations=1)
     train(config, open_reader, tmp_path / "run")
 
-    with pytest.raises(OptionError, match="holds a run already; resume it with --resume"):
+    with pytest.raises(OptionError, match="already holds a run; resume it with --resume"):
         train(config, open_reader, tmp_path / "run")
     other = replace(config, model="redirt", seed=4)
     with pytest.raises(WeightsError, match="model 'redirt-2rdb', not 'redirt'; seed 0, not 4"):
@@ -426,7 +426,7 @@ def test_a_bad_loss_on_cuda_never_reaches_the_weights(precision):
     class Batch:
         index, keys = 7, ("00000003-0001",)
 
-    loss = guard.admit((weight * float("nan")).sum(), Batch)
+    loss = guard.check((weight * float("nan")).sum(), Batch)
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     if not scaler.is_enabled():
         optimiser.found_inf = guard.skip  # type: ignore[attr-defined]
@@ -434,4 +434,4 @@ def test_a_bad_loss_on_cuda_never_reaches_the_weights(precision):
 
     assert torch.equal(weight.detach().cpu(), torch.ones(3))
     with pytest.raises(NonFiniteLoss, match=r"batch 7 is nan.*00000003-0001"):
-        guard.known(wait=True)
+        guard.report(wait=True)

@@ -26,7 +26,7 @@ from darkprep.shards.process import ProcessId
 from darkprep.shards.remote.bucket import Bucket, shard_name
 from darkprep.shards.remote.lease import this_machine
 from darkprep.shards.remote.url import StoreUrl
-from darkprep.trainer.distributed import SingleProcess
+from darkprep.trainer.communicator import SingleProcess
 from tests.support.command_line import LARGE, SMALL
 from tests.support.processes import free_port, wait_until
 from tests.support.s3_server import PATIENT_S, SECRETS, Server

@@ -1,0 +1,114 @@
+"""The directory of a run: its lock, configuration, checkpoints, logs, weights and summary.
+
+The trade-off: every file is written by rank 0 alone, through `RunFiles`; the other ranks hold `NoFiles`,
+so that the loop is the same on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from darkprep.model import save_weights
+from darkprep.shards.errors import OptionError
+from darkprep.shards.files import disk_errors, write_json
+from darkprep.shards.locks import FileLock
+from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState
+from darkprep.trainer.config import IDENTITY_FIELDS, TrainConfig
+from darkprep.trainer.records import SUMMARY_FILE, MetricsLine, RunSummary
+from darkprep.trainer.run_log import RunLog
+
+_CONFIG_FILE = "config.json"
+
+
+def check_unused(run_dir: Path) -> None:
+    """Raise OptionError if the directory holds a run."""
+    if (run_dir / _CONFIG_FILE).exists():
+        raise OptionError(
+            f"{run_dir}: already holds a run; resume it with --resume, or choose another directory"
+        )
+
+
+def training_lock(run_dir: Path) -> FileLock:
+    """Create the directory if need be, and return the lock of the one training that may write into it.
+
+    The lock is not yet acquired.
+    """
+    lock = run_dir / "lock"
+    with disk_errors(lock):
+        run_dir.mkdir(parents=True, exist_ok=True)
+    return FileLock(lock, "a training", directory=run_dir, remedy="choose another --run")
+
+
+def begin_run(run_dir: Path, config: TrainConfig, state: TrainState, *, resume: bool) -> Progress:
+    """Write config.json and return the progress to continue from; with `resume`, also load the state.
+
+    A run that has no checkpoint yet starts again. Raises OptionError for a used directory without
+    `resume`, and for fewer iterations than were done; WeightsError, DiskFull and SpoolError.
+    """
+    if not resume:
+        check_unused(run_dir)
+    progress = _checkpoints(run_dir, config).restore(state, config.record()) if resume else None
+    if progress and progress.iteration > config.iterations:
+        raise OptionError(
+            f"iterations must be at least {progress.iteration}, which {run_dir} has done already, not {config.iterations}"
+        )
+    write_json(run_dir / _CONFIG_FILE, config.record())
+    return progress or Progress()
+
+
+class RunFiles(RunLog):
+    """Writes the files of a run that started or resumed at iteration `start`. Use as a context manager."""
+
+    def __init__(self, run_dir: Path, config: TrainConfig, *, start: int) -> None:
+        super().__init__(run_dir, start=start)
+        self._run_dir, self._config = run_dir, config
+        self._checkpoints = _checkpoints(run_dir, config)
+
+    def save_checkpoint(self, state: TrainState, progress: Progress) -> None:
+        """Write a checkpoint and delete the oldest ones. Raises DiskFull or SpoolError."""
+        self._checkpoints.save(state, progress, self._config.record())
+
+    def write_result(self, state: TrainState, summary: RunSummary) -> None:
+        """Write weights.safetensors and summary.json. Raises DiskFull or SpoolError."""
+        path = self._run_dir / "weights.safetensors"
+        with disk_errors(path):
+            save_weights(state.network, path, note=f"{summary.iterations} iterations")
+        write_json(self._run_dir / SUMMARY_FILE, summary.record())
+
+
+class NoFiles:
+    """The files of a rank that writes none."""
+
+    def __enter__(self) -> NoFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing."""
+
+    def write_metrics(self, line: MetricsLine) -> None:
+        """Do nothing."""
+
+    def write_evaluation(self, record: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def write_hyperparameters(self, config: Mapping[str, Any], summary: RunSummary) -> None:
+        """Do nothing."""
+
+    def write_picture(self, restored: Tensor, truth: Tensor, iteration: int) -> None:
+        """Do nothing."""
+
+    def save_checkpoint(self, state: TrainState, progress: Progress) -> None:
+        """Do nothing."""
+
+    def write_result(self, state: TrainState, summary: RunSummary) -> None:
+        """Do nothing."""
+
+
+def _checkpoints(run_dir: Path, config: TrainConfig) -> Checkpoints:
+    return Checkpoints(
+        run_dir / "checkpoints", must_match=IDENTITY_FIELDS, keep=config.keep_checkpoints
+    )

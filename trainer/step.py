@@ -1,0 +1,76 @@
+"""One step of the optimiser, from a batch on the device to changed weights.
+
+The trade-off: one function for every device and precision; where they differ (loss scaling, a loss that is
+known late), the scaler and the loss guard decide.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from darkprep.model import build_model
+from darkprep.trainer.checkpoint import TrainState
+from darkprep.trainer.communicator import Communicator
+from darkprep.trainer.config import Precision, TrainConfig
+from darkprep.trainer.loss import restoration_loss
+from darkprep.trainer.loss_guard import LossGuard
+from darkprep.trainer.stream import DeviceBatch
+
+_DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+
+
+def new_train_state(config: TrainConfig, device: torch.device) -> TrainState:
+    """Return a fresh network, optimiser and loss scaler; seeds torch's random numbers."""
+    torch.manual_seed(config.seed)
+    network = build_model(config.model, config.cfa).to(device).train()
+    return TrainState(
+        network=network,
+        optimiser=torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True),
+        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
+    )
+
+
+class TrainStep:
+    """Trains the network of `state` by one batch a call, together with all ranks."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        state: TrainState,
+        communicator: Communicator,
+        device: torch.device,
+    ) -> None:
+        self._config, self._state, self._communicator = config, state, communicator
+        self._network = communicator.data_parallel(state.network, device)
+        self._autocast = torch.autocast(
+            device.type, _DTYPES[config.precision], enabled=config.precision != "fp32"
+        )
+        self.guard = LossGuard(device)
+        """Reports the losses."""
+
+    def __call__(self, batch: DeviceBatch, iteration: int) -> Tensor:
+        """Do step `iteration`, counted from 0, and return the restored batch, `(B, 3, H, W)`.
+
+        Raises NonFiniteLoss or RankStopped, see LossGuard, and RankLost.
+        """
+        optimiser, scaler = self._state.optimiser, self._state.scaler
+        for group in optimiser.param_groups:
+            group["lr"] = self._config.learning_rate_at(iteration)
+        with self._autocast:
+            restored: Tensor = self._network(batch.low)
+        own = restoration_loss(restored, batch.gt)
+        loss = self.guard.check(own, batch, self._communicator.mean(own))
+        with self._communicator.detect_lost_ranks():
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if not scaler.is_enabled():
+            # As a scaler would do for fused Adam: decided on the device, without a wait of the host.
+            optimiser.found_inf = self.guard.skip  # type: ignore[attr-defined]
+        scaler.step(optimiser)
+        scaler.update()
+        optimiser.zero_grad()
+        return restored.detach()
