@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from darkprep.pipeline.noise.model import add_noise, noise_parameters
-from darkprep.pipeline.noise.sensors import SENSORS, Sensor, sensor_of
 from darkprep.pipeline.produce.executors.pool import WorkerDied
 from darkprep.pipeline.raw.dng import DngTags, write_dng
 from darkprep.shards.errors import DarkprepError, DiskFull, OptionError
 from darkprep.shards.files import write_bytes
 from darkprep.synth.renderer.raycast import Scene, tiles
 from darkprep.synth.scenes.scenes import make_scene
+from darkprep.synth.sensors import SENSORS, Sensor, sensor_of
 
 F32 = npt.NDArray[np.float32]
 Rng = np.random.Generator
@@ -104,7 +104,7 @@ def synthesise(
     sensor = sensor_of(camera)
     size = _checked_size(sensor, size)
     _check(scenes=scenes, shorts=shorts, seed=seed, jobs=jobs)
-    if sensor.dataset == "SID":
+    if sensor.layout.dataset == "SID":
         drawn = _checked_isos(isos or _SID_ISOS[sensor.camera])
         sessions = [_plan_sid(sensor, k, scenes, shorts, seed, size, drawn) for k in range(scenes)]
     else:
@@ -122,7 +122,7 @@ def synthesise(
                     f"scene {session.number + 1} of {scenes}: {where.parent}, {len(session.shots)} files"
                 )
             check()
-    if sensor.dataset == "SID":
+    if sensor.layout.dataset == "SID":
         written += _write_lists(out, sensor, sessions)
     return tuple(written)
 
@@ -195,7 +195,7 @@ def _plan_sid(
     split = _split_of(number, scenes)
     name = f"{split}{number + 1:04d}"
     long = Shot(
-        path=f"{sensor.folder}/long/{name}_00_{long_s:g}s.dng",
+        path=f"{sensor.layout.folder}/long/{name}_00_{long_s:g}s.dng",
         exposure_s=long_s,
         iso=iso,
         dimming=1.0,
@@ -203,7 +203,7 @@ def _plan_sid(
     spelled = ["0.1"] if long_s == 30.0 else list(_SHORT_S)
     taken = [
         Shot(
-            path=f"{sensor.folder}/short/{name}_{k // len(spelled):02d}_{spelled[k % len(spelled)]}s.dng",
+            path=f"{sensor.layout.folder}/short/{name}_{k // len(spelled):02d}_{spelled[k % len(spelled)]}s.dng",
             exposure_s=_SHORT_S[spelled[k % len(spelled)]],
             iso=iso,
             dimming=long_s / _SHORT_S[spelled[k % len(spelled)]],
@@ -232,7 +232,7 @@ def _plan_eld(sensor: Sensor, number: int, seed: int, size: tuple[int, int]) -> 
         settings += [(iso, ratio) for ratio in _ELD_RATIOS] + [(_ELD_REFERENCE_ISO, 1)]
     shots = tuple(
         Shot(
-            path=f"{sensor.folder}/scene-{number + 1}/IMG_{k + 1:04d}.dng",
+            path=f"{sensor.layout.folder}/scene-{number + 1}/IMG_{k + 1:04d}.dng",
             exposure_s=reference_s * _ELD_REFERENCE_ISO / iso / ratio,
             iso=iso,
             dimming=float(ratio),
@@ -360,7 +360,7 @@ def record(clean: F32, sensor: Sensor, shot: Shot, rng: Rng) -> npt.NDArray[np.u
 
 def _refuse_photographs(out: Path, sensor: Sensor) -> None:
     """Raises OptionError where real photographs lie: their lists would be replaced, and both sets mixed."""
-    for path in (out / sensor.folder).rglob("*.*"):
+    for path in (out / sensor.layout.folder).rglob("*.*"):
         if path.suffix != ".dng" and not path.name.startswith("."):
             raise OptionError(
                 f"{path}: is no synthetic photograph; choose another place than {out}, so that real ones stay as they are"
@@ -375,7 +375,7 @@ def _refuse_photographs(out: Path, sensor: Sensor) -> None:
 
 
 def _list_file(out: Path, sensor: Sensor, split: str) -> Path:
-    return out / f"{sensor.folder}_{split}_list.txt"
+    return out / f"{sensor.layout.folder}_{split}_list.txt"
 
 
 def _make_folders(out: Path, sessions: list[Session]) -> None:

@@ -30,7 +30,7 @@ from darkprep.commands.parameters import COUNT_OR_INF, PART, SIZE, FiniteRange
 from darkprep.jobs import background
 from darkprep.jobs.produce import run_producer
 from darkprep.jobs.remote_spool import BuildSpool
-from darkprep.pipeline.noise.model import CALIBRATIONS
+from darkprep.pipeline.noise.calibrations import CALIBRATIONS
 from darkprep.pipeline.pairs.table import Frames
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.plan import Plan

@@ -19,7 +19,6 @@ import torch
 
 from darkprep.jobs.gpus import check_gpu
 from darkprep.jobs.measure import MOST_STEPS, FrameSource, Measured, measure, scale_to
-from darkprep.pipeline.noise.sensors import sensor_of
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.plan import Plan, PlannedPair
@@ -34,6 +33,7 @@ from darkprep.pipeline.produce.budget import (
 from darkprep.shards import DatasetError, OptionError
 from darkprep.shards.files import disk_errors
 from darkprep.synth.dataset import synthesise
+from darkprep.synth.sensors import sensor_of
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import open_device
 from darkprep.view.numbers import format_bytes, format_duration

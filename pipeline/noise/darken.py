@@ -1,10 +1,9 @@
-"""A short exposure made from a long one, by physics: for training where no short exposures were taken.
+"""Make a short exposure from a long one with the noise model, for training without short exposures.
 
-The trade-off: the long exposure counts as free of noise, whose own noise is divided by the exposure
-ratio with its signal; and a photograph's codes count as those of the camera that the noise was
-calibrated for. Full scales of the cameras known differ by a fifth, their noise at one ISO threefold.
-What holds shares of full scale instead of a sensor's codes (ELD's LMDB patches) is brought to that
-camera's levels first.
+The trade-off: the long exposure is taken to be free of noise, since its own noise is divided by the
+exposure ratio like its signal; and its codes are taken to be those of the camera that the noise was
+calibrated for. The full scales of the known cameras differ by a fifth, their noise at one ISO by a
+factor of three. Shares of full scale (ELD's LMDB patches) are scaled to that camera's levels first.
 
 Each crop is darkened by itself, with an exposure ratio and an ISO of its own.
 """
@@ -16,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from darkprep.pipeline.noise.calibrations import calibration_of
 from darkprep.pipeline.noise.model import add_noise, noise_parameters
-from darkprep.pipeline.noise.sensors import sensor_of
 from darkprep.pipeline.raw.mosaic import pack, unpack
 from darkprep.shards.cfa import CANONICAL
 from darkprep.shards.format import U16, CfaKind
@@ -31,7 +30,7 @@ ISOS = (100.0, 6400.0)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Darkened:
-    """A crop of a short exposure that was never taken."""
+    """A crop of a made short exposure."""
 
     planes: U16
     """`(C, h, w)` uint16 codes."""
@@ -42,10 +41,10 @@ class Darkened:
 
 
 def noise_rng(seed: int, shard: int, slot: int) -> np.random.Generator:
-    """Returns the random numbers of one sample.
+    """Return the random generator of one sample.
 
-    They are the same whenever the sample is made again with one version of numpy; numpy keeps the bit
-    generator's stream for good, but may change how distributions are drawn from it.
+    Its numbers are the same whenever the sample is rebuilt with one version of numpy; numpy guarantees
+    the bit generator's stream, but may change how distributions are drawn from it.
     """
     sequence = np.random.SeedSequence(entropy=seed, spawn_key=(int(RngStream.NOISE), shard, slot))
     return np.random.Generator(np.random.Philox(sequence))
@@ -61,12 +60,12 @@ def darken(
     rng: np.random.Generator,
     shares: bool = False,
 ) -> Darkened:
-    """Divides a crop's light by a drawn ratio and adds `camera`'s noise at a drawn ISO.
+    """Divide a crop's light by a drawn ratio and add `camera`'s noise at a drawn ISO.
 
     `planes` are `(C, h, w)` codes of a long exposure that starts with the canonical phase, with their
-    levels, which the result keeps. With `shares` they are no sensor's codes but shares of full scale:
-    the result has the levels of `camera`, in whose codes its noise is told, and a black level above 0,
-    below which noise reaches too. Raises OptionError for a camera without a calibration.
+    levels, which the result keeps. With `shares` they are shares of full scale: the result then has the
+    levels of `camera`, in whose codes the noise is calibrated, with a black level above 0 that noise
+    falls below. Raises OptionError for a camera without a calibration.
     """
     ratio = float(rng.uniform(*RATIOS))
     iso = math.exp(float(rng.uniform(math.log(ISOS[0]), math.log(ISOS[1]))))
@@ -74,9 +73,9 @@ def darken(
     level = np.array(black, np.float32)[:, None, None]
     light = np.maximum(planes - level, 0) / np.float32(ratio)
     if shares:
-        sensor = sensor_of(camera)
-        light *= np.float32(sensor.white - sensor.black) / (np.float32(white) - level)
-        black, white = (float(sensor.black),) * len(planes), sensor.white
+        levels = calibration_of(camera)
+        light *= np.float32(levels.white - levels.black) / (np.float32(white) - level)
+        black, white = (float(levels.black),) * len(planes), levels.white
         level = np.array(black, np.float32)[:, None, None]
     noisy = add_noise(unpack(light, cfa), parameters, rng, CANONICAL[cfa])
     codes = np.rint(pack(noisy, cfa) + level)

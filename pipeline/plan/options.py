@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
-from darkprep.pipeline.noise.model import CALIBRATIONS
+from darkprep.pipeline.noise.calibrations import CALIBRATIONS
 from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.table import Frames, splits_named
 from darkprep.pipeline.raw.amplify import parse_amplification

@@ -12,13 +12,13 @@ import pytest
 import rawpy
 
 from darkprep.pipeline.noise.model import noise_parameters
-from darkprep.pipeline.noise.sensors import SENSORS, sensor_of
 from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.shards.errors import DarkprepError, DiskFull, OptionError
 from darkprep.synth.dataset import Shot, _split_of, expose, record, synthesise
 from darkprep.synth.renderer.raycast import render
 from darkprep.synth.scenes.scenes import make_scene
+from darkprep.synth.sensors import SENSORS, sensor_of
 
 SMALL = (96, 132)
 F64 = npt.NDArray[np.float64]
@@ -154,7 +154,7 @@ def test_eld_has_sixteen_images_of_the_published_isos_and_ratios(tmp_path):
 def test_each_camera_writes_what_it_is(tmp_path, camera):
     sensor = sensor_of(camera)
     size = (516, 516) if camera == "fuji" else (120, 180)
-    long = make(tmp_path, camera, size=size)[1 if sensor.dataset == "SID" else 0]
+    long = make(tmp_path, camera, size=size)[1 if sensor.layout.dataset == "SID" else 0]
 
     with rawpy.imread(str(long)) as raw:
         assert raw.raw_image_visible.shape == size

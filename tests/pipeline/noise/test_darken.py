@@ -7,12 +7,14 @@ import math
 import numpy as np
 import pytest
 
+from darkprep.pipeline.noise.calibrations import CALIBRATIONS
 from darkprep.pipeline.noise.darken import ISOS, RATIOS, Darkened, darken, noise_rng
-from darkprep.pipeline.noise.model import CALIBRATIONS, noise_parameters, tukey_lambda_std
-from darkprep.pipeline.noise.sensors import sensor_of
+from darkprep.pipeline.noise.model import noise_parameters
 from darkprep.pipeline.raw.mosaic import PLANE_COLOURS, unpack
 from darkprep.shards.errors import OptionError
 from darkprep.shards.format import CELL, PERIOD, PLANES, U16, CfaKind
+from darkprep.synth.sensors import sensor_of
+from tests.support.tukey_lambda import tukey_lambda_std
 
 LEVELS: dict[CfaKind, tuple[tuple[float, ...], int]] = {
     "bayer": ((510.0, 512.0, 512.0, 514.0), 16383),

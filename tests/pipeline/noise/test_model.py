@@ -10,17 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from darkprep.pipeline.noise.model import (
-    CALIBRATIONS,
-    NoiseParameters,
-    add_noise,
-    noise_parameters,
-    tukey_lambda,
-    tukey_lambda_std,
-)
+from darkprep.pipeline.noise.calibrations import CALIBRATIONS
+from darkprep.pipeline.noise.model import NoiseParameters, add_noise, noise_parameters, tukey_lambda
 from darkprep.pipeline.raw.dng import BAYER
 from darkprep.shards.cfa import CANONICAL
 from darkprep.shards.errors import OptionError
+from tests.support.tukey_lambda import tukey_lambda_std
 
 RGGB = BAYER["RGGB"]
 NO_BIAS = (0.0, 0.0, 0.0, 0.0)
@@ -257,7 +252,7 @@ def tukey_lambda_share(values: npt.NDArray[np.float64], shape: float) -> npt.NDA
 
 
 def test_unknown_cameras_and_isos_are_named():
-    with pytest.raises(OptionError, match="'leica'; there are: sony"):
+    with pytest.raises(OptionError, match="'leica'; choose one of sony"):
         noise_parameters("leica", 100)
     with pytest.raises(OptionError, match="ISO must be positive"):
         noise_parameters("sony", 0)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from darkprep.pipeline.noise.sensors import sensor_of
 from darkprep.pipeline.pairs.cameras import CAMERAS
 from darkprep.pipeline.pairs.inert_pickle import read_inert_pickle
 from darkprep.pipeline.pairs.lmdb import LmdbPatch, _environment, _meta_colours, find_patches
@@ -23,6 +22,7 @@ from darkprep.pipeline.raw.colour import linear_light
 from darkprep.pipeline.raw.source import RawFile
 from darkprep.shards import ShardFile, Spool
 from darkprep.shards.errors import DatasetError, OptionError, RawError
+from darkprep.synth.sensors import sensor_of
 from tests.support.builds import InlinePool
 
 lmdb: Any = pytest.importorskip("lmdb")

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from darkprep.pipeline.noise.sensors import sensor_of
 from darkprep.pipeline.raw.colour import (
     Colours,
     colours_of,
@@ -20,6 +19,7 @@ from darkprep.pipeline.raw.mosaic import pack
 from darkprep.pipeline.raw.source import RawFile
 from darkprep.shards.errors import RawError
 from darkprep.shards.format import CELL, PLANES, Sample, SampleMeta
+from darkprep.synth.sensors import sensor_of
 from tests.support.raw_scene import mosaic_of
 
 

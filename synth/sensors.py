@@ -1,19 +1,19 @@
-"""What the sensors of SID and ELD are like, physically: used to make synthetic files and short exposures only.
+"""The sensors of SID's and ELD's cameras, for synthetic files only: readers take all of this from each file.
 
-Readers of RAW files take all of this from the file. The trade-off: one colour matrix per camera
-(daylight), although makers publish two, so that a synthetic file develops by plain linear algebra.
+The trade-off: one colour matrix per camera (daylight), although makers publish two, so that a synthetic
+file develops by plain linear algebra.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from darkprep.pipeline.noise.calibrations import calibration_of
+from darkprep.pipeline.pairs.cameras import CAMERAS, Camera
 from darkprep.pipeline.raw.colour import SRGB_TO_XYZ
-from darkprep.pipeline.raw.dng import BAYER
 from darkprep.shards.cfa import CANONICAL, Rows
 from darkprep.shards.errors import OptionError
 
@@ -25,10 +25,7 @@ class Sensor:
     """One camera's sensor, as its files describe it."""
 
     camera: str
-    """The name that the command line uses."""
-    dataset: Literal["SID", "ELD"]
-    folder: str
-    """The camera's folder in its data set."""
+    """Its name in `pairs/cameras.py`, which has the layout of its files."""
     make: str
     model: str
     height: int
@@ -37,11 +34,28 @@ class Sensor:
     """Visible columns."""
     margins: tuple[int, int]
     """Masked rows at the top and masked columns at the left."""
-    cfa: Rows
-    black: int
-    white: int
     xyz_to_camera: tuple[int, ...]
     """Adobe's daylight colour matrix, 3 x 3 row by row, times 10000."""
+
+    @property
+    def layout(self) -> Camera:
+        """Data set, folder and CFA."""
+        return CAMERAS[self.camera]
+
+    @property
+    def cfa(self) -> Rows:
+        """Filter colours at the top left of the visible area: all these cameras have the canonical phase."""
+        return CANONICAL[self.layout.cfa]
+
+    @property
+    def black(self) -> int:
+        """Black level in codes, as in the camera's noise calibration."""
+        return calibration_of(self.camera).black
+
+    @property
+    def white(self) -> int:
+        """White level in codes, as in the camera's noise calibration."""
+        return calibration_of(self.camera).white
 
     @property
     def period(self) -> int:
@@ -54,7 +68,7 @@ class Sensor:
         return np.array(self.xyz_to_camera, np.float64).reshape(3, 3) / 10000.0
 
     def balanced_from_srgb(self) -> F64:
-        """Returns `(3, 3)`: linear sRGB to camera RGB after white balance. White goes to white.
+        """Return `(3, 3)`: linear sRGB to camera RGB after white balance. White stays white.
 
         It is the inverse of what LibRaw applies: colour matrix times sRGB primaries, rows scaled to
         sum 1.
@@ -63,14 +77,14 @@ class Sensor:
         return np.asarray(product / product.sum(axis=1, keepdims=True), np.float64)
 
     def neutral(self, kelvin: float) -> tuple[float, float, float]:
-        """Returns the camera R, G, B of white under light of a colour temperature, the largest 1."""
+        """Return the camera R, G, B of white under light of a colour temperature, the largest 1."""
         seen = self.matrix @ _white_xyz(kelvin)
         red, green, blue = (float(round(v, 6)) for v in seen / seen.max())
         return red, green, blue
 
 
 def sensor_of(camera: str) -> Sensor:
-    """Returns the sensor of a camera by name; OptionError lists the names."""
+    """Return the sensor of a camera by name; OptionError lists the names."""
     try:
         return SENSORS[camera]
     except KeyError:
@@ -79,7 +93,7 @@ def sensor_of(camera: str) -> Sensor:
 
 
 def _white_xyz(kelvin: float) -> F64:
-    """Returns XYZ (Y = 1) of a Planckian radiator, 1667 to 25000 K (Kim et al. 2002, cubic spline)."""
+    """Return XYZ (Y = 1) of a Planckian radiator, 1667 to 25000 K (Kim et al. 2002, cubic spline)."""
     t = 1000.0 / kelvin
     if kelvin <= 4000:
         x = -0.2661239 * t**3 - 0.2343589 * t**2 + 0.8776956 * t + 0.179910
@@ -94,103 +108,61 @@ def _white_xyz(kelvin: float) -> F64:
     return np.array([x / y, 1.0, (1.0 - x - y) / y])
 
 
+_SONY = Sensor(
+    camera="sony",
+    make="SONY",
+    model="ILCE-7SM2",
+    height=2848,
+    width=4256,
+    margins=(0, 0),
+    xyz_to_camera=(5838, -1430, -246, -3497, 11477, 2297, -748, 1885, 5778),
+)
 _ALL = (
-    Sensor(
-        camera="sony",
-        dataset="SID",
-        folder="Sony",
-        make="SONY",
-        model="ILCE-7SM2",
-        height=2848,
-        width=4256,
-        margins=(0, 0),
-        cfa=BAYER["RGGB"],
-        black=512,
-        white=16383,
-        xyz_to_camera=(5838, -1430, -246, -3497, 11477, 2297, -748, 1885, 5778),
-    ),
+    _SONY,
     Sensor(
         camera="fuji",
-        dataset="SID",
-        folder="Fuji",
         make="FUJIFILM",
         model="X-T2",
         height=4032,
         width=6030,  # of 6032: whole periods of the array
         margins=(0, 0),
-        cfa=CANONICAL["xtrans"],
-        black=1024,
-        white=16383,
         xyz_to_camera=(11434, -4948, -1210, -3746, 12042, 1903, -666, 1479, 5235),
     ),
-    Sensor(
-        camera="sonya7s2",
-        dataset="ELD",
-        folder="SonyA7S2",
-        make="SONY",
-        model="ILCE-7SM2",
-        height=2848,
-        width=4256,
-        margins=(0, 0),
-        cfa=BAYER["RGGB"],
-        black=512,
-        white=16383,
-        xyz_to_camera=(5838, -1430, -246, -3497, 11477, 2297, -748, 1885, 5778),
-    ),
+    replace(_SONY, camera="sonya7s2"),
     Sensor(
         camera="nikond850",
-        dataset="ELD",
-        folder="NikonD850",
         make="NIKON CORPORATION",
         model="NIKON D850",
         height=5520,
         width=8288,
         margins=(0, 0),
-        cfa=BAYER["RGGB"],
-        black=400,
-        white=15520,
         xyz_to_camera=(10405, -3755, -1270, -5461, 13787, 1793, -1040, 2015, 6785),
     ),
     Sensor(
         camera="canon70d",
-        dataset="ELD",
-        folder="CanonEOS70D",
         make="Canon",
         model="Canon EOS 70D",
         height=3670,
         width=5496,
         margins=(38, 72),
-        cfa=BAYER["RGGB"],
-        black=2047,
-        white=15303,
         xyz_to_camera=(7034, -804, -1014, -4420, 12564, 2058, -851, 1994, 5758),
     ),
     Sensor(
         camera="canon700d",
-        dataset="ELD",
-        folder="CanonEOS700D",
         make="Canon",
         model="Canon EOS 700D",
         height=3476,
         width=5208,
         margins=(52, 72),
-        cfa=BAYER["RGGB"],
-        black=2048,
-        white=15360,
         xyz_to_camera=(6602, -841, -939, -4472, 12458, 2247, -975, 2039, 6148),
     ),
     Sensor(
         camera="canon5d4",
-        dataset="ELD",
-        folder="CanonEOS5D4",
         make="Canon",
         model="Canon EOS 5D Mark IV",
         height=4502,
         width=6744,
         margins=(42, 136),
-        cfa=BAYER["RGGB"],
-        black=2048,  # assumed, as is the white level: no published value was found
-        white=15360,
         xyz_to_camera=(6446, -366, -864, -4436, 12204, 2513, -952, 2496, 6348),
     ),
 )
