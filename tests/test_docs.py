@@ -27,6 +27,9 @@ _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _INLINE = re.compile(r"`darkprep ([a-z][^`]*)`")
 _HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 _MACHINE = re.compile(r"(?<![\w.])(?:/work/|/root/|/home/\w|/tmp/\w|/Users/\w|/opt/\w)")
+_FILE = re.compile(
+    r"`((?:bench|darkprep|docs|fuzz|model|pipeline|shards|synth|tests|trainer|\.ci)/[\w./-]*)`"
+)
 _QUOTED = re.compile(r'"([^"]+)"')
 _FILLED = "\0"
 """What stands for a value that a message names."""
@@ -209,6 +212,29 @@ def test_links_lead_somewhere(page):
         assert target.exists(), link
         if fragment and target.suffix == ".md":
             assert fragment in map(anchor, _HEADING.findall(target.read_text())), link
+
+
+@pytest.mark.parametrize("page", named(PAGES))
+def test_files_that_a_page_names_exist(page):
+    """As paths from the top of the repository; NAME in one stands for a file of the reader's own."""
+    for name in _FILE.findall((ROOT / page).read_text()):
+        assert "NAME" in name or (ROOT / name).exists(), name
+
+
+def test_the_glossary_names_code_that_exists():
+    rows = re.findall(
+        r"^\| \*\*(.+?)\*\*.*\| (.+) \|$", (ROOT / "docs/glossary.md").read_text(), re.M
+    )
+
+    assert len(rows) > 40
+    for word, code in rows:
+        source = ""
+        for name in re.findall(r"`([^`]+)`", code):
+            if "/" in name:
+                source = (ROOT / name).read_text()
+            else:
+                defined = rf"^(?:class|def) {name}\b|^{name}\b.* = "
+                assert re.search(defined, source, re.M), f"{word}: {name}"
 
 
 def test_messages_that_a_page_quotes_are_those_of_the_sources():

@@ -1,7 +1,7 @@
 """Output while work goes on: a screen on a terminal, lines in a pipe, JSON lines on request.
 
 The work only stores its newest state; a thread reads the spool and draws, so that the display costs a
-training step one assignment (docs/concepts/live-view.md has the figures). The trade-off: what is shown is up
+training step one assignment (docs/concepts.md has the figures). The trade-off: what is shown is up
 to a second old.
 """
 
