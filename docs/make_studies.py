@@ -1,8 +1,7 @@
-"""Writes docs/studies/*.md and their pictures from a folder of studies: `python docs/make_studies.py STUDIES`.
+"""Writes docs/studies/*.md and their pictures from the results of studies: `python docs/make_studies.py STUDIES`.
 
-The folder is what `darkprep study NAME --small --out STUDIES` left, all studies in one. The trade-off:
-pages hold what was measured and nothing by hand, so that a new run replaces them whole; what the figures
-mean is said in docs/cross-camera.md.
+STUDIES is the output directory of `darkprep study NAME --small --out STUDIES` for all studies. The trade-off:
+the pages hold measured results only, so that a new run replaces them whole; docs/cross-camera.md explains them.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from darkprep.studies.catalogue import STUDIES
-from darkprep.studies.outcome import Table
+from darkprep.studies.result import Table
 from darkprep.view.numbers import format_duration
 
 DOCS = Path(__file__).parent
 
 
 def page(name: str, record: dict[str, Any]) -> str:
-    """One study's page."""
+    """The page of one study; `record` is its results.json."""
     tables = [Table(**table).markdown() for table in record["tables"]]
     time = format_duration(record["seconds"])
     return "\n\n".join(
@@ -29,20 +28,20 @@ def page(name: str, record: dict[str, Any]) -> str:
             f"# {record['title']}",
             record["lead"],
             f"```bash\ndarkprep study {name} --small\n```",
-            f"On {record['cores']} CPU cores without a GPU, {time} for data, trainings and scores; "
-            "studies in one folder share what they have in common. The same command without `--small` "
-            "does it at full size on your photographs.",
-            f"![The same place by each network](../images/study-{name}.jpg)",
+            f"It took {time} for data, trainings and evaluations on {record['cores']} CPU cores without a GPU; "
+            "studies in one output directory share tasks. The same command without `--small` runs at full "
+            "size on your photographs.",
+            f"![The same crop by each network](../images/study-{name}.jpg)",
             *tables,
             *record["notes"],
-            "Made from the study's `results.json` by `python docs/make_studies.py`. "
-            "What it means: [Other cameras](../cross-camera.md).\n",
+            "Generated from `results.json` of the study by `python docs/make_studies.py`. "
+            "For an explanation see [Other cameras](../cross-camera.md).\n",
         ]
     )
 
 
 def main(studies: Path) -> None:
-    """Writes the pages of all studies that the folder holds."""
+    """Write the pages of all studies."""
     (DOCS / "studies").mkdir(exist_ok=True)
     for name in STUDIES:
         record = json.loads((studies / name / "results.json").read_text(encoding="utf-8"))

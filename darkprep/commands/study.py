@@ -86,9 +86,9 @@ def study(
     """
     prepare_torch()
     from darkprep.studies.catalogue import run_study
-    from darkprep.studies.cells import Machine
-    from darkprep.studies.options import SMALL_BUDGET_BYTES, Small, StudyOptions
-    from darkprep.studies.work import Work
+    from darkprep.studies.options import SMALL_BUDGET_BYTES, SmallRun, StudyOptions
+    from darkprep.studies.task_kinds import ExecutionOptions
+    from darkprep.studies.tasks import StudyContext
 
     jobs_given = click.get_current_context().get_parameter_source("jobs")
     if small and jobs_given is ParameterSource.DEFAULT:
@@ -98,16 +98,20 @@ def study(
     options = StudyOptions(
         out=out,
         root=root,
-        small=Small() if small else None,
+        small=SmallRun() if small else None,
         iterations=iterations,
-        machine=Machine(device=device, precision=precision, jobs=jobs, disk_budget=disk_budget),
+        execution=ExecutionOptions(
+            device=device, precision=precision, jobs=jobs, disk_budget=disk_budget
+        ),
         fuji_xtrans=fuji_xtrans,
         weights=weights,
         seed=seed,
     )
     with Progress(quiet=quiet) as progress:
-        work = Work(out=out, root=options.data_root(), progress=progress, stop=stop_on_signals())
-        page = run_study(name, options, work)
+        context = StudyContext(
+            out=out, root=options.data_root(), progress=progress, stop=stop_on_signals()
+        )
+        page = run_study(name, options, context)
     if not quiet:
         click.echo((page.parent / "table.md").read_text(encoding="utf-8"), nl=False)
         click.echo(f"\n{page}")

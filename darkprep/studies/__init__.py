@@ -1,1 +1,1 @@
-"""Tables of trainings and evaluations, made by one command each: `darkprep study NAME`."""
+"""Studies: tables of several trainings and evaluations, each made by one command: `darkprep study NAME`."""

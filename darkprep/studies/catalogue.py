@@ -1,4 +1,4 @@
-"""All studies by name, and the running of one."""
+"""All studies by name, and running one."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from darkprep.jobs.output_directory import check_output_directory
 from darkprep.shards import OptionError
-from darkprep.studies.cross_camera import section_5
 from darkprep.studies.levels import levels
 from darkprep.studies.noise import noise
 from darkprep.studies.options import Study, StudyOptions
-from darkprep.studies.outcome import write_outcome
-from darkprep.studies.variants import section_7
-from darkprep.studies.work import Work, carry_out
+from darkprep.studies.result import write_result
+from darkprep.studies.section_5 import section_5
+from darkprep.studies.section_7 import section_7
+from darkprep.studies.tasks import StudyContext, run_tasks
 from darkprep.studies.x_trans import x_trans
 
 STUDIES: dict[str, Callable[[StudyOptions], Study]] = {
@@ -23,19 +23,19 @@ STUDIES: dict[str, Callable[[StudyOptions], Study]] = {
     "x-trans": x_trans,
     "noise": noise,
 }
-"""By the names that the command line takes. What two of them have in common is trained once in a folder."""
+"""By their names on the command line. Studies in one output directory share their tasks."""
 
 
-def run_study(name: str, options: StudyOptions, work: Work) -> Path:
-    """Carry out a study, or go on with it, and write its files; its page. Raises as `carry_out`."""
+def run_study(name: str, options: StudyOptions, context: StudyContext) -> Path:
+    """Run a study, or continue it, and write its files; return the path of its page. Raises as `run_tasks`."""
     study = study_named(name)(options)
-    check_output_directory("out", work.out)
-    carry_out(study.cells, work)
-    return write_outcome(study.outcome(work), study.cells, work)
+    check_output_directory("out", context.out)
+    run_tasks(study.tasks, context)
+    return write_result(study.result(context), study.tasks, context)
 
 
 def study_named(name: str) -> Callable[[StudyOptions], Study]:
-    """The study of that name; raises OptionError, which lists them all."""
+    """The study of that name. Raises OptionError, which lists all names."""
     if name not in STUDIES:
-        raise OptionError(f"no study {name!r}; there are {', '.join(STUDIES)}")
+        raise OptionError(f"no study {name!r}; the studies are {', '.join(STUDIES)}")
     return STUDIES[name]

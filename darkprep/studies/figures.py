@@ -1,4 +1,4 @@
-"""Finished cells as the entries of tables and the pictures of comparisons."""
+"""Results of finished tasks as cells of tables and as comparisons of pictures."""
 
 from __future__ import annotations
 
@@ -6,74 +6,84 @@ from collections.abc import Sequence
 from typing import Any
 
 from darkprep.shards.files import read_json
-from darkprep.studies.cells import Score, Training
-from darkprep.studies.outcome import Comparison, Shown, picture_row, typical
-from darkprep.studies.work import Cell, Work
+from darkprep.studies.panel import (
+    Comparison,
+    LabelledPicture,
+    median_pair,
+    split_picture_row,
+)
+from darkprep.studies.task_kinds import EvaluationTask, TrainingTask
+from darkprep.studies.tasks import StudyContext, Task
 from darkprep.view.numbers import format_duration
 
-UNTRAINED = "none: the input, amplified"
-"""The row of what is to be beaten."""
+AMPLIFIED_INPUT = "none: the amplified input"
+"""The first cell of the row that every network is compared with."""
 
 
-def result(work: Work, cell: Cell) -> dict[str, Any]:
-    """What a finished cell found."""
-    found = work.result(cell.name)
-    assert found is not None, f"{cell.name} was carried out"
-    return found
+def result_of(context: StudyContext, task: Task) -> dict[str, Any]:
+    """The result of a finished task."""
+    result = context.result(task.name)
+    assert result is not None, f"{task.name} is finished"
+    return result
 
 
-def decibels(value: float | None) -> str:
-    """A PSNR."""
+def format_psnr(value: float | None) -> str:
+    """A PSNR in dB without its unit; None is infinite."""
     return "infinite" if value is None else f"{value:.2f}"
 
 
-def scores(work: Work, cell: Score, of: str = "") -> str:
-    """PSNR / SSIM of a score; `of` is "input " for those of the amplified input."""
-    found = result(work, cell)
-    return f"{decibels(found[f'{of}psnr'])} / {found[f'{of}ssim']:.3f}"
+def format_scores(context: StudyContext, task: EvaluationTask, prefix: str = "") -> str:
+    """PSNR / SSIM of an evaluation; with the prefix "input " those of the amplified input."""
+    result = result_of(context, task)
+    return f"{format_psnr(result[f'{prefix}psnr'])} / {result[f'{prefix}ssim']:.3f}"
 
 
-def group_scores(work: Work, cell: Score, group: str, of: str = "") -> str:
-    """PSNR / SSIM of one reported group of pairs; `of` is "baseline_" for those of the amplified input."""
-    found = result(work, cell)["groups"][group]
-    return f"{decibels(found[f'{of}psnr'])} / {found[f'{of}ssim']:.3f}"
+def format_group_scores(
+    context: StudyContext, task: EvaluationTask, group: str, prefix: str = ""
+) -> str:
+    """PSNR / SSIM of one group of pairs; with the prefix "baseline_" those of the amplified input."""
+    result = result_of(context, task)["groups"][group]
+    return f"{format_psnr(result[f'{prefix}psnr'])} / {result[f'{prefix}ssim']:.3f}"
 
 
-def trained(work: Work, training: Training) -> dict[str, str]:
+def training_columns(context: StudyContext, training: TrainingTask) -> dict[str, str]:
     """A training's scenes, parameters, last loss and time."""
-    found = result(work, training)
+    result = result_of(context, training)
     return {
-        "scenes": str(found["scenes"]),
-        "parameters": f"{found['parameters']:,}",
-        "loss": f"{found['last loss']:.4f}",
-        "time": format_duration(found["seconds"]),
+        "scenes": str(result["scenes"]),
+        "parameters": f"{result['parameters']:,}",
+        "loss": f"{result['last loss']:.4f}",
+        "time": format_duration(result["seconds"]),
     }
 
 
-def images(work: Work, cell: Score) -> list[dict[str, Any]]:
-    """A score's figures by pair."""
-    return list((read_json(cell.folder(work) / "metrics.json") or {})["images"])
+def pair_scores(context: StudyContext, task: EvaluationTask) -> list[dict[str, Any]]:
+    """The scores of an evaluation by pair."""
+    return list((read_json(task.folder(context) / "metrics.json") or {})["images"])
 
 
-def compared(
-    work: Work, name: str, labelled: Sequence[tuple[str, Score]], pair: str | None = None
+def comparison_of(
+    context: StudyContext,
+    name: str,
+    labelled: Sequence[tuple[str, EvaluationTask]],
+    pair: str | None = None,
 ) -> Comparison:
-    """One pair of a camera: the amplified input, each network's picture, and the truth.
+    """One pair of a camera: the amplified input, the picture by each network, and the truth.
 
-    It is the first network's typical one, or the given `pair` where that network has restored it.
+    It is the pair of median PSNR by the first network, or the given `pair` where that network restored it.
     """
-    there = images(work, labelled[0][1])
-    known = pair in {image["pair"] for image in there}
-    chosen = (pair if pair and known else typical(there)).replace("/", "_")
-    rows = [picture_row(score.folder(work) / f"{chosen}.png", 3) for _, score in labelled]
+    scores = pair_scores(context, labelled[0][1])
+    restored = pair in {score["pair"] for score in scores}
+    chosen = (pair if pair and restored else median_pair(scores)).replace("/", "_")
+    rows = [split_picture_row(task.folder(context) / f"{chosen}.png", 3) for _, task in labelled]
     return Comparison(
         name=name,
         pictures=(
-            Shown(label="amplified", pixels=rows[0][0]),
+            LabelledPicture(label="amplified", pixels=rows[0][0]),
             *(
-                Shown(label=label, pixels=row[1])
+                LabelledPicture(label=label, pixels=row[1])
                 for (label, _), row in zip(labelled, rows, strict=True)
             ),
-            Shown(label="truth", pixels=rows[0][2]),
+            LabelledPicture(label="truth", pixels=rows[0][2]),
         ),
     )

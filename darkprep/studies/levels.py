@@ -1,7 +1,7 @@
-"""The levels experiment: one network, one set of scenes, four cameras, two ideas of black and white.
+"""The study levels: one network, the same scenes from four cameras, each decoded with two pairs of levels.
 
-The released code takes 512 and 16383 for the black and white of every camera. That is one camera's. Here a
-network restores each camera's frames twice: decoded so, and with the levels that the files state.
+The released code uses the black and white level of one camera, 512 and 16383, for every camera. Here a
+network restores each camera's frames twice: decoded with those levels, and with the levels in the files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -22,156 +22,160 @@ from darkprep.pipeline.raw.develop import develop_amplified
 from darkprep.shards import DatasetError, Sample
 from darkprep.shards.files import disk_errors
 from darkprep.shards.format import U16
-from darkprep.studies.cells import Machine, Training
-from darkprep.studies.figures import decibels, result
+from darkprep.studies.figures import format_psnr, result_of
 from darkprep.studies.options import PROTOCOL_NOTE, Study, StudyOptions
-from darkprep.studies.outcome import (
+from darkprep.studies.panel import (
     Comparison,
-    Outcome,
-    Shown,
-    Table,
-    picture_row,
-    typical,
-    typical_of_all,
+    LabelledPicture,
+    common_median_pair,
+    median_pair,
+    split_picture_row,
 )
-from darkprep.studies.work import Work
+from darkprep.studies.result import StudyResult, Table
+from darkprep.studies.task_kinds import ExecutionOptions, TrainingTask
+from darkprep.studies.tasks import StudyContext
 from darkprep.trainer.device import open_device
 from darkprep.trainer.evaluation import restore_frame, side_by_side
 from darkprep.trainer.metrics import F32, PROTOCOLS, score
 from darkprep.trainer.picture import write_picture
 
 PUBLISHED_BLACK, PUBLISHED_WHITE = 512, 16383
-"""What SID's, REDIRT's and their successors' code subtracts and divides by, whatever the camera."""
+"""The levels that the code of SID, REDIRT and their successors uses for every camera."""
 CAMERAS = ("sonya7s2", "canon70d", "canon700d", "nikond850")
 TRAINED_ON = "sony"
 FACTOR = "x100"
-"""The light factor of the frames that are looked at."""
+"""The light factor of the frames that are restored."""
 _WHITE, _BLACK = 0.99, 0.01
 _MEANS = (
     *("mean", "truth mean", "input white", "input black"),
     *("white", "black", "psnr", "ssim"),
 )
-"""What a table's entry has of all its frames."""
+"""Figures of which the table has the means over all frames."""
 
 Levels = Literal["published", "file"]
 
 _NOTE = (
-    "White is the share of values above 0.99, black of those below 0.01: of the input, amplified and plainly "
-    "developed, and of the restored picture. With the published levels a Canon's black of 2047 is a "
-    "pedestal of 0.1, which any amplification above 10 drives to white; and nearly all of a Nikon's "
-    "signal lies below 512 and is cut off. What a network answers to an input that is white everywhere "
-    "depends on its training; no scene is left for it to restore."
+    "White is the share of values above 0.99, black the share below 0.01: in the input, amplified and "
+    "developed, and in the restored picture. With the published levels, a Canon's black level of 2047 becomes "
+    "an offset of 0.1, which any amplification above 10 turns into white; and nearly all of a Nikon's signal "
+    "lies below 512 and is clipped. What a network makes of an input that is white everywhere depends on its "
+    "training; the input holds no scene that it could restore."
 )
 
 
 def levels(options: StudyOptions) -> Study:
-    """The same scenes from four cameras, decoded with the published levels and with the files' own."""
-    cameras = options.there(CAMERAS)
-    network: Training | Path
+    """The same scenes from four cameras, decoded with the published levels and with those in the files."""
+    cameras = options.available_cameras(CAMERAS)
+    network: TrainingTask | Path
     if options.weights is None:
-        options.there((TRAINED_ON,))
-        network = options.training("Sony 100%", TRAINED_ON)
+        options.available_cameras((TRAINED_ON,))
+        network = options.training_task("Sony 100%", TRAINED_ON)
     else:
         network = options.weights
-    trainings = (network,) if isinstance(network, Training) else ()
-    hows: tuple[Levels, ...] = ("published", "file")
-    cells = {
-        (camera, how): LevelsScore(
+    trainings = (network,) if isinstance(network, TrainingTask) else ()
+    tasks = {
+        (camera, source): LevelsTask(
             network=network,
             camera=camera,
-            levels=how,
-            machine=options.machine,
+            levels=source,
+            execution=options.execution,
             synthetic=options.small is not None,
         )
         for camera in cameras
-        for how in hows
+        for source in get_args(Levels)
     }
 
-    def outcome(work: Work) -> Outcome:
+    def result(context: StudyContext) -> StudyResult:
         heads = (
             *("camera", "levels", "black, white", "input white", "input black"),
             *("restored white", "restored black", "mean", "mean of truth", "PSNR", "SSIM"),
         )
-        rows = tuple(_row(work, cell) for cell in cells.values())
-        shown = typical_of_all([_calmest(work, cells[camera, "file"]) for camera in cameras])
-        return Outcome(
+        rows = tuple(_row(context, task) for task in tasks.values())
+        pair = common_median_pair(
+            [_lowest_iso_scores(context, tasks[camera, "file"]) for camera in cameras]
+        )
+        return StudyResult(
             name="levels",
             title="Black and white levels of other cameras",
-            lead="One network trained on Sony, and the same scenes as four cameras record them, decoded "
-            f"with the released code's {PUBLISHED_BLACK} and {PUBLISHED_WHITE} and with what each file "
-            "states. Exposure ratio 100; figures over ISO 800, 1600 and 3200, pictures at ISO 800.",
+            lead="One network trained on Sony restores the same scenes recorded by four cameras, decoded with "
+            f"the released code's levels of {PUBLISHED_BLACK} and {PUBLISHED_WHITE} and with those in each "
+            "file. Exposure ratio 100; figures are means over ISO 800, 1600 and 3200, pictures are at ISO 800.",
             tables=(Table(caption="Restored frames", heads=heads, rows=rows, note=_NOTE),),
             notes=options.notes() if trainings else (PROTOCOL_NOTE,),
             comparisons=tuple(
-                _comparison(work, cells[camera, "published"], cells[camera, "file"], shown)
+                _comparison(context, tasks[camera, "published"], tasks[camera, "file"], pair)
                 for camera in cameras
             ),
             trainings=trainings,
         )
 
-    data = options.data([*cameras, *(one.camera for one in trainings)])
-    return Study(cells=(*data, *trainings, *cells.values()), outcome=outcome)
+    datasets = options.dataset_tasks([*cameras, *(one.camera for one in trainings)])
+    return Study(tasks=(*datasets, *trainings, *tasks.values()), result=result)
 
 
 def with_published_levels(sample: Sample) -> Sample:
-    """The sample as the released code decodes it: its levels, and everything below its black cut off."""
-    cut = np.maximum(sample.low, PUBLISHED_BLACK)
+    """The sample as the released code decodes it: with its levels, and clipped at its black level."""
+    clipped = np.maximum(sample.low, PUBLISHED_BLACK)
     black = (float(PUBLISHED_BLACK),) * len(sample.meta.black)
-    return Sample(cut, sample.gt, replace(sample.meta, black=black, white=PUBLISHED_WHITE))
+    return Sample(clipped, sample.gt, replace(sample.meta, black=black, white=PUBLISHED_WHITE))
 
 
 @dataclass(frozen=True, kw_only=True)
-class LevelsScore:
-    """One camera's x100 frames, restored with one idea of its levels."""
+class LevelsTask:
+    """Restore and score one camera's x100 frames, decoded with one pair of levels."""
 
-    network: Training | Path
-    """A training of the study, or a file of weights."""
+    network: TrainingTask | Path
+    """A training of the study, or a weights file."""
     camera: str
     levels: Levels
-    machine: Machine
+    execution: ExecutionOptions
     synthetic: bool = False
 
     @property
     def name(self) -> str:
-        """As for every cell."""
-        by = "" if isinstance(self.network, Training) else f"-by-{self.network.stem}"
+        """See Task."""
+        by = "" if isinstance(self.network, TrainingTask) else f"-by-{self.network.stem}"
         return f"levels-{self.camera}-{self.levels}{by}"
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """As for every cell."""
+        """See Task."""
         data = (f"data-{self.camera}",) if self.synthetic else ()
-        return (self.network.name, *data) if isinstance(self.network, Training) else data
+        return (self.network.name, *data) if isinstance(self.network, TrainingTask) else data
 
     def spec(self) -> dict[str, Any]:
-        """As for every cell."""
+        """See Task."""
         own = {"camera": self.camera, "levels": self.levels}
-        if isinstance(self.network, Training):
+        if isinstance(self.network, TrainingTask):
             return {**own, "network": self.network.spec()}
         return {**own, "network": str(self.network.absolute())}
 
-    def folder(self, work: Work) -> Path:
-        """Where the pictures are."""
-        return work.out / "levels" / self.name.removeprefix("levels-")
+    def folder(self, context: StudyContext) -> Path:
+        """The directory of the pictures."""
+        return context.out / "levels" / self.name.removeprefix("levels-")
 
-    def run(self, work: Work) -> dict[str, Any]:
-        """Restore and measure all frames of the factor."""
-        weights = self.network.weights(work) if isinstance(self.network, Training) else self.network
-        device = open_device(self.machine.device)
+    def run(self, context: StudyContext) -> dict[str, Any]:
+        """See Task. Raises DatasetError where there are no frames."""
+        weights = (
+            self.network.weights(context)
+            if isinstance(self.network, TrainingTask)
+            else self.network
+        )
+        device = open_device(self.execution.device)
         network = load_restorer(weights, device)
-        found = find_pairs(work.root, camera_named(self.camera))
+        found = find_pairs(context.root, camera_named(self.camera))
         pairs = [pair for pair in found.pairs if FACTOR in report_groups(pair)]
         if not pairs:
-            raise DatasetError(f"{work.root}: no {FACTOR} pairs of {self.camera}")
+            raise DatasetError(f"{context.root}: no {FACTOR} pairs of {self.camera}")
         decode: Callable[[Sample], Sample] = (
             with_published_levels if self.levels == "published" else lambda sample: sample
         )
-        with disk_errors(self.folder(work)):
-            self.folder(work).mkdir(parents=True, exist_ok=True)
-        measured = []
+        with disk_errors(self.folder(context)):
+            self.folder(context).mkdir(parents=True, exist_ok=True)
+        scores = []
         published = float(PUBLISHED_BLACK), float(PUBLISHED_WHITE)
         for pair in pairs:
-            work.check()
+            context.raise_if_stopped()
             sample = decode(whole_frame(found.root, pair))
             plain = develop_amplified(
                 found.root / pair.short,
@@ -179,23 +183,23 @@ class LevelsScore:
                 levels=published if self.levels == "published" else None,
             )
             restored = restore_frame(network, sample, device)
-            measured.append(_measured(pair.id, sample, plain, restored))
+            scores.append(_scores(pair.id, sample, plain, restored))
             picture = side_by_side([plain, restored, sample.gt])
-            write_picture(self.folder(work) / f"{pair.id}.png", picture)
-            work.progress.show(f"{self.camera}, {self.levels} levels: {pair.id}")
-        means = {name: float(np.mean([one[name] for one in measured])) for name in _MEANS}
-        return {**means, "pairs": len(measured), "images": measured}
+            write_picture(self.folder(context) / f"{pair.id}.png", picture)
+            context.progress.show(f"{self.camera}, {self.levels} levels: {pair.id}")
+        means = {name: float(np.mean([score[name] for score in scores])) for name in _MEANS}
+        return {**means, "pairs": len(scores), "images": scores}
 
 
-def _calmest(work: Work, cell: LevelsScore) -> list[dict[str, Any]]:
-    """The frames of the lowest ISO, where noise hides least of what levels do."""
-    images = result(work, cell)["images"]
+def _lowest_iso_scores(context: StudyContext, task: LevelsTask) -> list[dict[str, Any]]:
+    """The scores at the lowest ISO, where noise hides least of the effect of the levels."""
+    images = result_of(context, task)["images"]
     lowest = min(image["iso"] for image in images)
     return [image for image in images if image["iso"] == lowest]
 
 
-def _measured(pair: str, sample: Sample, plain: U16, restored: F32) -> dict[str, Any]:
-    shown = plain.astype(np.float32) / np.float32(65535)
+def _scores(pair: str, sample: Sample, plain: U16, restored: F32) -> dict[str, Any]:
+    values = plain.astype(np.float32) / np.float32(65535)
     scores = score(restored, sample.gt, PROTOCOLS["redirt"])
     return {
         "pair": pair,
@@ -204,8 +208,8 @@ def _measured(pair: str, sample: Sample, plain: U16, restored: F32) -> dict[str,
         "white level": sample.meta.white,
         "mean": float(restored.mean()),
         "truth mean": float(sample.gt.mean() / 65535),
-        "input white": float((shown > _WHITE).mean()),
-        "input black": float((shown < _BLACK).mean()),
+        "input white": float((values > _WHITE).mean()),
+        "input black": float((values < _BLACK).mean()),
         "white": float((restored > _WHITE).mean()),
         "black": float((restored < _BLACK).mean()),
         "psnr": scores.psnr,
@@ -213,36 +217,42 @@ def _measured(pair: str, sample: Sample, plain: U16, restored: F32) -> dict[str,
     }
 
 
-def _row(work: Work, cell: LevelsScore) -> tuple[str, ...]:
-    found = result(work, cell)
-    one = found["images"][0]
+def _row(context: StudyContext, task: LevelsTask) -> tuple[str, ...]:
+    result = result_of(context, task)
+    first = result["images"][0]
     return (
-        camera_named(cell.camera).title,
-        {"published": "published", "file": "the file's"}[cell.levels],
-        f"{one['black level']:g}, {one['white level']:g}",
-        f"{found['input white']:.1%}",
-        f"{found['input black']:.1%}",
-        f"{found['white']:.1%}",
-        f"{found['black']:.1%}",
-        f"{found['mean']:.3f}",
-        f"{found['truth mean']:.3f}",
-        decibels(found["psnr"]),
-        f"{found['ssim']:.3f}",
+        camera_named(task.camera).title,
+        {"published": "published", "file": "the file's"}[task.levels],
+        f"{first['black level']:g}, {first['white level']:g}",
+        f"{result['input white']:.1%}",
+        f"{result['input black']:.1%}",
+        f"{result['white']:.1%}",
+        f"{result['black']:.1%}",
+        f"{result['mean']:.3f}",
+        f"{result['truth mean']:.3f}",
+        format_psnr(result["psnr"]),
+        f"{result['ssim']:.3f}",
     )
 
 
-def _comparison(work: Work, published: LevelsScore, own: LevelsScore, wanted: str) -> Comparison:
-    """The pair `wanted`, the same for all cameras; another one where a camera has it not."""
-    there = {image["pair"]: image for image in result(work, own)["images"]}
-    pair = wanted if wanted in there else typical(list(there.values()))
-    given, wrong, truth = picture_row(published.folder(work) / f"{pair}.png", 3)
-    _, right, _ = picture_row(own.folder(work) / f"{pair}.png", 3)
+def _comparison(
+    context: StudyContext, published: LevelsTask, own: LevelsTask, wanted: str
+) -> Comparison:
+    """The pair `wanted`, or the median one of a camera that does not have it."""
+    by_pair = {image["pair"]: image for image in result_of(context, own)["images"]}
+    pair = wanted if wanted in by_pair else median_pair(list(by_pair.values()))
+    amplified, wrong, truth = split_picture_row(published.folder(context) / f"{pair}.png", 3)
+    _, right, _ = split_picture_row(own.folder(context) / f"{pair}.png", 3)
     return Comparison(
         name=camera_named(own.camera).title,
         pictures=(
-            Shown(label=f"input, {PUBLISHED_BLACK} and {PUBLISHED_WHITE}", pixels=given),
-            Shown(label=f"restored, {PUBLISHED_BLACK} and {PUBLISHED_WHITE}", pixels=wrong),
-            Shown(label="restored, the file's levels", pixels=right),
-            Shown(label="truth", pixels=truth),
+            LabelledPicture(
+                label=f"input, {PUBLISHED_BLACK} and {PUBLISHED_WHITE}", pixels=amplified
+            ),
+            LabelledPicture(
+                label=f"restored, {PUBLISHED_BLACK} and {PUBLISHED_WHITE}", pixels=wrong
+            ),
+            LabelledPicture(label="restored, the file's levels", pixels=right),
+            LabelledPicture(label="truth", pixels=truth),
         ),
     )

@@ -1,15 +1,20 @@
-"""Training on long exposures with made noise, against training on photographed pairs."""
+"""Training on long exposures with synthetic noise, compared with training on photographed pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from darkprep.pipeline.pairs.cameras import camera_named
-from darkprep.studies.cells import Score, Training
-from darkprep.studies.figures import UNTRAINED, compared, group_scores, result
+from darkprep.studies.figures import (
+    AMPLIFIED_INPUT,
+    comparison_of,
+    format_group_scores,
+    result_of,
+)
 from darkprep.studies.options import Study, StudyOptions
-from darkprep.studies.outcome import Outcome, Table
-from darkprep.studies.work import Work
+from darkprep.studies.result import StudyResult, Table
+from darkprep.studies.task_kinds import EvaluationTask, TrainingTask
+from darkprep.studies.tasks import StudyContext
 
 CAMERA, ELD_CAMERA = "sony", "sonya7s2"
 _PROTOCOLS = {
@@ -29,74 +34,76 @@ _PUBLISHED = Table(
             *("44.47 / 0.968", "41.97 / 0.928"),
         ),
         (
-            *("long exposures, made noise", "41.95 / 0.963", "39.44 / 0.931", "36.36 / 0.911"),
+            *("long exposures, synthetic noise", "41.95 / 0.963", "39.44 / 0.931", "36.36 / 0.911"),
             *("45.45 / 0.975", "43.43 / 0.954"),
         ),
     ),
-    note="Of real photographs and another network, as the authors of PMN (Feng et al., ACM MM 2022) report "
-    "them. What compares is the difference between the rows: made noise costs little on the data set "
-    "whose pairs the other training has seen, and gains on the one that neither has.",
+    note="Of real photographs and another network, as reported by the authors of PMN (Feng et al., ACM MM "
+    "2022). Compare the differences between the rows: synthetic noise costs little on the data set whose pairs "
+    "the other training used, and gains on the one that neither used.",
 )
 _SMALL_NOTE = (
-    "In a small run the photographs' own noise comes from the same model, at each scene's ISO. So it "
-    "shows what training on made noise costs when the model is right, not that it is right."
+    "In a small run the noise of the photographs comes from the same model, at each scene's ISO. So it shows "
+    "what training on synthetic noise costs when the model is right, not that the model is right."
 )
-
-
-_Scores = dict[tuple[str, str, str], Score]
+_Evaluations = dict[tuple[str, str, str], EvaluationTask]
 """By training, camera and protocol."""
 
 
 def noise(options: StudyOptions) -> Study:
-    """Two trainings that differ in where the short exposures come from, by exposure ratio."""
-    options.there((CAMERA,))
-    tested = (CAMERA, *options.there((ELD_CAMERA,), needed=False))
+    """Two trainings that differ in the origin of their short exposures, scored by exposure ratio."""
+    options.available_cameras((CAMERA,))
+    tested = (CAMERA, *options.available_cameras((ELD_CAMERA,), required=False))
     trainings = (
-        options.training("photographed pairs", CAMERA),
-        options.training("long exposures, made noise", CAMERA, noise=CAMERA),
+        options.training_task("photographed pairs", CAMERA),
+        options.training_task("long exposures, synthetic noise", CAMERA, noise=CAMERA),
     )
-    found: _Scores = {
-        (one.name, on, protocol): options.score(one, on, protocol=protocol)
+    evaluations: _Evaluations = {
+        (one.name, on, protocol): options.evaluation_task(one, on, protocol=protocol)
         for one in trainings
         for on in tested
         for protocol in _PROTOCOLS
     }
 
-    def outcome(work: Work) -> Outcome:
-        shown = [(one.label, found[one.name, CAMERA, "redirt"]) for one in trainings]
-        tables = [_table(work, trainings, tested, found, protocol) for protocol in _PROTOCOLS]
-        return Outcome(
+    def result(context: StudyContext) -> StudyResult:
+        labelled = [(one.label, evaluations[one.name, CAMERA, "redirt"]) for one in trainings]
+        tables = [
+            _table(context, trainings, tested, evaluations, protocol) for protocol in _PROTOCOLS
+        ]
+        return StudyResult(
             name="noise",
-            title="Noise as a source of data",
-            lead="Short exposures made from long ones by the noise model, fresh for each crop, against "
-            "short exposures that were taken.",
+            title="Training on synthetic noise",
+            lead="Training on short exposures made from long ones with the noise model, new for each crop, "
+            "compared with training on photographed short exposures.",
             tables=(*tables, _PUBLISHED),
             notes=(*options.notes(), *((_SMALL_NOTE,) if options.small else ())),
-            comparisons=(compared(work, camera_named(CAMERA).title, shown),),
+            comparisons=(comparison_of(context, camera_named(CAMERA).title, labelled),),
             trainings=trainings,
         )
 
-    return Study(cells=(*options.data(tested), *trainings, *found.values()), outcome=outcome)
+    tasks = (*options.dataset_tasks(tested), *trainings, *evaluations.values())
+    return Study(tasks=tasks, result=result)
 
 
 def _table(
-    work: Work,
-    trainings: Sequence[Training],
+    context: StudyContext,
+    trainings: Sequence[TrainingTask],
     tested: Sequence[str],
-    found: _Scores,
+    evaluations: _Evaluations,
     protocol: str,
 ) -> Table:
     first = trainings[0].name
     columns = [
         (on, group)
         for on in tested
-        for group in result(work, found[first, on, protocol])["groups"]
+        for group in result_of(context, evaluations[first, on, protocol])["groups"]
         if group.startswith("x")
     ]
 
-    def row(label: str, training: str, of: str = "") -> tuple[str, ...]:
+    def row(label: str, training: str, prefix: str = "") -> tuple[str, ...]:
         scores = (
-            group_scores(work, found[training, on, protocol], group, of) for on, group in columns
+            format_group_scores(context, evaluations[training, on, protocol], group, prefix)
+            for on, group in columns
         )
         return (label, *scores)
 
@@ -104,7 +111,7 @@ def _table(
         caption=_PROTOCOLS[protocol],
         heads=("trained on", *(f"{camera_named(on).title} {group}" for on, group in columns)),
         rows=(
-            row(UNTRAINED, first, "baseline_"),
+            row(AMPLIFIED_INPUT, first, "baseline_"),
             *(row(one.label, one.name) for one in trainings),
         ),
     )

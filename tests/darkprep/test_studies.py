@@ -20,21 +20,21 @@ from darkprep.pipeline.pairs.groups import report_groups
 from darkprep.pipeline.pairs.whole_frame import whole_frame
 from darkprep.shards import DatasetError, OptionError
 from darkprep.studies.catalogue import STUDIES, run_study, study_named
-from darkprep.studies.cells import Machine, Scale
 from darkprep.studies.levels import with_published_levels
 from darkprep.studies.noise import _PUBLISHED
-from darkprep.studies.options import Small, StudyOptions
-from darkprep.studies.outcome import (
+from darkprep.studies.options import SmallRun, StudyOptions
+from darkprep.studies.panel import (
     Comparison,
-    Shown,
-    Table,
-    _jpeg,
+    LabelledPicture,
+    common_median_pair,
+    encode_panel,
+    median_pair,
     panel,
-    picture_row,
-    typical,
-    typical_of_all,
+    split_picture_row,
 )
-from darkprep.studies.work import Work
+from darkprep.studies.result import Table
+from darkprep.studies.task_kinds import ExecutionOptions, TrainingScale
+from darkprep.studies.tasks import StudyContext
 from darkprep.synth.dataset import synthesise
 from darkprep.trainer.stream import amplified
 from darkprep.view.live import Progress
@@ -56,8 +56,8 @@ def weights(tmp_path: Path) -> Path:
     return tmp_path / "given.safetensors"
 
 
-def work_of(options: StudyOptions) -> Work:
-    return Work(
+def context_of(options: StudyOptions) -> StudyContext:
+    return StudyContext(
         out=options.out,
         root=options.data_root(),
         progress=Progress(quiet=True),
@@ -92,7 +92,7 @@ def test_the_published_levels_whiten_canon_and_blacken_nikon(photographs):
 def test_the_levels_experiment_runs_with_given_weights(photographs, weights, tmp_path):
     options = StudyOptions(out=tmp_path / "out", root=photographs, weights=weights)
 
-    page = run_study("levels", options, work_of(options))
+    page = run_study("levels", options, context_of(options))
 
     folder = tmp_path / "out" / "levels"
     assert page == folder / "index.html"
@@ -123,7 +123,7 @@ def test_a_study_on_a_users_data_names_what_is_missing(photographs, weights, tmp
         len(
             study_named("levels")(
                 StudyOptions(out=tmp_path, root=photographs, weights=weights)
-            ).cells
+            ).tasks
         )
         == 8
     )
@@ -135,11 +135,14 @@ def test_a_study_on_a_users_data_names_what_is_missing(photographs, weights, tmp
         ({"iterations": 0}, "iterations must be at least 1"),
         ({"fuji_xtrans": "native"}, "xtrans must be plain or rggb here"),
         ({"weights": Path("absent")}, "absent: no such file"),
-        ({"machine": Machine(jobs=0)}, "jobs must be 1 to 1024, not 0"),
-        ({"machine": Machine(device="nope")}, "device must be auto, cpu, cuda"),
-        ({"machine": Machine(precision="fp99")}, "precision must be one of fp32, fp16, bf16"),
+        ({"execution": ExecutionOptions(jobs=0)}, "jobs must be 1 to 1024, not 0"),
+        ({"execution": ExecutionOptions(device="nope")}, "device must be auto, cpu, cuda"),
+        (
+            {"execution": ExecutionOptions(precision="fp99")},
+            "precision must be one of fp32, fp16, bf16",
+        ),
         ({"seed": -1}, "seed must not be negative"),
-        ({"seed": 2**63, "small": Small()}, "seed must be below"),
+        ({"seed": 2**63, "small": SmallRun()}, "seed must be below"),
     ],
 )
 def test_choices_that_cannot_work_are_refused(tmp_path, wrong, why):
@@ -159,30 +162,32 @@ def test_a_study_that_cannot_end_is_not_begun(complaint, words):
 
 
 def test_an_unknown_study_is_refused_with_the_names_of_all():
-    with pytest.raises(OptionError, match="no study 'section-6'; there are section-5, section-7"):
+    with pytest.raises(
+        OptionError, match="no study 'section-6'; the studies are section-5, section-7"
+    ):
         study_named("section-6")
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_small_study_plans_its_data_before_its_trainings_before_its_scores(tmp_path, name):
-    options = StudyOptions(out=tmp_path, root=tmp_path, small=Small())
+    options = StudyOptions(out=tmp_path, root=tmp_path, small=SmallRun())
 
-    cells = study_named(name)(options).cells
+    tasks = study_named(name)(options).tasks
 
-    names = [cell.name for cell in cells]
+    names = [task.name for task in tasks]
     assert len(set(names)) == len(names)
-    for k, cell in enumerate(cells):
-        assert set(cell.needs) <= set(names[:k])
-        json.dumps(cell.spec())
+    for k, task in enumerate(tasks):
+        assert set(task.needs) <= set(names[:k])
+        json.dumps(task.spec())
 
 
 def test_a_training_in_another_precision_is_another_training(tmp_path):
-    def trainings(**machine: Any) -> list[Any]:
+    def trainings(**execution: Any) -> list[Any]:
         options = StudyOptions(
-            out=tmp_path, root=tmp_path, small=Small(), machine=Machine(**machine)
+            out=tmp_path, root=tmp_path, small=SmallRun(), execution=ExecutionOptions(**execution)
         )
-        cells = study_named("section-7")(options).cells
-        return [cell.spec() for cell in cells if cell.name.startswith("train-")]
+        tasks = study_named("section-7")(options).tasks
+        return [task.spec() for task in tasks if task.name.startswith("train-")]
 
     assert trainings(jobs=2, device="cpu") == trainings()
     assert all(a != b for a, b in zip(trainings(precision="bf16"), trainings(), strict=True))
@@ -191,16 +196,16 @@ def test_a_training_in_another_precision_is_another_training(tmp_path):
 def test_a_full_study_trains_as_published(tmp_path):
     options = StudyOptions(out=tmp_path, root=tmp_path)
 
-    assert options.scale() == Scale()
+    assert options.scale() == TrainingScale()
     assert (options.scale().iterations, options.scale().learning_rate) == (1_000_000, 1e-4)
 
 
 def smallest(out: Path) -> StudyOptions:
     """As small as X-Trans files may be."""
-    scale = Scale(
-        iterations=3, batch_size=2, crop=192, samples_per_shard=4, crops_per_visit=2, looks=1
+    scale = TrainingScale(
+        iterations=3, batch_size=2, crop=192, samples_per_shard=4, crops_per_visit=2, validations=1
     )
-    small = Small(size=(516, 516), sid_scenes=4, eld_scenes=1, shorts=1, scale=scale)
+    small = SmallRun(size=(516, 516), sid_scenes=4, eld_scenes=1, shorts=1, scale=scale)
     return StudyOptions(out=out, root=out, small=small)
 
 
@@ -210,7 +215,7 @@ def all_studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("studies")
     options = smallest(out)
     for name in STUDIES:
-        run_study(name, options, work_of(options))
+        run_study(name, options, context_of(options))
     return out
 
 
@@ -251,7 +256,7 @@ def test_studies_share_trainings_and_a_second_run_does_nothing(all_studies):
     stamps = {path: path.stat().st_mtime_ns for path in all_studies.glob("cells/*.json")}
 
     for name in STUDIES:
-        run_study(name, options, work_of(options))
+        run_study(name, options, context_of(options))
 
     assert stamps == {path: path.stat().st_mtime_ns for path in all_studies.glob("cells/*.json")}
 
@@ -278,14 +283,16 @@ def test_pictures_of_a_row_are_taken_apart(tmp_path):
         tmp_path / "row.png"
     )
 
-    for found, part in zip(picture_row(tmp_path / "row.png", 3), parts, strict=True):
+    for found, part in zip(split_picture_row(tmp_path / "row.png", 3), parts, strict=True):
         np.testing.assert_array_equal(found, part)
 
 
 def test_a_panel_shows_small_and_large_pictures_in_rows():
     small, large = (np.full((height, 2 * height, 3), 99, np.uint8) for height in (100, 1000))
     rows = [
-        Comparison(name=name, pictures=tuple(Shown(label=str(k), pixels=p) for k in range(3)))
+        Comparison(
+            name=name, pictures=tuple(LabelledPicture(label=str(k), pixels=p) for k in range(3))
+        )
         for name, p in (("small", small), ("large", large))
     ]
 
@@ -298,23 +305,23 @@ def test_a_panel_shows_small_and_large_pictures_in_rows():
 def test_the_typical_pair_is_the_median_one():
     images = [{"pair": name, "psnr": psnr} for name, psnr in (("a", 9.0), ("b", None), ("c", 8.0))]
 
-    assert typical(images) == "a"
+    assert median_pair(images) == "a"
 
 
 def test_the_typical_pair_of_several_cameras_is_one_that_all_have():
     first = [{"pair": name, "psnr": psnr} for name, psnr in (("a", 9.0), ("b", 5.0), ("c", 7.0))]
     second = [{"pair": name, "psnr": psnr} for name, psnr in (("a", 3.0), ("b", 4.0), ("d", 1.0))]
 
-    assert typical_of_all([first, first]) == "c"
-    assert typical_of_all([first, second]) == "a"
-    assert typical_of_all([first, [{"pair": "d", "psnr": 1.0}]]) == "c"
+    assert common_median_pair([first, first]) == "c"
+    assert common_median_pair([first, second]) == "a"
+    assert common_median_pair([first, [{"pair": "d", "psnr": 1.0}]]) == "c"
 
 
 def test_a_panel_of_noise_is_kept_small(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (516, 768, 3), np.uint8)
     rows = [
-        Comparison(name=str(k), pictures=(Shown(label="noise", pixels=noise),) * 3)
+        Comparison(name=str(k), pictures=(LabelledPicture(label="noise", pixels=noise),) * 3)
         for k in range(2)
     ]
 
-    assert len(_jpeg(panel(rows))) < 400_000
+    assert len(encode_panel(panel(rows))) < 400_000

@@ -20,19 +20,19 @@ import sys, threading
 from pathlib import Path
 from darkprep.view.live import Progress
 from darkprep.studies.catalogue import run_study
-from darkprep.studies.cells import Scale
-from darkprep.studies.options import Small, StudyOptions
-from darkprep.studies.work import Work
+from darkprep.studies.task_kinds import TrainingScale
+from darkprep.studies.options import SmallRun, StudyOptions
+from darkprep.studies.tasks import StudyContext
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
-    scale = Scale(
-        iterations=24, batch_size=2, crop=192, samples_per_shard=4, crops_per_visit=2, looks=4
+    scale = TrainingScale(
+        iterations=24, batch_size=2, crop=192, samples_per_shard=4, crops_per_visit=2, validations=4
     )
-    small = Small(size=(224, 288), sid_scenes=4, eld_scenes=1, shorts=1, scale=scale)
+    small = SmallRun(size=(224, 288), sid_scenes=4, eld_scenes=1, shorts=1, scale=scale)
     options = StudyOptions(out=out, root=out, small=small)
-    work = Work(out=out, root=options.data_root(), progress=Progress(), stop=threading.Event())
-    run_study("section-7", options, work)
+    context = StudyContext(out=out, root=options.data_root(), progress=Progress(), stop=threading.Event())
+    run_study("section-7", options, context)
 """
 WAIT_S = 300
 
@@ -53,7 +53,7 @@ def rows(out: Path) -> list[list[str]]:
     return [row[:-1] for row in record["tables"][0]["rows"]]
 
 
-def cell(out: Path, name: str) -> dict[str, Any]:
+def record_of(out: Path, name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((out / "cells" / f"{name}.json").read_text())
     return found
 
@@ -88,13 +88,13 @@ def test_a_study_killed_in_a_training_goes_on_to_the_same_table(tmp_path, undist
         first.pid, signal.SIGKILL
     )  # it alone: its producer lives on, as after an out-of-memory kill
     first.wait()
-    done = cell(out, "train-sony-100-redirt")
-    assert done["result"] and not cell(out, "train-sony-100-redirt-2rdb")["result"]
+    done = record_of(out, "train-sony-100-redirt")
+    assert done["result"] and not record_of(out, "train-sony-100-redirt-2rdb")["result"]
 
     assert study(out).wait(timeout=WAIT_S) == 0
 
     assert rows(out) == undisturbed
-    assert cell(out, "train-sony-100-redirt") == done, "what was done is not done again"
+    assert record_of(out, "train-sony-100-redirt") == done, "what was done is not done again"
 
 
 def test_two_processes_share_a_study(tmp_path, undisturbed):
@@ -106,4 +106,4 @@ def test_two_processes_share_a_study(tmp_path, undisturbed):
     assert rows(out) == undisturbed
     said = (tmp_path / "out.log").read_text()
     for path in (out / "cells").glob("*.json"):
-        assert said.count(f"{path.stem} took") == 1, "each cell is carried out once"
+        assert said.count(f"{path.stem} took") == 1, "each task runs once"

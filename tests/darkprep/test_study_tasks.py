@@ -1,4 +1,4 @@
-"""A study's cells are carried out once each, whoever does it and however often it is interrupted."""
+"""A study's tasks run once each, whichever process runs them and however often it is interrupted."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 
 from darkprep.shards import OptionError
 from darkprep.shards.files import read_json
-from darkprep.studies.work import Stopped, Work, carry_out
+from darkprep.studies.tasks import Stopped, StudyContext, run_tasks
 from darkprep.view.live import Progress
 
 
 @dataclass
 class Step:
-    """A cell that remembers that it ran."""
+    """A task that records that it ran."""
 
     name: str
     needs: tuple[str, ...] = ()
@@ -31,7 +31,7 @@ class Step:
     def spec(self) -> dict[str, Any]:
         return {"setting": self.setting}
 
-    def run(self, work: Work) -> dict[str, Any]:
+    def run(self, context: StudyContext) -> dict[str, Any]:
         self.ran.append(self.name)
         if self.fails:
             raise self.fails.pop()
@@ -39,111 +39,111 @@ class Step:
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(out=tmp_path, root=tmp_path, progress=Progress(quiet=True), stop=threading.Event())
+def context(tmp_path: Path) -> StudyContext:
+    return StudyContext(
+        out=tmp_path, root=tmp_path, progress=Progress(quiet=True), stop=threading.Event()
+    )
 
 
-def test_cells_run_once_after_what_they_need(work):
+def test_tasks_run_once_after_what_they_need(context):
     ran: list[str] = []
-    cells = [
+    tasks = [
         Step("score", ("train",), ran=ran),
         Step("train", ("data",), ran=ran),
         Step("data", ran=ran),
     ]
 
-    carry_out(cells, work)
-    carry_out(cells, work)
+    run_tasks(tasks, context)
+    run_tasks(tasks, context)
 
     assert ran == ["data", "train", "score"]
-    assert work.result("score") == {"found": "score"}
+    assert context.result("score") == {"found": "score"}
 
 
-def test_a_failed_cell_is_tried_again_and_the_finished_are_kept(work):
+def test_a_failed_task_is_tried_again_and_the_finished_are_kept(context):
     ran: list[str] = []
     broken = Step("b", ran=ran, fails=[Stopped()])
-    cells = [Step("a", ran=ran), broken, Step("c", ("b",), ran=ran)]
+    tasks = [Step("a", ran=ran), broken, Step("c", ("b",), ran=ran)]
 
     with pytest.raises(Stopped, match="the same command again"):
-        carry_out(cells, work)
-    assert work.result("b") is None
-    carry_out(cells, work)
+        run_tasks(tasks, context)
+    assert context.result("b") is None
+    run_tasks(tasks, context)
 
     assert ran == ["a", "b", "b", "c"]
 
 
-def test_the_time_of_all_attempts_counts(work):
+def test_the_time_of_all_attempts_counts(context):
     class Slow(Step):
-        def run(self, work: Work) -> dict[str, Any]:
+        def run(self, context: StudyContext) -> dict[str, Any]:
             time.sleep(0.05)
-            return super().run(work)
+            return super().run(context)
 
-    cell = Slow("a", fails=[Stopped()])
+    task = Slow("a", fails=[Stopped()])
     with pytest.raises(Stopped):
-        carry_out([cell], work)
-    carry_out([cell], work)
+        run_tasks([task], context)
+    run_tasks([task], context)
 
-    assert 0.1 <= work.seconds("a") < 5
+    assert 0.1 <= context.seconds("a") < 5
 
 
-def test_a_stop_is_heeded_between_cells(work):
+def test_a_stop_is_heeded_between_tasks(context):
     class Stops(Step):
-        def run(self, work: Work) -> dict[str, Any]:
-            work.stop.set()
-            return super().run(work)
+        def run(self, context: StudyContext) -> dict[str, Any]:
+            context.stop.set()
+            return super().run(context)
 
     later = Step("b")
     with pytest.raises(Stopped):
-        carry_out([Stops("a"), later], work)
+        run_tasks([Stops("a"), later], context)
 
-    assert work.result("a") == {"found": "a"}
+    assert context.result("a") == {"found": "a"}
     assert later.ran == []
 
 
-def test_a_folder_of_another_study_is_refused(work):
-    carry_out([Step("a", setting=1)], work)
+def test_a_folder_of_another_study_is_refused(context):
+    run_tasks([Step("a", setting=1)], context)
 
-    with pytest.raises(
-        OptionError, match="holds a made with another setting; choose another --out"
-    ):
-        carry_out([Step("a", setting=2)], work)
+    with pytest.raises(OptionError, match="holds a with another setting; choose another --out"):
+        run_tasks([Step("a", setting=2)], context)
 
 
-def test_a_damaged_record_is_made_anew(work):
-    cell = Step("a")
-    carry_out([cell], work)
-    work.record_path("a").write_text("{")
+def test_a_damaged_record_is_made_anew(context):
+    task = Step("a")
+    run_tasks([task], context)
+    context.record_path("a").write_text("{")
 
-    carry_out([cell], work)
+    run_tasks([task], context)
 
-    assert cell.ran == ["a", "a"]
-    assert (read_json(work.record_path("a")) or {})["result"] == {"found": "a"}
+    assert task.ran == ["a", "a"]
+    assert (read_json(context.record_path("a")) or {})["result"] == {"found": "a"}
 
 
 SHARED = """
 import sys, threading, time
 from pathlib import Path
 from darkprep.view.live import Progress
-from darkprep.studies.work import Work, carry_out
+from darkprep.studies.tasks import StudyContext, run_tasks
 
 out, log = Path(sys.argv[1]), Path(sys.argv[2])
 
-class Cell:
+class Task:
     def __init__(self, name, needs=()):
         self.name, self.needs = name, needs
     def spec(self):
         return {}
-    def run(self, work):
+    def run(self, context):
         with log.open("a") as file:
             file.write(self.name + "\\n")
         time.sleep(0.3)
         return {}
 
-cells = [Cell(f"c{k}") for k in range(6)] + [Cell("last", ("c5", "c0"))]
-carry_out(cells, Work(out=out, root=out, progress=Progress(quiet=True), stop=threading.Event()))
+tasks = [Task(f"c{k}") for k in range(6)] + [Task("last", ("c5", "c0"))]
+run_tasks(tasks, StudyContext(out=out, root=out, progress=Progress(quiet=True), stop=threading.Event()))
 """
 
 
-def test_processes_share_a_folder_and_each_cell_runs_once(tmp_path):
+def test_processes_share_a_folder_and_each_task_runs_once(tmp_path):
     log = tmp_path / "log"
     workers = [
         subprocess.Popen([sys.executable, "-c", SHARED, str(tmp_path / "out"), str(log)])
@@ -157,7 +157,7 @@ def test_processes_share_a_folder_and_each_cell_runs_once(tmp_path):
     assert ran[-1] == "last"
 
 
-def test_a_cell_of_a_dead_process_is_free_again(tmp_path, work):
+def test_a_task_of_a_dead_process_is_free_again(tmp_path, context):
     code = (
         "import fcntl, os, sys; d = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT);"
         "fcntl.lockf(d, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
@@ -169,14 +169,14 @@ def test_a_cell_of_a_dead_process_is_free_again(tmp_path, work):
         stdout=subprocess.PIPE,
     )
     assert holder.stdout and holder.stdout.readline() == b"held\n"
-    cell = Step("a")
-    waiter = threading.Thread(target=carry_out, args=([cell], work))
+    task = Step("a")
+    waiter = threading.Thread(target=run_tasks, args=([task], context))
     waiter.start()
     time.sleep(0.3)
-    assert cell.ran == []
+    assert task.ran == []
 
     holder.kill()
     holder.communicate()
     waiter.join(timeout=30)
 
-    assert cell.ran == ["a"]
+    assert task.ran == ["a"]

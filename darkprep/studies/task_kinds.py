@@ -1,7 +1,7 @@
-"""What studies are made of: data sets, trainings, and scores of a training on a camera.
+"""The kinds of tasks that studies consist of: synthetic data sets, trainings and evaluations.
 
-The trade-off: everything goes through the same calls as the commands of those names, so a study's
-figures are what a user gets by hand; a cell costs the start of a producer, a second or two.
+The trade-off: each task makes the same calls as the command of that name, so that its figures are what a
+user gets by hand; a training costs the start of a producer, a second or two.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from darkprep.pipeline.produce.budget import default_budget
 from darkprep.shards import Spool
 from darkprep.shards.files import disk_errors
 from darkprep.shards.plan_record import ProducerSettings
-from darkprep.studies.work import Stopped, Work
+from darkprep.studies.tasks import Stopped, StudyContext
 from darkprep.synth.dataset import synthesise
 from darkprep.trainer.config import Precision, TrainConfig
 
 TRAININGS, SCORES, DATA = "trainings", "scores", "data"
-"""Folders below the output folder."""
+"""Directories below the output directory."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
-    """How much is spent on each training; the same for all of a study. The defaults are the papers'."""
+class TrainingScale:
+    """The length and batches of each training, the same for all of a study. The defaults are the published ones."""
 
     iterations: int = TrainConfig.iterations
     batch_size: int = TrainConfig.batch_size
@@ -39,14 +39,19 @@ class Scale:
     learning_rate: float = TrainConfig.learning_rate
     samples_per_shard: int = PlanOptions.samples_per_shard
     crops_per_visit: int = PlanOptions.crops_per_visit
-    looks: int = 20
-    """How often the network is judged on held-out frames while it trains."""
+    validations: int = 20
+    """How many times the network is validated during the training; 0 for never."""
     seed: int = TrainConfig.seed
+
+    def record(self) -> dict[str, Any]:
+        """The JSON object of a training's specification."""
+        record = asdict(self)
+        return {("looks" if name == "validations" else name): record[name] for name in record}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
-    """What the trainings run on: but for the precision, no part of what they are."""
+class ExecutionOptions:
+    """How trainings are run; only the precision is part of a training's specification."""
 
     device: str = "auto"
     precision: Precision = TrainConfig.precision
@@ -55,8 +60,8 @@ class Machine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticData:
-    """A camera's synthetic data set."""
+class DatasetTask:
+    """Make a camera's synthetic data set."""
 
     camera: str
     scenes: int
@@ -64,27 +69,27 @@ class SyntheticData:
     size: tuple[int, int]
     seed: int
     isos: tuple[int, ...] = ()
-    """That the scenes of SID's cameras are drawn from; empty for the usual ones."""
+    """ISO values that the scenes are drawn from; empty for the default ones."""
     jobs: int = 1
 
     @property
     def name(self) -> str:
-        """As for every cell."""
+        """See Task."""
         return f"data-{self.camera}"
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """As for every cell."""
+        """See Task."""
         return ()
 
     def spec(self) -> dict[str, Any]:
-        """As for every cell."""
+        """See Task."""
         return {**asdict(replace(self, jobs=1)), "size": list(self.size), "isos": list(self.isos)}
 
-    def run(self, work: Work) -> dict[str, Any]:
-        """Make it below the study's data folder."""
+    def run(self, context: StudyContext) -> dict[str, Any]:
+        """See Task."""
         files = synthesise(
-            work.root,
+            context.root,
             self.camera,
             scenes=self.scenes,
             shorts=self.shorts,
@@ -92,21 +97,21 @@ class SyntheticData:
             seed=self.seed,
             jobs=self.jobs,
             isos=self.isos or None,
-            progress=work.progress.show,
-            check=work.check,
+            progress=context.progress.show,
+            check=context.raise_if_stopped,
         )
         return {"files": len(files)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """One network trained on one camera, or a part of its scenes."""
+class TrainingTask:
+    """Train one network on one camera's scenes, or a share of them."""
 
     label: str
-    """What tables call it."""
+    """Its name in tables."""
     camera: str
-    scale: Scale
-    machine: Machine
+    scale: TrainingScale
+    execution: ExecutionOptions
     fraction: float = 1.0
     model: str = "redirt"
     xtrans: str = "native"
@@ -115,7 +120,7 @@ class Training:
 
     @property
     def name(self) -> str:
-        """As for every cell."""
+        """See Task."""
         parts = [self.camera, f"{100 * self.fraction:g}", self.model]
         parts += [self.xtrans] if self.xtrans != "native" else []
         parts += [f"noise-{self.noise}"] if self.noise else []
@@ -123,37 +128,37 @@ class Training:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """As for every cell."""
+        """See Task."""
         return (f"data-{self.camera}",) if self.synthetic else ()
 
     def spec(self) -> dict[str, Any]:
-        """As for every cell."""
+        """See Task."""
         named = ("camera", "fraction", "model", "noise")
         spec = {**{name: getattr(self, name) for name in named}, "form": self.xtrans}
-        spec["scale"] = asdict(self.scale)
-        # fp32 is not named, so that folders stay valid that were made before there was a choice.
-        precision = self.machine.precision
+        spec["scale"] = self.scale.record()
+        # fp32 is left out, so that records of versions without this choice stay valid.
+        precision = self.execution.precision
         return spec if precision == "fp32" else spec | {"precision": precision}
 
-    def folder(self, work: Work) -> Path:
-        """Where its spool and its run are."""
-        return work.out / TRAININGS / self.name.removeprefix("train-")
+    def folder(self, context: StudyContext) -> Path:
+        """The directory of its spool and its run."""
+        return context.out / TRAININGS / self.name.removeprefix("train-")
 
-    def weights(self, work: Work) -> Path:
-        """Its trained network."""
-        return self.folder(work) / "run" / "weights.safetensors"
+    def weights(self, context: StudyContext) -> Path:
+        """The file of its trained weights."""
+        return self.folder(context) / "run" / "weights.safetensors"
 
-    def run(self, work: Work) -> dict[str, Any]:
-        """Train it, or go on; its spool is removed when it is done."""
-        scale, folder = self.scale, self.folder(work)
+    def run(self, context: StudyContext) -> dict[str, Any]:
+        """See Task; the spool is removed when the training is finished. Raises Stopped."""
+        scale, folder = self.scale, self.folder(context)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        plan = make_plan(work.root, self._plan_options())
+        plan = make_plan(context.root, self._plan_options())
         spool = Spool(folder / "spool")
-        budget = self.machine.disk_budget or default_budget(spool.path)
-        plan.save(spool, ProducerSettings(budget_bytes=budget, jobs=self.machine.jobs))
+        budget = self.execution.disk_budget or default_budget(spool.path)
+        plan.save(spool, ProducerSettings(budget_bytes=budget, jobs=self.execution.jobs))
         _, summary = stream_training(
-            self._train_options(spool, folder / "run"), work.progress, work.stop
+            self._train_options(spool, folder / "run"), context.progress, context.stop
         )
         if summary.ended != "finished":
             raise Stopped
@@ -188,14 +193,14 @@ class Training:
 
     def _train_options(self, spool: Spool, run_dir: Path) -> TrainOptions:
         scale = self.scale
-        every = max(1, scale.iterations // max(1, scale.looks))
+        every = max(1, scale.iterations // max(1, scale.validations))
         config = TrainConfig(
             model=self.model,
             iterations=scale.iterations,
             batch_size=scale.batch_size,
             learning_rate=scale.learning_rate,
-            precision=self.machine.precision,
-            device=self.machine.device,
+            precision=self.execution.precision,
+            device=self.execution.device,
             seed=scale.seed,
             checkpoint_every=min(TrainConfig.checkpoint_every, every),
             log_every=max(1, min(TrainConfig.log_every, scale.iterations // 40)),
@@ -205,25 +210,25 @@ class Training:
             config=config,
             run_dir=run_dir,
             resume=(run_dir / "config.json").exists(),
-            evaluate_every=every if scale.looks else 0,
+            evaluate_every=every if scale.validations else 0,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
-    """A training's figures on one camera's test frames."""
+class EvaluationTask:
+    """Evaluate a training on one camera's test frames."""
 
-    training: Training
+    training: TrainingTask
     camera: str
     xtrans: str = "native"
     matched: bool = False
-    """Bring the frames into the colours of the training's camera."""
+    """Convert the frames to the colours of the training's camera."""
     protocol: str = "redirt"
     synthetic: bool = False
 
     @property
     def name(self) -> str:
-        """As for every cell."""
+        """See Task."""
         parts = [self.training.name.removeprefix("train-"), "on", self.camera]
         parts += ["matched"] if self.matched else []
         parts += [self.protocol] if self.protocol != "redirt" else []
@@ -231,34 +236,34 @@ class Score:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """As for every cell."""
+        """See Task."""
         data = (f"data-{self.camera}",) if self.synthetic else ()
         return (self.training.name, *data)
 
     def spec(self) -> dict[str, Any]:
-        """As for every cell."""
+        """See Task."""
         own = {"camera": self.camera, "form": self.xtrans, "matched": self.matched}
         return {**own, "protocol": self.protocol, "training": self.training.spec()}
 
-    def folder(self, work: Work) -> Path:
-        """Where metrics.json and the pictures are."""
-        return work.out / SCORES / self.name.removeprefix("score-")
+    def folder(self, context: StudyContext) -> Path:
+        """The directory of metrics.json and the pictures."""
+        return context.out / SCORES / self.name.removeprefix("score-")
 
-    def run(self, work: Work) -> dict[str, Any]:
-        """Restore and score all frames."""
+    def run(self, context: StudyContext) -> dict[str, Any]:
+        """See Task."""
         options = EvaluateOptions(
-            weights=self.training.weights(work),
+            weights=self.training.weights(context),
             camera=self.camera,
-            root=work.root,
+            root=context.root,
             decoding=DecodingOptions(
                 xtrans=self.xtrans, match_colour=self.training.camera if self.matched else None
             ),
             protocol=self.protocol,
             baseline=True,
-            device=self.training.machine.device,
-            out=self.folder(work),
+            device=self.training.execution.device,
+            out=self.folder(context),
         )
-        found = evaluation(options, work.progress, check=work.check).evaluation
+        found = evaluation(options, context.progress, check=context.raise_if_stopped).evaluation
         return {
             "pairs": found.pairs,
             "psnr": found.psnr,

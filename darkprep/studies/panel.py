@@ -1,0 +1,125 @@
+"""The panel of a study: all of its comparisons in one JPEG, for documents that show one picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Pixels = NDArray[np.uint8]
+
+_GAP_PX = 8
+_WIDTH_PX = 1276
+_LABEL_PX = 26
+_MAX_IN_A_ROW = 4
+"""A comparison of more pictures takes several rows."""
+_QUALITIES = (85, 70, 50)
+_MAX_BYTES = 300_000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledPicture:
+    """One picture of a comparison."""
+
+    label: str
+    pixels: Pixels
+    """`(H, W, 3)`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """Pictures of one scene, the input first, the truth last."""
+
+    name: str
+    pictures: tuple[LabelledPicture, ...]
+
+
+def split_picture_row(path: Path, count: int) -> list[Pixels]:
+    """The `count` pictures of a PNG that holds them in one row with equal gaps."""
+    with Image.open(path) as image:
+        row = np.asarray(image.convert("RGB"))
+    width = (row.shape[1] - (count - 1) * _GAP_PX) // count
+    return [row[:, k * (width + _GAP_PX) : k * (width + _GAP_PX) + width] for k in range(count)]
+
+
+def median_pair(scores: Sequence[Mapping[str, Any]]) -> str:
+    """The pair of median PSNR; None counts as infinite."""
+    ranked = sorted(
+        scores, key=lambda score: float("inf") if score["psnr"] is None else score["psnr"]
+    )
+    return str(ranked[len(ranked) // 2]["pair"])
+
+
+def common_median_pair(each: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """The pair, among those that all have, whose mean PSNR is the median; without one the first's median."""
+    by_pair = [{score["pair"]: score["psnr"] for score in scores} for scores in each]
+    shared = sorted(set(by_pair[0]).intersection(*by_pair))
+    finite = [pair for pair in shared if None not in [one[pair] for one in by_pair]]
+    if not finite:
+        return median_pair(each[0])
+    return median_pair(
+        [{"pair": pair, "psnr": np.mean([one[pair] for one in by_pair])} for pair in finite]
+    )
+
+
+def panel(comparisons: Sequence[Comparison]) -> Pixels:
+    """All comparisons in one picture: a row or two each, cropped to their centres, with labels."""
+    most = max(len(comparison.pictures) for comparison in comparisons)
+    across = -(-most // -(-most // _MAX_IN_A_ROW))
+    width = (_WIDTH_PX + _GAP_PX) // across - _GAP_PX
+    height = 2 * width // 3
+    tiles = [
+        (first_row + k // across, k % across, comparison, picture)
+        for first_row, comparison in zip(_first_rows(comparisons, across), comparisons, strict=True)
+        for k, picture in enumerate(comparison.pictures)
+    ]
+    size = (across * (width + _GAP_PX) - _GAP_PX, (tiles[-1][0] + 1) * (height + _LABEL_PX))
+    canvas = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(canvas)
+    for row, column, comparison, picture in tiles:
+        left, top = column * (width + _GAP_PX), row * (height + _LABEL_PX)
+        is_first = picture is comparison.pictures[0]
+        label = f"{comparison.name}: {picture.label}" if is_first else picture.label
+        draw.text((left + 2, top + 5), label, fill="black", font=_font(label, width))
+        cropped = Image.fromarray(_crop_centre(picture.pixels, height, width))
+        canvas.paste(cropped, (left, top + _LABEL_PX))
+    return np.asarray(canvas)
+
+
+def encode_panel(pixels: Pixels) -> bytes:
+    """A JPEG in the best of three qualities that keeps it small, or in the last."""
+    for quality in _QUALITIES:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality, optimize=True)
+        if file.tell() <= _MAX_BYTES:
+            break
+    return file.getvalue()
+
+
+def _font(label: str, width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The largest of three sizes in which the label is no wider than its picture."""
+    fonts = [ImageFont.load_default(size=size) for size in (15, 13, 11)]
+    return next((font for font in fonts if font.getlength(label) < width), fonts[-1])
+
+
+def _first_rows(comparisons: Sequence[Comparison], across: int) -> list[int]:
+    """The row of pictures in which each comparison begins."""
+    rows = [-(-len(comparison.pictures) // across) for comparison in comparisons]
+    return [sum(rows[:k]) for k in range(len(rows))]
+
+
+def _crop_centre(pixels: Pixels, height: int, width: int) -> Pixels:
+    """The centre of a picture in a tile's shape, scaled down where the picture is several times larger."""
+    scale = max(1, min(pixels.shape[0] // height, pixels.shape[1] // width))
+    rows, columns = min(pixels.shape[0], height * scale), min(pixels.shape[1], width * scale)
+    top, left = (pixels.shape[0] - rows) // 2, (pixels.shape[1] - columns) // 2
+    cropped = Image.fromarray(np.ascontiguousarray(pixels[top : top + rows, left : left + columns]))
+    if scale > 1:
+        cropped = cropped.resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(cropped)

@@ -1,0 +1,85 @@
+"""Section 7 of the reproduction: the standard network, one block less, and group normalisation."""
+
+from __future__ import annotations
+
+from darkprep.pipeline.pairs.cameras import camera_named
+from darkprep.studies.figures import (
+    AMPLIFIED_INPUT,
+    comparison_of,
+    format_psnr,
+    result_of,
+    training_columns,
+)
+from darkprep.studies.options import Study, StudyOptions
+from darkprep.studies.result import StudyResult, Table
+from darkprep.studies.task_kinds import EvaluationTask
+from darkprep.studies.tasks import StudyContext
+
+CAMERA = "sony"
+
+_PUBLISHED = Table(
+    caption="Published figures",
+    heads=("network", "parameters", "PSNR", "SSIM"),
+    rows=(
+        ("standard, the paper (Lamba & Mitra, CVPR 2021)", "784,768", "28.66", "0.790"),
+        ("3 RDB, a student reproduction on a small cached set", "-", "21.06", "0.623"),
+        ("2 RDB, the same reproduction", "-", "21.27", "0.636"),
+    ),
+    note="Numbers of parameters can be compared, as they belong to the networks. PSNR and SSIM cannot: they are "
+    "of real photographs, and the two of the reproduction were trained too little to differ clearly.",
+)
+
+
+def section_7(options: StudyOptions) -> Study:
+    """Four trainings on Sony that differ in the network, and one of them in its share of the scenes."""
+    options.available_cameras((CAMERA,))
+    trainings = (
+        options.training_task("standard", CAMERA),
+        options.training_task("2 RDB", CAMERA, model="redirt-2rdb"),
+        options.training_task("group norm, 100%", CAMERA, model="redirt-gn"),
+        options.training_task("group norm, 20%", CAMERA, model="redirt-gn", fraction=0.2),
+    )
+    evaluations = {one.name: options.evaluation_task(one, CAMERA) for one in trainings}
+
+    def result(context: StudyContext) -> StudyResult:
+        rows = []
+        for one in trainings:
+            columns = training_columns(context, one)
+            rows.append(
+                (
+                    one.label,
+                    columns["scenes"],
+                    columns["parameters"],
+                    columns["loss"],
+                    *_scores(context, evaluations[one.name]),
+                    columns["time"],
+                )
+            )
+        input_row = (
+            AMPLIFIED_INPUT,
+            "",
+            "",
+            "",
+            *_scores(context, evaluations[trainings[0].name], "input "),
+            "",
+        )
+        heads = ("network", "scenes", "parameters", "loss", "PSNR", "SSIM", "training time")
+        labelled = [(one.label, evaluations[one.name]) for one in trainings]
+        return StudyResult(
+            name="section-7",
+            title="Variants of the network",
+            lead="The published network, the same with one residual dense block less, and with group "
+            "instead of weight normalisation, all trained in the same way.",
+            tables=(Table(caption="Sony", heads=heads, rows=(input_row, *rows)), _PUBLISHED),
+            notes=options.notes(),
+            comparisons=(comparison_of(context, camera_named(CAMERA).title, labelled),),
+            trainings=trainings,
+        )
+
+    tasks = (*options.dataset_tasks([CAMERA]), *trainings, *evaluations.values())
+    return Study(tasks=tasks, result=result)
+
+
+def _scores(context: StudyContext, task: EvaluationTask, prefix: str = "") -> tuple[str, str]:
+    result = result_of(context, task)
+    return format_psnr(result[f"{prefix}psnr"]), f"{result[f'{prefix}ssim']:.3f}"

@@ -1,0 +1,174 @@
+"""Runs the tasks of a study: each once, by any of several processes, however often all are interrupted.
+
+A task is a data set to make, a training, or an evaluation. Its result is recorded in a file when it is
+finished, so that the same command continues; a file lock per task lets several processes share one output
+directory. The trade-off: a process that finds all tasks locked looks again only every two seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from darkprep.shards import DarkprepError, OptionError, SpoolError
+from darkprep.shards.files import disk_errors, read_json, write_json
+from darkprep.view.live import Progress
+from darkprep.view.numbers import format_duration
+
+_POLL_S = 2.0
+_RECORDS = "cells"
+"""Directory of the records, below the output directory."""
+
+
+class Stopped(DarkprepError):
+    """The user stopped the study; finished tasks are kept."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped; run the same command again to continue")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StudyContext:
+    """The directories, the progress display and the stop signal of a study."""
+
+    out: Path
+    root: Path
+    """Directory of the photographs."""
+    progress: Progress
+    stop: threading.Event
+
+    def raise_if_stopped(self) -> None:
+        """Raise Stopped when the user has stopped the study."""
+        if self.stop.is_set():
+            raise Stopped
+
+    def result(self, name: str) -> dict[str, Any] | None:
+        """The result of a finished task; None for an unfinished one."""
+        record = read_json(self.record_path(name)) or {}
+        return record.get("result")
+
+    def seconds(self, name: str) -> float:
+        """How long a task has run, all attempts together."""
+        return float((read_json(self.record_path(name)) or {}).get("seconds", 0.0))
+
+    def record_path(self, name: str) -> Path:
+        """The file that holds a task's specification and result."""
+        return self.out / _RECORDS / f"{name}.json"
+
+
+class Task(Protocol):
+    """One step of a study."""
+
+    @property
+    def name(self) -> str:
+        """A file name that is unique in the output directory."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the tasks that must be finished before."""
+
+    def spec(self) -> dict[str, Any]:
+        """Everything that the result depends on, as JSON values."""
+
+    def run(self, context: StudyContext) -> dict[str, Any]:
+        """Run the task, continuing an earlier attempt, and return its result as JSON values."""
+
+
+def run_tasks(tasks: Sequence[Task], context: StudyContext) -> None:
+    """Run all tasks that are not finished, or wait until other processes have.
+
+    Raises Stopped, OptionError when a record in the output directory has another specification, and
+    whatever a task raises.
+    """
+    with disk_errors(context.out):
+        (context.out / _RECORDS).mkdir(parents=True, exist_ok=True)
+    remaining, announced = list(tasks), False
+    while remaining:
+        context.raise_if_stopped()
+        finished = [
+            task
+            for task in remaining
+            if _finish_if_possible(task, context, f"{tasks.index(task) + 1}/{len(tasks)}")
+        ]
+        remaining = [task for task in remaining if task not in finished]
+        if remaining and not finished:
+            if not announced:
+                names = ", ".join(task.name for task in remaining)
+                context.progress.print(f"waiting for another process that runs: {names}")
+                announced = True
+            context.stop.wait(_POLL_S)
+
+
+def _finish_if_possible(task: Task, context: StudyContext, position: str) -> bool:
+    """Run a task unless it is finished, waits for others or is locked; return whether it is finished."""
+    if _is_finished(task, context):
+        return True
+    if any(context.result(name) is None for name in task.needs):
+        return False
+    with _lock(context.record_path(task.name).with_suffix(".lock")) as locked:
+        if not locked:
+            return False
+        if not _is_finished(task, context):  # by another process, a moment ago
+            context.raise_if_stopped()
+            _run(task, context, position)
+    return True
+
+
+def _run(task: Task, context: StudyContext, position: str) -> None:
+    path = context.record_path(task.name)
+    before = context.seconds(task.name)
+    record: dict[str, Any] = {"spec": task.spec(), "seconds": before, "result": None}
+    write_json(path, record)
+    context.progress.print(f"[{position}] {task.name}")
+    began = time.monotonic()
+    try:
+        record["result"] = task.run(context)
+    finally:
+        record["seconds"] = before + time.monotonic() - began
+        write_json(path, record)
+    context.progress.print(f"[{position}] {task.name} took {format_duration(record['seconds'])}")
+
+
+def _is_finished(task: Task, context: StudyContext) -> bool:
+    """Whether the task has a result; raises OptionError when that of another specification is recorded."""
+    record = read_json(context.record_path(task.name))
+    if record is None:
+        return False
+    spec, recorded = task.spec(), record.get("spec")
+    if recorded != spec:
+        differing = ", ".join(
+            key for key in spec if not isinstance(recorded, dict) or recorded.get(key) != spec[key]
+        )
+        raise OptionError(
+            f"{context.out}: holds {task.name} with another {differing}; choose another --out"
+        )
+    return record.get("result") is not None
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[bool]:
+    """Lock a task and yield True; yield False where another process holds it.
+
+    The system releases the locks of processes that died.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise SpoolError(f"{path}: cannot be locked ({error.strerror})") from error
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.close(descriptor)
