@@ -1,7 +1,7 @@
-"""Writes docs/commands.md from the commands themselves: `python docs/make_commands.py`.
+"""Writes docs/commands.md from the commands' help: `python docs/make_commands.py`.
 
-The trade-off: the page says what `--help` says and no more, so that it can be made, and checked, by a
-program (tests/darkprep/test_tutorials.py fails when it is out of date).
+The trade-off: the page contains what `--help` prints and no more, so that a program can write and check it
+(tests/darkprep/test_tutorials.py fails when it is out of date).
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ PAGE = Path(__file__).with_name("commands.md")
 
 _HEAD = """# Commands
 
-Made from the commands' own help by `python docs/make_commands.py`; a test fails when it is out of date.
+Generated from the commands' help by `python docs/make_commands.py`; a test fails when it is out of date.
 
-Sizes read `20GB` or `500MiB`. Every failure is one line on stderr that says what is wrong and what to do.
+Sizes are written `20GB` or `500MiB`. Every failure is one line on stderr with the cause and what to do.
 
 | exit status | |
 |---|---|
-| 0 | done; also a training that was stopped by Ctrl-C or SIGTERM and left its checkpoint |
+| 0 | success; also a training that was stopped by Ctrl-C or SIGTERM and wrote its checkpoint |
 | 1 | failed, or `verify` found damage, or `restore` could not restore every file |
-| 2 | called wrongly |
-| 130 | interrupted before anything could be left behind |
-| 141 | the reader of a pipe went away |
+| 2 | bad usage: an unknown command or option, a missing or invalid value |
+| 130 | interrupted by Ctrl-C |
+| 141 | the program that read the output has ended |
 
-`build` and `stream-train` show one screen on a terminal and plain lines in a pipe; `--log-format json` prints one JSON
-object a line on stdout, `--quiet` errors only. `NO_COLOR` is honoured. Completion of commands and options, for
-bash (zsh and fish alike, with their names):
+`build` and `stream-train` show a live screen on a terminal and plain lines in a pipe; `--log-format json` prints one JSON
+object per line on stdout, `--quiet` errors only. `NO_COLOR` is supported. This completes commands and options in bash
+(for zsh and fish, put their names in place of `bash`):
 
 ```bash
 eval "$(_DARKPREP_COMPLETE=bash_source darkprep)"
@@ -39,7 +39,7 @@ eval "$(_DARKPREP_COMPLETE=bash_source darkprep)"
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [_HEAD]
     for name, command in sorted(main.commands.items()):
         if not command.hidden:

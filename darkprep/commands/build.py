@@ -9,7 +9,8 @@ import click
 
 from darkprep.commands.options import (
     camera_option,
-    combined,
+    crop_option,
+    disk_budget_option,
     exclude_misaligned_option,
     executor_options,
     frames_directory_options,
@@ -19,6 +20,7 @@ from darkprep.commands.options import (
     output_options,
     root_option,
     seed_option,
+    shard_options,
     split_option,
     spool_option,
     staging_budget_option,
@@ -26,13 +28,13 @@ from darkprep.commands.options import (
     xtrans_option,
 )
 from darkprep.commands.output import print_skipped
-from darkprep.commands.parameters import COUNT_OR_INF, PART, SIZE, FiniteRange
+from darkprep.commands.parameters import COUNT_OR_INF, PART, FiniteRange
 from darkprep.jobs import background
 from darkprep.jobs.produce import run_producer
 from darkprep.jobs.remote_spool import BuildSpool
 from darkprep.pipeline.noise.calibrations import CALIBRATIONS
 from darkprep.pipeline.pairs.table import Frames
-from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.options import DEFAULT_MARGIN, PlanOptions
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.executors.config import ExecutorConfig
@@ -45,28 +47,7 @@ from darkprep.shards.remote.url import StoreUrl
 from darkprep.view.live import LogFormat, Progress
 from darkprep.view.numbers import format_bytes, format_duration
 
-_shard_options = combined(
-    click.option(
-        "--crop", type=click.IntRange(min=1), metavar="PX",
-        help="Side of the training crops in pixels.  [default: 512, X-Trans 480]",
-    ),
-    click.option(
-        "--margin", type=click.IntRange(min=0), metavar="PX",
-        help="Pixels stored around each crop, for shifts and flips.  [default: 16, X-Trans 24]",
-    ),
-    click.option(
-        "--samples-per-shard", type=click.IntRange(1, 9999), default=PlanOptions.samples_per_shard,
-        show_default=True, metavar="N", help="Number of samples in a shard.",
-    ),
-    click.option(
-        "--crops-per-visit", type=click.IntRange(min=1), default=PlanOptions.crops_per_visit,
-        show_default=True, metavar="N", help="Number of crops cut from a pair whenever it is used.",
-    ),
-    click.option(
-        "--window", type=click.IntRange(1, 4096), default=PlanOptions.window, show_default=True,
-        metavar="N", help="Number of consecutive shards whose samples a trainer mixes.",
-    ),
-)  # fmt: skip
+_DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 
 
 @click.command(short_help="Make shards from RAW pairs, under a disk budget.")
@@ -77,17 +58,23 @@ _shard_options = combined(
 )  # fmt: skip
 @root_option
 @spool_option
-@click.option(
-    "--disk-budget", type=SIZE, metavar="SIZE",
-    help="Most bytes that the spool may occupy at any time, such as 20GB.  [default: 20GB, at most half of the free space]",
-)  # fmt: skip
+@disk_budget_option
 @jobs_option("Number of worker processes.")
 @click.option(
     "--epochs", type=COUNT_OR_INF, default=PlanOptions.epochs, show_default=True, metavar="N|inf",
     help="How often each pair is used; inf for no end.",
 )  # fmt: skip
 @seed_option
-@_shard_options
+@crop_option
+@click.option(
+    "--margin", type=click.IntRange(min=0), show_default=_DEFAULT_MARGINS, metavar="PX",
+    help="Pixels stored around each crop, for shifts and flips.",
+)  # fmt: skip
+@shard_options
+@click.option(
+    "--window", type=click.IntRange(1, 4096), default=PlanOptions.window, show_default=True,
+    metavar="N", help="Number of consecutive shards whose samples a trainer mixes.",
+)  # fmt: skip
 @click.option(
     "--amplify", default=PlanOptions.amplify, show_default=True, metavar="ratio|estimate|FACTOR",
     help="Amplify short exposures by the exposure ratio, by the paper's estimate or by a constant factor.",
@@ -154,8 +141,8 @@ def build(
 ) -> None:
     """Decode, develop, crop and amplify RAW pairs into shards, which a trainer uses and deletes.
 
-    Ends after one epoch. Where the disk budget cannot hold all shards, it waits for the trainer to use
-    some. Started again, it continues where it stopped.
+    It ends when every pair has been used --epochs times. Where the disk budget cannot hold all shards, it
+    waits for the trainer to use some. Started again, it continues where it stopped.
 
     Example: darkprep build --camera sony --fraction 0.2 --disk-budget 20GB
     """

@@ -11,7 +11,6 @@ from darkprep.commands.options import camera_option, jobs_option, seed_option
 from darkprep.commands.parameters import FRAME_SIZE, PATH, FiniteRange
 from darkprep.commands.torch_setup import prepare_torch
 from darkprep.jobs.background import stop_on_signals
-from darkprep.synth.dataset import synthesise
 from darkprep.view.live import Progress
 from darkprep.view.numbers import format_bytes, format_duration
 
@@ -28,8 +27,8 @@ from darkprep.view.numbers import format_bytes, format_duration
     help="Number of short exposures per scene (SID cameras).",
 )  # fmt: skip
 @click.option(
-    "--size", type=FRAME_SIZE, metavar="HxW",
-    help="Height and width of the photographs in pixels.  [default: the camera's]",
+    "--size", type=FRAME_SIZE, show_default="the camera's", metavar="HxW",
+    help="Height and width of the photographs in pixels.",
 )  # fmt: skip
 @seed_option
 @jobs_option("Number of processes.")
@@ -46,6 +45,8 @@ def synth(
 
     Example: darkprep synth data --camera sony --scenes 6 --shorts 2
     """
+    from darkprep.synth.dataset import synthesise  # its renderer takes a while to load
+
     began = time.monotonic()
     with Progress() as progress:
         files = synthesise(

@@ -9,14 +9,17 @@ import click
 
 from darkprep.commands.options import (
     camera_option,
+    crop_option,
     device_option,
+    disk_budget_option,
+    jobs_option,
     precision_option,
     root_option,
+    shard_options,
 )
-from darkprep.commands.parameters import PATH, SIZE, SPOOL_LOCATION
+from darkprep.commands.parameters import PATH, SPOOL_LOCATION
 from darkprep.commands.torch_setup import prepare_torch
 from darkprep.pipeline.plan.options import PlanOptions
-from darkprep.pipeline.produce.executors.pool import MAX_JOBS
 from darkprep.shards import OptionError
 from darkprep.shards.remote.url import StoreUrl
 from darkprep.trainer.config import Precision, TrainConfig
@@ -59,34 +62,18 @@ def report(run: Path) -> None:
     "--batch-size", type=_POSITIVE, default=TrainConfig.batch_size, show_default=True, metavar="N",
     help="Samples per iteration.",
 )  # fmt: skip
-@click.option(
-    "--crop", type=_POSITIVE, metavar="PX",
-    help="Side of the training crops in pixels.  [default: 512, X-Trans 480]",
-)  # fmt: skip
-@click.option(
-    "--samples-per-shard", type=click.IntRange(1, 9999), default=PlanOptions.samples_per_shard,
-    show_default=True, metavar="N", help="Number of samples in a shard.",
-)  # fmt: skip
-@click.option(
-    "--crops-per-visit", type=_POSITIVE, default=PlanOptions.crops_per_visit, show_default=True,
-    metavar="N", help="Number of crops cut from a pair whenever it is used.",
-)  # fmt: skip
+@crop_option
+@shard_options
 @click.option(
     "--iterations", type=_POSITIVE, default=TrainConfig.iterations, show_default=True, metavar="N",
     help="Number of iterations to predict the time of.",
 )  # fmt: skip
-@click.option(
-    "--jobs", type=click.IntRange(1, MAX_JOBS), metavar="N",
-    help="Number of worker processes.  [default: all cores]",
-)  # fmt: skip
+@jobs_option("Number of worker processes.")
 @click.option(
     "--reuse", type=_POSITIVE, default=TrainConfig.reuse, show_default=True, metavar="N",
     help="How often each shard is used before it is deleted.",
 )  # fmt: skip
-@click.option(
-    "--disk-budget", type=SIZE, metavar="SIZE",
-    help="Most bytes that the spool may occupy.  [default: 20GB, at most half of the free space]",
-)  # fmt: skip
+@disk_budget_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def advise(
     *,
@@ -101,7 +88,7 @@ def advise(
     samples_per_shard: int,
     crops_per_visit: int,
     iterations: int,
-    jobs: int | None,
+    jobs: int,
     reuse: int,
     disk_budget: int | None,
     as_json: bool,

@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import click
 
 from darkprep.commands.parameters import PATH, SIZE, SPOOL_LOCATION, FiniteRange
+from darkprep.jobs.remote_spool import STAGING
 from darkprep.pipeline.pairs.cameras import CAMERAS
 from darkprep.pipeline.pairs.table import SPLIT_CHOICES
-from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.options import DEFAULT_CROP, PlanOptions
 from darkprep.pipeline.produce.executors.config import BACKENDS, ExecutorConfig
 from darkprep.pipeline.produce.executors.pool import MAX_JOBS
 from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER
@@ -25,6 +26,7 @@ from darkprep.trainer.config import PRECISIONS, TrainConfig
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_DEFAULT_BUDGET = "20GB, at most half of the free space"
 ANY_CAMERA = click.Choice(tuple(CAMERAS), case_sensitive=False)
 
 
@@ -46,13 +48,13 @@ spool_option = click.option(
     help="Directory of the spool, or its URL in object storage: s3://BUCKET/PREFIX (also gs:// and az://).",
 )  # fmt: skip
 staging_option = click.option(
-    "--staging", type=PATH, metavar="DIR",
-    help="Local directory for a spool in object storage.  [default: staging]",
+    "--staging", type=PATH, show_default=str(STAGING), metavar="DIR",
+    help="Local directory for a spool in object storage.",
 )  # fmt: skip
 staging_budget_option = click.option(
     "--staging-budget", type=SIZE, metavar="SIZE",
-    help="Part of --disk-budget for the shards that a trainer has downloaded from object storage.  "
-    "[default: room for its window and up to 8 more shards, about a quarter at most]",
+    show_default="room for its window and up to 8 more shards, about a quarter at most",
+    help="Part of --disk-budget for the shards that a trainer has downloaded from object storage.",
 )  # fmt: skip
 root_option = click.option(
     "--root", type=PATH, default=Path("data"), show_default=True, envvar="DARKPREP_DATA",
@@ -64,9 +66,15 @@ frames_directory_options = combined(
         help="Keep decoded frames in this directory, outside the spool and --disk-budget; later spools reuse them.",
     ),
     click.option(
-        "--frames-budget", type=SIZE, metavar="SIZE",
-        help="Most bytes to occupy in --frames-dir.  [default: 20GB, at most half of the free space]",
+        "--frames-budget", type=SIZE, show_default=_DEFAULT_BUDGET, metavar="SIZE",
+        help="Most bytes to occupy in --frames-dir.",
     ),
+)  # fmt: skip
+
+
+disk_budget_option = click.option(
+    "--disk-budget", type=SIZE, show_default=_DEFAULT_BUDGET, metavar="SIZE",
+    help="Most bytes that the spool may occupy at any time, such as 20GB.",
 )  # fmt: skip
 
 
@@ -85,8 +93,8 @@ exclude_misaligned_option = click.option(
     help="Leave out the scenes of SID's Sony set whose exposures are not aligned.",
 )  # fmt: skip
 multiplier_option = click.option(
-    "--multiplier", type=FiniteRange(min=0, min_open=True), metavar="M",
-    help=f"Factor m of the paper's estimate, for --amplify estimate.  [default: {DEFAULT_MULTIPLIER:g}]",
+    "--multiplier", type=FiniteRange(min=0, min_open=True), show_default=f"{DEFAULT_MULTIPLIER:g}",
+    metavar="M", help="Factor m of the paper's estimate, for --amplify estimate.",
 )  # fmt: skip
 xtrans_option = click.option(
     "--xtrans", type=click.Choice(XTRANS_MODES), default=PlanOptions.xtrans, show_default=True,
@@ -96,6 +104,23 @@ xtrans_option = click.option(
 match_option = click.option(
     "--match-colour", metavar="CAMERA|FILE",
     help="Convert frames to the colours of the camera that the weights were trained on: a camera with photographs below --root, or one RAW file.",
+)  # fmt: skip
+
+
+crop_option = click.option(
+    "--crop", type=click.IntRange(min=1), metavar="PX",
+    show_default="{bayer}, X-Trans {xtrans}".format(**DEFAULT_CROP),
+    help="Side of the training crops in pixels.",
+)  # fmt: skip
+shard_options = combined(
+    click.option(
+        "--samples-per-shard", type=click.IntRange(1, 9999), default=PlanOptions.samples_per_shard,
+        show_default=True, metavar="N", help="Number of samples in a shard.",
+    ),
+    click.option(
+        "--crops-per-visit", type=click.IntRange(min=1), default=PlanOptions.crops_per_visit,
+        show_default=True, metavar="N", help="Number of crops cut from a pair whenever it is used.",
+    ),
 )  # fmt: skip
 
 
@@ -115,8 +140,8 @@ executor_options = combined(
         help="Where workers run: processes on this machine (loky), a Dask cluster or a Ray cluster.",
     ),
     click.option(
-        "--address", metavar="HOST:PORT",
-        help="Address of a running Dask scheduler or Ray cluster.  [default: start one on this machine]",
+        "--address", show_default="start one on this machine", metavar="HOST:PORT",
+        help="Address of a running Dask scheduler or Ray cluster.",
     ),
 )  # fmt: skip
 output_options = combined(
@@ -136,7 +161,7 @@ precision_option = click.option(
 )  # fmt: skip
 seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=TrainConfig.seed, show_default=True,
-    help="Seed of all random choices; the same seed gives the same result.",
+    metavar="N", help="Seed of all random choices; the same seed gives the same result.",
 )  # fmt: skip
 
 
@@ -144,5 +169,5 @@ def jobs_option(help: str, show_default: str = "all cores") -> Callable[[Command
     """`--jobs N`, by default as many as there are cores."""
     return click.option(
         "--jobs", type=click.IntRange(1, MAX_JOBS), default=lambda: os.cpu_count() or 1,
-        show_default=show_default, help=help,
+        show_default=show_default, metavar="N", help=help,
     )  # fmt: skip

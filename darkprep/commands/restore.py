@@ -50,7 +50,7 @@ _weights_option = click.option(
 @match_option
 @click.option(
     "--baseline", is_flag=True,
-    help="Also score the short exposure as LibRaw develops it, amplified.",
+    help="Also score the amplified short exposure, developed by LibRaw.",
 )  # fmt: skip
 @device_option
 @click.option(
@@ -149,7 +149,7 @@ def restore(
     bits: str,
     device: str,
 ) -> int:
-    """Restore the dark RAW files RAW; one that fails is reported, and the others are still restored.
+    """Restore dark RAW files to pictures; a file that fails is reported, and the others are still restored.
 
     The exit status is 1 if any file failed.
 

@@ -34,7 +34,8 @@ from darkprep.view.live import Progress
 )  # fmt: skip
 @click.option(
     "--iterations", type=click.IntRange(min=1), metavar="N",
-    help="Iterations of each training.  [default: as published; 3500 with --small]",
+    show_default="as published; 3500 with --small",
+    help="Iterations of each training.",
 )  # fmt: skip
 @device_option
 @precision_option
@@ -43,7 +44,8 @@ from darkprep.view.live import Progress
 )
 @click.option(
     "--disk-budget", type=SIZE, metavar="SIZE",
-    help="Disk budget of each training's spool.  [default: 20GB, at most half of the free space; 250MB with --small]",
+    show_default="20GB, at most half of the free space; 250MB with --small",
+    help="Disk budget of each training's spool.",
 )  # fmt: skip
 @click.option(
     "--xtrans", "fuji_xtrans", type=click.Choice(("rggb", "plain")), default="rggb", show_default=True,

@@ -35,8 +35,8 @@ _POSITIVE = click.IntRange(min=1)
 @click.command("stream-train", short_help="Train on a spool while it is being filled.")
 @spool_option
 @click.option(
-    "--run", "--run-dir", "run_dir", type=PATH, metavar="DIR",
-    help="Directory for the run's files. Under torchrun, which has a --run of its own, write --run-dir.  [default: runs/<time>]",
+    "--run", "--run-dir", "run_dir", type=PATH, show_default="runs/<time>", metavar="DIR",
+    help="Directory for the run's files. Under torchrun, which has a --run of its own, write --run-dir.",
 )  # fmt: skip
 @click.option(
     "--iterations", type=_POSITIVE, default=TrainConfig.iterations, show_default=True, metavar="N",
@@ -75,7 +75,7 @@ _POSITIVE = click.IntRange(min=1)
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue the run in --run, or the newest run.")
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=TrainConfig.seed, show_default=True,
+    "--seed", type=click.IntRange(min=0), default=TrainConfig.seed, show_default=True, metavar="N",
     help="Seed of all random choices.",
 )  # fmt: skip
 @click.option(
@@ -87,8 +87,8 @@ _POSITIVE = click.IntRange(min=1)
     help="Iterations per line of metrics.jsonl.",
 )  # fmt: skip
 @click.option(
-    "--evaluate-every", type=click.IntRange(min=0), metavar="N",
-    help="Iterations between evaluations on a few validation frames; 0 for none.  [default: at each checkpoint]",
+    "--evaluate-every", type=click.IntRange(min=0), show_default="at each checkpoint", metavar="N",
+    help="Iterations between evaluations on a few validation frames; 0 for none.",
 )  # fmt: skip
 @click.option(
     "--parts", type=_POSITIVE, default=TrainConfig.parts, show_default=True, metavar="N",
@@ -129,8 +129,8 @@ def stream_train(
 ) -> None:
     """Train on a spool's shards and delete each one after use; start a producer if none is running.
 
-    Ctrl-C and SIGTERM write a checkpoint and end the training; with --resume it continues at the exact
-    sample.
+    Ctrl-C and SIGTERM write a checkpoint and end the training; with --resume it continues with the
+    next sample.
 
     On several GPUs: torchrun --nproc-per-node 4 -m darkprep stream-train ... (docs/scale.md).
 

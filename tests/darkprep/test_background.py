@@ -196,7 +196,7 @@ def test_an_interrupted_command_says_so_with_status_130(call, monkeypatch):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("darkprep.commands.data.synthesise", interrupted)
+    monkeypatch.setattr("darkprep.synth.dataset.synthesise", interrupted)
 
     result = call("synth", "out", "--camera", "sony")
 

@@ -11,6 +11,9 @@ import click
 import pytest
 
 from darkprep.commands.main import main
+from darkprep.model import MODELS
+from darkprep.studies.catalogue import STUDIES
+from darkprep.trainer import PROTOCOLS
 
 NAMES = sorted(name for name, command in main.commands.items() if not command.hidden)
 
@@ -79,6 +82,16 @@ def test_looking_at_help_loads_no_torch_and_makes_no_file(tmp_path: Path):
     assert done.stdout.endswith("LOADED []\n")
     assert "stream-train" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_help_lists_the_names_that_an_option_takes(call):
+    def shown(command: str) -> str:
+        return " ".join(call(command, "--help").stdout.split())
+
+    assert f"Network: {', '.join(MODELS[:-1])} or {MODELS[-1]}." in shown("stream-train")
+    assert all(f" {name}" in shown("study") for name in STUDIES)
+    *first, last = PROTOCOLS
+    assert f"are computed: {', '.join(first)} or {last}." in shown("evaluate")
 
 
 def test_the_version_is_the_package_s(call):
