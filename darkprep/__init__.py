@@ -1,4 +1,4 @@
-"""darkprep: RAW low-light pairs streamed to a trainer under a disk budget. This package is the command line alone."""
+"""darkprep: trains on dark RAW photographs while they are preprocessed, with a limit on the disk space used."""
 
 from importlib.metadata import PackageNotFoundError, version
 

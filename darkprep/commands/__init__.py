@@ -1,1 +1,1 @@
-"""The command line: options to one call, and what came of it printed. The only importer of click."""
+"""The command line: each command turns its options into one call and prints the result. The only package that uses click."""

@@ -1,4 +1,4 @@
-"""`build`: makes shards from RAW pairs, here or in the background."""
+"""`build`: makes shards from RAW pairs, in this process or in the background."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""How a failure leaves the command line: one line on stderr, and an exit status.
+"""Error handling of the command line: every failure is one line on stderr and an exit status.
 
-Status 1 for a failure, 2 for bad usage, 130 after Ctrl-C, 141 when the reader of a pipe is gone. The
-trade-off: click has answers of its own to some of these, so the group catches the errors before click
-sees them.
+The status is 1 for a failure, 2 for bad usage, 130 after Ctrl-C, 141 when the reader of a pipe is gone. The
+trade-off: click handles some of these differently, so the group catches the errors before click does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commands that only look: `report` on a run, `advise` on a machine."""
+"""Commands that only report: `report` on a run, `advise` on a machine."""
 
 from __future__ import annotations
 

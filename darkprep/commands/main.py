@@ -1,7 +1,7 @@
 """The command line: a group of commands, of which each turns its options into one call and prints the result.
 
-Nothing is decided here that a user of the library could not decide too. The trade-off: torch is loaded
-only inside the commands that need it, so help and producers start fast and producers run without it.
+Everything that a command does can also be done with the library. The trade-off: torch is imported inside the
+commands that need it and not at the top, so help and producers start fast, and producers run without torch.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Size(click.ParamType[int]):
 
 
 class CountOrWord(click.ParamType["int | None"]):
-    """A whole number, or one word that stands for None."""
+    """A whole number, or a word such as `inf` that means None."""
 
     def __init__(self, word: str, *, smallest: int) -> None:
         self.name = f"n|{word}"

@@ -40,7 +40,8 @@ from darkprep.view.live import Progress
 @device_option
 @precision_option
 @jobs_option(
-    "Number of producer processes beside a training.", show_default="all cores; 1 with --small"
+    "Number of worker processes of the producer that feeds a training.",
+    show_default="all cores; 1 with --small",
 )
 @click.option(
     "--disk-budget", type=SIZE, metavar="SIZE",

@@ -1,1 +1,1 @@
-"""What each command does: train, evaluate, restore, background producers, advise, demo."""
+"""What the commands do, for callers without a command line: build, train, evaluate, restore, advise, demo."""

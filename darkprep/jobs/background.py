@@ -1,7 +1,7 @@
 """Producers in the background: starting, watching and stopping them.
 
 The trade-off: a background producer is a process in a session of its own that outlives whoever started
-it. Only its lock on the spool (shards/locks.py) tells whether it is alive, so any later command finds it.
+it. Whether it is alive shows in its lock on the spool (shards/locks.py), so any later command can find it.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class Supervisor:
                 self._process.wait(_STOP_TIMEOUT_S)
 
     def _exit_status(self) -> int | None:
-        """Return the exit status of the process started here; it lives for a moment after releasing its lock."""
+        """Return the exit status of the process started here, which may run for a moment after releasing its lock."""
         if self._process is None:
             return None
         with contextlib.suppress(subprocess.TimeoutExpired):

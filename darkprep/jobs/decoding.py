@@ -55,7 +55,7 @@ class DecodingOptions:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FrameDecoder:
-    """Decodes whole frames, all alike."""
+    """Decodes whole frames, all with the same options."""
 
     amplification: Amplification
     multiplier: float

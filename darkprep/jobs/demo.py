@@ -113,7 +113,7 @@ def run_demo(
         camera=CAMERA,
         weights=layout.run / "weights.safetensors",
     )
-    yield f"4. {result.evaluation.pairs} held-out pairs restored"
+    yield f"4. {result.evaluation.pairs} test pairs restored"
     yield ""
     yield from _table(result)
     yield ""

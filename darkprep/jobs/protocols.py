@@ -1,10 +1,10 @@
-"""What a protocol compares where that is not the developed picture: ELD's packed RAW.
+"""The comparison in packed RAW that the protocol of ELD prescribes, for networks that produce sRGB.
 
-The trade-off: networks here put out sRGB, so their pictures are taken back to RAW by inverting the long
-exposure's own development. That costs one more decoding of it, and puts the truth itself at 62 to 64 dB
-on synthetic files (`bench/bench_colour.py`), where exactly equal RAW would score infinity.
+The trade-off: a restored picture is converted back to RAW by inverting the development of its long
+exposure. That decodes the long exposure once more, and even the ground truth then scores only 62 to 64 dB
+on synthetic files (`bench/bench_colour.py`), where equal RAW would score infinity.
 
-What is 1 in these planes is ELD's full scale, not the file's: it decides how many dB an error is.
+The value 1 in these planes is ELD's full scale, not the file's: PSNR depends on it.
 """
 
 from __future__ import annotations
@@ -24,32 +24,31 @@ from darkprep.trainer.evaluation import Compared
 from darkprep.trainer.metrics import F32
 
 ELD_CENTRE = 512
-"""Side of the packed square in the middle that ELD's authors score of SID's frames, because of
-fixed-pattern noise in a corner; of their own frames they score all."""
+"""Side, in packed pixels, of the central square of SID's frames that ELD's authors score, because of fixed-pattern
+noise in a corner; their own frames they score whole."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Truth:
-    """A long exposure as its sensor recorded it."""
+    """A long exposure as RAW planes, and what converts its developed picture to such planes."""
 
     planes: F32
     """`(C, h, w)` in [0, 1]."""
     colours: Colours
     cfa: CfaKind
     developed: F32
-    """`(C, 1, 1)` what full scale of its development is in these planes."""
+    """`(C, 1, 1)`: the value in these planes of full scale in its development."""
 
 
 def packed_raw(root: Path, pairs: Mapping[str, Pair], *, centre: int | None) -> Compared:
-    """Returns what brings a picture and its truth to packed RAW in [0, 1] of ELD's full scale.
+    """Return a function that converts a picture and its ground truth to packed RAW, in [0, 1] of ELD's full scale.
 
-    The planes are the sensor's own, whatever form of them the network was fed: X-Trans has nine, so
-    figures of all forms compare. `pairs` are by id. With `centre`, just the middle square of that many
-    packed pixels is compared, as much of it as a frame has. Raises RawError when a long exposure cannot
-    be read.
+    The planes are always the sensor's, nine for X-Trans, so figures of all X-Trans modes can be compared.
+    `pairs` are by id. With `centre`, only the central square of that many packed pixels is compared, or the
+    part of it that a frame has. The function raises RawError when a long exposure cannot be read.
     """
 
-    @lru_cache(maxsize=1)  # the restored picture and the one to beat come one after the other
+    @lru_cache(maxsize=1)  # the restored picture and the baseline are compared one after the other
     def truth(pair: str) -> _Truth:
         path = root / pairs[pair].long
         frame = open_source(path).decode()
@@ -74,10 +73,10 @@ def packed_raw(root: Path, pairs: Mapping[str, Pair], *, centre: int | None) -> 
 
 
 def _full_scale(white: int) -> int:
-    """Returns the code that ELD's figures take for 1: the largest of as many bits as white has.
+    """Return the code that is 1 in ELD's figures: the largest code with as many bits as the white level.
 
-    That is 16383 for every camera whose codes have 14 bits, as in ELD's code, though a Canon saturates
-    at 15303: measured by the file's own white, its PSNR would be 0.7 dB lower than published ones.
+    As in ELD's code that is 16383 for every camera with 14-bit codes, though a Canon saturates at 15303:
+    with the file's own white level its PSNR would be 0.7 dB lower than published ones.
     """
     return (1 << white.bit_length()) - 1
 

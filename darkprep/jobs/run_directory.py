@@ -1,4 +1,4 @@
-"""Which directory a run uses: the one that was asked for, the newest one, or a new one."""
+"""Choosing the directory of a run: the one that the user named, the newest one, or a new one."""
 
 from __future__ import annotations
 

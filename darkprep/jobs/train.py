@@ -1,7 +1,7 @@
-"""Training on a spool: the run's directory, the readers, the producers beside it, the live view, the report.
+"""Training on a spool: puts together the trainer, its reader, a producer, the live view and the report.
 
-The trade-off: the trainer takes batches from any reader and the producers work for any trainer; what they
-need of each other is put together here and nowhere else.
+The trade-off: the trainer takes batches from any reader, and producers work for any trainer; only this
+module connects them.
 """
 
 from __future__ import annotations

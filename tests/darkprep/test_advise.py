@@ -153,7 +153,7 @@ def test_advice_is_given_for_photographs_and_leaves_nothing_behind(call, large_d
             ["--spool", "s3://bucket/prefix"],
             "spool s3://bucket/prefix: only a local disk can be measured",
         ),
-        (["--spool", "ftp://bucket"], "object storage is s3://... or gs://..."),
+        (["--spool", "ftp://bucket"], "object storage is s3://..., gs://... or az://..."),
         (["--spool", "file/spool"], "/file is not a directory; choose another --spool"),
         (["--model", "nope"], "model must be one of redirt"),
         (["--device", "nope"], "device must be auto"),
