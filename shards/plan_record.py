@@ -211,11 +211,19 @@ class PlanRecord:
         after = _flat(wanted.recipe | asdict(wanted.stream))
         names = [name for name in before | after if before.get(name) != after.get(name)]
         short = [
-            f"{name} {_short(before.get(name))} there, {_short(after.get(name))} wanted"
+            f"{name} {_setting(name, before)} in the spool, {_setting(name, after)} requested"
             for name in names[:3]
         ]
         # The names and values come from a file: keep them on one line.
         return " ".join("; ".join(short).split()) or "of another darkprep version"
+
+
+def _setting(name: str, record: dict[str, Any]) -> str:
+    """Return a setting as one short text; a plan without an end has no number of epochs and shards."""
+    value = record.get(name)
+    if value is None:
+        return "inf" if name in ("epochs", "shards") else "not set"
+    return f"{len(value)} entries" if isinstance(value, list) else str(value)
 
 
 def plan_digest(stream: dict[str, Any], recipe: dict[str, Any]) -> str:
@@ -249,12 +257,6 @@ def _flat(record: dict[str, Any], nesting: int = _MAX_NESTING) -> dict[str, Any]
         option = _OPTION_NAMES.get(name, name)
         flat |= _flat(value, nesting - 1) if deeper else {option: value}
     return flat
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list):
-        return f"{len(value)} entries"
-    return "none" if value is None else str(value)
 
 
 def _short_repr(value: object) -> str:

@@ -75,10 +75,10 @@ def test_producers_import_nothing_from_the_current_directory(small_data, backgro
 
 
 def test_a_training_runs(large_spool):
-    assert "finished after 1 iterations" in run("-m", "darkprep", *TRAIN)
+    assert "finished after 1 iteration," in run("-m", "darkprep", *TRAIN)
 
 
 def test_a_training_on_two_ranks_runs(large_spool):
     ranks = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
-    assert "finished after 1 iterations" in run(*ranks, "-m", "darkprep", *TRAIN)
+    assert "finished after 1 iteration," in run(*ranks, "-m", "darkprep", *TRAIN)

@@ -45,7 +45,7 @@ from darkprep.shards import OptionError
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.remote.url import StoreUrl
 from darkprep.view.live import LogFormat, Progress
-from darkprep.view.numbers import format_bytes, format_duration
+from darkprep.view.numbers import format_bytes, format_count, format_duration
 
 _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 
@@ -210,8 +210,8 @@ def build(
         producer, final = run_producer(target, config, progress, executor, stop)
     print_skipped(producer.skipped)
     progress.print(
-        f"{final.state}: {final.shards_made} shards made in {format_duration(final.running_s)} ({final.mb_per_s:.1f} MB/s), {final.shards_ready} ready, "
-        f"{final.frames_decoded} frames decoded, spool {format_bytes(final.disk_bytes)} of {format_bytes(final.budget_bytes)}",
+        f"{final.state}: {format_count(final.shards_made or 0, 'shard')} made in {format_duration(final.running_s)} ({final.mb_per_s:.1f} MB/s), {final.shards_ready} ready, "
+        f"{format_count(final.frames_decoded or 0, 'frame')} decoded, spool {format_bytes(final.disk_bytes)} of {format_bytes(final.budget_bytes)}",
         event="summary",
     )
 
@@ -222,9 +222,9 @@ def _summary(plan: Plan, budget_bytes: int) -> str:
     total = (
         "no end"
         if plan.shards is None
-        else f"{plan.shards} shards, {format_bytes(plan.shards * shard_bytes)}"
+        else f"{format_count(plan.shards, 'shard')}, {format_bytes(plan.shards * shard_bytes)}"
     )
     return (
-        f"{plan.options.camera}: {len(plan.pairs)} pairs of {scenes} scenes, {total}; "
+        f"{plan.options.camera}: {format_count(len(plan.pairs), 'pair')} of {format_count(scenes, 'scene')}, {total}; "
         f"{plan.options.samples_per_shard} samples or {format_bytes(shard_bytes)} per shard; disk budget {format_bytes(budget_bytes)}"
     )

@@ -12,7 +12,7 @@ from darkprep.commands.parameters import FRAME_SIZE, PATH, FiniteRange
 from darkprep.commands.torch_setup import prepare_torch
 from darkprep.jobs.background import stop_on_signals
 from darkprep.view.live import Progress
-from darkprep.view.numbers import format_bytes, format_duration
+from darkprep.view.numbers import format_bytes, format_count, format_duration
 
 
 @click.command(short_help="Write a synthetic data set of real DNG files.")
@@ -61,7 +61,7 @@ def synth(
         )
     written = format_bytes(sum(path.stat().st_size for path in files))
     click.echo(
-        f"{len(files)} files, {written}, below {out} in {format_duration(time.monotonic() - began)}"
+        f"{format_count(len(files), 'file')}, {written}, below {out} in {format_duration(time.monotonic() - began)}"
     )
 
 

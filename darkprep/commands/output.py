@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from darkprep.view.numbers import one_line
+from darkprep.view.numbers import format_count, one_line
 
 if TYPE_CHECKING:
     from darkprep.pipeline.pairs.table import Skipped
@@ -22,4 +22,4 @@ def print_skipped(skipped: Sequence[Skipped]) -> None:
     if len(skipped) > _MOST_LISTED:
         click.echo(f"and {len(skipped) - _MOST_LISTED} more", err=True)
     if skipped:
-        click.echo(f"{len(skipped)} files skipped", err=True)
+        click.echo(f"{format_count(len(skipped), 'file')} skipped", err=True)

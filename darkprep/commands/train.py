@@ -27,7 +27,7 @@ from darkprep.trainer.config import (
     TrainConfig,
 )
 from darkprep.view.live import LogFormat, Progress
-from darkprep.view.numbers import format_bytes
+from darkprep.view.numbers import format_bytes, format_count
 
 _POSITIVE = click.IntRange(min=1)
 
@@ -180,9 +180,9 @@ def stream_train(
         progress.event("summary", run=str(run_dir), **vars(summary))
     elif not quiet:
         click.echo(
-            f"{summary.ended} after {summary.iterations} iterations, loss {_loss(summary.first_loss)} -> {_loss(summary.last_loss)}, "
+            f"{summary.ended} after {format_count(summary.iterations, 'iteration')}, loss {_loss(summary.first_loss)} -> {_loss(summary.last_loss)}, "
             f"{summary.samples_per_second:.1f} samples/s, waited for data {summary.data_wait_fraction:.1%} of the time, "
-            f"{summary.shards_deleted} shards deleted, spool at most {format_bytes(summary.peak_disk_bytes)}"
+            f"{format_count(summary.shards_deleted, 'shard')} deleted, spool at most {format_bytes(summary.peak_disk_bytes)}"
         )
         click.echo(summary.limiting_side)
         click.echo(f"run in {run_dir}")

@@ -36,7 +36,7 @@ from darkprep.synth.dataset import synthesise
 from darkprep.synth.sensors import sensor_of
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import open_device
-from darkprep.view.numbers import format_bytes, format_duration
+from darkprep.view.numbers import format_bytes, format_count, format_duration, format_number
 
 _SYNTHETIC_SIZE = (768, 1152)
 _PUBLISHED_TRAINING = {"sony": (280, 161), "fuji": (286, 135)}
@@ -286,8 +286,8 @@ def advice_lines(advice: Advice) -> list[str]:
         f"  read samples                {found.read_samples_per_s:8.0f} per second",
         f"  train on {found.device:<12}       {found.train_samples_per_s:8.1f} samples per second",
         "to expect:",
-        f"  {advice.jobs} producers make {advice.producer_samples_per_s:.0f} samples per second; {verdict}",
-        f"  together {advice.samples_per_s:.3g} samples per second: {advice.iterations:,} iterations take {advice.hours:.3g} h",
+        f"  {format_count(advice.jobs, 'producer')}: {advice.producer_samples_per_s:.0f} samples per second; {verdict}",
+        f"  together {format_number(advice.samples_per_s)} samples per second: {format_count(advice.iterations, 'iteration')} in {format_number(advice.hours)} h",
         f"  every frame is decoded once within the first {format_duration(advice.first_epoch_s)}; "
         f"{advice.frames_kept:.0%} of them stay under {format_bytes(advice.budget_bytes)}",
         f"  {format_bytes(advice.bytes_written)} are written in total, never more than {format_bytes(advice.budget_bytes)} at once",

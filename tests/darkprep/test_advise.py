@@ -107,6 +107,15 @@ def test_the_words_hold_the_figures():
         assert words in told
 
 
+def test_a_long_training_is_given_in_plain_hours():
+    """They were given as 1.9e+03 h."""
+    text = "\n".join(advice_lines(replace(advised(), hours=1903.4, samples_per_s=1500.0, jobs=1)))
+
+    assert "in 1,903 h" in text
+    assert "1,500 samples per second" in text
+    assert "1 producer: " in text
+
+
 @pytest.mark.parametrize(
     ("capability", "built_for", "runs"),
     [

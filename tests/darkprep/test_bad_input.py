@@ -129,7 +129,7 @@ def test_a_file_that_cannot_be_used_is_named_and_left_out(call, own_data, spoil,
 
     assert result.exit_code == 0
     assert f"skipped own/{SHORT}: {why}" in result.stderr
-    assert "1 files skipped" in result.stderr
+    assert "1 file skipped" in result.stderr
     assert "5 pairs of 3 scenes" in result.output
     assert "Traceback" not in result.output
 
@@ -277,10 +277,11 @@ def test_a_folder_to_write_into_that_cannot_be_one_is_named(complaint, large_spo
 @pytest.mark.parametrize(
     ("words", "difference"),
     [
-        (["--seed", "4"], "seed 0 there, 4 wanted"),
-        (["--crop", "28"], "crop 32 there, 28 wanted"),
-        (["--epochs", "2"], "epochs 1 there, 2 wanted"),
-        (["--fraction", "0.5"], "fraction 1.0 there, 0.5 wanted"),
+        (["--seed", "4"], "seed 0 in the spool, 4 requested"),
+        (["--crop", "28"], "crop 32 in the spool, 28 requested"),
+        (["--epochs", "2"], "epochs 1 in the spool, 2 requested"),
+        (["--epochs", "inf"], "epochs 1 in the spool, inf requested"),
+        (["--fraction", "0.5"], "fraction 1.0 in the spool, 0.5 requested"),
     ],
 )
 def test_a_spool_of_another_plan_is_refused_and_left_as_it_is(
@@ -298,7 +299,9 @@ def test_a_spool_of_another_plan_is_refused_and_left_as_it_is(
 def test_another_data_set_under_the_same_names_is_another_plan(complaint, small_spool):
     other = write_sid(Path("own"), scenes=3, shorts=1)
 
-    assert complaint(*build(other)).startswith("spool: holds another plan (pairs 6 entries there")
+    assert complaint(*build(other)).startswith(
+        "spool: holds another plan (pairs 6 entries in the spool"
+    )
 
 
 @pytest.mark.parametrize("command", ["status", "verify", "stop", "stream-train"])

@@ -554,7 +554,7 @@ def test_a_training_whose_page_cannot_be_made_has_ended_well(call, large_spool, 
         *("--model", "redirt-2rdb", "--evaluate-every", "0"),
     )
 
-    assert "finished after 1 iterations" in result.stdout
+    assert "finished after 1 iteration," in result.stdout
     assert "no report was written" in result.stderr
 
 

@@ -47,7 +47,7 @@ def test_the_same_plan_is_accepted_again_with_another_root(make_spool: MakeSpool
 def test_another_plan_is_refused_with_the_difference(make_spool: MakeSpool):
     spool = make_spool()
 
-    with pytest.raises(PlanError, match="seed 1 there, 9 wanted"):
+    with pytest.raises(PlanError, match="seed 1 in the spool, 9 requested"):
         Spool(spool.path).create(
             PlanRecord(
                 stream=stream(seed=9),

@@ -220,7 +220,7 @@ def test_a_prefix_that_holds_another_plan_is_refused_and_left_alone(
     words = ("build", "--camera", "sony", "--root", small_data, "--spool", url, *SMALL, *ROOMY)
     said = complaint(*words, "--seed", "7")
 
-    assert said == f"{url}: holds another plan (seed 0 there, 7 wanted); use another --spool, or remove this one"  # fmt: skip
+    assert said == f"{url}: holds another plan (seed 0 in the spool, 7 requested); use another --spool, or remove this one"  # fmt: skip
     assert server.get(url, "plan.json") == before
 
 
