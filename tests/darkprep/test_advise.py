@@ -1,4 +1,4 @@
-"""What `darkprep advise` predicts follows from what it measures, and comes true."""
+"""`darkprep advise`: its prediction follows from its measurements, and is right."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def advised(measured: Measured = FAST_GPU, **changed: int):
     return predict(chosen, measured, assumed_plan(chosen.plan))
 
 
-def test_enough_workers_and_disk_leave_the_gpu_alone_to_limit():
+def test_with_enough_workers_and_disk_space_the_gpu_is_the_limit():
     found = advised()
 
     assert found.wait_fraction == 0
@@ -52,7 +52,7 @@ def test_enough_workers_and_disk_leave_the_gpu_alone_to_limit():
     assert found.suggestions == ("--jobs 1",)
 
 
-def test_frames_that_do_not_fit_are_decoded_again_and_make_the_gpu_wait():
+def test_frames_that_do_not_fit_the_budget_are_decoded_again_and_the_gpu_waits():
     starved = advised(disk_budget=2 * GB)
 
     assert starved.frames_kept < 0.2
@@ -61,7 +61,7 @@ def test_frames_that_do_not_fit_are_decoded_again_and_make_the_gpu_wait():
     assert any(text.startswith("--disk-budget") for text in starved.suggestions)
 
 
-def test_the_budget_that_is_suggested_keeps_every_frame():
+def test_the_suggested_budget_keeps_every_frame():
     found = advised(disk_budget=2 * GB)
     plan = assumed_plan(options().plan)
 
@@ -69,7 +69,7 @@ def test_the_budget_that_is_suggested_keeps_every_frame():
     assert len(divide_budget(plan, int(found.all_frames_bytes * 0.97), jobs=16).frames) < 280 + 161
 
 
-def test_reuse_makes_up_for_few_cores_and_writes_less():
+def test_reuse_compensates_for_few_cores_and_writes_less():
     few = replace(FAST_GPU, cores=2, sample_s=0.1, sample_cpu_s=0.1)
     once, four_times = advised(few, jobs=2), advised(few, jobs=2, reuse=4)
 
@@ -89,7 +89,7 @@ def test_on_a_cpu_both_sides_share_the_cores():
     assert found.wait_fraction == 0
 
 
-def test_a_budget_that_cannot_work_is_refused():
+def test_a_budget_that_is_too_small_is_refused():
     with pytest.raises(BudgetTooSmall):
         advised(disk_budget=1000)
 
@@ -100,7 +100,7 @@ def test_counts_below_one_are_refused(field):
         options(**{field: 0})
 
 
-def test_the_words_hold_the_figures():
+def test_the_text_contains_the_figures():
     told = "\n".join(advice_lines(advised()))
 
     for words in ("1000 ms", "200.0 samples per second", "will not wait", "11.1 h", "17.84 TB"):
@@ -129,7 +129,7 @@ def test_a_long_training_is_given_in_plain_hours():
         ((7, 0), [], True),
     ],
 )
-def test_a_gpu_that_torch_was_not_built_for_is_named(capability, built_for, runs):
+def test_a_gpu_without_kernels_in_this_torch_is_reported(capability, built_for, runs):
     said = missing_kernels("Tesla V100", capability, built_for)
 
     assert (said is None) == runs
@@ -142,8 +142,8 @@ TRAIN = ("--batch-size", "2", "--device", "cpu", "--model", "redirt-2rdb")
 PLAN = ("--crop", "192", "--samples-per-shard", "4", "--crops-per-visit", "2", "--jobs", "1")
 
 
-def test_advice_is_given_for_photographs_and_leaves_nothing_behind(call, large_data, tmp_path):
-    """The spool's place is measured though it has no parents yet."""
+def test_advise_measures_photographs_and_leaves_no_file(call, large_data, tmp_path):
+    """The disk of the spool is measured though its parent directories do not exist yet."""
     result = call(
         *("advise", "--camera", "sony", "--root", large_data, "--json"), *TRAIN, *PLAN,
         *("--iterations", "100", "--disk-budget", "60MB", "--spool", "a/deep/spool"),
@@ -170,7 +170,7 @@ def test_advice_is_given_for_photographs_and_leaves_nothing_behind(call, large_d
         (["--disk-budget", "1MB"], "disk-budget 1.0 MB is too small"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_measured(
+def test_invalid_options_are_refused_before_anything_is_measured(
     words, said, complaint, large_data
 ):
     Path("file").touch()
@@ -182,8 +182,8 @@ def test_what_cannot_work_is_refused_before_anything_is_measured(
 
 
 @pytest.mark.slow
-def test_the_prediction_comes_true_within_a_quarter(call, start, large_data):
-    """Interleaved, for other work on the machine slows one like the other."""
+def test_the_prediction_is_right_within_a_quarter(call, start, large_data):
+    """Predictions and trainings alternate, because other work on the machine slows both."""
     predicted, real = [], []
     build = start(
         *("build", "--camera", "sony", "--root", large_data, *PLAN, "--epochs", "inf"),

@@ -1,4 +1,4 @@
-"""Who sees to it that shards come, and what is said when they do not."""
+"""Background producers: when they are started and stopped, and the messages when shards do not come."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def spool(small_spool: Path) -> Spool:
 
 @pytest.fixture
 def empty_spool(small_data: Path) -> Spool:
-    """A plan of three shards, none made yet."""
+    """A spool with a plan of three shards, of which none is made."""
     options = PlanOptions(
         camera="sony", crop=32, margin=4, samples_per_shard=8, crops_per_visit=4, window=2
     )
@@ -40,7 +40,7 @@ def empty_spool(small_data: Path) -> Spool:
 
 
 class Process:
-    """Stands for a producer: lives until it is ended."""
+    """A fake producer process, which runs until it is terminated."""
 
     def __init__(self, status: int | None = None) -> None:
         self.status = status
@@ -57,7 +57,7 @@ class Process:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What would have been started, instead of starting it."""
+    """Records the calls that would start a producer, and starts none."""
     calls: list[dict[str, Any]] = []
 
     def start(spool: Spool, **how: Any) -> Process:
@@ -78,12 +78,12 @@ def test_a_producer_is_started_when_shards_are_missing(empty_spool, started):
     assert started[0].items() >= {"jobs": 1, "budget_bytes": PLENTY, "until": 3}.items()
 
 
-def test_none_is_started_when_all_is_there(spool, started):
+def test_no_producer_is_started_when_all_shards_are_ready(spool, started):
     assert not supervisor(spool).ensure_producer()
     assert not started
 
 
-def test_shards_that_were_used_are_not_missed(spool, started):
+def test_used_shards_do_not_count_as_missing(spool, started):
     spool.write_cursor(Cursor(rank=0, world=1, batch=4, shard=2))
     spool.delete(0)
     spool.delete(1)
@@ -92,24 +92,24 @@ def test_shards_that_were_used_are_not_missed(spool, started):
     assert supervisor(spool, until=4).ensure_producer()
 
 
-def test_a_stream_without_end_always_misses_shards(spool, started):
+def test_an_endless_plan_always_misses_shards(spool, started):
     assert supervisor(spool, until=None).ensure_producer()
 
 
-def test_none_is_started_beside_another(empty_spool, started):
+def test_no_second_producer_is_started(empty_spool, started):
     with empty_spool.producer_lock():
         assert not supervisor(empty_spool).ensure_producer()
     assert not started
 
 
-def test_none_is_started_where_that_is_forbidden(empty_spool, started):
+def test_no_producer_is_started_with_producers_0(empty_spool, started):
     assert not supervisor(empty_spool, jobs=0).ensure_producer()
     assert not started
     with pytest.raises(OptionError, match="producers must be auto or at least 0, not -1"):
         supervisor(empty_spool, jobs=-1)
 
 
-def test_a_starving_reader_gets_a_producer_and_waits_for_it(empty_spool, started):
+def test_a_producer_is_started_for_a_missing_shard_once(empty_spool, started):
     watch = supervisor(empty_spool)
 
     watch.on_missing_shard(0, 1.0)
@@ -119,18 +119,18 @@ def test_a_starving_reader_gets_a_producer_and_waits_for_it(empty_spool, started
     assert len(started) == 1
 
 
-def test_a_reader_starves_no_longer_when_its_shard_is_there(spool, started):
+def test_no_producer_is_started_for_a_shard_that_is_ready(spool, started):
     supervisor(spool, jobs=0).on_missing_shard(0, 1.0)
 
     assert not started
 
 
-def test_a_reader_gives_up_when_nobody_may_produce(empty_spool):
+def test_a_reader_gives_up_when_no_producer_may_be_started(empty_spool):
     with pytest.raises(StreamEnded, match="shard 0 is missing and no producer is running"):
         supervisor(empty_spool, jobs=0).on_missing_shard(0, 1.0)
 
 
-def test_a_reader_gives_up_with_the_last_words_of_a_producer_that_failed(empty_spool, monkeypatch):
+def test_a_reader_gives_up_with_the_last_log_line_of_a_failed_producer(empty_spool, monkeypatch):
     monkeypatch.setattr(background, "start_producer", lambda *_, **__: Process(status=1))
     background.log_path(empty_spool).write_text("much\ndarkprep: the disk is full\n\n")
     watch = supervisor(empty_spool)
@@ -140,7 +140,7 @@ def test_a_reader_gives_up_with_the_last_words_of_a_producer_that_failed(empty_s
         watch.on_missing_shard(0, 1.0)
 
 
-def test_a_producer_that_was_started_is_ended_with_the_training(empty_spool, monkeypatch):
+def test_a_started_producer_is_stopped_with_the_training(empty_spool, monkeypatch):
     process = Process()
     monkeypatch.setattr(background, "start_producer", lambda *_, **__: process)
     watch = supervisor(empty_spool)
@@ -152,7 +152,7 @@ def test_a_producer_that_was_started_is_ended_with_the_training(empty_spool, mon
     assert process.status == -signal.SIGTERM
 
 
-def test_without_a_log_there_is_a_place_to_look(empty_spool):
+def test_without_a_log_its_path_is_reported(empty_spool):
     assert last_log_line(empty_spool) == "see spool/producers/log.txt"
 
 
@@ -161,7 +161,7 @@ def test_a_producer_that_ends_at_once_is_reported(empty_spool):
         start_producer(empty_spool, jobs=1, budget_bytes=1, until=None)
 
 
-def test_a_log_that_grew_is_begun_anew(empty_spool):
+def test_a_large_log_is_started_again(empty_spool):
     log = background.log_path(empty_spool)
     log.write_text("old\n" * 200_000)
 
@@ -182,7 +182,7 @@ def test_a_producer_of_another_host_cannot_be_stopped_from_here(empty_spool, mon
         background.stop_producers(empty_spool)
 
 
-def test_the_first_ctrl_c_asks_and_the_second_interrupts(empty_directory):
+def test_the_first_ctrl_c_sets_the_event_and_the_second_interrupts(empty_directory):
     stop = stop_on_signals()
 
     os.kill(os.getpid(), signal.SIGINT)
@@ -192,7 +192,7 @@ def test_the_first_ctrl_c_asks_and_the_second_interrupts(empty_directory):
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_an_interrupted_command_says_so_with_status_130(call, monkeypatch):
+def test_an_interrupted_command_ends_with_status_130(call, monkeypatch):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""What can be wrong with what a command is given: one line, status 1, nothing half-written."""
+"""Invalid input of commands: one line on stderr, status 1 or 2, no incomplete files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ FOREIGN: list[tuple[Callable[[Path], None], str]] = [
 
 @pytest.fixture
 def own_data(small_data: Path, tmp_path: Path) -> Path:
-    """A copy of the photographs, to be spoiled."""
+    """A copy of the photographs, which a test may damage."""
     shutil.copytree(small_data, tmp_path / "own")
     return Path("own")
 
@@ -81,7 +81,7 @@ def test_a_root_that_is_a_file_is_named(complaint):
     assert complaint(*build("data")).startswith("data: is not a directory; ")
 
 
-def test_a_root_of_another_layout_is_told_what_is_wanted(complaint, small_data):
+def test_a_root_of_another_layout_is_refused_with_the_expected_folders(complaint, small_data):
     Path("data").mkdir()
 
     assert "holds no Sony/short and Sony/long folders" in complaint(*build("data"))
@@ -98,7 +98,7 @@ def test_a_root_with_no_pairs_is_named(complaint):
     assert not Path("spool").exists()
 
 
-def test_a_split_without_pairs_is_told_what_there_is(complaint, small_data):
+def test_a_split_without_pairs_is_refused_with_the_splits_that_have_some(complaint, small_data):
     assert complaint(*build(small_data, "--split", "val")).endswith(
         "no val pairs of sony, only test, train; choose one with --split"
     )
@@ -147,7 +147,7 @@ def test_with_no_usable_file_left_the_build_fails_and_writes_nothing(complaint, 
     assert not Path("spool").exists()
 
 
-def test_a_name_of_several_lines_is_told_in_one(call, complaint, own_data):
+def test_a_file_name_of_several_lines_is_printed_on_one(call, complaint, own_data):
     bad = own_data / "Sony/short/00001_00_0.1s\n.dng"
     (own_data / SHORT).rename(bad)
 
@@ -173,7 +173,7 @@ def test_many_bad_files_are_counted_not_all_listed(call, tmp_path):
 # -- what is asked for ----------------------------------------------------------------------------
 
 
-def test_an_unknown_camera_is_told_all_that_are_known(complaint):
+def test_an_unknown_camera_is_refused_with_all_known_ones(complaint):
     line = complaint("build", "--camera", "nokia", status=2)
 
     assert line.startswith("Invalid value for '--camera': 'nokia' is not one of ")
@@ -208,9 +208,7 @@ def test_a_fraction_outside_its_range_is_refused(complaint, small_data, fraction
         (["--disk-budget", "0"], "disk-budget 0.0 MB is too small"),
     ],
 )  # fmt: skip
-def test_a_value_that_cannot_work_is_refused_before_anything_is_written(
-    complaint, small_data, words, said
-):
+def test_an_invalid_value_is_refused_before_anything_is_written(complaint, small_data, words, said):
     assert said in complaint(*build(small_data, *words))
     assert not Path("spool").exists()
 
@@ -231,7 +229,7 @@ def test_a_value_that_cannot_work_is_refused_before_anything_is_written(
         (["--multiplier", "0"], "0.0 is not in the range x>0"),
     ],
 )
-def test_a_value_outside_an_option_s_range_is_bad_usage(complaint, small_data, words, said):
+def test_a_value_outside_the_range_of_its_option_is_bad_usage(complaint, small_data, words, said):
     line = complaint(*build(small_data, "--amplify", "estimate", *words), status=2)
 
     assert line.startswith(f"Invalid value for '{words[0]}': {said}")
@@ -239,7 +237,7 @@ def test_a_value_outside_an_option_s_range_is_bad_usage(complaint, small_data, w
     assert not Path("spool").exists()
 
 
-def test_the_budget_that_a_refusal_names_does(call, complaint, small_data):
+def test_the_smallest_budget_in_the_message_is_enough(call, complaint, small_data):
     line = complaint(*build(small_data, "--disk-budget", "1MB"))
 
     least = line.split(" need ")[1].split(";")[0]
@@ -256,7 +254,7 @@ def test_the_budget_that_a_refusal_names_does(call, complaint, small_data):
         ("lost/below", "lost: is a broken link"),
     ],
 )
-def test_a_folder_to_write_into_that_cannot_be_one_is_named(complaint, large_spool, place, what):
+def test_an_output_directory_that_cannot_be_created_is_named(complaint, large_spool, place, what):
     Path("file").write_text("")
     Path("loop").symlink_to("loop")
     Path("lost").symlink_to("nowhere")
@@ -305,7 +303,7 @@ def test_another_data_set_under_the_same_names_is_another_plan(complaint, small_
 
 
 @pytest.mark.parametrize("command", ["status", "verify", "stop", "stream-train"])
-def test_a_spool_that_is_none_is_named(complaint, command):
+def test_a_directory_that_is_not_a_spool_is_named(complaint, command):
     Path("folder").mkdir()
     Path("file").write_text("")
 
@@ -316,13 +314,13 @@ def test_a_spool_that_is_none_is_named(complaint, command):
     assert "remove" not in line  # photographs may be in there
 
 
-def test_a_spool_that_lost_its_plan_is_to_be_made_anew(complaint, small_spool):
+def test_a_spool_without_its_plan_must_be_built_again(complaint, small_spool):
     (small_spool / "plan.json").unlink()
 
     assert "remove spool and build it again" in complaint("status")
 
 
-def test_a_spool_around_the_photographs_is_refused(complaint, own_data):
+def test_a_spool_that_contains_the_photographs_is_refused(complaint, own_data):
     before = snapshot(Path())
 
     for spool in ("own", "."):
@@ -332,7 +330,7 @@ def test_a_spool_around_the_photographs_is_refused(complaint, own_data):
     assert snapshot(Path()) == before
 
 
-def test_links_that_go_round_in_a_circle_are_named(complaint, small_data):
+def test_circular_links_are_named(complaint, small_data):
     Path("loop").symlink_to("loop")
 
     assert complaint(*build("loop")).startswith("loop: ")
@@ -352,7 +350,7 @@ def test_a_damaged_plan_is_named(complaint, small_spool, text):
 
 
 @pytest.mark.parametrize("spool", ["file", "file/below"])
-def test_a_spool_that_cannot_be_made_is_named(complaint, small_data, spool):
+def test_a_spool_that_cannot_be_created_is_named(complaint, small_data, spool):
     Path("file").write_text("")
 
     assert complaint(*build(small_data, "--spool", spool)).startswith("file")
@@ -380,7 +378,7 @@ def refuse(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_disk_that_has_no_room_for_the_photographs_is_named_before_the_first(
+def test_a_disk_without_room_for_the_photographs_is_reported_before_the_first(
     complaint, monkeypatch
 ):
     usage = shutil.disk_usage("/")

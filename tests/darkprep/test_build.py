@@ -1,4 +1,4 @@
-"""Shards from photographs: made, found whole, looked at, made in the background, and stopped."""
+"""`build`, `status`, `verify` and `stop`, in the foreground and with background producers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STATUS_KEYS = {
     *("trainer", "producers", "limiting_side"),
 }
 TIGHT = ("--epochs", "inf", "--disk-budget", "5MB", "--samples-per-shard", "16")
-"""A stream without end in a budget of a few shards: a producer that soon has to wait."""
+"""Options of an endless plan with a budget of a few shards: the producer soon has to wait."""
 
 
 def check_shards(path: Path) -> list[int]:
@@ -52,7 +52,7 @@ def test_build_makes_the_shards_of_one_epoch_and_sums_up(call, small_data):
     assert "9 frames decoded" in result.output
 
 
-def test_the_root_is_data_or_what_the_environment_says(call, small_data, monkeypatch):
+def test_the_root_is_data_or_taken_from_the_environment(call, small_data, monkeypatch):
     Path("data").symlink_to(small_data)
     assert call("build", "--camera", "sony", "--fraction", "0.2", *SMALL).exit_code == 0
     Path("data").unlink()
@@ -65,9 +65,7 @@ def test_the_root_is_data_or_what_the_environment_says(call, small_data, monkeyp
     assert check_shards(Path("spool")) == [0]
 
 
-def test_the_estimate_is_the_same_where_shards_are_made_and_where_frames_are_scored_and_restored(
-    call, large_data
-):
+def test_build_evaluate_and_restore_estimate_the_same_amplification(call, large_data):
     weights = Path("w.safetensors")
     save_weights(build_model("redirt"), weights)
     short = next((large_data / "Sony/short").glob("10001*"))
@@ -93,7 +91,7 @@ def test_the_estimate_is_the_same_where_shards_are_made_and_where_frames_are_sco
     assert Image.open(picture).text["Amplification"] == f"{trained:g} (estimate)"  # type: ignore[attr-defined]
 
 
-def test_building_again_finds_nothing_to_do(call, small_data, small_spool):
+def test_building_again_makes_nothing(call, small_data, small_spool):
     before = snapshot(small_spool / "ready") | snapshot(small_spool / "frames")
 
     result = call("build", "--camera", "sony", "--root", small_data, *SMALL)
@@ -103,7 +101,7 @@ def test_building_again_finds_nothing_to_do(call, small_data, small_spool):
     assert snapshot(small_spool / "ready") | snapshot(small_spool / "frames") == before
 
 
-def test_a_lost_and_a_cut_shard_are_made_again_to_the_byte(call, small_data, small_spool):
+def test_a_lost_and_a_truncated_shard_are_rebuilt_to_the_byte(call, small_data, small_spool):
     whole = [path.read_bytes() for path in sorted((small_spool / "ready").iterdir())]
     (small_spool / "ready/00000001.tar").unlink()
 
@@ -112,13 +110,13 @@ def test_a_lost_and_a_cut_shard_are_made_again_to_the_byte(call, small_data, sma
     assert [path.read_bytes() for path in sorted((small_spool / "ready").iterdir())] == whole
 
 
-def test_quiet_says_nothing(call, small_data):
+def test_quiet_prints_nothing(call, small_data):
     result = call("build", "--camera", "sony", "--root", small_data, "--quiet", *SMALL)
 
     assert (result.exit_code, result.output) == (0, "")
 
 
-def test_status_tells_people_what_is_there(call, small_spool):
+def test_status_prints_text(call, small_spool):
     result = call("status")
 
     assert result.exit_code == 0
@@ -127,7 +125,7 @@ def test_status_tells_people_what_is_there(call, small_spool):
     assert "no producer and no trainer" in result.stdout or "no trainer" in result.stdout
 
 
-def test_status_tells_programs_what_is_there(call, small_spool):
+def test_status_prints_json(call, small_spool):
     result = call("status", "--json")
 
     found = json.loads(result.stdout)
@@ -139,7 +137,7 @@ def test_status_tells_programs_what_is_there(call, small_spool):
     assert found["damaged"] == 0
 
 
-def test_verify_finds_a_whole_spool_whole(call, small_spool):
+def test_verify_accepts_an_intact_spool(call, small_spool):
     result = call("verify")
 
     assert result.exit_code == 0
@@ -147,7 +145,7 @@ def test_verify_finds_a_whole_spool_whole(call, small_spool):
 
 
 @pytest.mark.parametrize("place", [10, 2000, 60_000, 111_615])
-def test_verify_names_the_shard_in_which_one_bit_flipped(call, small_spool, place):
+def test_verify_names_the_shard_with_one_flipped_bit(call, small_spool, place):
     flip_byte(small_spool / "ready/00000001.tar", place)
 
     result = call("verify")
@@ -157,7 +155,7 @@ def test_verify_names_the_shard_in_which_one_bit_flipped(call, small_spool, plac
     assert result.stdout.endswith("3 shards and 9 frames checked, 1 damaged\n")
 
 
-def test_verify_names_a_damaged_frame_and_a_cut_shard(call, small_spool):
+def test_verify_names_a_damaged_frame_and_a_truncated_shard(call, small_spool):
     frame = next((small_spool / "frames").glob("long-*"))
     flip_byte(frame / "0.0.0", 100)
     os.truncate(small_spool / "ready/00000002.tar", 1000)
@@ -170,13 +168,13 @@ def test_verify_names_a_damaged_frame_and_a_cut_shard(call, small_spool):
     assert result.stdout.endswith("2 damaged\n")
 
 
-def test_stop_where_nobody_works_says_so(call, small_spool):
+def test_stop_without_a_running_producer_reports_that(call, small_spool):
     result = call("stop")
 
     assert (result.exit_code, result.stdout) == (0, "no producer is running\n")
 
 
-def test_a_background_producer_fills_the_budget_waits_is_seen_and_stopped(
+def test_a_background_producer_fills_the_budget_waits_and_is_stopped(
     call, start, complaint, small_data
 ):
     build = ("build", "--camera", "sony", "--root", small_data, *SMALL, *TIGHT)
@@ -204,7 +202,9 @@ def test_a_background_producer_fills_the_budget_waits_is_seen_and_stopped(
     assert call("stop").stdout == "no producer is running\n"
 
 
-def test_a_background_producer_that_cannot_work_says_why(start, small_data, small_spool):
+def test_a_background_producer_that_cannot_work_is_reported_with_the_reason(
+    start, small_data, small_spool
+):
     (small_spool / "ready/00000001.tar").unlink()
     (small_spool / "frames").rename("elsewhere")
     (small_spool / "frames").write_text("in the way")
@@ -220,7 +220,7 @@ def test_a_background_producer_that_cannot_work_says_why(start, small_data, smal
     assert len(said.splitlines()) == 1
 
 
-def test_ctrl_c_ends_a_waiting_build_well(start, small_data):
+def test_ctrl_c_ends_a_waiting_build_without_error(start, small_data):
     process = start("build", "--camera", "sony", "--root", small_data, *SMALL, *TIGHT)
     assert process.stderr is not None
     said = ""
@@ -240,13 +240,13 @@ def test_ctrl_c_ends_a_waiting_build_well(start, small_data):
     assert not list(Path("spool/partial").iterdir())
 
 
-def test_stop_leaves_alone_a_process_that_only_once_produced(call, small_data):
+def test_stop_does_not_signal_a_process_that_no_longer_produces(call, small_data):
     call("build", "--camera", "sony", "--root", small_data, "--quiet", *SMALL)
 
     assert call("stop").stdout == "no producer is running\n"
 
 
-def test_a_watched_status_goes_on_until_ctrl_c(start, small_spool):
+def test_a_watched_status_continues_until_ctrl_c(start, small_spool):
     process = start("status", "--watch", "--json")
     assert process.stdout is not None
     first = json.loads(process.stdout.readline())
@@ -258,7 +258,7 @@ def test_a_watched_status_goes_on_until_ctrl_c(start, small_spool):
     assert first["shards_ready"] == 3
 
 
-def test_a_watched_status_can_be_piped_and_ends_with_its_reader(start, small_spool):
+def test_a_watched_status_in_a_pipe_ends_with_its_reader(start, small_spool):
     process = start("status", "--watch")
     assert process.stdout is not None
     first = process.stdout.readline()

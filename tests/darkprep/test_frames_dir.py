@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.support.command_line import SMALL, Call
 
 
-def test_frames_go_there_and_status_and_verify_know(call: Call, small_data: Path):
+def test_frames_are_stored_there_and_shown_by_status_and_verify(call: Call, small_data: Path):
     words = ("build", "--camera", "sony", "--root", small_data, "--quiet", *SMALL)
 
     assert call(*words, "--frames-dir", "frames", "--frames-budget", "50MB").exit_code == 0
@@ -22,7 +22,7 @@ def test_frames_go_there_and_status_and_verify_know(call: Call, small_data: Path
     assert not Path("spool/frames").exists()
 
 
-def test_a_damaged_frame_is_named_where_it_lies(call: Call, small_data: Path):
+def test_a_damaged_frame_is_named_with_its_directory(call: Call, small_data: Path):
     words = ("build", "--camera", "sony", "--root", small_data, "--quiet", *SMALL)
     call(*words, "--frames-dir", "frames")
     chunk = next(Path("frames").glob("long-*/0.0.0"))
@@ -34,7 +34,9 @@ def test_a_damaged_frame_is_named_where_it_lies(call: Call, small_data: Path):
     assert f"damaged frame {chunk.parent.absolute()}" in result.stdout
 
 
-def test_a_file_is_no_place_for_frames(complaint: Callable[..., str], small_data: Path):
+def test_a_file_is_refused_as_the_directory_of_frames(
+    complaint: Callable[..., str], small_data: Path
+):
     Path("frames").touch()
     words = ("build", "--camera", "sony", "--root", small_data, *SMALL)
 
@@ -42,7 +44,7 @@ def test_a_file_is_no_place_for_frames(complaint: Callable[..., str], small_data
     assert not Path("spool").exists()
 
 
-def test_a_budget_for_frames_needs_their_place(complaint: Callable[..., str], small_data: Path):
+def test_a_budget_for_frames_needs_a_directory(complaint: Callable[..., str], small_data: Path):
     words = ("build", "--camera", "sony", "--root", small_data, *SMALL)
 
     said = complaint(*words, "--frames-budget", "50MB")

@@ -1,4 +1,4 @@
-"""Every command explains itself; looking costs neither torch nor a file."""
+"""Every command has help with an example; showing it loads no torch and writes no file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_commands_are_those_that_others_rely_on():
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_a_command_has_help_with_an_example_and_every_option_stands_in_it(call, name, flag):
+def test_help_has_an_example_and_lists_every_option(call, name, flag):
     result = call(name, flag)
 
     assert result.exit_code == 0
@@ -67,7 +67,7 @@ def test_help_lists_a_command_with_one_short_sentence(name):
     assert len(short) < 60
 
 
-def test_looking_at_help_loads_no_torch_and_makes_no_file(tmp_path: Path):
+def test_help_loads_no_torch_and_makes_no_file(tmp_path: Path):
     code = (
         "import sys\nfrom darkprep.commands.main import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
@@ -101,7 +101,7 @@ def test_the_version_is_the_package_s(call):
     assert result.stdout == f"darkprep, version {version('darkprep')}\n"
 
 
-def test_no_command_shows_what_there_is(call):
+def test_without_a_command_all_are_listed(call):
     result = call()
 
     assert result.exit_code == 2

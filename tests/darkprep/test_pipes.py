@@ -1,4 +1,4 @@
-"""Pipes where small files belong: nobody writes into them, so whoever waited for that would wait for ever."""
+"""Named pipes in place of small files: reading one would block for ever, so none is opened."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PATIENCE_S = 60
 
 @pytest.fixture(autouse=True)
 def impatient() -> Iterator[None]:
-    """A test that waits for a pipe fails."""
+    """Fails a test that blocks on a pipe."""
 
     def give_up(number: int, frame: object) -> None:
         pytest.fail("waits for a pipe")  # no Exception, which some code translates
@@ -46,7 +46,7 @@ def put_pipe(path: Path) -> Path:
 @pytest.mark.parametrize(
     "place", ["damaged/refused.jsonl", "cursors/lock", "producers/lock", "cursors/rank-0.json"]
 )
-def test_a_status_is_told_without_what_is_a_pipe(place, call, small_spool):
+def test_a_status_is_shown_without_files_that_are_pipes(place, call, small_spool):
     put_pipe(small_spool / place)
     result = call("status", "--spool", small_spool)
 
@@ -54,7 +54,7 @@ def test_a_status_is_told_without_what_is_a_pipe(place, call, small_spool):
     assert "trainer    not running" in result.stdout
 
 
-def test_a_status_does_without_metrics_that_are_a_pipe(call, small_spool):
+def test_a_status_is_shown_without_metrics_that_are_a_pipe(call, small_spool):
     put_pipe(Path("run/metrics.jsonl"))
     spool = Spool(small_spool)
     with spool.trainer_lock():
@@ -63,14 +63,14 @@ def test_a_status_does_without_metrics_that_are_a_pipe(call, small_spool):
         assert "trainer    running" in call("status", "--spool", small_spool).stdout
 
 
-def test_nobody_is_stopped_by_a_role_that_is_a_pipe(call, small_spool):
+def test_stop_ignores_a_lock_that_is_a_pipe(call, small_spool):
     put_pipe(small_spool / "producers/lock")
 
     assert "no producer is running" in call("stop", "--spool", small_spool).stdout
     assert last_holder(small_spool / "producers/lock") is None
 
 
-def test_a_role_that_is_a_pipe_is_named(complaint, small_data, small_spool):
+def test_a_lock_that_is_a_pipe_is_named(complaint, small_data, small_spool):
     lock = put_pipe(small_spool / "producers/lock")
     line = complaint(
         *("build", "--camera", "sony", "--root", small_data, "--spool", small_spool, "-q", *SMALL)
@@ -106,7 +106,7 @@ def test_a_report_leaves_out_what_is_a_pipe(name, call):
     assert call("report", "run").stdout == "run/report.html\n"
 
 
-def test_the_course_of_a_spool_is_not_written_into_a_pipe(tmp_path, caplog):
+def test_the_history_of_a_spool_is_not_written_into_a_pipe(tmp_path, caplog):
     put_pipe(tmp_path / "spool.jsonl")
     history = SpoolHistory(tmp_path)
     history.start()
@@ -116,7 +116,7 @@ def test_the_course_of_a_spool_is_not_written_into_a_pipe(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "evaluations.jsonl"])
-def test_a_run_does_not_go_on_in_a_pipe(name, complaint, large_spool):
+def test_a_run_is_not_resumed_into_a_pipe(name, complaint, large_spool):
     Path("run").mkdir()
     Path("run/config.json").write_text("{}")
     put_pipe(Path("run") / name)
@@ -145,5 +145,5 @@ def test_weights_that_are_a_pipe_are_named(name, complaint, small_data):
     assert not Path("out.safetensors").exists()
 
 
-def test_json_in_a_pipe_reads_as_none(tmp_path):
+def test_json_in_a_pipe_is_read_as_none(tmp_path):
     assert read_json(put_pipe(tmp_path / "a.json")) is None

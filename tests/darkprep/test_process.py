@@ -1,4 +1,4 @@
-"""darkprep as a process: what it is started with, who reads it, and how it is ended."""
+"""darkprep as a process: closed streams, file names, readers that end, a deleted directory, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.command_line import SMALL
 Done = subprocess.CompletedProcess[str]
 
 NO_TEXT = os.fsdecode(b"caf\xe9")
-"""A name of bytes that are no UTF-8."""
+"""A file name that is not valid UTF-8."""
 
 
 def command(
@@ -24,7 +24,7 @@ def command(
     stdout: int | BinaryIO = subprocess.PIPE,
     stderr: int | BinaryIO = subprocess.PIPE,
 ) -> Done:
-    """A finished `darkprep`, of which both streams are kept unless told otherwise."""
+    """Run `darkprep` to its end, and capture both streams unless others are given."""
     line = [sys.executable, "-W", "error", "-m", "darkprep", *map(str, words)]
     return subprocess.run(line, text=True, errors="surrogateescape", stdout=stdout, stderr=stderr)
 
@@ -33,7 +33,7 @@ def command(
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_streams_stop_no_build(small_data, closed):
+def test_a_build_works_with_closed_streams(small_data, closed):
     line = f'exec "$0" -m darkprep build --camera sony "$@" {closed}'
 
     done = subprocess.run(
@@ -49,7 +49,7 @@ def test_closed_streams_stop_no_build(small_data, closed):
 # -- names that are no text -------------------------------------------------------------------------
 
 
-def test_what_is_no_text_is_shown_escaped():
+def test_file_names_that_are_not_text_are_escaped():
     done = command("synth", Path(NO_TEXT, "new"), "--camera", "sony", "--scenes", "1",
                    "--shorts", "1", "--size", "96x96", "--jobs", "1")  # fmt: skip
 
@@ -63,9 +63,7 @@ def test_what_is_no_text_is_shown_escaped():
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("words", [["status"], ["--help"], ["status", "--help"]])
-def test_a_reader_that_goes_away_ends_the_command_quietly(
-    small_spool, words, unbuffered, monkeypatch
-):
+def test_a_command_ends_quietly_when_its_reader_ends(small_spool, words, unbuffered, monkeypatch):
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     reading, writing = os.pipe()
     os.close(reading)
@@ -79,7 +77,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("words", [["status"], ["--help"]])
-def test_a_full_disk_behind_the_output_is_told(small_spool, words, unbuffered, monkeypatch):
+def test_a_full_disk_behind_the_output_is_reported(small_spool, words, unbuffered, monkeypatch):
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with Path("/dev/full").open("wb") as full:
         done = command(*words, stdout=full)
@@ -96,7 +94,7 @@ def test_a_full_disk_behind_the_output_is_told(small_spool, words, unbuffered, m
 
 
 @pytest.mark.parametrize("words", [["build", "--camera", "sony"], ["demo"], ["restore", "a", "--weights", "w"]])  # fmt: skip
-def test_a_current_directory_that_is_gone_is_told(small_data, words):
+def test_a_deleted_current_directory_is_reported(small_data, words):
     Path("gone").mkdir()
     line = 'cd gone && rmdir ../gone && exec "$0" -m darkprep "$@"'
     words = [*words, "--root", small_data] if words[0] == "build" else words

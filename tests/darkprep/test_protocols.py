@@ -1,4 +1,4 @@
-"""ELD's figures are of packed RAW on its scale, of the part of a frame that its authors score."""
+"""The protocol of ELD: packed RAW relative to its full scale, on the part of a frame that its authors score."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from darkprep.trainer.metrics import PROTOCOLS, score
 
 
 def photographed(root: Path, *, black: int = 512, white: int = 16383) -> Pair:
-    """A smooth coloured frame and its hundredth."""
+    """A smooth coloured frame, and one with a hundredth of its brightness."""
     y, x = np.mgrid[:80, :120]
     light = 0.4 + 0.2 * np.sin(y / 9) + 0.15 * np.cos(x / 7)
     light[::2, ::2] *= 0.6
@@ -48,7 +48,7 @@ def pair(tmp_path: Path) -> Pair:
     return photographed(tmp_path)
 
 
-def test_the_truth_itself_comes_back_as_its_raw_whatever_its_brightness(tmp_path, pair):
+def test_the_ground_truth_is_converted_back_to_its_raw_at_any_brightness(tmp_path, pair):
     sample = whole_frame(tmp_path, pair)
     compared = packed_raw(tmp_path, {pair.id: pair}, centre=None)
 
@@ -81,7 +81,7 @@ def fuji(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("xtrans", XTRANS_MODES)
-def test_x_trans_is_scored_in_its_own_planes_whatever_the_network_was_fed(fuji, xtrans: XtransMode):
+def test_x_trans_is_scored_in_its_own_planes_in_every_mode(fuji, xtrans: XtransMode):
     one = find_pairs(fuji, camera_named("fuji")).pairs[0]
     sample = whole_frame(fuji, one, xtrans=xtrans)
 
@@ -102,10 +102,10 @@ def test_x_trans_is_scored_in_its_own_planes_whatever_the_network_was_fed(fuji, 
         (100, 3880, 4095, 0.48),
     ],
 )
-def test_figures_are_of_elds_full_scale_whatever_the_files_white(
+def test_figures_are_relative_to_elds_full_scale_at_any_white_level(
     tmp_path, black, white, full, higher
 ):
-    """ELD's code takes 16383 for 1 of all cameras, so a Canon's published PSNR is 0.7 dB above its own white's."""
+    """In ELD's code 16383 is 1 for all cameras, so a Canon's published PSNR is 0.7 dB higher than with its own white level."""
     one = photographed(tmp_path, black=black, white=white)
     sample = whole_frame(tmp_path, one)
     noisy = sample.gt ^ np.random.default_rng(0).integers(0, 2048, sample.gt.shape, np.uint16)
@@ -125,8 +125,8 @@ def test_figures_are_of_elds_full_scale_whatever_the_files_white(
     assert found.psnr - of_white.psnr == pytest.approx(higher, abs=0.01)
 
 
-def test_the_factor_leaves_out_what_eld_takes_for_saturated(tmp_path):
-    """A Canon's saturated pixels, at 15303, are no 1 on ELD's scale and count like others."""
+def test_the_illuminance_factor_leaves_out_pixels_that_eld_treats_as_saturated(tmp_path):
+    """A Canon's saturated pixels, at 15303, are below 1 on ELD's scale and count like others."""
     one = photographed(tmp_path, black=2047, white=15303)
     codes = read_raw(tmp_path / "long.dng").mosaic
     codes[:8, :16], codes[8:16, :16] = 15303, 16383

@@ -1,4 +1,4 @@
-"""What trained weights give: figures, pictures, and the paper's checkpoint brought in."""
+"""`evaluate`, `restore` and `import-weights`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def restore(*words: object) -> tuple[object, ...]:
 # -- evaluate -------------------------------------------------------------------------------------
 
 
-def test_evaluate_scores_the_test_frames_and_shows_them(call, large_data):
+def test_evaluate_scores_the_test_frames_and_writes_pictures(call, large_data):
     result = call(*evaluate("--root", large_data, "--baseline", "--out", "results"))
 
     assert result.exit_code == 0
@@ -54,14 +54,14 @@ def test_evaluate_scores_the_test_frames_and_shows_them(call, large_data):
         assert picture.size == (3 * 256 + 2 * 8, 224)
 
 
-def test_evaluate_as_json_is_the_metrics_file_and_nothing_else(call, large_data):
+def test_evaluate_prints_the_metrics_file_as_json_and_nothing_else(call, large_data):
     result = call(*evaluate("--root", large_data, "--json", "--out", "results"))
 
     assert result.stderr == ""
     assert json.loads(result.stdout) == json.loads(Path("results/metrics.json").read_text())
 
 
-def test_evaluate_takes_the_frames_that_it_is_told_to(call, large_data):
+def test_evaluate_uses_the_chosen_frames(call, large_data):
     def scored(*words: str) -> dict[str, float]:
         found = json.loads(call(*evaluate("--root", large_data, "--json", *words)).stdout)
         return {image["pair"]: image["amplification"] for image in found["images"]}
@@ -75,8 +75,8 @@ def test_evaluate_takes_the_frames_that_it_is_told_to(call, large_data):
 
 
 @pytest.mark.parametrize(("camera", "said"), [("Sony", "left out"), ("fuji", "as found")])
-def test_the_record_says_whether_misaligned_scenes_were_left_out(camera, said):
-    """Only Sony has any: with the option, Fuji's figures are of all scenes all the same."""
+def test_the_record_contains_whether_misaligned_scenes_were_left_out(camera, said):
+    """Only Sony has any; Fuji's figures include all scenes even with the option."""
     options = EvaluateOptions(
         weights=Path("w.safetensors"), camera=camera, root=Path("data"), exclude_misaligned=True
     )
@@ -84,8 +84,8 @@ def test_the_record_says_whether_misaligned_scenes_were_left_out(camera, said):
     assert options.settings()["misaligned scenes"] == said
 
 
-def test_evaluate_takes_the_validation_and_the_test_scenes_together(call, large_data):
-    """ELD's figures of SID are of indoor scenes of both splits."""
+def test_evaluate_scores_validation_and_test_scenes_together(call, large_data):
+    """ELD's figures for SID include indoor scenes of both splits."""
     shutil.copytree(large_data, "own")
     for kind, seconds in (("short", "0.1"), ("long", "10")):
         taken = Path("own/Sony", kind, f"00001_00_{seconds}s.dng")
@@ -100,7 +100,7 @@ def test_evaluate_takes_the_validation_and_the_test_scenes_together(call, large_
     assert groups["ELD's indoor scenes x100"] == 1
 
 
-def test_evaluate_names_what_it_leaves_out_and_scores_the_rest(call, large_data):
+def test_evaluate_names_unusable_files_and_scores_the_rest(call, large_data):
     shutil.copytree(large_data, "own")
     os.truncate("own/Sony/short/00001_00_0.1s.dng", 0)
     shutil.copy("own/Sony/short/00002_00_0.1s.dng", "own/Sony/short/00009_00_0.1s.dng")
@@ -141,7 +141,7 @@ def test_evaluate_with_no_usable_frame_fails(complaint, large_data):
         (["--weights", "nowhere"], "nowhere: cannot be read"),
     ],
 )  # fmt: skip
-def test_what_evaluate_cannot_do_is_one_line(complaint, large_data, words, said):
+def test_an_invalid_evaluation_is_one_line(complaint, large_data, words, said):
     assert said in complaint(*evaluate("--root", large_data, "--out", "results", *words))
     assert not list(Path().glob("results/*"))
 
@@ -171,7 +171,7 @@ def test_bad_usage_of_evaluate_is_one_line(complaint, large_data, words, said):
     ],
 )
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
-def test_files_that_are_no_weights_are_named(complaint, large_data, content, said, name):
+def test_files_without_weights_are_named(complaint, large_data, content, said, name):
     Path(name).write_bytes(content)
 
     line = complaint(*evaluate("--root", large_data, "--weights", name))
@@ -180,7 +180,7 @@ def test_files_that_are_no_weights_are_named(complaint, large_data, content, sai
     assert said in line
 
 
-def test_another_thing_of_a_run_than_its_weights_is_said_to_be_that(complaint, large_data):
+def test_other_files_of_a_run_than_its_weights_are_refused_with_a_hint(complaint, large_data):
     run = Path("my run")
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.json").write_text("{}")
@@ -199,7 +199,7 @@ def test_another_thing_of_a_run_than_its_weights_is_said_to_be_that(complaint, l
 # -- restore --------------------------------------------------------------------------------------
 
 
-def test_restore_writes_the_good_and_names_the_bad(call, large_data):
+def test_restore_writes_good_files_and_names_bad_ones(call, large_data):
     Path("bad.dng").write_text("no photograph")
 
     result = call(*restore("bad.dng", large_data / SHORT, "none.dng", "--out", "pictures"))
@@ -217,7 +217,7 @@ def test_restore_writes_the_good_and_names_the_bad(call, large_data):
         assert picture.info["Camera"] == "darkprep Synthetic"
 
 
-def test_restore_writes_16_bits_and_keeps_files_of_one_name_apart(call, large_data):
+def test_restore_writes_16_bits_and_numbers_files_of_the_same_name(call, large_data):
     shutil.copytree(large_data, "other")
     files = (large_data / SHORT, Path("other", SHORT), Path("10001_00_0.1s-2.dng"))
     shutil.copy(large_data / SHORT, files[-1])
@@ -249,7 +249,7 @@ def test_a_picture_that_cannot_be_written_does_not_stop_the_others(call, large_d
     assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "z.png"]
 
 
-def test_a_file_whose_name_has_several_lines_fails_in_one(call):
+def test_a_failure_of_a_file_name_with_several_lines_is_one_line(call):
     result = call(*restore("two\nlines.dng"))
 
     assert (result.exit_code, result.stderr) == (
@@ -259,7 +259,7 @@ def test_a_file_whose_name_has_several_lines_fails_in_one(call):
 
 
 @pytest.mark.parametrize("out", ["photos", "link", "."])
-def test_restore_never_writes_over_a_file_that_it_was_given(complaint, large_data, out):
+def test_restore_never_overwrites_a_file_to_restore(complaint, large_data, out):
     Path("photos").mkdir()
     Path("link").symlink_to("photos")
     shutil.copy(large_data / SHORT, "photos/night.tiff")
@@ -288,7 +288,7 @@ def test_restore_never_writes_over_a_file_that_it_was_given(complaint, large_dat
         (["--out", "w.safetensors/below"], "w.safetensors"),
     ],
 )
-def test_what_restore_cannot_do_is_one_line(complaint, large_data, words, said):
+def test_an_invalid_restoration_is_one_line(complaint, large_data, words, said):
     assert said in complaint(*restore(large_data / SHORT, *words))
     assert not Path("restored").exists()
 
@@ -314,7 +314,7 @@ def published(path: str) -> None:
     torch.save({"model": {name: ours[our] for name, our in published_names().items()}}, path)
 
 
-def test_the_released_checkpoint_becomes_ours_and_its_licence_is_told(call, large_data):
+def test_the_released_checkpoint_is_converted_and_its_licence_printed(call, large_data):
     published("released")
 
     result = call("import-weights", "released", "ours.safetensors")
@@ -327,7 +327,7 @@ def test_the_released_checkpoint_becomes_ours_and_its_licence_is_told(call, larg
     assert call(*words, "released").stdout == call(*words, "ours.safetensors").stdout
 
 
-def test_what_is_no_released_checkpoint_is_named_and_nothing_is_written(complaint):
+def test_a_file_that_is_not_the_released_checkpoint_is_named_and_nothing_is_written(complaint):
     Path("text").write_text("no weights")
     torch.save({"model": {"odd": torch.zeros(1)}}, "odd")
     torch.save([1, 2], "list")
@@ -339,7 +339,7 @@ def test_what_is_no_released_checkpoint_is_named_and_nothing_is_written(complain
 
 
 class Hostile:
-    """What runs a command when it is unpickled."""
+    """Runs a command when it is unpickled."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, ("executed",)
@@ -361,7 +361,7 @@ def test_nothing_in_a_weights_file_is_executed(complaint):
         ("x" * 250, "File name too long"),
     ],
 )
-def test_a_place_that_nothing_can_be_imported_to_is_named(complaint, out, why):
+def test_a_target_that_cannot_be_written_is_named(complaint, out, why):
     published("released")
     Path("folder").mkdir()
 
@@ -371,7 +371,7 @@ def test_a_place_that_nothing_can_be_imported_to_is_named(complaint, out, why):
     assert sorted(path.name for path in Path().iterdir()) == ["folder", "released", "w.safetensors"]
 
 
-def test_an_import_onto_a_full_disk_says_so(complaint, monkeypatch):
+def test_an_import_onto_a_full_disk_is_reported(complaint, monkeypatch):
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

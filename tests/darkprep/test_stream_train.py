@@ -1,4 +1,4 @@
-"""Training from the command line: producers started and ended, shards deleted, runs left and resumed."""
+"""`stream-train`: producers started and stopped, shards deleted, runs written and resumed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def metrics(run: str) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def sigterm_when(happened: Callable[[], bool]) -> Iterator[None]:
-    """Sends this process SIGTERM as soon as something happened, if that is within the block."""
+    """Send this process SIGTERM as soon as a condition holds, while the block runs."""
     over = threading.Event()
 
     def watch() -> None:
@@ -64,8 +64,8 @@ def sigterm_when(happened: Callable[[], bool]) -> Iterator[None]:
         thread.join()
 
 
-def test_a_training_starts_a_producer_uses_its_shards_deletes_them_and_ends_it(start, large_spool):
-    """Six steps of two samples reach into shard 3, and the plan's epochs end with shard 1."""
+def test_a_training_starts_a_producer_deletes_used_shards_and_stops_it(start, large_spool):
+    """Six steps of two samples need shard 3, but the plan's epochs end with shard 1."""
     trained = start(*TRAIN, "--iterations", "6", "--run", "run")
 
     output, said = trained.communicate(timeout=120)
@@ -99,7 +99,7 @@ def test_a_run_leaves_what_it_produced(call, large_spool):
     assert load_model(Path("runs/first/weights.safetensors")).name == "redirt"
 
 
-def test_without_producers_a_finished_plan_ends_the_training_well(call, large_spool):
+def test_without_producers_a_finished_plan_ends_the_training_without_error(call, large_spool):
     result = call(*TRAIN, *NO_PRODUCERS, "--iterations", "100", "--run", "run")
 
     assert result.exit_code == 0
@@ -108,7 +108,7 @@ def test_without_producers_a_finished_plan_ends_the_training_well(call, large_sp
     assert not list((large_spool / "ready").iterdir())
 
 
-def test_without_producers_a_missing_shard_is_named_and_the_steps_so_far_are_kept(
+def test_without_producers_a_missing_shard_is_named_and_finished_steps_are_kept(
     complaint, large_spool
 ):
     (large_spool / "ready/00000001.tar").unlink()
@@ -122,7 +122,7 @@ def test_without_producers_a_missing_shard_is_named_and_the_steps_so_far_are_kep
 
 
 @pytest.mark.parametrize("run", ["spool", "spool/run", "link/run"])
-def test_a_run_in_the_spool_is_refused_for_a_spool_is_removed_some_day(run, complaint, large_spool):
+def test_a_run_inside_the_spool_is_refused(run, complaint, large_spool):
     Path("link").symlink_to(large_spool)
     before = snapshot(large_spool)
 
@@ -134,7 +134,7 @@ def test_a_run_in_the_spool_is_refused_for_a_spool_is_removed_some_day(run, comp
 
 
 @pytest.mark.parametrize("named", [("--run", "runs/mine"), ()])
-def test_a_run_that_another_training_goes_on_with_is_refused_before_anything_is_written(
+def test_a_run_in_use_by_another_training_is_refused_before_anything_is_written(
     named, complaint, call, large_spool
 ):
     run = Path("runs/mine")
@@ -150,7 +150,7 @@ def test_a_run_that_another_training_goes_on_with_is_refused_before_anything_is_
     assert held.keys() == before.keys()
 
 
-def test_kept_shards_are_used_again_and_stay(call, large_spool):
+def test_kept_shards_are_used_again_and_not_deleted(call, large_spool):
     before = snapshot(large_spool / "ready")
 
     result = call(*TRAIN, "--keep-shards", "--iterations", "6", "--run", "run")
@@ -162,7 +162,7 @@ def test_kept_shards_are_used_again_and_stay(call, large_spool):
 
 
 @pytest.mark.parametrize(("name", "value"), [("jobs", "two"), ("jobs", -2), ("budget_bytes", [1])])
-def test_a_plan_that_was_edited_into_nonsense_is_named(complaint, large_spool, name, value):
+def test_an_invalid_value_in_the_plan_is_named(complaint, large_spool, name, value):
     plan = json.loads((large_spool / "plan.json").read_text())
     plan["place"][name] = value
     (large_spool / "plan.json").write_text(json.dumps(plan))
@@ -173,7 +173,7 @@ def test_a_plan_that_was_edited_into_nonsense_is_named(complaint, large_spool, n
 
 
 @pytest.mark.parametrize("value", ["20GB", [1], -1, 1.5, 10**400])
-def test_a_status_names_a_budget_that_was_edited_into_nonsense(complaint, large_spool, value):
+def test_a_status_names_an_invalid_budget_in_the_plan(complaint, large_spool, value):
     plan = json.loads((large_spool / "plan.json").read_text())
     plan["place"]["budget_bytes"] = value
     (large_spool / "plan.json").write_text(json.dumps(plan))
@@ -185,7 +185,7 @@ def test_a_status_names_a_budget_that_was_edited_into_nonsense(complaint, large_
     assert line.startswith(f"spool/plan.json: budget_bytes {value!r} is invalid")
 
 
-def test_a_plan_without_end_cannot_be_kept(complaint, large_data):
+def test_the_shards_of_an_endless_plan_cannot_be_kept(complaint, large_data):
     options = PlanOptions(camera="sony", crop=192, samples_per_shard=8, epochs=None)
     make_plan(large_data, options).save(Spool("spool"))
 
@@ -194,7 +194,7 @@ def test_a_plan_without_end_cannot_be_kept(complaint, large_data):
     assert line == "keep-shards needs a plan with an end; build with --epochs N"
 
 
-def test_sigterm_leaves_a_checkpoint_and_resume_goes_on_after_it(call, large_spool):
+def test_sigterm_leaves_a_checkpoint_and_resume_continues_from_it(call, large_spool):
     keep = ("--keep-shards", "--run", "run")
     begun = Path("run/metrics.jsonl").absolute()
 
@@ -212,7 +212,7 @@ def test_sigterm_leaves_a_checkpoint_and_resume_goes_on_after_it(call, large_spo
     assert [line["iteration"] for line in metrics("run")] == [*range(1, second["iterations"] + 1)]
 
 
-def test_a_run_does_not_go_back(call, complaint, large_spool):
+def test_a_run_is_not_resumed_with_fewer_iterations_than_it_has_done(call, complaint, large_spool):
     train = (*TRAIN, "--keep-shards", "--run", "run", "--quiet")
     assert call(*train, "--iterations", "3").exit_code == 0
     before = snapshot(Path("run"))
@@ -225,7 +225,7 @@ def test_a_run_does_not_go_back(call, complaint, large_spool):
     assert call(*train, "--iterations", "3", "--resume").exit_code == 0
 
 
-def test_resume_without_a_name_takes_the_newest_run(call, large_spool):
+def test_resume_without_a_name_continues_the_newest_run(call, large_spool):
     for name in ("2025-01-01T00-00-00", "of-my-own", "2024-01-01T00-00-00"):
         train = (*TRAIN, "--keep-shards", "--iterations", "1", "--run", f"runs/{name}")
         assert call(*train).exit_code == 0
@@ -237,7 +237,7 @@ def test_resume_without_a_name_takes_the_newest_run(call, large_spool):
     assert summary("runs/2025-01-01T00-00-00")["iterations"] == 1
 
 
-def test_a_run_without_a_name_is_called_after_its_time(call, large_spool):
+def test_a_run_without_a_name_is_named_after_its_start_time(call, large_spool):
     for _ in range(2):
         assert call(*TRAIN, "--keep-shards", "--iterations", "1").exit_code == 0
 
@@ -256,14 +256,16 @@ def test_a_used_run_directory_is_refused(call, complaint, large_spool):
     assert snapshot(Path("run")) == before
 
 
-def test_a_run_in_the_place_of_a_file_is_refused_before_a_word_of_it(complaint, large_spool):
+def test_a_run_directory_that_is_a_file_is_refused_before_anything_is_printed(
+    complaint, large_spool
+):
     Path("file").write_text("")
 
     train = (*TRAIN, *NO_PRODUCERS, "--iterations", "1", "--run", "file")
     assert complaint(*train) == "file: is a file; give --run a directory"
 
 
-def test_what_is_not_there_cannot_be_resumed(complaint, large_spool):
+def test_a_run_that_does_not_exist_cannot_be_resumed(complaint, large_spool):
     train = (*TRAIN, *NO_PRODUCERS, "--iterations", "2", "--resume", "--quiet")
 
     assert complaint(*train) == "runs: holds no run to resume; name one with --run"
@@ -289,7 +291,7 @@ def test_a_second_trainer_is_refused_by_name(complaint, large_spool):
     assert len(list((large_spool / "ready").iterdir())) == 2
 
 
-def test_a_damaged_shard_is_set_aside_made_again_and_training_goes_on(start, large_spool):
+def test_a_damaged_shard_is_quarantined_and_rebuilt_and_the_training_continues(start, large_spool):
     os.truncate(large_spool / "ready/00000001.tar", 5000)
 
     trained = start(*TRAIN, "--iterations", "4", "--run", "run")
@@ -301,9 +303,7 @@ def test_a_damaged_shard_is_set_aside_made_again_and_training_goes_on(start, lar
     assert (large_spool / "damaged/00000001.tar").exists()
 
 
-def test_keeping_more_shards_than_the_budget_holds_is_refused_and_not_waited_for(
-    complaint, large_data
-):
+def test_keeping_more_shards_than_the_budget_has_room_for_is_refused(complaint, large_data):
     options = PlanOptions(camera="sony", crop=192, samples_per_shard=8, window=2, epochs=9)
     plan = make_plan(large_data, options)
     plan.save(Spool("spool"), ProducerSettings(budget_bytes=smallest_budget(plan)))
@@ -336,7 +336,7 @@ def test_keeping_more_shards_than_the_budget_holds_is_refused_and_not_waited_for
         (["--rank-timeout", "nan"], "'nan' is not a finite number", 2),
     ],
 )
-def test_a_value_that_cannot_work_is_refused_before_anything_is_written(
+def test_an_invalid_value_is_refused_before_anything_is_written(
     complaint, large_spool, words, said, status
 ):
     before = snapshot(large_spool)
@@ -355,7 +355,7 @@ def test_crops_too_small_for_the_loss_are_refused(complaint, small_spool):
 
 
 @pytest.mark.parametrize("run", ["file", "file/below"])
-def test_a_run_directory_that_cannot_be_made_is_named(complaint, large_spool, run):
+def test_a_run_directory_that_cannot_be_created_is_named(complaint, large_spool, run):
     Path("file").write_text("")
 
     line = complaint(*TRAIN, *NO_PRODUCERS, "--iterations", "2", "--run", run, "--quiet")

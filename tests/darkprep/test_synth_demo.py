@@ -1,4 +1,4 @@
-"""Data sets out of nothing, and the whole job done on one."""
+"""`synth`, `demo`, and the two commands of the README on a synthetic data set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.shards import Spool
 
 
-def test_synth_writes_a_data_set_that_build_takes(call):
+def test_synth_writes_a_data_set_that_build_can_read(call):
     words = ("--scenes", "2", "--shorts", "2", "--size", "96x128", "--jobs", "1")
 
     result = call("synth", "data", "--camera", "sony", *words)
@@ -31,7 +31,7 @@ def test_synth_writes_a_data_set_that_build_takes(call):
     assert spool.stream.camera == "sony"
 
 
-def test_synth_again_with_one_seed_writes_the_same_bytes(call):
+def test_synth_writes_the_same_bytes_for_the_same_seed(call):
     words = ("--camera", "canon70d", "--scenes", "1", "--size", "96x96")
     for out in ("first", "second"):
         assert call("synth", out, *words).exit_code == 0
@@ -52,7 +52,7 @@ def test_synth_again_with_one_seed_writes_the_same_bytes(call):
         (["--size", "9600x9600"], "is larger than sony's sensor"),
     ],
 )
-def test_what_synth_cannot_do_is_one_line_and_no_file(complaint, words, said):
+def test_an_invalid_data_set_is_one_line_and_no_file(complaint, words, said):
     assert said in complaint("synth", "out", "--camera", "sony", *words)
     assert not Path("out").exists()
 
@@ -78,7 +78,7 @@ def test_bad_usage_of_synth_is_one_line_and_no_file(complaint, words, said):
         ("data/Sony_train_list.txt", "./Sony/short/00001_00_0.1s.ARW ...", "lists real ones"),
     ],
 )
-def test_synth_leaves_real_photographs_alone(complaint, path, content, said):
+def test_synth_does_not_overwrite_real_photographs(complaint, path, content, said):
     Path(path).parent.mkdir(parents=True)
     Path(path).write_text(content)
 
@@ -89,7 +89,7 @@ def test_synth_leaves_real_photographs_alone(complaint, path, content, said):
     assert Path(path).read_text() == content
 
 
-def test_synth_to_a_place_that_cannot_be_is_named(complaint):
+def test_synth_names_a_directory_that_cannot_be_created(complaint):
     Path("file").write_text("")
 
     for out in ("file", "file/below"):
@@ -97,7 +97,7 @@ def test_synth_to_a_place_that_cannot_be_is_named(complaint):
         assert line.startswith("file")
 
 
-def test_a_demo_does_not_write_over_anything(complaint):
+def test_a_demo_does_not_overwrite_anything(complaint):
     Path("demo").mkdir()
     Path("demo/mine.txt").write_text("")
 
@@ -106,7 +106,7 @@ def test_a_demo_does_not_write_over_anything(complaint):
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "1e12", "10001"])
-def test_a_demo_needs_time(complaint, minutes):
+def test_a_demo_needs_a_positive_number_of_minutes(complaint, minutes):
     line = complaint("demo", "--minutes", minutes, status=2)
 
     assert line.startswith("Invalid value for '--minutes': ")
@@ -115,8 +115,8 @@ def test_a_demo_needs_time(complaint, minutes):
 
 
 @pytest.mark.slow
-def test_the_demo_streams_trains_scores_and_draws(start):
-    """A third of its minutes: enough to see that everything happens, too little to see it learn."""
+def test_the_demo_streams_trains_scores_and_writes_pictures(start):
+    """Runs for a third of the default time: long enough for every part, too short to check what is learned."""
     process = start("demo", "--minutes", "1")
 
     output, said = process.communicate(timeout=400)
@@ -137,7 +137,7 @@ def test_the_demo_streams_trains_scores_and_draws(start):
 
 
 @pytest.mark.slow
-def test_a_demo_with_too_little_time_says_so(start):
+def test_a_demo_with_too_little_time_reports_it(start):
     process = start("demo", "--minutes", "0.001")
 
     _, said = process.communicate(timeout=400)
@@ -148,7 +148,7 @@ def test_a_demo_with_too_little_time_says_so(start):
 
 @pytest.mark.slow
 def test_the_two_commands_of_the_readme_work_with_no_other_option(start):
-    """Frames as small as the default crop allows; `stream-train` only with fewer iterations."""
+    """Frames are as small as the default crop allows, and `stream-train` has fewer iterations."""
 
     def run(*words: str) -> str:
         process = start(*words)

@@ -34,7 +34,7 @@ ADDED = {
     "restore": ("--device", "cpu"),
     "demo": ("--minutes", "0.5"),
 }
-"""What makes a page's command small; of an option given twice the last one counts."""
+"""Options that make a page's command small; of an option given twice the last one counts."""
 
 RUN_BY_THE_GATE = re.compile(r"(python3 -m venv|\.venv/bin/pip|\.venv/bin/pytest|eval )")
 """Installation and tests; .ci/run does what the README says there."""
@@ -47,12 +47,12 @@ def blocks(page: str, *languages: str) -> Iterator[str]:
 
 
 def expanded(word: str) -> list[str]:
-    """The files that a pattern names here, or the word itself, as a shell does."""
+    """Return the files that match a pattern, or the word itself, as a shell does."""
     return sorted(map(str, Path().glob(word))) if "*" in word else [word]
 
 
 def commands(page: str) -> Iterator[list[str]]:
-    """The page's calls of darkprep, made small."""
+    """Return the page's calls of darkprep, with options that make them small."""
     for block in blocks(page, "bash"):
         for call in re.split(r"\n| && ", block.replace("\\\n", " ")):
             words = shlex.split(call, comments=True)
@@ -66,7 +66,7 @@ def commands(page: str) -> Iterator[list[str]]:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call) -> Path:
-    """A directory with a small SID in ./data, a photograph of one's own, and more in ./night."""
+    """A directory with a small SID in ./data, another photograph, and more in ./night."""
     monkeypatch.chdir(tmp_path)
     data = write_sid(tmp_path / "data", scenes=2, shorts=1, size=(256, 320))
     write_sid(data, scenes=1, shorts=1, size=(256, 320), split=1)
@@ -78,7 +78,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call) -> Path:
 
 
 def darkprep(words: list[str]) -> subprocess.CompletedProcess[str]:
-    """A process of its own, for `--background` leaves one behind and signals have one owner."""
+    """Run in a process of its own, because `--background` leaves one behind and signal handlers are per process."""
     call = [sys.executable, "-m", "darkprep", *words]
     return subprocess.run(call, capture_output=True, text=True, timeout=300)
 
@@ -108,7 +108,7 @@ def test_the_commands_of_a_page_run_in_their_order(page, world):
     run_page(page)
 
 
-def test_every_block_of_a_page_is_of_a_kind_that_is_run_or_shown():
+def test_every_code_block_of_a_page_is_either_run_or_output():
     for page in PAGES:
         kinds = {language for language, _ in _BLOCK.findall((ROOT / page).read_text())}
         assert kinds <= {"bash", "python", "text"}, page
@@ -138,8 +138,8 @@ def run_python(block: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_page_of_commands_is_what_the_commands_say():
-    """In a process of its own: click keeps the names of --help that it was first asked for."""
+def test_the_page_of_commands_is_up_to_date():
+    """Runs in a process of its own, because click caches the names of the --help option."""
     code = "import runpy; print(runpy.run_path('docs/make_commands.py')['page'](), end='')"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
     made = subprocess.run(
