@@ -74,7 +74,7 @@ def on_paper() -> dict[str, Any]:
     for gigabytes in _BUDGETS:
         divided = divide_budget(plan, gigabytes * 10**9, jobs=os.cpu_count() or 1)
         longs = sum(name.startswith("long") for name in divided.frames)
-        scenes = len({pair.long_print for pair in plan.pairs})
+        scenes = len({pair.long_fingerprint for pair in plan.pairs})
         rows.append(
             {
                 "budget_gb": gigabytes,

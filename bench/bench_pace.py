@@ -299,7 +299,9 @@ class Closing(Training):
 
 def is_decoded(spool: Spool, plan: Plan) -> bool:
     """Whether every frame of the plan is in the store."""
-    wanted = {pair.long_print for pair in plan.pairs} | {pair.short_print for pair in plan.pairs}
+    wanted = {pair.long_fingerprint for pair in plan.pairs} | {
+        pair.short_fingerprint for pair in plan.pairs
+    }
     return len(FrameStore(spool.frames).names()) >= len(wanted)
 
 

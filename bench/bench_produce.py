@@ -286,8 +286,8 @@ def sid_like_plan(window: int) -> Plan:
             pair=replace(pair, id=f"{scene}_00_{seconds}s", scene=scene),
             height=height - height % PERIOD["bayer"],
             width=width,
-            short_print=f"{scene}-{seconds}",
-            long_print=scene,
+            short_fingerprint=f"{scene}-{seconds}",
+            long_fingerprint=scene,
         )
         for scene, seconds in sorted(names)
     )

@@ -63,6 +63,6 @@ def plan_of(root: Path, camera: str, *, crop: int | None = None, **options: int)
 
 def frame_bytes(plan: Plan) -> int:
     """Bytes of all frames of a plan once decoded."""
-    longs = {pair.long_print: frame_array_bytes(pair, "long", plan) for pair in plan.pairs}
-    shorts = {pair.short_print: frame_array_bytes(pair, "short", plan) for pair in plan.pairs}
+    longs = {pair.long_fingerprint: frame_array_bytes(pair, "long", plan) for pair in plan.pairs}
+    shorts = {pair.short_fingerprint: frame_array_bytes(pair, "short", plan) for pair in plan.pairs}
     return sum(longs.values()) + sum(shorts.values())

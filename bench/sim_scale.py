@@ -221,7 +221,7 @@ def sony_plan() -> Plan:
                 id=f"{n:05d}_00_0.1s", scene=f"{n:05d}", camera="sony", split="train",
                 short=f"{n}.ARW", long=f"{n}.ARW", ratio=100.0, iso=800.0,
             ),
-            height=2848, width=4256, short_print=f"s{n}", long_print=f"l{n}",
+            height=2848, width=4256, short_fingerprint=f"s{n}", long_fingerprint=f"l{n}",
         )
         for n in range(161)
     )  # fmt: skip

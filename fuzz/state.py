@@ -158,6 +158,8 @@ def _good_plan() -> Plan:
         id="00001_00_0.1s", scene="00001", camera="sony", split="train", short="Sony/short/a.dng",
         long="Sony/long/a.dng", ratio=100.0, iso=800.0,
     )  # fmt: skip
-    planned = PlannedPair(pair=pair, height=64, width=96, short_print="1-a", long_print="1-b")
+    planned = PlannedPair(
+        pair=pair, height=64, width=96, short_fingerprint="1-a", long_fingerprint="1-b"
+    )
     options = PlanOptions(camera="sony", crop=32, margin=4, samples_per_shard=8, crops_per_visit=4)
     return Plan(options=options, pairs=(planned,), root=Path("data"))

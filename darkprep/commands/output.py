@@ -18,7 +18,7 @@ _MOST_LISTED = 20
 def print_skipped(skipped: Sequence[Skipped]) -> None:
     """List on stderr the files that could not be used, and their number."""
     for one in skipped[:_MOST_LISTED]:
-        click.echo(one_line(f"skipped {one.path}: {one.why}"), err=True)
+        click.echo(one_line(f"skipped {one.path}: {one.reason}"), err=True)
     if len(skipped) > _MOST_LISTED:
         click.echo(f"and {len(skipped) - _MOST_LISTED} more", err=True)
     if skipped:

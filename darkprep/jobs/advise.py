@@ -163,8 +163,8 @@ def assumed_plan(options: PlanOptions) -> Plan:
                 pair=pair,
                 height=sensor.height,
                 width=sensor.width,
-                short_print=f"0-{index:016x}",
-                long_print=f"1-{index % scenes:016x}",
+                short_fingerprint=f"0-{index:016x}",
+                long_fingerprint=f"1-{index % scenes:016x}",
             )
         )
     return Plan(options=options, pairs=tuple(planned), root=Path("data"))
@@ -236,8 +236,8 @@ def whole_budget(plan: Plan, jobs: int) -> int:
 
 def _frame_counts(plan: Plan) -> tuple[int, int]:
     return (
-        len({pair.short_print for pair in plan.pairs}),
-        len({pair.long_print for pair in plan.pairs}),
+        len({pair.short_fingerprint for pair in plan.pairs}),
+        len({pair.long_fingerprint for pair in plan.pairs}),
     )
 
 

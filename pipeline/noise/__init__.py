@@ -1,1 +1,1 @@
-"""What a camera's noise is, and short exposures made with it from long ones."""
+"""The noise of cameras: model, published calibrations, and short exposures made from long ones."""

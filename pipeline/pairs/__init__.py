@@ -1,1 +1,1 @@
-"""Which short exposure goes with which long one, and how the two are read."""
+"""Pairs of short and long exposures: cameras, layouts of data sets, sources, whole frames."""

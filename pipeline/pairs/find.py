@@ -77,7 +77,7 @@ def _checked(
     root: Path, camera: Camera, pairs: tuple[Pair, ...], skipped: list[Skipped], wanted: str
 ) -> Pairs:
     if not pairs:
-        reasons = "".join(f"; {one.path}: {one.why}" for one in skipped[:3])
+        reasons = "".join(f"; {one.path}: {one.reason}" for one in skipped[:3])
         more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
         raise DatasetError(f"{root}: holds no {wanted} of {camera.name}{reasons}{more}")
     return Pairs(root=root, camera=camera, pairs=pairs, skipped=tuple(skipped))

@@ -62,10 +62,10 @@ def long_paired_with_itself(*, id: str, scene: str, camera: str, split: Split, p
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file or folder that gave no pair, and why."""
+    """A file or folder that gave no pair, and the reason."""
 
     path: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)

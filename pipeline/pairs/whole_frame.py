@@ -20,7 +20,7 @@ from darkprep.pipeline.raw.frame import RawHeader
 from darkprep.pipeline.raw.resample import XtransMode
 from darkprep.pipeline.raw.source import PackedFrame
 from darkprep.shards.errors import OptionError, RawError
-from darkprep.shards.format import Sample, SampleMeta
+from darkprep.shards.format import U16, Sample, SampleMeta
 
 
 def whole_frame(
@@ -46,15 +46,16 @@ def whole_frame(
     short = open_source(Path(root) / pair.short).decode(xtrans=xtrans)
     long = open_source(Path(root) / pair.long)
     _check_same_geometry(long.header(), short.header)
-    meta = _meta(
+    return _sample(
         short,
+        long.develop(),
         name=pair.id,
         camera=pair.camera,
         ratio=pair.ratio,
-        amplification=_factor(short, pair.ratio, amplification, multiplier),
-        source=_source_name(amplification),
+        amplification=amplification,
+        multiplier=multiplier,
+        match=match,
     )
-    return _match_if_asked(Sample(short.planes, long.develop(), meta), short, match)
 
 
 def lone_frame(
@@ -73,20 +74,44 @@ def lone_frame(
     """
     _check_amplification(amplification, multiplier)
     short = open_source(path).decode(xtrans=xtrans)
-    header = short.header
-    meta = _meta(
+    sample = _sample(
         short,
+        np.empty((3, 0, 0), np.uint16),
         name=Path(path).stem,
-        camera=header.model or header.make,
+        camera=short.header.model or short.header.make,
         ratio=0.0,
-        amplification=_factor(short, 0.0, amplification, multiplier),
-        source=_source_name(amplification),
+        amplification=amplification,
+        multiplier=multiplier,
+        match=match,
     )
-    sample = Sample(short.planes, np.empty((3, 0, 0), np.uint16), meta)
-    return _match_if_asked(sample, short, match), header
+    return sample, short.header
 
 
-def _match_if_asked(sample: Sample, short: PackedFrame, match: Colours | None) -> Sample:
+def _sample(
+    short: PackedFrame,
+    gt: U16,
+    *,
+    name: str,
+    camera: str,
+    ratio: float,
+    amplification: Amplification,
+    multiplier: float,
+    match: Colours | None,
+) -> Sample:
+    meta = SampleMeta(
+        key=name,
+        pair=name,
+        camera=camera,
+        cfa=short.cfa,
+        origin=(0, 0),
+        black=short.black,
+        white=short.white,
+        ratio=ratio,
+        amplification=_factor(short, ratio, amplification, multiplier),
+        amplification_source=amplification if isinstance(amplification, str) else "constant",
+        iso=short.iso,
+    )
+    sample = Sample(short.planes, gt, meta)
     if match is None:
         return sample
     return match_colours(sample, match_matrix(colours_of(short, short.header.path), match))
@@ -100,34 +125,6 @@ def _factor(
     if amplification == "estimate":
         return estimate_amplification(short.planes, short.black, short.white, multiplier)
     return float(amplification)
-
-
-def _source_name(amplification: Amplification) -> str:
-    return amplification if isinstance(amplification, str) else "constant"
-
-
-def _meta(
-    short: PackedFrame,
-    *,
-    name: str,
-    camera: str,
-    ratio: float,
-    amplification: float,
-    source: str,
-) -> SampleMeta:
-    return SampleMeta(
-        key=name,
-        pair=name,
-        camera=camera,
-        cfa=short.cfa,
-        origin=(0, 0),
-        black=short.black,
-        white=short.white,
-        ratio=ratio,
-        amplification=amplification,
-        amplification_source=source,
-        iso=short.iso,
-    )
 
 
 def _check_amplification(amplification: Amplification, multiplier: float) -> None:

@@ -1,1 +1,1 @@
-"""The recipe of a stream: options, pairs, and what each shard is made of."""
+"""The plan of a stream: its options, its pairs, and the content of each shard."""

@@ -43,12 +43,18 @@ class PlannedPair:
     height: int
     """Rows of the canonical mosaic."""
     width: int
-    short_print: str
+    short_fingerprint: str
     """Fingerprint of the short exposure's file (`Source.fingerprint`)."""
-    long_print: str
+    long_fingerprint: str
 
     def __post_init__(self) -> None:
-        texts = (self.short_print, self.long_print, self.pair.id, self.pair.short, self.pair.long)
+        texts = (
+            self.short_fingerprint,
+            self.long_fingerprint,
+            self.pair.id,
+            self.pair.short,
+            self.pair.long,
+        )
         if not all(isinstance(text, str) and "\0" not in text for text in texts):
             raise ValueError("pairs: ids, paths and prints must be texts without NUL")
         for name in ("height", "width"):
@@ -59,6 +65,27 @@ class PlannedPair:
             raise ValueError(
                 f"pairs: ratio must be a number from 0 to {_MAX_RATIO:g}, not {self.pair.ratio!r}"
             )
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the pair as a recipe stores it, by the names of the first plans."""
+        return {
+            "pair": asdict(self.pair),
+            "height": self.height,
+            "width": self.width,
+            "short_print": self.short_fingerprint,
+            "long_print": self.long_fingerprint,
+        }
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> PlannedPair:
+        """Return a pair of a recipe. Raises KeyError, TypeError or ValueError for an invalid one."""
+        values = dict(record)
+        return cls(
+            pair=Pair(**values.pop("pair")),
+            short_fingerprint=values.pop("short_print"),
+            long_fingerprint=values.pop("long_print"),
+            **values,
+        )
 
 
 @dataclass(frozen=True)
@@ -151,13 +178,16 @@ class Plan:
     def frame_name(self, kind: FrameKind, pair: PlannedPair) -> str:
         """Return the name under which a frame of the pair is stored; each X-Trans mode has its own."""
         if kind == "long":
-            return frame_name(kind, pair.long_print)
+            return frame_name(kind, pair.long_fingerprint)
         mode = "" if self.options.xtrans == "native" else f"-{self.options.xtrans}"
-        return frame_name(kind, f"{pair.short_print}{mode}")
+        return frame_name(kind, f"{pair.short_fingerprint}{mode}")
 
     def recipe(self) -> dict[str, Any]:
         """Return options and pairs as JSON values: what shard contents depend on beside `stream`."""
-        return {"options": self.options.to_record(), "pairs": [asdict(pair) for pair in self.pairs]}
+        return {
+            "options": self.options.to_record(),
+            "pairs": [pair.to_record() for pair in self.pairs],
+        }
 
     def record(self, settings: ProducerSettings | None = None) -> PlanRecord:
         """Return the record of plan.json, with the producers' default `settings`."""
@@ -175,10 +205,7 @@ class Plan:
         if root is None:
             raise PlanError(f"{spool.plan_file}: has no root; run `darkprep build` again")
         try:
-            pairs = tuple(
-                PlannedPair(**{**record, "pair": Pair(**record["pair"])})
-                for record in recipe["pairs"]
-            )
+            pairs = tuple(map(PlannedPair.from_record, recipe["pairs"]))
             plan = cls(
                 options=PlanOptions.from_record(recipe["options"]),
                 pairs=pairs,

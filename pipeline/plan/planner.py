@@ -38,7 +38,7 @@ def make_plan(root: Path, options: PlanOptions) -> Plan:
             skipped.append(Skipped(error.path, error.reason))
     if not pairs:
         raise DatasetError(
-            f"{root}: none of the {len(drawn)} pairs of {options.camera} can be used; the first: {skipped[-1].path}: {skipped[-1].why}"
+            f"{root}: none of the {len(drawn)} pairs of {options.camera} can be used; the first: {skipped[-1].path}: {skipped[-1].reason}"
         )
     plan = Plan(
         options=options, pairs=tuple(pairs), root=found.root, skipped=tuple(dict.fromkeys(skipped))
@@ -77,8 +77,8 @@ def _planned(pair: Pair, options: PlanOptions, probe: _Probe) -> PlannedPair:
         pair=pair,
         height=short.height,
         width=short.width,
-        short_print=short.fingerprint,
-        long_print=long.fingerprint,
+        short_fingerprint=short.fingerprint,
+        long_fingerprint=long.fingerprint,
     )
 
 

@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Skipped
-from darkprep.pipeline.raw.develop import develop
 from darkprep.shards import DiskFull, RawError, Spool
 from darkprep.shards.files import read_json, write_json
 from darkprep.shards.process import ProcessId
@@ -208,4 +208,4 @@ def _develop_quietly(path: str) -> None:
     # The producer handles Ctrl-C and ends the test.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(RawError):
-        develop(path)
+        open_source(path).develop()

@@ -212,7 +212,7 @@ class _ShardBuilder:
         return frame
 
     def _decode(self, kind: FrameKind, pair: PlannedPair) -> Frame:
-        file_print = pair.short_print if kind == "short" else pair.long_print
+        file_print = pair.short_fingerprint if kind == "short" else pair.long_fingerprint
         path = self._plan.root / (pair.pair.short if kind == "short" else pair.pair.long)
         reason = self._state.unusable.get(file_print)
         if reason:
@@ -280,15 +280,15 @@ class _ShardBuilder:
         if options.amplify == "ratio":
             return ratio
         known = self._state.amplifications
-        if pair.short_print not in known:
+        if pair.short_fingerprint not in known:
             levels = _levels_of(short)
-            known[pair.short_print] = estimate_amplification(
+            known[pair.short_fingerprint] = estimate_amplification(
                 short.array,
                 np.asarray(levels.black, np.float64),
                 levels.white,
                 options.multiplier or 1.0,
             )
-        return known[pair.short_print]
+        return known[pair.short_fingerprint]
 
     def _darken(self, crop: U16, black: tuple[float, ...], white: int, slot: int) -> Darkened:
         """Return the crop of a long exposure as a short one, with noise of its own."""

@@ -1,1 +1,1 @@
-"""One RAW file to numbers: header, mosaic, development, colours, amplification."""
+"""Read one RAW file: header, mosaic, development, colours, amplification; the Source protocol."""

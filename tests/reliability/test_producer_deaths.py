@@ -160,7 +160,7 @@ def test_a_file_that_kills_its_decoder_is_named_and_skipped(
 
     assert raw_spool.ready_shards() == list(range(9))
     assert [Path(skipped.path) for skipped in producer.skipped] == [bad]
-    assert producer.skipped[0].why == "crashes the decoder; replace the file"
+    assert producer.skipped[0].reason == "crashes the decoder; replace the file"
     assert report.deaths <= 3
     assert bad.name in tried
     assert not list(leftovers(raw_spool))

@@ -100,7 +100,7 @@ def test_an_eld_scene_of_other_files_is_named_and_left_out(write_raw, ids):
     found = find_pairs(root, CANON)
 
     assert {one.scene for one in found.pairs} == {"scene-2"}
-    assert [(one.path, one.why) for one in found.skipped] == [
+    assert [(one.path, one.reason) for one in found.skipped] == [
         ("CanonEOS70D/scene-5", f"holds {len(ids)} RAW files, not IMG_0001 to IMG_0016")
     ]
 
@@ -121,7 +121,7 @@ def test_eld_images_without_exposure_are_named(write_raw):
     found = find_pairs(root, CANON)
 
     assert [one.short[-8:-4] for one in found.pairs] == ["0005", "0014", "0015"]
-    assert {one.path[-8:-4]: one.why.split(" has")[0] for one in found.skipped} == {
+    assert {one.path[-8:-4]: one.reason.split(" has")[0] for one in found.skipped} == {
         "0004": "has no exposure time or no ISO in its Exif data",
         "0009": "its reference IMG_0011.dng",
         "0010": "its reference IMG_0011.dng",

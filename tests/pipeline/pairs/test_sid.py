@@ -66,7 +66,7 @@ def test_a_short_without_its_long_is_named(tmp_path):
     assert len(found.pairs) == 4
     (skipped,) = found.skipped
     assert skipped.path == "Sony/short/00099_00_0.1s.ARW"
-    assert "no long exposure" in skipped.why
+    assert "no long exposure" in skipped.reason
 
 
 def test_odd_names_are_named_and_foreign_files_ignored(tmp_path):
@@ -84,7 +84,7 @@ def test_odd_names_are_named_and_foreign_files_ignored(tmp_path):
 
     assert len(found.pairs) == 4
     assert len(found.skipped) == 2
-    assert all("its name is not" in one.why for one in found.skipped)
+    assert all("its name is not" in one.reason for one in found.skipped)
 
 
 def test_of_two_formats_the_cameras_own_is_used(tmp_path):
@@ -184,7 +184,7 @@ def test_listed_files_that_are_missing_are_named(tmp_path):
 
     found = find_pairs(tmp_path, SONY)
 
-    assert {one.path: one.why.split()[0] for one in found.skipped} == {
+    assert {one.path: one.reason.split()[0] for one in found.skipped} == {
         "Sony/short/00001_00_0.1s.ARW": "its",
         "./Sony/short/00002_00_0.1s.ARW": "listed",
         "Sony/short/00001_00_0.04s.ARW": "Sony_train_list.txt",

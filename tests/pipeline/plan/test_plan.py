@@ -198,7 +198,9 @@ def test_a_recipe_keeps_the_option_names_and_the_digest_of_older_plans(changes, 
         id="00001_00_0.1s", scene="00001", camera="fuji", split="train", ratio=100.0, iso=800.0,
         short="Fuji/short/00001_00_0.1s.RAF", long="Fuji/long/00001_00_10s.RAF",
     )  # fmt: skip
-    planned = PlannedPair(pair=pair, height=4032, width=6030, short_print="1-a", long_print="1-b")
+    planned = PlannedPair(
+        pair=pair, height=4032, width=6030, short_fingerprint="1-a", long_fingerprint="1-b"
+    )
     made = Plan(
         options=PlanOptions(camera="fuji", **changes), pairs=(planned,), root=tmp_path.absolute()
     )
@@ -249,6 +251,6 @@ def test_noise_needs_long_exposures_only(tmp_path: Path):
 
     assert {pair.pair.short for pair in plan.pairs} == {pair.pair.long for pair in plan.pairs}
     assert len({pair.pair.scene for pair in plan.pairs}) == len(plan.pairs)
-    assert all(pair.short_print == pair.long_print for pair in plan.pairs)
+    assert all(pair.short_fingerprint == pair.long_fingerprint for pair in plan.pairs)
     with pytest.raises(DatasetError, match="holds no Sony/short and Sony/long"):
         make_plan(root, options())

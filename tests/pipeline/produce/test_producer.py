@@ -99,7 +99,7 @@ def test_samples_are_the_crops_of_their_pairs_frames(spool: Spool):
 
 
 def print_of(spool: Spool, pair_id: str) -> str:
-    return next(pair.long_print for pair in Plan.load(spool).pairs if pair.pair.id == pair_id)
+    return next(pair.long_fingerprint for pair in Plan.load(spool).pairs if pair.pair.id == pair_id)
 
 
 def test_one_and_two_real_workers_make_the_same_bytes_as_this_process(spool: Spool, tmp_path: Path):
@@ -402,7 +402,7 @@ def test_a_file_that_decodes_to_another_size_than_its_header_told_is_named(
     producer = produce(spool)
 
     assert [Path(one.path).name for one in producer.skipped] == ["00001_00_10s.dng"]
-    assert "its header promised 64x96" in producer.skipped[0].why
+    assert "its header promised 64x96" in producer.skipped[0].reason
     assert spool.ready_shards() == list(range(9))
 
 
