@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.pairs.whole_frame import lone_frame, whole_frame
 from darkprep.pipeline.raw.amplify import estimate_amplification
-from darkprep.pipeline.raw.develop import develop
-from darkprep.pipeline.raw.mosaic import unpack
-from darkprep.pipeline.raw.source import RawFile
 from darkprep.shards.errors import OptionError, RawError
-from tests.support.raw_scene import PHASES, mosaic_of
 
 
 @pytest.fixture
 def pair(write_raw):
     """A pair of the scene at 1/100 and 1, in the phase GBRG, with a black level per colour."""
     black = (510.0, 512.0, 516.0, 514.0)
-    said = {"phase": "GBRG", "size": (61, 83), "black": black}
-    write_raw("short/00001_00_0.1s.dng", gain=0.01, exposure_s=0.1, iso=800, **said)
-    write_raw("long/00001_00_10s.dng", exposure_s=10.0, iso=800, **said)
+    shared = {"phase": "GBRG", "size": (61, 83), "black": black}
+    write_raw("short/00001_00_0.1s.dng", gain=0.01, exposure_s=0.1, iso=800, **shared)
+    write_raw("long/00001_00_10s.dng", exposure_s=10.0, iso=800, **shared)
     return Pair(
         id="00001_00_0.1s",
         scene="00001",
@@ -32,32 +27,6 @@ def pair(write_raw):
         ratio=100.0,
         iso=800,
     )
-
-
-def test_a_short_exposure_is_packed_from_its_canonical_origin(tmp_path, pair):
-    short = RawFile(tmp_path / pair.short).decode()
-
-    black = np.array([[510, 512], [516, 514]])
-    seen = mosaic_of(PHASES["GBRG"], top=0, left=0, height=61, width=83, black=black, gain=0.01)
-    assert np.array_equal(unpack(short.planes, "bayer"), seen[1:61, :82])
-    assert list(short.black) == [516, 514, 510, 512]
-    assert (short.white, short.iso, short.exposure_s) == (16383, 800, 0.1)
-    assert short.white_balance == pytest.approx((2, 1, 1.6, 1))
-
-
-def test_a_long_exposure_is_cropped_alike(tmp_path, pair):
-    truth = RawFile(tmp_path / pair.long).develop()
-
-    _, rgb = develop(tmp_path / pair.long)
-    assert truth.shape == (3, 60, 82)
-    assert np.array_equal(truth, rgb[1:61, :82].transpose(2, 0, 1))
-
-
-def test_the_default_brightness_is_that_of_the_papers(write_raw):
-    path = write_raw(gain=1.2)  # peaks between 0.75 and 1
-
-    assert np.array_equal(RawFile(path).develop(), RawFile(path).develop(brightness="paper"))
-    assert RawFile(path).develop(brightness="constant").mean() < RawFile(path).develop().mean()
 
 
 @pytest.mark.parametrize("other", [{"size": (59, 83)}, {"phase": "BGGR"}])

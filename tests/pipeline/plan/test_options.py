@@ -1,0 +1,66 @@
+"""Options that cannot work are refused by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.shards import OptionError
+
+SMALL = {"camera": "sony", "crop": 32, "margin": 4, "samples_per_shard": 8, "crops_per_visit": 4}
+
+
+def options(**changes: object) -> PlanOptions:
+    return PlanOptions(**{**SMALL, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"fraction": 0.0}, "fraction"),
+        ({"fraction": 1.5}, "fraction"),
+        ({"camera": "leica"}, "sony, fuji"),
+        ({"crop": 33}, "crop must be a positive multiple of 2"),
+        ({"margin": 3}, "margin"),
+        ({"crops_per_visit": 3}, "samples-per-shard 8 must be a multiple of crops-per-visit 3"),
+        ({"samples_per_shard": 0}, "samples-per-shard"),
+        ({"epochs": 0}, "epochs"),
+        ({"amplify": "lots"}, "amplify"),
+        ({"amplify": "-3"}, "amplify"),
+        ({"amplify": "nan"}, "amplify"),
+        ({"amplify": "estimate", "multiplier": 0.0}, "multiplier"),
+        ({"multiplier": 2.0}, "amplify estimate"),
+        ({"seed": -1}, "seed"),
+        ({"window": 0}, "window"),
+    ],
+)
+def test_an_option_that_cannot_work_is_refused_by_name(changes: dict[str, object], field: str):
+    with pytest.raises(OptionError, match=field):
+        options(**changes)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"xtrans": "bayer"}, "xtrans must be one of native, plain, rggb, not 'bayer'"),
+        ({"noise": "iphone"}, "noise must be one of sony, fuji"),
+        ({"noise": "sony", "amplify": "estimate"}, "noise goes with amplify ratio"),
+        (
+            {"camera": "fuji", "crop": 48, "margin": 6, "noise": "fuji", "xtrans": "rggb"},
+            "noise is made on the sensor's own mosaic",
+        ),
+        ({"camera": "fuji", "crop": 48, "margin": 6, "lmdb": "SID_Fuji"}, "lmdb files hold Bayer"),
+    ],
+)
+def test_sources_that_cannot_work_are_refused(wrong, why):
+    with pytest.raises(OptionError, match=why):
+        options(**wrong)
+
+
+def test_an_xtrans_camera_in_a_bayer_mode_has_bayer_samples():
+    rggb = PlanOptions(camera="fuji", xtrans="rggb")
+
+    assert (rggb.cfa, rggb.mosaic_cfa) == ("bayer", "xtrans")
+    assert (rggb.crop_size(), rggb.stored_size()) == (512, 528)
+    native = PlanOptions(camera="fuji")
+    assert (native.cfa, native.crop_size()) == ("xtrans", 480)
