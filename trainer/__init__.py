@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from darkprep.trainer.prefetch import pinned_memory
     from darkprep.trainer.records import MetricsLine, RunSummary, StepReport
     from darkprep.trainer.restoration import (
-        LoneFrame,
         RestoreJob,
         RestoreResult,
+        UnpairedFrame,
         restore,
         restore_all,
     )
@@ -43,7 +43,6 @@ __all__ = [
     "DeviceStream",
     "Evaluation",
     "ImageScores",
-    "LoneFrame",
     "MetricsLine",
     "OpenReader",
     "Precision",
@@ -55,6 +54,7 @@ __all__ = [
     "Scores",
     "StepReport",
     "TrainConfig",
+    "UnpairedFrame",
     "Validation",
     "evaluate",
     "ms_ssim",
@@ -81,7 +81,7 @@ _MODULES = {
     "picture": ("quantised", "write_picture"),
     "prefetch": ("pinned_memory",),
     "records": ("MetricsLine", "RunSummary", "StepReport"),
-    "restoration": ("LoneFrame", "RestoreJob", "RestoreResult", "restore", "restore_all"),
+    "restoration": ("UnpairedFrame", "RestoreJob", "RestoreResult", "restore", "restore_all"),
     "stream": ("DeviceBatch", "DeviceStream"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -1,10 +1,10 @@
-"""Cuts the final crop out of a stored sample: a window, flipped and transposed, the CFA's phase kept.
+"""Cuts the training crop out of a stored sample: a window, flipped and transposed, the CFA's phase kept.
 
 A plain flip of a mosaic turns RGGB into GRBG, so the window starts where the flipped mosaic has the
-canonical phase again; the stored margin gives it room. One affine map a sample says where each pixel
-comes from, the same for `low` and `gt` and for every CFA. The trade-off: moving pixels by a gather
-reads an index of 8 bytes for each value, which a specialised slicing would not; in return it is a
-handful of kernels a batch whatever each sample drew.
+canonical phase again; the stored margin makes room for that. One affine map per sample gives the source
+of each pixel, the same for `low` and `gt` and for every CFA. The trade-off: moving pixels by a gather reads
+an index of 8 bytes for each value, which specialised slicing would not; but it is a handful of kernels a
+batch, whatever each sample's transform is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from darkprep.shards.format import CELL, PERIOD, PLANES, CfaKind
 from darkprep.shards.rng import RngStream, random_bits
 from darkprep.trainer.config import AUGMENT_MODES, AugmentMode
 
-_LEFT_RIGHT, _UP_DOWN, _OF = 50, 20, 101
+_COLUMN_FLIPS, _ROW_FLIPS, _CASES = 50, 20, 101
 """The published training flips columns in 50 of 101 cases and rows in 20 of 101."""
 
 Index = npt.NDArray[np.int64]
@@ -34,15 +34,15 @@ Choice = TypeVar("Choice")
 
 
 @dataclass(frozen=True)
-class Dihedral:
-    """One of the eight symmetries of a square: pixel (y, x) of the result comes from `at(y, x)`."""
+class Symmetry:
+    """One of the eight symmetries of a square."""
 
     transpose: bool
     flip_rows: bool
     flip_columns: bool
 
-    def at(self, row: int, column: int, side: int) -> tuple[int, int]:
-        """Where pixel (row, column) of the result lies in the `side` x `side` source."""
+    def source(self, row: int, column: int, side: int) -> tuple[int, int]:
+        """Return the row and column of the `side` x `side` source that (row, column) of the result shows."""
         if self.transpose:
             row, column = column, row
         return (
@@ -51,21 +51,21 @@ class Dihedral:
         )
 
 
-SYMMETRIES = tuple(Dihedral(*bits) for bits in product((False, True), repeat=3))
+SYMMETRIES = tuple(Symmetry(*bits) for bits in product((False, True), repeat=3))
 IDENTITY = SYMMETRIES[0]
 
 
 @dataclass(frozen=True)
-class Move:
-    """A symmetry and the first row and column of the window that it is applied to, in mosaic pixels."""
+class CropTransform:
+    """A window of the stored mosaic by its first row and column, in pixels, and the symmetry applied to it."""
 
-    symmetry: Dihedral
+    symmetry: Symmetry
     row: int
     column: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Geometry:
+class CropGeometry:
     """The stored mosaic's size and the side of the square cut from it, in pixels.
 
     Raises OptionError naming the field.
@@ -90,24 +90,24 @@ class Geometry:
             )
 
     @property
-    def free(self) -> tuple[int, int]:
-        """Last possible first row and first column of a window."""
+    def last_start(self) -> tuple[int, int]:
+        """Largest first row and first column of a window."""
         return self.height - self.crop, self.width - self.crop
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What a sample's use draws; a function of (seed, sample key, use) and of nothing else.
+    """Draws the crop transform of a sample's use; a function of (seed, sample key, use) and nothing else.
 
-    - `cfa`: all eight symmetries that leave the CFA's phase as it was, and shifts on its lattice.
+    - `cfa`: all eight symmetries that leave the CFA's phase as it was, and shifts by its period.
       Without a margin that is the identity and, where the CFA is its own mirror image, the
       transpose.
-    - `paper`: the published flips of the mosaic, left-right 50/101 and up-down 20/101, which give
-      the network other phases than RGGB to see; shifts on the lattice.
+    - `paper`: the published flips of the mosaic, left-right 50/101 and up-down 20/101, so that
+      the network sees other phases than RGGB; shifts by the period.
     - `none`: always the middle window, as it is.
     """
 
-    geometry: Geometry
+    geometry: CropGeometry
     mode: AugmentMode = "cfa"
     seed: int = 0
 
@@ -119,8 +119,8 @@ class Augmentation:
         if self.seed < 0:
             raise OptionError(f"seed must not be negative, not {self.seed}")
 
-    def draw(self, key: str, use: int) -> Move:
-        """The move of sample `key` at its `use`-th use."""
+    def draw(self, key: str, use: int) -> CropTransform:
+        """Return the transform of sample `key` at its `use`-th use, counted from 0."""
         words = random_bits(
             3, self.seed, RngStream.AUGMENT, xxhash.xxh3_64_intdigest(key.encode()), use
         )
@@ -128,27 +128,27 @@ class Augmentation:
         if self.mode == "none":
             return self._middle
         if self.mode == "paper":
-            flips = Dihedral(
+            flips = Symmetry(
                 transpose=False,
-                flip_rows=bits[0] % _OF < _UP_DOWN,
-                flip_columns=bits[1] % _OF < _LEFT_RIGHT,
+                flip_rows=bits[0] % _CASES < _ROW_FLIPS,
+                flip_columns=bits[1] % _CASES < _COLUMN_FLIPS,
             )
-            return Move(flips, *_pick(self._lattice, bits[2]))
-        symmetry, starts = _pick(self._moves, bits[0])
-        return Move(symmetry, *_pick(starts, bits[1]))
+            return CropTransform(flips, *_pick(self._unflipped_starts, bits[2]))
+        symmetry, starts = _pick(self._starts_of_symmetries, bits[0])
+        return CropTransform(symmetry, *_pick(starts, bits[1]))
 
     @cached_property
-    def _middle(self) -> Move:
+    def _middle(self) -> CropTransform:
         period = PERIOD[self.geometry.cfa]
-        row, column = (free // 2 // period * period for free in self.geometry.free)
-        return Move(IDENTITY, row, column)
+        row, column = (last // 2 // period * period for last in self.geometry.last_start)
+        return CropTransform(IDENTITY, row, column)
 
     @cached_property
-    def _lattice(self) -> tuple[tuple[int, int], ...]:
+    def _unflipped_starts(self) -> tuple[tuple[int, int], ...]:
         return window_starts(self.geometry, IDENTITY)
 
     @cached_property
-    def _moves(self) -> tuple[tuple[Dihedral, tuple[tuple[int, int], ...]], ...]:
+    def _starts_of_symmetries(self) -> tuple[tuple[Symmetry, tuple[tuple[int, int], ...]], ...]:
         every = ((symmetry, window_starts(self.geometry, symmetry)) for symmetry in SYMMETRIES)
         return tuple((symmetry, starts) for symmetry, starts in every if starts)
 
@@ -157,11 +157,11 @@ def _pick(choices: tuple[Choice, ...], word: int) -> Choice:
     return choices[word % len(choices)]
 
 
-def window_starts(geometry: Geometry, symmetry: Dihedral) -> tuple[tuple[int, int], ...]:
-    """All (row, column) where a window under `symmetry` shows the canonical CFA; may be none."""
+def window_starts(geometry: CropGeometry, symmetry: Symmetry) -> tuple[tuple[int, int], ...]:
+    """Return all (row, column) where a window under `symmetry` shows the canonical CFA; may be none."""
     phases = _phases(geometry.cfa, symmetry, geometry.crop)
     period = PERIOD[geometry.cfa]
-    last_row, last_column = geometry.free
+    last_row, last_column = geometry.last_start
     return tuple(
         (row, column)
         for row, column in product(range(last_row + 1), range(last_column + 1))
@@ -169,10 +169,12 @@ def window_starts(geometry: Geometry, symmetry: Dihedral) -> tuple[tuple[int, in
     )
 
 
-def _phases(cfa: CfaKind, symmetry: Dihedral, crop: int) -> frozenset[tuple[int, int]]:
-    """Window starts modulo the period that restore the phase; found by trying them all."""
+def _phases(cfa: CfaKind, symmetry: Symmetry, crop: int) -> frozenset[tuple[int, int]]:
+    """Return the window starts modulo the period that keep the phase; found by trying all of them."""
     pattern, period = CANONICAL[cfa], PERIOD[cfa]
-    cells = [(pattern[y][x], symmetry.at(y, x, crop)) for y, x in product(range(period), repeat=2)]
+    cells = [
+        (pattern[y][x], symmetry.source(y, x, crop)) for y, x in product(range(period), repeat=2)
+    ]
     return frozenset(
         (dy, dx)
         for dy, dx in product(range(period), repeat=2)
@@ -183,78 +185,79 @@ def _phases(cfa: CfaKind, symmetry: Dihedral, crop: int) -> frozenset[tuple[int,
     )
 
 
-def packed_places(cfa: CfaKind, height: int, width: int) -> Index:
-    """Row-major mosaic index of every packed value: `(C, h, w)` int64 for a `height` x `width` mosaic."""
+def packed_indices(cfa: CfaKind, height: int, width: int) -> Index:
+    """Return the row-major mosaic index of every packed value of a `height` x `width` mosaic: `(C, h, w)`."""
     period, step = PERIOD[cfa], PERIOD[cfa] // CELL[cfa]
-    places = np.arange(height * width).reshape(height, width)
+    mosaic = np.arange(height * width).reshape(height, width)
     planes = np.empty((PLANES[cfa], height // CELL[cfa], width // CELL[cfa]), dtype=np.int64)
     for plane, (cell_row, cell_column), (row, column) in packing(cfa):
-        planes[plane, cell_row::step, cell_column::step] = places[row::period, column::period]
+        planes[plane, cell_row::step, cell_column::step] = mosaic[row::period, column::period]
     return planes
 
 
 class Cropper:
-    """Applies moves to batches on one device, with buffers that are used again.
+    """Applies crop transforms to batches on one device, into buffers that are reused.
 
-    What it returns is lent until the next call. The gathers are exact: values move, none changes.
+    A result is valid until the next call. The gathers are exact: values are moved, none changes.
     """
 
-    def __init__(self, geometry: Geometry, device: torch.device) -> None:
+    def __init__(self, geometry: CropGeometry, device: torch.device) -> None:
         self.geometry = geometry
         self.device = device
-        stored = packed_places(geometry.cfa, geometry.height, geometry.width).reshape(-1)
-        packed_at = np.empty_like(stored)
-        packed_at[stored] = np.arange(stored.size)
-        self._packed_at = torch.from_numpy(packed_at).to(device)
-        """For each pixel of the stored mosaic its place among the stored packed values."""
-        crop = packed_places(geometry.cfa, geometry.crop, geometry.crop)
+        stored = packed_indices(geometry.cfa, geometry.height, geometry.width).reshape(-1)
+        packed_index = np.empty_like(stored)
+        packed_index[stored] = np.arange(stored.size)
+        self._packed_index = torch.from_numpy(packed_index).to(device)
+        """For each pixel of the stored mosaic, its index among the stored packed values."""
+        crop = packed_indices(geometry.cfa, geometry.crop, geometry.crop)
         self._crop_shape = crop.shape
-        self._wanted = torch.from_numpy(crop.reshape(-1)).to(device)
-        """For each packed value of the crop its pixel of the cropped mosaic."""
+        self._crop_pixels = torch.from_numpy(crop.reshape(-1)).to(device)
+        """For each packed value of the crop, its pixel of the cropped mosaic."""
         self._steps = torch.arange(geometry.crop, device=device)
         self._buffers: dict[str, Tensor] = {}
 
-    def apply(self, low: Tensor, gt: Tensor, moves: list[Move]) -> tuple[Tensor, Tensor]:
-        """Move `low` (B, C, h, w) and `gt` (B, 3, H, W), each of any dtype that torch can gather.
+    def apply(
+        self, low: Tensor, gt: Tensor, transforms: list[CropTransform]
+    ) -> tuple[Tensor, Tensor]:
+        """Crop `low` (B, C, h, w) and `gt` (B, 3, H, W), each of any dtype that torch can gather.
 
         Returns (B, C, crop/cell, crop/cell) and (B, 3, crop, crop) of the same dtypes.
         """
-        count, side = len(moves), self.geometry.crop
-        pixels = self._pixels(moves)
-        wanted = self._wanted.expand(count, -1)
-        places = torch.gather(pixels, 1, wanted, out=self._buffer("places", wanted.shape))
-        torch.gather(
-            self._packed_at.expand(count, -1),
-            1,
-            places,
-            out=self._buffer("low index", places.shape),
+        count, side = len(transforms), self.geometry.crop
+        pixels = self._source_pixels(transforms)
+        crop_pixels = self._crop_pixels.expand(count, -1)
+        sources = torch.gather(
+            pixels, 1, crop_pixels, out=self._buffer("sources", crop_pixels.shape)
         )
-        index = self._buffer("low index", places.shape)
+        index = self._buffer("low index", sources.shape)
+        torch.gather(self._packed_index.expand(count, -1), 1, sources, out=index)
         flat_low, flat_gt = low.reshape(count, -1), gt.reshape(count, 3, -1)
-        cut_low = self._buffer("low", (count, *self._crop_shape), low.dtype)
-        torch.gather(flat_low, 1, index, out=cut_low.view(count, -1))
-        cut_gt = self._buffer("gt", (count, 3, side, side), gt.dtype)
-        torch.gather(flat_gt, 2, pixels[:, None].expand(-1, 3, -1), out=cut_gt.view(count, 3, -1))
-        return cut_low, cut_gt
+        cropped_low = self._buffer("low", (count, *self._crop_shape), low.dtype)
+        torch.gather(flat_low, 1, index, out=cropped_low.view(count, -1))
+        cropped_gt = self._buffer("gt", (count, 3, side, side), gt.dtype)
+        torch.gather(
+            flat_gt, 2, pixels[:, None].expand(-1, 3, -1), out=cropped_gt.view(count, 3, -1)
+        )
+        return cropped_low, cropped_gt
 
-    def _pixels(self, moves: list[Move]) -> Tensor:
-        """(B, crop * crop) int64: where each pixel of each crop lies in its stored mosaic."""
-        affine = torch.tensor([self._affine(move) for move in moves])
-        # Not made on the device at once: that would wait for all the device has to do.
-        there = affine.to(self.device, non_blocking=True)
-        base, down, right = there[:, :, None, None].unbind(1)
+    def _source_pixels(self, transforms: list[CropTransform]) -> Tensor:
+        """Return (B, crop * crop) int64: the stored mosaic's index of each pixel of each crop."""
+        affine = torch.tensor([self._affine(transform) for transform in transforms])
+        # Built on the host: building it on the device would wait for all the work queued there.
+        coefficients = affine.to(self.device, non_blocking=True)
+        base, down, right = coefficients[:, :, None, None].unbind(1)
         rows = base + self._steps[:, None] * down
         side = self.geometry.crop
-        pixels = self._buffer("pixels", (len(moves), side, side))
+        pixels = self._buffer("pixels", (len(transforms), side, side))
         torch.add(rows, self._steps[None, :] * right, out=pixels)
-        return pixels.view(len(moves), -1)
+        return pixels.view(len(transforms), -1)
 
-    def _affine(self, move: Move) -> tuple[int, int, int]:
-        """Index of the crop's first pixel in the stored mosaic, and its change per row and column."""
+    def _affine(self, transform: CropTransform) -> tuple[int, int, int]:
+        """Return the stored index of the crop's first pixel, and its change per row and per column."""
 
         def index(y: int, x: int) -> int:
-            row, column = move.symmetry.at(y, x, self.geometry.crop)
-            return (move.row + row) * self.geometry.width + move.column + column
+            row, column = transform.symmetry.source(y, x, self.geometry.crop)
+            return (transform.row + row) * self.geometry.width + transform.column + column
 
         base = index(0, 0)
         return base, index(1, 0) - base, index(0, 1) - base
@@ -262,8 +265,8 @@ class Cropper:
     def _buffer(
         self, name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.int64
     ) -> Tensor:
-        """A tensor that keeps its memory between calls, as fresh pages cost more than the copy."""
-        kept = self._buffers.get(name)
-        if kept is None or kept.shape != shape or kept.dtype != dtype:
-            kept = self._buffers[name] = torch.empty(shape, dtype=dtype, device=self.device)
-        return kept
+        """Return a tensor that keeps its memory between calls, because fresh pages cost more than the copy."""
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.shape != shape or buffer.dtype != dtype:
+            buffer = self._buffers[name] = torch.empty(shape, dtype=dtype, device=self.device)
+        return buffer

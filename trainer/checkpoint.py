@@ -1,8 +1,8 @@
-"""What a training needs to go on where it stopped, in files that are whole or absent.
+"""Checkpoints: what a training needs to resume where it stopped, in files that are whole or absent.
 
 A checkpoint is a torch file of tensors and plain values: weights, optimiser, scaler, random state,
-the next batch's number and the configuration. The trade-off: every entry's CRC is checked before a
-file is believed, which reads it twice; torch itself does not look, and a flipped bit would train on.
+the next batch's number and the configuration. The trade-off: the CRC of every entry is checked before
+a file is loaded, which reads it twice; torch itself does not check, so a flipped bit would go unnoticed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NAME = re.compile(r"(\d{8,12})\.pt")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainState:
-    """The things whose state a checkpoint holds."""
+    """The objects whose state a checkpoint holds."""
 
     network: Network
     optimiser: torch.optim.Optimizer
@@ -44,41 +44,41 @@ class TrainState:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a training is, and what its summary needs from before."""
+    """How far a training is, and the figures that its summary continues after a resumption."""
 
     iteration: int = 0
     """Optimiser steps done; also the number of the next global batch."""
     first_loss: float | None = None
     """Loss of the very first step; None before it."""
     last_loss: float | None = None
-    """Mean over the last line of metrics.jsonl."""
+    """Loss of the last line of metrics.jsonl."""
     trained_s: float = 0.0
-    """Time spent in training, all resumed parts together."""
+    """Seconds spent in training since the run was first started."""
     waited_s: float = 0.0
-    """Of which the device waited for data."""
+    """Those of them in which the device waited for data."""
     shards_deleted: int = 0
     damaged: int = 0
     peak_disk_bytes: int = 0
 
 
 class Checkpoints:
-    """The checkpoints of one run, the last `keep` of them. `must_match` names configuration fields.
+    """The last `keep` checkpoints of a run, in a directory of their own.
 
-    A field that must match decides what the next batch is or what is trained; the others (iterations,
-    precision, device, intervals) may change when a run goes on.
+    `must_match` names the configuration fields that decide what is trained or what the next batch is.
+    The others (iterations, precision, device, intervals) may change when a run is resumed.
     """
 
-    def __init__(self, folder: Path, *, must_match: tuple[str, ...] = (), keep: int = 3) -> None:
+    def __init__(self, directory: Path, *, must_match: tuple[str, ...] = (), keep: int = 3) -> None:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, not {keep}")
-        self.folder = folder
+        self.directory = directory
         self._must_match = must_match
         self._keep = keep
 
     def save(self, state: TrainState, progress: Progress, config: Mapping[str, Any]) -> Path:
-        """Write a checkpoint and drop the oldest beyond `keep`; durable when it returns.
+        """Write a checkpoint, delete the oldest beyond `keep`, and return its path; it is durable then.
 
-        Raises DiskFull or SpoolError; then the older checkpoints stand as they were.
+        Raises DiskFull or SpoolError; the older checkpoints are then unchanged.
         """
         record = {
             "format": FORMAT_VERSION,
@@ -90,24 +90,24 @@ class Checkpoints:
             "random": _random_state(),
         }
 
-        path = self.folder / f"{progress.iteration:08d}.pt"
+        path = self.directory / f"{progress.iteration:08d}.pt"
         with disk_errors(path):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        remove_stale_temporaries(self.folder)
-        # Through memory, for torch's own writer answers a full disk with a RuntimeError.
+            self.directory.mkdir(parents=True, exist_ok=True)
+        remove_stale_temporaries(self.directory)
+        # Through memory, because torch's own writer raises a RuntimeError when the disk is full.
         content = io.BytesIO()
         torch.save(record, content)
         write_bytes(path, content.getvalue())
-        # Newer ones are damaged, or the training would have gone on from them: they keep none of these out.
-        ours = [one for one in self._newest_first() if int(one.stem) <= progress.iteration]
-        for old in ours[self._keep :]:
+        # Newer ones are damaged, or the training would have resumed from them; they do not count.
+        own = [one for one in self._newest_first() if int(one.stem) <= progress.iteration]
+        for old in own[self._keep :]:
             old.unlink(missing_ok=True)
         return path
 
     def restore(self, state: TrainState, config: Mapping[str, Any]) -> Progress | None:
-        """Fill `state` from the newest whole checkpoint; None when there is none at all.
+        """Load the newest whole checkpoint into `state` and return its progress; None if there is none.
 
-        A damaged one is passed over with a warning. Raises WeightsError when all are damaged, or when
+        A damaged checkpoint is skipped with a warning. Raises WeightsError when all are damaged, or when
         the newest whole one is of another network or configuration; `state` is then unusable.
         """
         paths = self._newest_first()
@@ -115,20 +115,20 @@ class Checkpoints:
             try:
                 record = read_checkpoint(path)
             except WeightsError as error:
-                log.warning("%s; going back to the one before", error)
+                log.warning("%s; using the checkpoint before it", error)
                 continue
-            return self._fill(state, record, path, config)
+            return self._load(state, record, path, config)
         if paths:
             raise WeightsError(
-                f"{self.folder}: all {len(paths)} checkpoints are damaged; start a new run"
+                f"{self.directory}: all {len(paths)} checkpoints are damaged; start a new run"
             )
         return None
 
     def _newest_first(self) -> list[Path]:
-        found = (path for path in self.folder.glob("*.pt") if _NAME.fullmatch(path.name))
+        found = (path for path in self.directory.glob("*.pt") if _NAME.fullmatch(path.name))
         return sorted(found, key=lambda path: int(path.stem), reverse=True)
 
-    def _fill(
+    def _load(
         self, state: TrainState, record: dict[str, Any], path: Path, config: Mapping[str, Any]
     ) -> Progress:
         _check_config(path, record["config"], config, self._must_match)
@@ -148,7 +148,7 @@ class Checkpoints:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read and check one file; nothing in it is executed. Raises WeightsError."""
+    """Return the checked content of one file; nothing in it is executed. Raises WeightsError."""
     try:
         with open(path, "rb", opener=open_regular_file) as file:
             with zipfile.ZipFile(file) as entries:
@@ -156,19 +156,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             file.seek(0)
             record = None if damaged else torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        # Arbitrary bytes make the zip reader and the unpickler raise any exception there is.
+        # On arbitrary bytes the zip reader and the unpickler raise exceptions of any class.
         raise WeightsError(f"{path}: is damaged ({type(error).__name__})") from error
     if damaged:
-        raise WeightsError(f"{path}: is damaged (checksum of {damaged})")
+        raise WeightsError(f"{path}: is damaged (wrong checksum of {damaged})")
     if not isinstance(record, dict) or "format" not in record:
-        raise WeightsError(f"{path}: is no checkpoint of darkprep")
+        raise WeightsError(f"{path}: is not a darkprep checkpoint")
     if record["format"] != FORMAT_VERSION:
         raise WeightsError(
-            f"{path}: has format {record['format']}, this darkprep reads {FORMAT_VERSION}; update it"
+            f"{path}: has format {record['format']}, this version of darkprep reads {FORMAT_VERSION}; update darkprep"
         )
     parts = ("config", "progress", "network", "optimiser", "scaler", "random")
     if any(not isinstance(record.get(part), dict) for part in parts):
-        raise WeightsError(f"{path}: is no checkpoint of darkprep")
+        raise WeightsError(f"{path}: is not a darkprep checkpoint")
     return record
 
 

@@ -1,7 +1,6 @@
-"""Restores whole frames and compares them with their truth, one at a time.
+"""Evaluation: restore whole frames and compare them with their truth, one at a time.
 
-The trade-off: frames come from an iterable and only one is held, so any number of any size fits;
-their order is the caller's.
+The trade-off: only one frame is in memory, so any number of any size fits, but they are not batched.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from darkprep.shards.format import U16, Sample
 from darkprep.trainer.device import out_of_memory_errors
 from darkprep.trainer.metrics import F32, Protocol, Scores, protocol_named, score
 from darkprep.trainer.picture import quantised, write_picture
-from darkprep.trainer.stream import amplified
+from darkprep.trainer.stream import network_input
 
 Restorer = Callable[[Tensor], Tensor]
-"""`(1, C, h, w)` amplified planes of any size to `(1, 3, H, W)` in [0, 1]; no gradients are wanted."""
+"""Returns `(1, 3, H, W)` in [0, 1] for `(1, C, h, w)` amplified planes of any size; needs no gradients."""
 
-Compared = Callable[[Sample, F32 | U16], tuple[F32, F32]]
-"""A sample and a picture `(3, H, W)` of it to what the protocol compares, ours and the truth: `(C, h, w)`
-float32 each. For a protocol whose domain is not sRGB, or that looks at a part of the picture."""
+Prepare = Callable[[Sample, F32 | U16], tuple[F32, F32]]
+"""Given a sample and a picture `(3, H, W)` of it, returns the arrays that are compared, of the picture and
+of the truth: `(C, h, w)` float32 each. For a protocol whose domain is not sRGB, or for a part of the picture."""
 
 _GAP_PX = 8
 _WHITE = 255
@@ -39,7 +38,7 @@ _WHITE = 255
 
 @dataclass(frozen=True, kw_only=True)
 class ImageScores:
-    """One pair's result."""
+    """The scores of one pair."""
 
     pair: str
     ratio: float
@@ -48,13 +47,13 @@ class ImageScores:
     """In dB; None when restored and truth are equal."""
     ssim: float
     baseline_psnr: float | None = None
-    """The same for the picture to beat, where one was supplied."""
+    """The same for the baseline picture; None if there was no baseline."""
     baseline_ssim: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupScores:
-    """Means over some of the pairs, such as those of one exposure ratio."""
+    """Mean scores of a group of pairs, such as those of one exposure ratio."""
 
     group: str
     pairs: int
@@ -66,18 +65,19 @@ class GroupScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Means over all pairs, and each of them; metrics.json holds the same."""
+    """Mean scores over all pairs, and those of each pair; metrics.json holds the same."""
 
     camera: str
     pairs: int
     protocol: str
     protocol_says: str
+    """The protocol's description."""
     domain: str
-    """`sRGB` or `packed RAW`: figures of one do not compare with the other's."""
+    """`sRGB` or `packed RAW`: scores in different domains are not comparable."""
     region: str
     """Which part of each frame was compared."""
     settings: Mapping[str, str]
-    """What else the figures depend on: how the input was amplified, which frames were taken."""
+    """What else the scores depend on, such as the amplification and the split."""
     psnr: float | None
     ssim: float
     baseline_psnr: float | None
@@ -94,26 +94,28 @@ def evaluate(
     protocol: str = "redirt",
     device: torch.device | None = None,
     baseline: Callable[[Sample], U16 | None] | None = None,
-    compared: Compared | None = None,
+    prepare: Prepare | None = None,
     region: str = "whole frames",
     settings: Mapping[str, str] | None = None,
     groups: Callable[[str], Sequence[str]] | None = None,
     on_image: Callable[[ImageScores], None] | None = None,
 ) -> Evaluation:
-    """Score every whole frame; with `out`, write metrics.json and a PNG `restored | truth` each.
+    """Score every whole frame; with `out`, also write metrics.json and a PNG `restored | truth` for each.
 
-    `baseline` may give the picture to beat, `(3, H, W)` uint16 sRGB: the amplified input as a plain
-    developer shows it. It is scored alike and stands first in the PNG. `compared` turns pictures into
-    what is scored, and `region` says in words which part of them; without it they are scored as they
-    are, which a protocol of another domain than sRGB refuses. `settings` go into the record. `groups` names
-    the groups of a pair that get means of their own.
+    `baseline` returns a picture to compare with, `(3, H, W)` uint16 sRGB, such as the amplified input as
+    LibRaw develops it. It is scored in the same way and comes first in the PNG. `prepare` returns the
+    arrays to score, and `region` names the part of the frame that they show; without it pictures are
+    scored as they are, which only protocols in sRGB allow. `settings` are recorded. `groups` names the
+    groups of a pair, which get means of their own. `on_image` is called with the scores of each pair.
 
     Raises DatasetError when there is no sample, OptionError for a protocol that cannot be used,
-    WeightsError when the network cannot read them, DiskFull, SpoolError, and whatever `samples` raises.
+    WeightsError when the network cannot read a sample, DiskFull, SpoolError, and whatever `samples` raises.
     """
     rules = protocol_named(protocol)
-    if rules.domain != "sRGB" and compared is None:
-        raise OptionError(f"protocol {protocol} compares {rules.domain}, which is not at hand here")
+    if rules.domain != "sRGB" and prepare is None:
+        raise OptionError(
+            f"protocol {protocol} compares {rules.domain}, which is not available here"
+        )
     images: list[ImageScores] = []
     cameras: dict[str, None] = {}
     if out:
@@ -122,15 +124,16 @@ def evaluate(
     for sample in samples:
         restored = restore_frame(network, sample, device)
         plain = baseline(sample) if baseline else None
-        to_beat = None if plain is None else _scored(sample, plain, rules, compared)
-        images.append(_line(sample, _scored(sample, restored, rules, compared), to_beat))
+        scores = _score_picture(sample, restored, rules, prepare)
+        plain_scores = None if plain is None else _score_picture(sample, plain, rules, prepare)
+        images.append(_image_scores(sample, scores, plain_scores))
         cameras[sample.meta.camera] = None
         if out:
             shown = [part for part in (plain, restored, sample.gt) if part is not None]
             write_picture(out / f"{_file_name(sample.meta.pair)}.png", side_by_side(shown))
         if on_image:
             on_image(images[-1])
-    evaluation = _summed_up(
+    evaluation = _mean_scores(
         images, camera=" ".join(cameras), protocol=rules, region=region, groups=groups
     )
     evaluation = replace(evaluation, settings=dict(settings or {}))
@@ -140,10 +143,10 @@ def evaluate(
 
 
 def restore_frame(network: Restorer, sample: Sample, device: torch.device | None = None) -> F32:
-    """Run the network on a whole frame: `(3, H, W)` float32 in [0, 1], on the host.
+    """Return the restored whole frame, `(3, H, W)` float32 sRGB in [0, 1], on the host.
 
     Raises WeightsError when the frame is of another CFA than the network's, OptionError when it is too
-    large for the device.
+    large for the device's memory.
     """
     device = device or torch.device("cpu")
     height, width = sample.low.shape[-2:]
@@ -153,17 +156,15 @@ def restore_frame(network: Restorer, sample: Sample, device: torch.device | None
             out_of_memory_errors(f"a frame of {height}x{width} packed pixels", device),
         ):
             low = torch.from_numpy(sample.low)[None].to(device)
-            restored = network(amplified(low, (sample.meta,)))[0]
+            restored = network(network_input(low, (sample.meta,)))[0]
     except ModelError as error:
-        hint = (
-            "; or feed it with --xtrans as in its training" if sample.meta.cfa == "xtrans" else ""
-        )
+        hint = "; or choose --xtrans as in its training" if sample.meta.cfa == "xtrans" else ""
         raise WeightsError(f"{sample.meta.pair}: {error}{hint}") from error
     return restored.float().cpu().numpy()
 
 
 def side_by_side(pictures: Sequence[F32 | U16]) -> npt.NDArray[np.uint8]:
-    """`(3, H, W)` pictures in one row, a white gap between them: `(H, W', 3)` uint8."""
+    """Return `(3, H, W)` pictures in one row with white gaps between them: `(H, W', 3)` uint8."""
     height = pictures[0].shape[1]
     gap = np.full((height, _GAP_PX, 3), _WHITE, dtype=np.uint8)
     parts: list[Any] = [part for picture in pictures for part in (gap, quantised(picture, 8))]
@@ -171,14 +172,14 @@ def side_by_side(pictures: Sequence[F32 | U16]) -> npt.NDArray[np.uint8]:
     return row
 
 
-def _scored(
-    sample: Sample, picture: F32 | U16, rules: Protocol, compared: Compared | None
+def _score_picture(
+    sample: Sample, picture: F32 | U16, rules: Protocol, prepare: Prepare | None
 ) -> Scores:
-    ours, theirs = compared(sample, picture) if compared else (picture, sample.gt)
-    return score(ours, theirs, rules)
+    prepared, truth = prepare(sample, picture) if prepare else (picture, sample.gt)
+    return score(prepared, truth, rules)
 
 
-def _line(sample: Sample, scores: Scores, plain: Scores | None) -> ImageScores:
+def _image_scores(sample: Sample, scores: Scores, plain: Scores | None) -> ImageScores:
     return ImageScores(
         pair=sample.meta.pair,
         ratio=sample.meta.ratio,
@@ -190,7 +191,7 @@ def _line(sample: Sample, scores: Scores, plain: Scores | None) -> ImageScores:
     )
 
 
-def _summed_up(
+def _mean_scores(
     images: list[ImageScores],
     *,
     camera: str,
@@ -204,7 +205,7 @@ def _summed_up(
         camera=camera,
         pairs=len(images),
         protocol=protocol.name,
-        protocol_says=protocol.describes,
+        protocol_says=protocol.description,
         domain=protocol.domain,
         region=region,
         settings={},
@@ -212,12 +213,12 @@ def _summed_up(
         ssim=sum(image.ssim for image in images) / len(images),
         baseline_psnr=_mean([image.baseline_psnr for image in images]),
         baseline_ssim=_mean([image.baseline_ssim for image in images]),
-        groups=_grouped(images, groups) if groups else (),
+        groups=_group_scores(images, groups) if groups else (),
         images=tuple(images),
     )
 
 
-def _grouped(
+def _group_scores(
     images: list[ImageScores], groups: Callable[[str], Sequence[str]]
 ) -> tuple[GroupScores, ...]:
     members: dict[str, list[ImageScores]] = {}
@@ -238,7 +239,7 @@ def _grouped(
 
 
 def _mean(values: list[float | None]) -> float | None:
-    """The mean, if all are known."""
+    """Return the mean; None if any value is None."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
 

@@ -1,8 +1,7 @@
 """The published training loss: L1 + 0.2 (1 - MS-SSIM), in float32 whatever the network computes in.
 
-The trade-off: its own MS-SSIM with its derivative by hand rather than a library's, because the
-library's costs a CPU more than the network itself (docs/decisions.md); the tests hold it to the
-library's values and gradients.
+The trade-off: an own MS-SSIM with a hand-written derivative, because on a CPU the library's takes more
+time than the network itself (docs/decisions.md); the tests compare it with the library's values and gradients.
 
 Sources: the loss, M. Lamba, K. Mitra, "Restoring Extremely Dark Images in Real Time", CVPR 2021, in
 its released training code; MS-SSIM, Z. Wang, E. Simoncelli, A. Bovik, "Multi-scale structural
@@ -23,7 +22,7 @@ from darkprep.shards.errors import OptionError
 
 SSIM_SHARE = 0.2
 LEVEL_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Exponent of each scale, from the finest on."""
+"""Exponent of each scale, the finest first."""
 TAPS, SIGMA = 11, 1.5
 LUMINANCE_FLOOR, CONTRAST_FLOOR = 0.01**2, 0.03**2
 """(K1 L)^2 and (K2 L)^2 for values of range L = 1."""
@@ -31,11 +30,11 @@ SMALLEST_SIDE = (TAPS - 1) * 2 ** (len(LEVEL_WEIGHTS) - 1) + 1
 """Below this the window does not fit into the coarsest scale."""
 
 _CHUNK_VALUES = 1 << 19
-"""Values worked on at a time on a CPU: 2 MiB, so that all but the first touch find them in the cache."""
+"""Values processed at a time on a CPU: 2 MiB, so that they stay in the cache."""
 
 
 def restoration_loss(restored: Tensor, truth: Tensor) -> Tensor:
-    """L1 + 0.2 (1 - MS-SSIM), a float32 scalar, mean over the batch.
+    """Return L1 + 0.2 (1 - MS-SSIM), a float32 scalar, the mean over the batch.
 
     Both are `(B, 3, H, W)` in [0, 1], of any float type. Raises OptionError when a side is below 161.
     """
@@ -46,7 +45,7 @@ def restoration_loss(restored: Tensor, truth: Tensor) -> Tensor:
 
 
 def check_side(side: int) -> None:
-    """Raise OptionError when images of that side have too few pixels for MS-SSIM's five scales."""
+    """Raise OptionError when images of that side are too small for MS-SSIM's five scales."""
     if side < SMALLEST_SIDE:
         raise OptionError(
             f"crop must be at least {SMALLEST_SIDE} for the loss's MS-SSIM of five scales, not {side}; build another spool with a larger --crop"
@@ -54,10 +53,10 @@ def check_side(side: int) -> None:
 
 
 def ms_ssim(picture: Tensor, truth: Tensor) -> Tensor:
-    """Multi-scale SSIM of two `(B, C, H, W)` float32 batches of range 1, a scalar; 1 when equal.
+    """Return the multi-scale SSIM of two `(B, C, H, W)` float32 batches in [0, 1], a scalar; 1 when equal.
 
     Per image and channel the product over the scales of the mean contrast-structure terms, and at
-    the coarsest the mean SSIM, each cut off at 0; then the mean. The gradient flows into `picture`.
+    the coarsest the mean SSIM, each clamped at 0; then the mean. The gradient flows into `picture`.
     """
     x, y = picture.flatten(0, 1), truth.flatten(0, 1).detach()
     product = torch.ones((), device=x.device)
@@ -70,12 +69,12 @@ def ms_ssim(picture: Tensor, truth: Tensor) -> Tensor:
 
 
 def _similarity(x: Tensor, y: Tensor, with_luminance: bool) -> Tensor:
-    """Mean contrast-structure term of each plane, times luminance where asked: `(N, H, W)` to `(N,)`."""
+    """Return the mean contrast-structure term of each plane, with or without luminance: `(N, H, W)` to `(N,)`."""
     return cast(Tensor, _Similarity.apply(x, y, with_luminance))  # type: ignore[no-untyped-call]
 
 
 class _Similarity(torch.autograd.Function):
-    """Computes the slope together with the value, while a plane is still in the cache.
+    """Computes the derivative together with the value, while a plane is in the cache.
 
     Autograd would keep and reread a dozen maps of the pictures' size; here one is kept.
     """
@@ -98,14 +97,14 @@ class _Similarity(torch.autograd.Function):
 
 
 def _value_and_slope(x: Tensor, y: Tensor, with_luminance: bool) -> tuple[Tensor, Tensor]:
-    """The mean similarity of each plane, `(N,)`, and its derivative by each value of x, `(N, H, W)`.
+    """Return the mean similarity of each plane, `(N,)`, and its derivative by each value of x, `(N, H, W)`.
 
     With G the filter, the terms are functions of Gx, G(xy) and G(x^2), and the slope is the sum of
     G'(d/dGx) + y G'(d/dG(xy)) + 2x G'(d/dG(x^2)), G' the filter's transpose.
     """
     mean_x, mean_y = _filtered(x), _filtered(y)
     squares, product = mean_x.square().add_(mean_y.square()), mean_x * mean_y
-    # The two variances are only ever added, so that one filtering does for both.
+    # The two variances are only needed as a sum, so one filtering is enough for both.
     variances = _filtered(x.square().add_(y.square())).sub_(squares).add_(CONTRAST_FLOOR)
     covariance = _filtered(x * y).sub_(product).mul_(2).add_(CONTRAST_FLOOR)
     similarity = covariance / variances
@@ -126,7 +125,7 @@ def _value_and_slope(x: Tensor, y: Tensor, with_luminance: bool) -> tuple[Tensor
 
 
 def _halved(planes: Tensor) -> Tensor:
-    """Mean of 2x2; an odd side gets a border of zeros first, as the released training does."""
+    """Return the means of 2x2; an odd side is padded with zeros first, as in the released training."""
     height, width = planes.shape[-2:]
     return F.avg_pool2d(planes[None], 2, padding=(height % 2, width % 2))[0]
 
@@ -137,19 +136,19 @@ def _gaussian() -> list[float]:
 
 
 def _filtered(planes: Tensor) -> Tensor:
-    """Filter `(N, H, W)` with the 11-tap Gaussian, without padding: `(N, H - 10, W - 10)`."""
+    """Return `(N, H, W)` filtered with the 11-tap Gaussian, without padding: `(N, H - 10, W - 10)`."""
     if planes.is_cuda:
         return _filtered_by_convolution(planes)
     return _filter_along(_filter_along(planes, 1), 2)
 
 
 def _transposed(planes: Tensor) -> Tensor:
-    """The transpose of `_filtered`: as the filter is symmetric, itself after padding."""
+    """Apply the transpose of `_filtered`, which is the filter itself after padding, as it is symmetric."""
     return _filtered(F.pad(planes, [TAPS - 1] * 4))
 
 
 def _filter_along(planes: Tensor, axis: int) -> Tensor:
-    """Sum of shifted, weighted views: on a CPU 5 to 20 times as fast as a convolution."""
+    """Return the sum of shifted, weighted views: on a CPU 5 to 20 times as fast as a convolution."""
     taps, length = _gaussian(), planes.shape[axis] - TAPS + 1
     out = planes.narrow(axis, 0, length) * taps[0]
     for shift, tap in enumerate(taps[1:], start=1):
@@ -159,14 +158,14 @@ def _filter_along(planes: Tensor, axis: int) -> Tensor:
 
 @functools.cache
 def _taps_on(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The filter on a device; kept, for bringing it there each time would make the host wait."""
+    """Return the filter on a device; cached, because copying it each time would make the host wait."""
     return torch.tensor(_gaussian(), device=device, dtype=dtype)
 
 
 def _filtered_by_convolution(planes: Tensor) -> Tensor:
     count = planes.shape[0]
     taps = _taps_on(planes.device, planes.dtype).expand(count, 1, 1, TAPS)
-    # The variance is a small difference of large numbers: TF32's 10 bits would drown it.
+    # The variance is a small difference of large numbers, for which TF32's 10 bits are too few.
     with torch.backends.cudnn.flags(allow_tf32=False):
         rows = F.conv2d(planes[None], taps.transpose(2, 3), groups=count)
         return F.conv2d(rows, taps, groups=count)[0]

@@ -1,8 +1,8 @@
 """PSNR and SSIM by named protocols, in strips of rows so that frames of any size fit.
 
-The protocol matters more than the method: the same pictures differ by decibels between papers. So
-each has a name, which goes into every output. The trade-off: scikit-image does the SSIM, as the
-papers' code does, though a faster filter is easy to have; figures must compare.
+The protocol matters more than the method: between papers, the scores of the same pictures differ by
+decibels. So each protocol has a name, which every output states. The trade-off: SSIM is scikit-image's,
+as in the papers' code, though a faster filter would be easy; scores must be comparable.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _STRIP_ROWS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How two pictures of range [0, 1] become PSNR and SSIM."""
+    """How PSNR and SSIM of two pictures in [0, 1] are computed."""
 
     name: str
-    describes: str
-    """One line for people, with the source."""
+    description: str
+    """One line, with the source."""
     steps: Literal["truncate", "round", "keep"]
-    """How values in [0, 255] become the compared ones: cut to integers, rounded, or left as floats."""
+    """How values in [0, 255] are quantised: truncated to integers, rounded, or not at all."""
     gaussian: bool = False
-    """SSIM's window: 11-tap Gaussian of sigma 1.5 with population variances, else 7x7 uniform."""
+    """SSIM's window: 11-tap Gaussian of sigma 1.5 with population variances, or else 7x7 uniform."""
     equalise: bool = False
-    """Multiply the restored picture by the one factor that brings it nearest to the truth."""
+    """Whether to multiply the restored picture by the factor that brings it nearest to the truth."""
     domain: Literal["sRGB", "packed RAW"] = "sRGB"
-    """What is compared: developed pictures, or the planes that a sensor records."""
+    """What is compared: developed pictures, or the sensor's planes."""
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -47,19 +47,19 @@ PROTOCOLS: dict[str, Protocol] = {
     for protocol in (
         Protocol(
             name="redirt",
-            describes="sRGB cut to 8 bits, 7x7 uniform SSIM (Lamba & Mitra, CVPR 2021, released code)",
+            description="sRGB cut to 8 bits, 7x7 uniform SSIM (Lamba & Mitra, CVPR 2021, released code)",
             steps="truncate",
         ),
         Protocol(
             name="sid",
-            describes="sRGB rounded to 8 bits, Gaussian SSIM (Chen et al., CVPR 2018, wrote PNG and "
+            description="sRGB rounded to 8 bits, Gaussian SSIM (Chen et al., CVPR 2018, wrote PNG and "
             "measured in MATLAB)",
             steps="round",
             gaussian=True,
         ),
         Protocol(
             name="eld",
-            describes="packed RAW of full scale 16383 (where codes have 14 bits), one illuminance "
+            description="packed RAW of full scale 16383 (where codes have 14 bits), one illuminance "
             "factor, no rounding, 7x7 uniform SSIM (Wei et al., CVPR 2020); the restored sRGB is taken "
             "back to RAW by inverting the file's own development, and no figure compares with an sRGB one",
             steps="keep",
@@ -71,15 +71,15 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def protocol_named(name: str) -> Protocol:
-    """The protocol of that name; raises OptionError, which lists them all."""
+    """Return the protocol of that name; raises OptionError, which lists all names."""
     if name not in PROTOCOLS:
-        raise OptionError(f"no protocol {name!r}; there are {', '.join(PROTOCOLS)}")
+        raise OptionError(f"unknown protocol {name!r}; choose from {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What a protocol says of one picture."""
+    """The scores of one picture."""
 
     psnr: float
     """In dB; infinite when the pictures are equal."""
@@ -87,10 +87,10 @@ class Scores:
 
 
 def score(restored: F32 | U16, truth: F32 | U16, protocol: Protocol) -> Scores:
-    """Compare `(C, H, W)` pictures, each float in [0, 1] or full-range uint16.
+    """Return the scores of a `(C, H, W)` picture; both are float in [0, 1] or full-range uint16.
 
     C may be any number of channels: 3 of sRGB, or 4 of packed RAW. Sides must be 7 pixels or more,
-    11 with a Gaussian window.
+    11 with a Gaussian window. Raises ValueError when the shapes differ.
     """
     if restored.shape != truth.shape:
         raise ValueError(f"restored is {restored.shape}, truth {truth.shape}")
@@ -112,16 +112,16 @@ def score(restored: F32 | U16, truth: F32 | U16, protocol: Protocol) -> Scores:
 
 
 def _strips(height: int, halo: int) -> Iterator[tuple[slice, int]]:
-    """Slices of rows, and how many of them are each strip's own; the halos around those overlap."""
+    """Yield slices of rows, and how many rows of each are its own; the halos around those overlap."""
     for first in range(halo, height - halo, _STRIP_ROWS):
         last = min(first + _STRIP_ROWS, height - halo)
         yield slice(first - halo, last + halo), last - first
 
 
 def illuminance_factor(restored: F32 | U16, truth: F32 | U16) -> float:
-    """The factor s that brings s * restored nearest to the truth, by least squares over unsaturated values.
+    """Return the factor s that brings s * restored nearest to the truth, by least squares over unsaturated values.
 
-    Wei et al., CVPR 2020, correct each picture so before comparing: one scalar for all channels.
+    Wei et al., CVPR 2020, correct each picture by it before comparing: one scalar for all channels.
     """
     aligned = energy = 0.0
     for first in range(0, truth.shape[1], _STRIP_ROWS):
@@ -147,7 +147,7 @@ def _steps(unit: F32, protocol: Protocol) -> Pixels:
 
 
 def _ssim(ours: Pixels, theirs: Pixels, protocol: Protocol) -> float:
-    """Mean SSIM over the strip without the halo that its windows need."""
+    """Return the mean SSIM over the strip without the halo that its windows need."""
     window = (
         {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
         if protocol.gaussian

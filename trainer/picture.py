@@ -1,8 +1,8 @@
 """Writes RGB pictures of 8 or 16 bits as PNG or TIFF, whole or not at all.
 
-The trade-off: a PNG encoder of its own, 40 lines, because Pillow has none for 16-bit RGB, and one
-filter for all rows instead of a choice for each. On restored photographs that gives smaller files than
-Pillow's default in a tenth of its time (docs/decisions.md), and needs memory for a strip only.
+The trade-off: an own PNG encoder of 40 lines, because Pillow has none for 16-bit RGB, with one filter for
+all rows instead of a choice for each. On restored photographs it writes smaller files than Pillow's default
+in a tenth of its time (docs/decisions.md), and needs memory for a strip only.
 
 Source of the format: W3C, "Portable Network Graphics (PNG) Specification (Second Edition)", 2003.
 """
@@ -34,7 +34,7 @@ _TRUE_COLOUR = 2
 
 
 def quantised(picture: npt.NDArray[np.float32] | U16, bits: Bits) -> Pixels:
-    """`(3, H, W)` float in [0, 1], or full-range uint16, to the nearest `(H, W, 3)` of 8 or 16 bits."""
+    """Return `(3, H, W)` float in [0, 1], or full-range uint16, rounded to `(H, W, 3)` of 8 or 16 bits."""
     depth = np.uint8 if bits == 8 else np.uint16
     full = np.iinfo(depth).max
     divisor = 65535 if picture.dtype == np.uint16 else 1
@@ -48,16 +48,16 @@ def quantised(picture: npt.NDArray[np.float32] | U16, bits: Bits) -> Pixels:
 
 
 def check_suffix(path: Path) -> None:
-    """Raise OptionError unless the file's name asks for a format that can be written."""
+    """Raise OptionError unless the path's suffix is of a format that can be written."""
     if path.suffix.lower() not in SUFFIXES:
         raise OptionError(f"{path}: pictures are written as {', '.join(SUFFIXES)}; rename it")
 
 
 def write_picture(path: Path, pixels: Pixels, text: Mapping[str, str] | None = None) -> None:
-    """Write `(H, W, 3)` sRGB of 8 or 16 bits in the format of the file's name.
+    """Write `(H, W, 3)` sRGB of 8 or 16 bits in the format of the path's suffix.
 
-    `text` travels in the file. Raises OptionError for an unknown suffix, DiskFull and SpoolError as
-    `darkprep.shards.files`; then no part of the file is there.
+    `text` is written as metadata. Raises OptionError for an unknown suffix, DiskFull and SpoolError; the
+    file is then not written at all.
     """
     check_suffix(path)
     text = {"Software": "darkprep", **(text or {})}
@@ -66,9 +66,9 @@ def write_picture(path: Path, pixels: Pixels, text: Mapping[str, str] | None = N
         if path.suffix.lower() == ".png":
             _write_png(file, pixels, text)
         else:
-            told = "\n".join(f"{key}: {value}" for key, value in text.items())
+            description = "\n".join(f"{key}: {value}" for key, value in text.items())
             tifffile.imwrite(
-                file, pixels, photometric="rgb", description=told.encode(), metadata=None
+                file, pixels, photometric="rgb", description=description.encode(), metadata=None
             )
 
     replace_atomically(path, write)
@@ -82,8 +82,8 @@ def _write_png(file: BinaryIO, pixels: Pixels, text: Mapping[str, str]) -> None:
     _chunk(file, b"sRGB", b"\0")
     for key, value in text.items():
         _chunk(file, b"iTXt", key.encode("latin-1", "replace") + b"\0\0\0\0\0" + value.encode())
-    # After the filter there is little left to match but runs; looking for more costs ten times
-    # as long and gains nothing.
+    # Filtered bytes hardly repeat except in runs; searching for longer matches takes ten times as
+    # long and saves nothing.
     deflate = zlib.compressobj(level=1, strategy=zlib.Z_RLE)
     above = np.zeros((1, width * 3 * pixels.itemsize), dtype=np.uint8)
     for first in range(0, height, _STRIP_ROWS):
@@ -97,13 +97,13 @@ def _write_png(file: BinaryIO, pixels: Pixels, text: Mapping[str, str]) -> None:
 
 
 def _as_bytes(rows: Pixels) -> npt.NDArray[np.uint8]:
-    """`(n, W, 3)` of 8 or 16 bits to `(n, bytes)`, most significant byte first."""
+    """Return `(n, W, 3)` of 8 or 16 bits as `(n, bytes)`, most significant byte first."""
     ordered: npt.NDArray[Any] = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder(">"))
     return ordered.reshape(len(rows), -1).view(np.uint8)
 
 
 def _filtered(rows: npt.NDArray[np.uint8], above: npt.NDArray[np.uint8], *, step: int) -> bytes:
-    """Each byte less the mean of its left and upper neighbour, each row led by the filter's number."""
+    """Return each byte minus the mean of its left and upper neighbours, each row after the filter's number."""
     means = np.concatenate([above, rows[:-1]]).astype(np.uint16)
     means[:, step:] += rows[:, :-step]
     means >>= 1

@@ -1,7 +1,7 @@
-"""Moves a reader's lent batches to the device, and measures how long the device stood still for them.
+"""Moves a reader's lent batches to the device, and measures how long the device waited for them.
 
-The trade-off: on CUDA a copy engine works on batch n+1 while the multiprocessors train on batch n, so
-two batches' worth of integers stay on the device.
+The trade-off: on CUDA the copy of batch n+1 runs while the device trains on batch n, so two batches of
+integers stay in the device's memory.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from darkprep.shards.batch import Batch
 from darkprep.shards.format import U16
 
 Allocate = Callable[[tuple[int, ...]], U16]
+"""Returns an uninitialised array of the given shape."""
 
 
 class BatchReader(Protocol):
-    """What a stream needs of a reader: `shards.SpoolReader`, or anything that lends batches."""
+    """What a stream needs of a reader: a `shards.SpoolReader`, or anything else that lends batches."""
 
     def __next__(self) -> Batch:
-        """The next batch; the one before becomes invalid. Raises StopIteration at the end."""
+        """Return the next batch; the one before becomes invalid. Raises StopIteration at the end."""
 
 
 def pinned_memory(device: torch.device) -> Allocate | None:
-    """What a reader should allocate its buffers with: page-locked for CUDA, its own choice else."""
+    """Return the allocator for a reader's buffers: page-locked memory for CUDA, None (any memory) otherwise."""
     if device.type != "cuda":
         return None
 
@@ -40,66 +41,67 @@ def pinned_memory(device: torch.device) -> Allocate | None:
 
 
 def prefetcher_for(device: torch.device) -> Prefetcher:
-    """The carrier that suits the device."""
+    """Return the prefetcher for the device."""
     return CudaPrefetcher(device) if device.type == "cuda" else HostPrefetcher(device)
 
 
 class Prefetcher(Protocol):
-    """Moves lent batches to a device, and measures how long that kept the device waiting."""
+    """Moves lent batches to a device, and measures how long the device waited for them."""
 
-    def bring(self, reader: BatchReader) -> tuple[Batch, Tensor, Tensor]:
-        """The reader's next batch, and its arrays as uint16 tensors on the device."""
+    def next_batch(self, reader: BatchReader) -> tuple[Batch, Tensor, Tensor]:
+        """Return the reader's next batch, and its `low` and `gt` as uint16 tensors on the device."""
 
-    def taken(self) -> None:
-        """The device's work so far is all that reads the tensors that were brought last."""
+    def release(self) -> None:
+        """Allow the tensors returned last to be overwritten after the work that is queued on the device now."""
 
     def wait_s(self) -> float:
-        """Seconds that the device has waited for data."""
+        """Return for how many seconds the device has waited for data."""
 
 
 class HostPrefetcher:
-    """Where the device is the host nothing is copied: the tensors are views of the lent arrays."""
+    """The prefetcher of a CPU: nothing is copied, the tensors are views of the lent arrays."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._wait_s = 0.0
 
-    def bring(self, reader: BatchReader) -> tuple[Batch, Tensor, Tensor]:
-        """See Carrier."""
+    def next_batch(self, reader: BatchReader) -> tuple[Batch, Tensor, Tensor]:
+        """See Prefetcher."""
         began = time.perf_counter()
         try:
             batch = next(reader)
-        finally:  # a wait that no batch ended was one too
+        finally:  # waiting for a batch that does not come counts too
             self._wait_s += time.perf_counter() - began
         low, gt = torch.from_numpy(batch.low), torch.from_numpy(batch.gt)
         return batch, low.to(self._device), gt.to(self._device)
 
-    def taken(self) -> None:
-        """See Carrier."""
+    def release(self) -> None:
+        """See Prefetcher."""
 
     def wait_s(self) -> float:
-        """See Carrier."""
+        """See Prefetcher."""
         return self._wait_s
 
 
 class CudaPrefetcher:
-    """Two landing places on the device and a stream of its own for the copies.
+    """The prefetcher of a GPU: two buffers on the device, and a CUDA stream of its own for the copies.
 
-    A lent batch goes back to the reader only when its copy is over; waiting for that also keeps the
+    A lent batch goes back to the reader only when its copy is complete. Waiting for that also keeps the
     host from running more than two batches ahead of the device.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._places: list[_Place | None] = [None, None]
-        self._turn = 0
+        self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._buffers: list[_Buffer | None] = [None, None]
+        self._current = 0
         self._copied: torch.cuda.Event | None = None
-        self._stalls: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
+        self._waits: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
+        """Begin and end of each wait that is not counted yet."""
         self._wait_s = 0.0
 
-    def bring(self, reader: BatchReader) -> tuple[Batch, Tensor, Tensor]:
-        """See Carrier."""
+    def next_batch(self, reader: BatchReader) -> tuple[Batch, Tensor, Tensor]:
+        """See Prefetcher."""
         training = torch.cuda.current_stream(self._device)
         idle, arrived = _event(timing=True), _event(timing=True)
         idle.record(training)
@@ -109,50 +111,51 @@ class CudaPrefetcher:
         try:
             batch = next(reader)
         except BaseException:
-            # No batch arrives that the device could clock; it has been idle for as long as we have.
+            # There is no arrival for the device to record; it has been idle for as long as the host.
             self._wait_s += time.perf_counter() - began
             raise
-        place = self._place_for(batch)
-        with torch.cuda.stream(self._copying):
-            self._copying.wait_event(place.free)
-            place.low.copy_(torch.from_numpy(batch.low), non_blocking=True)
-            place.gt.copy_(torch.from_numpy(batch.gt), non_blocking=True)
+        buffer = self._buffer_for(batch)
+        with torch.cuda.stream(self._copies):
+            self._copies.wait_event(buffer.free)
+            buffer.low.copy_(torch.from_numpy(batch.low), non_blocking=True)
+            buffer.gt.copy_(torch.from_numpy(batch.gt), non_blocking=True)
             self._copied = _event()
-            self._copied.record(self._copying)
+            self._copied.record(self._copies)
         training.wait_event(self._copied)
         arrived.record(training)
-        self._stalls.append((idle, arrived))
-        return batch, place.low, place.gt
+        self._waits.append((idle, arrived))
+        return batch, buffer.low, buffer.gt
 
-    def taken(self) -> None:
-        """See Carrier."""
-        place = self._places[self._turn]
-        assert place is not None, "taken() before bring()"
-        place.free.record(torch.cuda.current_stream(self._device))
-        self._turn = 1 - self._turn
+    def release(self) -> None:
+        """See Prefetcher."""
+        buffer = self._buffers[self._current]
+        assert buffer is not None, "release() before next_batch()"
+        buffer.free.record(torch.cuda.current_stream(self._device))
+        self._current = 1 - self._current
 
     def wait_s(self) -> float:
-        """See Carrier; counts what the device has finished, without waiting for it."""
-        while self._stalls and self._stalls[0][1].query():  # type: ignore[no-untyped-call]
-            idle, arrived = self._stalls.popleft()
+        """See Prefetcher; counts what the device has completed, without waiting for it."""
+        while self._waits and self._waits[0][1].query():  # type: ignore[no-untyped-call]
+            idle, arrived = self._waits.popleft()
             self._wait_s += idle.elapsed_time(arrived) / 1e3
         return self._wait_s
 
-    def _place_for(self, batch: Batch) -> _Place:
-        place = self._places[self._turn]
-        if place is None or place.low.shape != batch.low.shape or place.gt.shape != batch.gt.shape:
-            place = self._places[self._turn] = _Place(batch, self._device)
-        return place
+    def _buffer_for(self, batch: Batch) -> _Buffer:
+        buffer = self._buffers[self._current]
+        shapes = (batch.low.shape, batch.gt.shape)
+        if buffer is None or (buffer.low.shape, buffer.gt.shape) != shapes:
+            buffer = self._buffers[self._current] = _Buffer(batch, self._device)
+        return buffer
 
 
-class _Place:
-    """Where a batch lands on the device, and when the training has read it."""
+class _Buffer:
+    """A batch's memory on the device, and the event after which it may be overwritten."""
 
     def __init__(self, batch: Batch, device: torch.device) -> None:
         self.low = torch.empty(batch.low.shape, dtype=torch.uint16, device=device)
         self.gt = torch.empty(batch.gt.shape, dtype=torch.uint16, device=device)
         self.free = _event()
-        # Whatever the training stream still does with memory that it gave back before comes first.
+        # Torch may have returned memory that work queued on the training stream still uses.
         self.free.record(torch.cuda.current_stream(device))
 
 

@@ -1,7 +1,7 @@
-"""Restores RAW frames that have no truth, upright, into pictures that say what they are.
+"""Restoration: RAW frames without a truth become upright pictures with metadata.
 
-The trade-off: frames are loaded when their turn comes and one at a time, so that memory is bounded by
-the largest and a bad file costs nothing but itself.
+The trade-off: frames are loaded one at a time, so that memory is bounded by the largest of them and an
+unusable file affects no other.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from darkprep.trainer.picture import Bits, Pixels, check_suffix, quantised, writ
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LoneFrame:
-    """A decoded frame and what its file said of itself."""
+class UnpairedFrame:
+    """A decoded frame that has no truth, with the metadata of its file."""
 
     sample: Sample
-    """Its `gt` is not looked at."""
+    """Its `gt` is not used."""
     orientation: int = 0
     """LibRaw's flip: 0, 3, 5 or 6."""
     text: Mapping[str, str] = field(default_factory=dict)
-    """Goes into the picture: camera, exposure, ISO, gain."""
+    """Metadata for the picture, such as camera, exposure and amplification."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,36 +37,37 @@ class RestoreJob:
     """One file to restore."""
 
     source: str
-    """The RAW file, to name it by."""
-    load: Callable[[], LoneFrame]
+    """Name of the RAW file."""
+    load: Callable[[], UnpairedFrame]
+    """Decodes the file; may raise a DarkprepError."""
     target: Path
-    """The picture; `.png`, `.tif` or `.tiff`."""
+    """Path of the picture; `.png`, `.tif` or `.tiff`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreResult:
-    """What became of one file."""
+    """The outcome for one file."""
 
     source: str
     target: Path
     error: str | None
-    """Why there is no picture; None when there is."""
+    """Why there is no picture; None if there is one."""
     seconds: float
 
 
 def restore(
     network: Restorer,
-    frame: LoneFrame,
+    frame: UnpairedFrame,
     target: Path,
     *,
     bits: Bits = 8,
     device: torch.device | None = None,
 ) -> None:
-    """Restore one frame into `target`, turned upright.
+    """Restore one frame and write it upright to `target`.
 
-    Raises OptionError for a suffix or a depth that cannot be written, WeightsError for a frame of
-    another CFA than the network's, DiskFull and SpoolError, which names `target` where that one
-    file alone cannot be written.
+    Raises OptionError for a suffix or a bit depth that cannot be written, WeightsError for a frame of
+    another CFA than the network's, DiskFull, and SpoolError, which names `target` when only that
+    file cannot be written.
     """
     check_suffix(target)
     if bits not in (8, 16):
@@ -77,9 +78,9 @@ def restore(
         with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
         write_picture(target, pixels, frame.text)
-    except OSError as error:  # it names a file beside the target
+    except OSError as error:  # it names the temporary file
         raise SpoolError(
-            f"{target}: cannot be written ({error.strerror}); choose another folder or name"
+            f"{target}: cannot be written ({error.strerror}); choose another directory or name"
         ) from error
 
 
@@ -90,28 +91,28 @@ def restore_all(
     bits: Bits = 8,
     device: torch.device | None = None,
 ) -> Iterator[RestoreResult]:
-    """Restore each job's file and tell of it at once; a bad file does not stop the others.
+    """Restore the files one after the other, and yield each result; a bad file does not stop the others.
 
-    Raises DiskFull, as every later file would fail alike.
+    Raises DiskFull, because every later file would fail too.
     """
     for job in jobs:
-        began, problem = time.monotonic(), None
+        began, reason = time.monotonic(), None
         try:
             restore(network, job.load(), job.target, bits=bits, device=device)
         except DiskFull:
             raise
         except DarkprepError as error:
-            problem = str(error)
+            reason = str(error)
         yield RestoreResult(
             source=job.source,
             target=job.target,
-            error=problem,
+            error=reason,
             seconds=time.monotonic() - began,
         )
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn `(H, W, 3)` as LibRaw's flip says: bit 2 upside down, bit 1 left to right, then bit 4 transposes."""
+    """Return `(H, W, 3)` turned by LibRaw's flip: bit 2 flips rows, bit 1 columns, then bit 4 transposes."""
     if orientation & 2:
         pixels = pixels[::-1]
     if orientation & 1:

@@ -135,7 +135,7 @@ def evaluation(
         protocol=options.protocol,
         device=device,
         baseline=amplified_input if options.baseline else None,
-        compared=packed_raw(found.root, by_id, centre=centre) if in_raw else None,
+        prepare=packed_raw(found.root, by_id, centre=centre) if in_raw else None,
         region=f"the middle {centre} x {centre} packed pixels" if centre else "whole frames",
         settings=options.settings(),
         groups=lambda pair: report_groups(by_id[pair]),

@@ -20,7 +20,7 @@ from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.raw.colour import Colours, colours_of, undevelop
 from darkprep.shards.format import U16, CfaKind, Sample
-from darkprep.trainer.evaluation import Compared
+from darkprep.trainer.evaluation import Prepare
 from darkprep.trainer.metrics import F32
 
 ELD_CENTRE = 512
@@ -40,7 +40,7 @@ class _Truth:
     """`(C, 1, 1)`: the value in these planes of full scale in its development."""
 
 
-def packed_raw(root: Path, pairs: Mapping[str, Pair], *, centre: int | None) -> Compared:
+def packed_raw(root: Path, pairs: Mapping[str, Pair], *, centre: int | None) -> Prepare:
     """Return a function that converts a picture and its ground truth to packed RAW, in [0, 1] of ELD's full scale.
 
     The planes are always the sensor's, nine for X-Trans, so figures of all X-Trans modes can be compared.
@@ -63,13 +63,13 @@ def packed_raw(root: Path, pairs: Mapping[str, Pair], *, centre: int | None) -> 
             developed=(np.float32(frame.white) - black.min()) / scale,
         )
 
-    def compared(sample: Sample, picture: F32 | U16) -> tuple[F32, F32]:
+    def prepare(sample: Sample, picture: F32 | U16) -> tuple[F32, F32]:
         true = truth(sample.meta.pair)
         ours = undevelop(picture, true.colours, true.cfa)
         ours *= true.developed
         return _middle(ours, centre), _middle(true.planes, centre)
 
-    return compared
+    return prepare
 
 
 def _full_scale(white: int) -> int:

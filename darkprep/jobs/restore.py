@@ -12,7 +12,7 @@ from darkprep.jobs.weights import load_restorer
 from darkprep.shards import OptionError
 from darkprep.trainer.device import open_device
 from darkprep.trainer.picture import Bits
-from darkprep.trainer.restoration import LoneFrame, RestoreJob, RestoreResult, restore_all
+from darkprep.trainer.restoration import RestoreJob, RestoreResult, UnpairedFrame, restore_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +90,8 @@ def _file_id(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _loader(path: Path, decoder: FrameDecoder) -> Callable[[], LoneFrame]:
-    def load() -> LoneFrame:
+def _loader(path: Path, decoder: FrameDecoder) -> Callable[[], UnpairedFrame]:
+    def load() -> UnpairedFrame:
         sample, header = decoder.file(path)
         text = {
             "Camera": f"{header.make} {header.model}".strip(),
@@ -99,6 +99,6 @@ def _loader(path: Path, decoder: FrameDecoder) -> Callable[[], LoneFrame]:
             "Amplification": f"{sample.meta.amplification:g} ({sample.meta.amplification_source})",
             "Software": "darkprep",
         }
-        return LoneFrame(sample=sample, orientation=header.orientation, text=text)
+        return UnpairedFrame(sample=sample, orientation=header.orientation, text=text)
 
     return load

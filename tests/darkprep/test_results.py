@@ -133,7 +133,7 @@ def test_evaluate_with_no_usable_frame_fails(complaint, large_data):
         (["--amplify", "nan"], "amplify must be ratio, estimate or a positive number"),
         (["--amplify", "1e10"], "amplify must be ratio, estimate or a positive number"),
         (["--multiplier", "2"], "multiplier goes with --amplify estimate only"),
-        (["--protocol", "best"], "no protocol 'best'; there are redirt, sid, eld"),
+        (["--protocol", "best"], "unknown protocol 'best'; choose from redirt, sid, eld"),
         (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N"),
         (["--out", "w.safetensors"], "w.safetensors: is a file; give --out a directory"),
         (["--camera", "fuji"], "holds no Fuji/short"),
@@ -243,8 +243,8 @@ def test_a_picture_that_cannot_be_written_does_not_stop_the_others(call, large_d
 
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
-        "failed a.dng: out/a.png: cannot be written (Is a directory); choose another folder or name",
-        f"failed {long}: out/{long[:-4]}.png: cannot be written (File name too long); choose another folder or name",
+        "failed a.dng: out/a.png: cannot be written (Is a directory); choose another directory or name",
+        f"failed {long}: out/{long[:-4]}.png: cannot be written (File name too long); choose another directory or name",
     ]
     assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "z.png"]
 

@@ -36,7 +36,7 @@ from darkprep.studies.result import Table
 from darkprep.studies.task_kinds import ExecutionOptions, TrainingScale
 from darkprep.studies.tasks import StudyContext
 from darkprep.synth.dataset import synthesise
-from darkprep.trainer.stream import amplified
+from darkprep.trainer.stream import network_input
 from darkprep.view.live import Progress
 
 
@@ -74,7 +74,7 @@ def test_the_published_levels_whiten_canon_and_blacken_nikon(photographs):
         sample = whole_frame(found.root, pair)
         published = with_published_levels(sample)
         inputs[camera] = [
-            amplified(torch.from_numpy(one.low)[None], (one.meta,)).numpy()
+            network_input(torch.from_numpy(one.low)[None], (one.meta,)).numpy()
             for one in (published, sample)
         ]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from darkprep.shards.batch import Batch, ReaderStats
 from darkprep.shards.format import CELL, PLANES, CfaKind, SampleMeta
-from darkprep.trainer.augment import packed_places
+from darkprep.trainer.augment import packed_indices
 
 BLACK = {"bayer": (512.0, 510.0, 514.0, 512.0), "xtrans": (1024.0,) * 9}
 WHITE = 16383
@@ -54,7 +54,7 @@ class FakeReader:
         self.closed = False
         self._before, self._alter, self._advance = before, alter, advance
         self._next, self._stop_after, self._cfa = start, stop_after, cfa
-        self._places = packed_places(cfa, side, side)
+        self._places = packed_indices(cfa, side, side)
         self._low = np.empty((batch_size, PLANES[cfa], side // cell, side // cell), np.uint16)
         self._gt = np.empty((batch_size, 3, side, side), np.uint16)
 

@@ -18,11 +18,11 @@ from darkprep.trainer.augment import (
     IDENTITY,
     SYMMETRIES,
     Augmentation,
+    CropGeometry,
     Cropper,
-    Dihedral,
-    Geometry,
-    Move,
-    packed_places,
+    CropTransform,
+    Symmetry,
+    packed_indices,
     window_starts,
 )
 
@@ -41,10 +41,10 @@ def mosaic_of(rgb: np.ndarray, cfa: CfaKind) -> np.ndarray:
 
 
 def packed(mosaic: np.ndarray, cfa: CfaKind) -> np.ndarray:
-    return mosaic.reshape(-1)[packed_places(cfa, *mosaic.shape)]
+    return mosaic.reshape(-1)[packed_indices(cfa, *mosaic.shape)]
 
 
-def scene(geometry: Geometry, count: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+def scene(geometry: CropGeometry, count: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Random truth and the packed mosaic that an ideal camera would record of it."""
     rng = np.random.default_rng(7)
     rgb = rng.integers(0, 2**15, (count, 3, geometry.height, geometry.width), dtype=np.int16)
@@ -52,8 +52,8 @@ def scene(geometry: Geometry, count: int = 1) -> tuple[torch.Tensor, torch.Tenso
     return torch.from_numpy(low), torch.from_numpy(rgb)
 
 
-def geometry(cfa: CfaKind, margin: int = 12, crop: int = 24) -> Geometry:
-    return Geometry(cfa=cfa, height=crop + margin, width=crop + margin + 12, crop=crop)
+def geometry(cfa: CfaKind, margin: int = 12, crop: int = 24) -> CropGeometry:
+    return CropGeometry(cfa=cfa, height=crop + margin, width=crop + margin + 12, crop=crop)
 
 
 @pytest.mark.parametrize(("cfa", "symmetry"), list(product(CFAS, SYMMETRIES)))
@@ -64,17 +64,17 @@ def test_the_mosaic_shows_the_truths_colours_after_every_symmetry(cfa, symmetry)
 
     assert starts, "a margin of one period is room enough for every symmetry"
     for start in starts:
-        moved_low, moved_gt = Cropper(where, CPU).apply(low, gt, [Move(symmetry, *start)])
+        moved_low, moved_gt = Cropper(where, CPU).apply(low, gt, [CropTransform(symmetry, *start)])
         expected = packed(mosaic_of(moved_gt[0].numpy(), cfa), cfa)
         np.testing.assert_array_equal(moved_low[0].numpy(), expected)
 
 
 @pytest.mark.parametrize("symmetry", SYMMETRIES)
-def test_the_truth_moves_as_numpy_would_move_it(symmetry: Dihedral):
+def test_the_truth_moves_as_numpy_would_move_it(symmetry: Symmetry):
     where = geometry("bayer")
     low, gt = scene(where)
 
-    _, moved = Cropper(where, CPU).apply(low, gt, [Move(symmetry, 3, 5)])
+    _, moved = Cropper(where, CPU).apply(low, gt, [CropTransform(symmetry, 3, 5)])
 
     expected = gt[0].numpy()[:, 3:27, 5:29]
     expected = expected[:, ::-1] if symmetry.flip_rows else expected
@@ -86,14 +86,14 @@ def test_the_truth_moves_as_numpy_would_move_it(symmetry: Dihedral):
 def test_bayer_packing_is_torchs_pixel_unshuffle():
     mosaic = torch.arange(12 * 18).view(12, 18)
 
-    ours = mosaic.reshape(-1)[torch.from_numpy(packed_places("bayer", 12, 18))]
+    ours = mosaic.reshape(-1)[torch.from_numpy(packed_indices("bayer", 12, 18))]
 
     assert torch.equal(ours, torch.nn.functional.pixel_unshuffle(mosaic[None], 2))
 
 
 @pytest.mark.parametrize("cfa", CFAS)
 def test_packing_takes_every_pixel_once(cfa):
-    places = packed_places(cfa, 12, 18)
+    places = packed_indices(cfa, 12, 18)
 
     np.testing.assert_array_equal(np.sort(places.reshape(-1)), np.arange(12 * 18))
 
@@ -101,17 +101,17 @@ def test_packing_takes_every_pixel_once(cfa):
 def test_xtrans_planes_hold_one_colour_each():
     colours = np.tile([list(row) for row in CANONICAL["xtrans"]], (2, 2))
 
-    planes = colours.reshape(-1)[packed_places("xtrans", 12, 12)]
+    planes = colours.reshape(-1)[packed_indices("xtrans", 12, 12)]
 
     assert ["".join(sorted(set(plane.reshape(-1)))) for plane in planes] == list("RGBRBGGGG")
 
 
 def test_without_a_margin_only_what_needs_none_is_drawn():
-    def possible(cfa: CfaKind) -> list[Dihedral]:
-        exact = Geometry(cfa=cfa, height=24, width=24, crop=24)
+    def possible(cfa: CfaKind) -> list[Symmetry]:
+        exact = CropGeometry(cfa=cfa, height=24, width=24, crop=24)
         return [symmetry for symmetry in SYMMETRIES if window_starts(exact, symmetry)]
 
-    transpose = Dihedral(transpose=True, flip_rows=False, flip_columns=False)
+    transpose = Symmetry(transpose=True, flip_rows=False, flip_columns=False)
     assert possible("bayer") == [IDENTITY, transpose]
     assert possible("xtrans") == [IDENTITY]
 
@@ -159,13 +159,17 @@ def test_without_augmentation_the_middle_is_cut_on_the_lattice(cfa):
 
     moves = {augmentation.draw("key", use) for use in range(8)}
 
-    assert moves == {Move(IDENTITY, 6, 12)}
+    assert moves == {CropTransform(IDENTITY, 6, 12)}
 
 
 def test_samples_of_a_batch_move_independently():
     where = geometry("bayer")
     low, gt = scene(where, count=3)
-    moves = [Move(IDENTITY, 2, 4), Move(SYMMETRIES[7], 1, 3), Move(SYMMETRIES[4], 0, 0)]
+    moves = [
+        CropTransform(IDENTITY, 2, 4),
+        CropTransform(SYMMETRIES[7], 1, 3),
+        CropTransform(SYMMETRIES[4], 0, 0),
+    ]
     cropper = Cropper(where, CPU)
 
     together = [part.clone() for part in cropper.apply(low, gt, moves)]
@@ -178,8 +182,8 @@ def test_samples_of_a_batch_move_independently():
 
 def test_a_crop_that_does_not_fit_is_refused():
     with pytest.raises(OptionError, match="crop 48 does not fit"):
-        Geometry(cfa="bayer", height=24, width=96, crop=48)
+        CropGeometry(cfa="bayer", height=24, width=96, crop=48)
     with pytest.raises(OptionError, match="multiple of 6"):
-        Geometry(cfa="xtrans", height=24, width=24, crop=22)
+        CropGeometry(cfa="xtrans", height=24, width=24, crop=22)
     with pytest.raises(OptionError, match="augment must be one of cfa, paper, none"):
         Augmentation(geometry=geometry("bayer"), mode="flip")

@@ -154,7 +154,7 @@ def test_a_pickle_that_would_execute_is_refused(folder, tmp_path):
 def test_a_torch_file_that_is_no_checkpoint_is_refused(tmp_path, record):
     torch.save(record, tmp_path / "x.pt")
 
-    with pytest.raises(WeightsError, match=r"no checkpoint of darkprep|has format 99"):
+    with pytest.raises(WeightsError, match=r"not a darkprep checkpoint|has format 99"):
         read_checkpoint(tmp_path / "x.pt")
 
 

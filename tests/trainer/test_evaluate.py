@@ -15,8 +15,8 @@ from darkprep.shards.errors import DatasetError, DiskFull, OptionError, RawError
 from darkprep.shards.format import Sample
 from darkprep.trainer.evaluation import evaluate, restore_frame
 from darkprep.trainer.metrics import PROTOCOLS, score
-from darkprep.trainer.restoration import LoneFrame, RestoreJob, restore, restore_all
-from darkprep.trainer.stream import amplified
+from darkprep.trainer.restoration import RestoreJob, UnpairedFrame, restore, restore_all
+from darkprep.trainer.stream import network_input
 
 
 def grey(low: torch.Tensor) -> torch.Tensor:
@@ -89,7 +89,7 @@ def test_a_perfect_restoration_has_no_finite_psnr_and_still_valid_json(tmp_path,
 def test_without_a_pair_there_is_nothing_to_evaluate(tmp_path):
     with pytest.raises(DatasetError, match="no pair to evaluate"):
         evaluate(grey, [], tmp_path)
-    with pytest.raises(OptionError, match="no protocol 'best'"):
+    with pytest.raises(OptionError, match="unknown protocol 'best'"):
         evaluate(grey, [], protocol="best")
 
 
@@ -119,13 +119,13 @@ def test_the_network_sees_the_formats_decode(frame):
 
     restore_frame(remember, frame)
 
-    assert torch.equal(seen[0], amplified(torch.from_numpy(frame.low)[None], (frame.meta,)))
+    assert torch.equal(seen[0], network_input(torch.from_numpy(frame.low)[None], (frame.meta,)))
 
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_restored_file_is_upright_and_says_what_it_is(tmp_path, frame, bits):
     wide = Sample(frame.low[:, :20], np.empty((3, 0, 0), np.uint16), frame.meta)
-    lone = LoneFrame(sample=wide, orientation=6, text={"Camera": "ILCE-7SM2", "Gain": "100"})
+    lone = UnpairedFrame(sample=wide, orientation=6, text={"Camera": "ILCE-7SM2", "Gain": "100"})
 
     restore(grey, lone, tmp_path / "new" / "a.png", bits=bits)
 
@@ -135,13 +135,13 @@ def test_a_restored_file_is_upright_and_says_what_it_is(tmp_path, frame, bits):
 
 
 def test_one_bad_file_does_not_stop_the_others(tmp_path, frame):
-    def broken() -> LoneFrame:
+    def broken() -> UnpairedFrame:
         raise RawError("b.dng", "is cut off")
 
     jobs = [
         RestoreJob(
             source=name,
-            load=broken if name == "b.dng" else lambda: LoneFrame(sample=frame),
+            load=broken if name == "b.dng" else lambda: UnpairedFrame(sample=frame),
             target=tmp_path / f"{name}.png",
         )
         for name in ("a.dng", "b.dng", "c.dng")
@@ -154,7 +154,7 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path, frame):
 
 
 def test_a_full_disk_stops_them_all(tmp_path):
-    def full() -> LoneFrame:
+    def full() -> UnpairedFrame:
         raise DiskFull("no room")
 
     job = RestoreJob(source="a.dng", load=full, target=tmp_path / "a.png")
@@ -164,9 +164,9 @@ def test_a_full_disk_stops_them_all(tmp_path):
 
 def test_a_depth_or_a_suffix_that_cannot_be_written_is_refused(tmp_path, frame):
     with pytest.raises(OptionError, match="bits must be 8 or 16, not 12"):
-        restore(grey, LoneFrame(sample=frame), tmp_path / "a.png", bits=12)
+        restore(grey, UnpairedFrame(sample=frame), tmp_path / "a.png", bits=12)
     with pytest.raises(OptionError, match="pictures are written as"):
-        restore(grey, LoneFrame(sample=frame), tmp_path / "a.jpeg")
+        restore(grey, UnpairedFrame(sample=frame), tmp_path / "a.jpeg")
 
 
 def test_groups_get_means_of_their_own(frame):
@@ -199,7 +199,7 @@ def test_a_protocol_of_packed_raw_needs_packed_raw(frame):
     def planes(sample, picture):
         return picture[:2] * np.float32(0.5), sample.gt[:2] / np.float32(65535)
 
-    found = evaluate(grey, [frame], protocol="eld", compared=planes, region="two planes")
+    found = evaluate(grey, [frame], protocol="eld", prepare=planes, region="two planes")
 
     restored = restore_frame(grey, frame)
     expected = score(restored[:2], frame.gt[:2] / np.float32(65535), PROTOCOLS["eld"])

@@ -82,5 +82,5 @@ def test_equal_pictures_score_infinity_and_one():
 
 
 def test_an_unknown_protocol_is_refused_with_the_names_of_all():
-    with pytest.raises(OptionError, match="no protocol 'psnr'; there are redirt, sid, eld"):
+    with pytest.raises(OptionError, match="unknown protocol 'psnr'; choose from redirt, sid, eld"):
         protocol_named("psnr")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from darkprep.shards.errors import OptionError
-from darkprep.trainer.stream import DeviceStream, amplified, unit_range
+from darkprep.trainer.stream import DeviceStream, network_input, unit_range
 
 CPU = torch.device("cpu")
 
@@ -19,7 +19,7 @@ def test_the_decode_is_the_formats_formula(make_meta):
     codes = rng.integers(0, 65536, (2, 4, 6, 5), dtype=np.uint16)
     metas = (make_meta("00000000-0000"), make_meta("00000000-0001", amplification=250.0))
 
-    decoded = amplified(torch.from_numpy(codes), metas)
+    decoded = network_input(torch.from_numpy(codes), metas)
 
     black = np.array(metas[0].black)[:, None, None]
     gain = np.array([100.0, 250.0])[:, None, None, None]
@@ -43,7 +43,7 @@ def test_an_unaugmented_stream_cuts_the_middle(make_reader):
     assert batch.index == 0
     assert batch.keys == ("00000000-0000", "00000000-0001")
     assert torch.equal(batch.gt, unit_range(torch.from_numpy(same.gt))[..., 2:194, 2:194])
-    whole = amplified(torch.from_numpy(same.low), same.metas)
+    whole = network_input(torch.from_numpy(same.low), same.metas)
     assert torch.equal(batch.low, whole[..., 1:97, 1:97])
 
 
