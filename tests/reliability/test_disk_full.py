@@ -97,7 +97,7 @@ def verify(spool: Spool) -> None:
         opened.close()
 
 
-def test_producers_wait_for_space_and_go_on_when_it_comes(
+def test_producers_wait_for_space_and_continue(
     disk: Disk, spool: Spool, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ):
     producer = start("--until", "40")
@@ -144,7 +144,7 @@ def test_a_producer_that_starts_on_a_full_disk_waits_too(
     assert spool.ready_shards() == [0, 1, 2]
 
 
-def test_a_producer_that_waits_for_space_ends_when_told_to(
+def test_a_producer_that_waits_for_space_can_be_stopped(
     disk: Disk, spool: Spool, start: Callable[..., subprocess.Popen[str]]
 ):
     producer = start("--until", "inf")
@@ -158,7 +158,7 @@ def test_a_producer_that_waits_for_space_ends_when_told_to(
     assert not list(spool.partial.iterdir())
 
 
-def test_a_shard_that_does_not_fit_leaves_nothing_and_says_where_and_how_much(disk: Disk):
+def test_a_shard_that_does_not_fit_leaves_no_file_and_the_message_names_path_and_size(disk: Disk):
     spool = Spool(disk.path / "other")
     spool.create(
         PlanRecord(stream=stream(), recipe={"pairs": []}, settings=ProducerSettings(root="data"))
@@ -175,7 +175,7 @@ def test_a_shard_that_does_not_fit_leaves_nothing_and_says_where_and_how_much(di
     assert not spool.ready_shards()
 
 
-def test_a_frame_that_does_not_fit_leaves_nothing(disk: Disk):
+def test_a_frame_that_does_not_fit_leaves_no_file(disk: Disk):
     import numpy as np
 
     store = FrameStore(disk.path / "frames")
@@ -206,7 +206,7 @@ def test_a_state_file_that_does_not_fit_leaves_the_old_one(disk: Disk):
     ]
 
 
-def test_a_reader_goes_on_when_neither_its_cursor_nor_a_refusal_can_be_written(disk: Disk):
+def test_a_reader_continues_when_its_cursor_and_the_quarantine_log_cannot_be_written(disk: Disk):
     """Deleting is what frees the disk, so a trainer must never stop for want of it."""
     spool = Spool(disk.path / "other")
     spool.create(
@@ -231,7 +231,7 @@ def test_a_reader_goes_on_when_neither_its_cursor_nor_a_refusal_can_be_written(d
 
 
 @pytest.mark.slow
-def test_training_stops_at_a_checkpoint_that_does_not_fit_and_the_old_one_is_good(
+def test_training_stops_at_a_checkpoint_that_does_not_fit_and_the_older_one_is_intact(
     disk: Disk, tmp_path: Path
 ):
     root = write_sid(tmp_path / "data", scenes=2, shorts=1, size=(208, 224))

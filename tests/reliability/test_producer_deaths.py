@@ -88,7 +88,7 @@ class BreakingPool:
             self._late = None
 
 
-def test_what_the_last_worker_of_a_broken_set_still_began_is_swept_and_made_again(
+def test_files_that_a_dying_worker_began_are_removed_and_their_shards_rebuilt(
     raw_spool: Spool,
 ):
     pool = BreakingPool(3, lambda number: number == 2, raw_spool)
@@ -180,7 +180,7 @@ def test_a_file_that_kills_its_decoder_is_named_and_skipped(
     assert shard_bytes(again) == shard_bytes(raw_spool)
 
 
-def test_the_probe_tells_a_file_that_decodes_from_one_that_kills(
+def test_the_probe_distinguishes_files_that_decode_from_files_that_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = next(iter(sorted((write_sid(tmp_path) / "Sony/short").iterdir())))
@@ -192,7 +192,7 @@ def test_the_probe_tells_a_file_that_decodes_from_one_that_kills(
     assert crashes_decoder(path)
 
 
-def test_a_producer_that_is_told_to_stop_does_not_wait_for_its_probe(
+def test_a_producer_that_is_stopped_does_not_wait_for_its_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("darkprep.pipeline.produce.quarantine._develop_quietly", _never_end)
@@ -213,7 +213,7 @@ def _never_end(path: str) -> None:
     time.sleep(600)
 
 
-def test_innocent_files_are_not_tried_after_one_death(raw_spool: Spool):
+def test_files_are_not_probed_after_one_death(raw_spool: Spool):
     def crashes(path: Path) -> bool:
         raise AssertionError(f"{path} was tried")
 
@@ -223,7 +223,7 @@ def test_innocent_files_are_not_tried_after_one_death(raw_spool: Spool):
     assert raw_spool.ready_shards() == list(range(9))
 
 
-def test_workers_that_never_finish_end_in_words_that_name_what_they_were_at(raw_spool: Spool):
+def test_workers_that_never_finish_are_an_error_that_names_their_file(raw_spool: Spool):
     path = Plan.load(raw_spool).root / "Sony/short/00001_00_0.1s.dng"
 
     class DyingPool(BreakingPool):
@@ -238,9 +238,7 @@ def test_workers_that_never_finish_end_in_words_that_name_what_they_were_at(raw_
         produce(raw_spool, pool, crash_test=lambda path: False)
 
 
-def test_a_frame_cut_short_while_it_is_mapped_costs_a_worker_and_nothing_else(
-    raw_spool: Spool, tmp_path: Path
-):
+def test_a_frame_truncated_while_mapped_costs_one_worker_only(raw_spool: Spool, tmp_path: Path):
     """Reading past the end of a mapped file is SIGBUS; the next workers see the damage and decode again."""
     calm = planned(tmp_path / "calm", tmp_path / "data")
     produce(calm, LokyPool(1))
@@ -279,7 +277,7 @@ def test_workers_die_with_their_producer(raw_spool: Spool):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_producer_told_to_end_leaves_whole_shards_and_no_process(number: int, raw_spool: Spool):
+def test_a_stopped_producer_leaves_whole_shards_and_no_process(number: int, raw_spool: Spool):
     command = [sys.executable, "-m", "darkprep", "produce", "--spool", str(raw_spool.path)]
     command += ["--jobs", "2", "--until", "inf", "--disk-budget", "6MB"]
     with subprocess.Popen(command, start_new_session=True) as producer:
@@ -320,7 +318,7 @@ def store(tmp_path: Path) -> FrameStore:
         ("zarr.json", b"{", b"["),
     ],
 )
-def test_a_flipped_digit_beside_the_pixels_is_damage_too(
+def test_a_flipped_digit_in_the_attributes_is_damage_too(
     file: str, old: bytes, new: bytes, store: FrameStore
 ):
     store.put("short-1", frame(), SHORT)
@@ -347,7 +345,7 @@ def test_a_damaged_frame_is_replaced_by_the_next_put(store: FrameStore):
     np.testing.assert_array_equal(found.array, frame())
 
 
-def test_a_frame_lies_on_the_disk_once_even_after_its_maker_was_killed(store: FrameStore):
+def test_a_frame_is_on_the_disk_once_even_after_its_writer_was_killed(store: FrameStore):
     left = store.path / f".short-1.{os.getppid()}.tmp"
     left.mkdir()
     (left / "0.0.0").write_bytes(bytes(1 << 20))
@@ -367,7 +365,7 @@ def test_half_written_group_metadata_are_written_again(store: FrameStore):
     assert zarr.open_group(str(store.path), mode="r").attrs["darkprep"] == 1
 
 
-def test_a_producer_that_ends_in_the_middle_of_decoding_leaves_no_trace_of_it(raw_spool: Spool):
+def test_a_producer_that_ends_during_decoding_leaves_no_decoding_record(raw_spool: Spool):
     """Its workers are killed where they stand; what they were at is no suspect."""
     stop = threading.Event()
     pool = MiscastPool(2, "00002_00_0.1s.dng", "hang")

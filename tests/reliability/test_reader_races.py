@@ -20,7 +20,7 @@ def opened(spool: Spool, shard: int) -> ShardFile:
     return ShardFile(spool.shard_path(shard), spool.stream.layout(), shard, spool.digest)
 
 
-def test_a_rank_that_is_late_to_refuse_leaves_the_shard_that_was_made_again(make_spool: MakeSpool):
+def test_a_late_quarantine_by_another_rank_leaves_the_rebuilt_shard(make_spool: MakeSpool):
     spool = make_spool(ready=[3])
     late = opened(spool, 3)
 
@@ -33,7 +33,7 @@ def test_a_rank_that_is_late_to_refuse_leaves_the_shard_that_was_made_again(make
     opened(spool, 3).verify_all()
 
 
-def test_a_producer_may_drop_a_refused_shard_while_it_is_being_refused(
+def test_a_producer_may_delete_a_shard_while_it_is_quarantined(
     make_spool: MakeSpool, monkeypatch: pytest.MonkeyPatch
 ):
     spool = make_spool(ready=[3])
@@ -50,9 +50,7 @@ def test_a_producer_may_drop_a_refused_shard_while_it_is_being_refused(
     assert len(spool.quarantine.records()) == 1
 
 
-def test_what_is_written_down_of_refusals_does_not_grow_without_end(
-    make_spool: MakeSpool, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_quarantine_log_is_bounded(make_spool: MakeSpool, monkeypatch: pytest.MonkeyPatch):
     spool = make_spool()
     monkeypatch.setattr(quarantine, "LOG_BYTES", 4096)
 
@@ -97,7 +95,7 @@ def test_a_cursor_never_goes_back_while_its_reader_lives(
     assert max(while_alive) > 4
 
 
-def test_a_shard_made_in_vain_is_deleted_by_the_reader_too(make_spool: MakeSpool):
+def test_a_shard_that_is_no_longer_needed_is_deleted_by_the_reader_too(make_spool: MakeSpool):
     spool = make_spool(ready=range(6))
 
     with SpoolReader(spool, batch_size=4, shards=6) as reader:
@@ -108,7 +106,7 @@ def test_a_shard_made_in_vain_is_deleted_by_the_reader_too(make_spool: MakeSpool
     assert spool.ready_shards() == []
 
 
-def test_a_reader_that_cannot_begin_gives_the_role_back(
+def test_a_reader_that_cannot_begin_releases_the_lock(
     make_spool: MakeSpool, monkeypatch: pytest.MonkeyPatch
 ):
     spool = make_spool(ready=range(6))
@@ -124,7 +122,7 @@ def test_a_reader_that_cannot_begin_gives_the_role_back(
     assert not spool.has_trainer()
 
 
-def test_a_link_put_in_place_of_a_shard_is_set_aside_and_training_goes_on(make_spool: MakeSpool):
+def test_a_link_in_place_of_a_shard_is_quarantined_and_training_continues(make_spool: MakeSpool):
     spool = make_spool(ready=range(6))
     target = spool.path.parent / "precious.tar"
     shutil.copy(spool.shard_path(2), target)

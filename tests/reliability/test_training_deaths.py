@@ -136,7 +136,7 @@ def test_a_trainer_killed_between_deleting_a_shard_and_its_next_checkpoint_gets_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_training_told_to_end_writes_a_checkpoint_and_goes_on_as_if_nothing_was(
+def test_a_stopped_training_writes_a_checkpoint_and_resumes_with_the_same_losses(
     number: int, spool: Spool, undisturbed: list[float]
 ):
     with training(spool) as process:
@@ -158,7 +158,7 @@ def test_a_training_told_to_end_writes_a_checkpoint_and_goes_on_as_if_nothing_wa
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_training_that_waits_for_data_ends_at_once_when_told_to(
+def test_a_training_that_waits_for_data_can_be_stopped_at_once(
     number: int, spool: Spool, tmp_path: Path
 ):
     """Somebody holds the producer's role and makes nothing, so that the trainer waits."""
@@ -174,7 +174,7 @@ def test_a_training_that_waits_for_data_ends_at_once_when_told_to(
 
 
 @pytest.mark.slow
-def test_flipped_and_cut_shards_are_made_again_and_the_stream_stays_the_same(
+def test_damaged_shards_are_rebuilt_and_the_stream_stays_the_same(
     spool: Spool, undisturbed: list[float]
 ):
     layout = spool.stream.layout()
@@ -195,7 +195,7 @@ def test_flipped_and_cut_shards_are_made_again_and_the_stream_stays_the_same(
 
 
 @pytest.mark.slow
-def test_a_training_outlives_the_death_of_its_producer(spool: Spool, undisturbed: list[float]):
+def test_a_training_survives_the_death_of_its_producer(spool: Spool, undisturbed: list[float]):
     """The system's killer may take it; the trainer starts another when it starves."""
     killed: list[int] = []
     plan = Plan.load(spool)

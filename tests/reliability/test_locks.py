@@ -60,7 +60,7 @@ def test_a_living_holder_always_blocks_and_is_named(role: str, make_spool: MakeS
 
 
 @pytest.mark.parametrize("role", ["producer", "trainer"])
-def test_a_role_is_free_as_soon_as_its_holder_is_killed(role: str, make_spool: MakeSpool):
+def test_a_lock_is_free_as_soon_as_its_holder_is_killed(role: str, make_spool: MakeSpool):
     """Not yet waited for, the holder is a zombie: its pid is still there, its lock is not."""
     spool = make_spool()
 
@@ -109,7 +109,7 @@ def test_a_zombie_counts_as_dead(make_spool: MakeSpool):
         assert [beat.process.is_alive() for beat in spool.heartbeats()] == [False]
 
 
-def test_the_producers_of_another_host_are_shown_but_nothing_is_claimed_of_them(
+def test_producers_of_another_host_are_shown_but_not_called_alive(
     make_spool: MakeSpool,
 ):
     spool = make_spool()
@@ -120,7 +120,7 @@ def test_the_producers_of_another_host_are_shown_but_nothing_is_claimed_of_them(
     assert len(spool.heartbeats()) == 1
 
 
-def test_looking_whether_a_role_is_held_never_takes_it_from_whoever_wants_it(
+def test_probing_a_lock_never_blocks_a_process_that_acquires_it(
     make_spool: MakeSpool,
 ):
     """A look holds the lock for an instant, in which a producer that started was told it was busy."""
@@ -146,7 +146,7 @@ def test_looking_whether_a_role_is_held_never_takes_it_from_whoever_wants_it(
             looker.join()
 
 
-def test_a_role_is_told_by_its_newest_holder(make_spool: MakeSpool):
+def test_a_lock_names_its_newest_holder(make_spool: MakeSpool):
     spool = make_spool()
     with elsewhere(holding(spool, "producer")) as before:
         assert last_holder(spool.producers / "lock") != ProcessId.own()
@@ -157,7 +157,7 @@ def test_a_role_is_told_by_its_newest_holder(make_spool: MakeSpool):
         assert f"{before.pid}" not in (spool.producers / "lock").read_text()
 
 
-def test_a_producer_waits_for_the_end_of_those_who_still_write_for_a_dead_one(
+def test_a_producer_waits_until_the_writers_of_a_dead_one_have_ended(
     make_spool: MakeSpool,
 ):
     spool = make_spool()
@@ -177,7 +177,7 @@ lock.release()
         assert not spool.has_writers()
 
 
-def test_whoever_works_for_a_producer_that_has_a_successor_writes_nothing(make_spool: MakeSpool):
+def test_workers_of_a_replaced_producer_write_nothing(make_spool: MakeSpool):
     spool = make_spool()
     with elsewhere(holding(spool, "producer")):
         before = spool.producer_process()
