@@ -30,30 +30,30 @@ def write_raw(tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        said = replace(DngTags(cfa=PHASES[phase], as_shot_neutral=NEUTRAL), **tags)
-        top, left, bottom, right = said.margins
+        dng_tags = replace(DngTags(cfa=PHASES[phase], as_shot_neutral=NEUTRAL), **tags)
+        top, left, bottom, right = dng_tags.margins
         if mosaic is None:
-            period = len(said.cfa)
+            period = len(dng_tags.cfa)
             levels = (
-                np.array(said.black)
-                if len(said.black) == 1
-                else np.reshape(said.black, (period, period))
+                np.array(dng_tags.black)
+                if len(dng_tags.black) == 1
+                else np.reshape(dng_tags.black, (period, period))
             )
             mosaic = mosaic_of(
-                said.cfa,
+                dng_tags.cfa,
                 top=start[0],
                 left=start[1],
                 height=size[0],
                 width=size[1],
                 black=levels,
-                white=said.white,
+                white=dng_tags.white,
                 gain=gain,
             )
         masked = np.full(
-            (top + size[0] + bottom, left + size[1] + right), int(said.black[0]), np.uint16
+            (top + size[0] + bottom, left + size[1] + right), int(dng_tags.black[0]), np.uint16
         )
         masked[top : top + size[0], left : left + size[1]] = mosaic
-        write_dng(path, masked, said)
+        write_dng(path, masked, dng_tags)
         return path
 
     return write

@@ -1,4 +1,4 @@
-"""A small SID-like Sony folder of real RAW files: random mosaics, so that every crop is told from every other."""
+"""A small SID-like Sony folder of real RAW files: random mosaics, so that no two crops are equal."""
 
 from __future__ import annotations
 

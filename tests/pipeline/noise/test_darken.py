@@ -1,4 +1,4 @@
-"""Short exposures made from long ones are what the noise model says, crop by crop."""
+"""Short exposures made from long ones follow the noise model, crop by crop."""
 
 from __future__ import annotations
 

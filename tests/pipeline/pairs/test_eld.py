@@ -17,11 +17,11 @@ CANON = CAMERAS["canon70d"]
 def eld(write_raw: Callable[..., Path], scene: int = 1, ids: Iterable[int] = range(1, 17)) -> Path:
     """Writes an ELD scene: four references at ISO 100, and 12 images at 3 ISO and 4 factors."""
     for number in ids:
-        group, place = divmod(number - 1, 5)
-        iso, factor = (100, 1) if place == 0 else (800 << group, (1, 10, 100, 200)[place - 1])
-        said = {"iso": iso, "exposure_s": 2.0 * 100 / iso / factor, "make": "Canon"}
+        group, position = divmod(number - 1, 5)
+        iso, factor = (100, 1) if position == 0 else (800 << group, (1, 10, 100, 200)[position - 1])
+        tags = {"iso": iso, "exposure_s": 2.0 * 100 / iso / factor, "make": "Canon"}
         name = f"CanonEOS70D/scene-{scene}/IMG_{number:04}.dng"
-        path = write_raw(name, size=(16, 16), **said)
+        path = write_raw(name, size=(16, 16), **tags)
     return path.parents[2]
 
 
@@ -87,9 +87,9 @@ def test_eld_may_stand_below_its_name_or_be_the_root(write_raw, tmp_path):
     (tmp_path / "ELD").mkdir()
     (root / "CanonEOS70D").rename(tmp_path / "ELD" / "CanonEOS70D")
 
-    for place in (tmp_path, tmp_path / "ELD", tmp_path / "ELD" / "CanonEOS70D"):
-        found = find_pairs(place, CANON)
-        assert all((place / one.short).is_file() for one in found.pairs)
+    for root in (tmp_path, tmp_path / "ELD", tmp_path / "ELD" / "CanonEOS70D"):
+        found = find_pairs(root, CANON)
+        assert all((root / one.short).is_file() for one in found.pairs)
 
 
 @pytest.mark.parametrize("ids", [range(1, 16), range(1, 18), [*range(1, 16), 20]])

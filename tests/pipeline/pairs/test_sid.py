@@ -213,7 +213,7 @@ def test_a_file_as_root_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("camera", ["sony", "nikond850"])
-def test_a_root_without_the_cameras_folder_says_what_was_sought(tmp_path, camera):
+def test_a_root_without_the_cameras_folder_is_named_with_the_wanted_folder(tmp_path, camera):
     with pytest.raises(DatasetError, match=CAMERAS[camera].folder):
         find_pairs(tmp_path, CAMERAS[camera])
 

@@ -76,7 +76,7 @@ def test_a_fraction_draws_whole_scenes_of_each_split():
     assert len(drawn) == 32
 
 
-def test_a_fraction_is_seeded_and_blind_to_order():
+def test_a_fraction_is_seeded_and_independent_of_order():
     shuffled = random.Random(1).sample(MANY, len(MANY))
 
     drawn = draw_fraction(MANY, 0.2, seed=0)

@@ -199,7 +199,7 @@ assert torch.get_num_threads() == 2, torch.get_num_threads()
 
 
 @pytest.mark.parametrize("first", ["", "import torch"])
-def test_xtrans_develops_alike_whatever_openmp_is_told(write_raw, first):
+def test_xtrans_develops_the_same_with_any_number_of_openmp_threads(write_raw, first):
     """LibRaw's X-Trans demosaic differs from run to run on several threads; here it has one.
 
     torch brings an OpenMP of its own; loaded first, LibRaw uses that one. It keeps its threads.

@@ -126,7 +126,7 @@ def test_compressed_pixels_have_none(tmp_path):
     assert end(tmp_path, tiff({COMPRESSION: 7, STRIPS: 70_000, SIZES: 1_000_000})) is None
 
 
-def test_the_end_is_sought_in_directories_below_the_first(tmp_path):
+def test_the_end_is_found_in_directories_below_the_first(tmp_path):
     first: Entries = {COMPRESSION: 6, STRIPS: 90_000_000, SIZES: 5, BELOW: 70_000}
     data = tiff(first).ljust(70_000, b"\0")
     data += directory("<", 70_000, {COMPRESSION: 1, STRIPS: 80_000, SIZES: 100_000})

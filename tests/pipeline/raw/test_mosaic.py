@@ -1,4 +1,4 @@
-"""Packing moves every code to one place and back, and gives each plane one colour."""
+"""Packing and unpacking keep every code, and each plane has one colour."""
 
 from __future__ import annotations
 

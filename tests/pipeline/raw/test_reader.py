@@ -1,4 +1,4 @@
-"""What a RAW file says is read right, and what cannot be used is refused by name."""
+"""The contents of a RAW file are read correctly, and unusable files are refused with a reason."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ BAYER = ("RGGB", "BGGR", "GRBG", "GBRG")
 
 
 def entry(data: bytearray, code: int) -> int:
-    """Where one tag of the first directory stands."""
+    """Return the offset of a tag's entry in the first directory."""
     start = int.from_bytes(data[4:8], "little")
     count = int.from_bytes(data[start : start + 2], "little")
-    places = range(start + 2, start + 2 + 12 * count, 12)
-    return next(p for p in places if int.from_bytes(data[p : p + 2], "little") == code)
+    entries = range(start + 2, start + 2 + 12 * count, 12)
+    return next(p for p in entries if int.from_bytes(data[p : p + 2], "little") == code)
 
 
 def retag(path: Path, code: int, new: int) -> None:
     """Renames one tag of the first directory, as if the file had been written without it."""
     data = bytearray(path.read_bytes())
-    place = entry(data, code)
-    data[place : place + 2] = new.to_bytes(2, "little")
+    offset = entry(data, code)
+    data[offset : offset + 2] = new.to_bytes(2, "little")
     path.write_bytes(data)
 
 
 def set_value(path: Path, code: int, value: bytes) -> None:
-    """Replaces the up to four bytes that a tag of the first directory holds in place."""
+    """Replaces the up to four bytes of a tag's value in the first directory."""
     data = bytearray(path.read_bytes())
-    place = entry(data, code) + 8
-    data[place : place + len(value)] = value
+    offset = entry(data, code) + 8
+    data[offset : offset + len(value)] = value
     path.write_bytes(data)
 
 
@@ -238,7 +238,7 @@ def test_a_truncated_file_is_named_before_it_is_decoded(write_raw, capfd, read, 
     assert capfd.readouterr() == ("", "")
 
 
-def test_truncation_that_only_decoding_tells_is_named(write_raw):
+def test_truncation_that_only_decoding_finds_is_named(write_raw):
     path = write_raw(size=(200, 300))
     retag(path, 34665, 34664)  # else LibRaw misses the Exif directory behind the pixels
     retag(path, 279, 280)  # StripByteCounts
