@@ -19,9 +19,11 @@ LIGHT = (
     "darkprep.commands.main",
     "darkprep.pipeline",
     "darkprep.pipeline.produce.producer",
+    "darkprep.report.run_page",
     "darkprep.shards",
+    "darkprep.view.live",
 )
-"""What producers and people who ask for help load."""
+"""What producers, `--help`, `status` and `report` load."""
 HEAVY = (
     "torch",
     "darkprep.trainer.loop",

@@ -9,10 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -22,7 +19,8 @@ from darkprep.shards.files import disk_errors, write_json
 from darkprep.shards.format import U16, Sample
 from darkprep.trainer.device import out_of_memory_errors
 from darkprep.trainer.metrics import F32, Protocol, Scores, protocol_named, score
-from darkprep.trainer.picture import quantised, write_picture
+from darkprep.trainer.picture import write_picture
+from darkprep.trainer.picture_row import side_by_side
 from darkprep.trainer.stream import network_input
 
 Restorer = Callable[[Tensor], Tensor]
@@ -31,9 +29,6 @@ Restorer = Callable[[Tensor], Tensor]
 Prepare = Callable[[Sample, F32 | U16], tuple[F32, F32]]
 """Given a sample and a picture `(3, H, W)` of it, returns the arrays that are compared, of the picture and
 of the truth: `(C, h, w)` float32 each. For a protocol whose domain is not sRGB, or for a part of the picture."""
-
-_GAP_PX = 8
-_WHITE = 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,15 +156,6 @@ def restore_frame(network: Restorer, sample: Sample, device: torch.device | None
         hint = "; or choose --xtrans as in its training" if sample.meta.cfa == "xtrans" else ""
         raise WeightsError(f"{sample.meta.pair}: {error}{hint}") from error
     return restored.float().cpu().numpy()
-
-
-def side_by_side(pictures: Sequence[F32 | U16]) -> npt.NDArray[np.uint8]:
-    """Return `(3, H, W)` pictures in one row with white gaps between them: `(H, W', 3)` uint8."""
-    height = pictures[0].shape[1]
-    gap = np.full((height, _GAP_PX, 3), _WHITE, dtype=np.uint8)
-    parts: list[Any] = [part for picture in pictures for part in (gap, quantised(picture, 8))]
-    row: npt.NDArray[np.uint8] = np.concatenate(parts[1:], axis=1)
-    return row
 
 
 def _score_picture(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from darkprep.pipeline.pairs.cameras import camera_named
@@ -19,9 +18,17 @@ from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.raw.develop import develop_amplified
 from darkprep.report.page import FILE, render_page, write_page
-from darkprep.report.pictures import Gallery, Picture, PictureSet, jpeg_size, small_jpeg
+from darkprep.report.pictures import (
+    Gallery,
+    Picture,
+    PictureSet,
+    evenly_spaced,
+    jpeg_size,
+    small_jpeg,
+)
 from darkprep.shards import RawError
 from darkprep.trainer.picture import quantised
+from darkprep.trainer.picture_row import split_row
 
 _MAX_SETS = 6
 
@@ -75,8 +82,7 @@ def spread_by_psnr(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ranked = sorted(
         images, key=lambda image: float("inf") if image["psnr"] is None else image["psnr"]
     )
-    count = min(_MAX_SETS, len(ranked))
-    return [ranked[round(index * (len(ranked) - 1) / max(1, count - 1))] for index in range(count)]
+    return evenly_spaced(ranked, _MAX_SETS)
 
 
 def _picture_set(root: Path, pair: Pair, image: dict[str, Any], png: Path) -> PictureSet | None:
@@ -88,7 +94,10 @@ def _picture_set(root: Path, pair: Pair, image: dict[str, Any], png: Path) -> Pi
         )
     except RawError:
         return None
-    restored, truth = _last_two(png, width=dark.shape[1])
+    with Image.open(png) as row:
+        # Beside the amplified input, where the evaluation had it as a baseline.
+        count = 3 if image.get("baseline_ssim") is not None else 2
+        restored, truth = split_row(np.asarray(row.convert("RGB")), count)[-2:]
     psnr = _decibels(image["psnr"])
     labelled = {
         "dark": ("dark input", dark),
@@ -106,15 +115,6 @@ def _picture_set(root: Path, pair: Pair, image: dict[str, Any], png: Path) -> Pi
         size=jpeg_size(pictures[-1].jpeg) or truth.shape[1::-1],
         pictures=pictures,
     )
-
-
-def _last_two(png: Path, *, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The last two pictures of a PNG that holds several of `width` columns in one row with equal gaps."""
-    with Image.open(png) as image:
-        row = np.asarray(image.convert("RGB"))
-    count = row.shape[1] // width
-    gap = (row.shape[1] - count * width) // max(1, count - 1)
-    return row[:, -2 * width - gap : -width - gap], row[:, -width:]
 
 
 def _row(image: dict[str, Any], *, with_baseline: bool) -> list[str]:

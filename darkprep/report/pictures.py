@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+Item = TypeVar("Item")
 
 _MAX_WIDTH = 1280
 _QUALITY = 88
@@ -53,6 +56,12 @@ class Gallery:
             sum(picture.iteration is not None for picture in one.pictures) for one in sets
         )
         """How many iterations a reader can choose from."""
+
+
+def evenly_spaced(items: Sequence[Item], most: int) -> list[Item]:
+    """At most `most` of the items, evenly spaced, the first and the last included."""
+    count = min(most, len(items))
+    return [items[round(k * (len(items) - 1) / max(1, count - 1))] for k in range(count)]
 
 
 def small_jpeg(pixels: NDArray[np.uint8]) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 
 from darkprep.report.charts import Chart, ChartLayout, Curve, Points, smooth
 from darkprep.report.page import FILE, render_page, write_page
-from darkprep.report.pictures import Gallery, Picture, PictureSet, jpeg_size
+from darkprep.report.pictures import Gallery, Picture, PictureSet, evenly_spaced, jpeg_size
 from darkprep.report.provenance import FILE as PROVENANCE
 from darkprep.report.validations import PictureScore, Validation, read_validations
 from darkprep.shards import OptionError
@@ -252,7 +252,7 @@ def _validation_pictures(run_dir: Path, validations: Sequence[Validation]) -> li
             if score.pair == folder.name
         }
         files = [path for path in folder.glob("*.jpg") if re.fullmatch(r"\d+", path.stem)]
-        restored = [_restored(path, own) for path in _evenly_spaced(sorted(files))]
+        restored = [_restored(path, own) for path in evenly_spaced(sorted(files), _MAX_RESTORED)]
         restored = [picture for picture in restored if picture.jpeg]
         dark, amplified, truth = (
             Picture(kind=kind, label=label, jpeg=_read_jpeg(folder / f"{kind}.jpg"))
@@ -281,14 +281,6 @@ def _restored(path: Path, scores: Mapping[int, PictureScore]) -> Picture:
     if iteration in scores:
         label += f", {scores[iteration].psnr:.1f} dB"
     return Picture(kind="restored", label=label, jpeg=_read_jpeg(path), iteration=iteration)
-
-
-def _evenly_spaced(paths: Sequence[Path]) -> list[Path]:
-    """At most _MAX_RESTORED of them, the first and the last included."""
-    if len(paths) <= _MAX_RESTORED:
-        return list(paths)
-    indices = {round(i * (len(paths) - 1) / (_MAX_RESTORED - 1)) for i in range(_MAX_RESTORED)}
-    return [paths[index] for index in sorted(indices)]
 
 
 def _read_jpeg(path: Path) -> bytes:

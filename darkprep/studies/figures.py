@@ -10,7 +10,7 @@ from darkprep.studies.panel import (
     Comparison,
     LabelledPicture,
     median_pair,
-    split_picture_row,
+    read_picture_row,
 )
 from darkprep.studies.task_kinds import EvaluationTask, TrainingTask
 from darkprep.studies.tasks import StudyContext, Task
@@ -75,7 +75,7 @@ def comparison_of(
     scores = pair_scores(context, labelled[0][1])
     restored = pair in {score["pair"] for score in scores}
     chosen = (pair if pair and restored else median_pair(scores)).replace("/", "_")
-    rows = [split_picture_row(task.folder(context) / f"{chosen}.png", 3) for _, task in labelled]
+    rows = [read_picture_row(task.folder(context) / f"{chosen}.png", 3) for _, task in labelled]
     return Comparison(
         name=name,
         pictures=(

@@ -29,15 +29,16 @@ from darkprep.studies.panel import (
     LabelledPicture,
     common_median_pair,
     median_pair,
-    split_picture_row,
+    read_picture_row,
 )
 from darkprep.studies.result import StudyResult, Table
 from darkprep.studies.task_kinds import ExecutionOptions, TrainingTask
 from darkprep.studies.tasks import StudyContext
 from darkprep.trainer.device import open_device
-from darkprep.trainer.evaluation import restore_frame, side_by_side
+from darkprep.trainer.evaluation import restore_frame
 from darkprep.trainer.metrics import F32, PROTOCOLS, score
 from darkprep.trainer.picture import write_picture
+from darkprep.trainer.picture_row import side_by_side
 
 PUBLISHED_BLACK, PUBLISHED_WHITE = 512, 16383
 """The levels that the code of SID, REDIRT and their successors uses for every camera."""
@@ -241,8 +242,8 @@ def _comparison(
     """The pair `wanted`, or the median one of a camera that does not have it."""
     by_pair = {image["pair"]: image for image in result_of(context, own)["images"]}
     pair = wanted if wanted in by_pair else median_pair(list(by_pair.values()))
-    amplified, wrong, truth = split_picture_row(published.folder(context) / f"{pair}.png", 3)
-    _, right, _ = split_picture_row(own.folder(context) / f"{pair}.png", 3)
+    amplified, wrong, truth = read_picture_row(published.folder(context) / f"{pair}.png", 3)
+    _, right, _ = read_picture_row(own.folder(context) / f"{pair}.png", 3)
     return Comparison(
         name=camera_named(own.camera).title,
         pictures=(

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from darkprep.trainer.picture_row import split_row
+
 Pixels = NDArray[np.uint8]
 
 _GAP_PX = 8
@@ -40,12 +42,10 @@ class Comparison:
     pictures: tuple[LabelledPicture, ...]
 
 
-def split_picture_row(path: Path, count: int) -> list[Pixels]:
-    """The `count` pictures of a PNG that holds them in one row with equal gaps."""
+def read_picture_row(path: Path, count: int) -> list[Pixels]:
+    """The `count` pictures of a PNG that holds them side by side."""
     with Image.open(path) as image:
-        row = np.asarray(image.convert("RGB"))
-    width = (row.shape[1] - (count - 1) * _GAP_PX) // count
-    return [row[:, k * (width + _GAP_PX) : k * (width + _GAP_PX) + width] for k in range(count)]
+        return split_row(np.asarray(image.convert("RGB")), count)
 
 
 def median_pair(scores: Sequence[Mapping[str, Any]]) -> str:

@@ -30,7 +30,7 @@ from darkprep.studies.panel import (
     encode_panel,
     median_pair,
     panel,
-    split_picture_row,
+    read_picture_row,
 )
 from darkprep.studies.result import Table
 from darkprep.studies.task_kinds import ExecutionOptions, TrainingScale
@@ -283,7 +283,7 @@ def test_pictures_of_a_row_are_taken_apart(tmp_path):
         tmp_path / "row.png"
     )
 
-    for found, part in zip(split_picture_row(tmp_path / "row.png", 3), parts, strict=True):
+    for found, part in zip(read_picture_row(tmp_path / "row.png", 3), parts, strict=True):
         np.testing.assert_array_equal(found, part)
 
 
