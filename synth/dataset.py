@@ -26,8 +26,9 @@ from darkprep.pipeline.produce.executors.pool import WorkerDied
 from darkprep.pipeline.raw.dng import DngTags, write_dng
 from darkprep.shards.errors import DarkprepError, DiskFull, OptionError
 from darkprep.shards.files import write_bytes
-from darkprep.synth.renderer.raycast import Scene, tiles
-from darkprep.synth.scenes.scenes import make_scene
+from darkprep.synth.renderer.render import render_tiles
+from darkprep.synth.renderer.scene import Scene
+from darkprep.synth.scenes.generate import make_scene
 from darkprep.synth.sensors import SENSORS, Sensor, sensor_of
 
 F32 = npt.NDArray[np.float32]
@@ -327,7 +328,7 @@ def expose(scene: Scene, sensor: Sensor, size: tuple[int, int]) -> F32:
     """
     weights = _filter_weights(sensor, scene.kelvin)
     clean = np.empty(size, np.float32)
-    for rows, columns, picture in tiles(scene, size):
+    for rows, columns, picture in render_tiles(scene, size):
         y = np.arange(rows.start, rows.stop) % sensor.period
         x = np.arange(columns.start, columns.stop) % sensor.period
         clean[rows, columns] = (picture * weights[np.ix_(y, x)]).sum(axis=2)

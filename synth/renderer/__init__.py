@@ -1,1 +1,1 @@
-"""Light on solids and textures: the renderer behind the synthetic scenes."""
+"""Renders synthetic scenes: solids with textures, in soft light."""

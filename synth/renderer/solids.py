@@ -1,11 +1,11 @@
-"""Materials and the solids that scenes are put together from: sheet, box, ellipsoid, frustum.
+"""The solids that scenes consist of: sheet, box, ellipsoid, frustum.
 
-Each solid knows where rays meet it, its normals and surface coordinates, the soft shadow it throws
-and how far away it is. The trade-off: shadows and distances are closed formulas that are right
-where things are simple and plausible elsewhere, since a picture asks for millions of them.
+Each solid computes ray intersections, normals and surface coordinates, its soft shadow, and distances to
+it. The trade-off: shadows and distances are closed formulas that are exact in simple cases and plausible
+otherwise, since an image needs millions of them.
 
 Conventions: metres, y up, right-handed. Points, directions and colours of N rays are `(3, N)`
-float32; a direction's length is free, and `t` counts in its lengths.
+float32. A direction may have any length; `t` is in multiples of it.
 """
 
 from __future__ import annotations
@@ -14,223 +14,87 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self, TypeAlias
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from darkprep.synth.renderer.textures import texture
+from darkprep.synth.renderer.materials import Material
+from darkprep.synth.renderer.vectors import (
+    Array,
+    Vec,
+    VectorLike,
+    column,
+    cross,
+    dot,
+    length,
+    nonzero,
+    normalised,
+    points_along,
+    relative_to,
+    smoothstep,
+    unit,
+)
 
-Array: TypeAlias = npt.NDArray[np.floating[Any]]
-"""float32 throughout; the type checker cannot follow numpy's promotion that far."""
-Vec: TypeAlias = tuple[float, float, float]
-Three: TypeAlias = Array | Vec | tuple[Array, Array, Array]
-"""Anything with an x, y and z."""
-
-_NEVER = np.float32(np.inf)
-_NEAR = 1e-4
-"""Rays meet nothing nearer than this."""
-
-
-# --- small vector algebra ------------------------------------------------------------------------
-
-
-def dot(a: Three, b: Three) -> Array:
-    """Returns the scalar product."""
-    return np.asarray(a[0] * b[0] + a[1] * b[1] + a[2] * b[2])
-
-
-def column(v: Vec) -> Array:
-    """Returns a vector or colour as `(3, 1)`."""
-    return np.array(v, np.float32)[:, None]
-
-
-def minus(a: Vec, b: Vec) -> Vec:
-    """Returns a - b."""
-    return (a[0] - b[0], a[1] - b[1], a[2] - b[2])
-
-
-def away(p: Three, centre: Vec) -> tuple[Array, Array, Array]:
-    """Returns p - centre."""
-    return np.asarray(p[0] - centre[0]), np.asarray(p[1] - centre[1]), np.asarray(p[2] - centre[2])
-
-
-def length(v: Vec) -> float:
-    """Returns the length of a vector."""
-    return math.sqrt(v[0] ** 2 + v[1] ** 2 + v[2] ** 2)
-
-
-def unit(v: Vec) -> Vec:
-    """Returns the vector of length 1."""
-    n = length(v)
-    return (v[0] / n, v[1] / n, v[2] / n)
-
-
-def cross(a: Vec, b: Vec) -> Vec:
-    """Returns the vector product."""
-    return (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
-
-
-def normalised(v: Array) -> Array:
-    """Returns `(3, N)` vectors of length 1."""
-    return np.asarray(v / np.sqrt(dot(v, v)))
-
-
-def smooth(t: Array) -> Array:
-    """Returns the smooth step of t from 0 at 0 to 1 at 1."""
-    t = np.clip(t, 0.0, 1.0)
-    return np.asarray(t * t * (3.0 - 2.0 * t))
-
-
-def safe(x: Array) -> Array:
-    """Returns numbers to divide by: those next to 0 moved away from it."""
-    return np.copysign(np.maximum(np.abs(x), np.float32(1e-9)), x)
-
-
-def along_ray(origin: Three, d: Array, t: Array) -> Array:
-    """Returns `(3, N)` points at t."""
-    return np.stack([origin[0] + t * d[0], origin[1] + t * d[1], origin[2] + t * d[2]])
-
-
-def take(v: Array, where: npt.NDArray[np.intp]) -> Array:
-    """Returns some of `(3, N)` vectors; several times faster than indexing."""
-    return np.take(v, where, axis=1)
-
-
-def put(v: Array, where: npt.NDArray[np.intp], values: Array) -> None:
-    """Sets some of `(3, N)` vectors."""
-    for row, new in zip(v, values, strict=True):
-        row[where] = new
-
-
-# --- what things are made of ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Material:
-    """How a surface looks. Colours are linear sRGB reflectances."""
-
-    first: Vec
-    second: Vec = (0.0, 0.0, 0.0)
-    """The colour that the texture's mix goes to, and of the border of cells."""
-    texture: str = ""
-    """A name of `darkprep.synth.renderer.textures`, or none."""
-    size: float = 1.0
-    """Metres that one period of the texture covers."""
-    shift: tuple[float, float] = (0.0, 0.0)
-    """Where in the texture the surface starts, in periods."""
-    quarter: bool = False
-    """Whether the texture is turned by 90 degrees."""
-    relief: float = 1.0
-    """How strongly the texture's brightness shows."""
-    blur: float = 0.0
-    """Metres over which the texture is out of focus."""
-    gloss: float = 0.0
-    """Strength of highlights and reflections, 0 to 1."""
-    sharpness: float = 60.0
-    """Narrowness of the highlight."""
-    mirror: float = 0.0
-    """How well it mirrors what glows (wet ground)."""
-    glow: float = 0.0
-    """Emitted radiance; a glowing surface takes no light."""
-    cells: Array | None = None
-    """`(R, C, 3)` colours of a grid that lies over the surface, instead of `first`."""
-    cell: tuple[float, float] = (1.0, 1.0)
-    """Metres of one cell along u and v."""
-    joint: float = 0.0
-    """Metres of border between cells, in the colour `second`."""
-    cut: float = 0.0
-    """Where the texture's brightness is below this, the surface has a hole (leaves)."""
-
-    def colour(self, u: Array, v: Array, footprint: Array) -> Array:
-        """Returns `(3, N)` reflectance at surface coordinates in metres."""
-        base = column(self.first) if self.cells is None else self._cell_colour(u, v, self.cells)
-        if not self.texture:
-            return np.broadcast_to(base, (3, u.size)).astype(np.float32)
-        mix, light = self._texels(u, v, footprint)
-        other = base if self.cells is not None else column(self.second)
-        return np.asarray((base + (other - base) * mix) * (1.0 + (light - 1.0) * self.relief))
-
-    def brightness(self, u: Array, v: Array) -> Array:
-        """Returns the texture's brightness without filtering: where holes and ripples are."""
-        return self._texels(u, v, np.full(u.shape, 1e-4, np.float32))[1]
-
-    def _texels(self, u: Array, v: Array, footprint: Array) -> tuple[Array, Array]:
-        a, b = (v, u) if self.quarter else (u, v)
-        scale = 1.0 / self.size
-        wide = np.maximum(footprint, self.blur) * scale
-        return texture(self.texture).sample(
-            a * scale + self.shift[0], b * scale + self.shift[1], wide
-        )
-
-    def _cell_colour(self, u: Array, v: Array, cells: Array) -> Array:
-        x, y = u / self.cell[0], v / self.cell[1]
-        column_, row = np.floor(x), np.floor(y)
-        rows, columns = cells.shape[:2]
-        index = (row.astype(np.int32) % rows) * columns + column_.astype(np.int32) % columns
-        picked = cells.reshape(-1, 3).T[:, index]
-        across = (0.5 - np.abs(x - column_ - 0.5)) * self.cell[0]
-        inside = np.minimum(across, (0.5 - np.abs(y - row - 0.5)) * self.cell[1])
-        return np.where(inside < 0.5 * self.joint, column(self.second), picked)
-
-
-# --- solids --------------------------------------------------------------------------------------
+_MISS = np.float32(np.inf)
+_MIN_T = 1e-4
+"""Intersections nearer than this are ignored."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Solid(ABC):
-    """A thing that rays hit; the base of the four kinds."""
+    """The base class of the four kinds of solids."""
 
     material: Material
-    casts: bool = True
-    """Whether it shades others and darkens what is near; small details need not."""
+    casts_shadow: bool = True
+    """Whether it casts shadows and occludes its surroundings; small details need not."""
     group: int = 0
-    """Solids of one group other than 0 do not shade each other: they are one thing."""
+    """Solids of the same group do not shade each other, since they are one object; 0 for none."""
 
     @property
     @abstractmethod
     def centre(self) -> Vec:
-        """Middle of a ball around it."""
+        """Centre of its bounding sphere."""
 
     @property
     @abstractmethod
     def radius(self) -> float:
-        """Radius of the ball around it."""
+        """Radius of its bounding sphere."""
 
     @abstractmethod
     def corners(self) -> list[Vec]:
-        """Returns points whose convex hull has all of it."""
+        """Return points whose convex hull contains it."""
 
     @abstractmethod
-    def hit(self, origin: Three, d: Array, limit: Array) -> Array:
-        """Returns `(N,)` the first t > 0 at which each ray meets it, infinity where it does not.
+    def intersect(self, origin: VectorLike, d: Array, limit: Array) -> Array:
+        """Return `(N,)` the first t > 0 at which each ray meets it, infinity without one.
 
-        `limit` is the t beyond which nobody looks; a solid may call a hit beyond it a miss.
+        Intersections beyond `limit` are not needed and may be returned as infinity.
         """
 
     @abstractmethod
     def surface(self, p: Array) -> tuple[Array, Array, Array]:
-        """Returns normals `(3, N)` and coordinates u, v in metres of points on its surface."""
+        """Return normals `(3, N)` and coordinates u, v in metres of points on its surface."""
 
     @abstractmethod
-    def shade(self, p: Array, to_light: Array, softness: float) -> Array:
-        """Returns the share `(N,)` of a light that passes it on the way to points.
+    def transmittance(self, p: Array, to_light: Array, softness: float) -> Array:
+        """Return the share `(N,)` of a light that passes it on its way to points.
 
-        `to_light` holds unit directions; `softness` is a penumbra's width per metre of distance.
+        `to_light` are unit directions; `softness` is the width of penumbrae per metre of distance.
         """
 
     @abstractmethod
-    def gap(self, p: Array) -> Array:
-        """Returns about how far outside it points are, `(N,)` metres."""
+    def distance(self, p: Array) -> Array:
+        """Return approximately how far outside it points are, `(N,)` metres."""
 
     @abstractmethod
-    def lifted(self, by: float) -> Self:
-        """Returns it moved up."""
+    def raised(self, by: float) -> Self:
+        """Return a copy moved up by some metres."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sheet(Solid):
-    """A flat rectangle: a corner and two perpendicular edges. It throws no shadow."""
+    """A flat rectangle: a corner and two perpendicular edges. It casts no shadow."""
 
     corner: Vec
     along: Vec
@@ -266,66 +130,66 @@ class Sheet(Solid):
             for k in (0, 1)
         ]
 
-    def plane(self, origin: Three, d: Array) -> tuple[Array, Array, Array]:
-        """Returns t, u, v where rays meet the rectangle's plane; t may be negative."""
-        t = -dot(self.normal, away(origin, self.corner)) / safe(dot(self.normal, d))
-        return (t, *self._coordinates(along_ray(origin, d, t)))
+    def intersect_plane(self, origin: VectorLike, d: Array) -> tuple[Array, Array, Array]:
+        """Return t, u, v where rays meet the rectangle's plane; t may be negative."""
+        t = -dot(self.normal, relative_to(origin, self.corner)) / nonzero(dot(self.normal, d))
+        return (t, *self._coordinates(points_along(origin, d, t)))
 
     def _coordinates(self, p: Array) -> tuple[Array, Array]:
-        relative = away(p, self.corner)
+        relative = relative_to(p, self.corner)
         return dot(unit(self.along), relative), dot(unit(self.up), relative)
 
-    def hit(self, origin: Three, d: Array, limit: Array) -> Array:
+    def intersect(self, origin: VectorLike, d: Array, limit: Array) -> Array:
         """See Solid."""
-        t, u, v = self.plane(origin, d)
+        t, u, v = self.intersect_plane(origin, d)
         width, height = self.sides
-        inside = (t > _NEAR) & (t < limit) & (u >= 0) & (u <= width) & (v >= 0) & (v <= height)
-        if self.material.cut:
+        inside = (t > _MIN_T) & (t < limit) & (u >= 0) & (u <= width) & (v >= 0) & (v <= height)
+        if self.material.cutout:
             where = np.flatnonzero(inside)
-            inside[where] = self._leafy(u.take(where), v.take(where))
-        return np.where(inside, t, _NEVER)
+            inside[where] = self._has_leaf(u.take(where), v.take(where))
+        return np.where(inside, t, _MISS)
 
-    def _leafy(self, u: Array, v: Array) -> npt.NDArray[np.bool_]:
-        """Returns where a sheet of leaves has leaves: fewer towards its rim, none beyond."""
+    def _has_leaf(self, u: Array, v: Array) -> npt.NDArray[np.bool_]:
+        """Return where a sheet of leaves has leaves: fewer towards its rim."""
         width, height = self.sides
         rim = (u / width * 2 - 1) ** 2 + (v / height * 2 - 1) ** 2
-        return np.asarray(self.material.brightness(u, v) > self.material.cut + 0.9 * rim**2)
+        return np.asarray(self.material.brightness(u, v) > self.material.cutout + 0.9 * rim**2)
 
     def surface(self, p: Array) -> tuple[Array, Array, Array]:
         """See Solid."""
         return (np.broadcast_to(column(self.normal), p.shape), *self._coordinates(p))
 
-    def shade(self, p: Array, to_light: Array, softness: float) -> Array:
+    def transmittance(self, p: Array, to_light: Array, softness: float) -> Array:
         """See Solid."""
         return np.ones(p.shape[1], np.float32)
 
-    def gap(self, p: Array) -> Array:
+    def distance(self, p: Array) -> Array:
         """See Solid."""
         u, v = self._coordinates(p)
         beside = [
             np.maximum(np.abs(x - w / 2) - w / 2, 0.0)
             for x, w in zip((u, v), self.sides, strict=True)
         ]
-        above = dot(self.normal, away(p, self.corner))
+        above = dot(self.normal, relative_to(p, self.corner))
         return np.asarray(np.sqrt(beside[0] ** 2 + beside[1] ** 2 + above**2))
 
-    def lifted(self, by: float) -> Self:
+    def raised(self, by: float) -> Self:
         """See Solid."""
         return replace(self, corner=(self.corner[0], self.corner[1] + by, self.corner[2]))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Box(Solid):
-    """A box turned around the vertical, its edges rounded in the shading."""
+    """A box rotated about the vertical, with edges rounded in the shading."""
 
     at: Vec
-    """Middle."""
-    half: Vec
-    """Half the sides."""
-    turn: float = 0.0
-    """Radians."""
+    """Centre."""
+    half_size: Vec
+    """Half the lengths of the sides."""
+    rotation: float = 0.0
+    """About the vertical, in radians."""
     bevel: float = 0.004
-    """Metres over which an edge is rounded."""
+    """Metres over which edges are rounded."""
 
     @property
     def centre(self) -> Vec:
@@ -335,69 +199,71 @@ class Box(Solid):
     @property
     def radius(self) -> float:
         """See Solid."""
-        return length(self.half)
+        return length(self.half_size)
 
     def corners(self) -> list[Vec]:
         """See Solid."""
-        c, s = math.cos(self.turn), math.sin(self.turn)
-        spots = _cuboid((0.0, 0.0, 0.0), self.half)
+        c, s = math.cos(self.rotation), math.sin(self.rotation)
+        spots = _box_corners((0.0, 0.0, 0.0), self.half_size)
         x, y, z = self.at
         return [(x + c * a + s * b, y + h, z + c * b - s * a) for a, h, b in spots]
 
-    def _local(self, v: Three) -> tuple[Array, Array, Array]:
-        if not self.turn:
+    def _local(self, v: VectorLike) -> tuple[Array, Array, Array]:
+        if not self.rotation:
             return np.asarray(v[0]), np.asarray(v[1]), np.asarray(v[2])
-        c, s = math.cos(self.turn), math.sin(self.turn)
+        c, s = math.cos(self.rotation), math.sin(self.rotation)
         return np.asarray(c * v[0] - s * v[2]), np.asarray(v[1]), np.asarray(s * v[0] + c * v[2])
 
-    def _slabs(self, origin: Three, d: Array) -> tuple[Array, Array]:
-        """Returns where rays enter and leave; entry is beyond exit where they miss."""
+    def _slabs(self, origin: VectorLike, d: Array) -> tuple[Array, Array]:
+        """Return t of entry and of exit; entry is larger where a ray misses."""
         entries, exits = [], []
-        o = self._local(away(origin, self.at))
-        for o_i, d_i, half in zip(o, self._local(d), self.half, strict=True):
-            m = 1.0 / safe(d_i)
+        o = self._local(relative_to(origin, self.at))
+        for o_i, d_i, half in zip(o, self._local(d), self.half_size, strict=True):
+            m = 1.0 / nonzero(d_i)
             middle, reach = o_i * m, half * np.abs(m)
             entries.append(-middle - reach)
             exits.append(reach - middle)
         near = np.maximum(np.maximum(entries[0], entries[1]), entries[2])
         return near, np.minimum(np.minimum(exits[0], exits[1]), exits[2])
 
-    def hit(self, origin: Three, d: Array, limit: Array) -> Array:
+    def intersect(self, origin: VectorLike, d: Array, limit: Array) -> Array:
         """See Solid."""
         near, far = self._slabs(origin, d)
-        return np.where((near < far) & (near > _NEAR), near, _NEVER)
+        return np.where((near < far) & (near > _MIN_T), near, _MISS)
 
     def surface(self, p: Array) -> tuple[Array, Array, Array]:
         """See Solid."""
-        local = self._local(away(p, self.at))
-        depth = [np.abs(x) - h for x, h in zip(local, self.half, strict=True)]
-        bevel = min(self.bevel, 0.25 * min(self.half))
+        local = self._local(relative_to(p, self.at))
+        depth = [np.abs(x) - h for x, h in zip(local, self.half_size, strict=True)]
+        bevel = min(self.bevel, 0.25 * min(self.half_size))
         x, y, z = (
             np.sign(a) * np.clip(1.0 + e / bevel, 1e-4, 1.0) ** 2
             for a, e in zip(local, depth, strict=True)
         )
-        c, s = math.cos(self.turn), math.sin(self.turn)
+        c, s = math.cos(self.rotation), math.sin(self.rotation)
         normal = normalised(np.stack([c * x + s * z, y, c * z - s * x]))
         on_x = (depth[0] > depth[1]) & (depth[0] > depth[2])
         on_y = ~on_x & (depth[1] > depth[2])
-        u = np.where(on_x, local[2] + self.half[2], local[0] + self.half[0])
-        v = np.where(on_y, local[2] + self.half[2], local[1] + self.half[1])
+        u = np.where(on_x, local[2] + self.half_size[2], local[0] + self.half_size[0])
+        v = np.where(on_y, local[2] + self.half_size[2], local[1] + self.half_size[1])
         return normal, u, v
 
-    def shade(self, p: Array, to_light: Array, softness: float) -> Array:
-        """See Solid: the length of the path through the box decides how deep the shadow is."""
+    def transmittance(self, p: Array, to_light: Array, softness: float) -> Array:
+        """See Solid. Depends on the length of the path through the box."""
         near, far = self._slabs(p, to_light)
         near = np.maximum(near, 0.0)
-        passed = 1.0 - smooth((far - near) / (4e-3 + 2 * softness * near) + 0.5)
+        passed = 1.0 - smoothstep((far - near) / (4e-3 + 2 * softness * near) + 0.5)
         return np.where(far > 1e-3, passed, np.float32(1.0))
 
-    def gap(self, p: Array) -> Array:
+    def distance(self, p: Array) -> Array:
         """See Solid."""
-        local = self._local(away(p, self.at))
-        x, y, z = (np.maximum(np.abs(a) - h, 0.0) for a, h in zip(local, self.half, strict=True))
+        local = self._local(relative_to(p, self.at))
+        x, y, z = (
+            np.maximum(np.abs(a) - h, 0.0) for a, h in zip(local, self.half_size, strict=True)
+        )
         return np.asarray(np.sqrt(x * x + y * y + z * z))
 
-    def lifted(self, by: float) -> Self:
+    def raised(self, by: float) -> Self:
         """See Solid."""
         return replace(self, at=(self.at[0], self.at[1] + by, self.at[2]))
 
@@ -407,7 +273,7 @@ class Ellipsoid(Solid):
     """An ellipsoid with upright axes."""
 
     at: Vec
-    """Middle."""
+    """Centre."""
     radii: Vec
 
     @property
@@ -422,139 +288,139 @@ class Ellipsoid(Solid):
 
     def corners(self) -> list[Vec]:
         """See Solid."""
-        return _cuboid(self.at, self.radii)
+        return _box_corners(self.at, self.radii)
 
-    def _scaled(self, v: Three) -> tuple[Array, Array, Array]:
-        """Returns a vector in the space where the ellipsoid is the unit ball."""
+    def _scaled(self, v: VectorLike) -> tuple[Array, Array, Array]:
+        """Return a vector in the space where the ellipsoid is the unit sphere."""
         a, b, c = self.radii
         return np.asarray(v[0] / a), np.asarray(v[1] / b), np.asarray(v[2] / c)
 
-    def hit(self, origin: Three, d: Array, limit: Array) -> Array:
+    def intersect(self, origin: VectorLike, d: Array, limit: Array) -> Array:
         """See Solid."""
-        o, s = self._scaled(away(origin, self.at)), self._scaled(d)
+        o, s = self._scaled(relative_to(origin, self.at)), self._scaled(d)
         a, b, c = dot(s, s), dot(o, s), dot(o, o) - 1.0
         under = b * b - a * c
         t = (-b - np.sqrt(np.maximum(under, 0.0))) / a
-        return np.where((under > 0) & (t > _NEAR), t, _NEVER)
+        return np.where((under > 0) & (t > _MIN_T), t, _MISS)
 
     def surface(self, p: Array) -> tuple[Array, Array, Array]:
         """See Solid."""
-        q = self._scaled(away(p, self.at))
+        q = self._scaled(relative_to(p, self.at))
         u = np.arctan2(q[0], q[2]) * self.radii[0]
         v = np.arcsin(np.clip(q[1], -1.0, 1.0)) * self.radii[1]
         return normalised(np.stack(self._scaled(q))), u, v
 
-    def shade(self, p: Array, to_light: Array, softness: float) -> Array:
-        """See Solid: how closely the ray passes the middle decides."""
-        o, s = self._scaled(away(p, self.at)), self._scaled(to_light)
+    def transmittance(self, p: Array, to_light: Array, softness: float) -> Array:
+        """See Solid. Depends on how closely the ray passes the centre."""
+        o, s = self._scaled(relative_to(p, self.at)), self._scaled(to_light)
         t = np.maximum(-dot(o, s) / dot(s, s), 0.0)
         a, b, c = (x + t * y for x, y in zip(o, s, strict=True))
         miss = np.sqrt(dot((a, b, c), (a, b, c)))
         u, v, w = self.radii
         metres = np.sqrt((u * a) ** 2 + (v * b) ** 2 + (w * c) ** 2)
-        radius = (metres + 1e-4 * min(self.radii)) / (miss + 1e-4)  # towards the point of passage
-        return smooth((metres - radius) / (0.04 * metres + 2 * softness * t + 1e-6) + 0.5)
+        radius = (metres + 1e-4 * min(self.radii)) / (
+            miss + 1e-4
+        )  # in the direction of the closest point
+        return smoothstep((metres - radius) / (0.04 * metres + 2 * softness * t + 1e-6) + 0.5)
 
-    def gap(self, p: Array) -> Array:
-        """See Solid: measured towards the middle."""
-        x, y, z = away(p, self.at)
+    def distance(self, p: Array) -> Array:
+        """See Solid. Measured towards the centre."""
+        x, y, z = relative_to(p, self.at)
         q = self._scaled((x, y, z))
         share = 1.0 - 1.0 / np.maximum(np.sqrt(dot(q, q)), 1.0)
         return np.asarray(np.sqrt(dot((x, y, z), (x, y, z))) * share)
 
-    def lifted(self, by: float) -> Self:
+    def raised(self, by: float) -> Self:
         """See Solid."""
         return replace(self, at=(self.at[0], self.at[1] + by, self.at[2]))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Frustum(Solid):
-    """An upright cone cut flat, closed at the top: cups, bottles, trunks, lamp shades."""
+    """An upright truncated cone, closed at the top: cups, bottles, trunks, lamp shades."""
 
-    foot: Vec
-    """Middle of the bottom."""
+    base: Vec
+    """Centre of the bottom."""
     height: float
-    bottom: float
-    """Radius."""
-    top: float
-    """Radius."""
+    bottom_radius: float
+    top_radius: float
 
     @property
     def centre(self) -> Vec:
         """See Solid."""
-        return (self.foot[0], self.foot[1] + self.height / 2, self.foot[2])
+        return (self.base[0], self.base[1] + self.height / 2, self.base[2])
 
     @property
     def radius(self) -> float:
         """See Solid."""
-        return math.hypot(self.height / 2, self._wide)
+        return math.hypot(self.height / 2, self._max_radius)
 
     def corners(self) -> list[Vec]:
         """See Solid."""
-        return _cuboid(self.centre, (self._wide, self.height / 2, self._wide))
+        return _box_corners(self.centre, (self._max_radius, self.height / 2, self._max_radius))
 
     @property
-    def _wide(self) -> float:
-        return max(self.bottom, self.top)
+    def _max_radius(self) -> float:
+        return max(self.bottom_radius, self.top_radius)
 
     @property
     def _taper(self) -> float:
-        return (self.top - self.bottom) / self.height
+        return (self.top_radius - self.bottom_radius) / self.height
 
-    def hit(self, origin: Three, d: Array, limit: Array) -> Array:
+    def intersect(self, origin: VectorLike, d: Array, limit: Array) -> Array:
         """See Solid."""
-        return np.minimum(self._hit_side(origin, d), self._hit_lid(origin, d))
+        return np.minimum(self._intersect_side(origin, d), self._intersect_top(origin, d))
 
-    def _hit_side(self, origin: Three, d: Array) -> Array:
-        x, y, z = away(origin, self.foot)
+    def _intersect_side(self, origin: VectorLike, d: Array) -> Array:
+        x, y, z = relative_to(origin, self.base)
         k = self._taper
-        rim = self.bottom + k * y
+        rim = self.bottom_radius + k * y
         a = d[0] * d[0] + d[2] * d[2] - (k * k) * d[1] * d[1]
-        a = safe(a)
+        a = nonzero(a)
         b = x * d[0] + z * d[2] - (rim * k) * d[1]
         under = b * b - a * (x * x + z * z - rim * rim)
         t = (-b - np.sqrt(np.maximum(under, 0.0))) / a
         level = y + t * d[1]
-        met = (under > 0) & (t > _NEAR) & (level >= 0) & (level <= self.height)
-        return np.where(met, t, _NEVER)
+        met = (under > 0) & (t > _MIN_T) & (level >= 0) & (level <= self.height)
+        return np.where(met, t, _MISS)
 
-    def _hit_lid(self, origin: Three, d: Array) -> Array:
-        x, y, z = away(origin, self.foot)
-        t = (self.height - y) / safe(d[1])
+    def _intersect_top(self, origin: VectorLike, d: Array) -> Array:
+        x, y, z = relative_to(origin, self.base)
+        t = (self.height - y) / nonzero(d[1])
         x, z = x + t * d[0], z + t * d[2]
-        return np.where((t > _NEAR) & (x * x + z * z <= self.top**2), t, _NEVER)
+        return np.where((t > _MIN_T) & (x * x + z * z <= self.top_radius**2), t, _MISS)
 
     def surface(self, p: Array) -> tuple[Array, Array, Array]:
         """See Solid."""
-        x, y, z = away(p, self.foot)
+        x, y, z = relative_to(p, self.base)
         around = np.sqrt(x * x + z * z) + 1e-6
-        on_lid = (y > self.height * 0.9999) & (around < self.top * 0.999)
-        lid = np.where(on_lid, np.float32(1.0), np.float32(0.0))
-        wall = 1.0 - lid
-        normal = np.stack([wall * x / around, lid - wall * self._taper, wall * z / around])
-        u = np.where(on_lid, x, np.arctan2(x, z) * self._wide)
-        return normalised(normal), u, np.where(on_lid, z, y)
+        on_top = (y > self.height * 0.9999) & (around < self.top_radius * 0.999)
+        top = np.where(on_top, np.float32(1.0), np.float32(0.0))
+        wall = 1.0 - top
+        normal = np.stack([wall * x / around, top - wall * self._taper, wall * z / around])
+        u = np.where(on_top, x, np.arctan2(x, z) * self._max_radius)
+        return normalised(normal), u, np.where(on_top, z, y)
 
-    def shade(self, p: Array, to_light: Array, softness: float) -> Array:
-        """See Solid: its shadow is that of an ellipsoid of its size, near enough when soft."""
-        radii = (self._wide, 0.62 * self.height, self._wide)
-        return Ellipsoid(material=self.material, at=self.centre, radii=radii).shade(
+    def transmittance(self, p: Array, to_light: Array, softness: float) -> Array:
+        """See Solid. The shadow of an ellipsoid of its size, similar enough when soft."""
+        radii = (self._max_radius, 0.62 * self.height, self._max_radius)
+        return Ellipsoid(material=self.material, at=self.centre, radii=radii).transmittance(
             p, to_light, softness
         )
 
-    def gap(self, p: Array) -> Array:
+    def distance(self, p: Array) -> Array:
         """See Solid."""
-        x, y, z = away(p, self.centre)
-        beside = np.maximum(np.sqrt(x * x + z * z) - self._wide, 0.0)
+        x, y, z = relative_to(p, self.centre)
+        beside = np.maximum(np.sqrt(x * x + z * z) - self._max_radius, 0.0)
         above = np.maximum(np.abs(y) - self.height / 2, 0.0)
         return np.asarray(np.sqrt(beside * beside + above * above))
 
-    def lifted(self, by: float) -> Self:
+    def raised(self, by: float) -> Self:
         """See Solid."""
-        return replace(self, foot=(self.foot[0], self.foot[1] + by, self.foot[2]))
+        return replace(self, base=(self.base[0], self.base[1] + by, self.base[2]))
 
 
-def _cuboid(at: Vec, half: Vec) -> list[Vec]:
-    """Returns the eight corners of an upright cuboid."""
+def _box_corners(at: Vec, half: Vec) -> list[Vec]:
+    """Return the eight corners of an axis-aligned box."""
     (x, y, z), (a, b, c) = at, half
     return [(x + i * a, y + j * b, z + k * c) for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)]

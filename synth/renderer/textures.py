@@ -1,11 +1,11 @@
-"""Seamless procedural textures: brick, wood, cloth, print, leaves and more, with mip levels.
+"""Seamless procedural textures with mip levels: brick, wood, cloth, print, leaves and more.
 
-A texture is a fixed material, the same for every scene and seed; scenes choose colours, scale, turn
-and offset. The trade-off: one square of 1024 texels repeats, made once per process in 0.1 s or so,
-so that a lookup costs nanoseconds however many octaves of detail the material has.
+A texture is the same for every scene and seed; materials choose its colours, scale, rotation and
+offset. The trade-off: a square of 1024 texels repeats. It is made once per process in about 0.1 s, so that
+a lookup costs nanoseconds however many octaves of detail the texture has.
 
 Each texel has two numbers: a mix in [0, 1] between the material's two colours, and a brightness
-around 1 that stands for relief.
+around 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[np.floating[Any]]
-"""float32 throughout; the type checker cannot follow numpy's promotion that far."""
+"""float32 throughout; numpy's type stubs do not express its promotion rules."""
 C64 = npt.NDArray[np.complex64]
 I32 = npt.NDArray[np.int32]
 Rng = np.random.Generator
@@ -34,7 +34,7 @@ class Texture:
     """A mip pyramid of (mix, brightness), sampled trilinearly; it repeats with period 1."""
 
     def __init__(self, mix: Array, brightness: Array) -> None:
-        # A texel is one complex number, so that one lookup fetches both of its values.
+        # A texel is a complex number, so that one lookup returns both values.
         levels: list[C64] = [(mix + 1j * brightness).astype(np.complex64)]
         while levels[-1].shape[0] > 1:
             side = levels[-1].shape[0] // 2
@@ -43,9 +43,9 @@ class Texture:
         self._texels: C64 = np.concatenate([level.ravel() for level in levels])
 
     def sample(self, u: Array, v: Array, footprint: Array) -> tuple[Array, Array]:
-        """Returns mix and brightness, `(N,)`, at `(N,)` coordinates in periods.
+        """Return mix and brightness, each `(N,)`, at `(N,)` coordinates in periods.
 
-        `footprint` is the width in periods that one pixel covers: finer detail is averaged out.
+        `footprint` is the width of a pixel in periods; finer detail is averaged.
         """
         level = np.clip(np.log2(np.maximum(footprint * SIDE, 0.5)), 0.0, _LEVELS - 1.01)
         whole = level.astype(np.int32)
@@ -54,13 +54,8 @@ class Texture:
         fine += (coarse - fine) * (level - whole).astype(np.float32)
         return np.ascontiguousarray(fine.real), np.ascontiguousarray(fine.imag)
 
-    def brightness(self, u: Array, v: Array) -> Array:
-        """Returns brightness `(N,)` at full resolution."""
-        size, start = np.full(1, SIDE, np.int32), np.zeros(1, np.int32)
-        return np.ascontiguousarray(self._bilinear(u, v, size, start).imag)
-
     def _bilinear(self, u: Array, v: Array, side: I32, start: I32) -> C64:
-        """Returns texels of the level of a side that starts at an index."""
+        """Return interpolated texels of the mip level with `side` texels that starts at index `start`."""
         x, y = u * side - np.float32(0.5), v * side - np.float32(0.5)
         x, y = x.astype(np.float32, copy=False), y.astype(np.float32, copy=False)
         left, top = np.floor(x), np.floor(y)
@@ -80,7 +75,7 @@ class Texture:
 
 @functools.cache
 def texture(name: str) -> Texture:
-    """Returns the texture of a name in NAMES, made at its first use in this process."""
+    """Return the texture with a name in NAMES; it is made at its first use in this process."""
     rng = np.random.Generator(np.random.Philox(key=[0x7E87, NAMES.index(name)]))
     mix, brightness = _MAKERS[name](rng)
     return Texture(
@@ -92,10 +87,10 @@ def texture(name: str) -> Texture:
 
 
 def _spectral(rng: Rng, exponent: float, *, stretch: float = 1.0, lowest: float = 0.0) -> Array:
-    """Returns a seamless field of mean 0, variance 1 and amplitude 1/f^exponent.
+    """Return a seamless field of mean 0, variance 1 and amplitude 1/f^exponent.
 
-    `stretch` > 1 makes its features longer along x than along y; frequencies below `lowest` periods
-    per side are damped.
+    With `stretch` > 1, features are longer along x than along y. Frequencies below `lowest` periods per
+    side are damped.
     """
     y = np.fft.fftfreq(SIDE, 1 / SIDE).astype(np.float32)[:, None]
     x = np.fft.rfftfreq(SIDE, 1 / SIDE).astype(np.float32)[None, :] * np.float32(stretch)
@@ -108,14 +103,14 @@ def _spectral(rng: Rng, exponent: float, *, stretch: float = 1.0, lowest: float 
     return np.asarray(field / field.std(), np.float32)
 
 
-def _step(low: float, high: float, value: Array) -> Array:
-    """Returns the smooth step from 0 below `low` to 1 above `high`."""
+def _smoothstep(low: float, high: float, value: Array) -> Array:
+    """Return the smoothstep from 0 below `low` to 1 above `high`."""
     t = np.clip((value - low) / (high - low), 0.0, 1.0)
     return np.asarray(t * t * (3.0 - 2.0 * t), np.float32)
 
 
 def _grid() -> tuple[Array, Array]:
-    """Returns y `(SIDE, 1)` and x `(1, SIDE)` in [0, 1)."""
+    """Return coordinates y `(SIDE, 1)` and x `(1, SIDE)` in [0, 1)."""
     line = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE
     return line[:, None], line[None, :]
 
@@ -123,7 +118,7 @@ def _grid() -> tuple[Array, Array]:
 def _blocks(
     rng: Rng, rows: int, columns: int, *, gap: float, shift: bool
 ) -> tuple[Array, Array, Array]:
-    """Returns joint mask, per-block random number and relief of a bond of rectangular blocks.
+    """Return joint mask, random number per block, and relief of rectangular blocks with joints.
 
     `gap` is the joint's width as a share of a block's height.
     """
@@ -136,8 +131,8 @@ def _blocks(
     aspect = rows / columns
     edge = np.minimum(0.5 - in_y, (0.5 - in_x) * aspect).astype(np.float32) + wobble * gap * 4
     number = rng.random((rows, columns)).astype(np.float32)[row.astype(int), column.astype(int)]
-    slope = _step(0.5 * gap, 1.6 * gap, edge)
-    return 1.0 - _step(0.35 * gap, 0.75 * gap, edge), number, 0.75 + 0.25 * slope
+    slope = _smoothstep(0.5 * gap, 1.6 * gap, edge)
+    return 1.0 - _smoothstep(0.35 * gap, 0.75 * gap, edge), number, 0.75 + 0.25 * slope
 
 
 # --- materials -----------------------------------------------------------------------------------
@@ -160,7 +155,7 @@ def _marble(rng: Rng) -> _Fields:
     warp = _spectral(rng, 1.6)
     veins = np.abs(np.sin(2 * math.pi * (2 * x + y) + 2.2 * warp))
     fine = np.abs(np.sin(2 * math.pi * (x - 3 * y) + 3.0 * _spectral(rng, 1.4)))
-    mix = 0.75 * (1 - _step(0.0, 0.35, veins)) + 0.35 * (1 - _step(0.0, 0.12, fine))
+    mix = 0.75 * (1 - _smoothstep(0.0, 0.35, veins)) + 0.35 * (1 - _smoothstep(0.0, 0.12, fine))
     return mix + 0.07 * warp, 1.0 + 0.03 * _spectral(rng, 0.9)
 
 
@@ -171,10 +166,12 @@ def _wood(rng: Rng, planks: int = 5) -> _Fields:
     warp = 0.6 * _spectral(rng, 1.7, stretch=5.0) + 4.0 * number
     rings = 0.5 + 0.5 * np.sin(2 * math.pi * (7 * y * planks / 2 + warp))
     pores = _spectral(rng, 0.5, stretch=26.0, lowest=24)
-    calm = _step(-1.2, 1.4, _spectral(rng, 1.5, stretch=3.0))
+    calm = _smoothstep(-1.2, 1.4, _spectral(rng, 1.5, stretch=3.0))
     mix = 0.25 + 0.34 * rings * calm + 0.16 * pores + 0.25 * (number - 0.5)
     seam = np.abs(y * planks - np.round(y * planks)) + 0.0 * x
-    light = (0.9 + 0.2 * number) * (1.0 + 0.05 * pores) * (0.35 + 0.65 * _step(0.004, 0.02, seam))
+    light = (
+        (0.9 + 0.2 * number) * (1.0 + 0.05 * pores) * (0.35 + 0.65 * _smoothstep(0.004, 0.02, seam))
+    )
     return mix, light
 
 
@@ -210,7 +207,7 @@ def _cloth(rng: Rng) -> _Fields:
 
 def _leather(rng: Rng) -> _Fields:
     pebbles = np.abs(_spectral(rng, 0.8, lowest=30)) + 0.5 * np.abs(_spectral(rng, 0.9, lowest=18))
-    crease = _step(0.0, 0.55, pebbles)
+    crease = _smoothstep(0.0, 0.55, pebbles)
     return 0.3 + 0.2 * _spectral(rng, 1.5), 0.72 + 0.32 * crease
 
 
@@ -222,7 +219,7 @@ def _peel(rng: Rng) -> _Fields:
 
 def _rug(rng: Rng) -> _Fields:
     half = SIDE // 2
-    quarter = _step(-0.1, 0.1, _spectral(rng, 0.9, lowest=10)[:half, :half])
+    quarter = _smoothstep(-0.1, 0.1, _spectral(rng, 0.9, lowest=10)[:half, :half])
     quarter = np.maximum(quarter, quarter.T)
     mix = np.block([[quarter, quarter[:, ::-1]], [quarter[::-1], quarter[::-1, ::-1]]])
     pile = _spectral(rng, 0.1, lowest=90)
@@ -231,11 +228,11 @@ def _rug(rng: Rng) -> _Fields:
 
 def _cloud(rng: Rng) -> _Fields:
     billow = _spectral(rng, 1.75)
-    return _step(-0.3, 1.7, billow), 1.0 + 0.04 * _spectral(rng, 1.3)
+    return _smoothstep(-0.3, 1.7, billow), 1.0 + 0.04 * _spectral(rng, 1.3)
 
 
 def _print(rng: Rng) -> _Fields:
-    """Lines of words of made-up glyphs, dark (mix 1) on paper (mix 0)."""
+    """Return lines of words in invented glyphs, dark (mix 1) on paper (mix 0)."""
     page = np.zeros((SIDE, SIDE), np.float32)
     glyphs = [_glyph(rng) for _ in range(26)]
     for top in range(20, SIDE - 30, 32):
@@ -255,7 +252,7 @@ def _print(rng: Rng) -> _Fields:
 
 
 def _glyph(rng: Rng) -> Array:
-    """Returns one letter-like figure of 24 x 14 texels: a stem or two, bars, a bow."""
+    """Return a letter-like glyph of 24 x 14 texels: one or two stems, bars, perhaps a bowl."""
     y, x = np.mgrid[0:24, 0:14].astype(np.float32) + 0.5
     ink = np.zeros((24, 14), np.float32)
     tall = 3.0 if rng.random() < 0.35 else 8.0
@@ -305,7 +302,7 @@ def _paint_leaf(
     slim: float,
     upright: float = math.pi,
 ) -> None:
-    """Paints one leaf over the fields at a random place; nearer ones (depth 1) are brighter."""
+    """Paint one leaf over the fields at a random position; nearer ones (depth 1) are brighter."""
     angle = rng.uniform(-upright, upright) + math.pi / 2
     c, s, half = math.cos(angle), math.sin(angle), length / 2
     high = int(half * (abs(s) + 1.2 * slim * abs(c))) + 2
@@ -349,4 +346,4 @@ _MAKERS: dict[str, Callable[[Rng], _Fields]] = {
 }
 
 NAMES = tuple(_MAKERS)
-"""The materials there are."""
+"""The textures by name."""

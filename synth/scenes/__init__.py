@@ -1,1 +1,1 @@
-"""Scenes to photograph, and the things that stand in them."""
+"""Random scenes to photograph, made from the renderer's solids."""

@@ -16,9 +16,9 @@ from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.shards.errors import DarkprepError, DiskFull, OptionError
 from darkprep.synth.dataset import Shot, _split_of, expose, record, synthesise
-from darkprep.synth.renderer.raycast import render
-from darkprep.synth.scenes.scenes import make_scene
+from darkprep.synth.scenes.generate import make_scene
 from darkprep.synth.sensors import SENSORS, sensor_of
+from tests.support.rendering import render
 
 SMALL = (96, 132)
 F64 = npt.NDArray[np.float64]

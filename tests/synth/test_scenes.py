@@ -8,12 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from darkprep.synth.renderer.raycast import F32, Light, Scene, film, render, tiles
-from darkprep.synth.renderer.solids import Box, Ellipsoid, Frustum, Material, Sheet, Solid
+from darkprep.synth.renderer.materials import Material
+from darkprep.synth.renderer.raycaster import film_response
+from darkprep.synth.renderer.render import F32, render_tiles
+from darkprep.synth.renderer.scene import Light, Scene
+from darkprep.synth.renderer.solids import Box, Ellipsoid, Frustum, Sheet, Solid
 from darkprep.synth.renderer.textures import NAMES, texture
-from darkprep.synth.scenes.scenes import make_scene
+from darkprep.synth.scenes.generate import make_scene
+from tests.support.rendering import render
 
-WHITE = Material(first=(0.8, 0.8, 0.8))
+WHITE = Material(colour=(0.8, 0.8, 0.8))
 KINDS = range(6)
 
 
@@ -84,9 +88,9 @@ def test_the_spectrum_falls_as_that_of_photographs(scenes):
 
 def test_tiles_cover_the_picture_once_and_meet_without_seams(scenes, monkeypatch):
     whole = render(scenes[5], (150, 200))
-    monkeypatch.setattr("darkprep.synth.renderer.raycast.TILE", (64, 80))
+    monkeypatch.setattr("darkprep.synth.renderer.render.TILE", (64, 80))
     count = np.zeros((150, 200), int)
-    for rows, columns, tile in tiles(scenes[5], (150, 200)):
+    for rows, columns, tile in render_tiles(scenes[5], (150, 200)):
         count[rows, columns] += 1
         assert tile.shape == (*count[rows, columns].shape, 3)
 
@@ -98,9 +102,9 @@ def test_tiles_cover_the_picture_once_and_meet_without_seams(scenes, monkeypatch
 @pytest.mark.parametrize(
     "solid",
     [
-        Box(material=WHITE, at=(0, 0, 0), half=(0.5, 0.3, 0.4), turn=0.4),
+        Box(material=WHITE, at=(0, 0, 0), half_size=(0.5, 0.3, 0.4), rotation=0.4),
         Ellipsoid(material=WHITE, at=(0, 0, 0), radii=(0.5, 0.3, 0.4)),
-        Frustum(material=WHITE, foot=(0, -0.4, 0), height=0.8, bottom=0.4, top=0.2),
+        Frustum(material=WHITE, base=(0, -0.4, 0), height=0.8, bottom_radius=0.4, top_radius=0.2),
         Sheet(material=WHITE, corner=(-0.5, -0.4, 0.1), along=(1.0, 0, 0), up=(0, 0.8, 0)),
     ],
     ids=["box", "ellipsoid", "frustum", "sheet"],
@@ -117,7 +121,7 @@ class TestSolids:
 
     def hits(self, solid: Solid, rays: tuple[F32, F32]) -> tuple[npt.NDArray[np.bool_], F32]:
         origin, d = rays
-        t = solid.hit(origin, d, np.full(d.shape[1], np.inf, np.float32))
+        t = solid.intersect(origin, d, np.full(d.shape[1], np.inf, np.float32))
         met = np.isfinite(t)
         return met, np.asarray((origin + d * np.where(met, t, 0))[:, met], np.float32)
 
@@ -125,7 +129,9 @@ class TestSolids:
         met, p = self.hits(solid, rays)
         assert met.mean() > 0.1
         assert (
-            solid.gap(p).max() < 0.21 if isinstance(solid, Frustum) else solid.gap(p).max() < 1e-3
+            solid.distance(p).max() < 0.21
+            if isinstance(solid, Frustum)
+            else solid.distance(p).max() < 1e-3
         )
 
     def test_points_lie_within_the_bounds(self, solid, rays):
@@ -150,18 +156,18 @@ class TestSolids:
             pytest.skip("sheets throw no shadow")
         light = np.array([[0.0], [1.0], [0.0]], np.float32)
         below = np.array([[0.0, 0.0, 3.0], [-2.0, 2.0, -2.0], [0.0, 0.0, 0.0]], np.float32)
-        share = solid.shade(below, np.broadcast_to(light, below.shape), 0.02)
+        share = solid.transmittance(below, np.broadcast_to(light, below.shape), 0.02)
         assert share[0] < 0.05, "straight below"
         assert share[1] == 1, "above"
         assert share[2] == 1, "far aside"
 
     def test_it_can_be_moved_up(self, solid, rays):
-        assert solid.lifted(0.5).centre[1] == pytest.approx(solid.centre[1] + 0.5)
+        assert solid.raised(0.5).centre[1] == pytest.approx(solid.centre[1] + 0.5)
 
 
 def test_a_lamps_light_falls_with_the_square_of_the_distance():
     lamp = Light(at=(0, 10.0, 0), colour=(1, 1, 1))
-    ahead, strength = lamp.towards(np.array([[0, 0], [0, 5.0], [0, 0]], np.float32))
+    ahead, strength = lamp.incident(np.array([[0, 0], [0, 5.0], [0, 0]], np.float32))
 
     assert ahead[1] == pytest.approx(1)
     assert strength[1] / strength[0] == pytest.approx(4, rel=1e-3)
@@ -172,18 +178,18 @@ def test_a_window_lets_the_sun_through_its_panes_alone():
     sun = Light(at=(0, 0, -1), sun=True, colour=(1, 1, 1), softness=0.01, portal=wall, panes=(2, 1))
     points = np.array([[0.25, 0.0, 0.25, 3.0], [1.5, 1.5, 0.5, 1.5], [0, 0, 0, 0]], np.float32)
 
-    _, strength = sun.towards(points)
+    _, strength = sun.incident(points)
 
     assert strength == pytest.approx([1, 0, 0, 0], abs=1e-3)
 
 
 def test_shadows_fall_where_things_stand_in_the_light():
     floor = Sheet(material=WHITE, corner=(-2, 0, -2), along=(4, 0, 0), up=(0, 0, 4))
-    post = Box(material=WHITE, at=(0, 0.5, 0), half=(0.1, 0.5, 0.1))
+    post = Box(material=WHITE, at=(0, 0.5, 0), half_size=(0.1, 0.5, 0.1))
     scene = Scene(
         eye=(0, 4, 2),
         target=(0, 0, 0),
-        width_angle=0.9,
+        field_of_view=0.9,
         solids=(floor, post),
         lights=(Light(at=(1, 1, 0), sun=True, colour=(0.5, 0.5, 0.5), softness=0.02),),
         ambient=((0.05, 0.05, 0.05), (0.05, 0.05, 0.05)),
@@ -199,7 +205,7 @@ def test_shadows_fall_where_things_stand_in_the_light():
 def test_film_leaves_the_middle_alone_and_never_exceeds_full_scale_by_much():
     ramp = np.tile(np.linspace(0, 50, 5000, dtype=np.float32), (3, 1))
     ramp[1:] *= 0.5
-    exposed = film(ramp)
+    exposed = film_response(ramp)
 
     low = ramp[0] < 0.7
     assert np.array_equal(exposed[:, low], ramp[:, low])
