@@ -71,10 +71,10 @@ def spool_of(given: Path | None, folder: Path | None, shards: int) -> Iterator[S
 def costs(spool: Spool, rounds: int) -> Figures:
     """CPU time to store a step, to read and to draw the status, and the share of one core that they take."""
     status = spool_status(spool)
-    paper = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="truecolor")
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="truecolor")
     monitor = StatusMonitor(lambda: status, None, None, title="")
     read = cpu_ms(lambda: spool_status(spool), rounds)
-    draw = cpu_ms(lambda: paper.print(screen(status, title="t", elapsed_s=1, width=100)), rounds)
+    draw = cpu_ms(lambda: console.print(screen(status, title="t", elapsed_s=1, width=100)), rounds)
     step = (
         cpu_ms(lambda: [monitor.set_step(STEP) for _ in range(_STEPS)], max(1, rounds // 15))
         / _STEPS

@@ -1,6 +1,6 @@
 """The page of a training run, made from the files of its directory.
 
-The trade-off: the page is made anew from the files each time, so it can be made of a run that is still
+The trade-off: the page is made from the files each time, so that one can be made of a run that is still
 running, of one that was killed, and of one from another machine; what no file holds cannot be shown.
 """
 

@@ -1,4 +1,4 @@
-"""The live view: what it shows on a terminal, in a pipe, as JSON, and that it costs the work nothing."""
+"""The live view: on a terminal, in a pipe and as JSON, what it leaves on the terminal, and its cost."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def drawn(status: SpoolStatus, width: int = 100) -> str:
     return file.getvalue()
 
 
-def test_the_screen_tells_of_producers_spool_and_trainer_and_who_limits():
+def test_the_screen_shows_producers_spool_trainer_and_the_limiting_side():
     shown = drawn(status_of())
 
     for words in (
@@ -64,7 +64,7 @@ def test_the_bar_shows_the_share_of_the_budget_without_colour():
     assert bar.count("█") + bar.count("▓") == bar.count("░") == 20
 
 
-def test_a_training_that_ends_by_the_clock_says_when_and_not_how_many_iterations_are_left():
+def test_a_training_with_a_deadline_shows_the_time_left_and_not_the_iterations():
     progress = replace(PROGRESS, ends_in_s=90.0, clock_s=90.0)
     shown = drawn(status_of(trainer=replace(TRAINER, training=progress)))
 
@@ -74,7 +74,7 @@ def test_a_training_that_ends_by_the_clock_says_when_and_not_how_many_iterations
     assert "ETA 18" not in shown
 
 
-def test_a_spool_where_nobody_works_says_so():
+def test_a_spool_without_producer_and_trainer_shows_both_as_not_running():
     idle = status_of(producers=(), trainer=NO_TRAINER)
 
     assert "the last one stopped at batch 40" in drawn(idle)
@@ -96,64 +96,64 @@ def test_a_long_wait_is_shown_before_it_is_over():
     assert "now for" not in drawn(status_of())
 
 
-def test_a_sparkline_runs_from_the_lowest_to_the_highest():
+def test_a_sparkline_is_scaled_from_the_lowest_to_the_highest_value():
     assert sparkline([0, 1, 2, 3], 10) == "▁▃▆█"
     assert sparkline([1, 1, 1], 10) == "▁▁▁"
     assert sparkline(range(100), 8) == "▁▂▃▄▅▆▇█"
 
 
-def watched(paper: io.StringIO, *, steps: Sequence[StepReport] = (), **options: Any) -> str:
-    console = Console(file=paper, width=100, quiet=options.get("quiet", False))
+def output_of(file: io.StringIO, *, steps: Sequence[StepReport] = (), **options: Any) -> str:
+    console = Console(file=file, width=100, quiet=options.get("quiet", False))
     with Progress(console=console, **options) as progress:
         with progress.monitor(status_of, title="darkprep") as monitor:
             for step in steps:
                 monitor.set_step(step)
             time.sleep(0.3)
-    return paper.getvalue()
+    return file.getvalue()
 
 
 def test_a_pipe_gets_plain_lines():
-    said = watched(io.StringIO(), steps=[step_of()])
+    output = output_of(io.StringIO(), steps=[step_of()])
 
-    assert "iteration 2" in said.splitlines()[0]
-    assert "\x1b" not in said
+    assert "iteration 2" in output.splitlines()[0]
+    assert "\x1b" not in output
 
 
-def test_a_forced_colour_does_not_turn_a_pipe_into_a_screen(monkeypatch):
+def test_forced_colour_does_not_turn_a_pipe_into_a_screen(monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
-    said = watched(io.StringIO())
+    output = output_of(io.StringIO())
 
-    assert "│" not in said
+    assert "│" not in output
 
 
 def test_a_terminal_gets_a_screen_with_the_newest_step():
-    said = watched(Terminal(), steps=[step_of(21), step_of(22)])
+    output = output_of(Terminal(), steps=[step_of(21), step_of(22)])
 
-    assert "iteration 22 of 2,000" in said
-    assert "│" in said
+    assert "iteration 22 of 2,000" in output
+    assert "│" in output
 
 
 def test_no_color_is_honoured_on_a_terminal(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
-    said = watched(Terminal())
+    output = output_of(Terminal())
 
-    assert "│" in said
-    assert "\x1b[3" not in said.replace("\x1b[3m", "")  # italics are no colour
+    assert "│" in output
+    assert "\x1b[3" not in output.replace("\x1b[3m", "")  # italics are no colour
 
 
 def test_a_dumb_terminal_gets_lines(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
 
-    assert "│" not in watched(Terminal())
+    assert "│" not in output_of(Terminal())
 
 
 def test_quiet_shows_nothing():
-    assert watched(io.StringIO(), quiet=True) == ""
+    assert output_of(io.StringIO(), quiet=True) == ""
 
 
 def test_json_lines_parse_one_by_one(capsys):
-    watched(io.StringIO(), log_format="json", steps=[step_of()])
+    output_of(io.StringIO(), log_format="json", steps=[step_of()])
     events = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
 
     assert events
@@ -161,15 +161,15 @@ def test_json_lines_parse_one_by_one(capsys):
     assert events[0]["disk_bytes"] == 40_000_000
 
 
-def test_warnings_go_through_the_view():
-    paper = io.StringIO()
-    with Progress(console=Console(file=paper, width=80)):
+def test_warnings_are_printed_above_the_screen():
+    file = io.StringIO()
+    with Progress(console=Console(file=file, width=80)):
         logging.getLogger("shards").warning("shard %d was refused", 7)
 
-    assert paper.getvalue() == "darkprep: shard 7 was refused\n"
+    assert file.getvalue() == "darkprep: shard 7 was refused\n"
 
 
-def test_the_step_at_hand_is_newer_than_what_the_spool_says():
+def test_the_newest_step_replaces_the_metrics_of_the_run():
     seen: list[SpoolStatus] = []
     monitor = StatusMonitor(status_of, lambda status, *_: seen.append(status), None, title="")
     monitor.set_step(step_of(data_wait_fraction=0.5))
@@ -181,7 +181,7 @@ def test_the_step_at_hand_is_newer_than_what_the_spool_says():
     assert "producers are slower" in seen[-1].limiting_side
 
 
-def test_a_spool_that_vanishes_does_not_end_the_work():
+def test_a_deleted_spool_does_not_end_the_work():
     def read_status() -> SpoolStatus:
         raise FileNotFoundError("gone")
 
@@ -207,7 +207,7 @@ def test_a_step_costs_the_training_less_than_ten_microseconds():
     assert min(costs) < 10e-6
 
 
-def test_a_reader_that_goes_away_does_not_end_the_work(monkeypatch):
+def test_a_closed_output_does_not_end_the_work(monkeypatch):
     class Broken(io.StringIO):
         def write(self, _: str) -> int:
             raise BrokenPipeError
@@ -234,7 +234,7 @@ def left_on(terminal: Terminal, work: Callable[[Progress], None]) -> list[str]:
     return terminal.rows[:-1]
 
 
-def test_simple_work_leaves_what_it_printed_and_nothing_else():
+def test_only_printed_lines_stay_on_a_terminal():
     def work(progress: Progress) -> None:
         progress.show("x" * 150, always=True)
         progress.print("kept")
@@ -245,7 +245,7 @@ def test_simple_work_leaves_what_it_printed_and_nothing_else():
 
 
 @pytest.mark.parametrize(("width", "height"), [(100, 40), (60, 40), (100, 6), (140, 6)])
-def test_the_screen_leaves_no_line_behind(width, height):
+def test_no_line_of_the_screen_stays_on_a_terminal(width, height):
     """On a terminal lower than the screen its top stayed; so did a line after each Ctrl-C."""
 
     def work(progress: Progress) -> None:
@@ -261,7 +261,7 @@ def test_the_screen_leaves_no_line_behind(width, height):
     assert left_on(terminal, work) == ["kept"]
 
 
-def test_one_is_not_shown_as_many():
+def test_counts_of_one_are_singular():
     status = status_of(
         producers=(producer_of(skipped=1, deaths=1, shards_made=1, frames_decoded=1),),
         shards_ready=1,
@@ -273,7 +273,7 @@ def test_one_is_not_shown_as_many():
     assert "1 shard ready" in summary_line(status)
 
 
-def test_the_json_of_a_status_has_all_of_its_figures_on_known_levels():
+def test_the_json_of_a_status_has_the_documented_keys():
     record = json.loads(json.dumps(status_of(objects_bytes=3, staged_bytes=1).to_json()))
 
     assert record["trainer"]["iteration"] == 20

@@ -79,7 +79,7 @@ def test_frame_sizes_are_rows_by_columns():
         (3.8e12, "3.80 TB"),
     ],
 )
-def test_bytes_are_spelled_short(count, read):
+def test_bytes_are_written_with_a_unit(count, read):
     assert format_bytes(count) == read
 
 
@@ -95,7 +95,7 @@ def test_bytes_are_spelled_short(count, read):
         (float("inf"), "?"),
     ],
 )
-def test_durations_are_spelled_short(seconds, read):
+def test_durations_are_written_with_a_unit(seconds, read):
     assert format_duration(seconds) == read
 
 
@@ -116,7 +116,7 @@ def test_numbers_are_written_without_an_exponent(value, read):
     assert format_number(value) == read
 
 
-def test_one_is_not_written_as_many():
+def test_counts_of_one_are_singular():
     assert format_count(1, "file") == "1 file"
     assert format_count(0, "file") == "0 files"
     assert format_count(2000, "file") == "2,000 files"

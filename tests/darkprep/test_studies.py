@@ -65,7 +65,7 @@ def context_of(options: StudyOptions) -> StudyContext:
     )
 
 
-def test_the_published_levels_whiten_canon_and_blacken_nikon(photographs):
+def test_the_published_levels_turn_canon_white_and_nikon_black(photographs):
     """Before any network: at ratio 100 a Canon's pedestal is ten times white, a Nikon's signal is gone."""
     inputs = {}
     for camera in ("sonya7s2", "canon70d", "canon700d", "nikond850"):
@@ -89,7 +89,7 @@ def test_the_published_levels_whiten_canon_and_blacken_nikon(photographs):
     np.testing.assert_allclose(np.maximum(right, 0), wrong, atol=1e-4)
 
 
-def test_the_levels_experiment_runs_with_given_weights(photographs, weights, tmp_path):
+def test_the_study_levels_runs_with_given_weights(photographs, weights, tmp_path):
     options = StudyOptions(out=tmp_path / "out", root=photographs, weights=weights)
 
     page = run_study("levels", options, context_of(options))
@@ -112,7 +112,7 @@ def test_the_levels_experiment_runs_with_given_weights(photographs, weights, tmp
     assert page.read_text().count("data:image/jpeg") == 4 * 4
 
 
-def test_a_study_on_a_users_data_names_what_is_missing(photographs, weights, tmp_path):
+def test_a_study_of_photographs_names_the_missing_directory(photographs, weights, tmp_path):
     options = StudyOptions(out=tmp_path / "out", root=photographs)
 
     with pytest.raises(DatasetError, match=r"holds no Sony/short"):
@@ -145,7 +145,7 @@ def test_a_study_on_a_users_data_names_what_is_missing(photographs, weights, tmp
         ({"seed": 2**63, "small": SmallRun()}, "seed must be below"),
     ],
 )
-def test_choices_that_cannot_work_are_refused(tmp_path, wrong, why):
+def test_invalid_options_are_refused(tmp_path, wrong, why):
     with pytest.raises(OptionError, match=why):
         StudyOptions(out=tmp_path, root=tmp_path, **wrong)
 
@@ -154,7 +154,7 @@ def test_choices_that_cannot_work_are_refused(tmp_path, wrong, why):
     "words",
     [("--device", "nope"), ("--precision", "fp99"), ("--jobs", "0"), ("--seed", "-1")],
 )
-def test_a_study_that_cannot_end_is_not_begun(complaint, words):
+def test_a_study_with_invalid_options_is_not_started(complaint, words):
     status = 1 if words[0] == "--device" else 2
     line = complaint("study", "section-7", "--small", *words, status=status)
     assert words[0].removeprefix("--") in line
@@ -230,7 +230,7 @@ def all_studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("noise", {"PSNR / SSIM of sRGB, by exposure ratio": 3}, 4),
     ],
 )
-def test_a_study_leaves_tables_pictures_and_a_page(all_studies, name, tables, pictures):
+def test_a_study_writes_tables_pictures_and_a_page(all_studies, name, tables, pictures):
     record = json.loads((all_studies / name / "results.json").read_text())
 
     rows = {table["caption"]: table["rows"] for table in record["tables"]}
@@ -269,14 +269,14 @@ def test_tables_are_markdown():
     )
 
 
-def test_the_noise_study_says_which_published_figures_are_of_whole_frames():
+def test_the_noise_study_states_which_published_figures_are_of_whole_frames():
     """PMN's authors score all of SID's frames, ELD's authors and we the middle: the table and its page say so."""
     assert "those of SID (x100, x250, x300) of whole frames" in _PUBLISHED.caption
     page = Path(__file__).parents[2] / "docs/studies/noise.md"
     assert _PUBLISHED.markdown() in page.read_text(encoding="utf-8")
 
 
-def test_pictures_of_a_row_are_taken_apart(tmp_path):
+def test_a_row_of_pictures_is_split(tmp_path):
     parts = [np.full((5, 7, 3), level, np.uint8) for level in (10, 20, 30)]
     gap = np.full((5, 8, 3), 255, np.uint8)
     Image.fromarray(np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=1)).save(
@@ -302,13 +302,13 @@ def test_a_panel_shows_small_and_large_pictures_in_rows():
     assert (shown == 99).mean() > 0.4
 
 
-def test_the_typical_pair_is_the_median_one():
+def test_the_median_pair_counts_infinite_psnr_as_largest():
     images = [{"pair": name, "psnr": psnr} for name, psnr in (("a", 9.0), ("b", None), ("c", 8.0))]
 
     assert median_pair(images) == "a"
 
 
-def test_the_typical_pair_of_several_cameras_is_one_that_all_have():
+def test_the_common_median_pair_is_one_that_all_cameras_have():
     first = [{"pair": name, "psnr": psnr} for name, psnr in (("a", 9.0), ("b", 5.0), ("c", 7.0))]
     second = [{"pair": name, "psnr": psnr} for name, psnr in (("a", 3.0), ("b", 4.0), ("d", 1.0))]
 
@@ -317,7 +317,7 @@ def test_the_typical_pair_of_several_cameras_is_one_that_all_have():
     assert common_median_pair([first, [{"pair": "d", "psnr": 1.0}]]) == "c"
 
 
-def test_a_panel_of_noise_is_kept_small(tmp_path):
+def test_a_panel_of_noise_stays_small(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (516, 768, 3), np.uint8)
     rows = [
         Comparison(name=str(k), pictures=(LabelledPicture(label="noise", pixels=noise),) * 3)

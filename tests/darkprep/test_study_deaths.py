@@ -1,4 +1,4 @@
-"""A study that was killed goes on, and several processes share one: all come to the same table."""
+"""A killed study continues, and several processes share one: all reach the same table."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     return rows(out)
 
 
-def test_a_study_killed_in_a_training_goes_on_to_the_same_table(tmp_path, undisturbed):
+def test_a_study_killed_in_a_training_continues_to_the_same_table(tmp_path, undisturbed):
     out = tmp_path / "out"
     first = study(out)
     run = out / "trainings" / "sony-100-redirt-2rdb" / "run"
@@ -104,6 +104,6 @@ def test_two_processes_share_a_study(tmp_path, undisturbed):
     assert [one.wait(timeout=WAIT_S) for one in both] == [0, 0]
 
     assert rows(out) == undisturbed
-    said = (tmp_path / "out.log").read_text()
+    log = (tmp_path / "out.log").read_text()
     for path in (out / "cells").glob("*.json"):
-        assert said.count(f"{path.stem} took") == 1, "each task runs once"
+        assert log.count(f"{path.stem} took") == 1, "each task runs once"

@@ -60,7 +60,7 @@ def test_tasks_run_once_after_what_they_need(context):
     assert context.result("score") == {"found": "score"}
 
 
-def test_a_failed_task_is_tried_again_and_the_finished_are_kept(context):
+def test_a_failed_task_is_repeated_and_finished_ones_are_kept(context):
     ran: list[str] = []
     broken = Step("b", ran=ran, fails=[Stopped()])
     tasks = [Step("a", ran=ran), broken, Step("c", ("b",), ran=ran)]
@@ -87,7 +87,7 @@ def test_the_time_of_all_attempts_counts(context):
     assert 0.1 <= context.seconds("a") < 5
 
 
-def test_a_stop_is_heeded_between_tasks(context):
+def test_a_study_stops_between_tasks(context):
     class Stops(Step):
         def run(self, context: StudyContext) -> dict[str, Any]:
             context.stop.set()
@@ -101,14 +101,14 @@ def test_a_stop_is_heeded_between_tasks(context):
     assert later.ran == []
 
 
-def test_a_folder_of_another_study_is_refused(context):
+def test_a_record_with_another_specification_is_refused(context):
     run_tasks([Step("a", setting=1)], context)
 
     with pytest.raises(OptionError, match="holds a with another setting; choose another --out"):
         run_tasks([Step("a", setting=2)], context)
 
 
-def test_a_damaged_record_is_made_anew(context):
+def test_a_task_with_a_damaged_record_runs_again(context):
     task = Step("a")
     run_tasks([task], context)
     context.record_path("a").write_text("{")
@@ -143,7 +143,7 @@ run_tasks(tasks, StudyContext(out=out, root=out, progress=Progress(quiet=True), 
 """
 
 
-def test_processes_share_a_folder_and_each_task_runs_once(tmp_path):
+def test_processes_share_a_directory_and_each_task_runs_once(tmp_path):
     log = tmp_path / "log"
     workers = [
         subprocess.Popen([sys.executable, "-c", SHARED, str(tmp_path / "out"), str(log)])
@@ -157,7 +157,7 @@ def test_processes_share_a_folder_and_each_task_runs_once(tmp_path):
     assert ran[-1] == "last"
 
 
-def test_a_task_of_a_dead_process_is_free_again(tmp_path, context):
+def test_a_task_of_a_dead_process_is_unlocked(tmp_path, context):
     code = (
         "import fcntl, os, sys; d = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT);"
         "fcntl.lockf(d, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"

@@ -92,10 +92,10 @@ class Browser:
 
     def requests(self) -> list[str]:
         """The addresses that were asked for since the page was opened."""
-        told = [json.loads(entry["message"])["message"] for entry in self.log("performance")]
+        messages = [json.loads(entry["message"])["message"] for entry in self.log("performance")]
         return [
             message["params"]["request"]["url"]
-            for message in told
+            for message in messages
             if message["method"] == "Network.requestWillBeSent"
         ]
 
