@@ -1,3 +1,3 @@
-"""Synthetic photographs as real DNG files, in the layouts of the public data sets. Nothing is lifted here."""
+"""Synthetic photographs as real DNG files, in the layouts of the public data sets. Nothing is re-exported here."""
 
 __all__: list[str] = []

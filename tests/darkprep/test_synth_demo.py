@@ -74,8 +74,12 @@ def test_bad_usage_of_synth_is_one_line_and_no_file(complaint, words, said):
 @pytest.mark.parametrize(
     ("path", "content", "said"),
     [
-        ("data/Sony/short/00001_00_0.1s.ARW", "", "is no synthetic photograph"),
-        ("data/Sony_train_list.txt", "./Sony/short/00001_00_0.1s.ARW ...", "lists real ones"),
+        ("data/Sony/short/00001_00_0.1s.ARW", "", "is not a synthetic photograph"),
+        (
+            "data/Sony_train_list.txt",
+            "./Sony/short/00001_00_0.1s.ARW ...",
+            "lists photographs that are not synthetic",
+        ),
     ],
 )
 def test_synth_does_not_overwrite_real_photographs(complaint, path, content, said):

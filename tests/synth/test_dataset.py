@@ -15,7 +15,9 @@ from darkprep.pipeline.noise.model import noise_parameters
 from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.shards.errors import DarkprepError, DiskFull, OptionError
-from darkprep.synth.dataset import Shot, _split_of, expose, record, synthesise
+from darkprep.synth.capture import expose, record
+from darkprep.synth.dataset import synthesise
+from darkprep.synth.layouts import Exposure, split_of
 from darkprep.synth.scenes.generate import make_scene
 from darkprep.synth.sensors import SENSORS, sensor_of
 from tests.support.rendering import render
@@ -97,7 +99,7 @@ def test_sid_has_its_layout_names_and_lists(tmp_path):
     [(1, (1, 0, 0)), (2, (1, 1, 0)), (3, (2, 1, 0)), (6, (4, 1, 1)), (100, (70, 21, 9))],
 )
 def test_scenes_spread_over_the_splits(scenes, split):
-    found = [_split_of(number, scenes) for number in range(scenes)]
+    found = [split_of(number, scenes) for number in range(scenes)]
     assert tuple(found.count(k) for k in range(3)) == split
 
 
@@ -128,7 +130,7 @@ def test_the_isos_of_sids_scenes_can_be_chosen(tmp_path):
 
     pairs = find_pairs(tmp_path, camera_named("sony")).pairs
     assert {pair.iso for pair in pairs} == {1600, 25600}
-    with pytest.raises(OptionError, match="isos must lie within SID's 50 to 25600"):
+    with pytest.raises(OptionError, match="isos must be within SID's range, 50 to 25600"):
         synthesise(tmp_path, "sony", scenes=1, shorts=1, size=(96, 96), isos=(12,))
 
 
@@ -211,9 +213,9 @@ def test_the_short_exposure_is_the_scene_dimmed_plus_the_cameras_noise(tmp_path)
     sensor = sensor_of("sony")
     scene = make_scene(4, 0)
     clean = expose(scene, sensor, (240, 360))
-    shot = Shot(path="", exposure_s=0.1, iso=400, dimming=100.0)
+    exposure = Exposure(path="", exposure_s=0.1, iso=400, ratio=100.0)
 
-    codes = record(clean, sensor, shot, np.random.default_rng(0)).astype(np.float64) - 512
+    codes = record(clean, sensor, exposure, np.random.default_rng(0)).astype(np.float64) - 512
 
     bias = np.array(noise_parameters("sony", 400).colour_bias).mean()
     expected = np.maximum(clean, 0) * 15871 / 100
@@ -224,9 +226,9 @@ def test_the_short_exposure_is_the_scene_dimmed_plus_the_cameras_noise(tmp_path)
 
 def test_full_wells_are_the_white_level(tmp_path):
     sensor = sensor_of("canon70d")
-    shot = Shot(path="", exposure_s=1.0, iso=100, dimming=1.0)
+    exposure = Exposure(path="", exposure_s=1.0, iso=100, ratio=1.0)
 
-    codes = record(np.full((8, 8), 3.0, np.float32), sensor, shot, np.random.default_rng(0))
+    codes = record(np.full((8, 8), 3.0, np.float32), sensor, exposure, np.random.default_rng(0))
 
     assert (codes[38:, 72:] == 15303).all()
 
@@ -267,7 +269,7 @@ def test_progress_has_a_line_per_scene(tmp_path):
     ("camera", "options", "message"),
     [
         ("leica", {}, r"unknown camera 'leica'; choose one of: sony, fuji, sonya7s2, "),
-        ("sony", {"size": (97, 132)}, "size 97x132 does not fit sony: .* multiples of 2"),
+        ("sony", {"size": (97, 132)}, "size 97x132 is invalid for sony: .* multiples of 2"),
         ("fuji", {"size": (600, 700)}, "multiples of 6"),
         ("fuji", {"size": (306, 606)}, "too small for fuji: both sides need at least 516"),
         ("sony", {"size": (64, 132)}, "too small"),
@@ -290,28 +292,28 @@ def test_values_that_cannot_work_are_named_before_a_file_is_made(
 def test_a_file_in_the_place_of_the_data_root_is_named(tmp_path):
     (tmp_path / "data").write_text("mine")
 
-    with pytest.raises(OptionError, match="cannot be made a folder"):
+    with pytest.raises(OptionError, match="cannot be created"):
         make(tmp_path / "data")
 
     assert (tmp_path / "data").read_text() == "mine"
 
 
 def test_a_worker_that_is_killed_is_told_of_in_one_line(tmp_path, monkeypatch):
-    def die(out: Path, session: object) -> None:
+    def die(out: Path, plan: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr("darkprep.synth.dataset._perform", die)
+    monkeypatch.setattr("darkprep.synth.dataset.capture_scene", die)
 
     with pytest.raises(DarkprepError, match=r"a worker was killed .* try fewer --jobs"):
         make(tmp_path / "data", scenes=3, jobs=2)
 
 
 def test_ctrl_c_is_left_to_the_process_that_started_the_workers(tmp_path, monkeypatch):
-    def interrupted(out: Path, session: object) -> object:
+    def interrupted(out: Path, plan: object) -> object:
         os.kill(os.getpid(), signal.SIGINT)
-        return session
+        return plan
 
-    monkeypatch.setattr("darkprep.synth.dataset._perform", interrupted)
+    monkeypatch.setattr("darkprep.synth.dataset.capture_scene", interrupted)
 
     assert make(tmp_path / "data", scenes=3, jobs=2)
 
@@ -323,7 +325,7 @@ class Enough(Exception):
 def test_a_worker_that_ctrl_c_killed_is_not_blamed(tmp_path, monkeypatch):
     told = tmp_path / "told"
 
-    def die(out: Path, session: object) -> None:
+    def die(out: Path, plan: object) -> None:
         told.touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -331,7 +333,7 @@ def test_a_worker_that_ctrl_c_killed_is_not_blamed(tmp_path, monkeypatch):
         if told.exists():
             raise Enough
 
-    monkeypatch.setattr("darkprep.synth.dataset._perform", die)
+    monkeypatch.setattr("darkprep.synth.dataset.capture_scene", die)
 
     with pytest.raises(Enough):
         make(tmp_path / "data", scenes=3, jobs=2, check=check)
