@@ -59,7 +59,7 @@ class Chart:
     wide: bool = False
 
     def layout(self) -> ChartLayout | None:
-        """Everything a template needs; None where no curve has two points."""
+        """Return everything that a template needs; None where no curve has two points."""
         curves = [curve for curve in self.curves if len(curve.points) > 1]
         if not curves:
             return None
@@ -181,7 +181,7 @@ class _Axes:
         )
 
     def y_values(self) -> list[float]:
-        """Values with a tick and a grid line."""
+        """Return the values with a tick and a grid line."""
         if not self._log:
             return nice_ticks(self._low, self._high, resolution=self._chart.y_resolution)
         steps = [
@@ -196,7 +196,7 @@ class _Axes:
 
 
 def nice_ticks(low: float, high: float, *, resolution: float = 0.0) -> list[float]:
-    """Round numbers from `low` to `high`, some three to six; multiples of `resolution`, a power of ten."""
+    """Return round numbers from `low` to `high`, some three to six; multiples of `resolution`, a power of ten."""
     if not high > low:
         return [low]
     wanted = max((high - low) / _TICKS, resolution)
@@ -218,7 +218,7 @@ def _is_multiple(value: float, unit: float) -> bool:
 def downsample(
     points: Points, most: int, *, keep_extremes: bool = False
 ) -> list[tuple[float, float]]:
-    """About `most` points at most: means of equal stretches, or both extremes of each, in order of x."""
+    """Return about `most` points at most: means of equal stretches, or both extremes of each, in order of x."""
     if len(points) <= most:
         return list(points)
     stretches = most // 2 if keep_extremes else most
@@ -235,7 +235,7 @@ def downsample(
 
 
 def smooth(points: Points) -> list[tuple[float, float]]:
-    """Each point's y replaced by the mean of its neighbourhood, a twelfth of all points wide and centred."""
+    """Return the points, each y replaced by the mean of its neighbourhood, a twelfth of all points wide and centred."""
     reach = max(1, len(points) // 24)
     smoothed = []
     for index, (x, _) in enumerate(points):

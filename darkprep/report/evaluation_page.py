@@ -53,7 +53,7 @@ def write_evaluation_report(
 
 
 def evaluation_page(record: Mapping[str, Any], sets: Sequence[PictureSet], *, lead: str) -> str:
-    """The page of an evaluation; `record` is the content of metrics.json."""
+    """Return the page of an evaluation; `record` is the content of metrics.json."""
     with_baseline = record.get("baseline_ssim") is not None
     figures = [
         ("PSNR", _decibels(record["psnr"]), f"mean of {record['pairs']} pairs"),
@@ -78,7 +78,7 @@ def evaluation_page(record: Mapping[str, Any], sets: Sequence[PictureSet], *, le
 
 
 def spread_by_psnr(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At most six images, evenly spaced in ascending PSNR, the worst and the best included."""
+    """Return at most six images, evenly spaced in ascending PSNR, the worst and the best included."""
     ranked = sorted(
         images, key=lambda image: float("inf") if image["psnr"] is None else image["psnr"]
     )
@@ -86,7 +86,7 @@ def spread_by_psnr(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _picture_set(root: Path, pair: Pair, image: dict[str, Any], png: Path) -> PictureSet | None:
-    """The pictures of one pair; None where its input can no longer be read."""
+    """Return the pictures of one pair; None where its input can no longer be read."""
     try:
         dark, amplified = (
             quantised(develop_amplified(root / pair.short, factor), 8).astype(np.uint8, copy=False)

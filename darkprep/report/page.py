@@ -22,7 +22,7 @@ FILE = "report.html"
 
 
 def render_page(template: str, **values: object) -> str:
-    """The page that `template` makes of `values`; every value is escaped."""
+    """Return the page that `template` makes of `values`; every value is escaped."""
     made = time.strftime("%Y-%m-%d %H:%M")
     return _environment().get_template(template).render(version=__version__, made=made, **values)
 
@@ -49,7 +49,7 @@ def _environment() -> Environment:
 
 
 def _format_setting(value: object) -> str:
-    """The value of an option as people read it."""
+    """Return the value of an option as people read it."""
     if value is None:
         return "-"
     if isinstance(value, bool):

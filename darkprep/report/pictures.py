@@ -59,13 +59,13 @@ class Gallery:
 
 
 def evenly_spaced(items: Sequence[Item], most: int) -> list[Item]:
-    """At most `most` of the items, evenly spaced, the first and the last included."""
+    """Return at most `most` of the items, evenly spaced, the first and the last included."""
     count = min(most, len(items))
     return [items[round(k * (len(items) - 1) / max(1, count - 1))] for k in range(count)]
 
 
 def small_jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """`(H, W, 3)` as a JPEG that is no wider than a page."""
+    """Return `(H, W, 3)` as a JPEG that is no wider than a page."""
     picture = Image.fromarray(pixels)
     if picture.width > _MAX_WIDTH:
         height = round(picture.height * _MAX_WIDTH / picture.width)
@@ -76,7 +76,7 @@ def small_jpeg(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def jpeg_size(jpeg: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels; None where `jpeg` is not a valid JPEG."""
+    """Return width and height in pixels; None where `jpeg` is not a valid JPEG."""
     try:
         with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as picture:
             return picture.size if all(picture.size) else None

@@ -39,7 +39,7 @@ def write_run_report(run_dir: Path) -> Path:
 
 
 def run_page(run_dir: Path, config: dict[str, Any]) -> str:
-    """The page of a run; damaged files and lines are left out, as if they had not been written."""
+    """Return the page of a run; damaged files and lines are left out, as if they had not been written."""
     summary = read_summary(run_dir)
     provenance = read_json(run_dir / PROVENANCE) or {}
     metrics = read_metrics(run_dir)
@@ -88,7 +88,7 @@ def _figures(
     validations: Sequence[Validation],
     history: Sequence[SpoolHistoryLine],
 ) -> list[tuple[str, str, str]]:
-    """Name, value and remark of the most important figures that are known."""
+    """Return name, value and remark of the most important figures that are known."""
     newest = metrics[-1] if metrics else None
     rates: tuple[float, float] | None = None
     done, seconds = 0, 0.0
@@ -127,7 +127,7 @@ def _layouts(charts: Sequence[Chart]) -> list[ChartLayout]:
 
 
 def _points(lines: Sequence[MetricsLine | Validation], name: str) -> Points:
-    """(iteration, value) of all lines where the field `name` is not None."""
+    """Return (iteration, value) of all lines where the field `name` is not None."""
     found = ((line.iteration, getattr(line, name)) for line in lines)
     return [(float(iteration), float(value)) for iteration, value in found if value is not None]
 
@@ -284,7 +284,7 @@ def _restored(path: Path, scores: Mapping[int, PictureScore]) -> Picture:
 
 
 def _read_jpeg(path: Path) -> bytes:
-    """The file's content; empty where there is no valid JPEG."""
+    """Return the file's content; empty where there is no valid JPEG."""
     try:
         jpeg = read_regular_file(path)
     except OSError:
@@ -298,7 +298,7 @@ def _read_jpeg(path: Path) -> bytes:
 def _settings(
     config: dict[str, Any], provenance: dict[str, Any], summary: RunSummary | None
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Title, and names with values, of everything that the run was made with."""
+    """Return titles, each with names and values, of everything that the run was made with."""
     parts = {name: provenance.get(name) for name in ("plan", "versions", "machine")}
     plan, versions, machine = (part if isinstance(part, dict) else {} for part in parts.values())
     tables = [
@@ -312,7 +312,7 @@ def _settings(
 
 
 def _readable_bytes(entries: dict[str, Any]) -> dict[str, Any]:
-    """The entries with words for names, and with a unit for numbers of bytes."""
+    """Return the entries with words for names, and with a unit for numbers of bytes."""
     return {
         name.removesuffix("_bytes").replace("_", " "): format_bytes(value)
         if name.endswith("_bytes") and type(value) is int and 0 <= value < 10**18

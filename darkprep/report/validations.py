@@ -32,7 +32,7 @@ class Validation:
 
 
 def read_validations(run_dir: Path) -> list[Validation]:
-    """The valid lines of a run's evaluations.jsonl; a missing or unreadable file has none."""
+    """Return the valid lines of a run's evaluations.jsonl; a missing or unreadable file has none."""
     try:
         rows = read_regular_file(run_dir / "evaluations.jsonl").splitlines()
     except OSError:
@@ -42,7 +42,7 @@ def read_validations(run_dir: Path) -> list[Validation]:
 
 
 def _decode(record: Mapping[str, Any]) -> Validation | None:
-    """None for an invalid line; invalid scores of single pictures are left out."""
+    """Decode a line; None if it is invalid. Invalid scores of single pictures are left out."""
     images = record.get("images")
     try:
         means = decode(Validation, {name: record[name] for name in record if name != "scores"})

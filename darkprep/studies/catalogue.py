@@ -35,7 +35,7 @@ def run_study(name: str, options: StudyOptions, context: StudyContext) -> Path:
 
 
 def study_named(name: str) -> Callable[[StudyOptions], Study]:
-    """The study of that name. Raises OptionError, which lists all names."""
+    """Return the study of that name. Raises OptionError, which lists all names."""
     if name not in STUDIES:
         raise OptionError(f"no study {name!r}; the studies are {', '.join(STUDIES)}")
     return STUDIES[name]

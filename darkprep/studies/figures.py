@@ -21,19 +21,19 @@ AMPLIFIED_INPUT = "none: the amplified input"
 
 
 def result_of(context: StudyContext, task: Task) -> dict[str, Any]:
-    """The result of a finished task."""
+    """Return the result of a finished task."""
     result = context.result(task.name)
     assert result is not None, f"{task.name} is finished"
     return result
 
 
 def format_psnr(value: float | None) -> str:
-    """A PSNR in dB without its unit; None is infinite."""
+    """Return a PSNR in dB without its unit; None is infinite."""
     return "infinite" if value is None else f"{value:.2f}"
 
 
 def format_scores(context: StudyContext, task: EvaluationTask, prefix: str = "") -> str:
-    """PSNR / SSIM of an evaluation; with the prefix "input " those of the amplified input."""
+    """Return PSNR / SSIM of an evaluation; with the prefix "input " those of the amplified input."""
     result = result_of(context, task)
     return f"{format_psnr(result[f'{prefix}psnr'])} / {result[f'{prefix}ssim']:.3f}"
 
@@ -41,13 +41,13 @@ def format_scores(context: StudyContext, task: EvaluationTask, prefix: str = "")
 def format_group_scores(
     context: StudyContext, task: EvaluationTask, group: str, prefix: str = ""
 ) -> str:
-    """PSNR / SSIM of one group of pairs; with the prefix "baseline_" those of the amplified input."""
+    """Return PSNR / SSIM of one group of pairs; with the prefix "baseline_" those of the amplified input."""
     result = result_of(context, task)["groups"][group]
     return f"{format_psnr(result[f'{prefix}psnr'])} / {result[f'{prefix}ssim']:.3f}"
 
 
 def training_columns(context: StudyContext, training: TrainingTask) -> dict[str, str]:
-    """A training's scenes, parameters, last loss and time."""
+    """Return a training's scenes, parameters, last loss and time."""
     result = result_of(context, training)
     return {
         "scenes": str(result["scenes"]),
@@ -58,7 +58,7 @@ def training_columns(context: StudyContext, training: TrainingTask) -> dict[str,
 
 
 def pair_scores(context: StudyContext, task: EvaluationTask) -> list[dict[str, Any]]:
-    """The scores of an evaluation by pair."""
+    """Return the scores of an evaluation by pair."""
     return list((read_json(task.folder(context) / "metrics.json") or {})["images"])
 
 
@@ -68,7 +68,7 @@ def comparison_of(
     labelled: Sequence[tuple[str, EvaluationTask]],
     pair: str | None = None,
 ) -> Comparison:
-    """One pair of a camera: the amplified input, the picture by each network, and the truth.
+    """Return one pair of a camera: the amplified input, the picture by each network, and the truth.
 
     It is the pair of median PSNR by the first network, or the given `pair` where that network restored it.
     """

@@ -65,7 +65,7 @@ _NOTE = (
 
 
 def levels(options: StudyOptions) -> Study:
-    """The same scenes from four cameras, decoded with the published levels and with those in the files."""
+    """Restore the same scenes of four cameras, decoded with the published levels and with those in the files."""
     cameras = options.available_cameras(CAMERAS)
     network: TrainingTask | Path
     if options.weights is None:
@@ -115,7 +115,7 @@ def levels(options: StudyOptions) -> Study:
 
 
 def with_published_levels(sample: Sample) -> Sample:
-    """The sample as the released code decodes it: with its levels, and clipped at its black level."""
+    """Return the sample as the released code decodes it: with its levels, and clipped at its black level."""
     clipped = np.maximum(sample.low, PUBLISHED_BLACK)
     black = (float(PUBLISHED_BLACK),) * len(sample.meta.black)
     return Sample(clipped, sample.gt, replace(sample.meta, black=black, white=PUBLISHED_WHITE))
@@ -152,7 +152,7 @@ class LevelsTask:
         return {**own, "network": str(self.network.absolute())}
 
     def folder(self, context: StudyContext) -> Path:
-        """The directory of the pictures."""
+        """Return the directory of the pictures."""
         return context.out / "levels" / self.name.removeprefix("levels-")
 
     def run(self, context: StudyContext) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class LevelsTask:
 
 
 def _lowest_iso_scores(context: StudyContext, task: LevelsTask) -> list[dict[str, Any]]:
-    """The scores at the lowest ISO, where noise hides least of the effect of the levels."""
+    """Return the scores at the lowest ISO, where noise hides least of the effect of the levels."""
     images = result_of(context, task)["images"]
     lowest = min(image["iso"] for image in images)
     return [image for image in images if image["iso"] == lowest]
@@ -239,7 +239,7 @@ def _row(context: StudyContext, task: LevelsTask) -> tuple[str, ...]:
 def _comparison(
     context: StudyContext, published: LevelsTask, own: LevelsTask, wanted: str
 ) -> Comparison:
-    """The pair `wanted`, or the median one of a camera that does not have it."""
+    """Return the pair `wanted`, or the median one of a camera that does not have it."""
     by_pair = {image["pair"]: image for image in result_of(context, own)["images"]}
     pair = wanted if wanted in by_pair else median_pair(list(by_pair.values()))
     amplified, wrong, truth = read_picture_row(published.folder(context) / f"{pair}.png", 3)

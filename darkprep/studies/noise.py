@@ -51,7 +51,7 @@ _Evaluations = dict[tuple[str, str, str], EvaluationTask]
 
 
 def noise(options: StudyOptions) -> Study:
-    """Two trainings that differ in the origin of their short exposures, scored by exposure ratio."""
+    """Train on photographed and on synthetic short exposures; score both by exposure ratio."""
     options.available_cameras((CAMERA,))
     tested = (CAMERA, *options.available_cameras((ELD_CAMERA,), required=False))
     trainings = (

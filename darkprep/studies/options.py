@@ -63,11 +63,11 @@ class SmallRun:
     )
 
     def scenes(self, camera: str) -> int:
-        """The number of scenes of a camera's data set."""
+        """Return the number of scenes of a camera's data set."""
         return self.sid_scenes if camera_named(camera).dataset == "SID" else self.eld_scenes
 
     def note(self, scale: TrainingScale) -> str:
-        """The note below the tables of a small run."""
+        """Return the note below the tables of a small run."""
         rows, columns = self.size
         return (
             f"A small run: {self.sid_scenes} synthetic scenes of {rows}x{columns} for training and testing, "
@@ -122,20 +122,20 @@ class StudyOptions:
         )
 
     def scale(self) -> TrainingScale:
-        """The scale of each training."""
+        """Return the scale of each training."""
         scale = replace(self.small.scale if self.small else TrainingScale(), seed=self.seed)
         return scale if self.iterations is None else replace(scale, iterations=self.iterations)
 
     def data_root(self) -> Path:
-        """The directory of the photographs; in a small run those that the study makes."""
+        """Return the directory of the photographs; in a small run those that the study makes."""
         return self.out / DATA if self.small else self.root
 
     def notes(self) -> tuple[str, ...]:
-        """The notes below the tables of every study."""
+        """Return the notes below the tables of every study."""
         return (*((self.small.note(self.scale()),) if self.small else ()), PROTOCOL_NOTE)
 
     def training_task(self, label: str, camera: str, **chosen: Any) -> TrainingTask:
-        """A training at the study's scale; `chosen` are further fields of TrainingTask."""
+        """Return a training at the study's scale; `chosen` are further fields of TrainingTask."""
         return TrainingTask(
             label=label,
             camera=camera,
@@ -146,12 +146,12 @@ class StudyOptions:
         )
 
     def evaluation_task(self, training: TrainingTask, camera: str, **chosen: Any) -> EvaluationTask:
-        """An evaluation of a training on a camera; `chosen` are further fields of EvaluationTask."""
+        """Return an evaluation of a training on a camera; `chosen` are further fields of EvaluationTask."""
         synthetic = self.small is not None
         return EvaluationTask(training=training, camera=camera, synthetic=synthetic, **chosen)
 
     def dataset_tasks(self, cameras: Sequence[str]) -> tuple[Task, ...]:
-        """The tasks that make the photographs of a small run; none for the user's photographs."""
+        """Return the tasks that make the photographs of a small run; none for the user's photographs."""
         if self.small is None:
             return ()
         return tuple(
@@ -174,7 +174,7 @@ class StudyOptions:
     def available_cameras(
         self, cameras: Sequence[str], *, required: bool = True
     ) -> tuple[str, ...]:
-        """Those of `cameras` whose photographs exist. Raises DatasetError if `required` and there are none."""
+        """Return those of `cameras` whose photographs exist. Raises DatasetError if `required` and there are none."""
         if self.small:
             return tuple(cameras)
         found, first_error = [], None
@@ -190,7 +190,7 @@ class StudyOptions:
         return tuple(found)
 
     def missing_note(self, wanted: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
-        """A note that names the cameras that were left out, if any were."""
+        """Return a note that names the cameras that were left out, if any were."""
         absent = [camera_named(camera).title for camera in wanted if camera not in found]
         return (f"Left out, not found in {self.root}: {', '.join(absent)}.",) if absent else ()
 

@@ -43,13 +43,13 @@ class Comparison:
 
 
 def read_picture_row(path: Path, count: int) -> list[Pixels]:
-    """The `count` pictures of a PNG that holds them side by side."""
+    """Return the `count` pictures of a PNG that holds them side by side."""
     with Image.open(path) as image:
         return split_row(np.asarray(image.convert("RGB")), count)
 
 
 def median_pair(scores: Sequence[Mapping[str, Any]]) -> str:
-    """The pair of median PSNR; None counts as infinite."""
+    """Return the pair of median PSNR; None counts as infinite."""
     ranked = sorted(
         scores, key=lambda score: float("inf") if score["psnr"] is None else score["psnr"]
     )
@@ -57,7 +57,7 @@ def median_pair(scores: Sequence[Mapping[str, Any]]) -> str:
 
 
 def common_median_pair(each: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """The pair, among those that all have, whose mean PSNR is the median; without one the first's median."""
+    """Return the pair, among those that all have, whose mean PSNR is the median; without one the first's median."""
     by_pair = [{score["pair"]: score["psnr"] for score in scores} for scores in each]
     shared = sorted(set(by_pair[0]).intersection(*by_pair))
     finite = [pair for pair in shared if None not in [one[pair] for one in by_pair]]
@@ -69,7 +69,7 @@ def common_median_pair(each: Sequence[Sequence[Mapping[str, Any]]]) -> str:
 
 
 def panel(comparisons: Sequence[Comparison]) -> Pixels:
-    """All comparisons in one picture: a row or two each, cropped to their centres, with labels."""
+    """Return all comparisons in one picture: a row or two each, cropped to their centres, with labels."""
     most = max(len(comparison.pictures) for comparison in comparisons)
     across = -(-most // -(-most // _MAX_IN_A_ROW))
     width = (_WIDTH_PX + _GAP_PX) // across - _GAP_PX
@@ -93,7 +93,7 @@ def panel(comparisons: Sequence[Comparison]) -> Pixels:
 
 
 def encode_panel(pixels: Pixels) -> bytes:
-    """A JPEG in the best of three qualities that keeps it small, or in the last."""
+    """Return a JPEG in the best of three qualities that keeps it small, or in the last."""
     for quality in _QUALITIES:
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "JPEG", quality=quality, optimize=True)
@@ -103,19 +103,19 @@ def encode_panel(pixels: Pixels) -> bytes:
 
 
 def _font(label: str, width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The largest of three sizes in which the label is no wider than its picture."""
+    """Return the largest of three sizes in which the label is no wider than its picture."""
     fonts = [ImageFont.load_default(size=size) for size in (15, 13, 11)]
     return next((font for font in fonts if font.getlength(label) < width), fonts[-1])
 
 
 def _first_rows(comparisons: Sequence[Comparison], across: int) -> list[int]:
-    """The row of pictures in which each comparison begins."""
+    """Return the row of pictures in which each comparison begins."""
     rows = [-(-len(comparison.pictures) // across) for comparison in comparisons]
     return [sum(rows[:k]) for k in range(len(rows))]
 
 
 def _crop_centre(pixels: Pixels, height: int, width: int) -> Pixels:
-    """The centre of a picture in a tile's shape, scaled down where the picture is several times larger."""
+    """Return the centre of a picture in a tile's shape, scaled down where the picture is several times larger."""
     scale = max(1, min(pixels.shape[0] // height, pixels.shape[1] // width))
     rows, columns = min(pixels.shape[0], height * scale), min(pixels.shape[1], width * scale)
     top, left = (pixels.shape[0] - rows) // 2, (pixels.shape[1] - columns) // 2

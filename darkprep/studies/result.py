@@ -35,7 +35,7 @@ class Table:
     note: str = ""
 
     def markdown(self) -> str:
-        """The table with its caption and its note."""
+        """Return the table with its caption and its note."""
         rows = [self.heads, ["---"] * len(self.heads), *self.rows]
         lines = [f"**{self.caption}**", "", *(f"| {' | '.join(row)} |" for row in rows)]
         return "\n".join([*lines, *(["", self.note] if self.note else [])])
@@ -102,7 +102,7 @@ def _page(result: StudyResult, context: StudyContext) -> str:
 
 
 def _loss_charts(trainings: Sequence[TrainingTask], context: StudyContext) -> list[Chart]:
-    """Training loss and validation PSNR, some trainings to a chart."""
+    """Return training loss and validation PSNR, some trainings to a chart."""
     charts = []
     for first in range(0, len(trainings), _CURVES_PER_CHART):
         some = trainings[first : first + _CURVES_PER_CHART]

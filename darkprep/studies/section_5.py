@@ -51,7 +51,7 @@ class _Tasks:
 
 
 def section_5(options: StudyOptions) -> Study:
-    """{Sony, Fuji} x {all, a fifth of the scenes}, on their own test sets and on three other cameras."""
+    """Train on {Sony, Fuji} x {all, a fifth of the scenes}; test on their own cameras and on three others."""
     tasks = _tasks(options)
 
     def result(context: StudyContext) -> StudyResult:
@@ -162,7 +162,7 @@ def _matched_table(context: StudyContext, tasks: _Tasks) -> Table:
 def _matched_scores(
     context: StudyContext, tasks: _Tasks, training: TrainingTask, camera: str
 ) -> str:
-    """PSNR / SSIM with matched colours, and the change of PSNR."""
+    """Return PSNR / SSIM with matched colours, and the change of PSNR."""
     plain, matched = (
         tasks.cross[training.name, camera, is_matched] for is_matched in (False, True)
     )
@@ -172,7 +172,7 @@ def _matched_scores(
 
 
 def _comparisons(context: StudyContext, tasks: _Tasks) -> tuple[Comparison, ...]:
-    """One pair of each camera, the same pair of all cameras that have it."""
+    """Return one pair of each camera, the same pair of all cameras that have it."""
     first = tasks.trainings[0]
     plain = [tasks.cross[first.name, camera, False] for camera in tasks.cameras]
     pair = common_median_pair([pair_scores(context, task) for task in plain]) if plain else None

@@ -44,7 +44,7 @@ class TrainingScale:
     seed: int = TrainConfig.seed
 
     def record(self) -> dict[str, Any]:
-        """The JSON object of a training's specification."""
+        """Return the JSON object of a training's specification."""
         record = asdict(self)
         return {("looks" if name == "validations" else name): record[name] for name in record}
 
@@ -141,11 +141,11 @@ class TrainingTask:
         return spec if precision == "fp32" else spec | {"precision": precision}
 
     def folder(self, context: StudyContext) -> Path:
-        """The directory of its spool and its run."""
+        """Return the directory of its spool and its run."""
         return context.out / TRAININGS / self.name.removeprefix("train-")
 
     def weights(self, context: StudyContext) -> Path:
-        """The file of its trained weights."""
+        """Return the file of its trained weights."""
         return self.folder(context) / "run" / "weights.safetensors"
 
     def run(self, context: StudyContext) -> dict[str, Any]:
@@ -246,7 +246,7 @@ class EvaluationTask:
         return {**own, "protocol": self.protocol, "training": self.training.spec()}
 
     def folder(self, context: StudyContext) -> Path:
-        """The directory of metrics.json and the pictures."""
+        """Return the directory of metrics.json and the pictures."""
         return context.out / SCORES / self.name.removeprefix("score-")
 
     def run(self, context: StudyContext) -> dict[str, Any]:

@@ -50,16 +50,16 @@ class StudyContext:
             raise Stopped
 
     def result(self, name: str) -> dict[str, Any] | None:
-        """The result of a finished task; None for an unfinished one."""
+        """Return the result of a finished task; None for an unfinished one."""
         record = read_json(self.record_path(name)) or {}
         return record.get("result")
 
     def seconds(self, name: str) -> float:
-        """How long a task has run, all attempts together."""
+        """Return how long a task has run, all attempts together."""
         return float((read_json(self.record_path(name)) or {}).get("seconds", 0.0))
 
     def record_path(self, name: str) -> Path:
-        """The file that holds a task's specification and result."""
+        """Return the file that holds a task's specification and result."""
         return self.out / _RECORDS / f"{name}.json"
 
 
@@ -75,7 +75,7 @@ class Task(Protocol):
         """Names of the tasks that must be finished before."""
 
     def spec(self) -> dict[str, Any]:
-        """Everything that the result depends on, as JSON values."""
+        """Return everything that the result depends on, as JSON values."""
 
     def run(self, context: StudyContext) -> dict[str, Any]:
         """Run the task, continuing an earlier attempt, and return its result as JSON values."""
@@ -137,7 +137,7 @@ def _run(task: Task, context: StudyContext, position: str) -> None:
 
 
 def _is_finished(task: Task, context: StudyContext) -> bool:
-    """Whether the task has a result; raises OptionError when that of another specification is recorded."""
+    """Return whether the task has a result; raises OptionError when that of another specification is recorded."""
     record = read_json(context.record_path(task.name))
     if record is None:
         return False

@@ -24,7 +24,7 @@ _NOTE = (
 
 
 def x_trans(options: StudyOptions) -> Study:
-    """One training on Fuji for each way to feed X-Trans, on Fuji's test set and, where it can be, on Sony's."""
+    """Train on Fuji once for each way to feed X-Trans; test on Fuji and, where the network can read it, on Sony."""
     options.available_cameras((CAMERA,))
     others = options.available_cameras((BAYER_CAMERA,), required=False)
     trainings = tuple(options.training_task(mode, CAMERA, xtrans=mode) for mode in XTRANS_MODES)

@@ -84,7 +84,7 @@ class SpoolHistory:
 
 
 def read_history(run_dir: Path) -> list[SpoolHistoryLine]:
-    """The valid lines of a run's spool.jsonl; a missing or unreadable file has none."""
+    """Return the valid lines of a run's spool.jsonl; a missing or unreadable file has none."""
     try:
         rows = read_regular_file(run_dir / FILE).splitlines()
     except OSError:

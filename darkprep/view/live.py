@@ -223,7 +223,7 @@ class StatusMonitor:
         self._deadline = monotonic_s
 
     def gauges(self) -> dict[str, float]:
-        """The size of the spool, for a line of metrics; empty before the first status."""
+        """Return the size of the spool, for a line of metrics; empty before the first status."""
         latest = self.latest
         if latest is None:
             return {}
@@ -248,7 +248,7 @@ class StatusMonitor:
                 return
 
     def _with_step(self, status: SpoolStatus) -> SpoolStatus:
-        """The status with the newest step, which is newer than the files of the run."""
+        """Return the status with the newest step, which is newer than the files of the run."""
         if self._step is None:
             return status
         before = status.trainer.training

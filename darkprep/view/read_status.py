@@ -33,7 +33,7 @@ _MAX_RECENT = 60
 
 
 def spool_status(spool: Spool) -> SpoolStatus:
-    """The status of a spool in a directory. Raises PlanError or SpoolError where there is none."""
+    """Return the status of a spool in a directory. Raises PlanError or SpoolError where there is none."""
     stream = spool.stream
     producers = tuple(_watched_producer(heartbeat) for heartbeat in spool.heartbeats())
     reported_budget = producers[-1].status.budget_bytes if producers else None
@@ -56,7 +56,7 @@ def spool_status(spool: Spool) -> SpoolStatus:
 
 
 def build_status(spool: Spool, bucket: Bucket) -> SpoolStatus:
-    """The status of a build into a bucket: of its directory, with what its producer reports of the bucket."""
+    """Return the status of a build into a bucket: of its directory, with what its producer reports of the bucket."""
     status = replace(
         spool_status(spool), spool=str(bucket), budget_bytes=bucket.settings.budget_bytes or None
     )
@@ -87,7 +87,7 @@ class BucketReader:
             time.sleep(0.2 if unknown else 0)
 
     def status(self) -> SpoolStatus:
-        """The status now. Raises SpoolError."""
+        """Return the status now. Raises SpoolError."""
         bucket = self._bucket
         stream, objects, cursor = bucket.stream, bucket.list_shards(), bucket.read_cursor()
         producer, trainer = self._producer.look(), self._trainer.look()
@@ -126,7 +126,7 @@ class BucketReader:
 
 
 def _is_alive(watch: Watch, holder: Holder | None) -> bool | None:
-    """Whether the holder of a lease runs; None while that is unknown. Local processes are known at once."""
+    """Return whether the holder of a lease runs; None while that is unknown. Local processes are known at once."""
     alive = watch.is_alive(holder)
     if alive is None and holder and holder.is_on_this_machine:
         return not holder.is_known_dead()
@@ -134,7 +134,7 @@ def _is_alive(watch: Watch, holder: Holder | None) -> bool | None:
 
 
 def _reported(holder: Holder | None) -> ProducerStatus:
-    """What the holder of a lease reports of its work; a status without figures where that is invalid."""
+    """Return what the holder of a lease reports of its work; a status without figures where that is invalid."""
     status = ProducerStatus.from_json(holder.report) if holder else None
     return status or ProducerStatus(state="making")
 
@@ -153,7 +153,7 @@ def _watched_producer(heartbeat: Heartbeat) -> WatchedProducer:
 
 
 def _frames_status(spool: Spool) -> FramesStatus | None:
-    """The directory of frames on another disk; None where frames are in the spool."""
+    """Return the directory of frames on another disk; None where frames are in the spool."""
     directory = FramesDirectory.from_spool(spool)
     if directory.budget_bytes is None:
         return None
@@ -198,7 +198,7 @@ def _trainer_status(cursors: Sequence[Cursor], *, alive: bool) -> TrainerStatus:
 
 
 def _iterations(run_dir: Path) -> int | None:
-    """The iterations that a run was started for; None where its configuration is missing or invalid."""
+    """Return the iterations that a run was started for; None where its configuration is missing or invalid."""
     iterations = (read_json(run_dir / "config.json") or {}).get("iterations")
     return iterations if type(iterations) is int and 0 < iterations <= 10**9 else None
 

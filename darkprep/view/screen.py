@@ -30,7 +30,7 @@ _STATE_STYLES = {
 
 
 def screen(status: SpoolStatus, *, title: str, elapsed_s: float, width: int) -> RenderableType:
-    """The whole status for a terminal of `width` columns."""
+    """Return the whole status for a terminal of `width` columns."""
     outer = min(width - _FREE_COLUMNS, _MAX_WIDTH)
     cells = max(10, min(_BAR_CELLS, outer - 45))
     rows = Table.grid(padding=(0, 2))
@@ -122,7 +122,7 @@ def _trainer_rows(trainer: TrainerStatus, cells: int) -> list[Text]:
 
 
 def _bar(parts: list[tuple[float, str, str]], cells: int) -> Text:
-    """Shares of a whole as (share, glyph, style), at least one cell each; readable without colour."""
+    """Return a bar of shares, each (share, glyph, style), at least one cell each; readable without colour."""
     bar, used = Text(), 0
     for share, glyph, style in parts:
         wanted = max(1, round(share * cells)) if share > 0 else 0
@@ -133,7 +133,7 @@ def _bar(parts: list[tuple[float, str, str]], cells: int) -> Text:
 
 
 def sparkline(values: Sequence[float], cells: int) -> str:
-    """The last `cells` values as one row of characters, scaled between their extremes."""
+    """Return the last `cells` values as one row of characters, scaled between their extremes."""
     shown = list(values)[-max(1, cells) :]
     low, high = min(shown), max(shown)
     span = (high - low) or 1.0

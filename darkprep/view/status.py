@@ -221,7 +221,7 @@ class SpoolStatus:
 
 
 def progress_of_step(report: StepReport, recent_losses: tuple[float, ...]) -> TrainingProgress:
-    """The progress of a training in this process after a step."""
+    """Return the progress of a training in this process after a step."""
     return TrainingProgress(
         iteration=report.iteration,
         iterations=report.iterations,
