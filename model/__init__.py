@@ -1,8 +1,8 @@
-"""The networks: RAW planes in, RGB out. Knows torch, and nothing else of darkprep."""
+"""The networks: RAW planes to RGB. This package imports torch, and nothing else of darkprep."""
 
 from darkprep.model.build import MODELS, MOSAICS, CfaKind, Mosaic, Network, build_model
 from darkprep.model.errors import ModelError
-from darkprep.model.inference import Precision, Ready, ready_for_inference
+from darkprep.model.inference import Precision, ReadyNetwork, ready_for_inference
 from darkprep.model.weights import (
     PUBLISHED_LICENCE,
     import_published,
@@ -20,7 +20,7 @@ __all__ = [
     "Mosaic",
     "Network",
     "Precision",
-    "Ready",
+    "ReadyNetwork",
     "build_model",
     "import_published",
     "load_model",

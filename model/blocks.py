@@ -1,7 +1,7 @@
-"""The parts that REDIRT is built of: weight-normed convolutions, the RDB* and the channel shuffle.
+"""The parts of REDIRT: weight-normed convolutions, the RDB* and the channel shuffle.
 
-The trade-off: plain modules that spell the graph out as the paper draws it. What makes it fast
-stands in `inference.py` and never changes what is computed here.
+The trade-off: plain modules that follow the paper's drawing. Everything that makes them fast is in
+`inference.py`, and does not change what they compute.
 
 Source of the architecture: M. Lamba, K. Mitra, "Restoring Extremely Dark Images in Real Time",
 CVPR 2021, sections 3.1-3.3 and figure 2.
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 LEAK = 0.2
-"""Slope of every leaky rectifier of the network."""
+"""Negative slope of every leaky ReLU of the network."""
 GROWTH = 32
 """Channels that each dense layer of an RDB adds."""
 NORM_GROUPS = 8
-"""Groups of `redirt-gn`: 4 channels each after a dense layer, 8 each after the 1x1 convolution."""
+"""Groups of `redirt-gn`: of 4 channels after a dense layer, of 8 after the 1x1 convolution."""
 
 MakeConv = Callable[[int, int, int, float], nn.Module]
 
@@ -34,9 +34,9 @@ def plain_conv(
     groups: int = 1,
     bias: bool = True,
 ) -> nn.Conv2d:
-    """Convolution of stride 1 that keeps the size, drawn Kaiming-normal by fan-in.
+    """Return a convolution of stride 1 that keeps the size, with Kaiming-normal weights by fan-in.
 
-    `slope` is that of the rectifier beside it; 1 means that none is.
+    `slope` is the negative slope of the leaky ReLU beside it; 1 means that there is none.
     """
     conv = nn.Conv2d(inputs, outputs, kernel, padding=(kernel - 1) // 2, groups=groups, bias=bias)
     nn.init.kaiming_normal_(conv.weight, a=slope, mode="fan_in", nonlinearity="leaky_relu")
@@ -52,19 +52,19 @@ def normed_conv(
     groups: int = 1,
     bias: bool = True,
 ) -> nn.Conv2d:
-    """`plain_conv` under weight normalisation: w = g * v / |v|, one norm per output channel."""
+    """Return `plain_conv` with weight normalisation: w = g * v / |v|, one norm per output channel."""
     conv = plain_conv(inputs, outputs, kernel, slope=slope, groups=groups, bias=bias)
     weight_norm(conv, name="weight", dim=0)
     return conv
 
 
 def weight_normed(inputs: int, outputs: int, kernel: int, slope: float) -> nn.Module:
-    """Convolution of the published RDB*: weight norm, no bias."""
+    """Return a convolution of the published RDB*: weight norm, no bias."""
     return normed_conv(inputs, outputs, kernel, slope=slope, bias=False)
 
 
 def group_normed(inputs: int, outputs: int, kernel: int, slope: float) -> nn.Module:
-    """Convolution of `redirt-gn`'s RDB*: no weight norm, GroupNorm behind it."""
+    """Return a convolution of `redirt-gn`'s RDB*: no weight norm, but a GroupNorm after it."""
     return nn.Sequential(
         plain_conv(inputs, outputs, kernel, slope=slope, bias=False),
         nn.GroupNorm(NORM_GROUPS, outputs),
@@ -72,10 +72,10 @@ def group_normed(inputs: int, outputs: int, kernel: int, slope: float) -> nn.Mod
 
 
 class ResidualDenseBlock(nn.Module):
-    """The paper's RDB*: each layer convolves a rectified copy of all features made so far.
+    """The paper's RDB*: each layer convolves a rectified copy of all features so far.
 
-    Unlike the classic RDB the features are kept un-rectified, so negative values stay readable for
-    later layers. The first and the last layer have no rectifier.
+    Unlike in the classic RDB the features themselves are not rectified, so later layers can use negative
+    values. The first and the last layer have no rectifier.
     """
 
     def __init__(self, features: int, layers: int, make_conv: MakeConv = weight_normed) -> None:
@@ -89,21 +89,21 @@ class ResidualDenseBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, features, h, w)` to the same shape."""
-        found, rectified = [x], [self.rectifier(x)]
+        features, rectified = [x], [self.rectifier(x)]
         for n, conv in enumerate(self.dense):
             inner = 0 < n < len(self.dense) - 1
-            new = conv(torch.cat(rectified if inner else found, dim=1))
-            found.append(new)
+            new = conv(torch.cat(rectified if inner else features, dim=1))
+            features.append(new)
             rectified.append(self.rectifier(new))
-        out: Tensor = self.squeeze(torch.cat(found, dim=1)) + x
+        out: Tensor = self.squeeze(torch.cat(features, dim=1)) + x
         return out
 
 
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions around the network's first rectifier, plus the input.
 
-    Where the input has another number of channels than the output (X-Trans), the skip is a 1x1
-    convolution, as ResNets have it at a change of width.
+    If the numbers of input and output channels differ (X-Trans), the skip connection is a 1x1
+    convolution, as in ResNets.
     """
 
     def __init__(self, inputs: int, features: int) -> None:
@@ -120,7 +120,7 @@ class ResidualBlock(nn.Module):
 
 
 def shuffle_channels(x: Tensor, groups: int) -> Tensor:
-    """Interleave `groups` equal runs of channels: a0..an, b0..bn to a0, b0, a1, b1, ..."""
+    """Return `groups` equal runs of channels interleaved: a0..an, b0..bn become a0, b0, a1, b1, ..."""
     batch, channels, height, width = x.shape
     runs = x.reshape(batch, groups, channels // groups, height, width)
     return runs.transpose(1, 2).reshape(x.shape)

@@ -1,7 +1,7 @@
-"""Every network by name: the wiring of all variants in one place.
+"""Every network by name.
 
-The trade-off: a function per network instead of a configuration object; a new network is one
-function and one line in `_BUILDERS`.
+The trade-off: a function per network instead of a configuration object; a new network is one function
+and one line in `_BUILDERS`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from darkprep.model.redirt import (
     MediumScaleEncoder,
     Redirt,
 )
-from darkprep.model.sid import SidUNet
+from darkprep.model.unet import SidUNet
 
 CfaKind = Literal["bayer", "xtrans"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mosaic:
-    """What a network must know of a packed colour filter array."""
+    """The shape of a packed colour filter array."""
 
     planes: int
-    """Packed planes that come in."""
+    """Number of packed planes."""
     cell: int
     """Mosaic pixels per packed pixel, in each direction."""
     head_groups: int
-    """Groups of the higher-scale encoder's first convolution; none reads from two planes."""
+    """Groups of the higher-scale encoder's first convolution; no group reads two planes."""
 
 
 MOSAICS: dict[CfaKind, Mosaic] = {
@@ -48,7 +48,7 @@ MOSAICS: dict[CfaKind, Mosaic] = {
 
 
 class Network(nn.Module):
-    """A network that knows its name and its mosaic, and refuses what it cannot compute."""
+    """A network with its name and CFA; checks the shape of its input."""
 
     multiple = COARSE
     """Packed height and width must be multiples of this."""
@@ -59,25 +59,25 @@ class Network(nn.Module):
         self.cfa = cfa
         self.body = body
         self.cut_at_black = False
-        """Whether its weights know no input below 0, as the released ones: inference then cuts there."""
+        """Whether inference clips the input at 0, as in the training of the released weights."""
 
     @property
     def mosaic(self) -> Mosaic:
-        """The packing that this network reads."""
+        """The packing of the network's input."""
         return MOSAICS[self.cfa]
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Restore `(B, C, h, w)` float planes to `(B, 3, cell*h, cell*w)` RGB in [0, 1].
+        """Return `(B, 3, cell*h, cell*w)` RGB in [0, 1] for `(B, C, h, w)` float planes.
 
         The planes are black-subtracted, normalised to white = 1, amplified, and not clipped. h and
-        w are multiples of 16; `ready_for_inference` takes any size. Raises ModelError.
+        w are multiples of 16; `ready_for_inference` accepts any size. Raises ModelError.
         """
         check_planes(packed, self.name, self.cfa)
         height, width = packed.shape[-2:]
         if height % self.multiple or width % self.multiple or not height or not width:
             raise ModelError(
                 f"{self.name} needs packed sizes that are multiples of {self.multiple}, not "
-                f"{height}x{width}; ready_for_inference(model) pads other sizes and crops back"
+                f"{height}x{width}; ready_for_inference(model) accepts other sizes"
             )
         return cast(Tensor, self.body(packed))
 
@@ -88,7 +88,7 @@ def check_planes(packed: Tensor, name: str, cfa: CfaKind) -> None:
     if packed.ndim != 4 or packed.shape[1] != planes:
         raise ModelError(
             f"{name} for {cfa} reads (B, {planes}, h, w), not {tuple(packed.shape)}; "
-            f"take weights made for this camera's colour filter array"
+            f"use weights that were trained for this colour filter array"
         )
 
 
@@ -131,17 +131,17 @@ _BUILDERS: dict[str, Callable[[Mosaic], nn.Module]] = {
 }
 
 MODELS = tuple(_BUILDERS)
-"""The names that `build_model` takes."""
+"""The names that `build_model` accepts."""
 
 
 def build_model(name: str, cfa: CfaKind = "bayer") -> Network:
-    """Build a network with fresh weights, drawn from torch's global generator.
+    """Return a network with fresh weights, drawn from torch's global generator.
 
-    `name` is one of MODELS, `cfa` is `bayer` (4 planes in) or `xtrans` (9). Raises ModelError,
+    `name` is one of MODELS, `cfa` is `bayer` (4 planes) or `xtrans` (9 planes). Raises ModelError,
     which lists the names.
     """
     if name not in _BUILDERS:
-        raise ModelError(f"no model {name!r}; there are {', '.join(MODELS)}")
+        raise ModelError(f"unknown model {name!r}; choose from {', '.join(MODELS)}")
     if cfa not in MOSAICS:
-        raise ModelError(f"no colour filter array {cfa!r}; there are {', '.join(MOSAICS)}")
+        raise ModelError(f"unknown colour filter array {cfa!r}; choose from {', '.join(MOSAICS)}")
     return Network(name, cfa, _BUILDERS[name](MOSAICS[cfa]))

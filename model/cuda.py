@@ -1,10 +1,10 @@
-"""The paper's parallelism on a GPU: three encoders on three streams, the whole frame one CUDA graph.
+"""REDIRT on a GPU: three encoders on three CUDA streams, and the whole frame as one CUDA graph.
 
-The encoders read the same input and do not wait for one another, so a GPU that one of them leaves
-half empty can run the next beside it. Capturing the frame in a graph takes away the launch of each
-kernel, which is what a 785,000-parameter network mostly waits for.
+The encoders read the same input and are independent of each other, so a GPU that one of them does not
+fill can run another at the same time. A graph avoids the launch of each kernel, which takes most of the
+time of a 785,000-parameter network.
 
-The trade-off: a graph belongs to one input shape and keeps its memory; the last shape's is kept.
+The trade-off: a graph is captured for one input shape and keeps its memory; only the last one is kept.
 On a CPU the same code runs the encoders one after the other.
 """
 
@@ -19,7 +19,7 @@ from darkprep.model.redirt import Redirt
 
 
 class StreamedRedirt(nn.Module):
-    """A folded REDIRT whose encoders run side by side where there is a GPU."""
+    """A REDIRT without weight norm whose encoders run concurrently on a GPU."""
 
     def __init__(self, net: Redirt) -> None:
         super().__init__()
@@ -29,12 +29,12 @@ class StreamedRedirt(nn.Module):
         """`(B, C, h, w)` to `(B, 3, cell*h, cell*w)` in [0, 1]."""
         net = self.net
         encoders = (net.higher_scale_encoder, net.medium_scale_encoder, net.lower_scale_encoder)
-        run = _side_by_side if packed.is_cuda else _in_turn
+        run = _run_concurrently if packed.is_cuda else _run_sequentially
         return net.fuse(*run(encoders, packed))
 
 
-class Graphed:
-    """A module captured as a CUDA graph, again for each new shape of its input."""
+class CudaGraph:
+    """A module captured as a CUDA graph; captured again when the shape of its input changes."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -43,7 +43,7 @@ class Graphed:
         self.output: Tensor
 
     def __call__(self, packed: Tensor) -> Tensor:
-        """Run on `packed`, on the GPU; the result is the caller's own."""
+        """Run the module on `packed`, on the GPU; the result is a copy that stays valid."""
         if packed.shape != self.shape:
             self._capture(packed)
         self.input.copy_(packed)
@@ -52,34 +52,34 @@ class Graphed:
 
     def _capture(self, packed: Tensor) -> None:
         self.input = packed.clone(memory_format=torch.channels_last)
-        # Kernels are chosen and workspaces allocated at the first runs, which no graph may hold.
-        warm = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        warm.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(warm):
+        # The first runs choose kernels and allocate workspaces, which a graph cannot capture.
+        warmup = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        warmup.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(warmup):
             for _ in range(3):
                 self.module(self.input)
-        torch.cuda.current_stream().wait_stream(warm)
+        torch.cuda.current_stream().wait_stream(warmup)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.output = self.module(self.input)
         self.shape = packed.shape
 
 
-def _in_turn(encoders: tuple[nn.Module, ...], packed: Tensor) -> list[Tensor]:
+def _run_sequentially(encoders: tuple[nn.Module, ...], packed: Tensor) -> list[Tensor]:
     return [cast(Tensor, encoder(packed)) for encoder in encoders]
 
 
-def _side_by_side(encoders: tuple[nn.Module, ...], packed: Tensor) -> list[Tensor]:
-    """Run each encoder on a stream of its own; the present stream waits for all."""
-    here = torch.cuda.current_stream()
-    found = []
+def _run_concurrently(encoders: tuple[nn.Module, ...], packed: Tensor) -> list[Tensor]:
+    """Run each encoder on a stream of its own; the current stream waits for all of them."""
+    current = torch.cuda.current_stream()
+    results = []
     for encoder in encoders:
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(here)
+        stream.wait_stream(current)
         with torch.cuda.stream(stream):
             out: Tensor = encoder(packed)
-        out.record_stream(here)
-        found.append((stream, out))
-    for stream, _ in found:
-        here.wait_stream(stream)
-    return [out for _, out in found]
+        out.record_stream(current)
+        results.append((stream, out))
+    for stream, _ in results:
+        current.wait_stream(stream)
+    return [out for _, out in results]

@@ -1,9 +1,8 @@
-"""The one error of this package.
+"""The error of this package.
 
-The trade-off: a single class, so that a caller who knows what he asked for (a name, a file) can
-translate it where he called; the message says the rest.
+The trade-off: a single class. Callers know what they asked for, a name or a file, and translate it there.
 """
 
 
 class ModelError(ValueError):
-    """A network cannot be named, built, loaded, saved or fed so; one line says what and why."""
+    """A network cannot be built, loaded, saved or run as requested; the message is one line."""

@@ -1,8 +1,8 @@
-"""Make a network ready for inference: the one way that evaluation, restoring and the benches take.
+"""Prepares a network for inference; evaluation, restoration and the benchmarks all use it.
 
-The trade-off: each device gets the one execution that was measured best there (docs/decisions.md),
-and there is no switch between them. REDIRT runs by rows on a CPU (`rows.py`) and as a CUDA graph on
-a GPU (`cuda.py`); any other network runs in strips on a CPU.
+The trade-off: there is one way of execution per device, the fastest that was measured (docs/models.md), and
+no option to choose another. REDIRT runs by rows on a CPU (`rows.py`) and as a CUDA graph on a GPU
+(`cuda.py`); any other network runs in strips on a CPU.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.utils import convert_conv2d_weight_memory_format, parametrize
 
 from darkprep.model.build import Network, check_planes
-from darkprep.model.cuda import Graphed, StreamedRedirt
+from darkprep.model.cuda import CudaGraph, StreamedRedirt
 from darkprep.model.errors import ModelError
 from darkprep.model.redirt import Redirt
 from darkprep.model.rows import RowwiseRedirt
@@ -26,14 +26,14 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-STRIP = 512
+STRIP_ROWS = 512
 """Packed rows that a network other than REDIRT restores at a time on a CPU."""
-REACH = 112
-"""Packed rows around a strip that its result depends on: the U-Net's reach, in multiples of 16."""
+CONTEXT_ROWS = 112
+"""Packed rows above and below a strip that its result depends on: the U-Net's, in multiples of 16."""
 
 
-class Ready:
-    """A network that takes frames of any size. Made by `ready_for_inference`."""
+class ReadyNetwork:
+    """A network for inference on frames of any size, returned by `ready_for_inference`."""
 
     def __init__(
         self, model: Network, run: Callable[[Tensor], Tensor], device: torch.device
@@ -46,12 +46,12 @@ class Ready:
 
     @torch.no_grad()
     def __call__(self, packed: Tensor) -> Tensor:
-        """Restore `(B, C, h, w)` planes to `(B, 3, cell*h, cell*w)` float32 RGB in [0, 1].
+        """Return `(B, 3, cell*h, cell*w)` float32 RGB in [0, 1] for `(B, C, h, w)` planes.
 
-        The planes are as `Network.forward` wants them, but of any size and on any device; the
-        result lies on this one's. What is missing to a multiple of 16 is mirrored at the bottom and
-        at the right, and cut off again (docs/models.md says how far that reaches). Raises
-        ModelError for planes of another mosaic.
+        The planes are as for `Network.forward`, but of any size and on any device; the result is on
+        this network's device. Planes are padded to a multiple of 16 by mirroring them at the bottom and
+        at the right, and the result is cropped again (docs/models.md describes how far that reaches).
+        Raises ModelError for planes of another CFA and for an empty frame.
         """
         check_planes(packed, self.name, self.cfa)
         height, width = packed.shape[-2:]
@@ -60,43 +60,46 @@ class Ready:
         planes = packed.to(self.device, torch.float32)
         if self._cut_at_black:
             planes = planes.clamp(min=0)
-        rgb = self._run(_mirrored(planes, -height % self._multiple, -width % self._multiple))
+        rgb = self._run(
+            _pad_by_mirroring(planes, -height % self._multiple, -width % self._multiple)
+        )
         return rgb[..., : height * self._cell, : width * self._cell]
 
 
 def ready_for_inference(
     model: Network, *, precision: Precision = "fp32", device: str | torch.device = "cpu"
-) -> Ready:
-    """Put a network's present weights into the fastest form known for `device`.
+) -> ReadyNetwork:
+    """Return a copy of a network in the fastest form for inference on `device`.
 
-    Weight norm is folded into plain weights, the layout is channels-last; `model` itself stays as
-    it is, and later changes to it do not show. `precision` is what the arithmetic runs in: `fp32`,
-    `bf16`, or on a GPU also `fp16`; docs/models.md states the errors. Raises ModelError.
+    Weight norm is folded into plain weights, and the layout is channels-last. `model` is not changed,
+    and later changes to it have no effect. `precision` is that of the arithmetic: `fp32`, `bf16`, or on
+    a GPU also `fp16`; docs/models.md states the errors. Raises ModelError.
     """
     if precision not in _DTYPES:
-        raise ModelError(f"no precision {precision!r}; there are {', '.join(get_args(Precision))}")
-    place = torch.device(device)
-    if place.type != "cuda" and precision == "fp16":
-        raise ModelError(f"fp16 needs a GPU; on {place.type} take bf16 or fp32")
-    body = fold_weight_norm(model).body.to(place)
+        names = ", ".join(get_args(Precision))
+        raise ModelError(f"unknown precision {precision!r}; choose from {names}")
+    target = torch.device(device)
+    if target.type != "cuda" and precision == "fp16":
+        raise ModelError(f"fp16 needs a GPU; on {target.type} choose bf16 or fp32")
+    body = fold_weight_norm(model).body.to(target)
     convert_conv2d_weight_memory_format(body, torch.channels_last)
-    run = (_on_gpu if place.type == "cuda" else _on_cpu)(body, _DTYPES[precision])
-    return Ready(model, run, place)
+    run = (_on_gpu if target.type == "cuda" else _on_cpu)(body, _DTYPES[precision])
+    return ReadyNetwork(model, run, target)
 
 
 def fold_weight_norm(model: Network) -> Network:
-    """Copy `model` with plain convolutions where it had weight-normed ones, for inference alone."""
+    """Return a copy of `model` with plain convolutions instead of weight-normed ones, for inference only."""
     folded = copy.deepcopy(model)
     for parent in list(folded.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Conv2d) and parametrize.is_parametrized(child, "weight"):
-                setattr(parent, name, _plain(child))
+                setattr(parent, name, _without_weight_norm(child))
     return folded.eval().requires_grad_(False)
 
 
-def _plain(conv: nn.Conv2d) -> nn.Conv2d:
-    # `remove_parametrizations` would strip the original too: the copy shares its class. On "meta"
-    # no random number is drawn, which a training that evaluates in between would notice.
+def _without_weight_norm(conv: nn.Conv2d) -> nn.Conv2d:
+    # `remove_parametrizations` would change the original too, because a deep copy shares its class. On
+    # "meta" no random numbers are drawn, which would change those of a training that validates.
     with torch.device("meta"):
         plain = nn.Conv2d(
             conv.in_channels,
@@ -115,12 +118,12 @@ def _plain(conv: nn.Conv2d) -> nn.Conv2d:
 def _on_cpu(body: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     if isinstance(body, Redirt):
         return RowwiseRedirt(body).to(dtype)
-    return _Striped(body.to(dtype), dtype)
+    return _InStrips(body.to(dtype), dtype)
 
 
 def _on_gpu(body: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     body = body.to(dtype)
-    graph = Graphed(StreamedRedirt(body) if isinstance(body, Redirt) else body)
+    graph = CudaGraph(StreamedRedirt(body) if isinstance(body, Redirt) else body)
 
     def run(packed: Tensor) -> Tensor:
         return graph(packed.to(dtype, memory_format=torch.channels_last)).float().contiguous()
@@ -128,8 +131,8 @@ def _on_gpu(body: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     return run
 
 
-class _Striped:
-    """A network run in strips, each with the rows around it that its result depends on."""
+class _InStrips:
+    """A network that runs in strips, each with the rows around it that its result depends on."""
 
     def __init__(self, body: nn.Module, dtype: torch.dtype) -> None:
         self._body = body
@@ -138,20 +141,20 @@ class _Striped:
     def __call__(self, packed: Tensor) -> Tensor:
         """`(B, C, h, w)` with h and w multiples of 16, to `(B, 3, cell*h, cell*w)`."""
         strips = []
-        for begin in range(0, packed.shape[2], STRIP):
-            top = max(0, begin - REACH)
-            rows = packed[:, :, top : begin + STRIP + REACH]
+        for begin in range(0, packed.shape[2], STRIP_ROWS):
+            top = max(0, begin - CONTEXT_ROWS)
+            rows = packed[:, :, top : begin + STRIP_ROWS + CONTEXT_ROWS]
             rgb = self._body(rows.to(self._dtype, memory_format=torch.channels_last))
             cell = rgb.shape[2] // rows.shape[2]
-            strip = rgb[:, :, (begin - top) * cell : (begin - top + STRIP) * cell]
+            strip = rgb[:, :, (begin - top) * cell : (begin - top + STRIP_ROWS) * cell]
             strips.append(strip.to(torch.float32, memory_format=torch.contiguous_format))
         return torch.cat(strips, dim=2)
 
 
-def _mirrored(planes: Tensor, below: int, beside: int) -> Tensor:
-    """`planes` with so many more rows at the bottom and columns at the right, mirrored.
+def _pad_by_mirroring(planes: Tensor, below: int, beside: int) -> Tensor:
+    """Return `planes` with `below` more rows at the bottom and `beside` more columns at the right, mirrored.
 
-    A frame too small to mirror (a reflection needs more pixels than it adds) repeats its last ones.
+    A frame that is too small to be mirrored repeats its last row or column instead.
     """
     if not below and not beside:
         return planes.contiguous()

@@ -1,4 +1,4 @@
-"""REDIRT: three encoders that read the mosaic side by side, and two blocks that fuse them.
+"""REDIRT: three encoders that read the mosaic in parallel, and two blocks that fuse their results.
 
     packed (B, C, h, w) --+-- unshuffle 16 -- higher-scale encoder --+
                           |                                         fuse block 1 --+
@@ -6,13 +6,13 @@
                           |                                                        |
                           +-- lower-scale encoder ---------------------------------+
 
-The encoders do not wait for one another, which is the paper's first claim; `inference.py` uses it.
-The trade-off: the graph as published, clamp and all, rather than one that trains more easily.
+The encoders are independent of each other, which is the paper's first claim; `inference.py` uses it.
+The trade-off: the graph as published, including the clamp, rather than one that trains more easily.
 
 Source: M. Lamba, K. Mitra, "Restoring Extremely Dark Images in Real Time", CVPR 2021. The
 published network takes a one-plane mosaic and opens with `pixel_unshuffle(2)`; the packed Bayer
-planes are exactly that tensor. X-Trans has no published form: its nine packed planes take that
-tensor's place here.
+planes are exactly that tensor. For X-Trans nothing is published: its nine packed planes replace that
+tensor here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MIDDLE = 4
 
 
 class HigherScaleEncoder(nn.Module):
-    """HSE: most of the layers, at 1/32, where they are cheap and see far."""
+    """HSE: most of the layers, at 1/32, where they are cheap and have a large receptive field."""
 
     def __init__(self, planes: int, groups: int, blocks: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -50,12 +50,12 @@ class HigherScaleEncoder(nn.Module):
         return self.from_head(self.head(F.pixel_unshuffle(packed, COARSE)))
 
     def from_head(self, head: Tensor) -> Tensor:
-        """All that comes after the head, `(B, 64, h/16, w/16)` to the same shape."""
-        x, found = head, []
+        """Everything after the head: `(B, 64, h/16, w/16)` to the same shape."""
+        x, outputs = head, []
         for block in self.blocks:
             x = block(x)
-            found.append(x)
-        out: Tensor = self.gather(torch.cat(found, dim=1))
+            outputs.append(x)
+        out: Tensor = self.gather(torch.cat(outputs, dim=1))
         return out + head
 
 
@@ -86,7 +86,7 @@ class LowerScaleEncoder(nn.Module):
 
 
 class FuseBlock1(nn.Module):
-    """FB1: higher scale lifted to 1/8, interleaved with the medium scale, lifted to packed size."""
+    """FB1: the higher scale enlarged to 1/8, interleaved with the medium scale, enlarged to packed size."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class FuseBlock1(nn.Module):
 
 
 class FuseBlock2(nn.Module):
-    """FB2: the lower scale and what FB1 made, to RGB at the mosaic's size."""
+    """FB2: the lower scale and the output of FB1, to RGB at the mosaic's size."""
 
     def __init__(self, inputs: int, cell: int) -> None:
         super().__init__()
@@ -116,9 +116,9 @@ class FuseBlock2(nn.Module):
 
 
 class Redirt(nn.Module):
-    """The whole network; `build.py` puts the parts together.
+    """The whole network; `build.py` assembles the parts.
 
-    The clamp has no gradient where it clips, as published. docs/models.md says what that means for
+    The clamp has no gradient where it clips, as published; docs/models.md describes the effect on
     training from scratch.
     """
 
@@ -150,6 +150,6 @@ class Redirt(nn.Module):
         return self.fuse(coarse, middle, fine)
 
     def fuse(self, coarse: Tensor, middle: Tensor, fine: Tensor) -> Tensor:
-        """What the three encoders found, to RGB."""
+        """The outputs of the three encoders to RGB in [0, 1]."""
         out: Tensor = self.fuse_block_2(fine, self.fuse_block_1(coarse, middle))
         return out.clamp(0, 1)

@@ -1,7 +1,7 @@
-"""Weights on disk: ours (safetensors, with the network's name) and the paper's released file.
+"""Weights files: darkprep's (safetensors, with the network's name) and the paper's released one.
 
-The trade-off: strict in everything. A missing, extra, mis-shaped or non-finite tensor is refused
-rather than skipped, and nothing that a file holds is ever executed.
+The trade-off: reading is strict. A file with a missing, unknown, mis-shaped or non-finite tensor is refused,
+and nothing in a file is ever executed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ PUBLISHED_LICENCE = (
     "The released REDIRT weights are the authors' (M. Lamba, K. Mitra, CVPR 2021): for "
     "non-commercial use only, patent pending (application 202141026548)."
 )
-"""To be shown to whoever imports the published file; it also travels in the imported file."""
+"""Shown when the published file is imported, and written into the imported file."""
 
 FORMAT = "darkprep-weights-1"
 _INPUT, _CUT_AT_BLACK = "input", "cut at black"
-"""In the metadata of weights whose training made values below the black level 0 (REDIRT's code)."""
+"""Metadata of weights whose training clipped the input at the black level, as REDIRT's code does."""
 
 _DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
@@ -54,24 +54,26 @@ _PUBLISHED_LAYERS = (4, 5, 5)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Stored:
-    """A weights file that was read: whose it is, and its tensors under our names."""
+class _WeightsFile:
+    """The content of a weights file."""
 
     name: str
+    """Of the network."""
     cfa: CfaKind
     tensors: dict[str, Tensor]
-    spoken: Mapping[str, str]
-    """Our name of a tensor to the name that the file's owner knows it by."""
+    """By darkprep's names."""
+    published_names: Mapping[str, str]
+    """darkprep's name of a tensor to its name in the released file; empty for a darkprep file."""
     cut_at_black: bool
 
 
 def published_names() -> dict[str, str]:
-    """Each tensor of the released checkpoint (63) under our name for it."""
+    """Return darkprep's name for the name of each of the 63 tensors of the released checkpoint."""
     modules = dict(_PUBLISHED_MODULES)
     for block, layers in enumerate(_PUBLISHED_LAYERS):
         theirs, ours = f"RDB{block + 1}", f"higher_scale_encoder.blocks.{block}"
         for n in range(layers):
-            # The convolution is the first thing in its layer, or the second, behind a rectifier.
+            # In its layer the convolution comes first, or second after a rectifier.
             modules[f"{theirs}.dense_layers.{n}.conv.{min(n, 1)}"] = f"{ours}.dense.{n}"
         modules[f"{theirs}.conv_1x1.0"] = f"{ours}.squeeze"
     return {
@@ -87,105 +89,110 @@ def _has_no_bias(published_module: str) -> bool:
 
 
 def load_weights(model: Network, path: str | os.PathLike[str]) -> None:
-    """Fill `model` from our file or from the released checkpoint; all of it, or nothing.
+    """Load a darkprep weights file or the released checkpoint into `model`; all of it, or nothing.
 
-    The released one was trained on inputs cut at the black level, which the model then knows.
+    With the released weights inference clips the input at the black level, as in their training.
 
-    Raises ModelError when the file is missing, no weights file, of another network or colour
-    filter array, or when a tensor is missing, unknown, mis-shaped or not finite.
+    Raises ModelError when the file is missing, not a weights file, or of another network or colour
+    filter array, and when a tensor is missing, unknown, mis-shaped or not finite.
     """
-    _fill(model, _read(Path(path)), Path(path))
+    _load_into(model, _read(Path(path)), Path(path))
 
 
 def load_model(path: str | os.PathLike[str]) -> Network:
-    """Build the network that a weights file says it is for, and fill it. Raises ModelError."""
+    """Return the network that a weights file names, with its weights. Raises ModelError."""
     stored = _read(Path(path))
     model = build_model(stored.name, stored.cfa)
-    _fill(model, stored, Path(path))
+    _load_into(model, stored, Path(path))
     return model
 
 
 def save_weights(model: Network, path: str | os.PathLike[str], *, note: str = "") -> None:
     """Write `model` as safetensors with its name and colour filter array; whole or not at all.
 
-    `note` travels in the file's metadata. Raises OSError, which names `path`, when the disk refuses.
+    `note` is written into the file's metadata. Raises OSError, which names `path`.
     """
     metadata = {"format": FORMAT, "name": model.name, "cfa": model.cfa} | (
         {"note": note} if note else {}
     )
     metadata |= {_INPUT: _CUT_AT_BLACK} if model.cut_at_black else {}
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    _replace(Path(path), save(tensors, metadata))
+    _write_atomically(Path(path), save(tensors, metadata))
 
 
 def import_published(
     source: str | os.PathLike[str], destination: str | os.PathLike[str]
 ) -> Network:
-    """Turn the paper's released checkpoint into our file; PUBLISHED_LICENCE goes with it.
+    """Convert the paper's released checkpoint to a darkprep file that includes PUBLISHED_LICENCE.
 
-    Returns the filled network. Raises ModelError when `source` is anything else, or the file to write.
+    Returns the network with its weights. Raises ModelError when `source` is another file or is
+    `destination`, OSError when `destination` cannot be written.
     """
     model = build_model("redirt", "bayer")
     stored = _read(Path(source))
-    if not stored.spoken:
-        raise ModelError(f"{source}: is a darkprep weights file already; nothing to import")
-    _fill(model, stored, Path(source))
+    if not stored.published_names:
+        raise ModelError(
+            f"{source}: is already a darkprep weights file; there is nothing to import"
+        )
+    _load_into(model, stored, Path(source))
     if Path(destination).exists() and Path(source).samefile(destination):
-        raise ModelError(f"{destination}: is the released file itself; name another one to write")
+        raise ModelError(f"{destination}: is the released file itself; choose another output file")
     save_weights(model, destination, note=PUBLISHED_LICENCE)
     return model
 
 
-def _fill(model: Network, stored: _Stored, path: Path) -> None:
+def _load_into(model: Network, stored: _WeightsFile, path: Path) -> None:
     if (stored.name, stored.cfa) != (model.name, model.cfa):
         raise ModelError(
             f"{path}: holds weights of {stored.name} ({stored.cfa}), not of {model.name} "
-            f"({model.cfa}); build that one, or take another file"
+            f"({model.cfa}); build that network, or choose another file"
         )
     wanted = model.state_dict()
-    spoken = {name: stored.spoken.get(name, name) for name in wanted | stored.tensors}
-    odd = {n for n, tensor in stored.tensors.items() if not _is_plain(tensor)}
-    shaped = [n for n in wanted if n in stored.tensors and n not in odd]
+    in_file = {name: stored.published_names.get(name, name) for name in wanted | stored.tensors}
+    unusable = {n for n, tensor in stored.tensors.items() if not _is_dense_float(tensor)}
+    shared = [n for n in wanted if n in stored.tensors and n not in unusable]
     wrong = {
-        "misses": [spoken[n] for n in wanted if n not in stored.tensors],
-        "has unknown": [spoken[n] for n in stored.tensors if n not in wanted],
-        "has other than plain floating-point numbers in": [spoken[n] for n in wanted if n in odd],
+        "misses": [in_file[n] for n in wanted if n not in stored.tensors],
+        "has unknown": [in_file[n] for n in stored.tensors if n not in wanted],
+        "has no dense floating-point numbers in": [in_file[n] for n in wanted if n in unusable],
         "has mis-shaped": [
-            f"{spoken[n]} {tuple(stored.tensors[n].shape)}, not {tuple(wanted[n].shape)}"
-            for n in shaped
+            f"{in_file[n]} {tuple(stored.tensors[n].shape)}, not {tuple(wanted[n].shape)}"
+            for n in shared
             if stored.tensors[n].shape != wanted[n].shape
         ],
         "has NaN or infinity in": [
-            # As the network will hold them: a large float64 becomes infinite there.
-            spoken[n]
-            for n in shaped
+            # In the network's type, in which a large float64 becomes infinite.
+            in_file[n]
+            for n in shared
             if not bool(torch.isfinite(stored.tensors[n].to(wanted[n].dtype)).all())
         ],
     }
     if any(wrong.values()):
-        complaints = "; ".join(f"{what} {_some(names)}" for what, names in wrong.items() if names)
-        raise ModelError(f"{path}: is not of {model.name} ({model.cfa}): {complaints}")
+        problems = "; ".join(
+            f"{what} {_abbreviated(names)}" for what, names in wrong.items() if names
+        )
+        raise ModelError(f"{path}: is not of {model.name} ({model.cfa}): {problems}")
     model.load_state_dict(stored.tensors)
     model.cut_at_black = stored.cut_at_black
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor's numbers can be looked at: not sparse, quantised, of eight bits, or absent."""
+def _is_dense_float(tensor: Tensor) -> bool:
+    """Whether a tensor holds usable numbers: not sparse, quantised, of eight bits, or on the meta device."""
     kind = (tensor.layout, tensor.device.type, tensor.is_nested)
     return tensor.dtype in _DTYPES and kind == (torch.strided, "cpu", False)
 
 
-def _some(names: list[str]) -> str:
-    """The first four names, and how many more there are."""
+def _abbreviated(names: list[str]) -> str:
+    """Return the first four names, and how many more there are."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _read(path: Path) -> _Stored:
-    """Read either kind of file; the first bytes tell which. Raises ModelError."""
+def _read(path: Path) -> _WeightsFile:
+    """Return the content of either kind of file, which its first bytes show. Raises ModelError."""
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
-            # A pipe would wait for its other end.
-            raise ModelError(f"{path}: is no regular file; name a file of weights")
+            # Opening a pipe would wait for its other end.
+            raise ModelError(f"{path}: is not a regular file; choose a weights file")
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
@@ -194,12 +201,12 @@ def _read(path: Path) -> _Stored:
         return _read_published(path)
     if os.fsencode(path).decode(errors="replace") != str(path):
         raise ModelError(
-            f"{path}: has a name that is not Unicode, which safetensors needs; rename it"
+            f"{path}: has a name that is not Unicode, which safetensors requires; rename it"
         )
-    return _read_ours(path)
+    return _read_darkprep(path)
 
 
-def _read_ours(path: Path) -> _Stored:
+def _read_darkprep(path: Path) -> _WeightsFile:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -207,41 +214,41 @@ def _read_ours(path: Path) -> _Stored:
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: is damaged: {_first_line(error)}") from error
     if metadata.get("format") != FORMAT:
-        raise ModelError(f"{path}: is a safetensors file, but not one of darkprep's weights")
+        raise ModelError(f"{path}: is a safetensors file, but not of darkprep weights")
     cfa = cast(CfaKind, metadata.get("cfa", ""))
-    return _Stored(
+    return _WeightsFile(
         name=metadata.get("name", ""),
         cfa=cfa,
         tensors=tensors,
-        spoken={},
+        published_names={},
         cut_at_black=metadata.get(_INPUT) == _CUT_AT_BLACK,
     )
 
 
-def _read_published(path: Path) -> _Stored:
-    """Read the released torch file without ever executing what is in it."""
+def _read_published(path: Path) -> _WeightsFile:
+    """Return the content of the released torch file; nothing in it is executed."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # The unpickler meets arbitrary bytes here and answers with any exception there is.
+        # On arbitrary bytes the unpickler raises exceptions of any class.
         raise ModelError(
-            f"{path}: is no weights file: neither safetensors nor a torch file of tensors alone "
+            f"{path}: is not a weights file: neither safetensors nor a torch file of tensors only "
             f"({type(error).__name__})"
         ) from error
-    state = found.get("model") if isinstance(found, dict) else None
+    state = content.get("model") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise ModelError(f"{path}: is a torch file without the key 'model' of the released weights")
     ours = published_names()
-    return _Stored(
+    return _WeightsFile(
         name="redirt",
         cfa="bayer",
         tensors={ours.get(str(name), str(name)): tensor for name, tensor in state.items()},
-        spoken={our_name: name for name, our_name in ours.items()},
+        published_names={our_name: name for name, our_name in ours.items()},
         cut_at_black=True,
     )
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _write_atomically(path: Path, content: bytes) -> None:
     """Write `content` beside `path`, flush it to the disk, and rename it into place."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -254,7 +261,7 @@ def _replace(path: Path, content: bytes) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        error.filename, error.filename2 = str(path), None  # nobody asked for the temporary
+        error.filename, error.filename2 = str(path), None  # instead of the temporary file
         raise
 
 

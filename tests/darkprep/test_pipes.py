@@ -138,7 +138,7 @@ def test_a_checkpoint_that_is_a_pipe_is_damaged(tmp_path):
 def test_weights_that_are_a_pipe_are_named(name, complaint, small_data):
     weights = put_pipe(Path(name))
     raw = small_data / "Sony/short/00001_00_0.1s.dng"
-    wanted = f"{name}: is no regular file; name a file of weights"
+    wanted = f"{name}: is not a regular file; choose a weights file"
 
     assert complaint("restore", raw, "--weights", weights, "--device", "cpu") == wanted
     assert complaint("import-weights", weights, "out.safetensors") == wanted

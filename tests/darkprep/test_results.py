@@ -165,8 +165,8 @@ def test_bad_usage_of_evaluate_is_one_line(complaint, large_data, words, said):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is no weights file"),
-        (b"no weights at all", "is no weights file"),
+        (b"", "is not a weights file"),
+        (b"no weights at all", "is not a weights file"),
         (b"\x10\x00\x00\x00\x00\x00\x00\x00{not json here}", "is damaged"),
     ],
 )
@@ -348,7 +348,7 @@ class Hostile:
 def test_nothing_in_a_weights_file_is_executed(complaint):
     torch.save({"model": Hostile()}, "hostile")
 
-    assert "is no weights file" in complaint("import-weights", "hostile", "ours.safetensors")
+    assert "is not a weights file" in complaint("import-weights", "hostile", "ours.safetensors")
     assert not Path("executed").exists()
 
 

@@ -1,7 +1,6 @@
-"""The U-Net that REDIRT is compared with.
+"""The U-Net of SID, which REDIRT is compared with.
 
-The trade-off: written for reading and for training, not for pace; it is 10 times REDIRT's
-arithmetic anyway.
+The trade-off: written for reading and training, not for speed; it needs 10 times REDIRT's arithmetic anyway.
 
 Source: C. Chen, Q. Chen, J. Xu, V. Koltun, "Learning to See in the Dark", CVPR 2018, section 4.1.
 """
@@ -45,9 +44,9 @@ class SidUNet(nn.Module):
     def forward(self, packed: Tensor) -> Tensor:
         """Black-subtracted, normalised, amplified planes to RGB in [0, 1].
 
-        `(B, C, h, w)` with h and w multiples of 16, to `(B, 3, cell*h, cell*w)`. Chen et al. clip
-        the input at the black level and, amplified, at 1, and the result only when they write it, not in
-        the loss: so the gradient passes the clamp here.
+        `(B, C, h, w)` with h and w multiples of 16, to `(B, 3, cell*h, cell*w)`. Chen et al. clip the
+        amplified input to [0, 1]. They clip the result when they write it and not in the loss, so the
+        gradient passes the clamp here.
         """
         x, skips = packed.clamp(0, 1), []
         for level in self.down[:-1]:
