@@ -61,7 +61,7 @@ def test_the_root_is_data_or_taken_from_the_environment(call, small_data, monkey
     result = call("build", "--camera", "sony", "--fraction", "0.2", *SMALL)
 
     assert result.exit_code == 0
-    assert "2 pairs of 1 scenes" in result.output
+    assert "2 pairs of 1 scene, " in result.output
     assert check_shards(Path("spool")) == [0]
 
 
