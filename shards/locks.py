@@ -1,13 +1,17 @@
 """Locks between processes: exclusive ones that name their holder, and shared ones for a group of writers.
 
-Both are flocks, so the kernel releases them however their holders die. The trade-off: flock reaches as
-far as the file system supports it; on NFS without lock support two hosts could hold one exclusive lock.
+Both are flocks. The kernel releases one when the last process that has its file open has closed it or ended. A
+forked child inherits the open file, so holders unlock explicitly, and forked children close their copies at
+once. The trade-off: a child that C code forks without running Python keeps its copy, and the lock of a
+holder that is killed, until it ends; and flock reaches as far as the file system supports it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import functools
 import json
 import os
 import time
@@ -16,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
-from darkprep.shards.errors import SpoolBusy
+from darkprep.shards.errors import SpoolBusy, SpoolError
 from darkprep.shards.files import disk_errors, open_regular_file, read_json
 from darkprep.shards.process import ProcessId
 
@@ -24,6 +28,9 @@ _RECORD_BYTES = 512
 """Every record of a holder has this length, so that it can be overwritten in place, even on a full disk."""
 _ATTEMPTS = 25
 _ATTEMPT_S = 0.02
+_SHARED_TIMEOUT_S = 60.0
+_UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
+"""Error numbers of file systems without locks."""
 
 
 class FileLock:
@@ -31,7 +38,7 @@ class FileLock:
 
     `path` is a file used for nothing else. The other arguments are for the message of SpoolBusy: `holder`
     is what holds such a lock ("a producer"), `directory` what the lock protects, and `remedy` what to do
-    other than stopping the present holder.
+    other than stopping the present holder. In a forked child the lock is not held.
     """
 
     def __init__(
@@ -41,40 +48,45 @@ class FileLock:
         self._holder = holder
         self._directory = directory
         self._remedy = remedy
-        self._descriptor: int | None = None
+        self._file: _LockFile | None = None
 
     def acquire(self) -> None:
         """Acquire the lock; raise SpoolBusy after half a second when a living process holds it.
 
         Several attempts are needed because `is_held` and dying processes hold the lock for a moment.
-        Raises DiskFull or SpoolError when the lock file cannot be written.
+        Raises DiskFull or SpoolError when the lock file cannot be written or locked.
         """
-        with disk_errors(self._path):
-            descriptor = open_regular_file(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                self._lock(descriptor)
-                os.pwrite(descriptor, _record(ProcessId.own()), 0)
-            except BaseException:
-                os.close(descriptor)
-                raise
-        self._descriptor = descriptor
+        with disk_errors(self._path), lock_errors(self._directory):
+            for _ in range(_ATTEMPTS):
+                self._file = self._try_to_acquire()
+                if self._file:
+                    return
+                time.sleep(_ATTEMPT_S)
+        process = last_holder(self._path)
+        is_own = process == ProcessId.own()
+        who = f"{process or 'unknown process'}{', this process' if is_own else ''}"
+        raise SpoolBusy(
+            f"{self._directory}: {self._holder} is already running ({who}); {'close it first' if is_own else 'stop it'} or {self._remedy}"
+        )
 
     def release(self) -> None:
         """Release the lock; do nothing when it is not held."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
-    def _lock(self, descriptor: int) -> None:
-        for _ in range(_ATTEMPTS):
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            time.sleep(_ATTEMPT_S)
-        process = last_holder(self._path)
-        raise SpoolBusy(
-            f"{self._directory}: {self._holder} is already running ({process or 'unknown process'}); stop it or {self._remedy}"
-        )
+    def _try_to_acquire(self) -> _LockFile | None:
+        file = _LockFile(self._path, os.O_RDWR | os.O_CREAT)
+        try:
+            # The file may have been removed after it was opened; then another process may lock a new one.
+            if file.try_lock(fcntl.LOCK_EX) and file.is_at(self._path):
+                os.pwrite(file.descriptor, _record(ProcessId.own()), 0)
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+        return None
 
     def __enter__(self) -> FileLock:
         self.acquire()
@@ -90,17 +102,9 @@ class FileLock:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether a living process holds the exclusive lock at `path`."""
-    try:
-        descriptor = open_regular_file(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
+    """Return whether a living process holds the exclusive lock at `path`; False without locks."""
+    with contextlib.suppress(OSError):
+        return _is_locked(path, os.O_RDONLY, fcntl.LOCK_SH)
     return False
 
 
@@ -117,30 +121,107 @@ def last_holder(path: Path) -> ProcessId | None:
 def shared_lock(path: Path) -> Iterator[None]:
     """Hold the shared lock at `path`; waits for a moment while `has_shared_holders` probes it.
 
-    Raises DiskFull or SpoolError when the lock file cannot be written.
+    Raises DiskFull or SpoolError when the lock file cannot be written or locked.
     """
     with disk_errors(path):
-        descriptor = open_regular_file(path, os.O_RDWR | os.O_CREAT, 0o644)
+        file = _LockFile(path, os.O_RDWR | os.O_CREAT)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        deadline = time.monotonic() + _SHARED_TIMEOUT_S
+        with lock_errors(path.parent):
+            while not file.try_lock(fcntl.LOCK_SH):
+                if time.monotonic() > deadline:
+                    raise SpoolError(
+                        f"{path}: another process has held this lock for {_SHARED_TIMEOUT_S:.0f} s; find it with `lslocks` and stop it"
+                    )
+                time.sleep(_ATTEMPT_S)
         yield
     finally:
-        os.close(descriptor)
+        file.close()
 
 
 def has_shared_holders(path: Path) -> bool:
     """Return whether any living process holds the shared lock at `path` now."""
-    try:
-        descriptor = open_regular_file(path, os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(FileNotFoundError):
+        return _is_locked(path, os.O_RDWR, fcntl.LOCK_EX)
     return False
+
+
+@contextlib.contextmanager
+def lock_errors(directory: Path) -> Iterator[None]:
+    """Raise SpoolError with the remedy where the file system of `directory` has no locks."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        raise SpoolError(
+            f"{directory}: its file system does not support locks ({error.strerror}); use a directory on a local disk, or have it mounted with locks (Lustre: the option flock; NFS: a lock service)"
+        ) from error
+
+
+class _LockFile:
+    """An open lock file. Closing it unlocks it for forked children too; in a child it is closed at once."""
+
+    def __init__(self, path: Path, flags: int) -> None:
+        _close_in_forked_children()
+        self.descriptor = open_regular_file(path, flags, 0o644)
+        _open_files.add(self)
+
+    def try_lock(self, operation: int) -> bool:
+        """Lock the file, exclusively or shared; return whether that succeeded without waiting."""
+        try:
+            fcntl.flock(self.descriptor, operation | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def is_at(self, path: Path) -> bool:
+        """Return whether `path` is still this file."""
+        try:
+            return os.path.samestat(os.fstat(self.descriptor), path.stat())
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Unlock and close; do nothing in a forked child, which has closed its copy already."""
+        if self not in _open_files:
+            return
+        _open_files.discard(self)
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        finally:
+            os.close(self.descriptor)
+
+
+_open_files: set[_LockFile] = set()
+
+
+@functools.cache
+def _close_in_forked_children() -> None:
+    """Arrange, once in a process, that its forked children close all lock files."""
+    os.register_at_fork(after_in_child=_close_all)
+
+
+def _close_all() -> None:
+    """Close without unlocking, which would take the lock from the parent."""
+    for file in _open_files:
+        with contextlib.suppress(OSError):
+            os.close(file.descriptor)
+    _open_files.clear()
+
+
+def _is_locked(path: Path, flags: int, probe: int) -> bool:
+    """Return whether the lock that `probe` needs is taken; False on a file system without locks."""
+    file = _LockFile(path, flags)
+    try:
+        return not file.try_lock(probe)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        return False
+    finally:
+        file.close()
 
 
 def _record(process: ProcessId) -> bytes:

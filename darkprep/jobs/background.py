@@ -22,11 +22,13 @@ from darkprep.pipeline.produce.executors.config import LOCAL, ExecutorConfig
 from darkprep.shards import OptionError, Spool, SpoolError, StreamEnded
 from darkprep.shards.files import open_regular_file, read_regular_file
 from darkprep.shards.heartbeat import Heartbeat
+from darkprep.shards.process import ProcessId
 
 log = logging.getLogger(__name__)
 
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 30.0
+_IDENTIFY_TIMEOUT_S = 0.5
 _MOST_LOG_BYTES = 512 << 10
 _POLL_S = 0.05
 _MOST_STARTS = 10
@@ -112,19 +114,53 @@ def last_log_line(spool: Spool) -> str:
 
 
 def stop_producers(spool: Spool) -> list[int]:
-    """Stop all producers at work on this spool and host, and return their pids. Raises SpoolError if one stays."""
-    pids = [beat.process.pid for beat in spool.heartbeats() if _is_at_work(beat)]
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+    """Stop the process that holds the spool's producer lock; return its pid, nothing where there is none.
+
+    Raises SpoolError when it runs on another host or in another container, or does not stop.
+    """
+    holder = _identified_producer(spool)
+    if holder is None:
+        return []
+    if holder == ProcessId.own():
+        raise SpoolError(f"{spool.path}: this process is its producer and cannot stop itself")
+    if not holder.is_alive():
+        raise SpoolError(
+            f"{spool.path}: its producer ({holder}) runs on another host or in another container; run `darkprep stop` there"
+        )
+    try:
+        os.kill(holder.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+    except PermissionError as error:
+        raise SpoolError(
+            f"{spool.path}: its producer ({holder}) belongs to another user; ask that user to stop it"
+        ) from error
     deadline = time.monotonic() + _STOP_TIMEOUT_S
-    while spool.has_producer():
+    while spool.producer_process() == holder:
         if time.monotonic() > deadline:
             raise SpoolError(
-                f"{spool.path}: the producer ({', '.join(map(str, pids)) or 'of another host'}) does not stop; stop it by hand"
+                f"{spool.path}: its producer ({holder}) does not stop; end it with `kill -9 {holder.pid}`, which loses no finished shard"
             )
         time.sleep(_POLL_S)
-    return pids
+    return [holder.pid]
+
+
+def _identified_producer(spool: Spool) -> ProcessId | None:
+    """Return the holder of the producer lock; None where it is free.
+
+    Waits a moment for a process that has acquired the lock and not yet written its record.
+    """
+    deadline = time.monotonic() + _IDENTIFY_TIMEOUT_S
+    while spool.has_producer():
+        holder = spool.producer_process()
+        if holder and (holder.is_alive() or time.monotonic() > deadline):
+            return holder
+        if time.monotonic() > deadline:
+            raise SpoolError(
+                f"{spool.path}: its producer cannot be identified, as {spool.producers / 'lock'} is damaged; find it with `lslocks` and stop it"
+            )
+        time.sleep(_POLL_S)
+    return None
 
 
 def _is_at_work(heartbeat: Heartbeat) -> bool:

@@ -35,7 +35,12 @@ _MAX_RECENT = 60
 def spool_status(spool: Spool) -> SpoolStatus:
     """Return the status of a spool in a directory. Raises PlanError or SpoolError where there is none."""
     stream = spool.stream
-    producers = tuple(_watched_producer(heartbeat) for heartbeat in spool.heartbeats())
+    # By the lock: a process of another container has a number of its own there.
+    holder = spool.producer_process()
+    producers = tuple(
+        _watched_producer(heartbeat, alive=heartbeat.process == holder)
+        for heartbeat in spool.heartbeats()
+    )
     reported_budget = producers[-1].status.budget_bytes if producers else None
     return SpoolStatus(
         spool=str(spool.path),
@@ -139,11 +144,11 @@ def _reported(holder: Holder | None) -> ProducerStatus:
     return status or ProducerStatus(state="making")
 
 
-def _watched_producer(heartbeat: Heartbeat) -> WatchedProducer:
+def _watched_producer(heartbeat: Heartbeat, *, alive: bool) -> WatchedProducer:
     process = heartbeat.process
     return WatchedProducer(
         status=heartbeat.status,
-        alive=process.is_alive(),
+        alive=alive,
         seconds_since=round(time.time() - heartbeat.time, 1),
         host=process.host,
         pid=process.pid,

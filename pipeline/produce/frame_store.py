@@ -33,6 +33,7 @@ import zarr
 from darkprep.pipeline.plan.frame_names import FrameKind
 from darkprep.shards.files import disk_errors, read_json, write_json
 from darkprep.shards.format import U16, checksum, raw_bytes
+from darkprep.shards.locks import lock_errors
 
 _CHUNK = "0.0.0"
 _MAX_MAPPED = 256
@@ -197,7 +198,11 @@ class FrameStore:
         with disk_errors(self.path / ".lock"):
             descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            yield _lock_byte(descriptor, xxhash.xxh32_intdigest(name.encode()) >> 1, wait=wait)
+            with lock_errors(self.path):
+                is_held = _lock_byte(
+                    descriptor, xxhash.xxh32_intdigest(name.encode()) >> 1, wait=wait
+                )
+            yield is_held
         finally:
             os.close(descriptor)
 

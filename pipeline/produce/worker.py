@@ -160,9 +160,17 @@ class _ShardBuilder:
         )
 
     def check_producer(self) -> None:
-        """Raise SpoolError when the producer is dead, so that the next one need not wait."""
-        if self._task.producer.is_local and not self._task.producer.is_alive():
-            raise SpoolError("the producer that submitted this shard is gone")
+        """Raise SpoolError when the producer is dead, so that the next one need not wait.
+
+        A producer of another host is taken to be alive, and so is one of another container that holds its lock.
+        """
+        producer = self._task.producer
+        if not producer.is_local or producer.is_alive():
+            return
+        if self._state.spool.producer_process() != producer:
+            raise SpoolError(
+                f"{self._task.spool}: the producer that submitted shard {self._task.shard} has ended"
+            )
 
     def visit_samples(self, visit: Visit) -> list[tuple[int, Sample]]:
         """Return the samples of one visit with their slots, from its pair or the first usable substitute."""

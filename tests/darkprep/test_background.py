@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -171,15 +173,26 @@ def test_a_large_log_is_started_again(empty_spool):
     assert log.stat().st_size < 1000
 
 
-def test_a_producer_of_another_host_cannot_be_stopped_from_here(empty_spool, monkeypatch):
+def test_a_producer_that_does_not_stop_is_reported_with_how_to_end_it(empty_spool, monkeypatch):
     ticks = itertools.count(step=20.0)
-    monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
+    code = f"""
+import time
+from darkprep.shards import Spool
+held = Spool({str(empty_spool.path.absolute())!r}).producer_lock()
+held.acquire()
+print(flush=True)
+time.sleep(60)"""
 
-    with (
-        empty_spool.producer_lock(),
-        pytest.raises(SpoolError, match=r"of another host\) does not stop; stop it by hand"),
-    ):
-        background.stop_producers(empty_spool)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout and holder.stdout.readline()
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(SpoolError, match=rf"does not stop; end it with `kill -9 {holder.pid}`"),
+        ):
+            patch.setattr(time, "monotonic", lambda: next(ticks))
+            patch.setattr(os, "kill", lambda pid, number: None)
+            background.stop_producers(empty_spool)
+        holder.kill()
 
 
 def test_the_first_ctrl_c_sets_the_event_and_the_second_interrupts(empty_directory):
