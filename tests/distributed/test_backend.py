@@ -1,4 +1,4 @@
-"""Which executor makes the shards, and what is said when it cannot."""
+"""Which executor runs the workers, and the errors when it cannot."""
 
 from __future__ import annotations
 

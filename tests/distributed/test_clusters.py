@@ -1,4 +1,4 @@
-"""Shards made on real clusters of this machine: the same bytes, under the budget, whoever dies."""
+"""Shards made on real clusters of this machine: the same bytes, within the budget, even when workers die."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ main()
 """
 
 
-def test_a_worker_without_darkprep_is_told_of_in_one_line(dask_cluster, tmp_path):
+def test_a_worker_without_darkprep_is_reported_in_one_line(dask_cluster, tmp_path):
     address, _ = dask_cluster
     command = [sys.executable, "-c", _BARE_WORKER, address, "--no-nanny", "--no-dashboard"]
     bare = _quiet_process(command, tmp_path, "bare")
@@ -158,7 +158,7 @@ def _kill_when_writing(spool: Spool, worker: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_budget_holds_on_a_cluster_and_a_full_one_neither_stalls_nor_hinders_the_end(
+def test_the_budget_holds_on_a_cluster_and_a_full_one_prevents_neither_progress_nor_the_end(
     backend, request, spool_at, monkeypatch
 ):
     pytest.importorskip(
@@ -186,7 +186,7 @@ def test_the_budget_holds_on_a_cluster_and_a_full_one_neither_stalls_nor_hinders
     assert stop.is_set()
     assert spool.ready_shards() == [1, 2, 3]
     assert max(weights) <= budget
-    assert time.monotonic() - asked[0] < 60, "the end waits for nobody"
+    assert time.monotonic() - asked[0] < 60, "stopping does not wait for workers"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

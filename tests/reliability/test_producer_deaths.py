@@ -171,7 +171,7 @@ def test_a_file_that_kills_its_decoder_is_named_and_skipped(
         for meta in ShardFile(raw_spool.shard_path(shard), layout, shard, raw_spool.digest).metas
     }
     assert bad.stem not in pairs
-    # The next producer knows, and makes the same shards with nobody dying.
+    # The next producer reads the quarantine and makes the same shards without a death.
     again = planned(tmp_path / "again", tmp_path / "data")
     (again.producers / "crashing.json").write_bytes(
         (raw_spool.producers / "crashing.json").read_bytes()
@@ -229,8 +229,8 @@ def test_workers_that_never_finish_are_an_error_that_names_their_file(raw_spool:
     class DyingPool(BreakingPool):
         def submit(self, function: Callable[[Any], Any], task: Any) -> Future[Any]:
             with decoding_record(raw_spool, path, "print"):
-                crumb = (raw_spool.producers / f"decoding-{os.getpid()}.json").read_bytes()
-            (raw_spool.producers / "decoding-4194304.json").write_bytes(crumb)
+                record = (raw_spool.producers / f"decoding-{os.getpid()}.json").read_bytes()
+            (raw_spool.producers / "decoding-4194304.json").write_bytes(record)
             return super().submit(function, task)
 
     pool = DyingPool(1, lambda number: True, raw_spool)
@@ -366,7 +366,7 @@ def test_half_written_group_metadata_are_written_again(store: FrameStore):
 
 
 def test_a_producer_that_ends_during_decoding_leaves_no_decoding_record(raw_spool: Spool):
-    """Its workers are killed where they stand; what they were at is no suspect."""
+    """Its workers are killed, but the files that they were decoding are not suspected."""
     stop = threading.Event()
     pool = MiscastPool(2, "00002_00_0.1s.dng", "hang")
 

@@ -112,7 +112,7 @@ def test_more_shorts_than_exposures_are_bursts(tmp_path):
     ]
 
 
-def test_the_files_say_how_they_were_exposed(tmp_path):
+def test_the_files_contain_their_exposure(tmp_path):
     files = make(tmp_path, shorts=3)
 
     exposures, isos = [], set()
@@ -195,7 +195,7 @@ def test_the_developed_long_exposure_is_the_scene(tmp_path, truth, camera):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("camera", ["sony", "fuji"])
-def test_every_kind_of_scene_comes_back(tmp_path, camera):
+def test_every_kind_of_scene_survives_development(tmp_path, camera):
     """Foliage at a fifth of full size shows what demosaicing loses, hence the lower bound."""
     files = make(tmp_path, camera, scenes=6, size=(516, 774), seed=3)
     longs = [file for file in files if "/long/" in file.as_posix()]
@@ -280,16 +280,14 @@ def test_progress_has_a_line_per_scene(tmp_path):
         ("sony", {"jobs": 0}, "jobs must be"),
     ],
 )
-def test_values_that_cannot_work_are_named_before_a_file_is_made(
-    tmp_path, camera, options, message
-):
+def test_invalid_values_are_named_before_a_file_is_written(tmp_path, camera, options, message):
     with pytest.raises(OptionError, match=message):
         make(tmp_path / "data", camera, **options)
 
     assert not (tmp_path / "data").exists()
 
 
-def test_a_file_in_the_place_of_the_data_root_is_named(tmp_path):
+def test_a_file_at_the_path_of_the_data_root_is_named(tmp_path):
     (tmp_path / "data").write_text("mine")
 
     with pytest.raises(OptionError, match="cannot be created"):
@@ -298,7 +296,7 @@ def test_a_file_in_the_place_of_the_data_root_is_named(tmp_path):
     assert (tmp_path / "data").read_text() == "mine"
 
 
-def test_a_worker_that_is_killed_is_told_of_in_one_line(tmp_path, monkeypatch):
+def test_a_worker_that_is_killed_is_reported_in_one_line(tmp_path, monkeypatch):
     def die(out: Path, plan: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -308,7 +306,7 @@ def test_a_worker_that_is_killed_is_told_of_in_one_line(tmp_path, monkeypatch):
         make(tmp_path / "data", scenes=3, jobs=2)
 
 
-def test_ctrl_c_is_left_to_the_process_that_started_the_workers(tmp_path, monkeypatch):
+def test_workers_ignore_ctrl_c(tmp_path, monkeypatch):
     def interrupted(out: Path, plan: object) -> object:
         os.kill(os.getpid(), signal.SIGINT)
         return plan
@@ -322,15 +320,15 @@ class Enough(Exception):
     """The user asked for an end."""
 
 
-def test_a_worker_that_ctrl_c_killed_is_not_blamed(tmp_path, monkeypatch):
-    told = tmp_path / "told"
+def test_a_worker_that_ctrl_c_killed_is_not_reported_as_an_error(tmp_path, monkeypatch):
+    died = tmp_path / "died"
 
     def die(out: Path, plan: object) -> None:
-        told.touch()
+        died.touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
     def check() -> None:
-        if told.exists():
+        if died.exists():
             raise Enough
 
     monkeypatch.setattr("darkprep.synth.dataset.capture_scene", die)
@@ -340,7 +338,7 @@ def test_a_worker_that_ctrl_c_killed_is_not_blamed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_between_two_scenes_the_work_can_be_ended(tmp_path, jobs):
+def test_the_work_can_be_stopped_between_scenes(tmp_path, jobs):
     shown: list[str] = []
 
     def check() -> None:
@@ -354,7 +352,7 @@ def test_between_two_scenes_the_work_can_be_ended(tmp_path, jobs):
     assert not list(tmp_path.glob("*_list.txt"))
 
 
-def test_what_cannot_fit_is_refused_before_it_is_made(tmp_path, monkeypatch):
+def test_a_data_set_that_does_not_fit_is_rejected_before_it_is_made(tmp_path, monkeypatch):
     usage = os.statvfs_result((4096, 4096, 100, 10, 10, 10, 10, 10, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda _: usage)
 

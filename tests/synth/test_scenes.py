@@ -183,7 +183,7 @@ def test_a_window_lets_the_sun_through_its_panes_alone():
     assert strength == pytest.approx([1, 0, 0, 0], abs=1e-3)
 
 
-def test_shadows_fall_where_things_stand_in_the_light():
+def test_shadows_fall_opposite_the_sun():
     floor = Sheet(material=WHITE, corner=(-2, 0, -2), along=(4, 0, 0), up=(0, 0, 4))
     post = Box(material=WHITE, at=(0, 0.5, 0), half_size=(0.1, 0.5, 0.1))
     scene = Scene(
@@ -198,11 +198,11 @@ def test_shadows_fall_where_things_stand_in_the_light():
     open_ = render(dataclasses.replace(scene, solids=(floor,)), (90, 120)).mean(axis=2)
 
     ratio = picture[45:60, :] / open_[45:60, :]
-    assert ratio[:, :45].min() < 0.4, "the shadow lies opposite the sun"
-    assert ratio[:, 75:].min() > 0.9, "none lies towards it"
+    assert ratio[:, :45].min() < 0.4, "the shadow is opposite the sun"
+    assert ratio[:, 75:].min() > 0.9, "there is none towards it"
 
 
-def test_film_leaves_the_middle_alone_and_never_exceeds_full_scale_by_much():
+def test_film_response_keeps_mid_tones_and_barely_exceeds_full_scale():
     ramp = np.tile(np.linspace(0, 50, 5000, dtype=np.float32), (3, 1))
     ramp[1:] *= 0.5
     exposed = film_response(ramp)

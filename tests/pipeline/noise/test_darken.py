@@ -96,7 +96,7 @@ def test_the_variance_grows_with_the_signal_by_the_cameras_gain(camera):
     assert (spread(bright) - spread(dark)) / light == pytest.approx(gain, rel=0.2)
 
 
-def test_a_sample_is_the_same_whenever_it_is_made_and_no_other_is():
+def test_each_sample_is_reproducible_and_differs_from_all_others():
     first, again = dark_crop(0.2), dark_crop(0.2)
     others = [dark_crop(0.2, slot=1), dark_crop(0.2, seed=8), dark_crop(0.2, shard=4)]
 

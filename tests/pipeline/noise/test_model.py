@@ -267,6 +267,6 @@ def test_unknown_cameras_and_isos_are_named():
         ({"colour_bias": (math.nan, 0.0, 0.0, 0.0)}, "colour_bias"),
     ],
 )
-def test_impossible_parameters_are_refused_by_name(wrong, message):
+def test_invalid_parameters_are_rejected_by_name(wrong, message):
     with pytest.raises(ValueError, match=message):
         parameters(**wrong)

@@ -34,11 +34,11 @@ def root(tmp_path: Path) -> Path:
 def planned(path: Path, root: Path, folder: Path | None = None, **changes: Any) -> Spool:
     """A spool whose frames are in `folder`, with `budget` bytes for them."""
     spool = Spool(path)
-    place = FramesDirectory.from_options(
+    directory = FramesDirectory.from_options(
         path, folder, changes.pop("budget", PLENTY) if folder else None
     )
     make_plan(root, PlanOptions(**{**SMALL, **changes})).save(
-        spool, place.recorded_in(ProducerSettings())
+        spool, directory.recorded_in(ProducerSettings())
     )
     return spool
 
@@ -48,7 +48,7 @@ def produce(spool: Spool, *, until: int = 9, pool: Any = None) -> ProducerReport
     return Producer(spool, config, pool or InlinePool()).run()
 
 
-def test_frames_lie_there_and_the_shards_are_the_same(root: Path, tmp_path: Path):
+def test_frames_are_stored_there_and_the_shards_are_the_same(root: Path, tmp_path: Path):
     here, there = (
         planned(tmp_path / "here", root),
         planned(tmp_path / "there", root, tmp_path / "f"),
@@ -63,9 +63,7 @@ def test_frames_lie_there_and_the_shards_are_the_same(root: Path, tmp_path: Path
     assert report.disk_bytes == there.disk_bytes() < here.disk_bytes()
 
 
-def test_frames_that_the_spool_had_before_are_gone_for_its_budget_counts_on_their_room(
-    root: Path, tmp_path: Path
-):
+def test_frames_stored_in_the_spool_before_are_deleted(root: Path, tmp_path: Path):
     spool = planned(tmp_path / "spool", root)
     produce(spool, until=2)
     assert FrameStore(spool.frames).names()
@@ -92,7 +90,7 @@ def test_the_next_spool_decodes_nothing_again(root: Path, tmp_path: Path):
     assert report.frames_decoded == 0
 
 
-def test_all_of_the_disk_budget_is_for_shards(root: Path, tmp_path: Path):
+def test_the_whole_disk_budget_is_for_shards(root: Path, tmp_path: Path):
     spool = planned(tmp_path / "spool", root, tmp_path / "f")
     plan = Plan.load(spool)
     least = smallest_budget(plan)
@@ -105,7 +103,7 @@ def test_all_of_the_disk_budget_is_for_shards(root: Path, tmp_path: Path):
     )
 
 
-def test_no_more_is_stored_than_their_own_budget(root: Path, tmp_path: Path):
+def test_the_frames_stay_within_their_own_budget(root: Path, tmp_path: Path):
     longs = 3 * frame_allocation(64 * 96 * 3 * 2, 4096)
     spool = planned(tmp_path / "spool", root, tmp_path / "f", budget=FIXED + longs)
 
@@ -115,7 +113,7 @@ def test_no_more_is_stored_than_their_own_budget(root: Path, tmp_path: Path):
     assert allocated_bytes(tmp_path / "f") <= FIXED + longs
 
 
-def test_frames_of_other_plans_stay_and_take_room(root: Path, tmp_path: Path):
+def test_frames_of_other_plans_are_kept_and_count(root: Path, tmp_path: Path):
     other = write_sid(tmp_path / "other", scenes=5)
     for scene in (1, 2, 3):  # so that nothing is shared
         for path in other.glob(f"Sony/*/0000{scene}_*"):
@@ -152,14 +150,14 @@ def test_two_spools_cannot_store_there_at_once(root: Path, tmp_path: Path):
     assert produce(second).shards_made == 9
 
 
-def test_in_the_spool_nothing_is_recorded(tmp_path: Path):
+def test_a_directory_in_the_spool_is_not_recorded(tmp_path: Path):
     inside = FramesDirectory.from_options(tmp_path / "spool", None, None)
 
     assert inside.recorded_in(ProducerSettings()).to_json() == {}
 
 
 @pytest.mark.parametrize(
-    ("folder", "budget", "said"),
+    ("folder", "budget", "message"),
     [
         (None, PLENTY, "frames-budget needs --frames-dir"),
         ("a-file", None, "is not a directory"),
@@ -167,25 +165,25 @@ def test_in_the_spool_nothing_is_recorded(tmp_path: Path):
         ("spool", None, "is inside the spool"),
     ],
 )
-def test_a_place_that_cannot_work_is_refused(
-    folder: str | None, budget: int | None, said: str, tmp_path: Path
+def test_an_invalid_directory_is_rejected(
+    folder: str | None, budget: int | None, message: str, tmp_path: Path
 ):
     (tmp_path / "a-file").touch()
 
-    with pytest.raises(OptionError, match=said):
+    with pytest.raises(OptionError, match=message):
         FramesDirectory.from_options(
             tmp_path / "spool", tmp_path / folder if folder else None, budget
         )
 
 
-def test_without_a_budget_of_their_own_they_get_the_default(tmp_path: Path):
-    place = FramesDirectory.from_options(tmp_path / "spool", tmp_path / "f", None)
+def test_the_frames_budget_has_a_default(tmp_path: Path):
+    directory = FramesDirectory.from_options(tmp_path / "spool", tmp_path / "f", None)
 
-    assert place.budget_bytes is not None
-    assert 0 < place.budget_bytes <= 20 * 10**9
+    assert directory.budget_bytes is not None
+    assert 0 < directory.budget_bytes <= 20 * 10**9
 
 
-def test_a_damaged_record_of_the_place_is_named(root: Path, tmp_path: Path):
+def test_a_damaged_record_of_the_directory_is_named(root: Path, tmp_path: Path):
     spool = Spool(tmp_path / "spool")
     make_plan(root, PlanOptions(**SMALL)).save(spool)
     record = spool.plan.to_json()

@@ -134,7 +134,7 @@ def test_idle_workers_decode_for_the_first_shard_before_they_begin_the_next(spoo
     assert reports[-1].frames_decoded == len(FrameStore(spool.frames).names())
 
 
-def test_nobody_decodes_ahead_where_no_frame_can_be_stored(spool: Spool):
+def test_no_worker_decodes_ahead_if_no_frame_can_be_stored(spool: Spool):
     pool = NotedPool(2)
     produce(spool, pool=pool, jobs=2, until=2, budget=least(spool) + 1)
 
@@ -289,7 +289,7 @@ def test_a_budget_below_the_smallest_is_refused_with_the_one_that_works(spool: S
     produce(spool, budget=least(spool), until=2)
 
 
-def test_a_missing_shard_and_a_refused_one_are_made_again_bit_for_bit(spool: Spool):
+def test_a_missing_shard_and_a_quarantined_one_are_rebuilt_bit_for_bit(spool: Spool):
     produce(spool)
     wanted = shard_bytes(spool)
     spool.delete(2)
@@ -303,7 +303,7 @@ def test_a_missing_shard_and_a_refused_one_are_made_again_bit_for_bit(spool: Spo
     assert not stale.exists()
 
 
-def test_a_trainer_that_went_back_gets_its_shards_even_when_later_ones_fill_the_budget(
+def test_a_trainer_that_resumed_earlier_gets_its_shards_even_when_later_ones_fill_the_budget(
     spool: Spool,
 ):
     release(spool, 5)
@@ -326,7 +326,7 @@ def test_a_trainer_that_went_back_gets_its_shards_even_when_later_ones_fill_the_
     thread.join()
 
 
-def test_a_worker_that_dies_is_replaced_and_its_shard_made_again(spool: Spool):
+def test_a_worker_that_dies_is_replaced_and_its_shard_rebuilt(spool: Spool):
     died: list[int] = []
 
     def dies(task: Any) -> bool:
@@ -358,7 +358,7 @@ def test_a_real_worker_that_is_killed_is_replaced(spool: Spool):
     assert spool.ready_shards() == list(range(9))
 
 
-def test_workers_that_keep_dying_are_an_error_in_words(spool: Spool):
+def test_workers_that_keep_dying_are_reported_in_one_error(spool: Spool):
     from darkprep.shards import SpoolError
 
     with pytest.raises(SpoolError, match="fewer --jobs"):
@@ -387,7 +387,7 @@ def test_a_file_that_changed_since_the_plan_is_replaced_by_other_pairs_and_named
 
 
 @pytest.mark.parametrize("lost", [(0, 2), (2, 0)])
-def test_a_file_that_decodes_to_another_size_than_its_header_told_is_named(
+def test_a_file_that_decodes_to_another_size_than_its_header_states_is_named(
     lost: tuple[int, int], spool: Spool, monkeypatch
 ):
     develop = RawFile.develop
@@ -406,7 +406,7 @@ def test_a_file_that_decodes_to_another_size_than_its_header_told_is_named(
     assert spool.ready_shards() == list(range(9))
 
 
-def test_a_worker_keeps_no_frame_of_the_visits_that_met_a_bad_file(spool: Spool, tmp_path: Path):
+def test_a_worker_keeps_no_frame_of_visits_with_a_bad_file(spool: Spool, tmp_path: Path):
     def alive() -> set[int]:
         gc.collect()
         return {id(one) for one in gc.get_objects() if type(one) is Frame}
@@ -423,7 +423,7 @@ def test_a_worker_keeps_no_frame_of_the_visits_that_met_a_bad_file(spool: Spool,
     assert not alive() - before
 
 
-def test_a_file_that_the_disk_did_not_give_once_is_used_when_it_does(
+def test_a_file_whose_read_failed_is_used_once_it_succeeds(
     spool: Spool, tmp_path: Path, monkeypatch
 ):
     untroubled = planned(tmp_path / "untroubled", tmp_path / "data")
@@ -431,21 +431,21 @@ def test_a_file_that_the_disk_did_not_give_once_is_used_when_it_does(
     refusals: list[Path] = []
     fingerprint = RawFile.fingerprint
 
-    def moody(source: RawFile) -> str:
+    def unreliable(source: RawFile) -> str:
         path = source.path
         if path.name == "00002_00_0.1s.dng" and len(refusals) < 2:
             refusals.append(path)
             raise RawError(str(path), "cannot be read") from OSError(errno.EIO, "input/output")
         return fingerprint(source)
 
-    monkeypatch.setattr(RawFile, "fingerprint", moody)
+    monkeypatch.setattr(RawFile, "fingerprint", unreliable)
     produce(spool)
 
     assert len(refusals) == 2
     assert shard_bytes(spool)[-3:] == shard_bytes(untroubled)[-3:]
 
 
-def test_without_one_usable_file_left_the_producer_says_so(spool: Spool, tmp_path: Path):
+def test_a_producer_without_usable_files_reports_it(spool: Spool, tmp_path: Path):
     for path in (tmp_path / "data/Sony/long").iterdir():
         path.unlink()
 
@@ -454,7 +454,7 @@ def test_without_one_usable_file_left_the_producer_says_so(spool: Spool, tmp_pat
     assert [beat.status.state for beat in spool.heartbeats()] == ["failed"]
 
 
-def test_a_full_disk_ends_the_producer_after_its_patience(
+def test_a_full_disk_ends_the_producer_after_the_timeout(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ):
     def refuse(descriptor: int, offset: int, size: int) -> None:
@@ -476,7 +476,7 @@ def test_a_second_producer_is_refused(spool: Spool):
 @pytest.mark.parametrize(
     ("amplify", "expected"), [("ratio", {100.0, 250.0}), ("120", {120.0}), ("estimate", None)]
 )
-def test_the_amplification_is_found_as_the_plan_says(
+def test_the_amplification_follows_the_plan(
     amplify: str, expected: set[float] | None, tmp_path: Path
 ):
     spool = planned(tmp_path / "spool", write_sid(tmp_path / "data"), amplify=amplify)
@@ -501,7 +501,7 @@ def test_a_stopped_producer_leaves_only_whole_shards(spool: Spool):
     assert not spool.has_producer()
 
 
-def test_made_noise_is_the_same_when_a_shard_is_made_again_and_differs_from_crop_to_crop(
+def test_noise_is_the_same_when_a_shard_is_rebuilt_and_differs_between_crops(
     tmp_path: Path,
 ):
     root = write_sid(tmp_path / "data")
@@ -519,7 +519,7 @@ def test_made_noise_is_the_same_when_a_shard_is_made_again_and_differs_from_crop
     assert all(100 <= meta.ratio <= 300 and meta.amplification_source == "ratio" for meta in metas)
 
 
-def test_a_constant_gain_goes_with_made_noise(tmp_path: Path):
+def test_noise_works_with_a_constant_amplification(tmp_path: Path):
     spool = planned(tmp_path / "spool", write_sid(tmp_path / "data"), noise="sony", amplify="150")
 
     produce(spool, until=1)
@@ -538,7 +538,7 @@ def test_a_resampled_frame_is_stored_beside_the_native_one(tmp_path: Path):
     assert plan.frame_name("short", pair) == f"{native.frame_name('short', pair)}-rggb"
 
 
-def test_what_another_libraw_developed_is_not_taken_for_this_ones(
+def test_frames_of_another_libraw_version_are_not_used(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ):
     produce(spool, until=1)

@@ -1,0 +1,132 @@
+"""Records about files that crash the decoder: fixed keys, one strict decoder each, and what follows from them."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkprep.pipeline.produce.quarantine import (
+    CRASHES_DECODER,
+    DecodingRecord,
+    FileQuarantine,
+    QuarantinedFiles,
+    decoding_record,
+)
+from darkprep.shards import Spool
+from darkprep.shards.process import ProcessId
+from tests.support.builds import planned
+from tests.support.sid_tree import write_sid
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return planned(tmp_path / "spool", write_sid(tmp_path / "data"))
+
+
+def quarantine_of(spool: Spool, *crashing: str) -> tuple[FileQuarantine, list[str]]:
+    """A quarantine whose crash test finds some files, and the names of the files that it tested."""
+    tested: list[str] = []
+
+    def crash_test(path: Path) -> bool:
+        tested.append(path.name)
+        return path.name in crashing
+
+    quarantine = FileQuarantine(spool, crash_test, 900.0)
+    quarantine.load()
+    return quarantine, tested
+
+
+def leave_record(spool: Spool, path: Path, pid: int = 4194304) -> None:
+    """What a worker leaves that died while it decoded `path`."""
+    record = {
+        "path": str(path),
+        "print": f"1-{path.stem}",
+        "host": "here",
+        "pid": pid,
+        "started": 1,
+    }
+    (spool.producers / f"decoding-{pid}.json").write_text(json.dumps(record))
+
+
+def test_a_worker_records_what_it_decodes_and_deletes_the_record(spool: Spool):
+    file = spool.producers / f"decoding-{os.getpid()}.json"
+
+    with decoding_record(spool, Path("data/a.dng"), "1-abc"):
+        stored = json.loads(file.read_text())
+
+    assert stored == {"path": "data/a.dng", "print": "1-abc"} | asdict(ProcessId.own())
+    assert DecodingRecord.from_json(stored) == DecodingRecord(
+        path="data/a.dng", fingerprint="1-abc", worker=ProcessId.own()
+    )
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        None,
+        {},
+        {"path": "a.dng"},
+        {"print": "1-abc"},
+        {"path": "", "print": "1-abc"},
+        {"path": 3, "print": "1-abc"},
+        {"path": "a.dng", "print": ["1-abc"]},
+    ],
+)
+def test_a_damaged_decoding_record_is_ignored(record: dict[str, Any] | None):
+    assert DecodingRecord.from_json(record) is None
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (None, set()),
+        ({}, set()),
+        ({"prints": "1-abc"}, set()),
+        ({"prints": ["1-abc", 3, None]}, {"1-abc"}),
+    ],
+)
+def test_a_damaged_quarantine_has_only_its_fingerprints(
+    record: dict[str, Any] | None, expected: set[str]
+):
+    assert QuarantinedFiles.from_json(record).fingerprints == expected
+
+
+def test_a_file_is_tested_after_the_second_death_and_quarantined_if_it_crashes(
+    spool: Spool, tmp_path: Path
+):
+    bad, good = (tmp_path / f"data/Sony/short/0000{n}_00_0.1s.dng" for n in (1, 2))
+    quarantine, tested = quarantine_of(spool, bad.name)
+
+    leave_record(spool, bad)
+    assert quarantine.handle_worker_death() is None
+    assert not tested
+    leave_record(spool, bad)
+    leave_record(spool, good, pid=4194303)
+    skipped = quarantine.handle_worker_death()
+
+    assert skipped is not None
+    assert (skipped.path, skipped.reason) == (str(bad), CRASHES_DECODER)
+    assert tested == [bad.name]
+    assert set(quarantine.decoding_at_death) == {str(bad), str(good)}
+    assert not list(spool.producers.glob("decoding-*"))
+
+
+def test_the_next_producer_reads_the_quarantine(spool: Spool, tmp_path: Path):
+    bad = tmp_path / "data/Sony/short/00001_00_0.1s.dng"
+    first, _ = quarantine_of(spool, bad.name)
+    for _ in range(2):
+        leave_record(spool, bad)
+        first.handle_worker_death()
+
+    second, _ = quarantine_of(spool)
+
+    assert json.loads((spool.producers / "crashing.json").read_text()) == {
+        "prints": [f"1-{bad.stem}"]
+    }
+    assert second.fingerprints == first.fingerprints == {f"1-{bad.stem}"}
