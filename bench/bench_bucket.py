@@ -1,10 +1,9 @@
-"""What the way through a bucket costs: shards put, fetched, checked and read, against reading a directory.
+"""What object storage costs: shards uploaded, downloaded, verified and read, against reading a directory.
 
 The server is moto's, a Python process on this machine, so the MB/s are its own and the loopback's; the
 processor time per sample is ours (TLS, which a real store has, comes on top).
 
-The trade-off: outbox, inbox and reader share a process here, so that one clock counts them; a training
-has its inbox in a process beside it.
+The trade-off: uploader, downloader and reader share a process here, so that one clock counts them.
 
     python bench/bench_bucket.py                a minute; needs the extra [test]
     python bench/bench_bucket.py --quick        seconds
@@ -35,7 +34,7 @@ from darkprep.shards.remote.downloader import Downloader, DownloaderConfig
 from darkprep.shards.remote.object_store import StoreUrl
 from darkprep.shards.remote.uploader import Uploader
 
-_ROOM = 8
+_MAX_SHARDS = 8
 _BATCH = 8
 _START_S = 60
 
@@ -107,10 +106,12 @@ def measure(place: Path, shards: int, number: int) -> dict[str, Figures]:
     bucket.publish(spool.plan)
     os.sync()
     found = {"directory, read": timed(shards, lambda: read(spool, keep=True))}
-    found["bucket, put"] = timed(shards, lambda: carry(spool, bucket))
+    found["bucket, uploaded"] = timed(shards, lambda: upload(spool, bucket))
     using = Spool(staging)
     using.create(spool.plan)
-    found["bucket, fetched, checked and read"] = timed(shards, lambda: fetch(using, bucket))
+    found["bucket, downloaded, verified, read and deleted"] = timed(
+        shards, lambda: download(using, bucket)
+    )
     shutil.rmtree(made)
     shutil.rmtree(staging)
     return found
@@ -141,19 +142,19 @@ def read(spool: Spool, *, keep: bool) -> None:
             pass
 
 
-def carry(spool: Spool, bucket: Bucket) -> None:
-    """Put all shards."""
-    with Uploader(spool, bucket, look_every_s=0.1).session() as outbox:
-        while not outbox.all_delivered():
+def upload(spool: Spool, bucket: Bucket) -> None:
+    """Upload all shards."""
+    with Uploader(spool, bucket, list_every_s=0.1).session() as uploader:
+        while not uploader.all_delivered():
             time.sleep(0.01)
 
 
-def fetch(spool: Spool, bucket: Bucket) -> None:
-    """Fetch all shards, and read and delete them."""
+def download(spool: Spool, bucket: Bucket) -> None:
+    """Download all shards, and read and delete them."""
     stop = threading.Event()
-    config = DownloaderConfig(room=_ROOM, until=spool.stream.shards, look_every_s=0.1)
-    inbox = Downloader(spool, bucket, config, stop=stop)
-    thread = threading.Thread(target=inbox.run)
+    config = DownloaderConfig(max_shards=_MAX_SHARDS, until=spool.stream.shards, list_every_s=0.1)
+    downloader = Downloader(spool, bucket, config, stop=stop)
+    thread = threading.Thread(target=downloader.run)
     shards = spool.stream.shards
     with SpoolReader(spool, batch_size=_BATCH, shards=shards) as batches:
         thread.start()

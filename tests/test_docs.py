@@ -254,7 +254,7 @@ def test_messages_that_a_page_quotes_are_those_of_the_sources():
         ("The data root is missing, holds no pairs", False),  # a docstring
         ("disk-budget ... is too small", True),
         ("disk-budget is too small", False),
-        ("shard N is missing and nobody makes it", True),
+        ("shard N is missing and no producer is running", True),
     ],
 )
 def test_a_message_that_nothing_says_is_found(quote, is_there):

@@ -176,8 +176,8 @@ def build(
     stop = threading.Event()
     target = BuildSpool.at(spool, staging, stop)
     plan = make_plan(root, options)
-    shares = target.shares(plan, disk_budget, staging_budget)
-    config = ProducerConfig(budget_bytes=shares.own_bytes, jobs=jobs, until=plan.shards)
+    shares = target.divide_budget(plan, disk_budget, staging_budget)
+    config = ProducerConfig(budget_bytes=shares.build_bytes, jobs=jobs, until=plan.shards)
     frames_directory = FramesDirectory.from_options(target.spool.path, frames_dir, frames_budget)
     number, parts = part
     if plan.shards is not None and plan.shards < parts:
@@ -196,10 +196,10 @@ def build(
         process = background.start_producer(
             target.spool,
             jobs=jobs,
-            budget_bytes=shares.own_bytes,
+            budget_bytes=shares.build_bytes,
             until=plan.shards,
             executor=executor,
-            location=target.words(),
+            location=target.producer_options(),
         )
         progress.print(
             f"producing in the background (pid {process.pid}), log in {background.log_path(target.spool)}; stop it with `darkprep stop`"

@@ -1,6 +1,6 @@
-"""The hidden commands that run in the background: `produce` for a spool, `fetch` for a trainer.
+"""The hidden command `produce`, a producer in the background.
 
-They are how jobs/background.py starts them; nothing else relies on their options.
+jobs/background.py starts it; nothing else relies on its options.
 """
 
 from __future__ import annotations
@@ -13,14 +13,10 @@ import click
 from darkprep.commands.options import executor_options, spool_option, staging_option
 from darkprep.commands.output import print_skipped
 from darkprep.commands.parameters import COUNT_OR_INF, SIZE
-from darkprep.jobs.background import stop_on_signals
 from darkprep.jobs.produce import run_producer
-from darkprep.jobs.remote_spool import BuildSpool, folder_for
+from darkprep.jobs.remote_spool import BuildSpool
 from darkprep.pipeline.produce.executors.config import ExecutorConfig
 from darkprep.pipeline.produce.producer import ProducerConfig
-from darkprep.shards import Spool
-from darkprep.shards.remote.bucket import Bucket
-from darkprep.shards.remote.downloader import Downloader, DownloaderConfig
 from darkprep.shards.remote.url import StoreUrl
 from darkprep.view.live import Progress
 
@@ -48,19 +44,6 @@ def produce(
     executor = ExecutorConfig(backend=backend, address=address)
     stop = threading.Event()
     target = BuildSpool.at(spool, staging, stop)
-    target.again()
+    target.reopen()
     producer, _ = run_producer(target, config, Progress(quiet=True), executor, stop)
     print_skipped(producer.skipped)
-
-
-@click.command(hidden=True)
-@spool_option
-@staging_option
-@click.option("--room", type=int, required=True)
-@click.option("--until", type=COUNT_OR_INF, required=True)
-def fetch(spool: StoreUrl, staging: Path | None, room: int, until: int | None) -> None:
-    """Download shards for a trainer from object storage, and delete there what it has used."""
-    stop = stop_on_signals()
-    local = Spool(folder_for(spool, staging, "using")).open()
-    bucket = Bucket.at(spool, stop=stop).open()
-    Downloader(local, bucket, DownloaderConfig(room=room, until=until), stop=stop).run()

@@ -11,7 +11,11 @@ import click
 
 from darkprep.commands.options import spool_option, staging_option
 from darkprep.jobs.background import stop_on_signals, stop_producers
-from darkprep.jobs.remote_spool import only_with_bucket, stop_here, verify_bucket
+from darkprep.jobs.remote_spool import (
+    refuse_staging_options,
+    stop_local_producers,
+    verify_bucket,
+)
 from darkprep.jobs.verify import verify_spool
 from darkprep.shards import Spool
 from darkprep.shards.remote.bucket import Bucket
@@ -71,7 +75,7 @@ def verify(spool: Path | StoreUrl, staging: Path | None) -> int:
         shards, faults = verify_bucket(Bucket.at(spool).open(), staging)
         checked = f"{shards} shards"
     else:
-        only_with_bucket(staging)
+        refuse_staging_options(staging)
         shards, frames, faults = verify_spool(Spool(spool).open())
         checked = f"{shards} shards and {frames} frames"
     for fault in faults:
@@ -91,9 +95,9 @@ def stop(spool: Path | StoreUrl, staging: Path | None) -> None:
     Example: darkprep stop --spool spool
     """
     if isinstance(spool, StoreUrl):
-        click.echo(stop_here(spool, staging))
+        click.echo(stop_local_producers(spool, staging))
         return
-    only_with_bucket(staging)
+    refuse_staging_options(staging)
     pids = stop_producers(Spool(spool).open())
     stopped = ", ".join(f"pid {pid}" for pid in pids)
     click.echo(f"stopped {stopped}" if pids else "no producer is running")

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from darkprep.pipeline.produce.executors.config import LOCAL, ExecutorConfig
@@ -99,8 +99,7 @@ def start(spool: Spool, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         raise _ProducerKilled(
             f"the background process was killed at once (signal {-process.returncode})"
         )
-    what = "the background producer" if arguments[0] == "produce" else "the download of shards"
-    raise SpoolError(f"{what} ended at once: {last_log_line(spool)}")
+    raise SpoolError(f"the background producer ended at once: {last_log_line(spool)}")
 
 
 def last_log_line(spool: Spool) -> str:
@@ -175,8 +174,7 @@ class _ProducerKilled(SpoolError):
 class Supervisor:
     """Keeps a producer running while a trainer needs shards.
 
-    With `jobs` 0 it starts none, and only reports when no producer is left to wait for. With `fetch` the
-    shards are made elsewhere, and the process that downloads them is started instead. Of several ranks on
+    With `jobs` 0 it starts none, and only reports when no producer is left to wait for. Of several ranks on
     one spool the leader starts it; another rank does so only for a shard that is missing for long, which
     the leader may not notice, as its own samples may be in other shards.
     """
@@ -189,14 +187,12 @@ class Supervisor:
         budget_bytes: int,
         until: int | None,
         is_leader: bool = True,
-        fetch: Callable[[], subprocess.Popen[bytes]] | None = None,
     ) -> None:
         if jobs < 0:
             raise OptionError(f"producers must be auto or at least 0, not {jobs}")
         self._spool = spool
         self._jobs, self._budget_bytes, self._until = jobs, budget_bytes, until
         self._is_leader = is_leader
-        self._fetch = fetch
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._starts: Counter[int] = Counter()
@@ -205,10 +201,10 @@ class Supervisor:
     def ensure_producer(self) -> bool:
         """Start a producer if shards are missing and none is running; return whether one was started."""
         with self._lock:
-            if not self._needs_producer() or self._spool.has_producer():
+            if self._jobs == 0 or not self._misses_shards() or self._spool.has_producer():
                 return False
             try:
-                self._process = self._fetch() if self._fetch else self._start_producer()
+                self._process = self._start_producer()
             except SpoolError:
                 if self._spool.has_producer():  # another rank was faster
                     return False
@@ -222,14 +218,13 @@ class Supervisor:
         if not self._is_leader and seconds < _OTHER_RANK_DELAY_S:
             return
         missing = f"{self._spool.path}: shard {shard} is missing"
-        if self._jobs == 0 and not self._fetch:
+        if self._jobs == 0:
             raise StreamEnded(
                 f"{missing} and no producer is running; run `darkprep build` again, or leave out --producers 0"
             )
         status = self._exit_status()
         if status and status > 0:
-            what = "its download" if self._fetch else "the producer"
-            raise StreamEnded(f"{missing} and {what} failed: {last_log_line(self._spool)}")
+            raise StreamEnded(f"{missing} and the producer failed: {last_log_line(self._spool)}")
         try:
             started = self.ensure_producer()
         except _ProducerKilled:
@@ -237,8 +232,7 @@ class Supervisor:
         except SpoolError as error:
             raise StreamEnded(f"{missing}: {error}") from error
         if started:
-            what = "download" if self._fetch else "producer"
-            log.warning("shard %d is missing and no %s is running: started one", shard, what)
+            log.warning("shard %d is missing and no producer is running: started one", shard)
         self._starts[shard] += started
         if self._starts[shard] > _MOST_STARTS:
             raise StreamEnded(
@@ -259,10 +253,6 @@ class Supervisor:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_TIMEOUT_S)
         return self._process.poll()
-
-    def _needs_producer(self) -> bool:
-        """Return whether a process must run; one that downloads also deletes used shards, so always."""
-        return bool(self._fetch) or (self._jobs > 0 and self._misses_shards())
 
     def _start_producer(self) -> subprocess.Popen[bytes]:
         return start_producer(

@@ -25,7 +25,7 @@ def run_producer(
         if now.state == "waiting for the trainer" and not announced.is_set():
             announced.set()
             progress.print(
-                f"the disk budget is used up: waiting for `darkprep stream-train --spool {target.place}` to use shards (Ctrl-C stops; nothing is lost)"
+                f"the disk budget is used up: waiting for `darkprep stream-train --spool {target.location}` to use shards (Ctrl-C stops; nothing is lost)"
             )
 
     stop_on_signals(stop)

@@ -1,8 +1,8 @@
-"""A spool in object storage as the commands see it: which directory stands for it here, and who carries.
+"""A spool in object storage as the commands use it: its directory on this host, and how its budget is divided.
 
-The trade-off: every host that makes or uses shards of a bucket has a directory for it, below --staging and
-named after the bucket's URL, so that two spools never meet in one; its content may be deleted whenever
-nobody works there, at the price of fetching or decoding again.
+The trade-off: every host that builds or trains has a directory for the bucket, below --staging and named
+after its URL, so that no two spools share one. It may be deleted whenever no process uses it, at the price of
+downloading or decoding again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import tempfile
 import threading
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import xxhash
 
@@ -26,24 +27,26 @@ from darkprep.shards import OptionError, PlanError, ShardDamaged, Spool
 from darkprep.shards.files import disk_errors
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.remote.bucket import Bucket
-from darkprep.shards.remote.uploader import CARRIERS, Uploader
+from darkprep.shards.remote.uploader import UPLOADS, Uploader
 from darkprep.shards.remote.url import StoreUrl
 from darkprep.shards.shard_file import verify_shard
 from darkprep.view.read_status import build_status, spool_status
 from darkprep.view.status import SpoolStatus
 
 STAGING = Path("staging")
-"""Where the directories of buckets are that are given no other place."""
+"""Default of --staging."""
 
 
-def folder_for(url: StoreUrl, staging: Path | None, side: str) -> Path:
-    """The directory that stands for a bucket's spool here; `side` is `making` or `using`."""
+def staging_directory(
+    url: StoreUrl, staging: Path | None, command: Literal["build", "train"]
+) -> Path:
+    """Return the directory on this host for a spool in object storage."""
     name = "-".join([url.bucket, *url.prefix.split("/")]).rstrip("-")
-    return (staging or STAGING) / f"{name[:80]}-{xxhash.xxh32_hexdigest(str(url).encode())}" / side
+    return (staging or STAGING) / f"{name[:80]}-{xxhash.xxh32_hexdigest(str(url).encode())}" / command  # fmt: skip
 
 
-def only_with_bucket(staging: Path | None, staging_budget: int | None = None) -> None:
-    """Raises OptionError when staging options are given for a spool in a directory."""
+def refuse_staging_options(staging: Path | None, staging_budget: int | None = None) -> None:
+    """Raise OptionError when options for object storage are given for a spool in a directory."""
     for name, value in (("staging", staging), ("staging-budget", staging_budget)):
         if value is not None:
             raise OptionError(
@@ -51,59 +54,77 @@ def only_with_bucket(staging: Path | None, staging_budget: int | None = None) ->
             )
 
 
-# -- making -------------------------------------------------------------------------------------------
+# -- building -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetShares:
+    """How a disk budget is divided."""
+
+    budget_bytes: int
+    """All of it: objects, the producer's directory and the trainer's."""
+    staging_bytes: int = 0
+    """The trainer's directory."""
+
+    @property
+    def build_bytes(self) -> int:
+        """The objects and the producer's directory."""
+        return self.budget_bytes - self.staging_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSpool:
-    """Where a build makes shards, in a directory that is the spool or stands for one in a bucket."""
+    """The spool of a build: a directory, which either is the spool or is where shards are made for a bucket."""
 
-    place: Path | StoreUrl
+    location: Path | StoreUrl
     staging: Path | None
     bucket: Bucket | None
 
     @classmethod
-    def at(cls, place: Path | StoreUrl, staging: Path | None, stop: threading.Event) -> BuildSpool:
-        """The chosen place; a bucket is reached at once, before minutes are spent on photographs.
+    def at(
+        cls, location: Path | StoreUrl, staging: Path | None, stop: threading.Event
+    ) -> BuildSpool:
+        """Return the chosen spool. A bucket is contacted at once, before any photograph is read.
 
         Raises OptionError, and SpoolError as Bucket.at.
         """
-        if isinstance(place, StoreUrl):
-            return cls(place=place, staging=staging, bucket=Bucket.at(place, stop=stop))
-        only_with_bucket(staging)
-        return cls(place=place, staging=None, bucket=None)
+        if isinstance(location, StoreUrl):
+            bucket = Bucket.at(location, stop=stop)
+            return cls(location=location, staging=staging, bucket=bucket)
+        refuse_staging_options(staging)
+        return cls(location=location, staging=None, bucket=None)
 
     @property
     def spool(self) -> Spool:
         """The directory."""
-        if isinstance(self.place, StoreUrl):
-            return Spool(folder_for(self.place, self.staging, "making"))
-        return Spool(self.place)
+        if isinstance(self.location, StoreUrl):
+            return Spool(staging_directory(self.location, self.staging, "build"))
+        return Spool(self.location)
 
-    def shares(self, plan: Plan, budget: int | None, staged: int | None) -> Shares:
-        """How a budget is divided, defaults filled in; raises BudgetTooSmall, OptionError."""
-        whole = default_budget(self.spool.path) if budget is None else budget
+    def divide_budget(self, plan: Plan, budget: int | None, staged: int | None) -> BudgetShares:
+        """Return the shares of a budget, with defaults for None. Raises BudgetTooSmall and OptionError."""
+        total = default_budget(self.spool.path) if budget is None else budget
         if not self.bucket:
-            only_with_bucket(None, staged)
-            check_budget(plan, whole)
-            return Shares(budget_bytes=whole)
-        share = default_staging_budget(plan, whole) if staged is None else staged
+            refuse_staging_options(None, staged)
+            check_budget(plan, total)
+            return BudgetShares(budget_bytes=total)
+        share = default_staging_budget(plan, total) if staged is None else staged
         staging_capacity(plan, share)
-        check_budget(plan, whole, in_transit=CARRIERS, staged_bytes=share)
-        return Shares(budget_bytes=whole, staging_bytes=share)
+        check_budget(plan, total, in_transit=UPLOADS, staged_bytes=share)
+        return BudgetShares(budget_bytes=total, staging_bytes=share)
 
-    def save(self, plan: Plan, shares: Shares, settings: ProducerSettings) -> None:
-        """Keep the plan where others find it; `settings` is how producers work on this host.
+    def save(self, plan: Plan, shares: BudgetShares, settings: ProducerSettings) -> None:
+        """Write the plan, with `settings` for the producers of this host.
 
-        Raises PlanError when the place holds another plan.
+        Raises PlanError when the spool holds another plan.
         """
         if self.bucket:
             shared = ProducerSettings(**asdict(shares), part=settings.part, parts=settings.parts)
             self.bucket.publish(plan.record(shared))
-        plan.save(self.spool, replace(settings, budget_bytes=shares.own_bytes))
+        plan.save(self.spool, replace(settings, budget_bytes=shares.build_bytes))
 
-    def again(self) -> Spool:
-        """The spool that was saved; raises PlanError when its bucket holds another plan by now."""
+    def reopen(self) -> Spool:
+        """Return the spool that was saved. Raises PlanError when its bucket holds another plan by now."""
         spool = self.spool.open()
         if self.bucket and self.bucket.open().digest != spool.digest:
             raise PlanError(
@@ -112,70 +133,54 @@ class BuildSpool:
         return spool
 
     def destination(self, jobs: int) -> Uploader | None:
-        """Where a producer's finished shards go, if not into the directory."""
+        """Return where finished shards go; None for the directory itself."""
         return Uploader(self.spool, self.bucket, jobs=jobs) if self.bucket else None
 
-    def words(self) -> list[str]:
-        """How a background producer is told of the place."""
+    def producer_options(self) -> list[str]:
+        """Return the options that name the spool to a background producer; none for a directory."""
         if not self.bucket:
             return []
-        folder = (self.staging or STAGING).absolute()
-        return ["--spool", str(self.place), "--staging", str(folder)]
+        staging = (self.staging or STAGING).absolute()
+        return ["--spool", str(self.location), "--staging", str(staging)]
 
     def status(self) -> SpoolStatus:
-        """The status to show while shards are made."""
+        """Return the status to show while shards are made."""
         return build_status(self.spool, self.bucket) if self.bucket else spool_status(self.spool)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shares:
-    """How a disk budget is divided."""
-
-    budget_bytes: int
-    """For everything: objects, the producer's directory and the trainer's."""
-    staging_bytes: int = 0
-    """The trainer's share of it."""
-
-    @property
-    def own_bytes(self) -> int:
-        """What is left for the objects and the producer's directory."""
-        return self.budget_bytes - self.staging_bytes
-
-
-# -- looking ------------------------------------------------------------------------------------------
+# -- inspecting ---------------------------------------------------------------------------------------
 
 
 def verify_bucket(bucket: Bucket, staging: Path | None) -> tuple[int, list[str]]:
-    """Fetch every object, one at a time, and check it; how many, and what is wrong."""
+    """Download and check every object, one at a time; return how many, and a line for each that is damaged."""
     layout, plan = bucket.stream.layout(), bucket.digest
     faults: list[str] = []
     listed = bucket.list_shards()
-    where = staging or STAGING
-    with disk_errors(where / "check"):
-        where.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="verify-", dir=where) as folder:
-        path = Path(folder) / "shard.tar"
+    parent = staging or STAGING
+    with disk_errors(parent / "check"):
+        parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="verify-", dir=parent) as directory:
+        path = Path(directory) / "shard.tar"
         for shard, size in sorted(listed.items()):
+            reason = ""
             if size != layout.shard_bytes:
-                faults.append(
-                    f"damaged {bucket} shard {shard}: {size} bytes, the plan's shards have {layout.shard_bytes}"
-                )
+                reason = f"{size} bytes, the plan's shards have {layout.shard_bytes}"
             elif bucket.download(shard, path):
                 try:
                     verify_shard(path, layout, shard, plan)
                 except ShardDamaged as error:
-                    why = str(error).removeprefix(f"{path}: ")
-                    faults.append(f"damaged {bucket} shard {shard}: {why}")
+                    reason = str(error).removeprefix(f"{path}: ")
+            if reason:
+                faults.append(f"damaged {bucket} shard {shard}: {reason}")
     return len(listed), faults
 
 
-def stop_here(url: StoreUrl, staging: Path | None) -> str:
-    """End this host's background producers of a bucket; what to tell the user. Raises SpoolError."""
-    spool = Spool(folder_for(url, staging, "making"))
+def stop_local_producers(url: StoreUrl, staging: Path | None) -> str:
+    """Stop this host's background producers of a bucket; return a line for the user. Raises SpoolError."""
+    spool = Spool(staging_directory(url, staging, "build"))
     pids = background.stop_producers(spool.open()) if spool.path.is_dir() else []
     if pids:
         return f"stopped {', '.join(f'pid {pid}' for pid in pids)}"
     holder = Bucket.at(url).open().watch_producer().look()
-    if holder is None:
-        return "nobody produces here"
-    return f"nobody produces here; {url} was last produced into by {holder}: stop it there"
+    elsewhere = f"; the last producer of {url} was {holder}: stop it there" if holder else ""
+    return f"no producer is running here{elsewhere}"

@@ -1,125 +1,155 @@
-"""A training on a spool in object storage: the directory that shards are fetched into, and who fetches.
+"""Training on a spool in object storage: the directory for its shards, and the thread that downloads them.
 
-The trade-off: the ranks of one host share a directory and one inbox; several hosts would each fetch all
-of a bucket and delete what the others need, so each has a prefix of its own, with a part of the plan.
+The trade-off: the ranks of one host share a directory and one download. Several hosts would each download
+everything and delete what the others need, so each needs a prefix of its own, with a part of the plan.
 """
 
 from __future__ import annotations
 
-import subprocess
+import logging
 import threading
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from darkprep.jobs import background
-from darkprep.jobs.remote_spool import STAGING, folder_for, only_with_bucket
+from darkprep.jobs.remote_spool import refuse_staging_options, staging_directory
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import block_size, staging_capacity
-from darkprep.shards import OptionError, PlanError, Spool, SpoolBusy
+from darkprep.shards import OptionError, PlanError, Spool, StreamEnded
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.remote.bucket import Bucket
+from darkprep.shards.remote.downloader import Downloader, DownloaderConfig
 from darkprep.shards.remote.url import StoreUrl
 from darkprep.trainer.communicator import Communicator
 
-_FORMER_S = 30.0
-"""How long the inbox of a trainer that was killed is waited for; it ends by itself within seconds."""
+log = logging.getLogger(__name__)
+
+_STOP_TIMEOUT_S = 30.0
+_LEADER_TIMEOUT_S = 30.0
+"""How long another rank waits for a missing shard when the leader downloads nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteTraining:
-    """One trainer's side of a bucket: the directory into which shards are fetched, and how many fit there."""
+    """A bucket to train from, the directory on this host, and how many shards fit into it."""
 
     url: StoreUrl
     bucket: Bucket
     spool: Spool
-    staging: Path | None
-    staged_bytes: int
-    room: int
+    max_shards: int
 
     @classmethod
-    def chosen(
+    def open(
         cls,
         url: StoreUrl,
         staging: Path | None,
-        staged: int | None,
+        staging_budget: int | None,
         stop: threading.Event,
         *,
-        keeps_house: bool,
+        create: bool,
     ) -> RemoteTraining:
-        """Make the directory ready (whoever `keeps_house` on this host); raises OptionError, PlanError, SpoolError."""
+        """Open the bucket and its directory, which one rank of each host must `create`.
+
+        Raises OptionError, PlanError and SpoolError.
+        """
         bucket = Bucket.at(url, stop=stop).open()
         share = bucket.settings.staging_bytes
         if not share:
-            raise PlanError(f"{url}/plan.json: names no staging_bytes; run `darkprep build` again")
-        if staged is not None and staged > share:
+            raise PlanError(f"{url}/plan.json: has no staging_bytes; run `darkprep build` again")
+        if staging_budget is not None and staging_budget > share:
             raise OptionError(
-                f"staging-budget {staged / 1e6:,.1f} MB is more than the {share / 1e6:,.1f} MB that the disk budget keeps for it; "
+                f"staging-budget {staging_budget / 1e6:,.1f} MB is more than the {share / 1e6:,.1f} MB that the disk budget has for it; "
                 "give less, or build again with a larger --staging-budget"
             )
-        spool = Spool(folder_for(url, staging, "using"))
-        if keeps_house:
+        budget_bytes = staging_budget or share
+        spool = Spool(staging_directory(url, staging, "train"))
+        if create:
             shared = bucket.settings
             settings = ProducerSettings(
-                root=shared.root, budget_bytes=staged or share, part=shared.part, parts=shared.parts
+                root=shared.root, budget_bytes=budget_bytes, part=shared.part, parts=shared.parts
             )
             spool.create(replace(bucket.plan, settings=settings))
         spool.open()
-        room = staging_capacity(Plan.load(spool), staged or share, block_size(spool.path))
-        return cls(
-            url=url,
-            bucket=bucket,
-            spool=spool,
-            staging=staging,
-            staged_bytes=staged or share,
-            room=room,
-        )
+        max_shards = staging_capacity(Plan.load(spool), budget_bytes, block_size(spool.path))
+        return cls(url=url, bucket=bucket, spool=spool, max_shards=max_shards)
 
     def check_free(self) -> None:
-        """Raises SpoolBusy when another trainer uses the bucket; waits for the inbox of one that was killed."""
-        deadline = time.monotonic() + _FORMER_S
-        while self.spool.has_producer() and not self.spool.has_trainer():
-            if time.monotonic() > deadline:
-                raise SpoolBusy(
-                    f"{self.spool.path}: the inbox of an earlier trainer ({self.spool.producer_process()}) does not end; stop it by hand"
-                )
-            time.sleep(0.1)
+        """Raise SpoolBusy when another trainer uses the bucket."""
         with self.bucket.trainer_lease():
             pass
 
     def check_ranks(self, ranks: Communicator) -> None:
-        """Raises OptionError when ranks of several hosts would share the bucket."""
+        """Raise OptionError when ranks of several hosts would share the bucket."""
         if ranks.world > ranks.local_world and self.bucket.settings.parts == 1:
             raise OptionError(
                 f"{self.url}: serves the ranks of one host; build with --part n/N into a prefix for each host, and train with those (docs/scale.md)"
             )
 
-    def fetching(self, until: int | None) -> subprocess.Popen[bytes]:
-        """Start to fetch shards before `until`, in the background; raises SpoolError when that ends at once."""
-        words = ["fetch", "--spool", str(self.url)]
-        words += ["--staging", str((self.staging or STAGING).absolute())]
-        words += ["--room", str(self.room), "--until", "inf" if until is None else str(until)]
-        return background.start(self.spool, words)
+
+class BackgroundDownload:
+    """Downloads the shards of a training, in a thread of the host's first rank (the leader).
+
+    It has the methods of background.Supervisor.
+    """
+
+    def __init__(self, remote: RemoteTraining, *, until: int, is_leader: bool) -> None:
+        self._remote, self._until, self._is_leader = remote, until, is_leader
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
+
+    def ensure_producer(self) -> bool:
+        """Start the download, once; return whether it was started."""
+        if self._thread:
+            return False
+        self._thread = threading.Thread(target=self._run, name="download", daemon=True)
+        self._thread.start()
+        return True
+
+    def on_missing_shard(self, shard: int, seconds: float) -> None:
+        """Handle a shard that a reader has waited `seconds` for. Raises StreamEnded when it will not come."""
+        spool = self._remote.spool
+        reason = str(self._failure or "")
+        if not self._is_leader and seconds > _LEADER_TIMEOUT_S and not spool.has_producer():
+            reason = "no rank of this host downloads it"
+        if reason and not spool.shard_path(shard).exists():
+            raise StreamEnded(
+                f"{spool.path}: shard {shard} is missing and its download failed: {reason}"
+            )
+
+    def close(self) -> None:
+        """Stop the download; wait until the trainer's last position is published."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join(_STOP_TIMEOUT_S)
+
+    def _run(self) -> None:
+        remote = self._remote
+        config = DownloaderConfig(max_shards=remote.max_shards, until=self._until)
+        try:
+            # With a stop event of its own: the training's is set before its last position is known.
+            bucket = Bucket.at(remote.url, stop=self._stop).open()
+            Downloader(remote.spool, bucket, config, stop=self._stop).run()
+        except Exception as error:  # noqa: BLE001 # on_missing_shard raises it
+            log.warning("the download of shards ended: %s", error)
+            self._failure = error
 
 
 def spool_to_train_on(
-    place: Path | StoreUrl,
+    location: Path | StoreUrl,
     *,
     staging: Path | None,
     staging_budget: int | None,
     ranks: Communicator,
     stop: threading.Event,
 ) -> tuple[Spool, RemoteTraining | None]:
-    """The directory to train from, on every rank, and what is behind it; raises as Using.chosen."""
-    if not isinstance(place, StoreUrl):
+    """Return the directory to train from, on every rank, and the bucket behind it; raises as RemoteTraining.open."""
+    if not isinstance(location, StoreUrl):
         with ranks.fail_together():
-            only_with_bucket(staging, staging_budget)
-            return Spool(place).open(), None
-    for turn in (True, False):  # first those that make the directory ready, one on each host
+            refuse_staging_options(staging, staging_budget)
+            return Spool(location).open(), None
+    for create in (True, False):  # first the ranks that create the directory, one on each host
         with ranks.fail_together():
-            if (ranks.local_rank == 0) == turn:
-                using = RemoteTraining.chosen(
-                    place, staging, staging_budget, stop, keeps_house=turn
-                )
-                using.check_ranks(ranks)
-    return using.spool, using
+            if (ranks.local_rank == 0) == create:
+                remote = RemoteTraining.open(location, staging, staging_budget, stop, create=create)
+                remote.check_ranks(ranks)
+    return remote.spool, remote

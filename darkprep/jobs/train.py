@@ -7,7 +7,6 @@ module connects them.
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import threading
@@ -25,7 +24,7 @@ from darkprep.jobs.placement import (
     own_device,
     rank_placement,
 )
-from darkprep.jobs.remote_training import RemoteTraining
+from darkprep.jobs.remote_training import BackgroundDownload, RemoteTraining
 from darkprep.jobs.run_directory import run_directory
 from darkprep.jobs.validation import ValidationFrames
 from darkprep.pipeline.plan.plan import Plan
@@ -270,26 +269,24 @@ def _announce(
         progress.print(text, event="config")
 
 
-def _supervisor(options: TrainOptions, placement: RankPlacement) -> Supervisor:
+def _supervisor(options: TrainOptions, placement: RankPlacement) -> Supervisor | BackgroundDownload:
     spool, remote, until = options.spool, options.remote, options.shards_needed()
     budget_bytes = spool.settings.budget_bytes or default_budget(spool.path)
     check_room(
         spool, options.config.parts, budget_bytes, kept=until if options.keep_shards else None
     )
     if remote:
-        jobs = 0
         until = min(until, spool.stream.shards or until)
-    elif options.producers is None:
+        return BackgroundDownload(remote, until=until, is_leader=placement.is_leader)
+    jobs = options.producers
+    if jobs is None:
         jobs = spool.settings.jobs or os.cpu_count() or 1
-    else:
-        jobs = options.producers
     return Supervisor(
         spool,
         jobs=jobs,
         budget_bytes=budget_bytes,
         until=until,
         is_leader=placement.is_leader,
-        fetch=functools.partial(remote.fetching, until) if remote else None,
     )
 
 

@@ -13,7 +13,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -31,14 +31,12 @@ from darkprep.pipeline.produce.executors.pool import MAX_JOBS, WorkerDied, Worke
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.frames_directory import FramesDirectory
 from darkprep.pipeline.produce.quarantine import DECODE_TIMEOUT_S, FileQuarantine, crashes_decoder
-from darkprep.pipeline.produce.recovery import DISK_RETRY_S, DiskFullPause, WorkerRecovery
+from darkprep.pipeline.produce.recovery import WorkerRecovery
 from darkprep.pipeline.produce.worker import ShardTask, TaskResult, make_shard, store_frames
 from darkprep.shards import DarkprepError, DiskFull, OptionError, Spool
 from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.process import ProcessId
-
-_POLL_S = 0.05
-_REPORT_EVERY_S = 0.5
+from darkprep.shards.supply import DISK_RETRY_S, REPORT_EVERY_S, ShardSupply
 
 State = Literal[
     "making", "waiting for the trainer", "waiting for disk space", "done", "stopped", "failed"
@@ -108,7 +106,7 @@ class _Counts:
         self.skipped |= dict.fromkeys(result.skipped)
 
 
-class Producer:
+class Producer(ShardSupply[TaskResult]):
     """The producer of one spool. `run` acquires the producer lock and returns when all shards are made.
 
     `destination` is where finished shards wait, by default the spool itself. `crash_test` returns
@@ -128,22 +126,25 @@ class Producer:
         crash_test: Callable[[Path], bool] | None = None,
         destination: Destination | None = None,
     ) -> None:
-        self._spool = spool
         self._destination = destination or SpoolDestination(spool)
+        super().__init__(
+            spool,
+            self._destination,
+            until=config.until,
+            stop=stop,
+            disk_full_timeout_s=config.disk_full_timeout_s,
+        )
         self._plan = Plan.load(spool)
         self._config = config
         self._pool = pool
         self._report = report
-        self._stop = stop or threading.Event()
         self._frames_directory = FramesDirectory.from_spool(spool)
         self._store = FrameStore(self._frames_directory.path)
         self._counts = _Counts()
-        self._in_flight: dict[Future[TaskResult], int] = {}
-        """The shard of each task that was submitted and has not finished."""
+        self._worker_died = False
         self._process = ProcessId.own()
         self._began = time.monotonic()
         self._reported = 0.0
-        self._disk_full = DiskFullPause(config.disk_full_timeout_s)
         crash_test = crash_test or functools.partial(
             crashes_decoder, stop=self._stop, timeout_s=config.decode_timeout_s
         )
@@ -190,11 +191,13 @@ class Producer:
         began = time.monotonic()
         state = self._submit_tasks()
         self._collect_results()
+        if self._worker_died:
+            self._replace_workers()
         now = time.monotonic()
         if state != "making":
             idle = (self._config.jobs - len(self._in_flight)) / self._config.jobs
             self._counts.blocked_s += idle * (now - began)
-        if now - self._reported >= _REPORT_EVERY_S:
+        if now - self._reported >= REPORT_EVERY_S:
             self._reported = now
             self._publish_report(state)
             self._file_quarantine.kill_stuck_workers()
@@ -210,10 +213,10 @@ class Producer:
                 if not self._submit(store_frames, min(self._in_flight.values())):
                     return "making"
                 continue
-            shard = self._first_missing({*ready, *self._in_flight.values()})
+            shard = next(self._missing(ready), None)
             if shard is None:
                 return "making"
-            if not self._make_room(shard, ready):
+            if not self._make_room(shard, ready, self.budget.max_shards):
                 return "waiting for the trainer"
             if not self._submit(make_shard, shard):
                 return "making"
@@ -227,42 +230,7 @@ class Producer:
     def _is_done(self) -> bool:
         if self._in_flight or not self._destination.all_delivered():
             return False
-        return self._first_missing(set(self._destination.ready_shards())) is None
-
-    def _first_missing(self, present: set[int]) -> int | None:
-        """Return the earliest shard that the trainer needs and that is not in `present`; None at the end."""
-        part, parts = self._spool.part
-        shard = self._destination.oldest_needed()
-        shard += (part - shard) % parts
-        while shard in present:
-            shard += parts
-        return shard if self._config.until is None or shard < self._config.until else None
-
-    def _make_room(self, shard: int, ready: list[int]) -> bool:
-        """Return whether one more shard fits, after deleting what is needed less than `shard`.
-
-        That is: shards that every rank has passed, damaged ones kept for inspection, and, after the
-        trainer resumed from an older checkpoint, the shard that it will need last.
-        """
-        ready = self._delete_passed(ready)
-        occupied = len(ready) + len(self._in_flight)
-        if occupied + self._spool.quarantine.count() < self.budget.max_shards:
-            return True
-        self._spool.quarantine.trim(max(0, self.budget.max_shards - occupied - 1))
-        if occupied < self.budget.max_shards:
-            return True
-        if ready and ready[-1] > shard:
-            self._destination.delete(ready[-1])
-            return True
-        return False
-
-    def _delete_passed(self, ready: list[int]) -> list[int]:
-        """Delete the shards that every rank has passed; return the others."""
-        needed = self._destination.oldest_needed()
-        for shard in ready:
-            if shard < needed:
-                self._destination.delete(shard)
-        return [shard for shard in ready if shard >= needed]
+        return next(self._missing(self._destination.ready_shards()), None) is None
 
     def _submit(self, function: Callable[[ShardTask], TaskResult], shard: int) -> bool:
         """Submit a task for one shard; return whether there was a worker to take it."""
@@ -282,29 +250,18 @@ class Producer:
             return False
         return True
 
-    def _collect_results(self) -> None:
-        """Wait a moment for workers to finish and take their results."""
-        if not self._in_flight:
-            self._stop.wait(_POLL_S)
-            return
-        died = False
-        for future in wait(self._in_flight, timeout=_POLL_S, return_when=FIRST_COMPLETED).done:
-            self._in_flight.pop(future)
-            try:
-                result = future.result()
-            except WorkerDied:
-                died = True
-            except DiskFull as error:
-                self._disk_full.begin(error)
-            else:
-                self._counts.add(result)
-                self._recovery.handle_success()
-                self._disk_full.end()
-        if died:
-            self._replace_workers()
+    def _take(self, future: Future[TaskResult], shard: int) -> None:
+        try:
+            self._counts.add(future.result())
+        except WorkerDied:
+            self._worker_died = True
+        else:
+            self._recovery.handle_success()
+            self._disk_full.end()
 
     def _replace_workers(self) -> None:
         """Stop all workers after one of them died; the next task starts new ones."""
+        self._worker_died = False
         self._pool.close()
         for future in [
             f for f in self._in_flight if not f.done() or f.cancelled() or f.exception()
@@ -398,9 +355,7 @@ class Producer:
         )
         status = ProducerStatus(**asdict(report))
         self._destination.publish_status(status)
-        # A full disk prevents the heartbeat, not the work.
-        with contextlib.suppress(DiskFull):
-            self._spool.write_heartbeat(status)
+        self._write_heartbeat(status)
         if self._report:
             self._report(report)
         return report

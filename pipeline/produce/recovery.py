@@ -13,47 +13,14 @@ import time
 from darkprep.pipeline.pairs.table import Skipped
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.quarantine import FileQuarantine
-from darkprep.shards import DiskFull, Spool, SpoolError
+from darkprep.shards import Spool, SpoolError
 
 log = logging.getLogger(__name__)
 
-DISK_RETRY_S = 1.0
-_DISK_WARNING_EVERY_S = 600.0
 _MAX_DEATHS_IN_ROW = 20
 """Deaths without a finished shard between them before the producer gives up."""
 _WRITERS_POLL_S = 0.05
 _WRITERS_WARNING_AFTER_S = 5.0
-
-
-class DiskFullPause:
-    """Pauses the work while the disk is full, for `timeout_s` at most."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self._full_since: float | None = None
-        self._paused_until = 0.0
-        self._warned = -_DISK_WARNING_EVERY_S
-
-    @property
-    def is_active(self) -> bool:
-        """Whether to wait before the next write."""
-        return time.monotonic() < self._paused_until
-
-    def begin(self, error: DiskFull) -> None:
-        """Pause for a moment after `error`; raise it when the disk has been full for too long."""
-        now = time.monotonic()
-        if self._full_since is None:
-            self._full_since = now
-        if now - self._warned >= _DISK_WARNING_EVERY_S:
-            self._warned = now
-            log.warning("%s (waiting up to %.0f s for space)", error, self._timeout_s)
-        if now - self._full_since > self._timeout_s:
-            raise error
-        self._paused_until = now + DISK_RETRY_S
-
-    def end(self) -> None:
-        """Forget earlier errors: a write succeeded."""
-        self._full_since = None
 
 
 class WorkerRecovery:

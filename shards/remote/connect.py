@@ -96,6 +96,7 @@ def _aws_settings(label: str) -> dict[str, Any]:
         "credential_provider": credentials,
         "region": region or "us-east-1",
         "disable_bulk_delete": True,  # not every store that is compatible with S3 has it
+        "unsigned_payload": not endpoint.startswith("http:"),  # TLS protects it already
     }
     return settings | ({"endpoint": endpoint} if endpoint else {})
 

@@ -1,9 +1,9 @@
-"""The producer's end of a spool in object storage: carries finished shards from a directory to the bucket.
+"""The producer's end of a spool in object storage: uploads finished shards from a directory to the bucket.
 
-One thread looks at the bucket about once a second (cursor, listing) and hands shards to a few carriers;
-each shard is one PUT, and leaves the directory when that is done. What the store lists may be late, so
-what was there and is no longer listed is asked for by its name before it counts as gone. The
-trade-off: the producer learns of a release a second late, which a budget of some shards hides.
+A thread reads cursor and listing about once a second and submits uploads; each is one PUT, after which the
+shard leaves the directory. A listing may be out of date, so a shard that is no longer listed is asked for by
+its name before it counts as gone. The trade-off: the producer notices a second late that the trainer has
+passed a shard, which a budget of some shards hides.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.remote.bucket import Bucket
@@ -21,25 +22,25 @@ from darkprep.shards.spool import Spool
 
 log = logging.getLogger(__name__)
 
-CARRIERS = 2
-"""Shards that are carried at once, and so lie in two places."""
-LOOK_EVERY_S = 1.0
+UPLOADS = 2
+"""Shards that are uploaded at once, and so exist twice."""
+LIST_EVERY_S = 1.0
 _MISSES = 64
-"""So many shards in a row must at least be missing before those after them count as missing too.
+"""Missing shards in a row after which no later one is looked for at the start.
 
-They are begun in order, so before one that was put at most the others in work and those in the carriers'
-hands can be missing. Whoever put them may have had more jobs than we have: hence not fewer, and not many
-more, for in an empty bucket each is a request, one after the other, before anything is made.
+Shards are begun in order, so the gap before one that was uploaded is at most the shards in work. An earlier
+producer may have had more jobs than this one, so not fewer; in an empty bucket each costs a request, so not
+many more.
 """
 
 
 class Uploader:
     """A destination (pipeline/produce/destination.py) in object storage, for a producer with `jobs` workers.
 
-    `session` acquires the producer's lease and starts carrying.
+    Several threads use the two sets; each use is one operation, which the interpreter makes atomic.
     """
 
-    in_transit = CARRIERS
+    in_transit = UPLOADS
 
     def __init__(
         self,
@@ -48,160 +49,144 @@ class Uploader:
         *,
         jobs: int = 1,
         lease: Lease | None = None,
-        look_every_s: float = LOOK_EVERY_S,
+        list_every_s: float = LIST_EVERY_S,
     ) -> None:
         self._spool, self._bucket = spool, bucket
-        self._misses = max(_MISSES, jobs + CARRIERS)
+        self._misses = max(_MISSES, jobs + UPLOADS)
         self._lease = lease or bucket.producer_lease()
-        self._look_every_s = look_every_s
+        self._list_every_s = list_every_s
         self._size = spool.stream.layout().shard_bytes
-        self._lock = threading.Lock()
-        self._there: set[int] = set()
-        """Shards that are objects, as far as is known."""
-        self._carried: set[int] = set()
-        """Shards that a carrier has in hand."""
+        self._objects: set[int] = set()
+        """Shards that are in the bucket, as far as is known."""
+        self._uploading: set[int] = set()
         self._needed = 0
-        self._trouble: Exception | None = None
+        self._failure: Exception | None = None
         self._closing = threading.Event()
-        self._carriers = ThreadPoolExecutor(CARRIERS, thread_name_prefix="outbox")
+        self._pool = ThreadPoolExecutor(UPLOADS, thread_name_prefix="uploader")
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Uploader]:
-        """Carry for the time of the block; what is not carried at its end waits for the next time."""
+        """Hold the producer's lease and upload, within a `with` block; what remains is uploaded the next time."""
         with self._lease:
-            self._look(first=True)
-            thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+            self._synchronise()
+            self._find_unlisted()
+            thread = threading.Thread(target=self._run, name="uploader", daemon=True)
             thread.start()
             try:
                 yield self
             finally:
                 self._closing.set()
                 thread.join()
-                self._carriers.shutdown(cancel_futures=True)
+                self._pool.shutdown(cancel_futures=True)
 
-    # -- what the producer asks -------------------------------------------------------------------
+    # -- Destination ------------------------------------------------------------------------------
 
     def ready_shards(self) -> list[int]:
-        """The finished shards, here and there; raises what went wrong on the way."""
+        """Return the finished shards, in the directory and in the bucket; raise what went wrong in a thread."""
         self._check()
         # In this order: a shard is an object before it leaves the directory.
-        here = self._spool.ready_shards()
-        with self._lock:
-            return sorted({*here, *self._there})
+        local = self._spool.ready_shards()
+        return sorted({*local, *self._objects.copy()})
 
     def oldest_needed(self) -> int:
-        """The oldest shard that the trainer needs, as its cursor said last."""
+        """Return the oldest shard that the trainer needs, by its last known cursor."""
         return self._needed
 
     def delete(self, shard: int) -> bool:
-        """Delete a finished shard here and there."""
-        here = self._spool.delete(shard)
-        with self._lock:
-            there = shard in self._there
-        if there:
+        """Delete a finished shard in both places; return whether there was one."""
+        local, remote = self._spool.delete(shard), shard in self._objects
+        if remote:
             self._bucket.delete(shard, check=self._lease.check)
-            with self._lock:
-                self._there.discard(shard)
-        return here or there
+            self._objects.discard(shard)
+        return local or remote
 
     def all_delivered(self) -> bool:
-        """Whether nothing is left to carry."""
+        """Return whether nothing is left to upload."""
         self._check()
-        return not self._carried and not self._spool.ready_shards()
+        return not self._uploading and not self._spool.ready_shards()
 
     def disk_bytes(self) -> int:
-        """What the directory and the objects occupy."""
-        with self._lock:
-            objects = len(self._there)
-        return self._spool.disk_bytes() + objects * self._size
+        """Return the bytes that directory and objects occupy."""
+        return self._spool.disk_bytes() + len(self._objects) * self._size
 
     def publish_status(self, status: ProducerStatus) -> None:
-        """Let the lease say what the producer does."""
-        own = {"directory_bytes": self._spool.disk_bytes()}
-        self._lease.report(status.to_json() | own)
+        """Publish what the producer is doing, with the lease."""
+        status = replace(status, directory_bytes=self._spool.disk_bytes())
+        self._lease.report(status.to_json())
 
     def _check(self) -> None:
-        if self._trouble:
-            raise self._trouble
+        if self._failure:
+            raise self._failure
         self._lease.check()
 
-    # -- carrying ---------------------------------------------------------------------------------
+    # -- the bucket -------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
-            while not self._closing.wait(self._look_every_s):
-                self._look()
+            while True:
+                self._submit_uploads()
+                if self._closing.wait(self._list_every_s):
+                    return
+                self._synchronise()
         except Exception as error:  # noqa: BLE001 # the producer's thread raises it
-            self._trouble = error
+            self._failure = error
 
-    def _look(self, *, first: bool = False) -> None:
-        """See how far the trainer is and what is there, then carry what is not."""
-        self._needed = self._told_by_cursor()
-        self._take_in(self._bucket.list_shards())
-        if first:
-            self._survey()
+    def _submit_uploads(self) -> None:
         for shard in self._spool.ready_shards():
-            with self._lock:
-                taken = shard in self._carried
-                self._carried.add(shard)
-            if not taken:
-                self._carriers.submit(self._carry, shard)
+            if shard not in self._uploading:
+                self._uploading.add(shard)
+                self._pool.submit(self._upload, shard)
 
-    def _told_by_cursor(self) -> int:
-        """The oldest shard that the trainer needs."""
-        cursor = self._bucket.read_cursor()
-        return cursor.shard if cursor else 0
-
-    def _take_in(self, listed: dict[int, int]) -> None:
-        """Believe a listing, but for what it left out and what has the wrong size."""
+    def _synchronise(self) -> None:
+        """Read the trainer's position and the listing; delete objects of a wrong size."""
+        self._needed = self._read_position()
+        listed = self._bucket.list_shards()
         for shard in [shard for shard, size in listed.items() if size != self._size]:
             del listed[shard]
-            size = self._bucket.size(shard)
+            size = self._bucket.size(shard)  # the listed one may be out of date
             if size == self._size:
                 listed[shard] = size
             elif size is not None:
-                log.warning("%s: shard %d has %d bytes, not %d; it is deleted and made again", self._bucket, shard, size, self._size)  # fmt: skip
+                log.warning("%s: shard %d has %d bytes, not %d; it is deleted and rebuilt", self._bucket, shard, size, self._size)  # fmt: skip
                 self._bucket.delete(shard, check=self._lease.check)
-        with self._lock:
-            unlisted = self._there - listed.keys()
+        unlisted = self._objects - listed.keys()
         gone = {shard for shard in unlisted if self._bucket.size(shard) != self._size}
-        with self._lock:
-            self._there |= listed.keys()
-            self._there -= gone
+        self._objects |= listed.keys()
+        self._objects -= gone
 
-    def _survey(self) -> None:
-        """Ask by name for what an earlier producer may have put and the listing does not show yet."""
+    def _read_position(self) -> int:
+        cursor = self._bucket.read_cursor()
+        return cursor.shard if cursor else 0
+
+    def _find_unlisted(self) -> None:
+        """Ask by name for shards that an earlier producer may have uploaded and the listing does not show yet."""
         part, parts = self._spool.part
         end = self._spool.stream.shards
         shard = self._needed + (part - self._needed) % parts
         misses = 0
         while misses < self._misses and (end is None or shard < end):
-            if shard in self._there or self._bucket.size(shard) == self._size:
-                self._there.add(shard)
+            if shard in self._objects or self._bucket.size(shard) == self._size:
+                self._objects.add(shard)
                 misses = 0
             else:
                 misses += 1
             shard += parts
 
-    def _carry(self, shard: int) -> None:
+    def _upload(self, shard: int) -> None:
         try:
-            with self._lock:
-                there = shard in self._there
-            if not there and shard >= self._needed and not self._closing.is_set():
-                self._bucket.upload(shard, self._spool.shard_path(shard), check=self._lease.check)
-                with self._lock:
-                    self._there.add(shard)
-                there = True
-                if shard < self._told_by_cursor() or not self._spool.shard_path(shard).exists():
-                    # The answer to a first try was lost, the shard used and deleted, then put once
-                    # more; or the producer needed its room meanwhile.
+            path, wanted = self._spool.shard_path(shard), shard >= self._needed
+            if wanted and shard not in self._objects and not self._closing.is_set():
+                self._bucket.upload(shard, path, check=self._lease.check)
+                self._objects.add(shard)
+                if shard < self._read_position() or not path.exists():
+                    # A PUT was repeated after its answer was lost, and the trainer has used and deleted the
+                    # shard between; or the producer deleted it to make room.
                     self.delete(shard)
-            if there or shard < self._needed:
+            if shard in self._objects or not wanted:
                 self._spool.delete(shard)
         except FileNotFoundError:
-            pass  # the producer needed its room
+            pass  # the producer deleted it to make room
         except Exception as error:  # noqa: BLE001 # the producer's thread raises it
-            self._trouble = error
+            self._failure = error
         finally:
-            with self._lock:
-                self._carried.discard(shard)
+            self._uploading.discard(shard)

@@ -24,7 +24,7 @@ from darkprep.shards.remote.bucket import Bucket, shard_name
 from darkprep.shards.remote.downloader import Downloader, DownloaderConfig
 from darkprep.shards.remote.lease import Lease
 from darkprep.shards.remote.object_store import Check
-from darkprep.shards.remote.uploader import CARRIERS, Uploader
+from darkprep.shards.remote.uploader import UPLOADS, Uploader
 from tests.support.builds import SMALL, InlinePool
 from tests.support.fake_store import FakeStore
 from tests.support.processes import wait_until
@@ -55,12 +55,12 @@ def lease(bucket: Bucket, role: str, **how: Any) -> Lease:
     return Lease(bucket.store, f"{role}/lease.json", role, renewal_s=0.05, **how)
 
 
-def outbox(spool: Spool, bucket: Bucket) -> Uploader:
-    return Uploader(spool, bucket, lease=lease(bucket, "producers"), look_every_s=LOOK_S)
+def uploader(spool: Spool, bucket: Bucket) -> Uploader:
+    return Uploader(spool, bucket, lease=lease(bucket, "producers"), list_every_s=LOOK_S)
 
 
 class AtWork(NamedTuple):
-    inbox: Downloader
+    downloader: Downloader
     ended: threading.Event
 
 
@@ -68,18 +68,19 @@ class AtWork(NamedTuple):
 def fetching(
     spool: Spool, bucket: Bucket, *, clock: Callable[[], float] = time.monotonic, **changes: Any
 ) -> Iterator[AtWork]:
-    """An inbox at work beside a reader; what it raises is raised at the end."""
+    """A downloader at work beside a reader; what it raises is raised at the end."""
     stop, raised = threading.Event(), list[BaseException]()
     config = DownloaderConfig(
-        **{"room": ROOM, "until": SHARDS, "look_every_s": LOOK_S, "patience_s": 0.2} | changes
+        **{"max_shards": ROOM, "until": SHARDS, "list_every_s": LOOK_S, "producer_timeout_s": 0.2}
+        | changes
     )
     role = lease(bucket, "cursors", clock=clock)
-    inbox = Downloader(spool, bucket, config, lease=role, stop=stop)
-    work = AtWork(inbox, threading.Event())
+    downloader = Downloader(spool, bucket, config, lease=role, stop=stop)
+    work = AtWork(downloader, threading.Event())
 
     def run() -> None:
         try:
-            inbox.run()
+            downloader.run()
         except BaseException as error:
             raised.append(error)
         finally:
@@ -141,7 +142,7 @@ def local_batches(spool_at: SpoolAt, **how: Any) -> str:
 def test_finished_shards_are_put_once_each_and_leave_the_directory(spool_at, bucket, fake):
     spool = spool_at(ready=range(4))
 
-    with outbox(spool, bucket).session() as destination:
+    with uploader(spool, bucket).session() as destination:
         wait_until(destination.all_delivered)
         assert destination.ready_shards() == [0, 1, 2, 3]
         assert destination.disk_bytes() >= 4 * spool.stream.layout().shard_bytes
@@ -154,7 +155,7 @@ def test_finished_shards_are_put_once_each_and_leave_the_directory(spool_at, buc
 def test_a_shard_counts_as_there_at_every_moment_of_its_way(spool_at, bucket):
     spool = spool_at(ready=range(6))
 
-    with outbox(spool, bucket).session() as destination:
+    with uploader(spool, bucket).session() as destination:
         while not destination.all_delivered():
             assert destination.ready_shards() == [0, 1, 2, 3, 4, 5]
 
@@ -163,7 +164,7 @@ def test_what_the_listing_does_not_show_yet_is_there_all_the_same(spool_at, buck
     spool = spool_at(ready=range(3))
     fake.listing = {}
 
-    with outbox(spool, bucket).session() as destination:
+    with uploader(spool, bucket).session() as destination:
         wait_until(destination.all_delivered)
         time.sleep(5 * LOOK_S)
         assert destination.ready_shards() == [0, 1, 2]
@@ -176,7 +177,7 @@ def test_what_an_earlier_producer_put_is_known_though_the_listing_is_late(spool_
         spool.delete(shard)
     fake.listing = {}
 
-    with outbox(spool, bucket).session() as destination:
+    with uploader(spool, bucket).session() as destination:
         assert destination.ready_shards() == [0, 1, 3]
 
 
@@ -216,7 +217,7 @@ def survey(tmp_path: Path, bucket: Bucket, fake: FakeStore) -> Survey:
         fake.size = noted  # type: ignore[method-assign]
         role = lease(bucket, "producers")
         with Uploader(
-            spool, bucket, jobs=jobs, lease=role, look_every_s=3600
+            spool, bucket, jobs=jobs, lease=role, list_every_s=3600
         ).session() as destination:
             return Surveyed(destination.ready_shards(), len(asked))
 
@@ -246,7 +247,7 @@ def test_a_shard_that_the_trainer_deleted_is_missing_soon_though_the_listing_sho
 ):
     spool = spool_at(ready=range(2))
 
-    with outbox(spool, bucket).session() as destination:
+    with uploader(spool, bucket).session() as destination:
         wait_until(destination.all_delivered)
         bucket.delete(1)
         wait_until(lambda: destination.ready_shards() == [0])
@@ -256,7 +257,7 @@ def test_an_object_of_a_wrong_size_is_deleted_and_made_again(spool_at, bucket, f
     spool = spool_at()
     fake.objects[shard_name(0)] = b"short"
 
-    with outbox(spool, bucket).session() as destination:
+    with uploader(spool, bucket).session() as destination:
         assert destination.ready_shards() == []
         assert shard_name(0) not in fake.objects
         fill(spool, [0])
@@ -270,7 +271,7 @@ def test_a_late_listing_of_a_wrong_size_condemns_no_object(spool_at, bucket, fak
     spool = spool_at(ready=[0])
     fake.listing = {shard_name(0): b"short"}
 
-    with outbox(spool, bucket).session() as destination:
+    with uploader(spool, bucket).session() as destination:
         wait_until(destination.all_delivered)
         time.sleep(5 * LOOK_S)
         assert destination.ready_shards() == [0]
@@ -281,7 +282,7 @@ def test_a_late_listing_of_a_wrong_size_condemns_no_object(spool_at, bucket, fak
 def test_objects_that_are_not_ours_stay(spool_at, bucket, fake):
     fake.objects |= {"ready/notes.txt": b"x", "ready/0000000001.tar": b"x", "other": b"x"}
 
-    with outbox(spool_at(ready=[0]), bucket).session() as destination:
+    with uploader(spool_at(ready=[0]), bucket).session() as destination:
         wait_until(destination.all_delivered)
         destination.delete(0)
 
@@ -291,12 +292,12 @@ def test_objects_that_are_not_ours_stay(spool_at, bucket, fake):
 def test_what_was_not_carried_when_a_producer_ended_is_carried_by_the_next(spool_at, bucket, fake):
     spool = spool_at(ready=range(3))
     fake.upload = lambda name, path, **_: time.sleep(0.2)
-    with outbox(spool, bucket).session():
+    with uploader(spool, bucket).session():
         pass
     del fake.upload
     fill(spool, [n for n in range(3) if not spool.shard_path(n).exists()])
 
-    with outbox(spool, bucket).session() as destination:
+    with uploader(spool, bucket).session() as destination:
         wait_until(destination.all_delivered)
 
     assert len(bucket.list_shards()) == 3
@@ -307,7 +308,7 @@ def test_a_shard_that_was_put_before_a_crash_is_not_put_again(spool_at, bucket, 
     published(bucket, spool, range(2))
     fake.puts.clear()
 
-    with outbox(spool, bucket).session() as destination:
+    with uploader(spool, bucket).session() as destination:
         wait_until(destination.all_delivered)
 
     assert not [name for name in fake.puts if "ready" in name]
@@ -317,7 +318,7 @@ def test_shards_that_the_trainer_has_passed_are_not_carried(spool_at, bucket, fa
     spool = spool_at(ready=range(4))
     bucket.write_cursor(Cursor(rank=0, world=1, batch=0, shard=2))
 
-    with outbox(spool, bucket).session() as destination:
+    with uploader(spool, bucket).session() as destination:
         assert destination.oldest_needed() == 2
         wait_until(destination.all_delivered)
 
@@ -336,7 +337,7 @@ def test_a_put_whose_answer_was_lost_does_not_bring_back_what_was_used_meanwhile
         fake.write(name, path.read_bytes())
 
     fake.upload = put_twice
-    with outbox(spool, bucket).session() as destination:
+    with uploader(spool, bucket).session() as destination:
         wait_until(destination.all_delivered)
 
     assert not [name for name in fake.objects if "ready" in name]
@@ -348,7 +349,7 @@ def test_a_shard_that_is_dropped_while_it_is_carried_leaves_no_object_that_nobod
 ):
     spool = spool_at(ready=[0])
 
-    with outbox(spool, bucket).session() as destination:
+    with uploader(spool, bucket).session() as destination:
         wait_until(destination.all_delivered)
 
         def drop_meanwhile(name: str, path: Path, **_: Any) -> None:
@@ -380,7 +381,7 @@ def test_what_goes_wrong_on_the_way_is_raised_to_the_producer(
         raise trouble
 
     fake.upload = fail
-    with outbox(spool, bucket).session() as destination:
+    with uploader(spool, bucket).session() as destination:
         with pytest.raises(type(trouble), match=told):
             wait_until(lambda: destination.ready_shards() == [])
 
@@ -398,7 +399,7 @@ def test_a_shard_on_its_way_is_not_tried_again_once_the_role_was_not_renewed(
         check()
 
     fake.upload = put
-    with Uploader(spool, bucket, lease=role, look_every_s=LOOK_S).session() as destination:
+    with Uploader(spool, bucket, lease=role, list_every_s=LOOK_S).session() as destination:
         with pytest.raises(SpoolError, match="another may be producers now"):
             wait_until(lambda: destination.ready_shards() == [])
 
@@ -408,8 +409,8 @@ def test_a_shard_on_its_way_is_not_tried_again_once_the_role_was_not_renewed(
 def test_a_second_producer_is_refused(spool_at, bucket):
     spool = spool_at()
 
-    with outbox(spool, bucket).session(), pytest.raises(SpoolBusy, match="producers is already"):
-        with outbox(spool, bucket).session():
+    with uploader(spool, bucket).session(), pytest.raises(SpoolBusy, match="producers is already"):
+        with uploader(spool, bucket).session():
             pass
 
 
@@ -498,14 +499,14 @@ def test_a_damaged_object_is_deleted_counted_and_made_again(spool_at, bucket, fa
     expected = local_batches(spool_at)
 
     with SpoolReader(spool, batch_size=4, shards=SHARDS) as reader:
-        with fetching(spool, bucket, patience_s=60) as work:
+        with fetching(spool, bucket, producer_timeout_s=60) as work:
             mended = threading.Thread(target=_put_again, args=(fake, good))
             mended.start()
             assert batches(reader) == expected
             reader.close()
             mended.join()
 
-    assert work.inbox._damaged == {2: 1}
+    assert work.downloader._damaged == {2: 1}
     assert reader.stats.damaged == 0, "the reader never sees it"
     assert "shard 2 is damaged" in caplog.text
 
@@ -523,7 +524,7 @@ def test_a_store_that_damages_a_shard_again_and_again_ends_it_in_one_line(spool_
     fake.objects[shard_name(0)] = bad
     fake.delete = lambda name, **_: None
 
-    with pytest.raises(SpoolError, match="shard 0 came damaged 10 times"):
+    with pytest.raises(SpoolError, match="shard 0 was damaged 10 times"):
         with SpoolReader(spool, batch_size=4, shards=SHARDS), fetching(spool, bucket) as work:
             work.ended.wait(PATIENT_S)
 
@@ -549,7 +550,7 @@ def test_objects_that_are_listed_and_gone_are_waited_for(spool_at, bucket, fake)
     expected = local_batches(spool_at)
 
     with SpoolReader(spool, batch_size=4, shards=SHARDS) as reader:
-        with fetching(spool, bucket, patience_s=60):
+        with fetching(spool, bucket, producer_timeout_s=60):
             threading.Timer(0.3, lambda: fake.objects.update(late)).start()
             assert batches(reader) == expected
 
@@ -581,7 +582,9 @@ def test_a_shard_that_is_needed_and_that_nobody_makes_ends_it_in_one_line(spool_
     published(bucket, spool_at("made"), range(2))
     spool = spool_at("staging")
 
-    with pytest.raises(StreamEnded, match="shard 2 is missing and nobody makes it; run") as caught:
+    with pytest.raises(
+        StreamEnded, match="shard 2 is missing and no producer is running; run"
+    ) as caught:
         with SpoolReader(spool, batch_size=4, shards=SHARDS) as reader:
             with fetching(spool, bucket) as work:
                 next(reader)
@@ -595,12 +598,12 @@ def test_a_shard_that_somebody_makes_is_waited_for(spool_at, bucket):
     expected = local_batches(spool_at)
 
     with SpoolReader(spool, batch_size=4, shards=SHARDS) as reader:
-        with lease(bucket, "producers"), fetching(spool, bucket, patience_s=0.0):
+        with lease(bucket, "producers"), fetching(spool, bucket, producer_timeout_s=0.0):
             threading.Timer(0.5, lambda: published(bucket, made)).start()
             assert batches(reader) == expected
 
 
-def test_what_ended_an_inbox_is_told_though_the_store_fails_at_the_end_too(
+def test_what_ended_a_downloader_is_raised_though_the_store_fails_at_the_end_too(
     spool_at, bucket, fake, caplog
 ):
     published(bucket, spool_at("made"), range(2))
@@ -609,7 +612,7 @@ def test_what_ended_an_inbox_is_told_though_the_store_fails_at_the_end_too(
     listed = fake.sizes
 
     def refuse(folder: str) -> Any:
-        if work.inbox._stop.is_set():
+        if work.downloader._stop.is_set():
             raise SpoolError("memory://spool: the store does not answer")
         return listed(folder)
 
@@ -623,17 +626,21 @@ def test_what_ended_an_inbox_is_told_though_the_store_fails_at_the_end_too(
     assert "the store does not answer" in caplog.text
 
 
-def test_an_inbox_ends_with_its_trainer(spool_at, bucket, monkeypatch):
-    monkeypatch.setattr("darkprep.shards.remote.downloader._ABANDONED_AFTER_S", 0.1)
+def test_a_downloader_that_is_stopped_publishes_the_last_position_and_releases_its_lease(
+    spool_at, bucket
+):
     published(bucket, spool_at("made"))
     spool = spool_at("staging")
-    reader = SpoolReader(spool, batch_size=4, shards=SHARDS)
 
-    with fetching(spool, bucket) as work:
-        next(reader)
+    with SpoolReader(spool, batch_size=4, shards=SHARDS) as reader, fetching(spool, bucket):
+        for _ in range(3):
+            next(reader)
         reader.close()
-        assert work.ended.wait(PATIENT_S)
-        assert bucket.watch_trainer().look() is None
+
+    assert bucket.watch_trainer().look() is None
+    cursor = bucket.read_cursor()
+    assert cursor.shard == spool.oldest_needed() > 0
+    assert sorted(bucket.list_shards()) == list(range(cursor.shard, SHARDS))
 
 
 def test_a_trainer_that_goes_back_gets_its_shards_again(spool_at, bucket):
@@ -653,7 +660,7 @@ def test_a_trainer_that_goes_back_gets_its_shards_again(spool_at, bucket):
             assert batches(reader) == expected
 
 
-def test_an_inbox_whose_role_was_taken_says_nothing_more_of_its_trainer(spool_at, bucket, fake):
+def test_a_downloader_whose_lease_was_taken_publishes_nothing_more(spool_at, bucket, fake):
     """The other trainer may be at an earlier shard: a cursor of ours would have its shards never made."""
     published(bucket, spool_at("made"))
     spool = spool_at("staging")
@@ -664,7 +671,7 @@ def test_an_inbox_whose_role_was_taken_says_nothing_more_of_its_trainer(spool_at
         fake.objects["cursors/lease.json"] = b'{"token": "another", "beat": 1}'
         theirs = Cursor(rank=0, world=1, batch=2, shard=1)
         bucket.write_cursor(theirs)
-        wait_until(lambda: work.inbox._lease._failure is not None)
+        wait_until(lambda: work.downloader._lease._failure is not None)
         spool.write_cursor(Cursor(rank=0, world=1, batch=9, shard=4))
         assert work.ended.wait(PATIENT_S)
 
@@ -673,7 +680,7 @@ def test_an_inbox_whose_role_was_taken_says_nothing_more_of_its_trainer(spool_at
 
 
 @pytest.mark.parametrize("when", ["before", "while it is told"])
-def test_an_inbox_whose_role_was_not_renewed_tells_and_deletes_nothing_more(
+def test_a_downloader_whose_lease_was_not_renewed_publishes_and_deletes_nothing_more(
     spool_at, bucket, fake, when
 ):
     """Another trainer may have the role by now, and need what ours has passed."""
@@ -725,7 +732,7 @@ def test_an_object_that_late_listings_go_on_to_show_is_counted_as_deleted_once(
             reader.close()
 
     assert spool.heartbeats()[-1].status.deleted == SHARDS
-    assert work.inbox._fetched == SHARDS
+    assert work.downloader._downloaded == SHARDS
 
 
 def test_a_late_listing_of_a_damaged_object_does_not_condemn_the_one_made_again(
@@ -744,7 +751,7 @@ def test_a_late_listing_of_a_damaged_object_does_not_condemn_the_one_made_again(
         with fetching(spool, bucket) as work:
             assert batches(reader) == expected
 
-    assert not work.inbox._damaged
+    assert not work.downloader._damaged
 
 
 def test_nothing_is_deleted_before_every_rank_has_said_where_it_begins(spool_at, bucket):
@@ -818,7 +825,7 @@ def test_late_listings_and_two_producers_change_no_batch_and_break_no_budget(
     for thread in threads:
         thread.start()
     with SpoolReader(using, batch_size=8, shards=9) as reader:
-        with fetching(using, bucket, until=9, patience_s=60):
+        with fetching(using, bucket, until=9, producer_timeout_s=60):
             found = batches(reader)
             reader.close()
             stop.set()
@@ -837,10 +844,10 @@ def maker(
     """A producer that carries into the bucket, under a role of its own: two by mishap."""
     spool = Spool(path)
     plan.save(spool)
-    budget = smallest_budget(plan, in_transit=CARRIERS)
+    budget = smallest_budget(plan, in_transit=UPLOADS)
     config = ProducerConfig(budget_bytes=budget, jobs=1, until=9)
     role = lease(bucket, f"producers{number}")
-    destination = Uploader(spool, bucket, lease=role, look_every_s=LOOK_S)
+    destination = Uploader(spool, bucket, lease=role, list_every_s=LOOK_S)
     return spool, Producer(spool, config, InlinePool(), stop=stop, destination=destination)
 
 
