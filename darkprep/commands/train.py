@@ -142,12 +142,12 @@ def stream_train(
     from darkprep.trainer.distributed import communicator_from
 
     stop = stop_on_signals()
-    with communicator_from(os.environ, rank_timeout) as ranks:
-        quiet = quiet or ranks.rank > 0
+    with communicator_from(os.environ, rank_timeout) as communicator:
+        quiet = quiet or communicator.rank > 0
         local, remote = spool_to_train_on(
-            spool, staging=staging, staging_budget=staging_budget, ranks=ranks, stop=stop
+            spool, staging=staging, staging_budget=staging_budget, ranks=communicator, stop=stop
         )
-        with ranks.fail_together():
+        with communicator.fail_together():
             config = TrainConfig(
                 model=model,
                 iterations=iterations,
@@ -173,8 +173,8 @@ def stream_train(
                 evaluate_every=evaluate_every,
             )
         with Progress(quiet=quiet, log_format=log_format) as progress:
-            run_dir, summary = stream_training(options, progress, stop, ranks=ranks)
-    if ranks.rank > 0:
+            run_dir, summary = stream_training(options, progress, stop, communicator=communicator)
+    if communicator.rank > 0:
         return
     if log_format == "json":
         progress.event("summary", run=str(run_dir), **vars(summary))

@@ -36,16 +36,16 @@ class RankPlacement:
         return self.rank == 0
 
 
-def rank_placement(spool: Spool, ranks: Communicator) -> RankPlacement:
+def rank_placement(spool: Spool, communicator: Communicator) -> RankPlacement:
     """Return a rank's number among all ranks on a shared spool, or among its node's on a part of the plan."""
     if spool.part[1] == 1:
-        return RankPlacement(rank=ranks.rank, world=ranks.world)
-    return RankPlacement(rank=ranks.local_rank, world=ranks.local_world)
+        return RankPlacement(rank=communicator.rank, world=communicator.world)
+    return RankPlacement(rank=communicator.local_rank, world=communicator.local_world)
 
 
-def own_device(name: str, ranks: Communicator) -> str:
+def own_device(name: str, communicator: Communicator) -> str:
     """Return the device of a rank: a GPU of its own where there are any. Raises OptionError."""
-    if ranks.world == 1 or name == "cpu":
+    if communicator.world == 1 or name == "cpu":
         return name
     if name not in ("auto", "cuda"):
         raise OptionError(f"device must be auto, cuda or cpu with several ranks, not {name}")
@@ -53,21 +53,23 @@ def own_device(name: str, ranks: Communicator) -> str:
 
     if name == "auto" and not torch.cuda.is_available():
         return "cpu"
-    return f"cuda:{ranks.local_rank}"
+    return f"cuda:{communicator.local_rank}"
 
 
 def check_ranks(
-    spool: Spool, config: TrainConfig, ranks: Communicator, settings: dict[str, Any]
+    spool: Spool, config: TrainConfig, communicator: Communicator, settings: dict[str, Any]
 ) -> None:
     """Raise OptionError on rank 0, RankStopped elsewhere, unless all ranks have the same configuration."""
     recorded = {name: v for name, v in config.record().items() if name not in _FIELDS_PER_RANK}
-    ranks.check_same({"darkprep": __version__, "nodes": spool.part[1], **recorded, **settings})
-    parts = ranks.gather(json.dumps(spool.part))
-    with ranks.fail_together():
-        _check_parts(Counter(json.loads(part)[0] for part in parts), spool, ranks)
+    communicator.check_same(
+        {"darkprep": __version__, "nodes": spool.part[1], **recorded, **settings}
+    )
+    parts = communicator.gather(json.dumps(spool.part))
+    with communicator.fail_together():
+        _check_parts(Counter(json.loads(part)[0] for part in parts), spool, communicator)
 
 
-def _check_parts(ranks_of_part: Counter[int], spool: Spool, ranks: Communicator) -> None:
+def _check_parts(ranks_of_part: Counter[int], spool: Spool, communicator: Communicator) -> None:
     part, nodes = spool.part
     if nodes == 1:
         return
@@ -77,7 +79,7 @@ def _check_parts(ranks_of_part: Counter[int], spool: Spool, ranks: Communicator)
             f"{spool.path}: holds part {part}/{nodes} of its plan, and no rank has part {missing}; "
             f"start torchrun with --nnodes {nodes}, each node with a spool for its part"
         )
-    if len(set(ranks_of_part.values())) > 1 or ranks_of_part[part] != ranks.local_world:
+    if len(set(ranks_of_part.values())) > 1 or ranks_of_part[part] != communicator.local_world:
         counts = ", ".join(f"{count} of part {n}" for n, count in sorted(ranks_of_part.items()))
         raise OptionError(
             f"the nodes have different numbers of ranks ({counts}); give every torchrun the same --nproc-per-node"

@@ -121,27 +121,27 @@ def stream_training(
     stop: threading.Event,
     *,
     ends_at: float | None = None,
-    ranks: Communicator | None = None,
+    communicator: Communicator | None = None,
 ) -> tuple[Path, RunSummary]:
     """Train on the spool, with a producer if none is running; return the run's directory and its summary.
 
     `ends_at` is the `time.monotonic()` at which the caller will set `stop`, for the live view. Every rank
     calls this with the same options; only rank 0 writes files and shows progress.
     """
-    ranks = ranks or SingleProcess()
+    communicator = communicator or SingleProcess()
     spool = options.spool
-    with ranks.fail_together():
-        config = options.spool_config(own_device(options.config.device, ranks))
-        placement = rank_placement(spool, ranks)
+    with communicator.fail_together():
+        config = options.spool_config(own_device(options.config.device, communicator))
+        placement = rank_placement(spool, communicator)
         supervisor = _supervisor(options, placement)
         device = open_device(config.device)
         check_gpu(device)
-    check_ranks(spool, config, ranks, {"keep_shards": options.keep_shards})
-    run_dir, frames = _prepare(options, config, device, placement, ranks, progress)
+    check_ranks(spool, config, communicator, {"keep_shards": options.keep_shards})
+    run_dir, frames = _prepare(options, config, device, placement, communicator, progress)
     history = SpoolHistory(run_dir)
 
     def open_reader(start: int, allocate: Allocate | None) -> SpoolReader:
-        if ranks.rank == 0:
+        if communicator.rank == 0:
             history.start()
             write_json(run_dir / PROVENANCE_FILE, run_provenance(spool, device), sync=False)
         if frames:
@@ -179,7 +179,7 @@ def stream_training(
         progress.monitor(
             lambda: spool_status(spool),
             title=title,
-            on_status=history.add if ranks.rank == 0 else None,
+            on_status=history.add if communicator.rank == 0 else None,
         ) as monitor,
     ):
         monitor.set_deadline(ends_at)
@@ -192,9 +192,9 @@ def stream_training(
             stop=stop,
             validation=_validation(options, frames),
             extra_metrics=monitor.gauges,
-            communicator=ranks,
+            communicator=communicator,
         )
-    if ranks.rank == 0:
+    if communicator.rank == 0:
         _write_report(run_dir, progress)
     return run_dir, summary
 
@@ -204,23 +204,23 @@ def _prepare(
     config: TrainConfig,
     device: torch.device,
     placement: RankPlacement,
-    ranks: Communicator,
+    communicator: Communicator,
     progress: Progress,
 ) -> tuple[Path, ValidationFrames | None]:
     """Return the run's directory, on all ranks, and the validation frames, on rank 0."""
     run_dir, frames = Path(), None
-    with ranks.fail_together():
+    with communicator.fail_together():
         if placement.is_leader:
             # A second trainer fails here, before it creates its run's directory.
             if options.remote:
                 options.remote.check_free()
             with options.spool.trainer_lock():
                 pass
-        if ranks.rank == 0:
+        if communicator.rank == 0:
             run_dir = run_directory(options.run_dir, options.spool, resume=options.resume)
             frames = _validation_frames(options, run_dir, device)
             _announce(options, config, run_dir, device, frames, progress)
-    return Path(ranks.broadcast(str(run_dir))), frames
+    return Path(communicator.broadcast(str(run_dir))), frames
 
 
 def _validation_frames(
