@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
     from darkprep.trainer.device import open_device
     from darkprep.trainer.evaluation import Evaluation, ImageScores, evaluate, restore_frame
-    from darkprep.trainer.loop import OpenReader, Reader, Validation, train
+    from darkprep.trainer.loop import Validation, train
     from darkprep.trainer.loss import ms_ssim, restoration_loss
     from darkprep.trainer.metrics import PROTOCOLS, Protocol, Scores, protocol_named, score
     from darkprep.trainer.picture import quantised, write_picture
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         restore_all,
     )
     from darkprep.trainer.stream import DeviceBatch, DeviceStream
+    from darkprep.trainer.training import OpenReader, Reader
 
 __all__ = [
     "AUGMENT_MODES",
@@ -75,7 +76,7 @@ _MODULES = {
     "config": ("AUGMENT_MODES", "PRECISIONS", "AugmentMode", "Precision", "TrainConfig"),
     "device": ("open_device",),
     "evaluation": ("Evaluation", "ImageScores", "evaluate", "restore_frame"),
-    "loop": ("OpenReader", "Reader", "Validation", "train"),
+    "loop": ("Validation", "train"),
     "loss": ("ms_ssim", "restoration_loss"),
     "metrics": ("PROTOCOLS", "Protocol", "Scores", "protocol_named", "score"),
     "picture": ("quantised", "write_picture"),
@@ -83,6 +84,7 @@ _MODULES = {
     "records": ("MetricsLine", "RunSummary", "StepReport"),
     "restoration": ("UnpairedFrame", "RestoreJob", "RestoreResult", "restore", "restore_all"),
     "stream": ("DeviceBatch", "DeviceStream"),
+    "training": ("OpenReader", "Reader"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

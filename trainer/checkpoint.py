@@ -12,7 +12,7 @@ import logging
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,15 @@ from darkprep.shards.files import (
     remove_stale_temporaries,
     write_bytes,
 )
+from darkprep.trainer.records import decode
 
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+StateDict = dict[str, Any]
+"""What torch's `state_dict` returns."""
+
+_STATES = ("network", "optimiser", "scaler")
 _NAME = re.compile(r"(\d{8,12})\.pt")
 
 
@@ -40,6 +45,24 @@ class TrainState:
     network: Network
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+
+    def state_dict(self) -> dict[str, StateDict]:
+        """Return the state dictionaries of the three."""
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, states: Mapping[str, StateDict]) -> None:
+        """Load what `state_dict` returned; the scaler's only if both trainings scale their loss.
+
+        Raises KeyError, TypeError, ValueError or RuntimeError when it is of another network.
+        """
+        self.network.load_state_dict(states["network"])
+        self.optimiser.load_state_dict(states["optimiser"])
+        if states["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(states["scaler"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +84,29 @@ class Progress:
     peak_disk_bytes: int = 0
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """The content of a checkpoint file."""
+
+    config: Mapping[str, Any]
+    """The configuration of its training, see TrainConfig.record."""
+    progress: Progress
+    states: dict[str, StateDict]
+    """See TrainState.state_dict."""
+    random: StateDict
+    """State of torch's random number generators: `host`, and `devices`, one for each GPU."""
+
+    def record(self) -> dict[str, Any]:
+        """Return what the file holds."""
+        return {
+            "format": FORMAT_VERSION,
+            "config": dict(self.config),
+            "progress": asdict(self.progress),
+            **self.states,
+            "random": self.random,
+        }
+
+
 class Checkpoints:
     """The last `keep` checkpoints of a run, in a directory of their own.
 
@@ -80,23 +126,16 @@ class Checkpoints:
 
         Raises DiskFull or SpoolError; the older checkpoints are then unchanged.
         """
-        record = {
-            "format": FORMAT_VERSION,
-            "config": dict(config),
-            "progress": vars(progress).copy(),
-            "network": state.network.state_dict(),
-            "optimiser": state.optimiser.state_dict(),
-            "scaler": state.scaler.state_dict(),
-            "random": _random_state(),
-        }
-
+        checkpoint = Checkpoint(
+            config=config, progress=progress, states=state.state_dict(), random=_random_state()
+        )
         path = self.directory / f"{progress.iteration:08d}.pt"
         with disk_errors(path):
             self.directory.mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(self.directory)
         # Through memory, because torch's own writer raises a RuntimeError when the disk is full.
         content = io.BytesIO()
-        torch.save(record, content)
+        torch.save(checkpoint.record(), content)
         write_bytes(path, content.getvalue())
         # Newer ones are damaged, or the training would have resumed from them; they do not count.
         own = [one for one in self._newest_first() if int(one.stem) <= progress.iteration]
@@ -104,7 +143,7 @@ class Checkpoints:
             old.unlink(missing_ok=True)
         return path
 
-    def restore(self, state: TrainState, config: Mapping[str, Any]) -> Progress | None:
+    def load_newest(self, state: TrainState, config: Mapping[str, Any]) -> Progress | None:
         """Load the newest whole checkpoint into `state` and return its progress; None if there is none.
 
         A damaged checkpoint is skipped with a warning. Raises WeightsError when all are damaged, or when
@@ -113,11 +152,12 @@ class Checkpoints:
         paths = self._newest_first()
         for path in paths:
             try:
-                record = read_checkpoint(path)
+                checkpoint = read_checkpoint(path)
             except WeightsError as error:
                 log.warning("%s; using the checkpoint before it", error)
                 continue
-            return self._load(state, record, path, config)
+            self._load(state, checkpoint, path, config)
+            return checkpoint.progress
         if paths:
             raise WeightsError(
                 f"{self.directory}: all {len(paths)} checkpoints are damaged; start a new run"
@@ -129,17 +169,13 @@ class Checkpoints:
         return sorted(found, key=lambda path: int(path.stem), reverse=True)
 
     def _load(
-        self, state: TrainState, record: dict[str, Any], path: Path, config: Mapping[str, Any]
-    ) -> Progress:
-        _check_config(path, record["config"], config, self._must_match)
-        _check_keys(path, record["network"], state.network.state_dict())
+        self, state: TrainState, checkpoint: Checkpoint, path: Path, config: Mapping[str, Any]
+    ) -> None:
+        _check_config(path, checkpoint.config, config, self._must_match)
+        _check_keys(path, checkpoint.states["network"], state.network.state_dict())
         try:
-            state.network.load_state_dict(record["network"])
-            state.optimiser.load_state_dict(record["optimiser"])
-            if record["scaler"] and state.scaler.is_enabled():
-                state.scaler.load_state_dict(record["scaler"])
-            _set_random_state(record["random"])
-            return Progress(**record["progress"])
+            state.load_state_dict(checkpoint.states)
+            _set_random_state(checkpoint.random)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise WeightsError(
                 f"{path}: does not fit this version of darkprep ({first_line(error)}); "
@@ -147,7 +183,7 @@ class Checkpoints:
             ) from error
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> Checkpoint:
     """Return the checked content of one file; nothing in it is executed. Raises WeightsError."""
     try:
         with open(path, "rb", opener=open_regular_file) as file:
@@ -166,25 +202,36 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise WeightsError(
             f"{path}: has format {record['format']}, this version of darkprep reads {FORMAT_VERSION}; update darkprep"
         )
-    parts = ("config", "progress", "network", "optimiser", "scaler", "random")
-    if any(not isinstance(record.get(part), dict) for part in parts):
+    if any(
+        not isinstance(record.get(part), dict)
+        for part in ("config", "progress", "random", *_STATES)
+    ):
         raise WeightsError(f"{path}: is not a darkprep checkpoint")
-    return record
+    try:
+        progress = decode(Progress, record["progress"])
+    except ValueError as error:
+        raise WeightsError(f"{path}: is damaged (progress: {error})") from error
+    return Checkpoint(
+        config=record["config"],
+        progress=progress,
+        states={name: record[name] for name in _STATES},
+        random=record["random"],
+    )
 
 
-def _random_state() -> dict[str, Any]:
+def _random_state() -> StateDict:
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"host": torch.get_rng_state(), "devices": devices}
 
 
-def _set_random_state(state: dict[str, Any]) -> None:
+def _set_random_state(state: StateDict) -> None:
     torch.set_rng_state(state["host"])
     for device, generator in enumerate(state["devices"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(generator, device)
 
 
 def _check_config(
-    path: Path, stored: dict[str, Any], wanted: Mapping[str, Any], fields: tuple[str, ...]
+    path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any], fields: tuple[str, ...]
 ) -> None:
     different = [
         f"{field} {stored.get(field)!r}, not {wanted.get(field)!r}"
@@ -197,7 +244,7 @@ def _check_config(
         )
 
 
-def _check_keys(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _check_keys(path: Path, stored: StateDict, wanted: StateDict) -> None:
     problems = [
         f"{what} {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
         for what, names in (

@@ -10,7 +10,7 @@ import contextlib
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, fields
+from dataclasses import asdict, astuple, fields
 from datetime import timedelta
 from types import TracebackType
 from typing import NoReturn
@@ -231,20 +231,11 @@ class ProcessGroup:
         """See Communicator."""
         content = io.BytesIO()
         if self.rank == 0:
-            record = {
-                "progress": vars(progress).copy(),
-                "network": state.network.state_dict(),
-                "optimiser": state.optimiser.state_dict(),
-                "scaler": state.scaler.state_dict(),
-            }
-            torch.save(record, content)
+            torch.save({"progress": asdict(progress), **state.state_dict()}, content)
         received = io.BytesIO(self._broadcast_bytes(content.getvalue()))
         record = torch.load(received, map_location="cpu", weights_only=True)
         if self.rank:
-            state.network.load_state_dict(record["network"])
-            state.optimiser.load_state_dict(record["optimiser"])
-            if record["scaler"]:
-                state.scaler.load_state_dict(record["scaler"])
+            state.load_state_dict(record)
         return Progress(**record["progress"])
 
     def _broadcast_bytes(self, content: bytes) -> bytes:

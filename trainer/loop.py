@@ -11,36 +11,19 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from darkprep.model import Network
-from darkprep.shards.batch import Batch, ReaderStats
 from darkprep.shards.errors import OptionError, RankLost, StreamEnded
 from darkprep.trainer.checkpoint import Progress
 from darkprep.trainer.communicator import Communicator, SingleProcess, open_in_turn
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import open_device, out_of_memory_errors
-from darkprep.trainer.prefetch import Allocate, pinned_memory
+from darkprep.trainer.prefetch import pinned_memory
 from darkprep.trainer.records import RunSummary, StepReport
 from darkprep.trainer.run_files import NoFiles, RunFiles, begin_run, training_lock
 from darkprep.trainer.step import new_train_state
-from darkprep.trainer.training import Training
-
-
-class Reader(Protocol):
-    """A `shards.SpoolReader`, or any other reader that lends batches and can be closed."""
-
-    stats: ReaderStats
-
-    def __next__(self) -> Batch:
-        """Return the next batch; the one before becomes invalid. Raises StopIteration at the end."""
-
-    def close(self) -> None:
-        """Release everything, the last batch included."""
-
-
-OpenReader = Callable[[int, Allocate | None], Reader]
-"""Opens the samples at a global batch, with buffers from the given allocator (None: any memory)."""
+from darkprep.trainer.training import OpenReader, Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +92,6 @@ def train(
                 state,
                 start,
                 reader=reader,
-                stats=reader.stats,
                 communicator=communicator,
                 stop=stop,
                 device=device,

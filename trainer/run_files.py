@@ -51,7 +51,7 @@ def begin_run(run_dir: Path, config: TrainConfig, state: TrainState, *, resume: 
     """
     if not resume:
         check_unused(run_dir)
-    progress = _checkpoints(run_dir, config).restore(state, config.record()) if resume else None
+    progress = _checkpoints(run_dir, config).load_newest(state, config.record()) if resume else None
     if progress and progress.iteration > config.iterations:
         raise OptionError(
             f"iterations must be at least {progress.iteration}, which {run_dir} has done already, not {config.iterations}"

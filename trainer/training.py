@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,11 +21,24 @@ from darkprep.trainer.communicator import Communicator
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import GpuMeter
 from darkprep.trainer.lockstep import Lockstep
-from darkprep.trainer.prefetch import BatchReader
+from darkprep.trainer.prefetch import Allocate, BatchReader
 from darkprep.trainer.records import MetricsLine, RunSummary, StepReport, limiting_side
 from darkprep.trainer.step import TrainStep
 from darkprep.trainer.step_timer import StepTimer
 from darkprep.trainer.stream import DeviceBatch, DeviceStream
+
+
+class Reader(BatchReader, Protocol):
+    """A `shards.SpoolReader`, or any other reader that lends batches and can be closed."""
+
+    stats: ReaderStats
+
+    def close(self) -> None:
+        """Release everything, the last batch included."""
+
+
+OpenReader = Callable[[int, Allocate | None], Reader]
+"""Opens the samples at a global batch, with buffers from the given allocator (None: any memory)."""
 
 
 class Training:
@@ -36,8 +50,7 @@ class Training:
         state: TrainState,
         start: Progress,
         *,
-        reader: BatchReader,
-        stats: ReaderStats,
+        reader: Reader,
         communicator: Communicator,
         stop: threading.Event,
         device: torch.device,
@@ -55,10 +68,13 @@ class Training:
         )
         self.timer = StepTimer(self.stream.wait_s, device)
         self.lockstep = Lockstep(
-            communicator, stats, stop, wait_for_losses=lambda: self._collect_losses(wait=True)
+            communicator,
+            reader.stats,
+            stop,
+            wait_for_losses=lambda: self._collect_losses(wait=True),
         )
         self._step = TrainStep(config, state, communicator, device)
-        self._start, self._stats, self._device = start, stats, device
+        self._start, self._stats, self._device = start, reader.stats, device
         self._gpu = GpuMeter(device)
         self._first_loss = start.first_loss
         self._newest_loss: float | None = None

@@ -279,7 +279,7 @@ def test_training_stops_at_a_checkpoint_that_does_not_fit_and_the_older_one_is_i
         assert path.suffix == ".pt"
         read_checkpoint(path)
     disk.free_up()
-    newest = read_checkpoint(kept[-1])["progress"]["iteration"]
+    newest = read_checkpoint(kept[-1]).progress.iteration
     ended = subprocess.run(
         [*command, "--resume"], stderr=subprocess.PIPE, text=True, check=False,
         env=os.environ | {"OMP_NUM_THREADS": "1"},

@@ -209,7 +209,7 @@ def _save_checkpoint(folder: Path, iteration: int) -> None:
 
 def _checkpoint_found(folder: Path) -> str:
     trainee = _trainee()
-    progress = Checkpoints(folder / "checkpoints").restore(trainee, {"model": "redirt-2rdb"})
+    progress = Checkpoints(folder / "checkpoints").load_newest(trainee, {"model": "redirt-2rdb"})
     assert progress is not None
     torch.manual_seed(progress.iteration)
     expected = _trainee().network.state_dict()

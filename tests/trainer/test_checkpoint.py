@@ -45,7 +45,7 @@ def test_everything_comes_back(folder):
     drawn = torch.rand(3)
 
     fresh = make_trainee()
-    restored = Checkpoints(folder).restore(fresh, CONFIG)
+    restored = Checkpoints(folder).load_newest(fresh, CONFIG)
 
     assert restored == progress
     assert same_weights(trained, fresh)
@@ -70,15 +70,15 @@ def test_damaged_ones_that_were_passed_over_do_not_push_out_what_is_saved_then(f
         if iteration > 5:
             damage_by_cutting(path)
     checkpoints = Checkpoints(folder, keep=2)
-    checkpoints.restore(make_trainee(), CONFIG)
+    checkpoints.load_newest(make_trainee(), CONFIG)
 
     checkpoints.save(make_trainee(), Progress(iteration=10), CONFIG)
 
-    assert checkpoints.restore(make_trainee(), CONFIG) == Progress(iteration=10)
+    assert checkpoints.load_newest(make_trainee(), CONFIG) == Progress(iteration=10)
 
 
 def test_without_a_checkpoint_nothing_is_restored(folder):
-    assert Checkpoints(folder).restore(make_trainee(), CONFIG) is None
+    assert Checkpoints(folder).load_newest(make_trainee(), CONFIG) is None
 
 
 def damage_by_cutting(path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_damaged_newest_falls_back_to_the_one_before(folder, caplog, damage):
 
     fresh = make_trainee()
     with caplog.at_level(logging.WARNING):
-        progress = checkpoints.restore(fresh, CONFIG)
+        progress = checkpoints.load_newest(fresh, CONFIG)
 
     assert progress == Progress(iteration=5)
     assert same_weights(older, fresh)
@@ -115,7 +115,7 @@ def test_when_all_are_damaged_that_is_said(folder):
     damage_by_emptying(Checkpoints(folder).save(make_trainee(), Progress(iteration=5), CONFIG))
 
     with pytest.raises(WeightsError, match="all 1 checkpoints are damaged"):
-        Checkpoints(folder).restore(make_trainee(), CONFIG)
+        Checkpoints(folder).load_newest(make_trainee(), CONFIG)
 
 
 def test_a_checkpoint_of_another_network_is_refused_with_its_keys(folder):
@@ -124,7 +124,7 @@ def test_a_checkpoint_of_another_network_is_refused_with_its_keys(folder):
     with pytest.raises(
         WeightsError, match=r"is of another network: lacks body\.\S+, .* has unknown"
     ):
-        Checkpoints(folder).restore(make_trainee(), CONFIG)
+        Checkpoints(folder).load_newest(make_trainee(), CONFIG)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused_with_the_fields(folder):
@@ -132,9 +132,9 @@ def test_a_checkpoint_of_another_configuration_is_refused_with_the_fields(folder
     checkpoints = Checkpoints(folder, must_match=("model", "crop"))
 
     with pytest.raises(WeightsError, match="was trained with crop 512, not 256; choose the same"):
-        checkpoints.restore(make_trainee(), CONFIG | {"crop": 256})
+        checkpoints.load_newest(make_trainee(), CONFIG | {"crop": 256})
 
-    assert checkpoints.restore(make_trainee(), CONFIG | {"iterations": 20}) is not None
+    assert checkpoints.load_newest(make_trainee(), CONFIG | {"iterations": 20}) is not None
 
 
 def test_a_pickle_that_would_execute_is_refused(folder, tmp_path):
@@ -178,7 +178,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(folder, monkeypa
         checkpoints.save(make_trainee(), Progress(iteration=10), CONFIG)
 
     assert [path.name for path in folder.iterdir()] == ["00000005.pt"]
-    assert checkpoints.restore(make_trainee(), CONFIG) == Progress(iteration=5)
+    assert checkpoints.load_newest(make_trainee(), CONFIG) == Progress(iteration=5)
 
 
 def test_torch_alone_would_not_notice_a_flipped_bit(folder):

@@ -288,7 +288,7 @@ def test_a_second_training_in_a_directory_is_refused_and_changes_nothing_of_it(
 
     (told,) = complaints
     assert told.startswith(f"{run}: a training is already running (pid {os.getpid()}")
-    assert told.endswith("stop it or choose another --run")
+    assert told.endswith("close it first or choose another --run")
     assert len(losses_in(run)) == 1
     train(TINY, open_reader, run, resume=True)
 
