@@ -29,9 +29,10 @@ from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.budget import divide_budget
 from darkprep.pipeline.produce.executors.config import BACKENDS, ExecutorConfig
 from darkprep.pipeline.produce.frame_store import FrameStore
-from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
+from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.pipeline.produce.worker import ShardTask, make_shard
 from darkprep.shards import OptionError, Spool, SpoolReader
+from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.process import ProcessId
 from darkprep.synth.dataset import synthesise
 
@@ -133,7 +134,7 @@ def produce(here: Path, backend: str, options: PlanOptions) -> dict[str, float] 
     assert plan.shards is not None
     marks: list[tuple[float, int]] = []
 
-    def report(now: ProducerReport) -> None:
+    def report(now: ProducerStatus) -> None:
         marks.append((time.monotonic(), now.shards_made))
 
     config = ProducerConfig(budget_bytes=20 * 10**9, jobs=WORKERS, until=plan.shards)

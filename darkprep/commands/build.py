@@ -210,8 +210,8 @@ def build(
         producer, final = run_producer(target, config, progress, executor, stop)
     print_skipped(producer.skipped)
     progress.print(
-        f"{final.state}: {format_count(final.shards_made or 0, 'shard')} made in {format_duration(final.running_s)} ({final.mb_per_s:.1f} MB/s), {final.shards_ready} ready, "
-        f"{format_count(final.frames_decoded or 0, 'frame')} decoded, spool {format_bytes(final.disk_bytes)} of {format_bytes(final.budget_bytes)}",
+        f"{final.state}: {format_count(final.shards_made or 0, 'shard')} made in {format_duration(final.running_s or 0)} ({final.mb_per_s:.1f} MB/s), {final.shards_ready} ready, "
+        f"{format_count(final.frames_decoded or 0, 'frame')} decoded, spool {format_bytes(final.disk_bytes or 0)} of {format_bytes(final.budget_bytes or 0)}",
         event="summary",
     )
 

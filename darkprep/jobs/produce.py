@@ -7,7 +7,8 @@ import threading
 from darkprep.jobs.background import stop_on_signals
 from darkprep.jobs.remote_spool import BuildSpool
 from darkprep.pipeline.produce.executors.config import ExecutorConfig
-from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
+from darkprep.pipeline.produce.producer import Producer, ProducerConfig
+from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.view.live import Progress
 
 
@@ -17,11 +18,11 @@ def run_producer(
     progress: Progress,
     executor: ExecutorConfig,
     stop: threading.Event,
-) -> tuple[Producer, ProducerReport]:
+) -> tuple[Producer, ProducerStatus]:
     """Run a producer until it is done; print once when it has to wait for a trainer."""
     announced = threading.Event()
 
-    def report(now: ProducerReport) -> None:
+    def report(now: ProducerStatus) -> None:
         if now.state == "waiting for the trainer" and not announced.is_set():
             announced.set()
             progress.print(

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -63,36 +63,6 @@ class ProducerConfig:
             raise OptionError(f"until must be at least 1, not {self.until}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProducerReport:
-    """What a producer has done and is doing, for people and for `darkprep status`."""
-
-    state: State
-    shards_made: int
-    shards_ready: int
-    next_needed: int
-    """The oldest shard that the trainer still needs."""
-    until: int | None
-    shard_bytes: int
-    disk_bytes: int
-    """Bytes that the whole spool occupies now."""
-    budget_bytes: int
-    frames_decoded: int
-    frames_kept: int
-    """Frames that may be stored under the budget."""
-    frames_wanted: int
-    """Frames of the plan."""
-    running_s: float
-    blocked_s: float
-    """Worker time lost while the budget was full."""
-    mb_per_s: float
-    """Shard megabytes per second since the start."""
-    skipped: int
-    """Files that cannot be used."""
-    deaths: int
-    """How often workers died and were replaced."""
-
-
 @dataclass
 class _Counts:
     made: int = 0
@@ -109,10 +79,10 @@ class _Counts:
 class Producer(ShardSupply[TaskResult]):
     """The producer of one spool. `run` acquires the producer lock and returns when all shards are made.
 
-    `destination` is where finished shards wait, by default the spool itself. `crash_test` returns
-    whether decoding a file crashes. Raises SpoolBusy when another producer is running, BudgetTooSmall,
-    DiskFull when the disk stayed full for too long, DatasetError when no usable pair is left,
-    SpoolError when workers keep dying.
+    `report` is called with the status about twice a second. `destination` is where finished shards wait,
+    by default the spool itself. `crash_test` returns whether decoding a file crashes. Raises SpoolBusy
+    when another producer is running, BudgetTooSmall, DiskFull when the disk stayed full for too long,
+    DatasetError when no usable pair is left, SpoolError when workers keep dying.
     """
 
     def __init__(
@@ -121,7 +91,7 @@ class Producer(ShardSupply[TaskResult]):
         config: ProducerConfig,
         pool: WorkerPool,
         *,
-        report: Callable[[ProducerReport], None] | None = None,
+        report: Callable[[ProducerStatus], None] | None = None,
         stop: threading.Event | None = None,
         crash_test: Callable[[Path], bool] | None = None,
         destination: Destination | None = None,
@@ -160,8 +130,8 @@ class Producer(ShardSupply[TaskResult]):
         """Files that proved unusable while shards were made."""
         return tuple(self._counts.skipped)
 
-    def run(self) -> ProducerReport:
-        """Make what is wanted until everything is there or `stop` is set; return the final report."""
+    def run(self) -> ProducerStatus:
+        """Make what is wanted until everything is there or `stop` is set; return the final status."""
         with (
             self._spool.producer_lock(),
             self._frames_directory.producer_lock(),
@@ -179,10 +149,10 @@ class Producer(ShardSupply[TaskResult]):
                     self._spool.remove_stale_files()
                     self._store.remove_stale_files()
                     self._file_quarantine.delete_decoding_records()
-                # What prevents the report of a failure is often its cause, and the cause must be raised.
+                # What prevents publishing a failure is often its cause, and the cause must be raised.
                 ignored = (DarkprepError, OSError) if final_state == "failed" else ()
                 with contextlib.suppress(*ignored):
-                    final = self._publish_report(final_state)
+                    final = self._publish_status(final_state)
             return final
 
     # -- one turn of the loop ---------------------------------------------------------------------
@@ -199,7 +169,7 @@ class Producer(ShardSupply[TaskResult]):
             self._counts.blocked_s += idle * (now - began)
         if now - self._reported >= REPORT_EVERY_S:
             self._reported = now
-            self._publish_report(state)
+            self._publish_status(state)
             self._file_quarantine.kill_stuck_workers()
 
     def _submit_tasks(self) -> State:
@@ -213,7 +183,7 @@ class Producer(ShardSupply[TaskResult]):
                 if not self._submit(store_frames, min(self._in_flight.values())):
                     return "making"
                 continue
-            shard = next(self._missing(ready), None)
+            shard = next(self._missing(set(ready)), None)
             if shard is None:
                 return "making"
             if not self._make_room(shard, ready, self.budget.max_shards):
@@ -230,7 +200,7 @@ class Producer(ShardSupply[TaskResult]):
     def _is_done(self) -> bool:
         if self._in_flight or not self._destination.all_delivered():
             return False
-        return next(self._missing(self._destination.ready_shards()), None) is None
+        return next(self._missing(set(self._destination.ready_shards())), None) is None
 
     def _submit(self, function: Callable[[ShardTask], TaskResult], shard: int) -> bool:
         """Submit a task for one shard; return whether there was a worker to take it."""
@@ -271,7 +241,7 @@ class Producer(ShardSupply[TaskResult]):
         if skipped:
             self._counts.skipped[skipped] = None
 
-    # -- start and reports ------------------------------------------------------------------------
+    # -- start and status -------------------------------------------------------------------------
 
     def _divide_budget(self) -> DiskBudget:
         return divide_budget(
@@ -332,10 +302,10 @@ class Producer(ShardSupply[TaskResult]):
         for name in store.names():
             store.delete(name)
 
-    def _publish_report(self, state: State) -> ProducerReport:
+    def _publish_status(self, state: State) -> ProducerStatus:
         running = time.monotonic() - self._began
         counts, budget = self._counts, self.budget
-        report = ProducerReport(
+        status = ProducerStatus(
             state=state,
             shards_made=counts.made,
             shards_ready=len(self._destination.ready_shards()),
@@ -353,9 +323,8 @@ class Producer(ShardSupply[TaskResult]):
             skipped=len(counts.skipped),
             deaths=self._recovery.deaths,
         )
-        status = ProducerStatus(**asdict(report))
         self._destination.publish_status(status)
         self._write_heartbeat(status)
         if self._report:
-            self._report(report)
-        return report
+            self._report(status)
+        return status

@@ -1,7 +1,7 @@
-"""What a producer does when the disk is full or its workers die.
+"""What a producer does when its workers die.
 
-The trade-off: a full disk and a killed worker are taken for passing troubles, so a producer waits or
-starts new workers for a bounded time before it gives up.
+The trade-off: most workers are killed for reasons that pass (memory, a signal), so a producer starts new
+ones a bounded number of times before it gives up.
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ from darkprep.pipeline.produce.budget import smallest_budget
 from darkprep.pipeline.produce.executors.config import ExecutorConfig
 from darkprep.pipeline.produce.executors.loky import LokyPool
 from darkprep.pipeline.produce.executors.pool import WorkerPool
-from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
+from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.shards import Cursor, OptionError, Spool
+from darkprep.shards.heartbeat import ProducerStatus
 from tests.support.builds import planned, shard_bytes
 from tests.support.processes import free_port
 from tests.support.sid_tree import write_sid
@@ -170,7 +171,7 @@ def test_the_budget_holds_on_a_cluster_and_a_full_one_prevents_neither_progress_
     budget = smallest_budget(Plan.load(spool))
     stop, weights, states, asked = threading.Event(), [], [], list[float]()
 
-    def watch(report: ProducerReport) -> None:
+    def watch(report: ProducerStatus) -> None:
         weights.append(spool.disk_bytes())
         states.append(report.state)
         if states.count("waiting for the trainer") == 2:

@@ -22,11 +22,12 @@ from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.executors.loky import LokyPool
 from darkprep.pipeline.produce.executors.pool import WorkerDied
 from darkprep.pipeline.produce.frame_store import FrameAttributes, FrameStore, SensorLevels
-from darkprep.pipeline.produce.producer import Producer, ProducerConfig, ProducerReport
+from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.pipeline.produce.quarantine import crashes_decoder, decoding_record
 from darkprep.pipeline.produce.worker import ShardTask, TaskResult, store_frames
 from darkprep.pipeline.raw.source import RawFile
 from darkprep.shards import ShardFile, Spool, SpoolError
+from darkprep.shards.heartbeat import ProducerStatus
 from tests.support.builds import planned, shard_bytes
 from tests.support.processes import is_running, wait_until, workers_of
 from tests.support.sid_tree import write_sid
@@ -40,7 +41,7 @@ SHORT = FrameAttributes(
 )
 
 
-def produce(spool: Spool, pool: Any, *, jobs: int = 1, **rest: Any) -> ProducerReport:
+def produce(spool: Spool, pool: Any, *, jobs: int = 1, **rest: Any) -> ProducerStatus:
     config = ProducerConfig(
         budget_bytes=PLENTY, jobs=jobs, until=9, decode_timeout_s=rest.pop("timeout", 900.0)
     )
@@ -103,7 +104,7 @@ def test_files_that_a_dying_worker_began_are_removed_and_their_shards_rebuilt(
 def test_one_death_among_many_workers_counts_once(raw_spool: Spool):
     """loky breaks the whole set when one worker dies: 24 broken tasks are not 24 deaths in a row."""
 
-    def produce_with(dies: Callable[[int], bool]) -> ProducerReport:
+    def produce_with(dies: Callable[[int], bool]) -> ProducerStatus:
         config = ProducerConfig(budget_bytes=PLENTY, jobs=24, until=48)
         return Producer(raw_spool, config, BreakingPool(24, dies, raw_spool)).run()
 
@@ -161,7 +162,7 @@ def test_a_file_that_kills_its_decoder_is_named_and_skipped(
     assert raw_spool.ready_shards() == list(range(9))
     assert [Path(skipped.path) for skipped in producer.skipped] == [bad]
     assert producer.skipped[0].reason == "crashes the decoder; replace the file"
-    assert report.deaths <= 3
+    assert (report.deaths or 0) <= 3
     assert bad.name in tried
     assert not list(leftovers(raw_spool))
     layout = raw_spool.stream.layout()
@@ -244,8 +245,8 @@ def test_a_frame_truncated_while_mapped_costs_one_worker_only(raw_spool: Spool, 
     produce(calm, LokyPool(1))
     cut: list[int] = []
 
-    def cut_frames(report: ProducerReport) -> None:
-        if report.shards_made >= 3 and not cut:
+    def cut_frames(report: ProducerStatus) -> None:
+        if (report.shards_made or 0) >= 3 and not cut:
             for chunk in raw_spool.frames.glob("*/0.0.0"):
                 os.truncate(chunk, 0)
                 cut.append(1)
@@ -258,7 +259,7 @@ def test_a_frame_truncated_while_mapped_costs_one_worker_only(raw_spool: Spool, 
     report = produce(raw_spool, SlowPool(1), report=cut_frames)
 
     assert cut
-    assert report.deaths >= 1
+    assert (report.deaths or 0) >= 1
     assert shard_bytes(raw_spool) == shard_bytes(calm)
 
 
@@ -370,7 +371,7 @@ def test_a_producer_that_ends_during_decoding_leaves_no_decoding_record(raw_spoo
     stop = threading.Event()
     pool = MiscastPool(2, "00002_00_0.1s.dng", "hang")
 
-    def end_while_decoding(report: ProducerReport) -> None:
+    def end_while_decoding(report: ProducerStatus) -> None:
         if any(raw_spool.producers.glob("decoding-*.json")):
             stop.set()
 
