@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 import rawpy
 
+from darkprep.pipeline.raw.blank import check_codes
 from darkprep.pipeline.raw.colour import SRGB_TO_XYZ_LIBRAW
-from darkprep.pipeline.raw.exif import pixels_end, read_exposure, unreadable_reason
+from darkprep.pipeline.raw.exif import read_exposure, unreadable_reason
 from darkprep.pipeline.raw.frame import F32, RawFrame, RawHeader, header_fields
+from darkprep.pipeline.raw.image_data import read_image_data
 from darkprep.pipeline.raw.libraw import SAMPLED, Indices, header_indices, single_openmp_thread
 from darkprep.pipeline.raw.mosaic import canonical_origin
 from darkprep.shards.cfa import Rows
@@ -36,10 +38,6 @@ _MIN_XTRANS_SIDE = 512
 """Side of the tiles that LibRaw's X-Trans demosaic works in; it refuses smaller frames."""
 _MIN_OWN_MATRIX = 0.25
 """LibRaw's own test for a file that brings a colour matrix: the matrix's first number is above this."""
-_MAX_ZEROS = 0.01
-_MAX_EQUAL = 0.999
-_BLACK_ABOVE_NOISE = 64
-"""A black level from which noise never reaches 0: 20 sigma for the noisiest camera known."""
 
 
 def read_raw(path: str | os.PathLike[str]) -> RawFrame:
@@ -54,8 +52,8 @@ def read_raw(path: str | os.PathLike[str]) -> RawFrame:
 def read_header(path: str | os.PathLike[str]) -> RawHeader:
     """Return the header of a RAW file, in less than a millisecond: no pixel is decoded.
 
-    Raises RawError for a file that is cut off or has no supported mosaic. Damaged image data, or a
-    truncated file of compressed pixels, is found by `read_raw` only.
+    Raises RawError for a file that is cut off or has no supported mosaic. Damaged image data is found
+    by `read_raw` only.
     """
     name = os.fspath(path)
     with _open_libraw(name) as raw:
@@ -118,10 +116,11 @@ def _open_libraw(name: str) -> rawpy.RawPy:
         if not size:
             raise RawError(name, "is empty; copy it again from its source")
         with Path(name).open("rb") as file:
+            end = read_image_data(file).end
+            file.seek(0)
             source = name if _is_unicode(name) else io.BytesIO(file.read())
     except OSError as error:
         raise RawError(name, unreadable_reason(error)) from error
-    end = pixels_end(name)
     if end is not None and end > size:
         found = f"{size:,} bytes of at least {end:,} are there"
         raise RawError(name, f"is truncated: {found}; copy it again from its source")
@@ -168,7 +167,7 @@ def _frame(path: str, raw: rawpy.RawPy) -> RawFrame:
     black = np.array(raw.black_level_per_channel, np.float32)[indices[:period, :period]]
     mosaic = raw.raw_image_visible.copy()  # a view would dangle once the handle is closed
     _check_levels(path, black, raw.white_level)
-    _check_not_blank(path, mosaic, black)
+    check_codes(path, mosaic, black, raw.white_level)
     return RawFrame(
         **header_fields(_with_libraw_exposure(header, raw)),
         black=black,
@@ -278,20 +277,4 @@ def _check_levels(path: str, black: F32, white: int) -> None:
     if not white > float(black.max()):
         raise RawError(
             path, f"has a white level of {white} that is not above black {black.max():g}"
-        )
-
-
-def _check_not_blank(path: str, mosaic: U16, black: F32) -> None:
-    """Refuse a mosaic of zeros or of one value: LibRaw decodes a hole in a file without an error."""
-    zeros = 1 - np.count_nonzero(mosaic) / mosaic.size
-    if zeros > _MAX_ZEROS and black.min() >= _BLACK_ABOVE_NOISE:
-        raise RawError(
-            path,
-            f"{zeros:.0%} of its pixels are 0 though black is {black.min():g}: its image data is damaged",
-        )
-    rows = mosaic[::17]  # an odd step, so that rows of both parities are counted
-    share = np.bincount(rows.ravel()).max() / rows.size
-    if share > _MAX_EQUAL:
-        raise RawError(
-            path, f"{share:.1%} of its pixels have one value: its image data is damaged or blank"
         )

@@ -1,0 +1,104 @@
+"""Read the directories of a TIFF structure, which most RAW files are built on.
+
+The trade-off: tags are read one by one from the open file, never a whole directory of unknown size, so that
+a damaged file costs a bounded number of small reads.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 13: "I"}
+"""struct formats of the TIFF types BYTE, ASCII, SHORT, LONG, RATIONAL and IFD; others are skipped."""
+_ASCII, _RATIONAL = 2, 5
+_MAX_ENTRIES = 1000
+_MAX_TEXT = 256
+_MAX_NUMBERS = 1 << 16
+_MAX_DIRECTORIES = 32
+_SUB_DIRECTORIES = 0x014A
+
+
+class Tiff:
+    """Reads directories of a TIFF structure that begins at `start`. Raises struct.error past its end."""
+
+    def __init__(self, file: BinaryIO, start: int = 0) -> None:
+        self._file = file
+        self._start = start
+        self._order = "<" if self._bytes(0, 2) == b"II" else ">"
+
+    def first_directory(self) -> int:
+        """Return the offset of the first directory."""
+        return self._unpack("I", 4)[0]
+
+    def first_directory_end(self) -> int:
+        """Return the offset at which the first directory ends, or the least it can be if that is past the end of the file."""
+        start = self.first_directory()
+        try:
+            (count,) = self._unpack("H", start)
+        except struct.error:
+            return start + 2
+        return start + 2 + 12 * count
+
+    def directories(self) -> Iterator[int]:
+        """Yield the offset of every directory: the chain from the first one, and those below each.
+
+        At most 32, each once. Directories that lie past the end of the file are left out.
+        """
+        waiting, found = [self.first_directory()], set[int]()
+        while waiting and len(found) < _MAX_DIRECTORIES:
+            directory = waiting.pop(0)
+            if not directory or directory in found:
+                continue
+            found.add(directory)
+            try:
+                (count,) = self._unpack("H", directory)
+                below = self.numbers(directory, _SUB_DIRECTORIES)[:_MAX_DIRECTORIES]
+                waiting += map(int, below)
+                yield directory
+                waiting += self._unpack("I", directory + 2 + 12 * count)
+            except struct.error:
+                continue
+
+    def values(self, directory: int) -> dict[int, float | str]:
+        """Return text or first number of each tag of a directory whose type is in FORMATS."""
+        found: dict[int, float | str] = {}
+        for code, kind, length, offset in self._entries(directory):
+            if kind == _ASCII:
+                raw = self._bytes(offset, min(length, _MAX_TEXT))
+                found[code] = raw.split(b"\x00")[0].decode("utf-8", "replace").strip()
+            else:
+                found[code] = self._numbers(offset, kind, 1)[0]
+        return found
+
+    def numbers(self, directory: int, wanted: int) -> list[float]:
+        """Return all numbers of one tag of a directory; none if it is missing or text."""
+        for code, kind, length, offset in self._entries(directory):
+            if code == wanted and kind != _ASCII:
+                return self._numbers(offset, kind, min(length, _MAX_NUMBERS))
+        return []
+
+    def _entries(self, directory: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield code, type, count and value offset of the entries whose type is in FORMATS."""
+        (count,) = self._unpack("H", directory)
+        for entry in range(directory + 2, directory + 2 + 12 * min(count, _MAX_ENTRIES), 12):
+            code, kind, length = self._unpack("HHI", entry)
+            if kind in FORMATS and length:
+                inline = struct.calcsize(f"={FORMATS[kind]}") * length <= 4
+                yield code, kind, length, entry + 8 if inline else self._unpack("I", entry + 8)[0]
+
+    def _numbers(self, offset: int, kind: int, count: int) -> list[float]:
+        numbers = self._unpack(f"{count * len(FORMATS[kind])}{FORMATS[kind][0]}", offset)
+        if kind == _RATIONAL:
+            pairs = zip(numbers[::2], numbers[1::2], strict=True)
+            return [top / bottom if bottom else 0.0 for top, bottom in pairs]
+        return list(map(float, numbers))
+
+    def _unpack(self, format: str, offset: int) -> tuple[int, ...]:
+        format = self._order + format
+        return struct.unpack(format, self._bytes(offset, struct.calcsize(format)))
+
+    def _bytes(self, offset: int, size: int) -> bytes:
+        self._file.seek(self._start + offset)
+        return self._file.read(size)

@@ -1,0 +1,61 @@
+"""RAW files of real cameras, and a few made to a format's letter, are read or refused for the true reason."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from darkprep.pipeline.raw.reader import read_header, read_raw
+from darkprep.shards.errors import RawError
+
+DIRECTORY = Path(
+    os.environ.get("DARKPREP_REAL_RAW", Path(__file__).parents[3].parent / "shared/raw")
+)
+pytestmark = pytest.mark.skipif(
+    not DIRECTORY.is_dir(), reason="no directory of real RAW files (DARKPREP_REAL_RAW)"
+)
+
+
+@pytest.mark.parametrize(
+    "name, shape, pattern, black, white",
+    [
+        ("nikon_d1.NEF", (1324, 2012), ("BG", "GR"), [0, 0, 0, 0], 4095),
+        ("canon_s30.CRW", (1550, 2088), ("RG", "GB"), [31, 32, 31, 31], 1023),
+        ("arw2.ARW", (640, 768), ("RG", "GB"), [128, 128, 128, 128], 16383),
+    ],
+)
+def test_an_intact_file_is_used(name, shape, pattern, black, white):
+    frame = read_raw(DIRECTORY / name)
+
+    assert frame.mosaic.shape == shape
+    assert frame.pattern == pattern
+    assert sorted(frame.black.ravel()) == sorted(black)
+    assert frame.white == white
+
+
+@pytest.mark.parametrize("read", [read_header, read_raw])
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("canon_eos_6d.dng", "holds demosaiced colours"),
+        ("exiftool_Panasonic_header_only.rw2", "is truncated: 11,666 bytes of at least"),
+        ("arw2_cut50.ARW", "is truncated: 311,296 bytes of at least 557,056"),
+    ],
+)
+def test_an_unusable_file_is_refused_for_its_reason(read, name, reason):
+    with pytest.raises(RawError, match=reason):
+        read(DIRECTORY / name)
+
+
+@pytest.mark.parametrize("name", ["nikon_d1.NEF", "canon_s30.CRW", "arw2.ARW", "wxy.dng"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("read", [read_header, read_raw])
+def test_a_file_that_is_cut_anywhere_is_truncated(tmp_path, name, share, read):
+    data = (DIRECTORY / name).read_bytes()
+    path = tmp_path / name
+    path.write_bytes(data[: int(share * len(data))])
+
+    with pytest.raises(RawError, match="is truncated"):
+        read(path)
