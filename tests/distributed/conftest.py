@@ -23,13 +23,13 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def spool_at(tmp_path: Path) -> Callable[[str], Spool]:
-    """Makes a spool of a name that a small training can take."""
+    """Create a spool for a small training."""
     return lambda name: training_spool(tmp_path / name)
 
 
 @pytest.fixture
 def torchrun(tmp_path: Path) -> Iterator[Start]:
-    """Starts torchrun; what still runs at the end of the test is ended."""
+    """Start torchrun; processes that still run after the test are ended."""
     started: list[subprocess.Popen[str]] = []
 
     def start(ranks: int, *arguments: object, nodes: tuple[int, int, int] = (0, 1, 0)):
@@ -57,13 +57,13 @@ def torchrun(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def train_on(torchrun: Start) -> Callable[..., str]:
-    """Runs rank_program on so many ranks to its end; what it said."""
+    """Run rank_program on the given number of ranks until it ends; return its output."""
 
     def run(ranks: int, spool: Spool, run: Path, *, fails: bool = False, **settings: Any) -> str:
         words = {"spool": str(spool.path), "run": str(run), "iterations": 6, **settings}
         process = torchrun(ranks, *RANK_PROGRAM, json.dumps(words))
-        said = process.communicate(timeout=PATIENCE_S)[0]
-        assert (process.returncode != 0) == fails, said
-        return said
+        output = process.communicate(timeout=PATIENCE_S)[0]
+        assert (process.returncode != 0) == fails, output
+        return output
 
     return run

@@ -1,4 +1,4 @@
-"""A plan dealt to nodes, each with a spool of its own part: together they train on one stream."""
+"""A plan divided among nodes, each with a spool of its own part: together they train on one stream."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def spool_of(tmp_path):
 
 
 def batches_of(spool: Spool, **settings) -> list[list[tuple[str, int]]]:
-    """Per batch the key and a number of the content of each sample."""
+    """Return the key and the sum of the codes of each sample, by batch."""
     with SpoolReader(spool, batch_size=BATCH, shards=SHARDS, **settings) as reader:
         return [
             [(meta.key, int(low.sum())) for meta, low in zip(batch.metas, batch.low, strict=True)]
@@ -65,11 +65,11 @@ def test_ranks_of_a_node_share_its_part(spool_of):
     readers = [
         SpoolReader(spool, batch_size=BATCH, shards=SHARDS, rank=rank, world=2) for rank in range(2)
     ]
-    dealt = [[[meta.key for meta in batch.metas] for batch in reader] for reader in readers]
+    batches = [[[meta.key for meta in batch.metas] for batch in reader] for reader in readers]
     for reader in readers:
         reader.close()
 
-    for expected, *got in zip(alone, *dealt, strict=True):
+    for expected, *got in zip(alone, *batches, strict=True):
         assert [key for key, _ in expected] == [key for pair in zip(*got) for key in pair]  # noqa: B905
     assert spool.ready_shards() == []
 
@@ -85,7 +85,7 @@ def test_a_node_deletes_its_shards_as_they_are_used(spool_of):
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 5])
 @pytest.mark.parametrize("start", [0, 1, 7, 40])
-def test_a_dealt_order_may_be_asked_from_anywhere(parts: int, start: int):
+def test_an_interleaved_order_can_be_read_from_any_position(parts: int, start: int):
     order = interleaved_order(samples=6, window=3, seed=4, reuse=2, shards=None, parts=parts)
 
     whole = order.uses(0, 100)
@@ -102,8 +102,8 @@ def test_all_parts_end_together_where_the_shards_do_not_divide():
     ]
 
     assert [order.total for order in orders] == [8, 8, 8]
-    dealt = interleaved_order(samples=4, window=2, seed=0, reuse=1, shards=7, parts=3)
-    assert len(dealt.uses(0, 1000)) == 24
+    order = interleaved_order(samples=4, window=2, seed=0, reuse=1, shards=7, parts=3)
+    assert len(order.uses(0, 1000)) == 24
 
 
 def test_a_spool_of_one_part_is_never_used_as_another(spool_of, tmp_path):
@@ -113,7 +113,7 @@ def test_a_spool_of_one_part_is_never_used_as_another(spool_of, tmp_path):
         Spool(tmp_path / "node").create(plan(part=0, parts=2))
 
 
-def test_a_batch_that_cannot_be_dealt_is_refused(spool_of):
+def test_a_batch_that_cannot_be_divided_is_refused(spool_of):
     with pytest.raises(OptionError, match="2 nodes of 1 ranks; choose a multiple of 2"):
         SpoolReader(spool_of("node", part=1, parts=2), batch_size=3)
     with pytest.raises(OptionError, match="parts must be 2"):

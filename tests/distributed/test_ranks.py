@@ -1,4 +1,4 @@
-"""Training on several ranks, as torchrun starts them: the same batches, one end, one line."""
+"""Training on several ranks started by torchrun: the same batches, the same end, one message."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def losses(run: Path) -> list[float]:
 
 
 def keys(run: Path, ranks: int) -> list[list[str]]:
-    """Per global batch, its samples in order, put together from what each rank has read."""
-    dealt = [
+    """Return the samples of each global batch in order, combined from what each rank has read."""
+    of_rank = [
         dict(json.loads(line) for line in Path(f"{run}-keys-{rank}.jsonl").read_text().splitlines())
         for rank in range(ranks)
     ]
     return [
-        [key for row in zip(*(rank[batch] for rank in dealt), strict=True) for key in row]
-        for batch in sorted(dealt[0])
+        [key for row in zip(*(rank[batch] for rank in of_rank), strict=True) for key in row]
+        for batch in sorted(of_rank[0])
     ]
 
 
-def said_lines(output: str) -> list[str]:
-    return [line for line in output.splitlines() if line.startswith("said: ")]
+def error_lines(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("error: ")]
 
 
 @pytest.mark.slow
@@ -52,24 +52,26 @@ def test_two_and_four_ranks_train_on_the_batches_of_one(train_on, spool_at, tmp_
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_rank_stops_all_and_one_rank_goes_on(train_on, spool_at, tmp_path):
+def test_a_signal_to_one_rank_stops_all_and_a_single_rank_resumes(train_on, spool_at, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train_on(1, spool_at("whole-spool"), whole)
     spool = spool_at("cut-spool")
 
-    said = train_on(2, spool, cut, fault=[1, 2, "term"])
-    assert said.count("stopped after 3") == 2
+    output = train_on(2, spool, cut, fault=[1, 2, "term"])
+    assert output.count("stopped after 3") == 2
     train_on(1, spool, cut, resume=True)
 
     assert losses(cut) == pytest.approx(losses(whole), abs=1e-5)
 
 
 @pytest.mark.slow
-def test_a_bad_loss_on_one_rank_stops_all_and_its_samples_are_named(train_on, spool_at, tmp_path):
-    said = train_on(2, spool_at("spool"), tmp_path / "run", fault=[1, 2, "nan"], fails=True)
+def test_a_non_finite_loss_on_one_rank_stops_all_and_its_samples_are_named(
+    train_on, spool_at, tmp_path
+):
+    output = train_on(2, spool_at("spool"), tmp_path / "run", fault=[1, 2, "nan"], fails=True)
 
-    (line,) = said_lines(said)
-    assert line.startswith("said: rank 1: the loss of batch 2 is nan")
+    (line,) = error_lines(output)
+    assert line.startswith("error: rank 1: the loss of batch 2 is nan")
     batch = json.loads((tmp_path / "run-keys-1.jsonl").read_text().splitlines()[2])
     assert ", ".join(batch[1]) in line
 
@@ -78,22 +80,22 @@ def test_a_bad_loss_on_one_rank_stops_all_and_its_samples_are_named(train_on, sp
 def test_a_stream_that_ends_for_one_rank_ends_all_and_leaves_a_checkpoint(
     train_on, spool_at, tmp_path
 ):
-    said = train_on(2, spool_at("spool"), tmp_path / "run", fault=[1, 3, "end"], fails=True)
+    output = train_on(2, spool_at("spool"), tmp_path / "run", fault=[1, 3, "end"], fails=True)
 
-    assert said_lines(said) == ["said: rank 1: shard 7 is missing and nobody makes it"]
+    assert error_lines(output) == ["error: rank 1: shard 7 is missing and there is no producer"]
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["00000003.pt"]
 
 
 @pytest.mark.slow
-def test_a_killed_rank_ends_the_others_soon_and_the_run_goes_on(train_on, spool_at, tmp_path):
+def test_a_killed_rank_ends_the_others_soon_and_the_run_is_resumed(train_on, spool_at, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train_on(1, spool_at("whole-spool"), whole)
     spool = spool_at("cut-spool")
 
     began = time.monotonic()
-    said = train_on(2, spool, cut, fault=[1, 3, "kill"], fails=True)
+    output = train_on(2, spool, cut, fault=[1, 3, "kill"], fails=True)
     assert time.monotonic() - began < 90
-    (line,) = said_lines(said)
+    (line,) = error_lines(output)
     assert "another rank is gone" in line
     assert "--resume" in line
     assert (cut / "checkpoints" / "00000003.pt").exists()
@@ -103,45 +105,45 @@ def test_a_killed_rank_ends_the_others_soon_and_the_run_goes_on(train_on, spool_
 
 
 @pytest.mark.slow
-def test_a_rank_that_hangs_is_given_up_after_the_timeout(train_on, spool_at, tmp_path):
-    said = train_on(
+def test_a_hanging_rank_counts_as_lost_after_the_timeout(train_on, spool_at, tmp_path):
+    output = train_on(
         2, spool_at("spool"), tmp_path / "run", fault=[1, 1, "hang"], patience_s=5, fails=True
     )
 
-    assert "rank 0 of 2: another rank is gone or does not answer" in said
+    assert "rank 0 of 2: another rank is gone or does not answer" in output
 
 
 @pytest.mark.slow
-def test_ranks_that_are_not_asked_the_same_say_so_in_one_line(torchrun, spool_at, tmp_path):
+def test_ranks_with_different_settings_are_refused_in_one_line(torchrun, spool_at, tmp_path):
     spool, port = spool_at("spool"), free_port()
-    words = [
+    settings = [
         {"spool": str(spool.path), "run": str(tmp_path / "run"), "iterations": iterations}
         for iterations in (6, 4)
     ]
     nodes = [
         torchrun(1, *RANK_PROGRAM, json.dumps(one), nodes=(node, 2, port))
-        for node, one in enumerate(words)
+        for node, one in enumerate(settings)
     ]
 
-    said = "".join(node.communicate(timeout=PATIENCE_S)[0] for node in nodes)
+    output = "".join(node.communicate(timeout=PATIENCE_S)[0] for node in nodes)
 
-    (line,) = said_lines(said)
+    (line,) = error_lines(output)
     assert "rank 1 disagrees with rank 0 (iterations 4, not 6)" in line
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("checkpoint_every", [6, 1000])
-def test_a_disk_that_is_full_for_the_last_checkpoint_ends_all_ranks_at_once(
+def test_a_full_disk_at_the_last_checkpoint_ends_all_ranks_at_once(
     checkpoint_every: int, train_on, spool_at, tmp_path
 ):
-    """The last step makes a checkpoint of its own, or it is made when the steps are over."""
+    """The last checkpoint is written in the last step, or after it."""
     settings = {"checkpoint_every": checkpoint_every, "patience_s": 300}
     began = time.monotonic()
 
-    said = train_on(
+    output = train_on(
         2, spool_at("spool"), tmp_path / "run", fault=[0, 6, "full"], fails=True, **settings
     )
 
     assert time.monotonic() - began < 200
-    assert said_lines(said) == ["said: run/checkpoints: the disk is full"]
-    assert "rank 1: finished" not in said
+    assert error_lines(output) == ["error: run/checkpoints: the disk is full"]
+    assert "rank 1: finished" not in output

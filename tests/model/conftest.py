@@ -1,4 +1,4 @@
-"""The published graph and the table of networks, from `bench/`, which is no package."""
+"""The published graph and the table of networks, from `bench/`, which is not a package."""
 
 import importlib.util
 import sys
@@ -34,7 +34,7 @@ def model_table() -> ModuleType:
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
-    """One, for small frames on shared cores; a test that sets more leaves no trace."""
+    """Use one thread, for small frames on shared cores, and restore the number after each test."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -43,7 +43,7 @@ def threads() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def released(published: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of the released checkpoint's names and shapes, with random numbers in it."""
+    """Return a file with the names and shapes of the released checkpoint, and random numbers."""
     path = tmp_path_factory.mktemp("released") / "weights"
     torch.save({"model": published.checkpoint(seed=7)}, path)
     return path

@@ -1,4 +1,4 @@
-"""What makes the networks fast must not change what they compute."""
+"""The fast forms of the networks compute the same function."""
 
 import subprocess
 import sys
@@ -47,7 +47,7 @@ def test_ready_redirt_computes_the_published_function(
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 70), (34, 62), (2, 2), (322, 34)])
-def test_sizes_that_do_not_fit_are_mirrored_and_cut_back(
+def test_other_sizes_are_padded_by_mirroring_and_cropped(
     published: ModuleType, released: Path, height: int, width: int
 ):
     mosaic = planes(load_model(released), height, width)[:, :1]
@@ -66,7 +66,7 @@ def test_sizes_that_do_not_fit_are_mirrored_and_cut_back(
 
 @pytest.mark.parametrize("cfa", MOSAICS)
 @pytest.mark.parametrize("name", MODELS)
-def test_every_variant_stays_the_same_function(name: str, cfa: CfaKind):
+def test_every_variant_computes_the_same_function(name: str, cfa: CfaKind):
     model = build_model(name, cfa).eval()
     packed = planes(model, 48, 32, batch=2)
 
@@ -83,7 +83,7 @@ def test_every_variant_stays_the_same_function(name: str, cfa: CfaKind):
     threads=st.integers(1, 3),
     cfa=st.sampled_from(sorted(MOSAICS)),
 )
-def test_no_strip_and_no_band_shows(
+def test_strips_and_bands_have_no_seams(
     height: int, width: int, strip: int, threads: int, cfa: CfaKind
 ):
     model = build_model("redirt", cfa)
@@ -98,7 +98,7 @@ def test_no_strip_and_no_band_shows(
     torch.testing.assert_close(ours, whole, rtol=0, atol=2e-5)
 
 
-def test_the_unets_strips_do_not_show():
+def test_the_unets_strips_have_no_seams():
     model = build_model("sid").eval()
     packed = planes(model, 1040, 16)
 
@@ -107,7 +107,7 @@ def test_the_unets_strips_do_not_show():
     torch.testing.assert_close(ours, model(packed).detach(), rtol=0, atol=1e-5)
 
 
-def test_the_encoders_may_run_apart():
+def test_the_encoders_can_run_separately():
     model = fold_weight_norm(build_model("redirt"))
     packed = planes(model, 64, 32)
 
@@ -117,7 +117,7 @@ def test_the_encoders_may_run_apart():
 
 
 @pytest.mark.parametrize("name", ["redirt", "sid"])
-def test_bf16_stays_near(name: str):
+def test_bf16_is_close_to_fp32(name: str):
     model = build_model(name).eval()
     packed = planes(model, 96, 96)
 
@@ -129,7 +129,7 @@ def test_bf16_stays_near(name: str):
     assert (rough - exact).abs().mean() < 0.005
 
 
-def test_the_model_keeps_its_weight_norm_its_mode_and_the_random_numbers():
+def test_preparation_changes_neither_the_model_nor_the_random_state():
     model = build_model("redirt").train()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random = torch.get_rng_state()
@@ -142,7 +142,7 @@ def test_the_model_keeps_its_weight_norm_its_mode_and_the_random_numbers():
     model(planes(model, 16, 16)).mean().backward()
 
 
-def test_later_training_does_not_change_what_was_made_ready():
+def test_later_training_does_not_change_a_prepared_network():
     model = build_model("redirt")
     ready = ready_for_inference(model)
     before = ready(planes(model, 16, 16))
@@ -154,7 +154,7 @@ def test_later_training_does_not_change_what_was_made_ready():
     assert torch.equal(before, ready(planes(model, 16, 16)))
 
 
-def test_any_layout_of_the_input_will_do():
+def test_any_memory_layout_of_the_input_is_accepted():
     model = build_model("redirt")
     ready = ready_for_inference(model)
     packed = planes(model, 32, 48)
@@ -167,7 +167,7 @@ def test_any_layout_of_the_input_will_do():
     assert torch.equal(expected, ready(packed.double()))
 
 
-def test_many_threads_may_call_at_once():
+def test_several_threads_can_call_at_once():
     model = build_model("redirt")
     ready = ready_for_inference(model)
     torch.set_num_threads(2)
@@ -189,8 +189,8 @@ def test_many_threads_may_call_at_once():
 
 
 @pytest.mark.parametrize("cfa", MOSAICS)
-def test_bands_run_beside_each_other_in_inference_mode_too(cfa: CfaKind):
-    """The mode holds for the thread that entered it alone."""
+def test_bands_run_in_parallel_in_inference_mode_too(cfa: CfaKind):
+    """The mode applies only to the thread that entered it."""
     model = build_model("redirt", cfa)
     packed = planes(model, 192, 32)
     expected = model(packed).detach()
@@ -203,7 +203,7 @@ def test_bands_run_beside_each_other_in_inference_mode_too(cfa: CfaKind):
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
 
 
-def test_what_cannot_be_restored_is_refused():
+def test_invalid_frames_are_refused():
     model = build_model("redirt")
     ready = ready_for_inference(model)
 
@@ -213,9 +213,11 @@ def test_what_cannot_be_restored_is_refused():
         ready(torch.rand(1, 4, 0, 32))
 
 
-@pytest.mark.parametrize(("precision", "says"), [("fp16", "needs a GPU"), ("int4", "fp32, bf16")])
-def test_a_precision_that_is_not_there_is_refused(precision: Any, says: str):
-    with pytest.raises(ModelError, match=says):
+@pytest.mark.parametrize(
+    ("precision", "message"), [("fp16", "needs a GPU"), ("int4", "fp32, bf16")]
+)
+def test_an_unavailable_precision_is_refused(precision: Any, message: str):
+    with pytest.raises(ModelError, match=message):
         ready_for_inference(build_model("redirt"), precision=precision)
 
 

@@ -1,4 +1,4 @@
-"""The networks themselves: the published function, their sizes, what they refuse."""
+"""The networks: the published function, their sizes, and the inputs that they refuse."""
 
 from pathlib import Path
 from types import ModuleType
@@ -71,7 +71,7 @@ def test_every_variant_has_its_size_and_restores_both_mosaics(name: str, cfa: Cf
     assert rgb.max() <= 1
 
 
-def test_two_blocks_have_no_third():
+def test_redirt_2rdb_has_no_third_block():
     names = [name for name, _ in build_model("redirt-2rdb").named_parameters()]
 
     assert any("blocks.1." in name for name in names)
@@ -102,7 +102,7 @@ def test_channels_are_interleaved_as_published():
     assert shuffle_channels(x, 2).flatten().tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
 
 
-def test_an_unknown_model_is_refused_with_the_names_there_are():
+def test_an_unknown_model_is_refused_with_all_names():
     with pytest.raises(ModelError, match="redirt, redirt-2rdb, redirt-gn, sid"):
         build_model("unet")
 
@@ -132,7 +132,7 @@ def test_the_same_seed_draws_the_same_network():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_the_table_in_the_docs_is_what_the_networks_say(model_table: ModuleType):
+def test_the_table_in_the_docs_equals_the_measured_one(model_table: ModuleType):
     page = Path(__file__).parents[2] / "docs" / "models.md"
 
     assert model_table.table() in page.read_text()

@@ -1,4 +1,4 @@
-"""Weights on disk: everything that is not exactly right is refused with one line."""
+"""Weights files: a file that is not exactly right is refused with one line."""
 
 import os
 import pickle
@@ -39,7 +39,7 @@ def one_line(error: pytest.ExceptionInfo[ModelError]) -> str:
     return message
 
 
-def test_every_tensor_of_the_released_file_has_a_place(published: ModuleType):
+def test_every_tensor_of_the_released_file_has_a_counterpart(published: ModuleType):
     names = published_names()
 
     assert set(names) == set(published.checkpoint(seed=0))
@@ -48,7 +48,7 @@ def test_every_tensor_of_the_released_file_has_a_place(published: ModuleType):
 
 @pytest.mark.parametrize("cfa", ["bayer", "xtrans"])
 @pytest.mark.parametrize("name", ["redirt", "redirt-2rdb", "redirt-gn", "sid"])
-def test_saved_weights_come_back_as_the_same_network(tmp_path: Path, name: str, cfa: Any):
+def test_saved_weights_are_loaded_as_the_same_network(tmp_path: Path, name: str, cfa: Any):
     model = build_model(name, cfa)
     save_weights(model, tmp_path / "w.safetensors")
 
@@ -59,7 +59,7 @@ def test_saved_weights_come_back_as_the_same_network(tmp_path: Path, name: str, 
     assert all(torch.equal(tensor, state[key]) for key, tensor in model.state_dict().items())
 
 
-def test_nothing_but_the_file_is_left_after_saving(tmp_path: Path):
+def test_saving_leaves_no_other_file(tmp_path: Path):
     for _ in range(2):
         save_weights(build_model("redirt"), tmp_path / "w.safetensors")
 
@@ -83,7 +83,7 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("name", ["folder", "file/w", "nowhere/w", "x" * 250])
-def test_a_place_that_cannot_be_written_is_named_as_it_was_given(tmp_path: Path, name: str):
+def test_a_path_that_cannot_be_written_is_named_as_it_was_given(tmp_path: Path, name: str):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
 
@@ -110,7 +110,7 @@ def test_the_released_file_loads_by_itself(released: Path):
     assert (model.name, model.cfa) == ("redirt", "bayer")
 
 
-def test_the_released_weights_get_no_input_below_black_as_in_their_training(
+def test_the_released_weights_get_input_clipped_at_black_as_in_their_training(
     tmp_path: Path, released: Path
 ):
     path = tmp_path / "w.safetensors"
@@ -123,7 +123,7 @@ def test_the_released_weights_get_no_input_below_black_as_in_their_training(
     assert noisy.min() < 0
 
 
-def test_weights_of_our_own_trainings_get_what_lies_below_black(tmp_path: Path, released: Path):
+def test_darkprep_weights_get_input_below_black(tmp_path: Path, released: Path):
     own = build_model("redirt")
     load_weights(own, released)
     own.cut_at_black = False
@@ -135,14 +135,14 @@ def test_weights_of_our_own_trainings_get_what_lies_below_black(tmp_path: Path, 
     assert not torch.equal(ready(noisy), ready(noisy.clamp(min=0)))
 
 
-def test_our_own_file_is_not_imported_twice(tmp_path: Path, released: Path):
+def test_a_darkprep_file_is_not_imported_again(tmp_path: Path, released: Path):
     import_published(released, tmp_path / "w.safetensors")
 
     with pytest.raises(ModelError, match="already"):
         import_published(tmp_path / "w.safetensors", tmp_path / "again.safetensors")
 
 
-def test_the_released_file_is_never_written_over(tmp_path: Path, released: Path):
+def test_the_released_file_is_never_overwritten(tmp_path: Path, released: Path):
     mine, link = tmp_path / "released", tmp_path / "link.safetensors"
     mine.write_bytes(released.read_bytes())
     link.symlink_to(mine)
@@ -155,7 +155,9 @@ def test_the_released_file_is_never_written_over(tmp_path: Path, released: Path)
     assert link.is_symlink()
 
 
-def test_missing_tensors_are_named_as_their_file_names_them(tmp_path: Path, published: ModuleType):
+def test_missing_tensors_are_named_by_their_names_in_the_file(
+    tmp_path: Path, published: ModuleType
+):
     state = published.checkpoint(seed=0)
     del state["RDB2.dense_layers.1.conv.1.weight_g"]
     torch.save({"model": state}, tmp_path / "w")
@@ -179,7 +181,7 @@ def test_unknown_and_mis_shaped_tensors_are_named(tmp_path: Path, published: Mod
     assert "has mis-shaped conv2x.0.bias (7,), not (12,)" in one_line(error)
 
 
-def test_another_architecture_under_the_same_key_is_summed_up(tmp_path: Path):
+def test_another_architecture_under_the_same_key_is_summarised(tmp_path: Path):
     torch.save({"model": torch.nn.Linear(2, 2).state_dict()}, tmp_path / "w")
 
     with pytest.raises(ModelError) as error:
@@ -212,7 +214,9 @@ def test_a_tensor_that_is_not_finite_is_refused(tmp_path: Path, published: Modul
         lambda tensor: torch.nested.nested_tensor([tensor, tensor[:3]]),
     ],
 )
-def test_what_are_no_plain_floats_is_refused(tmp_path: Path, published: ModuleType, spoil: Any):
+def test_tensors_without_dense_floats_are_refused(
+    tmp_path: Path, published: ModuleType, spoil: Any
+):
     state = published.checkpoint(seed=0)
     state["conv2x.0.bias"] = spoil(state["conv2x.0.bias"])
     torch.save({"model": state}, tmp_path / "w")
@@ -224,7 +228,7 @@ def test_what_are_no_plain_floats_is_refused(tmp_path: Path, published: ModuleTy
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float8_e4m3fn])
-def test_our_own_file_must_hold_plain_floats_too(tmp_path: Path, dtype: torch.dtype):
+def test_a_darkprep_file_without_dense_floats_is_refused(tmp_path: Path, dtype: torch.dtype):
     state = {name: tensor.to(dtype) for name, tensor in build_model("redirt").state_dict().items()}
     told = {"format": FORMAT, "name": "redirt", "cfa": "bayer"}
     save_file(state, tmp_path / "w", told)
@@ -234,7 +238,7 @@ def test_our_own_file_must_hold_plain_floats_too(tmp_path: Path, dtype: torch.dt
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_floats_of_another_width_are_taken(
+def test_floats_of_another_width_are_accepted(
     tmp_path: Path, published: ModuleType, dtype: torch.dtype
 ):
     state = {name: tensor.to(dtype) for name, tensor in published.checkpoint(seed=0).items()}
@@ -245,7 +249,7 @@ def test_floats_of_another_width_are_taken(
     assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
 
 
-def test_a_number_that_the_network_cannot_hold_is_refused(tmp_path: Path, published: ModuleType):
+def test_a_number_out_of_the_networks_range_is_refused(tmp_path: Path, published: ModuleType):
     state = published.checkpoint(seed=0)
     state["conv2x.0.bias"] = torch.full_like(state["conv2x.0.bias"], 1e300, dtype=torch.float64)
     torch.save({"model": state}, tmp_path / "w")
@@ -254,7 +258,7 @@ def test_a_number_that_the_network_cannot_hold_is_refused(tmp_path: Path, publis
         load_weights(build_model("redirt"), tmp_path / "w")
 
 
-def test_a_refused_file_leaves_the_network_as_it_was(tmp_path: Path, published: ModuleType):
+def test_a_refused_file_does_not_change_the_network(tmp_path: Path, published: ModuleType):
     model = build_model("redirt")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = published.checkpoint(seed=0)
@@ -268,7 +272,7 @@ def test_a_refused_file_leaves_the_network_as_it_was(tmp_path: Path, published: 
 
 
 @pytest.mark.parametrize(("name", "cfa"), [("redirt-2rdb", "bayer"), ("redirt", "xtrans")])
-def test_weights_of_another_network_say_whose_they_are(tmp_path: Path, name: str, cfa: Any):
+def test_weights_of_another_network_are_refused_by_its_name(tmp_path: Path, name: str, cfa: Any):
     save_weights(build_model("redirt"), tmp_path / "w")
 
     with pytest.raises(ModelError) as error:
@@ -277,7 +281,7 @@ def test_weights_of_another_network_say_whose_they_are(tmp_path: Path, name: str
     assert "holds weights of redirt (bayer)" in one_line(error)
 
 
-def test_a_pickle_that_would_execute_does_not(tmp_path: Path):
+def test_a_pickle_is_not_executed(tmp_path: Path):
     torch.save({"model": Bomb(tmp_path / "exploded")}, tmp_path / "zip")
     (tmp_path / "plain").write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
 
@@ -293,7 +297,7 @@ def test_a_pickle_that_would_execute_does_not(tmp_path: Path):
     "content",
     [b"", b"x", b"not weights at all, but text", b"PK\x03\x04broken", b"\x80\x02}q.", bytes(4096)],
 )
-def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path: Path, content: bytes):
+def test_a_file_that_is_not_a_checkpoint_is_refused_in_one_line(tmp_path: Path, content: bytes):
     (tmp_path / "w").write_bytes(content)
 
     with pytest.raises(ModelError) as error:
@@ -309,7 +313,7 @@ def test_a_torch_file_of_something_else_is_refused(tmp_path: Path):
         load_model(tmp_path / "w")
 
 
-def test_a_truncated_file_of_ours_is_refused(tmp_path: Path):
+def test_a_truncated_darkprep_file_is_refused(tmp_path: Path):
     path = tmp_path / "w"
     save_weights(build_model("redirt"), path)
     path.write_bytes(path.read_bytes()[:-100])
@@ -320,7 +324,7 @@ def test_a_truncated_file_of_ours_is_refused(tmp_path: Path):
     assert "damaged" in one_line(error)
 
 
-def test_a_name_that_is_no_text_is_not_called_damage(tmp_path: Path):
+def test_an_undecodable_file_name_is_not_reported_as_damage(tmp_path: Path):
     path = tmp_path / os.fsdecode(b"caf\xe9")
     save_weights(build_model("redirt"), path)
 

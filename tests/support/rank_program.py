@@ -1,8 +1,8 @@
-"""What the tests run under torchrun: one rank of a small training, with a fault where a test wants one.
+"""The program that tests run under torchrun: one rank of a small training, optionally with a fault.
 
 Usage: rank_program.py SETTINGS, a JSON object: spool, run, iterations, resume, and `fault`, a list of
-rank, batch and what happens to that rank before that batch: kill, term, nan, hang or end; or rank,
-iteration and `full`, where the disk has no room for that checkpoint.
+rank, batch and the fault of that rank before that batch: kill, term, nan, hang or end; or rank,
+iteration and `full`: the disk is full at that checkpoint.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BATCH_SIZE = 4
 
 
 class FaultyReader:
-    """A SpoolReader that writes down its keys and meets its fate at a given batch."""
+    """A SpoolReader that records its keys and has a fault at a given batch."""
 
     def __init__(self, inner: SpoolReader, settings: dict[str, Any], rank: int) -> None:
         self.stats = inner.stats
@@ -45,21 +45,21 @@ class FaultyReader:
     def __next__(self) -> Batch:
         batch = next(self._inner)
         if self._fault and self._fault[:2] == [self._rank, batch.index]:
-            self._suffer(self._fault[2], batch)
+            self._fail(self._fault[2], batch)
         with self._keys.open("a") as file:
             file.write(json.dumps([batch.index, [meta.key for meta in batch.metas]]) + "\n")
         return batch
 
-    def _suffer(self, what: str, batch: Batch) -> None:
-        if what == "kill":
+    def _fail(self, fault: str, batch: Batch) -> None:
+        if fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if what == "term":
+        if fault == "term":
             os.kill(os.getpid(), signal.SIGTERM)
-        if what == "hang":
+        if fault == "hang":
             time.sleep(600)
-        if what == "end":
-            raise StreamEnded("shard 7 is missing and nobody makes it")
-        if what == "nan":
+        if fault == "end":
+            raise StreamEnded("shard 7 is missing and there is no producer")
+        if fault == "nan":
             object.__setattr__(batch.metas[0], "amplification", float("nan"))
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ class FaultyReader:
 
 
 def fill_the_disk(iteration: int) -> None:
-    """Let there be no room for the checkpoint of one iteration."""
+    """Let the disk be full at the checkpoint of one iteration."""
     save = Checkpoints.save
 
     def refuse(
@@ -130,7 +130,7 @@ def main() -> None:
     except RankStopped:
         sys.exit(1)
     except DarkprepError as error:
-        sys.stdout.write(f"said: {error}\n")
+        sys.stdout.write(f"error: {error}\n")
         sys.exit(1)
 
 

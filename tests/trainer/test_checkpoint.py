@@ -1,4 +1,4 @@
-"""Checkpoints are whole or absent, damage is noticed, and another network's are refused by name."""
+"""Checkpoints are whole or absent, damage is detected, and those of another network are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState, read_
 CONFIG = {"model": "redirt", "crop": 512, "iterations": 10}
 
 
-def make_trainee(name: str = "redirt-2rdb", cfa="bayer") -> TrainState:
+def make_state(name: str = "redirt-2rdb", cfa="bayer") -> TrainState:
     network = build_model(name, cfa)
     return TrainState(
         network=network,
@@ -37,14 +37,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "checkpoints"
 
 
-def test_everything_comes_back(folder):
-    trained, progress = make_trainee(), Progress(iteration=7, first_loss=0.5, trained_s=3.0)
+def test_everything_is_restored(folder):
+    trained, progress = make_state(), Progress(iteration=7, first_loss=0.5, trained_s=3.0)
     trained.network(torch.rand(1, 4, 16, 16)).mean().backward()
     trained.optimiser.step()
     Checkpoints(folder).save(trained, progress, CONFIG)
     drawn = torch.rand(3)
 
-    fresh = make_trainee()
+    fresh = make_state()
     restored = Checkpoints(folder).load_newest(fresh, CONFIG)
 
     assert restored == progress
@@ -59,26 +59,26 @@ def test_everything_comes_back(folder):
 def test_only_the_newest_are_kept(folder):
     checkpoints = Checkpoints(folder, keep=2)
     for iteration in (5, 10, 15):
-        checkpoints.save(make_trainee(), Progress(iteration=iteration), CONFIG)
+        checkpoints.save(make_state(), Progress(iteration=iteration), CONFIG)
 
     assert sorted(path.name for path in folder.iterdir()) == ["00000010.pt", "00000015.pt"]
 
 
-def test_damaged_ones_that_were_passed_over_do_not_push_out_what_is_saved_then(folder):
+def test_skipped_damaged_checkpoints_do_not_count_as_kept_ones(folder):
     for iteration in (5, 20, 30):
-        path = Checkpoints(folder).save(make_trainee(), Progress(iteration=iteration), CONFIG)
+        path = Checkpoints(folder).save(make_state(), Progress(iteration=iteration), CONFIG)
         if iteration > 5:
             damage_by_cutting(path)
     checkpoints = Checkpoints(folder, keep=2)
-    checkpoints.load_newest(make_trainee(), CONFIG)
+    checkpoints.load_newest(make_state(), CONFIG)
 
-    checkpoints.save(make_trainee(), Progress(iteration=10), CONFIG)
+    checkpoints.save(make_state(), Progress(iteration=10), CONFIG)
 
-    assert checkpoints.load_newest(make_trainee(), CONFIG) == Progress(iteration=10)
+    assert checkpoints.load_newest(make_state(), CONFIG) == Progress(iteration=10)
 
 
-def test_without_a_checkpoint_nothing_is_restored(folder):
-    assert Checkpoints(folder).load_newest(make_trainee(), CONFIG) is None
+def test_without_a_checkpoint_nothing_is_loaded(folder):
+    assert Checkpoints(folder).load_newest(make_state(), CONFIG) is None
 
 
 def damage_by_cutting(path: Path) -> None:
@@ -96,13 +96,13 @@ def damage_by_emptying(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [damage_by_cutting, damage_by_flipping, damage_by_emptying])
-def test_a_damaged_newest_falls_back_to_the_one_before(folder, caplog, damage):
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(folder, caplog, damage):
     checkpoints = Checkpoints(folder)
-    older = make_trainee()
+    older = make_state()
     checkpoints.save(older, Progress(iteration=5), CONFIG)
-    damage(checkpoints.save(make_trainee(), Progress(iteration=10), CONFIG))
+    damage(checkpoints.save(make_state(), Progress(iteration=10), CONFIG))
 
-    fresh = make_trainee()
+    fresh = make_state()
     with caplog.at_level(logging.WARNING):
         progress = checkpoints.load_newest(fresh, CONFIG)
 
@@ -111,30 +111,30 @@ def test_a_damaged_newest_falls_back_to_the_one_before(folder, caplog, damage):
     assert "00000010.pt: is damaged" in caplog.text
 
 
-def test_when_all_are_damaged_that_is_said(folder):
-    damage_by_emptying(Checkpoints(folder).save(make_trainee(), Progress(iteration=5), CONFIG))
+def test_damage_of_all_checkpoints_is_reported(folder):
+    damage_by_emptying(Checkpoints(folder).save(make_state(), Progress(iteration=5), CONFIG))
 
     with pytest.raises(WeightsError, match="all 1 checkpoints are damaged"):
-        Checkpoints(folder).load_newest(make_trainee(), CONFIG)
+        Checkpoints(folder).load_newest(make_state(), CONFIG)
 
 
 def test_a_checkpoint_of_another_network_is_refused_with_its_keys(folder):
-    Checkpoints(folder).save(make_trainee("sid"), Progress(iteration=5), CONFIG)
+    Checkpoints(folder).save(make_state("sid"), Progress(iteration=5), CONFIG)
 
     with pytest.raises(
         WeightsError, match=r"is of another network: lacks body\.\S+, .* has unknown"
     ):
-        Checkpoints(folder).load_newest(make_trainee(), CONFIG)
+        Checkpoints(folder).load_newest(make_state(), CONFIG)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused_with_the_fields(folder):
-    Checkpoints(folder).save(make_trainee(), Progress(iteration=5), CONFIG)
+    Checkpoints(folder).save(make_state(), Progress(iteration=5), CONFIG)
     checkpoints = Checkpoints(folder, must_match=("model", "crop"))
 
     with pytest.raises(WeightsError, match="was trained with crop 512, not 256; choose the same"):
-        checkpoints.load_newest(make_trainee(), CONFIG | {"crop": 256})
+        checkpoints.load_newest(make_state(), CONFIG | {"crop": 256})
 
-    assert checkpoints.load_newest(make_trainee(), CONFIG | {"iterations": 20}) is not None
+    assert checkpoints.load_newest(make_state(), CONFIG | {"iterations": 20}) is not None
 
 
 def test_a_pickle_that_would_execute_is_refused(folder, tmp_path):
@@ -151,7 +151,7 @@ def test_a_pickle_that_would_execute_is_refused(folder, tmp_path):
 
 
 @pytest.mark.parametrize("record", [3, {"model": {}}, {"format": 99}, {"format": 1, "config": {}}])
-def test_a_torch_file_that_is_no_checkpoint_is_refused(tmp_path, record):
+def test_a_torch_file_that_is_not_a_checkpoint_is_refused(tmp_path, record):
     torch.save(record, tmp_path / "x.pt")
 
     with pytest.raises(WeightsError, match=r"not a darkprep checkpoint|has format 99"):
@@ -168,22 +168,22 @@ def test_a_foreign_zip_is_refused(tmp_path):
 
 def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(folder, monkeypatch):
     checkpoints = Checkpoints(folder)
-    checkpoints.save(make_trainee(), Progress(iteration=5), CONFIG)
+    checkpoints.save(make_state(), Progress(iteration=5), CONFIG)
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(DiskFull, match="the disk is full"):
-        checkpoints.save(make_trainee(), Progress(iteration=10), CONFIG)
+        checkpoints.save(make_state(), Progress(iteration=10), CONFIG)
 
     assert [path.name for path in folder.iterdir()] == ["00000005.pt"]
-    assert checkpoints.load_newest(make_trainee(), CONFIG) == Progress(iteration=5)
+    assert checkpoints.load_newest(make_state(), CONFIG) == Progress(iteration=5)
 
 
 def test_torch_alone_would_not_notice_a_flipped_bit(folder):
-    """Why every entry's checksum is compared before a file is believed."""
-    path = Checkpoints(folder).save(make_trainee(), Progress(iteration=5), CONFIG)
+    """The reason why every entry's checksum is compared before a file is loaded."""
+    path = Checkpoints(folder).save(make_state(), Progress(iteration=5), CONFIG)
     damage_by_flipping(path)
 
     assert torch.load(io.BytesIO(path.read_bytes()), weights_only=True)["format"] == 1

@@ -1,4 +1,4 @@
-"""What torchrun's variables may say; the ranks themselves are tested in tests/distributed."""
+"""The variables of torchrun; the ranks themselves are tested in tests/distributed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from darkprep.trainer.distributed import communicator_from
 TWO = {"RANK": "0", "WORLD_SIZE": "2"}
 
 
-def test_without_torchrun_a_training_is_alone():
+def test_without_torchrun_a_training_is_a_single_process():
     assert isinstance(communicator_from({}), SingleProcess)
     assert isinstance(communicator_from({"RANK": "0", "WORLD_SIZE": "1"}), SingleProcess)
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1, 1e7, float("inf"), float("nan")])
-def test_a_timeout_that_no_clock_can_keep_is_refused(timeout_s):
+def test_an_invalid_timeout_is_refused(timeout_s):
     with pytest.raises(OptionError, match="rank-timeout must be positive and at most 1,000,000"):
         communicator_from(TWO, timeout_s)
 

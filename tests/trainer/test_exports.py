@@ -1,4 +1,4 @@
-"""What the package offers is listed, sorted, and there; loading it starts nothing."""
+"""The package's public names exist; importing it loads nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from darkprep import trainer
 
 
-def test_all_that_is_listed_exists_and_is_sorted():
+def test_all_listed_names_exist_once():
     assert all(hasattr(trainer, name) for name in trainer.__all__)
     assert len(set(trainer.__all__)) == len(trainer.__all__)
 

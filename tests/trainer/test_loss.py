@@ -22,7 +22,7 @@ def pictures(height: int, width: int, noise: float = 0.1, count: int = 2):
 
 
 def ms_ssim_in_double(first: np.ndarray, second: np.ndarray) -> float:
-    """The definition, one plane at a time, with scipy's filter."""
+    """Return MS-SSIM by its definition, one plane at a time, with scipy's filter."""
     bell = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
     bell /= bell.sum()
 
@@ -55,7 +55,7 @@ def test_ms_ssim_equals_its_definition_in_double_precision():
 
 
 @pytest.mark.parametrize("size", [(192, 224), (181, 163)], ids=["even", "odd"])
-def test_ms_ssim_and_its_gradient_equal_the_librarys(size):
+def test_ms_ssim_and_its_gradient_equal_those_of_the_library(size):
     noisy, truth = pictures(*size)
     noisy.requires_grad_()
 
@@ -69,7 +69,7 @@ def test_ms_ssim_and_its_gradient_equal_the_librarys(size):
 
 
 @pytest.mark.parametrize("with_luminance", [False, True])
-def test_the_derivative_by_hand_is_what_finite_differences_say(with_luminance):
+def test_the_derivative_equals_finite_differences(with_luminance):
     generator = torch.Generator().manual_seed(2)
     x, y = torch.rand(2, 2, 14, 13, dtype=torch.float64, generator=generator)
 
@@ -98,7 +98,7 @@ def test_the_loss_is_computed_in_float32_under_autocast():
     assert loss.item() == restoration_loss(noisy, truth).item()
 
 
-def test_pictures_that_contradict_each_other_have_a_finite_gradient():
+def test_opposite_pictures_have_a_finite_gradient():
     _, truth = pictures(176, 176)
     opposite = (1 - truth).requires_grad_()
 

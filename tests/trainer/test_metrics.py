@@ -1,4 +1,4 @@
-"""PSNR and SSIM are the named protocols', whatever the strips they are computed in."""
+"""PSNR and SSIM follow the named protocols and do not depend on the strips they are computed in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from darkprep.shards.errors import OptionError
 from darkprep.trainer.metrics import PROTOCOLS, illuminance_factor, protocol_named, score
 
 SKIMAGE: Any = skimage.metrics
-"""It has no types."""
+"""scikit-image has no type annotations."""
 
 
 def pictures(height: int, width: int = 40, channels: int = 3):
@@ -24,7 +24,7 @@ def pictures(height: int, width: int = 40, channels: int = 3):
 
 
 @pytest.mark.parametrize("height", [30, 262, 263, 600], ids=lambda rows: f"{rows} rows")
-def test_redirt_cuts_to_bytes_and_equals_scikit_image_on_the_whole_picture(height):
+def test_redirt_truncates_to_bytes_and_equals_scikit_image_on_the_whole_picture(height):
     restored, truth = pictures(height)
 
     scores = score(restored, truth, PROTOCOLS["redirt"])
@@ -36,7 +36,7 @@ def test_redirt_cuts_to_bytes_and_equals_scikit_image_on_the_whole_picture(heigh
     assert scores.ssim == pytest.approx(expected, abs=1e-9)
 
 
-def test_sid_rounds_and_takes_a_gaussian_window():
+def test_sid_rounds_and_uses_a_gaussian_window():
     restored, truth = pictures(300)
 
     scores = score(restored, truth, PROTOCOLS["sid"])
@@ -50,7 +50,7 @@ def test_sid_rounds_and_takes_a_gaussian_window():
     assert scores.ssim == pytest.approx(expected, abs=1e-9)
 
 
-def test_eld_forgives_a_wrong_brightness_and_takes_packed_planes():
+def test_eld_corrects_the_brightness_and_accepts_packed_planes():
     restored, truth = pictures(64, channels=4)
     darker = np.clip(restored, 0, 1) / 3
 
@@ -60,7 +60,7 @@ def test_eld_forgives_a_wrong_brightness_and_takes_packed_planes():
     assert corrected.psnr > score(darker, truth, PROTOCOLS["redirt"]).psnr + 5
 
 
-def test_the_illuminance_factor_is_the_least_squares_one_over_unsaturated_values():
+def test_the_illuminance_factor_is_the_least_squares_solution_over_unsaturated_values():
     restored, truth = pictures(20)
     truth[:, :5] = 65535
 

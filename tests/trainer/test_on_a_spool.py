@@ -1,4 +1,4 @@
-"""The trainer on a real spool: shards go as they are used, and a stopped run goes on at the sample."""
+"""The trainer on a real spool: used shards are deleted, and a stopped run resumes at the exact sample."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def losses_in(run_dir) -> list[float]:
     return [json.loads(line)["loss"] for line in lines]
 
 
-def test_every_shard_is_used_up_and_deleted(tmp_path, make_spool):
+def test_every_shard_is_used_and_deleted(tmp_path, make_spool):
     spool = make_spool("spool")
     config = config_for(spool, iterations=SHARDS * SAMPLES // 2)
 
@@ -94,7 +94,7 @@ def test_every_shard_is_used_up_and_deleted(tmp_path, make_spool):
     assert spool.ready_shards() == []
 
 
-def test_a_stopped_run_goes_on_at_the_very_sample(tmp_path, make_spool):
+def test_a_stopped_run_resumes_at_the_exact_sample(tmp_path, make_spool):
     whole, cut = make_spool("whole"), make_spool("cut")
     config = config_for(whole, iterations=12, reuse=2)
     train(config, opener(whole, config), tmp_path / "run")

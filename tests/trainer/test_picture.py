@@ -1,4 +1,4 @@
-"""Pictures hold exactly the pixels they were given, in the format their name asks for."""
+"""Picture files hold exactly the given pixels, in the format of their suffix."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pixels_of(bits: int, height: int = 300, width: int = 37) -> np.ndarray:
 
 
 def decoded(png: bytes) -> np.ndarray:
-    """A PNG reader after the specification, byte by byte, for the one filter that is written."""
+    """Decode a PNG by its specification, byte by byte, for the one filter that is written."""
     place, packed, header = 8, b"", b""
     while place < len(png):
         size, kind = struct.unpack_from(">I4s", png, place)
@@ -93,7 +93,7 @@ def test_a_tiff_holds_its_pixels_and_text(tmp_path, bits):
 
 
 @given(st.floats(-1, 2, width=32))
-def test_values_go_to_the_nearest_step_and_are_clipped(value):
+def test_values_are_rounded_and_clipped(value):
     picture = np.full((3, 2, 2), value, np.float32)
 
     for bits in (8, 16):
@@ -102,14 +102,14 @@ def test_values_go_to_the_nearest_step_and_are_clipped(value):
         assert (quantised(picture, bits) == expected).all()
 
 
-def test_sixteen_bit_pictures_pass_unchanged_and_shrink_by_rounding():
+def test_sixteen_bit_pictures_are_unchanged_at_16_bits_and_rounded_at_8():
     picture = np.arange(65536, dtype=np.uint16).reshape(1, 256, 256).repeat(3, axis=0)
 
     np.testing.assert_array_equal(quantised(picture, 16)[..., 0], picture[0])
     np.testing.assert_array_equal(quantised(picture, 8)[..., 0], np.rint(picture[0] / 257))
 
 
-def test_an_unknown_suffix_and_an_unwritable_place_are_refused(tmp_path):
+def test_an_unknown_suffix_and_an_unwritable_directory_are_refused(tmp_path):
     with pytest.raises(OptionError, match=r"x\.jpg: pictures are written as \.png"):
         write_picture(tmp_path / "x.jpg", pixels_of(8))
     (tmp_path / "x.png").mkdir()

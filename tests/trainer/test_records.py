@@ -1,4 +1,4 @@
-"""A run's files are read back as they were written; what somebody else wrote into them is left out."""
+"""A run's files are read back as they were written; invalid lines are left out."""
 
 from __future__ import annotations
 

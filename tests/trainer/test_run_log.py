@@ -1,4 +1,4 @@
-"""A run's log tells each step once, whatever a crash left of it, and feeds TensorBoard where it is."""
+"""A run's log has each step once, also after a crash, and TensorBoard's files where it is installed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def metrics_line(iteration: int, loss: float) -> MetricsLine:
     )
 
 
-def test_lines_after_the_checkpoint_and_cut_off_ones_are_forgotten(tmp_path):
+def test_lines_after_the_checkpoint_and_truncated_ones_are_removed(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"iteration": 5}\n{"iteration": 10}\n{"iteration": 15}\n{"iter')
     line = metrics_line(15, loss=0.5)
@@ -43,7 +43,7 @@ def test_lines_after_the_checkpoint_and_cut_off_ones_are_forgotten(tmp_path):
     assert lines == [{"iteration": 5}, {"iteration": 10}, line.record()]
 
 
-def test_a_full_disk_under_the_metrics_is_told_as_such(tmp_path):
+def test_a_full_disk_is_reported_when_metrics_are_written(tmp_path):
     log = RunLog(tmp_path, start=0)
     log._file.close()
     log._file = Path("/dev/full").open("a")
@@ -52,7 +52,7 @@ def test_a_full_disk_under_the_metrics_is_told_as_such(tmp_path):
         log.write_metrics(metrics_line(1, loss=0.5))
 
 
-def test_pace_is_that_of_the_last_steps():
+def test_the_pace_is_that_of_the_last_steps():
     timer = StepTimer(lambda: 0.0, torch.device("cpu"))
     timer.start()
     assert timer.rates() == (0.0, 0.0)
@@ -64,7 +64,7 @@ def test_pace_is_that_of_the_last_steps():
     assert waiting == 0
 
 
-def test_where_there_is_no_gpu_its_use_is_unknown():
+def test_without_a_gpu_its_utilisation_is_unknown():
     assert GpuMeter(torch.device("cpu")).busy_percent() is None
     if not torch.cuda.is_available():
         assert GpuMeter(torch.device("cuda")).busy_percent() is None
@@ -76,14 +76,14 @@ def test_tensorboard_gets_the_numbers_and_a_picture(tmp_path):
         log.write_metrics(metrics_line(3, loss=0.25))
         log.write_picture(torch.zeros(3, 20, 30), torch.ones(3, 20, 30), 3)
 
-    told = events.EventAccumulator(str(tmp_path / "tensorboard"))
-    told.Reload()
-    assert [event.value for event in told.Scalars("train/loss")] == [0.25]
-    (picture,) = told.Images("restored | truth")
+    written = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    written.Reload()
+    assert [event.value for event in written.Scalars("train/loss")] == [0.25]
+    (picture,) = written.Images("restored | truth")
     assert (picture.width, picture.height) == (60, 20)
 
 
-def test_a_run_whose_name_is_no_text_goes_on_without_tensorboard(tmp_path, caplog):
+def test_a_run_with_an_undecodable_name_has_no_tensorboard_files(tmp_path, caplog):
     pytest.importorskip("tensorboard")
     run = tmp_path / os.fsdecode(b"caf\xe9")
     run.mkdir()

@@ -1,4 +1,4 @@
-"""The stream decodes exactly, moves both arrays alike, and never shows a batch that was given back."""
+"""The stream decodes exactly, transforms both arrays alike, and does not read a batch after its release."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from darkprep.trainer.stream import DeviceStream, network_input, unit_range
 CPU = torch.device("cpu")
 
 
-def test_the_decode_is_the_formats_formula(make_meta):
+def test_the_input_follows_the_formula_of_the_format(make_meta):
     rng = np.random.default_rng(1)
     codes = rng.integers(0, 65536, (2, 4, 6, 5), dtype=np.uint16)
     metas = (make_meta("00000000-0000"), make_meta("00000000-0001", amplification=250.0))
@@ -27,7 +27,7 @@ def test_the_decode_is_the_formats_formula(make_meta):
     np.testing.assert_allclose(decoded.numpy(), expected, rtol=3e-7)
 
 
-def test_all_values_of_the_truth_decode_to_their_fraction():
+def test_all_values_of_the_truth_become_their_fraction_of_the_range():
     codes = torch.from_numpy(np.arange(65536, dtype=np.uint16))
 
     np.testing.assert_array_equal(
@@ -47,7 +47,7 @@ def test_an_unaugmented_stream_cuts_the_middle(make_reader):
     assert torch.equal(batch.low, whole[..., 1:97, 1:97])
 
 
-def test_what_was_handed_out_stays_while_the_reader_overwrites_its_buffers(make_reader):
+def test_a_batch_stays_valid_while_the_reader_overwrites_its_buffers(make_reader):
     reader = make_reader()
     stream = DeviceStream(reader, CPU, cfa="bayer", crop=192)
     batch = next(stream)
@@ -59,7 +59,7 @@ def test_what_was_handed_out_stays_while_the_reader_overwrites_its_buffers(make_
     assert torch.equal(batch.gt, before[1])
 
 
-def test_a_batch_is_the_same_wherever_the_stream_began(make_reader):
+def test_a_batch_is_the_same_wherever_the_stream_starts(make_reader):
     late = DeviceStream(make_reader(start=3), CPU, cfa="bayer", crop=192, seed=5)
     early = DeviceStream(make_reader(), CPU, cfa="bayer", crop=192, seed=5)
 
@@ -72,12 +72,12 @@ def test_a_batch_is_the_same_wherever_the_stream_began(make_reader):
     assert torch.equal(batch.gt, expected.gt)
 
 
-def test_buffers_are_used_again(make_reader):
+def test_buffers_are_reused(make_reader):
     stream = DeviceStream(make_reader(), CPU, cfa="bayer", crop=192)
 
-    places = [(batch.low.data_ptr(), batch.gt.data_ptr()) for batch, _ in zip(stream, range(3))]  # noqa: B905
+    addresses = [(batch.low.data_ptr(), batch.gt.data_ptr()) for batch, _ in zip(stream, range(3))]  # noqa: B905
 
-    assert len(set(places)) == 1
+    assert len(set(addresses)) == 1
 
 
 def test_waiting_for_the_reader_is_counted(make_reader):
@@ -89,7 +89,7 @@ def test_waiting_for_the_reader_is_counted(make_reader):
     assert stream.wait_s() >= 0.1
 
 
-def test_xtrans_samples_stream_too_and_another_cfa_is_refused(make_reader):
+def test_xtrans_samples_are_streamed_and_another_cfa_is_refused(make_reader):
     batch = next(DeviceStream(make_reader(side=198, cfa="xtrans"), CPU, cfa="xtrans", crop=192))
 
     assert batch.low.shape == (2, 9, 64, 64)
@@ -98,7 +98,7 @@ def test_xtrans_samples_stream_too_and_another_cfa_is_refused(make_reader):
 
 
 @pytest.mark.gpu
-def test_a_cuda_stream_hands_out_what_the_cpu_stream_does(make_reader):
+def test_a_stream_on_cuda_equals_that_on_the_cpu(make_reader):
     cuda = torch.device("cuda")
     ours = DeviceStream(make_reader(), cuda, cfa="bayer", crop=192)
     theirs = DeviceStream(make_reader(), CPU, cfa="bayer", crop=192)

@@ -1,4 +1,4 @@
-"""A training leaves what its directory promises, stops when told, and resumes to the exact sample."""
+"""A training writes its files, stops on request, and resumes at the exact sample."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def losses_in(run_dir) -> list[float]:
     return [json.loads(line)["loss"] for line in lines]
 
 
-def test_a_run_leaves_everything_its_directory_promises(tmp_path, open_reader):
+def test_a_run_writes_all_its_files(tmp_path, open_reader):
     summary = train(TINY, open_reader, tmp_path / "run")
 
     run = tmp_path / "run"
@@ -63,19 +63,19 @@ def test_a_run_leaves_everything_its_directory_promises(tmp_path, open_reader):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [line["learning_rate"] for line in lines] == pytest.approx([1e-3] * 3 + [1e-4] * 3)
-    told = json.loads((run / "summary.json").read_text())
-    assert told == vars(summary)
-    assert told["iterations"] == 6
-    assert told["samples"] == 12
-    assert told["first_loss"] == lines[0]["loss"]
-    assert told["last_loss"] == lines[-1]["loss"]
-    assert told["shards_deleted"] == 6
-    assert told["ended"] == "finished"
-    assert told["parameters"] == 581_792
-    assert 0 <= told["data_wait_fraction"] <= 1
+    record = json.loads((run / "summary.json").read_text())
+    assert record == vars(summary)
+    assert record["iterations"] == 6
+    assert record["samples"] == 12
+    assert record["first_loss"] == lines[0]["loss"]
+    assert record["last_loss"] == lines[-1]["loss"]
+    assert record["shards_deleted"] == 6
+    assert record["ended"] == "finished"
+    assert record["parameters"] == 581_792
+    assert 0 <= record["data_wait_fraction"] <= 1
 
 
-def test_a_resumed_run_has_the_very_losses_of_an_undisturbed_one(tmp_path, open_reader):
+def test_a_resumed_run_has_exactly_the_losses_of_an_uninterrupted_one(tmp_path, open_reader):
     longer = replace(TINY, iterations=12)
     train(longer, open_reader, tmp_path / "whole")
     stop = threading.Event()
@@ -95,7 +95,7 @@ def test_a_resumed_run_has_the_very_losses_of_an_undisturbed_one(tmp_path, open_
     assert all(torch.equal(value, expected[key]) for key, value in ours.state_dict().items())
 
 
-def test_a_crash_after_a_checkpoint_repeats_the_steps_since_and_tells_each_once(
+def test_a_crash_after_a_checkpoint_repeats_the_steps_since_and_logs_each_once(
     tmp_path, open_reader, make_reader
 ):
     def crash(index: int) -> None:
@@ -118,7 +118,7 @@ def test_the_loss_falls_on_one_repeated_batch(tmp_path, make_reader):
     assert summary.last_loss < 0.6 * summary.first_loss
 
 
-def test_a_non_finite_loss_names_the_samples_and_leaves_the_weights_alone(tmp_path, make_reader):
+def test_a_non_finite_loss_names_the_samples_and_does_not_change_the_weights(tmp_path, make_reader):
     def poison(batch: Batch) -> Batch:
         if batch.index == 4:
             # No shard can hold such a value; a network that diverged makes it.
@@ -154,7 +154,7 @@ def too_much_for_numpy() -> None:
 
 
 @pytest.mark.parametrize("too_much", [too_much_for_cuda, too_much_for_the_host, too_much_for_numpy])
-def test_a_batch_too_large_for_the_device_is_named_in_one_line(tmp_path, make_reader, too_much):
+def test_a_batch_too_large_for_the_device_is_reported_in_one_line(tmp_path, make_reader, too_much):
     def refuse(index: int) -> None:
         too_much()
 
@@ -162,7 +162,7 @@ def test_a_batch_too_large_for_the_device_is_named_in_one_line(tmp_path, make_re
         train(TINY, lambda start, _: make_reader(before=refuse), tmp_path / "run")
 
 
-def test_the_end_of_the_stream_ends_the_run_well(tmp_path, make_reader):
+def test_the_end_of_the_stream_ends_the_run_normally(tmp_path, make_reader):
     readers = []
 
     def open_reader(start, allocate):
@@ -176,10 +176,10 @@ def test_the_end_of_the_stream_ends_the_run_well(tmp_path, make_reader):
     assert (tmp_path / "run" / "weights.safetensors").exists()
 
 
-def test_when_nobody_produces_any_more_there_is_a_checkpoint_to_resume_from(tmp_path, make_reader):
+def test_when_no_producer_is_left_there_is_a_checkpoint_to_resume_from(tmp_path, make_reader):
     def abandon(index: int) -> None:
         if index == 2:
-            raise StreamEnded("shard 7 will not come")
+            raise StreamEnded("shard 7 is missing")
 
     with pytest.raises(StreamEnded):
         train(TINY, lambda start, _: make_reader(start=start, before=abandon), tmp_path / "run")
@@ -187,35 +187,43 @@ def test_when_nobody_produces_any_more_there_is_a_checkpoint_to_resume_from(tmp_
     assert (tmp_path / "run" / "checkpoints" / "00000002.pt").exists()
 
 
-def test_being_told_to_stop_while_waiting_for_a_shard_ends_the_run_well(tmp_path, make_reader):
+def test_a_stop_while_waiting_for_a_shard_ends_the_run_normally(tmp_path, make_reader):
     stop = threading.Event()
 
-    def give_up(index: int) -> None:
+    def stop_waiting(index: int) -> None:
         if index == 2:
             stop.set()
-            raise StreamEnded("told to stop")
+            raise StreamEnded("stopped")
 
     summary = train(
-        TINY, lambda start, _: make_reader(start=start, before=give_up), tmp_path / "run", stop=stop
+        TINY,
+        lambda start, _: make_reader(start=start, before=stop_waiting),
+        tmp_path / "run",
+        stop=stop,
     )
 
     assert (summary.ended, summary.iterations) == ("stopped", 2)
     assert (tmp_path / "run" / "checkpoints" / "00000002.pt").exists()
 
 
-def test_a_run_that_is_stopped_while_it_starves_says_that_the_data_limit_it(tmp_path, make_reader):
+def test_a_run_that_is_stopped_while_it_waits_reports_that_the_data_limits_it(
+    tmp_path, make_reader
+):
     stop = threading.Event()
-    asked: list[float] = []
+    requested: list[float] = []
 
-    def starve(index: int) -> None:
-        asked.append(time.monotonic())
+    def wait_long(index: int) -> None:
+        requested.append(time.monotonic())
         if index == 2:
-            time.sleep(5 * (asked[2] - asked[0]))
+            time.sleep(5 * (requested[2] - requested[0]))
             stop.set()
-            raise StreamEnded("told to stop")
+            raise StreamEnded("stopped")
 
     summary = train(
-        TINY, lambda start, _: make_reader(start=start, before=starve), tmp_path / "run", stop=stop
+        TINY,
+        lambda start, _: make_reader(start=start, before=wait_long),
+        tmp_path / "run",
+        stop=stop,
     )
 
     assert (summary.iterations, summary.ended) == (2, "stopped")
@@ -223,7 +231,7 @@ def test_a_run_that_is_stopped_while_it_starves_says_that_the_data_limit_it(tmp_
     assert "the data limits" in summary.limiting_side
 
 
-def test_counts_go_on_where_a_run_is_resumed(tmp_path, make_reader):
+def test_counts_continue_in_a_resumed_run(tmp_path, make_reader):
     def damaging(start, allocate):
         reader = make_reader(start=start)
         reader.stats.damaged = 2
@@ -246,7 +254,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, open_reader):
     assert replace(again, first_batch_seconds=0) == replace(done, first_batch_seconds=0)
 
 
-def test_a_full_disk_at_a_checkpoint_stops_the_run_and_leaves_the_older_one(
+def test_a_full_disk_at_a_checkpoint_stops_the_run_and_keeps_the_older_one(
     tmp_path, open_reader, make_reader, monkeypatch
 ):
     readers = []
@@ -272,23 +280,21 @@ def test_a_full_disk_at_a_checkpoint_stops_the_run_and_leaves_the_older_one(
     assert train(TINY, open_reader, tmp_path / "run", resume=True).iterations == 6
 
 
-def test_a_second_training_in_a_directory_is_refused_and_changes_nothing_of_it(
-    tmp_path, open_reader
-):
-    run, complaints = tmp_path / "run", []
+def test_a_second_training_in_a_directory_is_refused_and_changes_nothing(tmp_path, open_reader):
+    run, messages = tmp_path / "run", []
 
-    def go_on_too(report: StepReport) -> None:
+    def start_another(report: StepReport) -> None:
         before = sorted(path.name for path in run.iterdir())
-        with pytest.raises(SpoolBusy) as complaint:
+        with pytest.raises(SpoolBusy) as error:
             train(TINY, open_reader, run, resume=True)
-        complaints.append(str(complaint.value))
+        messages.append(str(error.value))
         assert sorted(path.name for path in run.iterdir()) == before
 
-    train(replace(TINY, iterations=1), open_reader, run, on_step=go_on_too)
+    train(replace(TINY, iterations=1), open_reader, run, on_step=start_another)
 
-    (told,) = complaints
-    assert told.startswith(f"{run}: a training is already running (pid {os.getpid()}")
-    assert told.endswith("close it first or choose another --run")
+    (message,) = messages
+    assert message.startswith(f"{run}: a training is already running (pid {os.getpid()}")
+    assert message.endswith("close it first or choose another --run")
     assert len(losses_in(run)) == 1
     train(TINY, open_reader, run, resume=True)
 
@@ -304,7 +310,7 @@ def test_a_used_directory_is_refused_and_so_is_resuming_another_run(tmp_path, op
         train(other, open_reader, tmp_path / "run", resume=True)
 
 
-def test_resuming_where_nothing_was_saved_begins_anew(tmp_path, open_reader):
+def test_resuming_without_a_checkpoint_starts_the_run(tmp_path, open_reader):
     summary = train(replace(TINY, iterations=1), open_reader, tmp_path / "run", resume=True)
 
     assert summary.iterations == 1
@@ -367,12 +373,12 @@ def test_xtrans_trains(tmp_path, make_reader):
         ("augment", "flip", "augment must be one of cfa, paper, none"),
     ],
 )
-def test_a_choice_that_cannot_work_is_refused_by_name(field, value, message):
+def test_an_invalid_setting_is_refused_by_name(field, value, message):
     with pytest.raises(OptionError, match=message):
         replace(TINY, **{field: value})
 
 
-def test_devices_are_named_or_refused():
+def test_devices_are_opened_by_name_or_refused():
     assert open_device("cpu") == torch.device("cpu")
     assert open_device("auto").type in ("cpu", "cuda")
     for name in ("tpu", "meta", "cuda:99"):
@@ -380,7 +386,7 @@ def test_devices_are_named_or_refused():
             open_device(name)
 
 
-def test_the_summary_says_in_words_who_limits():
+def test_the_summary_states_the_limiting_side():
     assert "the cpu limits" in limiting_side(0.001, device="cpu")
     assert "nearly balanced" in limiting_side(0.05, device="cpu")
     assert "the data limits: the cuda waited for it 40.0 %" in limiting_side(0.4, device="cuda")
@@ -416,7 +422,7 @@ def test_a_cuda_run_has_the_losses_of_a_cpu_run(tmp_path, open_reader):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-def test_a_bad_loss_on_cuda_never_reaches_the_weights(precision):
+def test_a_non_finite_loss_on_cuda_never_reaches_the_weights(precision):
     device = torch.device("cuda")
     weight = torch.nn.Parameter(torch.ones(3, device=device))
     optimiser = torch.optim.Adam([weight], fused=True)

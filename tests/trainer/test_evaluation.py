@@ -1,4 +1,4 @@
-"""Whole frames are scored as the protocol says, and restored ones come out upright and labelled."""
+"""Whole frames are scored by the protocol, and restored pictures are upright and have metadata."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from darkprep.trainer.stream import network_input
 
 
 def grey(low: torch.Tensor) -> torch.Tensor:
-    """A restorer that needs no training: every colour is the mean of the planes."""
+    """Restore without a network: every colour is the mean of the planes."""
     mean = low.mean(1, keepdim=True).clamp(0, 1)
     return torch.nn.functional.interpolate(mean, scale_factor=2).expand(-1, 3, -1, -1)
 
@@ -32,26 +32,26 @@ def frame(make_reader, make_meta) -> Sample:
     return Sample(batch.low[0].copy(), batch.gt[0].copy(), meta)
 
 
-def test_an_evaluation_says_what_it_measured_and_by_which_protocol(tmp_path, frame):
+def test_an_evaluation_states_its_scores_and_its_protocol(tmp_path, frame):
     other = Sample(
         frame.low[..., 4:], frame.gt[..., 8:], replace(frame.meta, pair="scene-2/IMG_0004")
     )
 
     evaluation = evaluate(grey, iter([frame, other]), tmp_path / "out")
 
-    told = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert told["camera"] == "sony"
-    assert told["pairs"] == 2
-    assert told["protocol"] == "redirt"
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert record["camera"] == "sony"
+    assert record["pairs"] == 2
+    assert record["protocol"] == "redirt"
     expected = [
         score(restore_frame(grey, sample), sample.gt, PROTOCOLS["redirt"])
         for sample in (frame, other)
     ]
-    assert told["psnr"] == pytest.approx(np.mean([one.psnr for one in expected]))
-    assert told["ssim"] == pytest.approx(np.mean([one.ssim for one in expected]))
-    assert [image["pair"] for image in told["images"]] == ["scene-1/IMG_0004", "scene-2/IMG_0004"]
+    assert record["psnr"] == pytest.approx(np.mean([one.psnr for one in expected]))
+    assert record["ssim"] == pytest.approx(np.mean([one.ssim for one in expected]))
+    assert [image["pair"] for image in record["images"]] == ["scene-1/IMG_0004", "scene-2/IMG_0004"]
     assert evaluation.images[1].psnr == pytest.approx(expected[1].psnr)
-    assert told["baseline_psnr"] is None
+    assert record["baseline_psnr"] is None
 
 
 def test_the_picture_shows_restored_beside_truth(tmp_path, frame):
@@ -66,7 +66,7 @@ def test_the_picture_shows_restored_beside_truth(tmp_path, frame):
     assert (shown[:, 70:78] == 255).all()
 
 
-def test_a_baseline_is_scored_alike_and_shown_first(tmp_path, frame):
+def test_a_baseline_is_scored_too_and_shown_first(tmp_path, frame):
     evaluation = evaluate(grey, [frame], tmp_path, baseline=lambda sample: sample.gt // 2)
 
     expected = score(frame.gt // 2, frame.gt, PROTOCOLS["redirt"])
@@ -102,7 +102,7 @@ def test_a_frame_of_another_cfa_is_refused_by_name(frame):
 
 @pytest.mark.parametrize("name", ["redirt-2rdb", "sid"])
 def test_a_real_network_restores_frames_of_any_size(frame, name):
-    """70 pixels is no multiple of 32: the padding is gone again."""
+    """70 pixels is not a multiple of 32, so the frame is padded and cropped."""
     restored = restore_frame(ready_for_inference(build_model(name)), frame)
 
     assert restored.shape == (3, 70, 70)
@@ -110,7 +110,7 @@ def test_a_real_network_restores_frames_of_any_size(frame, name):
     assert 0 <= restored.min() <= restored.max() <= 1
 
 
-def test_the_network_sees_the_formats_decode(frame):
+def test_the_network_gets_its_input_as_the_format_defines_it(frame):
     seen = []
 
     def remember(low):
@@ -123,11 +123,13 @@ def test_the_network_sees_the_formats_decode(frame):
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_a_restored_file_is_upright_and_says_what_it_is(tmp_path, frame, bits):
+def test_a_restored_file_is_upright_and_has_metadata(tmp_path, frame, bits):
     wide = Sample(frame.low[:, :20], np.empty((3, 0, 0), np.uint16), frame.meta)
-    lone = UnpairedFrame(sample=wide, orientation=6, text={"Camera": "ILCE-7SM2", "Gain": "100"})
+    unpaired = UnpairedFrame(
+        sample=wide, orientation=6, text={"Camera": "ILCE-7SM2", "Amplification": "100"}
+    )
 
-    restore(grey, lone, tmp_path / "new" / "a.png", bits=bits)
+    restore(grey, unpaired, tmp_path / "new" / "a.png", bits=bits)
 
     with Image.open(tmp_path / "new" / "a.png") as image:
         assert image.size == (40, 70)
@@ -153,7 +155,7 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path, frame):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.dng.png", "c.dng.png"]
 
 
-def test_a_full_disk_stops_them_all(tmp_path):
+def test_a_full_disk_stops_the_restoration(tmp_path):
     def full() -> UnpairedFrame:
         raise DiskFull("no room")
 
@@ -162,7 +164,7 @@ def test_a_full_disk_stops_them_all(tmp_path):
         list(restore_all(grey, [job]))
 
 
-def test_a_depth_or_a_suffix_that_cannot_be_written_is_refused(tmp_path, frame):
+def test_an_unknown_bit_depth_or_suffix_is_refused(tmp_path, frame):
     with pytest.raises(OptionError, match="bits must be 8 or 16, not 12"):
         restore(grey, UnpairedFrame(sample=frame), tmp_path / "a.png", bits=12)
     with pytest.raises(OptionError, match="pictures are written as"):
@@ -192,7 +194,7 @@ def test_groups_get_means_of_their_own(frame):
     assert found.groups[1].baseline_ssim == pytest.approx(np.mean(beaten))
 
 
-def test_a_protocol_of_packed_raw_needs_packed_raw(frame):
+def test_a_protocol_in_packed_raw_needs_packed_raw(frame):
     with pytest.raises(OptionError, match="protocol eld compares packed RAW"):
         evaluate(grey, [frame], protocol="eld")
 

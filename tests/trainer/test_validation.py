@@ -1,4 +1,4 @@
-"""Held-out judgements leave the training as it is, stand in files of their own, and cost it no time."""
+"""Validations do not change the training, have a file of their own, and do not count as its time."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_the_network_is_judged_every_so_often_and_at_the_end(tmp_path, open_reader):
+def test_the_network_is_validated_at_intervals_and_at_the_end(tmp_path, open_reader):
     modes = []
 
-    def judge(network, iteration):
+    def evaluate(network, iteration):
         modes.append(network.training)
         return {"psnr": 20.0 + iteration}
 
     config = replace(TINY, iterations=3)
-    train(config, open_reader, tmp_path, validation=Validation(every=2, evaluate=judge))
+    train(config, open_reader, tmp_path, validation=Validation(every=2, evaluate=evaluate))
 
     assert lines_of(tmp_path / "evaluations.jsonl") == [
         {"iteration": 2, "psnr": 22.0},
@@ -47,25 +47,27 @@ def test_the_network_is_judged_every_so_often_and_at_the_end(tmp_path, open_read
     assert modes == [False, False]
 
 
-def test_judging_changes_no_loss(tmp_path, open_reader):
-    def judge(network, iteration):
+def test_validation_changes_no_loss(tmp_path, open_reader):
+    def evaluate(network, iteration):
         with torch.inference_mode():
             network(torch.rand(1, 4, 96, 96))
         return {}
 
     train(TINY, open_reader, tmp_path / "plain")
-    train(TINY, open_reader, tmp_path / "judged", validation=Validation(every=1, evaluate=judge))
+    train(
+        TINY, open_reader, tmp_path / "validated", validation=Validation(every=1, evaluate=evaluate)
+    )
 
     losses = [
         [line["loss"] for line in lines_of(tmp_path / run / "metrics.jsonl")]
-        for run in ("plain", "judged")
+        for run in ("plain", "validated")
     ]
     assert losses[0] == losses[1]
-    assert not (tmp_path / "judged" / "evaluations.jsonl").exists()
+    assert not (tmp_path / "validated" / "evaluations.jsonl").exists()
 
 
-def test_the_time_of_judging_is_not_counted_as_training(tmp_path, open_reader):
-    def judge(network, iteration):
+def test_the_time_of_validation_does_not_count_as_training(tmp_path, open_reader):
+    def evaluate(network, iteration):
         time.sleep(3.0)
         return {"psnr": 1.0}
 
@@ -73,13 +75,13 @@ def test_the_time_of_judging_is_not_counted_as_training(tmp_path, open_reader):
         replace(TINY, iterations=2),
         open_reader,
         tmp_path,
-        validation=Validation(every=1, evaluate=judge),
+        validation=Validation(every=1, evaluate=evaluate),
     )
 
     assert summary.seconds < 3.0
 
 
-def test_a_pause_is_left_out_of_the_pace():
+def test_a_pause_does_not_change_the_pace():
     timer = StepTimer(lambda: 0.0, torch.device("cpu"))
     timer.start()
     time.sleep(0.05)
@@ -93,7 +95,7 @@ def test_a_pause_is_left_out_of_the_pace():
     assert timer.rates()[0] == pytest.approx(before, rel=0.5)
 
 
-def test_a_resumed_run_forgets_judgements_that_are_made_again(tmp_path, open_reader):
+def test_a_resumed_run_removes_evaluations_that_will_be_repeated(tmp_path, open_reader):
     train(replace(TINY, iterations=2), open_reader, tmp_path)
     (tmp_path / "evaluations.jsonl").write_text(
         '{"iteration": 2, "psnr": 2}\n{"iteration": 3, "psnr": 3}\n'
@@ -103,7 +105,7 @@ def test_a_resumed_run_forgets_judgements_that_are_made_again(tmp_path, open_rea
     assert lines_of(tmp_path / "evaluations.jsonl") == [{"iteration": 2, "psnr": 2}]
 
 
-def test_gauges_stand_in_every_line_of_metrics(tmp_path, open_reader):
+def test_extra_metrics_are_in_every_line_of_metrics(tmp_path, open_reader):
     train(TINY, open_reader, tmp_path, extra_metrics=lambda: {"disk_bytes": 7})
 
     assert [line["disk_bytes"] for line in lines_of(tmp_path / "metrics.jsonl")] == [7] * 4
@@ -116,12 +118,12 @@ def test_an_interval_below_one_is_refused():
 
 def test_tensorboard_gets_held_out_scores_and_hyperparameters(tmp_path, open_reader):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    held_out = Validation(every=2, evaluate=lambda network, iteration: {"psnr": 30.0})
-    train(TINY, open_reader, tmp_path, validation=held_out)
+    validation = Validation(every=2, evaluate=lambda network, iteration: {"psnr": 30.0})
+    train(TINY, open_reader, tmp_path, validation=validation)
 
-    told = events.EventAccumulator(str(tmp_path / "tensorboard"))
-    told.Reload()
-    assert [event.value for event in told.Scalars("held-out/psnr")] == [30.0, 30.0]
-    assert len(told.Scalars("train/loss")) == 4
-    assert "_hparams_/session_start_info" in told.summary_metadata
-    assert told.Scalars("summary/samples_per_second")
+    written = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    written.Reload()
+    assert [event.value for event in written.Scalars("held-out/psnr")] == [30.0, 30.0]
+    assert len(written.Scalars("train/loss")) == 4
+    assert "_hparams_/session_start_info" in written.summary_metadata
+    assert written.Scalars("summary/samples_per_second")
