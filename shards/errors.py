@@ -1,6 +1,7 @@
 """Every error that darkprep raises on purpose.
 
 * DarkprepError
+  + MachineError           memory, disk or network failed while a file was read
   + OptionError            an option has an invalid value
   + DatasetError           the photographs are missing or not laid out as expected
     - RawError             one RAW file cannot be used
@@ -48,6 +49,18 @@ class RawError(DatasetError):
 
     def __reduce__(self) -> tuple[type["RawError"], tuple[str, str]]:
         return (RawError, (self.path, self.reason))
+
+
+class MachineError(DarkprepError):
+    """Memory, disk or network failed while a file was read or decoded; nothing is known of the file itself."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: cannot be read now: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["MachineError"], tuple[str, str]]:
+        return (MachineError, (self.path, self.reason))
 
 
 class PlanError(DarkprepError):

@@ -6,7 +6,9 @@ in a listing, so a stray file is skipped by name and never shifts the rest.
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +17,9 @@ from darkprep.pipeline.pairs.eld import eld_longs, eld_pairs
 from darkprep.pipeline.pairs.sid import is_misaligned, sid_longs, sid_pairs
 from darkprep.pipeline.pairs.table import Frames, Pair, Pairs, Skipped
 from darkprep.shards.errors import DatasetError
+
+_MOST_COUNTED = 10_000
+"""Files that are looked at to describe a folder without pairs."""
 
 
 def find_pairs(
@@ -79,5 +84,21 @@ def _checked(
     if not pairs:
         reasons = "".join(f"; {one.path}: {one.reason}" for one in skipped[:3])
         more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-        raise DatasetError(f"{root}: holds no {wanted} of {camera.name}{reasons}{more}")
+        raise DatasetError(
+            f"{root}: holds no {wanted} of {camera.name}{_found(root, camera)}{reasons}{more}"
+        )
     return Pairs(root=root, camera=camera, pairs=pairs, skipped=tuple(skipped))
+
+
+def _found(root: Path, camera: Camera) -> str:
+    """Return what the camera's folder holds instead: how many files of which extensions, and what is expected."""
+    folder = root / camera.folder
+    counts = Counter(
+        path.suffix.lower() or "no extension"
+        for path in itertools.islice(
+            (folder if folder.is_dir() else root).rglob("*"), _MOST_COUNTED
+        )
+        if path.is_file()
+    )
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(3)) or "no files"
+    return f" (found {kinds}; expected {' or '.join(camera.extensions)})"

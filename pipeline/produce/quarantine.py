@@ -24,6 +24,7 @@ from typing import Any
 from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Skipped
 from darkprep.shards import DiskFull, RawError, Spool
+from darkprep.shards.errors import MachineError
 from darkprep.shards.files import read_json, write_json
 from darkprep.shards.process import ProcessId
 
@@ -207,5 +208,5 @@ def crashes_decoder(
 def _develop_quietly(path: str) -> None:
     # The producer handles Ctrl-C and ends the test.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(RawError):
+    with contextlib.suppress(RawError, MachineError):
         open_source(path).develop()

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import multiprocessing
+import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +30,7 @@ from darkprep.pipeline.produce.frame_store import (
 )
 from darkprep.pipeline.produce.quarantine import CRASHES_DECODER, decoding_record
 from darkprep.pipeline.raw.amplify import estimate_amplification
+from darkprep.pipeline.raw.machine import raise_machine_error
 from darkprep.pipeline.raw.resample import XtransMode, parse_xtrans_mode
 from darkprep.pipeline.raw.source import Source
 from darkprep.shards import (
@@ -42,6 +46,9 @@ from darkprep.shards import (
 )
 from darkprep.shards.format import U16
 from darkprep.shards.process import ProcessId
+
+_MOST_NAMED = 3
+"""Unusable files that the error of a build without usable pairs names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,8 +191,11 @@ class _ShardBuilder:
                 (crop.slot, self._cut_sample(pair, short, long, crop))
                 for crop in self._plan.crops(visit, pair)
             ]
+        unusable = list(dict.fromkeys(self._skipped))
+        named = "; ".join(f"{one.path}: {one.reason}" for one in unusable[:_MOST_NAMED])
+        more = f"; and {len(unusable) - _MOST_NAMED} more" if len(unusable) > _MOST_NAMED else ""
         raise DatasetError(
-            f"{self._plan.root}: none of the plan's {len(self._plan.pairs)} pairs can be used any more; see the files named before"
+            f"{self._plan.root}: none of the plan's {len(self._plan.pairs)} pairs can be used any more: {named}{more}"
         )
 
     def store_visit_frames(self, visit: Visit) -> None:
@@ -231,7 +241,7 @@ class _ShardBuilder:
             source = open_source(path)
             if source.fingerprint() != file_print:
                 raise RawError(str(path), "has changed since the plan was made; build a new spool")
-            with decoding_record(self._state.spool, path, file_print):
+            with decoding_record(self._state.spool, path, file_print), _without_libraws_messages():
                 if kind == "short":
                     frame = _decode_short(source, parse_xtrans_mode(self._plan.options.xtrans))
                 else:
@@ -242,6 +252,9 @@ class _ShardBuilder:
                     str(path),
                     f"decodes to {frame.array.shape}, its header promised {pair.height}x{pair.width}",
                 )
+        except MemoryError as error:
+            raise_machine_error(str(path), error)
+            raise
         except RawError as error:
             # A read that failed may succeed the next time.
             if not isinstance(error.__cause__, OSError):
@@ -322,6 +335,23 @@ def _worker_state(path: str, digest: str, frame_store: str, producer: ProcessId)
             f"{path}: its plan was replaced while shards were being made; start the producer again"
         )
     return _WorkerState(spool, Plan.load(spool), FrameStore(Path(frame_store)))
+
+
+@contextlib.contextmanager
+def _without_libraws_messages() -> Iterator[None]:
+    """Discard what LibRaw prints on stderr, where this is a worker process; costs microseconds."""
+    if multiprocessing.parent_process() is None:
+        yield
+        return
+    before = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(null)
 
 
 def _levels_of(short: Frame) -> SensorLevels:

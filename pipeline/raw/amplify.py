@@ -48,7 +48,7 @@ def parse_amplification(text: str) -> Amplification:
         factor = -1.0
     if not 0 < factor <= MAX_AMPLIFICATION:
         raise OptionError(
-            f"amplify must be ratio, estimate or a positive number up to {MAX_AMPLIFICATION:g}, not {text!r}"
+            f"amplify must be estimate, a positive number up to {MAX_AMPLIFICATION:g} or, for pairs only, ratio, not {text!r}"
         )
     return factor
 

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from darkprep.pipeline.raw.frame import RawFrame
+from darkprep.pipeline.raw.machine import with_retries
 from darkprep.pipeline.raw.mosaic import canonical_origin, canonical_rgb, canonical_shape
 from darkprep.pipeline.raw.reader import open_raw
 from darkprep.shards.format import PERIOD, U16
@@ -38,6 +39,10 @@ def develop(
     up to 1.33 that one hot pixel can switch. "constant" is white minus black, so that equal light
     gives equal values in all frames.
     """
+    return with_retries(os.fspath(path), lambda: _develop_once(path, brightness))
+
+
+def _develop_once(path: str | os.PathLike[str], brightness: Brightness) -> tuple[RawFrame, U16]:
     with open_raw(path) as raw:
         full = full_scale(raw.frame, brightness)
         rgb = raw.postprocess(

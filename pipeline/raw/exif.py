@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from darkprep.pipeline.raw.machine import raise_machine_error, with_retries
 from darkprep.pipeline.raw.tiff import Tiff
 from darkprep.shards.errors import RawError
 
@@ -37,6 +38,10 @@ class Exposure:
 def read_exposure(path: str | os.PathLike[str]) -> Exposure:
     """Return exposure and camera of a RAW file. Raises RawError if the file cannot be opened."""
     name = os.fspath(path)
+    return with_retries(name, lambda: _read_exposure_once(name))
+
+
+def _read_exposure_once(name: str) -> Exposure:
     try:
         with Path(name).open("rb") as file:
             start = _tiff_start(file)
@@ -44,6 +49,7 @@ def read_exposure(path: str | os.PathLike[str]) -> Exposure:
     except struct.error:  # a directory points past the end of the file
         return Exposure()
     except OSError as error:
+        raise_machine_error(name, error)
         raise RawError(name, unreadable_reason(error)) from error
 
 

@@ -31,6 +31,19 @@ _PANASONIC_PIXELS = {(5, 12): 10, (5, 14): 9, (6, 12): 14, (6, 14): 11, (7, 12):
 """Pixels in a block of 16 bytes, by format and bits; 14, the most, in all others."""
 
 
+COMPRESSIONS = {
+    6: "JPEG",
+    7: "JPEG",
+    8: "deflate",
+    9: "GoPro VC-5",
+    32946: "deflate",
+    34713: "Nikon, such as High Efficiency",
+    34892: "lossy JPEG",
+    52546: "JPEG XL",
+}
+"""Names of TIFF compressions that a build of LibRaw may be unable to decode."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
     """What a file's directories state of its image data."""

@@ -47,13 +47,34 @@ def header_indices(path: str) -> Indices | None:
         library.libraw_close(handle)
 
 
+def header_exposure(path: str) -> tuple[float, float]:
+    """Return ISO and exposure time in seconds as LibRaw finds them, maker's notes included; 0 if unknown.
+
+    Zeros if LibRaw's C functions are not available or it cannot open the file.
+    """
+    library = _c_library()
+    if library is None or not (handle := ctypes.c_void_p(library.libraw_init(0))):
+        return 0.0, 0.0
+    try:
+        if library.libraw_open_file(handle, os.fsencode(path)):
+            return 0.0, 0.0
+        library.libraw_get_imgother.restype = ctypes.POINTER(ctypes.c_float)
+        other = library.libraw_get_imgother(handle)
+        return other[0], other[1]
+    finally:
+        library.libraw_close(handle)
+
+
 @cache
 def _c_library() -> ctypes.CDLL | None:
     """Return LibRaw's C functions, found through the dependencies of rawpy's extension module."""
     library = ctypes.CDLL(rawpy._rawpy.__file__)
     try:
         library.libraw_init.restype = ctypes.c_void_p
-        needed = library.libraw_open_file, library.libraw_COLOR, library.libraw_close
+        needed = (
+            library.libraw_open_file, library.libraw_COLOR, library.libraw_close,
+            library.libraw_get_imgother,
+        )  # fmt: skip
     except AttributeError:
         return None
     return library if all(needed) else None

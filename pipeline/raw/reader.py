@@ -24,8 +24,15 @@ from darkprep.pipeline.raw.blank import check_codes
 from darkprep.pipeline.raw.colour import SRGB_TO_XYZ_LIBRAW
 from darkprep.pipeline.raw.exif import read_exposure, unreadable_reason
 from darkprep.pipeline.raw.frame import F32, RawFrame, RawHeader, header_fields
-from darkprep.pipeline.raw.image_data import read_image_data
-from darkprep.pipeline.raw.libraw import SAMPLED, Indices, header_indices, single_openmp_thread
+from darkprep.pipeline.raw.image_data import COMPRESSIONS, read_image_data
+from darkprep.pipeline.raw.libraw import (
+    SAMPLED,
+    Indices,
+    header_exposure,
+    header_indices,
+    single_openmp_thread,
+)
+from darkprep.pipeline.raw.machine import check_readable, raise_machine_error, with_retries
 from darkprep.pipeline.raw.mosaic import canonical_origin
 from darkprep.shards.cfa import Rows
 from darkprep.shards.errors import RawError
@@ -45,6 +52,10 @@ def read_raw(path: str | os.PathLike[str]) -> RawFrame:
 
     0.06 s for 12 MP of uncompressed codes.
     """
+    return with_retries(os.fspath(path), lambda: _read_raw_once(path))
+
+
+def _read_raw_once(path: str | os.PathLike[str]) -> RawFrame:
     with open_raw(path) as raw:
         return raw.frame
 
@@ -61,7 +72,11 @@ def read_header(path: str | os.PathLike[str]) -> RawHeader:
         if indices is None:  # no C functions in this build of LibRaw
             _unpack(name, raw)
             indices = _unpacked_indices(name, raw)
-        return _header(name, raw, indices)
+        header = _header(name, raw, indices)
+        if header.exposure_s > 0 and header.iso > 0:
+            return header
+        iso, exposure_s = (max(0.0, value) for value in header_exposure(name))
+        return replace(header, exposure_s=header.exposure_s or exposure_s, iso=header.iso or iso)
 
 
 class OpenRaw:
@@ -89,7 +104,8 @@ class OpenRaw:
         try:
             with single_openmp_thread():
                 rgb = self._raw.postprocess(output_bps=16, user_flip=0, **settings)
-        except _LIBRAW_ERRORS as error:
+        except (MemoryError, *_LIBRAW_ERRORS) as error:
+            raise_machine_error(path, error)
             raise RawError(path, f"LibRaw cannot develop it ({_error_text(error)})") from error
         if rgb.shape != (*shape, 3):
             raise RawError(
@@ -111,6 +127,10 @@ def open_raw(path: str | os.PathLike[str]) -> Iterator[OpenRaw]:
 
 def _open_libraw(name: str) -> rawpy.RawPy:
     """Return LibRaw's handle of a file, whose header is then read."""
+    return with_retries(name, lambda: _open_once(name))
+
+
+def _open_once(name: str) -> rawpy.RawPy:
     try:
         size = Path(name).stat().st_size
         if not size:
@@ -120,6 +140,7 @@ def _open_libraw(name: str) -> rawpy.RawPy:
             file.seek(0)
             source = name if _is_unicode(name) else io.BytesIO(file.read())
     except OSError as error:
+        raise_machine_error(name, error)
         raise RawError(name, unreadable_reason(error)) from error
     if end is not None and end > size:
         found = f"{size:,} bytes of at least {end:,} are there"
@@ -127,17 +148,38 @@ def _open_libraw(name: str) -> rawpy.RawPy:
     try:
         return rawpy.imread(source)
     except rawpy.LibRawFileUnsupportedError as error:
-        raise RawError(name, "is not a RAW file that LibRaw supports") from error
-    except _LIBRAW_ERRORS as error:
-        raise RawError(name, f"is truncated or not a RAW file ({_error_text(error)})") from error
+        reason = "is not a RAW file that LibRaw supports; convert it with Adobe DNG Converter"
+        raise RawError(name, reason) from error
+    except (MemoryError, *_LIBRAW_ERRORS) as error:
+        raise_machine_error(name, error)
+        reason = (
+            f"is truncated or not a RAW file ({_error_text(error)}); copy it again from its source"
+        )
+        raise RawError(name, reason) from error
 
 
 def _unpack(name: str, raw: rawpy.RawPy) -> None:
     """Decode the pixels now; otherwise rawpy's first property does, and its error is less clear."""
     try:
         raw.unpack()
-    except _LIBRAW_ERRORS as error:
-        raise RawError(name, f"is damaged or truncated ({_error_text(error)})") from error
+    except rawpy.LibRawFileUnsupportedError as error:
+        raise RawError(name, _compression_reason(name)) from error
+    except (MemoryError, *_LIBRAW_ERRORS) as error:
+        raise_machine_error(name, error)
+        check_readable(name)
+        reason = f"is damaged or truncated ({_error_text(error)}); copy it again from its source"
+        raise RawError(name, reason) from error
+
+
+def _compression_reason(name: str) -> str:
+    """Return why LibRaw, which has read a file's header, cannot decode its pixels."""
+    with Path(name).open("rb") as file:
+        number = read_image_data(file).compression
+    kind = "unknown" if number is None else COMPRESSIONS.get(number, f"TIFF compression {number}")
+    return (
+        f"has a compression that LibRaw cannot decode ({kind}); "
+        "convert it with Adobe DNG Converter (uncompressed or lossless)"
+    )
 
 
 def _is_unicode(name: str) -> bool:
@@ -242,7 +284,11 @@ def _white_balance(path: str, raw: rawpy.RawPy) -> tuple[float, float, float, fl
     red, green, blue, green2 = map(float, raw.camera_whitebalance)
     # Without a camera's balance LibRaw silently measures one from the picture's content.
     if not (red > 0 and green > 0 and blue > 0 and np.isfinite(red + green + blue)):
-        raise RawError(path, "has no as-shot white balance, so its colours are undefined")
+        raise RawError(
+            path,
+            "states no as-shot white balance that LibRaw reads (as AsShotNeutral; AsShotWhiteXY is not read): "
+            "its colours are undefined; convert it with Adobe DNG Converter",
+        )
     return red / green, 1.0, blue / green, (green2 if green2 > 0 else green) / green
 
 

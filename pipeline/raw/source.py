@@ -16,6 +16,7 @@ import xxhash
 from darkprep.pipeline.raw.develop import Brightness, develop
 from darkprep.pipeline.raw.exif import unreadable_reason
 from darkprep.pipeline.raw.frame import F32, RawFrame, RawHeader
+from darkprep.pipeline.raw.machine import raise_machine_error, with_retries
 from darkprep.pipeline.raw.mosaic import (
     PLANE_COLOURS,
     canonical_mosaic,
@@ -127,6 +128,9 @@ class RawFile:
 
     def fingerprint(self) -> str:
         """Return size and hash of the first and last 64 KiB: finds a replaced or cut file by two reads."""
+        return with_retries(str(self.path), self._fingerprint_once)
+
+    def _fingerprint_once(self) -> str:
         try:
             with self.path.open("rb") as file:
                 size = file.seek(0, 2)
@@ -135,6 +139,7 @@ class RawFile:
                 file.seek(max(0, size - _FINGERPRINT_BYTES))
                 tail = file.read(_FINGERPRINT_BYTES)
         except OSError as error:
+            raise_machine_error(str(self.path), error)
             raise RawError(str(self.path), unreadable_reason(error)) from error
         return f"{size:x}-{xxhash.xxh3_64_hexdigest(head + tail)}"
 

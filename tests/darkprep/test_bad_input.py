@@ -94,7 +94,9 @@ def test_a_root_with_no_pairs_is_named(complaint):
     for folder in ("short", "long"):
         Path("data/Sony", folder).mkdir(parents=True)
 
-    assert complaint(*build("data")) == "data: holds no pairs of sony"
+    assert complaint(*build("data")) == (
+        "data: holds no pairs of sony (found no files; expected .arw or .dng)"
+    )
     assert not Path("spool").exists()
 
 
@@ -199,9 +201,9 @@ def test_a_fraction_outside_its_range_is_refused(complaint, small_data, fraction
         (["--margin", "3"], "margin must be a multiple of 2"),
         (["--samples-per-shard", "7"], "must be a multiple of crops-per-visit 4"),
         (["--seed", "99999999999999999999999"], "seed must be from 0 to 2^63 - 1"),
-        (["--amplify", "twice"], "amplify must be ratio, estimate or a positive number"),
-        (["--amplify", "0"], "amplify must be ratio, estimate or a positive number"),
-        (["--amplify", "1e300"], "amplify must be ratio, estimate or a positive number up to 1e+06"),
+        (["--amplify", "twice"], "amplify must be estimate, a positive number"),
+        (["--amplify", "0"], "amplify must be estimate, a positive number"),
+        (["--amplify", "1e300"], "amplify must be estimate, a positive number up to 1e+06"),
         (["--epochs", "1000000000000000"], "shards must be 1 to 1000000000000"),
         (["--multiplier", "2"], "multiplier goes with amplify estimate only"),
         (["--disk-budget", "1MB"], "disk-budget 1.0 MB is too small"),

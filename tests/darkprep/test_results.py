@@ -128,10 +128,10 @@ def test_evaluate_with_no_usable_frame_fails(complaint, large_data):
     ("words", "said"),
     [
         (["--split", "val"], "no val pairs of sony, only test, train; choose one with --split"),
-        (["--amplify", "twice"], "amplify must be ratio, estimate or a positive number"),
-        (["--amplify", "-1"], "amplify must be ratio, estimate or a positive number"),
-        (["--amplify", "nan"], "amplify must be ratio, estimate or a positive number"),
-        (["--amplify", "1e10"], "amplify must be ratio, estimate or a positive number"),
+        (["--amplify", "twice"], "amplify must be estimate, a positive number"),
+        (["--amplify", "-1"], "amplify must be estimate, a positive number"),
+        (["--amplify", "nan"], "amplify must be estimate, a positive number"),
+        (["--amplify", "1e10"], "amplify must be estimate, a positive number"),
         (["--multiplier", "2"], "multiplier goes with --amplify estimate only"),
         (["--protocol", "best"], "unknown protocol 'best'; choose from redirt, sid, eld"),
         (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N"),
@@ -280,7 +280,7 @@ def test_restore_never_overwrites_a_file_to_restore(complaint, large_data, out):
     ("words", "said"),
     [
         (["--amplify", "ratio"], "a single file has no exposure ratio"),
-        (["--amplify", "0"], "amplify must be ratio, estimate or a positive number"),
+        (["--amplify", "0"], "amplify must be estimate, a positive number"),
         (["--amplify", "9", "--multiplier", "2"], "multiplier goes with --amplify estimate only"),
         (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N"),
         (["--weights", "nowhere"], "nowhere: cannot be read"),

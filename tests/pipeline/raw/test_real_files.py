@@ -49,6 +49,27 @@ def test_an_unusable_file_is_refused_for_its_reason(read, name, reason):
         read(DIRECTORY / name)
 
 
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("gopro_hero6.GPR", r"cannot decode \(GoPro VC-5\); convert it"),
+        ("jxl.dng", r"cannot decode \(JPEG XL\); convert it"),
+        ("wxy.dng", "AsShotWhiteXY is not read"),
+    ],
+)
+def test_an_intact_file_that_cannot_be_decoded_is_not_called_damaged(name, reason):
+    with pytest.raises(RawError, match=reason) as caught:
+        read_raw(DIRECTORY / name)
+
+    assert "damaged" not in str(caught.value)
+
+
+def test_header_and_frame_agree_on_an_iso_of_the_makers_notes():
+    path = DIRECTORY / "nikon_d1.NEF"
+
+    assert read_header(path).iso == read_raw(path).iso == 200
+
+
 @pytest.mark.parametrize("name", ["nikon_d1.NEF", "canon_s30.CRW", "arw2.ARW", "wxy.dng"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("read", [read_header, read_raw])

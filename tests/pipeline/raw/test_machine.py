@@ -1,0 +1,86 @@
+"""What the machine does while a file is read is never taken for a property of the file."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rawpy
+
+import darkprep.pipeline.raw.machine as machine
+from darkprep.pipeline.raw.develop import develop
+from darkprep.pipeline.raw.reader import read_header, read_raw
+from darkprep.pipeline.raw.source import RawFile
+from darkprep.shards.errors import MachineError, RawError
+
+OF_THE_MACHINE = [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ETIMEDOUT, errno.ENOMEM]
+READS = [read_header, read_raw, develop, lambda path: RawFile(path).fingerprint()]
+MEMORY = [MemoryError(), rawpy._rawpy.LibRawUnsufficientMemoryError(b"Unsufficient memory"),
+          rawpy._rawpy.LibRawMemPoolOverflowError(b"Libraw internal mempool overflowed")]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(machine, "RETRY_AFTER_S", (0.0, 0.0, 0.0))
+
+
+def fail(
+    monkeypatch: pytest.MonkeyPatch, target: Any, name: str, error: Exception, *, times: int
+) -> None:
+    """Make the first `times` calls of a function raise an error."""
+    real, left = getattr(target, name), [times]
+
+    def call(*args: Any, **named: Any) -> Any:
+        if left[0] > 0:
+            left[0] -= 1
+            raise error
+        return real(*args, **named)
+
+    monkeypatch.setattr(target, name, call)
+
+
+@pytest.mark.parametrize("number", OF_THE_MACHINE)
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize("name", ["open", "stat"])
+def test_an_error_that_stays_names_the_machines_reason(write_raw, monkeypatch, number, read, name):
+    path = write_raw()
+    if name == "stat" and read is READS[-1]:
+        return  # a fingerprint opens only
+    fail(monkeypatch, Path, name, OSError(number, os.strerror(number)), times=99)
+
+    with pytest.raises(MachineError, match=os.strerror(number)) as caught:
+        read(path)
+
+    assert type(caught.value) is MachineError
+    assert str(caught.value).startswith(f"{path}: cannot be read now: ")
+
+
+@pytest.mark.parametrize("number", OF_THE_MACHINE)
+@pytest.mark.parametrize("read", READS)
+def test_an_error_that_passes_changes_nothing(write_raw, monkeypatch, number, read):
+    path = write_raw()
+    fail(monkeypatch, Path, "open", OSError(number, os.strerror(number)), times=1)
+
+    assert read(path) is not None
+
+
+@pytest.mark.parametrize("error", MEMORY)
+@pytest.mark.parametrize("read", READS[:3])
+def test_short_memory_is_not_a_damaged_file(write_raw, monkeypatch, error, read):
+    path = write_raw()
+    fail(monkeypatch, rawpy, "imread", error, times=99)
+
+    with pytest.raises(MachineError, match="use fewer --jobs"):
+        read(path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.EISDIR])
+def test_an_error_of_the_path_stays_the_files(write_raw, monkeypatch, number):
+    path = write_raw()
+    fail(monkeypatch, Path, "open", OSError(number, os.strerror(number)), times=99)
+
+    with pytest.raises(RawError):
+        read_raw(path)
