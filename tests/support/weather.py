@@ -124,7 +124,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         host, port = self.server.behind
         connection = http.client.HTTPConnection(host, port, timeout=60)
-        with contextlib.closing(connection):
+        # The server checks a condition and then writes; a real store does both at once.
+        conditional = self.headers.get("If-Match") or self.headers.get("If-None-Match")
+        lock = self.server.conditional if conditional else contextlib.nullcontext()
+        with contextlib.closing(connection), lock:
             headers = {name: value for name, value in self.headers.items() if name != "Connection"}
             connection.request(self.command, self.path, body or None, headers)
             answer = connection.getresponse()
@@ -164,6 +167,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.behind = behind
         self.weather = Weather()
+        self.conditional = threading.Lock()
 
     def handle_error(self, *_: object) -> None:
         """Clients that go away are no news."""
