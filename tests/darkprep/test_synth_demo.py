@@ -147,7 +147,7 @@ def test_a_demo_with_too_little_time_reports_it(start):
     _, said = process.communicate(timeout=400)
 
     assert process.returncode == 1
-    assert "darkprep: 0 s were over before the first shard was made; give more --minutes" in said
+    assert "darkprep: 0 s passed before the first shard was made; give more --minutes" in said
 
 
 @pytest.mark.slow
