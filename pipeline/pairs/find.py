@@ -85,7 +85,7 @@ def _checked(
         reasons = "".join(f"; {one.path}: {one.reason}" for one in skipped[:3])
         more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
         raise DatasetError(
-            f"{root}: holds no {wanted} of {camera.name}{_found(root, camera)}{reasons}{more}"
+            f"{root}: holds no {wanted} of {camera.name}{reasons or _found(root, camera)}{more}"
         )
     return Pairs(root=root, camera=camera, pairs=pairs, skipped=tuple(skipped))
 

@@ -100,6 +100,14 @@ def test_a_root_with_no_pairs_is_named(complaint):
     assert not Path("spool").exists()
 
 
+def test_a_root_of_another_cameras_files_is_named_with_what_was_found_and_is_expected(complaint):
+    for folder in ("short", "long"):
+        Path("data/Sony", folder).mkdir(parents=True)
+        Path("data/Sony", folder, "00001_00_10s.NEF").write_text("")
+
+    assert complaint(*build("data")).endswith("(found 2 .nef; expected .arw or .dng)")
+
+
 def test_a_split_without_pairs_is_refused_with_the_splits_that_have_some(complaint, small_data):
     assert complaint(*build(small_data, "--split", "val")).endswith(
         "no val pairs of sony, only test, train; choose one with --split"
