@@ -55,35 +55,35 @@ class Load:
 
 
 class FakeSpool(Spool):
-    """A spool whose directory is a set of numbers; its cursors and its plan are the real ones."""
+    """A spool whose directory is a set of shard numbers; its cursors and its plan are real."""
 
     def __init__(self, path: Path, plan: Plan, part: int, parts: int) -> None:
         super().__init__(path)
         self._plan = plan.record(ProducerSettings(part=part, parts=parts))
-        self.there: set[int] = set()
-        self.told: dict[int, Cursor] = {}
+        self.shards_ready: set[int] = set()
+        self.cursors_by_rank: dict[int, Cursor] = {}
         self.needed_from = 0
 
     def ready_shards(self) -> list[int]:
-        return sorted(self.there)
+        return sorted(self.shards_ready)
 
     def delete(self, shard: int) -> bool:
         assert shard < self.needed_from, f"shard {shard} is deleted, {self.needed_from} is needed"
-        self.there.discard(shard)
+        self.shards_ready.discard(shard)
         return True
 
     def write_cursor(self, cursor: Cursor) -> None:
-        self.told[cursor.rank] = cursor
+        self.cursors_by_rank[cursor.rank] = cursor
 
     def read_cursors(self) -> list[Cursor]:
-        return list(self.told.values())
+        return list(self.cursors_by_rank.values())
 
     def disk_bytes(self) -> int:
         return 0
 
 
 class FakePool:
-    """Workers that finish when the fake clock says so."""
+    """Workers that finish at their time of the fake clock."""
 
     def __init__(self, world: World, node: Node) -> None:
         self._world, self._node = world, node
@@ -125,7 +125,7 @@ class Node:
             rank.update(step + 1, oldest)
 
     def check(self, allowed: int) -> None:
-        self.most = max(self.most, len(self.spool.there) + self.writing)
+        self.most = max(self.most, len(self.spool.shards_ready) + self.writing)
         assert self.most <= allowed, "the budget is exceeded"
 
 
@@ -158,7 +158,7 @@ class World:
         while self._events and self._events[0][0] <= until:
             self.now, _, node, shard, future = heapq.heappop(self._events)
             node.writing -= 1
-            node.spool.there.add(shard)
+            node.spool.shards_ready.add(shard)
             future.set_result(
                 TaskResult(
                     shard=shard,
@@ -178,7 +178,7 @@ class World:
         node.check(node.producer.budget.max_shards)
 
     def train(self, steps: int) -> dict[str, float]:
-        """Steps in lock-step over all nodes; figures of the second half, and of the whole."""
+        """Steps in lock-step over all nodes; figures of the second half, and of all."""
         for node in self.all:
             for rank in node.ranks:
                 rank._publish(0, 0)
@@ -188,8 +188,10 @@ class World:
         for step in range(steps):
             for node in self.all:
                 wanted = node.wanted(step)
-                while not wanted <= node.spool.there:
-                    assert self._events, f"step {step}: nobody makes {wanted - node.spool.there}"
+                while not wanted <= node.spool.shards_ready:
+                    assert self._events, (
+                        f"step {step}: no producer makes {wanted - node.spool.shards_ready}"
+                    )
                     self.let_work(self._events[0][0])
             waits.append(max(0.0, self.now - began))
             ends = max(self.now, began) + self.load.step_s

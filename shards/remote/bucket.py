@@ -33,7 +33,7 @@ _PRODUCER, _TRAINER = "producers/lease.json", "cursors/lease.json"
 class Bucket:
     """One spool in object storage. All methods raise SpoolError when the store fails.
 
-    `label` is its URL in messages. A `check` is the lease's of whoever changes something (Lease.check).
+    `label` is its URL in messages. `check` is the Lease.check of the lease under which something is changed.
     """
 
     def __init__(self, store: ObjectStore, label: str) -> None:

@@ -12,57 +12,40 @@ from typing import Literal
 from darkprep.shards.remote.url import CREDENTIALS
 
 Kind = Literal[
-    "missing", "conflict", "range", "bucket", "denied", "clock", "region", "transient", "unsupported", "other"
+    "bucket", "clock", "region", "denied", "unsupported", "conflict", "range", "missing", "transient", "other"
 ]  # fmt: skip
 
 _LENGTH = 200
 """Characters of a library's message that are repeated."""
 
-_CODES: dict[Kind, str] = {
+_SIGNS: dict[Kind, str] = {
     "bucket": "NoSuchBucket|ContainerNotFound",
     "clock": "RequestTimeTooSkewed|RequestExpired",
-    "region": "AuthorizationHeaderMalformed|PermanentRedirect|IllegalLocationConstraintException",
-    "denied": "AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|AuthenticationFailed",
+    "region": "AuthorizationHeaderMalformed|PermanentRedirect|IllegalLocationConstraintException|301",
+    "denied": "AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|AuthenticationFailed"
+    "|PermissionDeniedError|UnauthenticatedError|401|403",
+    "unsupported": "NotImplemented|NotSupportedError|501",
+    "conflict": "AlreadyExistsError|PreconditionError",
+    "range": "416",
+    "missing": "FileNotFoundError",
     "transient": ".*(SlowDown|Throttl|TooManyRequests|RequestLimit|rateLimit).*|ServerBusy|RequestTimeout|InternalError"
-    "|ServiceUnavailable|OperationAborted|IncompleteBody|ConditionalRequestConflict",
-    "unsupported": "NotImplemented",
+    r"|ServiceUnavailable|OperationAborted|IncompleteBody|ConditionalRequestConflict|408|429|5\d\d",
 }
-_EXCEPTIONS: dict[str, Kind] = {
-    "AlreadyExistsError": "conflict",
-    "PreconditionError": "conflict",
-    "NotSupportedError": "unsupported",
-    "PermissionDeniedError": "denied",
-    "UnauthenticatedError": "denied",
-    "FileNotFoundError": "missing",
-}
-_STATUSES: dict[int, Kind] = {
-    301: "region",
-    401: "denied",
-    403: "denied",
-    408: "transient",
-    416: "range",
-    429: "transient",
-    501: "unsupported",
-}
+"""The stores' error codes, obstore's exceptions and HTTP statuses of each kind."""
 _ENDPOINT = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL", "az": "AZURE_STORAGE_ENDPOINT"}
 
 
 def classify(error: Exception) -> tuple[Kind, str]:
-    """Return the kind of failure that an exception of obstore stands for, and a detail for the message."""
-    text, name = str(error), type(error).__name__
-    found = re.search(r"status code: (\d{3})", text)
-    status = int(found[1]) if found else 0
-    found = re.search(r"<Code>(\w+)</Code>", text)
-    code = found[1] if found else ""
+    """Return the kind of failure that obstore reports by `error`, and a detail for the message."""
+    text = str(error)
+    code = "".join(re.findall(r"<Code>(\w+)</Code>", text)[:1])
+    status = "".join(re.findall(r"status code: (\d{3})", text)[:1])
     detail = f"{status} {code}".strip() if status else reason(text)
-    for kind, codes in _CODES.items():
-        if re.fullmatch(codes, code):
-            return kind, detail
-    if name in _EXCEPTIONS:
-        return _EXCEPTIONS[name], detail
-    if status in _STATUSES:
-        return _STATUSES[status], detail
-    return "transient" if status >= 500 or "HTTP error" in text else "other", detail
+    for sign in (code, type(error).__name__, status):
+        for kind, signs in _SIGNS.items():
+            if re.fullmatch(signs, sign):
+                return kind, detail
+    return "transient" if "HTTP error" in text else "other", detail
 
 
 def reason(text: str) -> str:
@@ -85,8 +68,10 @@ def message(label: str, kind: Kind, detail: str, attempts: int = 1) -> str:
     scheme = label.partition("://")[0]
     endpoint = _ENDPOINT.get(scheme, "the address")
     after = f" after {attempts} tries" if attempts > 1 else ""
+    no_bucket = f"there is no such bucket; create it, or check its name and {endpoint}"
     remedies: dict[Kind, str] = {
-        "bucket": f"there is no such bucket; create it, or check its name and {endpoint}",
+        "bucket": no_bucket,
+        "missing": no_bucket,
         "denied": f"access is denied ({detail}); check that the credentials ({CREDENTIALS.get(scheme)}) are right and may list, get, put and delete there",
         "clock": f"this host's clock is too far from the store's ({detail}); set it",
         "region": f"the bucket is in another region ({detail}); set AWS_DEFAULT_REGION",

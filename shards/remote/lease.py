@@ -17,7 +17,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from darkprep.shards.errors import SpoolBusy, SpoolError
@@ -89,7 +88,7 @@ class Watch:
         self._changed = False
 
     def look(self) -> Holder | None:
-        """Return who holds the lease by its object, None for nobody."""
+        """Read the object; return the holder of the lease, None when it is free."""
         found = self._store.read(self._name, _RECORD_BYTES)
         version = found.version if found else None
         if version != self.version:
@@ -112,10 +111,10 @@ class Lease:
     """The lease in the object `name`, for the time of a `with` block or until `release`.
 
     Raise SpoolBusy on entry when another process holds it, naming that process, and SpoolError when the store
-    fails or has no conditional writes. Later failures are raised by `check`, which whoever works under the
-    lease passes along with everything that it changes in the store.
+    fails or has no conditional writes. Later failures are raised by `check`, which the holder passes along with
+    everything that it changes in the store.
 
-    `role` is for messages ("a producer"). `clock` is in seconds.
+    `role` names the holder in messages ("a producer"). `clock` is in seconds.
     """
 
     def __init__(
@@ -157,11 +156,16 @@ class Lease:
         self._report = report
 
     def check(self) -> None:
-        """Raise SpoolBusy when somebody else holds the lease by now, SpoolError when the store failed.
+        """Raise SpoolBusy when another process holds the lease by now, SpoolError when the store failed.
 
         Also when it could not be renewed for so long that others may take it soon.
         """
-        self._failure = self._failure or self._expired()
+        unchanged_s = self._clock() - self._renewed
+        if not self._failure and unchanged_s > self._valid_s:
+            self._failure = SpoolError(
+                f"{self._store}: the store did not answer for {unchanged_s:.0f} s, or this process was stopped, so another may be "
+                f"{self._role} now; check that the store can be reached (endpoint, network), and start again"
+            )
         if self._failure:
             raise self._failure
 
@@ -172,16 +176,15 @@ class Lease:
         self._released.set()
         self._thread.join()
         self._thread = None
-        if self._expired():
-            return
         record = json.dumps({"token": self._token, "released": True}).encode()
         try:
-            self._store.write_if(self._name, record, self._version, check=self._check_validity)
+            self._store.write_if(self._name, record, self._version, check=self.check)
         except SpoolError as error:
-            log.warning("%s; the lease of %s is free only after %.0f s", error, self._role, self._expiry_s)  # fmt: skip
+            if error is not self._failure:
+                log.warning("%s; the lease of %s is free only after %.0f s", error, self._role, self._expiry_s)  # fmt: skip
 
     def _wait_for_end_of_holder(self, watch: Watch) -> None:
-        """Return once nobody holds the lease; raise SpoolBusy when its holder is alive."""
+        """Return once the lease is free; raise SpoolBusy when its holder is alive."""
         warned = False
         while (alive := watch.is_alive(holder := watch.look(), self._expiry_s)) is not False:
             if alive:
@@ -212,14 +215,14 @@ class Lease:
         while not self._released.wait(max(0.0, self._renewal_s - (self._clock() - began))):
             began = self._clock()
             try:
-                self._renew(check=self._check_validity)
-                self._check_validity()
+                self._renew(check=self.check)
+                self.check()
             except SpoolError as error:
                 self._failure = self._failure or error
                 return
 
     def _renew(self, *, check: Callable[[], None] | None) -> None:
-        """Change the object; raise SpoolBusy when somebody else has changed it."""
+        """Change the object; raise SpoolBusy when another process has changed it."""
         sent = self._clock()
         self._beat += 1
         version = self._store.write_if(self._name, self._record(), self._version, check=check)
@@ -227,20 +230,6 @@ class Lease:
             found = self._store.read(self._name, _RECORD_BYTES)
             raise self._busy(Holder.of(found.data) if found else None)
         self._version, self._renewed = version, sent
-
-    def _expired(self) -> SpoolError | None:
-        """Return what to raise when the lease may soon be another's."""
-        unchanged_s = self._clock() - self._renewed
-        if unchanged_s <= self._valid_s:
-            return None
-        return SpoolError(
-            f"{self._store}: the store did not answer for {unchanged_s:.0f} s, or this process was stopped, so another may be "
-            f"{self._role} now; check that the store can be reached (endpoint, network), and start again"
-        )
-
-    def _check_validity(self) -> None:
-        if expired := self._expired():
-            raise expired
 
     def _busy(self, holder: Holder | None) -> SpoolBusy:
         return SpoolBusy(
@@ -261,12 +250,7 @@ class Lease:
         self.acquire()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 

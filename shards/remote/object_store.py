@@ -6,12 +6,11 @@ help, so a network that fails for a minute delays the caller, and a wrong key is
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,13 +18,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from darkprep.shards.errors import SpoolError
 from darkprep.shards.files import disk_errors
 from darkprep.shards.remote.connect import connector
-from darkprep.shards.remote.failures import classify, message
+from darkprep.shards.remote.failures import Kind, classify, message
 from darkprep.shards.remote.url import StoreUrl
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
 
-    from darkprep.shards.remote.connect import Client, Connect
+    from darkprep.shards.remote.connect import Connect
 
 log = logging.getLogger(__name__)
 
@@ -109,10 +108,7 @@ class ObjectStore:
 
     def size(self, name: str) -> int | None:
         """Return the bytes of one object, None where there is none."""
-        try:
-            return self._request(lambda: self._client.head(name))["size"]
-        except FileNotFoundError:
-            return None
+        return self._request(lambda: self._client.head(name)["size"], unless={"missing"})
 
     def read(self, name: str, limit: int) -> StoredObject | None:
         """Return a small object; None where there is none, or it is empty or longer than `limit` bytes."""
@@ -122,15 +118,12 @@ class ObjectStore:
             found = self._client.get(name, options={"range": (0, limit + 1)})
             return StoredObject(bytes(found.bytes()), _version(found.meta))
 
-        try:
-            found = self._request(get)
-        except (FileNotFoundError, _NoSuchRange):
-            return None
-        return found if len(found.data) <= limit else None
+        found = self._request(get, unless={"missing", "range"})
+        return found if found and len(found.data) <= limit else None
 
     def write(self, name: str, data: bytes, *, check: Check | None = None) -> None:
         """Put an object."""
-        self._put(self._client, name, data, "overwrite", check)
+        self._request(lambda: self._client.put(name, data, use_multipart=False), check=check)
 
     def write_if(
         self, name: str, data: bytes, version: UpdateVersion | None, *, check: Check | None = None
@@ -140,12 +133,15 @@ class ObjectStore:
         Return the new version, or None when the condition is not met. Raise SpoolError when the store
         reports that it has no conditional writes.
         """
-        try:
-            return self._put(self._client, name, data, version or "create", check)
-        except _Conflict:
-            # It is ours all the same when the answer to an earlier attempt was lost.
-            found = self.read(name, len(data))
-            return found.version if found and found.data == data else None
+        mode: Any = version or "create"
+        result = self._request(
+            lambda: self._client.put(name, data, mode=mode), check=check, unless={"conflict"}
+        )
+        if result is not None:
+            return _version(result)
+        # It is ours all the same when the answer to an earlier attempt was lost.
+        found = self.read(name, len(data))
+        return found.version if found and found.data == data else None
 
     def upload(self, name: str, path: Path, *, check: Check | None = None) -> None:
         """Put a whole file. Raise FileNotFoundError when the file is gone."""
@@ -153,7 +149,7 @@ class ObjectStore:
         if len(data) > MAX_PUT_BYTES:
             raise SpoolError(f"{self._label}/{name}: {len(data)} bytes are too many for one PUT")
         client = self._connect(_UPLOAD_S + len(data) / _UPLOAD_BYTES_PER_S)
-        self._put(client, name, data, "overwrite", check)
+        self._request(lambda: client.put(name, data, use_multipart=False), check=check)
 
     def download(self, name: str, path: Path, size: int) -> bool:
         """Write the first `size` bytes of an object to a new file.
@@ -176,32 +172,20 @@ class ObjectStore:
 
     def delete(self, name: str, *, check: Check | None = None) -> None:
         """Delete an object if there is one."""
-        with contextlib.suppress(FileNotFoundError):  # S3 does not report it, the others do
-            self._request(lambda: self._client.delete(name), check=check)
+        self._request(lambda: self._client.delete(name), check=check, unless={"missing"})
 
     def _download_part(self, descriptor: int, name: str, start: int, size: int) -> bool:
         end, written = min(size, start + _PART_BYTES), 0
         if self.stop.is_set():
             return False
-        try:
-            part = self._request(lambda: self._client.get_range(name, start=start, end=end))
-        except (FileNotFoundError, _NoSuchRange):
-            return False
-        with memoryview(part) as view:
+        part = self._request(
+            lambda: self._client.get_range(name, start=start, end=end),
+            unless={"missing", "range"},
+        )
+        with memoryview(part or b"") as view:
             while written < len(view):
                 written += os.pwrite(descriptor, view[written:], start + written)
         return written == end - start
-
-    def _put(
-        self, client: Client, name: str, data: bytes, mode: Any, check: Check | None
-    ) -> UpdateVersion:
-        try:
-            result = self._request(
-                lambda: client.put(name, data, mode=mode, use_multipart=False), check=check
-            )
-        except FileNotFoundError as error:
-            raise SpoolError(message(self._label, "bucket", "404")) from error
-        return _version(result)
 
     def _request(
         self,
@@ -209,12 +193,9 @@ class ObjectStore:
         *,
         retry: RetryPolicy | None = None,
         check: Check | None = None,
-    ) -> Result:
-        """Return what `send` returns, repeating it when that may help.
-
-        Raise FileNotFoundError when there is no such object, _Conflict when a condition is not met,
-        _NoSuchRange when the object ends before the range, SpoolError for everything else.
-        """
+        unless: Collection[Kind] = (),
+    ) -> Result | Any:
+        """Return what `send` returns, repeating it when that may help; None for failures of a kind in `unless`."""
         retry, failures = retry or self._retry, 0
         while True:
             if check:
@@ -224,27 +205,14 @@ class ObjectStore:
             except Exception as error:
                 failures += 1
                 kind, detail = classify(error)
+                if kind in unless:
+                    return None
                 last = failures >= (2 if self.stop.is_set() else retry.attempts)
-                if kind == "missing":
-                    raise
-                if kind in _OUTCOMES:
-                    raise _OUTCOMES[kind](self._label) from error
                 if kind != "transient" or last:
                     raise SpoolError(message(self._label, kind, detail, failures)) from error
             if failures == 2:
                 log.warning("%s: %s; trying again", self._label, detail)
             self.stop.wait(retry.pause_s(failures))
-
-
-class _Conflict(SpoolError):
-    """The condition of a write is not met."""
-
-
-class _NoSuchRange(SpoolError):
-    """An object ends before the requested bytes."""
-
-
-_OUTCOMES: dict[str, type[SpoolError]] = {"conflict": _Conflict, "range": _NoSuchRange}
 
 
 def _version(meta: Any) -> UpdateVersion:

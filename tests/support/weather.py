@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 _PASSED_ON = {"content-length", "content-type", "etag", "last-modified", "content-range"}
-_ERROR = '<?xml version="1.0"?><Error><Code>{code}</Code><Message>{code}, says the weather</Message></Error>'
+_ERROR = '<?xml version="1.0"?><Error><Code>{code}</Code><Message>{code}, from the proxy</Message></Error>'
 
 
 @dataclass(frozen=True)
