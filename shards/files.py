@@ -21,6 +21,7 @@ from darkprep.shards.process import start_ticks
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 """Error numbers of a full disk."""
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
+_NO_DIRECTORY = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
 
 
 @contextlib.contextmanager
@@ -28,7 +29,7 @@ def disk_errors(path: Path, wanted: int | None = None) -> Iterator[None]:
     """Translate errors of the operating system when writing `path` into darkprep's.
 
     `wanted` is the size of the write in bytes, for the message. Raises DiskFull when there is no room,
-    SpoolError when the directory is not writable; any other OSError passes.
+    SpoolError when the directory is not writable or does not exist; any other OSError passes.
     """
     try:
         yield
@@ -43,6 +44,11 @@ def disk_errors(path: Path, wanted: int | None = None) -> Iterator[None]:
             raise SpoolError(
                 f"{path.parent}: cannot be written ({error.strerror}); check its owner and mount"
             ) from error
+        if error.errno in _NO_DIRECTORY and not path.parent.is_dir():
+            what = "is not a directory" if os.path.lexists(path.parent) else "does not exist"
+            raise SpoolError(
+                f"{path.parent}: {what}, so nothing can be written there; was it removed or unmounted?"
+            ) from error
         raise
 
 
@@ -51,13 +57,14 @@ def replace_atomically(
 ) -> None:
     """Let `write` fill a temporary file and rename it to `path`; readers see the old file or the new one.
 
+    The directory is created where it is missing: copies of a directory often drop the empty ones in it.
     Without `sync` a power loss may leave the file empty: for files that their readers can do without.
     Raises DiskFull or SpoolError as `disk_errors`; then the old file stays and no temporary one is left.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path, wanted):
         try:
-            with temporary.open("wb") as file:
+            with open(temporary, "wb", opener=open_in_new_directory) as file:
                 write(file)
                 file.flush()
                 if sync:
@@ -68,6 +75,24 @@ def replace_atomically(
             raise
         if sync:
             sync_directory(path.parent)
+
+
+def ensure_directory(directory: Path) -> None:
+    """Create a directory in an existing one unless it is there; raise DiskFull or SpoolError."""
+    with disk_errors(directory / "file"):
+        directory.mkdir(exist_ok=True)
+
+
+def open_in_new_directory(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
+    """Open as `os.open` does, or for `open(opener=...)`; create the file's directory where it is missing.
+
+    Only that directory: when the one above it is gone, somebody removed the whole.
+    """
+    try:
+        return os.open(path, flags | os.O_CLOEXEC, mode)
+    except FileNotFoundError:
+        Path(path).parent.mkdir(exist_ok=True)
+        return os.open(path, flags | os.O_CLOEXEC, mode)
 
 
 def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:

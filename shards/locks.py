@@ -58,8 +58,9 @@ class FileLock:
         """
         with disk_errors(self._path), lock_errors(self._directory):
             for _ in range(_ATTEMPTS):
-                self._file = self._try_to_acquire()
-                if self._file:
+                file = self._try_to_acquire()
+                if file:
+                    self._file = file
                     return
                 time.sleep(_ATTEMPT_S)
         process = last_holder(self._path)
@@ -68,6 +69,16 @@ class FileLock:
         raise SpoolBusy(
             f"{self._directory}: {self._holder} is already running ({who}); {'close it first' if is_own else 'stop it'} or {self._remedy}"
         )
+
+    def restore(self) -> None:
+        """Acquire a held lock again when its file was removed, as with its directory; raises as `acquire`.
+
+        Other processes take a lock without its file for a free one.
+        """
+        before = self._file
+        if before is not None and not before.is_at(self._path):
+            self.acquire()
+            before.close()
 
     def release(self) -> None:
         """Release the lock; do nothing when it is not held."""
@@ -160,10 +171,12 @@ def lock_errors(directory: Path) -> Iterator[None]:
 
 
 class _LockFile:
-    """An open lock file. Closing it unlocks it for forked children too; in a child it is closed at once."""
+    """An open lock file, in a directory that is created when the file is. Closing it unlocks it for forked children too; in a child it is closed at once."""
 
     def __init__(self, path: Path, flags: int) -> None:
         _close_in_forked_children()
+        if flags & os.O_CREAT:
+            path.parent.mkdir(exist_ok=True)
         self.descriptor = open_regular_file(path, flags, 0o644)
         _open_files.add(self)
 

@@ -6,15 +6,16 @@ would not work for every network file system.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from darkprep.shards.batch import ReaderStats
-from darkprep.shards.errors import ShardDamaged
+from darkprep.shards.errors import ShardDamaged, SpoolError
 from darkprep.shards.shard_file import ShardFile
 from darkprep.shards.spool import Spool
 
@@ -22,6 +23,16 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 0.01
 _STARVING_EVERY_S = 0.5
+_RETRY_AFTER_S = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""Pauses before a read or a move that failed is tried again; after the last one the reader gives up."""
+_FORGOTTEN_AFTER_S = 60.0
+"""A read that failed longer ago does not count."""
+_MAX_DAMAGED = 5
+"""How often one shard may be found damaged and be rebuilt before the reader gives up."""
+_PASSING = {
+    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.ENFILE, errno.EMFILE,
+}  # fmt: skip
+"""Errors of the machine, not of a file, that may be over at the next attempt."""
 
 
 class OpenShards:
@@ -51,6 +62,10 @@ class OpenShards:
         self._open: dict[int, ShardFile] = {}
         self._seen: os.stat_result | None = None
         """The status of the file that was opened last, before it was checked."""
+        self._failures: dict[int, tuple[int, float]] = {}
+        """How often each shard could not be read of late, and when last, by its number in the spool."""
+        self._damaged: Counter[int] = Counter()
+        """How often each shard was quarantined, by its number in the spool."""
 
     def __contains__(self, shard: int) -> bool:
         return shard in self._open
@@ -58,27 +73,34 @@ class OpenShards:
     def get(self, shard: int, while_waiting: Callable[[], None]) -> ShardFile | None:
         """Return the shard, opened; wait while it is missing or damaged. None when asked to stop.
 
-        `while_waiting` is called again and again during the wait.
+        `while_waiting` is called again and again during the wait. Raises SpoolError when the shard cannot be
+        opened for a reason of the machine's, and as `handle_damage`.
         """
-        while True:
+        while not self._should_stop():
             try:
                 if shard in self._open or self._wait_and_open(shard, while_waiting):
                     return self._open[shard]
             except ShardDamaged as error:
-                self.quarantine(shard, error)
-            else:
-                return None
+                self.handle_damage(shard, error)
+        return None
 
-    def quarantine(self, shard: int, error: ShardDamaged) -> None:
-        """Close a damaged shard and move it to quarantine, so that a producer rebuilds it."""
+    def handle_damage(self, shard: int, error: ShardDamaged) -> None:
+        """Close a shard that cannot be read; try it again later, or quarantine it, so that a producer rebuilds it.
+
+        It is tried again, after a pause, where the operating system failed to read it and may succeed. Raises
+        SpoolError when it cannot be quarantined, or is damaged again however often it is rebuilt.
+        """
         opened = self._open.pop(shard, None)
-        self._stats.damaged += 1
-        log.warning("%s; it is quarantined and will be rebuilt", error)
-        number = self._number(shard)
         seen = opened.seen if opened else self._seen
-        self._spool.quarantine.add(self._spool.shard_path(number), number, str(error), seen=seen)
         if opened:
             opened.close()
+        number = self._number(shard)
+        if self._pause_after(number, error.__cause__):
+            return
+        self._failures.pop(number, None)
+        self._stats.damaged += 1
+        self._damaged[number] += 1
+        self._quarantine(number, str(error), seen)
 
     def repetitions(self, shard: int) -> int:
         """Return how many times the stream repeated all kept shards before this one."""
@@ -99,21 +121,72 @@ class OpenShards:
         return shard % self._cycle if self._cycle else shard
 
     def _wait_and_open(self, shard: int, while_waiting: Callable[[], None]) -> bool:
-        """Open a shard as soon as it exists; return False when asked to stop. Raises ShardDamaged."""
+        """Open a shard as soon as it exists; return False when asked to stop. Raises as `get`, and ShardDamaged."""
         number = self._number(shard)
-        path = self._spool.shard_path(number)
         began, reported = time.monotonic(), 0.0
-        while True:
-            with contextlib.suppress(FileNotFoundError):
-                self._seen = path.lstat()
-                self._open[shard] = ShardFile(
-                    path, self._layout, number, self._digest, verify=self._verify
-                )
+        while not self._should_stop():
+            opened = self._try_to_open(number)
+            if opened:
+                self._open[shard] = opened
                 return True
             waited = time.monotonic() - began
             if self._on_starving and waited - reported >= _STARVING_EVERY_S:
                 self._on_starving(number, waited)
                 reported = waited
             while_waiting()
-            if self._closing.wait(_POLL_S) or self._should_stop():
-                return False
+            self._closing.wait(_POLL_S)
+        return False
+
+    def _try_to_open(self, number: int) -> ShardFile | None:
+        """Open a shard; return None where there is none, and after a pause where it could not be opened."""
+        path = self._spool.shard_path(number)
+        try:
+            self._seen = path.lstat()
+            return ShardFile(path, self._layout, number, self._digest, verify=self._verify)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if self._pause_after(number, error):
+                return None
+            raise SpoolError(
+                f"{path}: cannot be opened ({error.strerror}); this is a fault of the machine, not of the file: correct it and start again"
+            ) from error
+
+    def _pause_after(self, number: int, error: BaseException | None) -> bool:
+        """Return, after a pause, whether to try again to read a shard; False for damage and after many attempts."""
+        if not isinstance(error, OSError) or error.errno not in _PASSING:
+            return False
+        attempts, when = self._failures.get(number, (0, 0.0))
+        if time.monotonic() - when > _FORGOTTEN_AFTER_S:
+            attempts = 0
+        if attempts >= len(_RETRY_AFTER_S):
+            return False
+        self._pause(_RETRY_AFTER_S[attempts])
+        self._failures[number] = attempts + 1, time.monotonic()
+        return True
+
+    def _quarantine(self, number: int, reason: str, seen: os.stat_result | None) -> None:
+        """Move a damaged shard to quarantine; try again for a few seconds when that fails."""
+        path = self._spool.shard_path(number)
+        if self._damaged[number] > _MAX_DAMAGED:
+            raise SpoolError(
+                f"{reason}; it was rebuilt {_MAX_DAMAGED} times and damaged each time: check the disk and the memory of this machine"
+            )
+        for seconds in (*_RETRY_AFTER_S, None):
+            try:
+                self._spool.quarantine.add(path, number, reason, seen=seen)
+            except SpoolError:
+                if seconds is None:
+                    raise
+                self._pause(seconds)
+                if self._should_stop():
+                    return
+            else:
+                log.warning("%s; it is quarantined and will be rebuilt", reason)
+                return
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, until asked to stop at most."""
+        deadline = time.monotonic() + seconds
+        while not self._should_stop() and time.monotonic() < deadline:
+            self._closing.wait(_POLL_S)

@@ -20,6 +20,7 @@ from darkprep.shards.file_names import shard_file_name, shard_of_file_name
 from darkprep.shards.files import (
     NO_SPACE,
     disk_errors,
+    ensure_directory,
     json_objects,
     list_directory,
     open_regular_file,
@@ -73,10 +74,11 @@ class ShardQuarantine:
 
         `seen` is the status of the file that was found damaged: when another file has its name now,
         because another rank quarantined the first and the producer rebuilt it, that one stays. Drops all
-        but the newest files. Raises SpoolError when the file cannot be moved.
+        but the newest files. Raises SpoolError or DiskFull when the file cannot be moved.
         """
         kept = self.path / shard_file_name(shard)
         try:
+            ensure_directory(self.path)
             if seen and not _is_same_file(path.lstat(), seen):
                 return
             path.replace(kept)
@@ -88,18 +90,19 @@ class ShardQuarantine:
                 f"{path}: is damaged and cannot be moved to {self.path} ({error.strerror}); remove it by hand"
             ) from error
         # A producer that needs room may have deleted it meanwhile.
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.utime(kept, follow_symlinks=False)
         try:
             self._append(QuarantineRecord(shard=shard, reason=reason, time=round(time.time(), 3)))
         except (SpoolError, OSError) as error:
             log.warning("the quarantine of shard %d is not recorded: %s", shard, error)
-        self.trim(KEPT_SHARDS)
+        with contextlib.suppress(OSError):
+            self.trim(KEPT_SHARDS)
 
     def trim(self, keep: int) -> None:
         """Delete all but the newest `keep` files; their lines in refused.jsonl stay."""
         for entry in sorted(self._shards(), key=_modified, reverse=True)[keep:]:
-            with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+            with contextlib.suppress(OSError):
                 Path(entry.path).unlink()
 
     def count(self) -> int:

@@ -265,12 +265,12 @@ class SpoolReader:
         return True
 
     def _read_rebuilt(self, one: _Row, slot: _Slot) -> SampleMeta | None:
-        """Read a sample that was damaged, quarantining its shard until one is intact; None when asked to stop."""
+        """Read a sample that could not be read, from its shard as it is or rebuilt; None when asked to stop."""
         while opened := self._open.get(one.shard, self._release_read):
             try:
                 opened.read(one.sample, slot.low[one.row], slot.gt[one.row])
             except ShardDamaged as error:
-                self._open.quarantine(one.shard, error)
+                self._open.handle_damage(one.shard, error)
             else:
                 return opened.metas[one.sample]
         return None

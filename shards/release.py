@@ -1,17 +1,20 @@
 """Releases shards: publishes a rank's cursor and deletes the shards that every rank has passed.
 
-The trade-off: a cursor that cannot be written on a full disk is skipped, because deleting is what frees
-the disk; an older cursor only costs a shard that is built for nothing.
+The trade-off: a cursor that cannot be written and a shard that cannot be deleted are skipped with a warning,
+because training goes on with the shards that exist, and deleting is what frees a full disk. An older cursor
+only costs shards that are built for nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 
 from darkprep.shards.batch import ReaderStats
 from darkprep.shards.cursor import Cursor
-from darkprep.shards.errors import DiskFull
+from darkprep.shards.errors import DiskFull, SpoolBusy, SpoolError
+from darkprep.shards.rare_warning import RareWarning
 from darkprep.shards.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -33,9 +36,14 @@ class ShardRelease:
         self._measured = 0.0
         self._began = time.monotonic()
         self._lock = spool.trainer_lock() if rank == 0 else None
+        self._warn_of_cursor, self._warn_of_deletion = RareWarning(log), RareWarning(log)
 
     def begin(self, batch: int, oldest: int) -> None:
-        """Acquire the trainer lock (rank 0) and publish the first cursor; raises SpoolBusy."""
+        """Acquire the trainer lock (rank 0) and publish the first cursor.
+
+        Raises SpoolBusy when another trainer holds it, SpoolError when the spool cannot be written.
+        """
+        self._spool.restore_directories()
         if self._lock:
             self._lock.acquire()
         try:
@@ -43,19 +51,25 @@ class ShardRelease:
                 # Cursors of an earlier training would let shards be deleted that this one still needs.
                 self._spool.remove_cursors_from(1)
             self._first = oldest
-            self._publish(batch, oldest)
+            with contextlib.suppress(DiskFull):  # `update` warns of it
+                self._write_cursor(batch, oldest)
         except BaseException:
             self._release_lock()
             raise
 
     def update(self, batch: int, oldest: int) -> None:
-        """Publish the cursor when a second has passed or shards are released, and delete those."""
+        """Publish the cursor when a second has passed or shards are released, and delete those.
+
+        Raises SpoolBusy when the lock's file was removed and another trainer acquired the lock since.
+        """
         now = time.monotonic()
         is_due = now - self._measured >= _MEASURE_EVERY_S
         if is_due:
             self._measured = now
-            occupied = self._spool.disk_bytes()
-            self._stats.peak_disk_bytes = max(self._stats.peak_disk_bytes, occupied)
+            self._restore_lock()
+            with contextlib.suppress(OSError):
+                occupied = self._spool.disk_bytes()
+                self._stats.peak_disk_bytes = max(self._stats.peak_disk_bytes, occupied)
         if is_due or oldest > self._published:
             self._publish(batch, oldest)
             self._delete()
@@ -72,7 +86,22 @@ class ShardRelease:
         if self._lock:
             self._lock.release()
 
+    def _restore_lock(self) -> None:
+        try:
+            if self._lock:
+                self._lock.restore()
+        except SpoolBusy:
+            raise
+        except (SpoolError, OSError) as error:
+            self._warn_of_cursor("the trainer lock cannot be acquired again: %s", error)
+
     def _publish(self, batch: int, oldest: int) -> None:
+        try:
+            self._write_cursor(batch, oldest)
+        except (SpoolError, OSError) as error:
+            self._warn_of_cursor("the cursor cannot be written: %s", error)
+
+    def _write_cursor(self, batch: int, oldest: int) -> None:
         self._published = oldest
         cursor = Cursor(
             rank=self._rank,
@@ -83,10 +112,7 @@ class ShardRelease:
             wait_fraction=self._wait_fraction(),
             waiting_s=self._waiting_s(),
         )
-        try:
-            self._spool.write_cursor(cursor)
-        except DiskFull as error:
-            log.warning("the cursor could not be written: %s", error)
+        self._spool.write_cursor(cursor)
 
     def _wait_fraction(self) -> float:
         """Return the share of the time since the first batch that the consumer waited."""
@@ -102,6 +128,14 @@ class ShardRelease:
         return 0.0 if since is None else time.monotonic() - since
 
     def _delete(self) -> None:
+        try:
+            self._delete_passed()
+        except OSError as error:
+            self._warn_of_deletion(
+                "%s: used shards cannot be deleted: %s", self._spool.path, error.strerror
+            )
+
+    def _delete_passed(self) -> None:
         passed = self._published
         if self._world > 1:
             cursors = self._spool.read_cursors()

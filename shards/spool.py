@@ -8,6 +8,7 @@ shows, listed again each time, which costs a millisecond and survives every cras
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from darkprep.shards.file_names import (
 )
 from darkprep.shards.files import (
     disk_errors,
+    ensure_directory,
     json_bytes,
     list_directory,
     read_json,
@@ -38,6 +40,10 @@ from darkprep.shards.order import InterleavedOrder, UseOrder, interleaved_order
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings, StreamSpec
 from darkprep.shards.process import ProcessId
 from darkprep.shards.quarantine import ShardQuarantine
+
+_LOCK_RESTORED_S = 3.0
+"""A producer that finds its lock file removed restores it within this time."""
+_POLL_S = 0.05
 
 
 class Spool:
@@ -74,8 +80,8 @@ class Spool:
             # Other settings are replaced, so invalid ones do no harm.
             self._read_plan(only_part=True).check_same(plan, str(self.path))
         with disk_errors(self.plan_file):
-            for folder in (self.partial, self.ready, self.damaged, self.cursors, self.producers):
-                folder.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+        self.restore_directories()
         remove_stale_temporaries(self.path)
         data = json_bytes(plan.to_json())
         if not self.plan_file.exists() or read_regular_file(self.plan_file) != data:
@@ -83,13 +89,27 @@ class Spool:
         self._plan = plan
 
     def open(self) -> Spool:
-        """Read the plan; raise PlanError when it is missing or damaged, SpoolError without a directory."""
+        """Read the plan, and create directories that are missing in a writable spool.
+
+        Raises PlanError when the plan is missing or damaged, SpoolError when there is no spool.
+        """
         if not self.path.is_dir():
             raise SpoolError(
                 f"{self.path}: no spool there; make one with `darkprep build --camera NAME --spool {self.path}`"
             )
         self._plan = self._read_plan()
+        # Without them it can still be read; whoever writes creates them or raises the reason.
+        with contextlib.suppress(SpoolError):
+            self.restore_directories()
         return self
+
+    def restore_directories(self) -> None:
+        """Create the directories that are missing, as in a copy by a tool that drops empty ones.
+
+        Raises SpoolError when one cannot be created or is a file, DiskFull.
+        """
+        for directory in (self.partial, self.ready, self.damaged, self.cursors, self.producers):
+            ensure_directory(directory)
 
     @property
     def plan(self) -> PlanRecord:
@@ -256,8 +276,13 @@ class Spool:
         Raises SpoolError when another process acquired the producer lock since. The new producer waits
         until no process holds this lock any more, so that it counts every file in its budget.
         """
+        lock = self.producers / "lock"
         with shared_lock(self.producers / "workers"):
-            if last_holder(self.producers / "lock") != producer:
+            deadline = time.monotonic() + _LOCK_RESTORED_S
+            # Its directory may have been removed; the producer restores it.
+            while not lock.exists() and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+            if last_holder(lock) != producer:
                 raise SpoolError(
                     f"{self.path}: the producer that ordered this shard has ended; nothing was written"
                 )

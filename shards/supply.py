@@ -17,13 +17,13 @@ from typing import Generic, Protocol, TypeVar
 
 from darkprep.shards.errors import DiskFull
 from darkprep.shards.heartbeat import ProducerStatus
+from darkprep.shards.rare_warning import RareWarning
 from darkprep.shards.spool import Spool
 
 log = logging.getLogger(__name__)
 
 DISK_RETRY_S = 1.0
 REPORT_EVERY_S = 0.5
-_DISK_WARNING_EVERY_S = 600.0
 _POLL_S = 0.05
 
 Result = TypeVar("Result")
@@ -49,7 +49,7 @@ class DiskFullPause:
         self._timeout_s = timeout_s
         self._full_since: float | None = None
         self._paused_until = 0.0
-        self._warned = -_DISK_WARNING_EVERY_S
+        self._warn = RareWarning(log)
 
     @property
     def is_active(self) -> bool:
@@ -61,9 +61,7 @@ class DiskFullPause:
         now = time.monotonic()
         if self._full_since is None:
             self._full_since = now
-        if now - self._warned >= _DISK_WARNING_EVERY_S:
-            self._warned = now
-            log.warning("%s (waiting up to %.0f s for space)", error, self._timeout_s)
+        self._warn("%s (waiting up to %.0f s for space)", error, self._timeout_s)
         if now - self._full_since > self._timeout_s:
             raise error
         self._paused_until = now + DISK_RETRY_S
@@ -90,6 +88,8 @@ class ShardSupply(Generic[Result]):
     ) -> None:
         self._spool, self._shards, self._until = spool, shards, until
         self._stop = stop or threading.Event()
+        self._lock = spool.producer_lock()
+        """Held while shards are made or fetched."""
         self._disk_full = DiskFullPause(disk_full_timeout_s)
         self._in_flight: dict[Future[Result], int] = {}
         """The shard of each task that was submitted and has not finished."""
@@ -147,6 +147,7 @@ class ShardSupply(Generic[Result]):
                 self._disk_full.begin(error)
 
     def _write_heartbeat(self, status: ProducerStatus) -> None:
+        self._lock.restore()
         # A full disk prevents the heartbeat, not the work.
         with contextlib.suppress(DiskFull):
             self._spool.write_heartbeat(status)

@@ -16,7 +16,7 @@ import numpy as np
 
 from darkprep.shards.errors import SpoolError
 from darkprep.shards.file_names import partial_file_name
-from darkprep.shards.files import disk_errors
+from darkprep.shards.files import disk_errors, open_in_new_directory
 from darkprep.shards.format import (
     END_BYTES,
     META_BYTES,
@@ -44,28 +44,42 @@ def write_shard(
 ) -> None:
     """Write shard number `shard` to `path`, by way of a file in the directory `partial` on the same disk.
 
-    `plan` is the digest of its plan. Keys and checksums of the samples are filled in. Raises ValueError
-    when a sample does not have the layout, DiskFull or SpoolError when writing fails; then no file is
-    left behind.
+    `plan` is the digest of its plan. Keys and checksums of the samples are filled in. Directories that were
+    removed are created again. Raises ValueError when a sample does not have the layout, DiskFull or
+    SpoolError when writing fails; then no file is left behind.
     """
     if len(samples) != layout.samples:
         raise ValueError(f"shard {shard} needs {layout.samples} samples, not {len(samples)}")
     temporary = partial / partial_file_name(shard)
-    with disk_errors(temporary, layout.shard_bytes), _removed_on_failure(temporary):
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            os.posix_fallocate(descriptor, 0, layout.shard_bytes)
-            for index, sample in enumerate(samples):
-                _write_all(descriptor, _sample_buffers(layout, shard, index, sample, plan))
-            _write_all(descriptor, [bytes(END_BYTES)])
-            size = os.fstat(descriptor).st_size
-            if size != layout.shard_bytes:
-                raise SpoolError(
-                    f"{temporary}: {size} bytes instead of {layout.shard_bytes}; the file system lost data"
-                )
-        finally:
-            os.close(descriptor)
-        temporary.replace(path)
+    for last_attempt in (False, True):
+        with disk_errors(temporary, layout.shard_bytes), _removed_on_failure(temporary):
+            try:
+                _write_tar(temporary, layout, shard, samples, plan)
+                temporary.replace(path)
+            except FileNotFoundError:
+                if last_attempt:
+                    raise
+                path.parent.mkdir(exist_ok=True)
+            else:
+                return
+
+
+def _write_tar(
+    path: Path, layout: ShardLayout, shard: int, samples: Sequence[Sample], plan: str
+) -> None:
+    descriptor = open_in_new_directory(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        os.posix_fallocate(descriptor, 0, layout.shard_bytes)
+        for index, sample in enumerate(samples):
+            _write_all(descriptor, _sample_buffers(layout, shard, index, sample, plan))
+        _write_all(descriptor, [bytes(END_BYTES)])
+        size = os.fstat(descriptor).st_size
+        if size != layout.shard_bytes:
+            raise SpoolError(
+                f"{path}: {size} bytes instead of {layout.shard_bytes}; the file system lost data"
+            )
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -69,6 +69,7 @@ def start(spool: Spool, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
 
     Raises SpoolError with the last line of its log when it ends at once.
     """
+    spool.restore_directories()
     path = log_path(spool)
     mode = "ab" if path.exists() and path.stat().st_size < _MOST_LOG_BYTES else "wb"
     with open(path, mode, opener=open_regular_file) as file:

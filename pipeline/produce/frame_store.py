@@ -31,7 +31,7 @@ import xxhash
 import zarr
 
 from darkprep.pipeline.plan.frame_names import FrameKind
-from darkprep.shards.files import disk_errors, read_json, write_json
+from darkprep.shards.files import disk_errors, ensure_directory, read_json, write_json
 from darkprep.shards.format import U16, checksum, raw_bytes
 from darkprep.shards.locks import lock_errors
 
@@ -108,15 +108,15 @@ class FrameStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._group_file = path / "zarr.json"
         self._mapped: OrderedDict[str, Frame] = OrderedDict()
 
     def create(self) -> None:
         """Make the directory and its zarr group. Raises DiskFull or SpoolError."""
-        metadata = self.path / "zarr.json"
-        with disk_errors(metadata):
+        with disk_errors(self._group_file):
             self.path.mkdir(parents=True, exist_ok=True)
-        if read_json(metadata) != _GROUP:
-            write_json(metadata, _GROUP)
+        if read_json(self._group_file) != _GROUP:
+            write_json(self._group_file, _GROUP)
 
     def names(self) -> list[str]:
         """Return the names of the stored frames, sorted."""
@@ -147,7 +147,8 @@ class FrameStore:
 
         A half-written frame is never visible under the name. Call it inside `decode_lock` after `get`
         returned None: a damaged frame and what dead writers left of it are removed first, so that the
-        frame is never on the disk twice.
+        frame is never on the disk twice. Where the store's directory was removed meanwhile, the frame is
+        returned and not stored.
         """
         temporary = self.path / f".{name}.{os.getpid()}.tmp"
         stored = attributes.to_json() | {_PIXELS_CHECKSUM: checksum(array)}
@@ -157,9 +158,10 @@ class FrameStore:
             try:
                 for stale in self.path.glob(f".{name}.*.tmp"):
                     shutil.rmtree(stale, ignore_errors=True)
-                _write_metadata(temporary, array.shape, stored)
-                _write_chunk(temporary / _CHUNK, array)
-                _rename_unless_exists(temporary, self.path / name)
+                with contextlib.suppress(FileNotFoundError):
+                    _write_metadata(temporary, array.shape, stored)
+                    _write_chunk(temporary / _CHUNK, array)
+                    _rename_unless_exists(temporary, self.path / name)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         return Frame(array, attributes)
@@ -195,6 +197,9 @@ class FrameStore:
         one byte of a common lock file, so a process that dies leaves nothing behind. Two names may
         share a byte; then one process waits without need.
         """
+        if not self._group_file.exists():  # the directory was removed
+            ensure_directory(self.path)
+            self.create()
         with disk_errors(self.path / ".lock"):
             descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:

@@ -133,7 +133,7 @@ class Producer(ShardSupply[TaskResult]):
     def run(self) -> ProducerStatus:
         """Make what is wanted until everything is there or `stop` is set; return the final status."""
         with (
-            self._spool.producer_lock(),
+            self._lock,
             self._frames_directory.producer_lock(),
             self._destination.session(),
         ):
@@ -213,6 +213,7 @@ class Producer(ShardSupply[TaskResult]):
             quarantined=self._file_quarantine.fingerprints,
             producer=self._process,
         )
+        self._lock.restore()  # a worker makes nothing without it
         try:
             self._in_flight[self._pool.submit(function, task)] = shard
         except WorkerDied:

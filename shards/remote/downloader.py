@@ -85,7 +85,7 @@ class Downloader(ShardSupply[bool]):
 
     def run(self) -> None:
         """Download what is needed next, publish the trainer's position, delete what it has passed."""
-        with self._spool.producer_lock(), self._lease:
+        with self._lock, self._lease:
             self._spool.remove_stale_files()
             self._spool.remove_dead_heartbeats()
             try:

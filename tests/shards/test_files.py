@@ -48,9 +48,19 @@ def test_a_directory_that_is_not_writable_is_named(tmp_path: Path):
         replace_atomically(tmp_path / "a", refuse)
 
 
+def test_a_directory_that_was_removed_is_created_but_not_the_one_above_it(tmp_path: Path):
+    write_bytes(tmp_path / "missing" / "a", b"x")
+    with pytest.raises(SpoolError, match="other/missing: does not exist"):
+        write_bytes(tmp_path / "other" / "missing" / "a", b"")
+
+    assert (tmp_path / "missing" / "a").read_bytes() == b"x"
+    assert not (tmp_path / "other").exists()
+
+
 def test_other_operating_system_errors_are_not_translated(tmp_path: Path):
-    with pytest.raises(FileNotFoundError):
-        write_bytes(tmp_path / "missing" / "a", b"")
+    (tmp_path / "a").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_bytes(tmp_path / "a", b"")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000, b"NaN"])
