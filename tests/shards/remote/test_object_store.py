@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import threading
 import time
 from pathlib import Path
@@ -354,6 +355,57 @@ def test_no_credentials_are_one_line(url, monkeypatch):
 
     with pytest.raises(SpoolError, match=r"access is denied \(no credentials found\)"):
         ObjectStore.open(url)
+
+
+def test_credentials_region_and_endpoint_of_s3_come_from_a_profile(
+    url, weather, tmp_path, monkeypatch
+):
+    endpoint = os.environ["AWS_ENDPOINT_URL_S3"]
+    for name in ("ENDPOINT_URL_S3", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "DEFAULT_REGION"):
+        monkeypatch.delenv(f"AWS_{name}")
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    Path(os.environ["AWS_CONFIG_FILE"]).write_text(
+        f"[profile lab]\nregion = eu-west-1\nendpoint_url = {endpoint}\n"
+    )
+    Path(os.environ["AWS_SHARED_CREDENTIALS_FILE"]).write_text(
+        f"[lab]\naws_access_key_id = {SECRETS[0]}\naws_secret_access_key = {SECRETS[1]}\n"
+    )
+
+    ObjectStore.open(url).write("a", b"here")
+
+    assert weather.count(lambda seen: seen.method == "PUT") == 1
+
+
+def test_a_profile_that_is_not_there_is_one_line(url, monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "nobodys")
+
+    with pytest.raises(SpoolError, match=r"access is denied .*nobodys.*AWS_PROFILE") as caught:
+        ObjectStore.open(url)
+
+    one_line(caught)
+
+
+def test_a_bucket_in_another_region_is_one_line(url, weather):
+    weather.refuse(lambda seen: True, float("inf"), "AuthorizationHeaderMalformed", 400)
+
+    with pytest.raises(SpoolError, match=r"is in another region .* set AWS_DEFAULT_REGION") as why:
+        ObjectStore.open(url)
+
+    one_line(why)
+
+
+def test_missing_credentials_of_other_providers_are_one_line(monkeypatch):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/not/there.json")
+    for name in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+
+    with pytest.raises(SpoolError, match=r"access is denied .*there.json.*GOOGLE_APPL") as google:
+        ObjectStore.open(StoreUrl("gs", "bucket", "x"))
+    with pytest.raises(SpoolError, match=r"access is denied .*AZURE_STORAGE_ACCOUNT_NAME") as azure:
+        ObjectStore.open(StoreUrl("az", "container", "x"))
+
+    one_line(google)
+    one_line(azure)
 
 
 def test_a_clock_that_is_too_far_from_the_stores_is_one_line(url, weather):
