@@ -36,6 +36,7 @@ from tests.support.weighing import scan
 RENEWAL_S, EXPIRY_S = 0.2, 1.2
 """A fiftieth of the real times, and a holder stops 0.4 s before its lease expires."""
 PATIENT_S = 120
+_BLOCK = 4096
 
 
 class LoggedLease(Lease):
@@ -82,7 +83,8 @@ class Race:
         self._log.touch()
         plan = make_plan(write_sid(folder / "data"), PlanOptions(**SMALL | {"epochs": None}))
         self.budget_bytes = smallest_budget(plan, in_transit=UPLOADS)
-        self.shards_bytes = (plan.options.window + 1 + UPLOADS) * plan.stream.layout().shard_bytes
+        blocks = -(-plan.stream.layout().shard_bytes // _BLOCK)
+        self.shards_bytes = (plan.options.window + 1 + UPLOADS) * blocks * _BLOCK
         """What the budget leaves for shards; it has no room for frames."""
         self.spools = [Spool(folder / f"producer{worker}") for worker in range(2)]
         for spool in self.spools:
