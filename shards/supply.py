@@ -101,10 +101,11 @@ class ShardSupply(Generic[Result]):
     def _missing(self, present: Collection[int]) -> Iterator[int]:
         """Yield the shards that the trainer needs and that are neither `present` nor in flight, earliest first."""
         part, parts = self._spool.part
+        not_missing = {*present, *self._in_flight.values()}
         shard = self._shards.oldest_needed()
         shard += (part - shard) % parts
         while self._until is None or shard < self._until:
-            if shard not in present and shard not in self._in_flight.values():
+            if shard not in not_missing:
                 yield shard
             shard += parts
 

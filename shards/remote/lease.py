@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 import uuid
@@ -138,6 +139,7 @@ class Lease:
         self._report: dict[str, Any] = {}
         self._failure: SpoolError | None = None
         self._released = threading.Event()
+        self._pid = 0
         self._thread: threading.Thread | None = None
 
     def acquire(self) -> None:
@@ -148,6 +150,7 @@ class Lease:
         self._renew(check=None)
         self._require_conditional_writes()
         self._released.clear()
+        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
 
@@ -170,8 +173,8 @@ class Lease:
             raise self._failure
 
     def release(self) -> None:
-        """Give the lease back; do nothing when it is not held."""
-        if self._thread is None:
+        """Give the lease back; do nothing when it is not held, as in a forked child of the holder."""
+        if self._thread is None or self._pid != os.getpid():
             return
         self._released.set()
         self._thread.join()

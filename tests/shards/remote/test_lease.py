@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -160,6 +161,17 @@ def test_a_holder_whose_object_was_overwritten_stops_and_names_the_other(fake):
     wait_until(stopped)
     first.release()
     assert json.loads(fake.objects[NAME])["token"] == "second", "the other's name stays"
+
+
+def test_a_forked_child_of_the_holder_does_not_release_the_lease(fake, monkeypatch):
+    with lease(fake) as held:
+        with monkeypatch.context() as child:
+            child.setattr(os, "getpid", lambda: -1)
+            held.release()
+        held.check()
+        assert Watch(fake, NAME).look() is not None
+
+    assert Watch(fake, NAME).look() is None
 
 
 def test_a_holder_without_an_answer_stops_ten_seconds_before_its_role_is_free(fake):
