@@ -25,7 +25,7 @@ class Batch:
 
 @dataclass(kw_only=True)
 class ReaderStats:
-    """What a reader has done so far."""
+    """Counters of a reader, from its start until now."""
 
     wait_s: float = 0.0
     """Time that the consumer waited for batches, without the present wait."""
@@ -42,4 +42,4 @@ class ReaderStats:
     damaged: int = 0
     """Damaged shards that were quarantined."""
     peak_disk_bytes: int = 0
-    """Most bytes that the spool occupied, measured about once a second."""
+    """Maximum size of the spool in bytes, measured about once a second."""

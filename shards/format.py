@@ -273,16 +273,16 @@ def decode_meta(data: bytes, plan: str) -> SampleMeta:
     ) as error:
         raise ShardDamaged(f"metadata cannot be read: {error}") from error
     if version != FORMAT_VERSION:
-        raise ShardDamaged(f"format version {version!r}, this darkprep reads {FORMAT_VERSION}")
+        raise ShardDamaged(f"format version {version!r}, but this darkprep reads {FORMAT_VERSION}")
     if of_plan != plan:
         raise ShardDamaged("it belongs to another plan")
     return meta
 
 
 def _meta_from_json(record: dict[str, Any]) -> SampleMeta:
-    texts = [record[name] for name in ("key", "pair", "camera", "gain", "low", "gt")]
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("key, pair, camera, gain, low and gt must be strings")
+    for name in ("key", "pair", "camera", "gain", "low", "gt"):
+        if not isinstance(record[name], str):
+            raise TypeError(f"{name} must be a string")
     row, column = record.pop("origin")
     black = tuple(float(n) for n in record.pop("black"))
     source = record.pop("gain")

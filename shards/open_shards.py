@@ -1,7 +1,7 @@
-"""The shards that a reader has open: waits for missing ones, quarantines damaged ones, closes passed ones.
+"""The shards that a reader has open: waits for missing ones, quarantines damaged ones, closes those no longer needed.
 
-The trade-off: a missing shard is polled for, a hundred times a second. Notification by the file system
-would not work for every network file system.
+The trade-off: missing shards are polled 100 times a second because file system notification does not work
+on every network file system.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ class PlanRecord:
             raise PlanError(f"{where}: is damaged (not a JSON object); {remedy}")
         if record.get("format") != PLAN_VERSION:
             raise PlanError(
-                f"{where}: version {_short_repr(record.get('format'))}, this darkprep reads {PLAN_VERSION}; build a new spool"
+                f"{where}: version {_short_repr(record.get('format'))}, but this darkprep reads {PLAN_VERSION}; build a new spool"
             )
         try:
             stream, recipe = StreamSpec.from_json(record["stream"]), record["recipe"]

@@ -284,7 +284,7 @@ class Spool:
                 time.sleep(_POLL_S)
             if last_holder(lock) != producer:
                 raise SpoolError(
-                    f"{self.path}: the producer that ordered this shard has ended; nothing was written"
+                    f"{self.path}: the producer that requested this shard has ended; nothing was written"
                 )
             yield
 

@@ -200,7 +200,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise WeightsError(f"{path}: is not a darkprep checkpoint")
     if record["format"] != FORMAT_VERSION:
         raise WeightsError(
-            f"{path}: has format {record['format']}, this version of darkprep reads {FORMAT_VERSION}; update darkprep"
+            f"{path}: has format {record['format']}, but this version of darkprep reads {FORMAT_VERSION}; update darkprep"
         )
     if any(
         not isinstance(record.get(part), dict)

@@ -186,7 +186,7 @@ class ProcessGroup:
                         for name in different[:3]
                     )
                     raise OptionError(
-                        f"rank {rank} disagrees with rank 0 ({what}); start all ranks with the same "
+                        f"rank {rank} differs from rank 0 in {what}; start all ranks with the same "
                         "darkprep, command and plan"
                     )
 

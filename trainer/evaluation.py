@@ -109,7 +109,7 @@ def evaluate(
     rules = protocol_named(protocol)
     if rules.domain != "sRGB" and prepare is None:
         raise OptionError(
-            f"protocol {protocol} compares {rules.domain}, which is not available here"
+            f"protocol {protocol} compares {rules.domain}, which needs `prepare`; give it, or choose a protocol that compares sRGB, such as redirt"
         )
     images: list[ImageScores] = []
     cameras: dict[str, None] = {}

@@ -87,7 +87,7 @@ class LossGuard:
             own, mean = pending.losses.tolist()
             if not math.isfinite(own):
                 raise NonFiniteLoss(
-                    f"the loss of batch {pending.batch} is {own}; the weights are as before it; "
+                    f"the loss of batch {pending.batch} is {own}; the weights were not changed by this batch; "
                     f"check samples {', '.join(pending.keys)}, or train in fp32 with a lower learning rate"
                 )
             if not math.isfinite(mean):

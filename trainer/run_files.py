@@ -54,7 +54,7 @@ def begin_run(run_dir: Path, config: TrainConfig, state: TrainState, *, resume: 
     progress = _checkpoints(run_dir, config).load_newest(state, config.record()) if resume else None
     if progress and progress.iteration > config.iterations:
         raise OptionError(
-            f"iterations must be at least {progress.iteration}, which {run_dir} has done already, not {config.iterations}"
+            f"iterations must be at least {progress.iteration}, the number already done in {run_dir}, not {config.iterations}"
         )
     write_json(run_dir / _CONFIG_FILE, config.record())
     return progress or Progress()

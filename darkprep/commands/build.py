@@ -77,7 +77,7 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 )  # fmt: skip
 @click.option(
     "--amplify", default=PlanOptions.amplify, show_default=True, metavar="ratio|estimate|FACTOR",
-    help="Amplify short exposures by the exposure ratio, by the paper's estimate or by a constant factor.",
+    help="Amplify short exposures by the exposure ratio, as estimated from the image's brightness (REDIRT), or by a constant factor.",
 )  # fmt: skip
 @multiplier_option
 @frames_option
@@ -90,7 +90,7 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 )  # fmt: skip
 @click.option(
     "--lmdb", metavar="NAME",
-    help="Use ELD's patches, NAME_input_Raw.db and NAME_target_Raw.db (with --noise: NAME_Raw.db), below --root.",
+    help="Published LMDB training patches of ELD instead of RAW files: NAME_input_Raw.db and NAME_target_Raw.db (with --noise: NAME_Raw.db) below --root, such as SID_Sony.",
 )  # fmt: skip
 @click.option(
     "--part", type=PART, metavar="n/N", default="0/1", show_default="all",

@@ -41,7 +41,7 @@ def synth(
     seed: int,
     jobs: int,
 ) -> None:
-    """Write RAW photographs of invented scenes below the directory OUT, in the layout of SID or ELD.
+    """Write RAW photographs of synthetic scenes below the directory OUT, in the layout of SID or ELD.
 
     Example: darkprep synth data --camera sony --scenes 6 --shorts 2
     """

@@ -104,7 +104,7 @@ def advise(
     """
     if isinstance(spool, StoreUrl):
         raise OptionError(
-            f"spool {spool}: only a local disk can be measured; name the directory that will be its --staging"
+            f"spool {spool}: only a local disk can be measured; give --spool the local directory that you will use as --staging"
         )
     prepare_torch()
     from darkprep.jobs.advise import AdviseOptions, advice_lines, advice_record

@@ -49,17 +49,24 @@ spool_option = click.option(
 )  # fmt: skip
 staging_option = click.option(
     "--staging", type=PATH, show_default=str(STAGING), metavar="DIR",
-    help="Local directory for a spool in object storage.",
+    help="Local directory for shards on their way to or from object storage.",
 )  # fmt: skip
 staging_budget_option = click.option(
     "--staging-budget", type=SIZE, metavar="SIZE",
-    show_default="room for its window and up to 8 more shards, about a quarter at most",
-    help="Part of --disk-budget for the shards that a trainer has downloaded from object storage.",
+    show_default="the window and up to 8 more shards, at most about a quarter of the budget",
+    help="Part of build's --disk-budget for downloaded shards.",
 )  # fmt: skip
-root_option = click.option(
-    "--root", type=PATH, default=Path("data"), show_default=True, envvar="DARKPREP_DATA",
-    metavar="DIR", help="Directory of the photographs. The variable DARKPREP_DATA sets another default.",
-)  # fmt: skip
+
+
+def _root_option(purpose: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--root", type=PATH, default=Path("data"), show_default=True, envvar="DARKPREP_DATA",
+        metavar="DIR", help=f"{purpose} The variable DARKPREP_DATA sets another default.",
+    )  # fmt: skip
+
+
+root_option = _root_option("Directory of the photographs.")
+match_root_option = _root_option("Directory of the data set, for --match-colour CAMERA.")
 frames_directory_options = combined(
     click.option(
         "--frames-dir", type=PATH, metavar="DIR",
@@ -67,14 +74,14 @@ frames_directory_options = combined(
     ),
     click.option(
         "--frames-budget", type=SIZE, show_default=_DEFAULT_BUDGET, metavar="SIZE",
-        help="Most bytes to occupy in --frames-dir.",
+        help="Maximum size of --frames-dir.",
     ),
 )  # fmt: skip
 
 
 disk_budget_option = click.option(
     "--disk-budget", type=SIZE, show_default=_DEFAULT_BUDGET, metavar="SIZE",
-    help="Most bytes that the spool may occupy at any time, such as 20GB.",
+    help="Maximum size of the spool at any time, such as 20GB.",
 )  # fmt: skip
 
 
@@ -94,7 +101,7 @@ exclude_misaligned_option = click.option(
 )  # fmt: skip
 multiplier_option = click.option(
     "--multiplier", type=FiniteRange(min=0, min_open=True), show_default=f"{DEFAULT_MULTIPLIER:g}",
-    metavar="M", help="Factor m of the paper's estimate, for --amplify estimate.",
+    metavar="M", help="Factor m of --amplify estimate; larger is brighter.",
 )  # fmt: skip
 xtrans_option = click.option(
     "--xtrans", type=click.Choice(XTRANS_MODES), default=PlanOptions.xtrans, show_default=True,

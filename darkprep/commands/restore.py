@@ -13,6 +13,7 @@ from darkprep.commands.options import (
     exclude_misaligned_option,
     frames_option,
     match_option,
+    match_root_option,
     multiplier_option,
     root_option,
     split_option,
@@ -39,7 +40,7 @@ _weights_option = click.option(
 @exclude_misaligned_option
 @click.option(
     "--amplify", default="ratio", show_default=True, metavar="ratio|estimate|FACTOR",
-    help="Amplify short exposures by the exposure ratio, by the paper's estimate or by a constant factor.",
+    help="Amplify short exposures by the exposure ratio, as estimated from the image's brightness (REDIRT), or by a constant factor.",
 )  # fmt: skip
 @multiplier_option
 @click.option(
@@ -116,12 +117,12 @@ def evaluate(
 @_weights_option
 @click.option(
     "--amplify", default="estimate", show_default=True, metavar="estimate|FACTOR",
-    help="Amplify by the paper's estimate, or by a constant factor such as 100.",
+    help="Amplify as estimated from the image's brightness (REDIRT), or by a constant factor such as 100.",
 )  # fmt: skip
 @multiplier_option
 @xtrans_option
 @match_option
-@root_option
+@match_root_option
 @click.option(
     "--out", type=PATH, default=Path("restored"), show_default=True, metavar="DIR",
     help="Directory for the pictures.",
@@ -184,11 +185,11 @@ def restore(
     return 1 if failed else 0
 
 
-@click.command("import-weights", short_help="Convert the paper's released checkpoint.")
+@click.command("import-weights", short_help="Convert the checkpoint released by REDIRT's authors.")
 @click.argument("published", type=PATH)
 @click.argument("out", type=PATH)
 def import_weights(published: Path, out: Path) -> None:
-    """Convert the released checkpoint PUBLISHED to OUT (.safetensors), for evaluate and restore.
+    """Convert PUBLISHED, the checkpoint released by REDIRT's authors, to OUT (.safetensors).
 
     Example: darkprep import-weights demo_imgs/weights redirt.safetensors
     """

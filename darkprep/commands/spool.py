@@ -67,7 +67,7 @@ def status(spool: Path | StoreUrl, as_json: bool, watch: bool) -> None:
 def verify(spool: Path | StoreUrl, staging: Path | None) -> int:
     """Check the plan, every shard and every decoded frame of a spool; exit with status 1 if any is damaged.
 
-    Of a spool in object storage every shard is downloaded once; decoded frames are not stored there.
+    For a spool in object storage, every shard is downloaded once; decoded frames are not stored there.
 
     Example: darkprep verify --spool spool
     """
@@ -90,7 +90,7 @@ def verify(spool: Path | StoreUrl, staging: Path | None) -> int:
 def stop(spool: Path | StoreUrl, staging: Path | None) -> None:
     """Stop the producers that work on a spool in the background; finished shards stay.
 
-    Of a spool in object storage, only those on this machine are stopped.
+    For a spool in object storage, only those on this machine are stopped.
 
     Example: darkprep stop --spool spool
     """

@@ -54,7 +54,7 @@ from darkprep.view.live import Progress
 )  # fmt: skip
 @click.option(
     "--weights", type=PATH, metavar="FILE",
-    help="Trained weights for the study levels, instead of training a network.",
+    help="Trained weights for `levels`, which otherwise trains a network.",
 )  # fmt: skip
 @seed_option
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
@@ -78,10 +78,12 @@ def study(
 
     \b
     section-5  train on Sony and on Fuji, with all scenes and a fifth; test on three other cameras
-    section-7  the standard network, with a block less, and with group normalisation
+    section-7  train the standard network, one with a block less, and two with group normalisation
     levels     decode four cameras with the published black and white levels and with the files' own
-    x-trans    three ways to feed an X-Trans camera to a network
+    x-trans    feed an X-Trans camera to a network in three ways
     noise      train on photographed short exposures and on ones made with a noise model
+
+    Sections 5 and 7 are those of the REDIRT paper (Lamba and Mitra, CVPR 2021).
 
     If it is stopped or killed, the same command continues it; several processes may share one --out.
 

@@ -71,7 +71,7 @@ _POSITIVE = click.IntRange(min=1)
 )  # fmt: skip
 @click.option(
     "--producers", type=COUNT_OR_AUTO, default="auto", show_default=True, metavar="auto|N",
-    help="Worker processes of the producer to start when none is running: as many as build had (auto), N, or none (0).",
+    help="If no producer runs, start one with N worker processes; auto: as many as build used; 0: start none.",
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue the run in --run, or the newest run.")
 @click.option(
@@ -92,7 +92,7 @@ _POSITIVE = click.IntRange(min=1)
 )  # fmt: skip
 @click.option(
     "--parts", type=_POSITIVE, default=TrainConfig.parts, show_default=True, metavar="N",
-    help="Use a spool with the whole plan in the order of N nodes that have a part each (docs/scale.md).",
+    help="Read a spool that holds the whole plan in the sample order of N nodes that each hold one part (docs/scale.md).",
 )  # fmt: skip
 @click.option(
     "--rank-timeout", type=FiniteRange(min=0, min_open=True), default=RANK_TIMEOUT_S, show_default=True,

@@ -237,7 +237,7 @@ class Supervisor:
         self._starts[shard] += started
         if self._starts[shard] > _MOST_STARTS:
             raise StreamEnded(
-                f"{missing} though {_MOST_STARTS} producers were started for it; is memory short? try fewer --producers"
+                f"{missing} though {_MOST_STARTS} producers were started for it; if memory is short, try fewer --producers"
             )
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ class DecodingOptions:
         parse_amplification(self.amplify)
         parse_xtrans_mode(self.xtrans)
         if self.multiplier is not None and self.amplify != "estimate":
-            raise OptionError("multiplier goes with --amplify estimate only")
+            raise OptionError("multiplier can be used only with --amplify estimate")
 
     def effective_multiplier(self) -> float:
         """Return the paper's m, which is 1 where nothing is estimated."""

@@ -48,7 +48,7 @@ def own_device(name: str, communicator: Communicator) -> str:
     if communicator.world == 1 or name == "cpu":
         return name
     if name not in ("auto", "cuda"):
-        raise OptionError(f"device must be auto, cuda or cpu with several ranks, not {name}")
+        raise OptionError(f"with several ranks device must be auto, cuda or cpu, not {name}")
     import torch
 
     if name == "auto" and not torch.cuda.is_available():

@@ -50,7 +50,7 @@ def refuse_staging_options(staging: Path | None, staging_budget: int | None = No
     for name, value in (("staging", staging), ("staging-budget", staging_budget)):
         if value is not None:
             raise OptionError(
-                f"{name} goes with a --spool in object storage (s3://, gs://, az://) only"
+                f"{name} can be used only with a --spool in object storage (s3://, gs://, az://)"
             )
 
 

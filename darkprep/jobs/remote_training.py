@@ -81,7 +81,7 @@ class RemoteTraining:
         """Raise OptionError when ranks of several hosts would share the bucket."""
         if ranks.world > ranks.local_world and self.bucket.settings.parts == 1:
             raise OptionError(
-                f"{self.url}: serves the ranks of one host; build with --part n/N into a prefix for each host, and train with those (docs/scale.md)"
+                f"{self.url}: a spool in object storage can feed only one host; for N hosts build N spools (--part 0/N ... N-1/N, each with its own prefix; docs/scale.md)"
             )
 
 

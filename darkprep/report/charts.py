@@ -218,7 +218,11 @@ def _is_multiple(value: float, unit: float) -> bool:
 def downsample(
     points: Points, most: int, *, keep_extremes: bool = False
 ) -> list[tuple[float, float]]:
-    """Return about `most` points at most: means of equal stretches, or both extremes of each, in order of x."""
+    """Reduce a curve of more than `most` points, sorted by x, to about `most`.
+
+    It is split into parts of equally many points. Each part becomes its mean or, if `keep_extremes`, its
+    points of minimum and maximum y.
+    """
     if len(points) <= most:
         return list(points)
     stretches = most // 2 if keep_extremes else most

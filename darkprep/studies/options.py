@@ -92,7 +92,7 @@ class StudyOptions:
     fuji_xtrans: str = "rggb"
     """How section 5 feeds Fuji's X-Trans to networks that also read Bayer cameras."""
     weights: Path | None = None
-    """Trained weights for the study levels, instead of training a network."""
+    """Trained weights for the study `levels`, which otherwise trains a network."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -101,7 +101,7 @@ class StudyOptions:
         if self.fuji_xtrans not in ("plain", "rggb"):
             raise OptionError(
                 f"xtrans must be plain or rggb here, not {self.fuji_xtrans!r}: a network of nine planes "
-                "cannot read a Bayer camera"
+                "cannot read files of a Bayer camera"
             )
         if not 1 <= self.execution.jobs <= MAX_JOBS:
             raise OptionError(f"jobs must be 1 to {MAX_JOBS}, not {self.execution.jobs}")

@@ -196,7 +196,7 @@ class SpoolStatus:
 
     @property
     def limiting_side(self) -> str:
-        """Which side is slower, and what to change: one sentence."""
+        """A sentence that says whether trainer or producers limit the speed, and what to change."""
         trainer, alive = self.trainer, self.live_producers
         state = alive[-1].status.state if alive else ""
         if not trainer.alive:

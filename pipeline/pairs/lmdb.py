@@ -168,7 +168,8 @@ class LmdbPatch:
             return Colours(gains=np.asarray(balance, np.float64)[:3] / balance[1], to_srgb=matrix)
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise RawError(
-                str(self.path), f"has no usable colours in {directory.name}/meta_info.pkl"
+                str(self.path),
+                f"has no usable white balance or colour matrix in {directory.name}/meta_info.pkl",
             ) from error
 
     def _value(self) -> bytes:

@@ -136,7 +136,7 @@ def _check_amplification(amplification: Amplification, multiplier: float) -> Non
         raise OptionError(f"multiplier must be a positive number, not {multiplier}")
     if multiplier != 1 and amplification != "estimate":
         raise OptionError(
-            f"multiplier goes with the amplification estimate, not with {amplification}"
+            f"multiplier can be used only with the amplification estimate, not with {amplification}"
         )
 
 

@@ -99,7 +99,7 @@ class PlanOptions:
         if self.multiplier is not None and not 0 < self.multiplier < float("inf"):
             raise OptionError(f"multiplier must be positive, not {self.multiplier}")
         if self.multiplier is not None and self.amplify != "estimate":
-            raise OptionError("multiplier goes with amplify estimate only")
+            raise OptionError("multiplier can be used only with amplify estimate")
         self.constant_amplification()
 
     def _check_data(self) -> None:
@@ -110,10 +110,12 @@ class PlanOptions:
                     f"noise must be one of {', '.join(CALIBRATIONS)}, not {self.noise!r}"
                 )
             if self.amplify == "estimate":
-                raise OptionError("noise goes with amplify ratio or a number, not with estimate")
+                raise OptionError(
+                    "noise can be used only with amplify ratio or a number, not with estimate"
+                )
             if self.mosaic_cfa == "xtrans" and xtrans != "native":
                 raise OptionError(
-                    "noise is made on the sensor's own mosaic: it goes with xtrans native only"
+                    "noise is made on the sensor's own mosaic: it can be used only with xtrans native"
                 )
         if self.lmdb is not None and self.mosaic_cfa != "bayer":
             raise OptionError(f"lmdb files hold Bayer patches, {self.camera} is {self.mosaic_cfa}")

@@ -56,7 +56,7 @@ class PlannedPair:
             self.pair.long,
         )
         if not all(isinstance(text, str) and "\0" not in text for text in texts):
-            raise ValueError("pairs: ids, paths and prints must be texts without NUL")
+            raise ValueError("pairs: ids, paths and fingerprints must be strings without NUL")
         for name in ("height", "width"):
             value = getattr(self, name)
             if not isinstance(value, int) or not 0 < value < _MAX_PIXELS:
@@ -217,7 +217,7 @@ class Plan:
                 f"{spool.plan_file}: is invalid ({first_line(error)}); build a new spool"
             ) from error
         if not fits:
-            raise PlanError(f"{spool.plan_file}: contradicts itself; build a new spool")
+            raise PlanError(f"{spool.plan_file}: is inconsistent; build a new spool")
         return plan
 
 

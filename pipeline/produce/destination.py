@@ -39,7 +39,7 @@ class Destination(Protocol):
         """Return the bytes that spool and destination occupy together."""
 
     def publish_status(self, status: ProducerStatus) -> None:
-        """Publish what the producer is doing."""
+        """Publish what the producer is doing where those who watch the destination can read it."""
 
 
 class SpoolDestination:
@@ -63,4 +63,4 @@ class SpoolDestination:
         return True
 
     def publish_status(self, status: ProducerStatus) -> None:
-        """See Destination; the heartbeat in the spool holds the status."""
+        """Do nothing: the producer's heartbeat in the spool already publishes the status."""

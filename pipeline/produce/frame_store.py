@@ -82,8 +82,10 @@ class FrameAttributes:
     def from_json(cls, record: dict[str, Any]) -> FrameAttributes:
         """Return the attributes in a JSON object, ignoring unknown keys; raise ValueError or KeyError."""
         kind, raw = record["kind"], record["raw"]
-        if kind not in ("short", "long") or not isinstance(raw, str):
-            raise ValueError("kind or raw is invalid")
+        if kind not in ("short", "long"):
+            raise ValueError("kind is invalid")
+        if type(raw) is not str:
+            raise ValueError("raw is invalid")
         if kind == "long":
             return cls(kind=kind, raw=raw)
         black, white, iso = record["black"], record["white"], record["iso"]

@@ -36,7 +36,7 @@ class FramesDirectory:
 
     path: Path
     budget_bytes: int | None = None
-    """Most bytes that may be used there, frames of other plans included. None: in the spool and its budget."""
+    """Maximum size in bytes of the files there, frames of other plans included. None: in the spool and its budget."""
 
     @property
     def is_shared(self) -> bool:

@@ -60,7 +60,9 @@ class ProducerConfig:
         if not 1 <= self.jobs <= MAX_JOBS:
             raise OptionError(f"jobs must be 1 to {MAX_JOBS}, not {self.jobs}")
         if self.until is not None and self.until < 1:
-            raise OptionError(f"until must be at least 1, not {self.until}")
+            raise OptionError(
+                f"until, the number of shards to make, must be at least 1, not {self.until}"
+            )
 
 
 @dataclass

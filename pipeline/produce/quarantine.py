@@ -179,7 +179,10 @@ class FileQuarantine:
         try:
             write_json(self._file, QuarantinedFiles(fingerprints=self.fingerprints).to_json())
         except DiskFull as error:
-            log.warning("the quarantine is not saved, the next producer must test again: %s", error)
+            log.warning(
+                "the list of quarantined files could not be saved, so the next producer tests those files again: %s",
+                error,
+            )
         return True
 
 

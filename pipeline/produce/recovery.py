@@ -55,10 +55,10 @@ class WorkerRecovery:
         self._deaths_in_row = 0
 
     def remove_stale_files(self) -> None:
-        """Remove what dead workers left, as soon as none of them can write any more.
+        """Wait until no worker of before can write any more, then remove the unfinished files that they left.
 
-        Waits for that, since a shard that a leftover worker still publishes is in no count. Returns
-        early when the producer is to stop.
+        Without the wait, such a worker could still publish a shard, which the producer would not count.
+        Returns early, and removes nothing, when the producer is to stop.
         """
         began, warned = time.monotonic(), False
         while self._spool.has_writers():

@@ -250,7 +250,7 @@ class _ShardBuilder:
             if frame.array.shape[-2:] != (pair.height // cell, pair.width // cell):
                 raise RawError(
                     str(path),
-                    f"decodes to {frame.array.shape}, its header promised {pair.height}x{pair.width}",
+                    f"decodes to {frame.array.shape}, but its header says {pair.height}x{pair.width}",
                 )
         except MemoryError as error:
             raise_machine_error(str(path), error)

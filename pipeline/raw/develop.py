@@ -102,7 +102,7 @@ def full_scale(frame: RawFrame, brightness: Brightness) -> int:
 
 
 def _brightest(frame: RawFrame) -> int:
-    """Return the largest code above its own colour's black."""
+    """Return the largest code after subtracting the black level of its own colour."""
     period = PERIOD[frame.cfa]
     if frame.black.min() == frame.black.max():
         return int(frame.mosaic.max()) - int(frame.black.min())

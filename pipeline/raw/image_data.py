@@ -136,7 +136,7 @@ def _ciff(file: BinaryIO) -> ImageData:
 
 
 def _boxes(file: BinaryIO) -> ImageData:
-    """Read CR3: boxes one after the other, each with its size."""
+    """Read CR3, a sequence of boxes that each begin with their size; the last one ends at `end`."""
     end = 0
     for _ in range(_MAX_BOXES):
         file.seek(end)

@@ -71,4 +71,4 @@ def with_retries(path: str, operation: Callable[[], Result]) -> Result:
                     raise_machine_error(path, error)
                 raise
         time.sleep(pause)
-    raise AssertionError("the last try returns or raises")
+    raise AssertionError("unreachable: the last attempt returns or raises an error")

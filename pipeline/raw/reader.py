@@ -286,8 +286,8 @@ def _white_balance(path: str, raw: rawpy.RawPy) -> tuple[float, float, float, fl
     if not (red > 0 and green > 0 and blue > 0 and np.isfinite(red + green + blue)):
         raise RawError(
             path,
-            "states no as-shot white balance that LibRaw reads (as AsShotNeutral; AsShotWhiteXY is not read): "
-            "its colours are undefined; convert it with Adobe DNG Converter",
+            "has no white balance that LibRaw can read (it reads AsShotNeutral, not AsShotWhiteXY); "
+            "convert it with Adobe DNG Converter",
         )
     return red / green, 1.0, blue / green, (green2 if green2 > 0 else green) / green
 

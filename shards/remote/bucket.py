@@ -33,7 +33,8 @@ _PRODUCER, _TRAINER = "producers/lease.json", "cursors/lease.json"
 class Bucket:
     """One spool in object storage. All methods raise SpoolError when the store fails.
 
-    `label` is its URL in messages. `check` is the Lease.check of the lease under which something is changed.
+    `label` is its URL in messages. Methods that change something take `check`: the `Lease.check` of the lease
+    that the caller holds.
     """
 
     def __init__(self, store: ObjectStore, label: str) -> None:

@@ -192,7 +192,7 @@ class Downloader(ShardSupply[bool]):
         log.warning("%s: shard %d is damaged (%s); it is deleted and rebuilt", self._bucket, shard, reason)  # fmt: skip
         if self._damaged[shard] > _MAX_DAMAGED:
             raise SpoolError(
-                f"{self._bucket}: shard {shard} was damaged {_MAX_DAMAGED} times ({reason}); check that the producer has this version of darkprep, and the store"
+                f"{self._bucket}: shard {shard} was damaged {_MAX_DAMAGED} times ({reason}); check the store, and that the producer runs the same version of darkprep"
             )
         self._bucket.delete(shard, check=self._lease.check)
 

@@ -111,7 +111,7 @@ class ObjectStore:
         return self._request(lambda: self._client.head(name)["size"], unless={"missing"})
 
     def read(self, name: str, limit: int) -> StoredObject | None:
-        """Return a small object; None where there is none, or it is empty or longer than `limit` bytes."""
+        """Return an object of 1 to `limit` bytes; None if it is missing, empty or longer."""
 
         def get() -> StoredObject:
             # In one request: if the size were asked first, an object that grows meanwhile would come cut.

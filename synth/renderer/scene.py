@@ -54,7 +54,10 @@ class Light:
         return to_light, strength
 
     def portal_share(self, p: Array, d: Array) -> Array:
-        """Return the share `(N,)` of light that passes the portal's panes from p along unit d."""
+        """Return the share `(N,)` of light that the portal, a window opening, keeps.
+
+        p are the lit points and d the unit directions from them to the light, `(3, N)` each.
+        """
         assert self.portal is not None
         t, u, v = self.portal.intersect_plane(p, d)
         blur = 0.004 + 0.5 * self.softness * np.clip(t, 0.0, 1e3)

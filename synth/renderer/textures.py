@@ -1,8 +1,8 @@
 """Seamless procedural textures with mip levels: brick, wood, cloth, print, leaves and more.
 
 A texture is the same for every scene and seed; materials choose its colours, scale, rotation and
-offset. The trade-off: a square of 1024 texels repeats. It is made once per process in about 0.1 s, so that
-a lookup costs nanoseconds however many octaves of detail the texture has.
+offset. The trade-off: a texture is a square of 1024 texels, so its pattern repeats. But it is made only once per process,
+in about 0.1 s, and a lookup then takes nanoseconds, whatever its detail.
 
 Each texel has two numbers: a mix in [0, 1] between the material's two colours, and a brightness
 around 1.
@@ -232,7 +232,7 @@ def _cloud(rng: Rng) -> _Fields:
 
 
 def _print(rng: Rng) -> _Fields:
-    """Return lines of words in invented glyphs, dark (mix 1) on paper (mix 0)."""
+    """Return lines of words in made-up glyphs, dark (mix 1) on paper (mix 0)."""
     page = np.zeros((SIDE, SIDE), np.float32)
     glyphs = [_glyph(rng) for _ in range(26)]
     for top in range(20, SIDE - 30, 32):

@@ -132,7 +132,7 @@ def test_evaluate_with_no_usable_frame_fails(complaint, large_data):
         (["--amplify", "-1"], "amplify must be estimate, a positive number"),
         (["--amplify", "nan"], "amplify must be estimate, a positive number"),
         (["--amplify", "1e10"], "amplify must be estimate, a positive number"),
-        (["--multiplier", "2"], "multiplier goes with --amplify estimate only"),
+        (["--multiplier", "2"], "multiplier can be used only with --amplify estimate"),
         (["--protocol", "best"], "unknown protocol 'best'; choose from redirt, sid, eld"),
         (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N"),
         (["--out", "w.safetensors"], "w.safetensors: is a file; give --out a directory"),
@@ -281,7 +281,10 @@ def test_restore_never_overwrites_a_file_to_restore(complaint, large_data, out):
     [
         (["--amplify", "ratio"], "a single file has no exposure ratio"),
         (["--amplify", "0"], "amplify must be estimate, a positive number"),
-        (["--amplify", "9", "--multiplier", "2"], "multiplier goes with --amplify estimate only"),
+        (
+            ["--amplify", "9", "--multiplier", "2"],
+            "multiplier can be used only with --amplify estimate",
+        ),
         (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N"),
         (["--weights", "nowhere"], "nowhere: cannot be read"),
         (["--out", "w.safetensors"], "w.safetensors: is a file; give --out a directory"),

@@ -219,7 +219,7 @@ def test_a_run_is_not_resumed_with_fewer_iterations_than_it_has_done(call, compl
 
     line = complaint(*train, "--iterations", "2", "--resume")
 
-    assert line == "iterations must be at least 3, which run has done already, not 2"
+    assert line == "iterations must be at least 3, the number already done in run, not 2"
     after = snapshot(Path("run"))
     assert after | {"lock": before["lock"]} == before  # the lock names who held it last
     assert call(*train, "--iterations", "3", "--resume").exit_code == 0

@@ -128,7 +128,7 @@ def test_ranks_with_different_settings_are_refused_in_one_line(torchrun, spool_a
     output = "".join(node.communicate(timeout=PATIENCE_S)[0] for node in nodes)
 
     (line,) = error_lines(output)
-    assert "rank 1 disagrees with rank 0 (iterations 4, not 6)" in line
+    assert "rank 1 differs from rank 0 in iterations 4, not 6;" in line
     assert not (tmp_path / "run").exists()
 
 

@@ -176,7 +176,7 @@ def test_colours_are_read_from_pickles_of_every_protocol(tmp_path, protocol, kin
 
     assert colours.gains == pytest.approx([2.0, 1.0, 1.5])
     assert colours.to_srgb == pytest.approx(MATRIX, rel=1e-6)
-    with pytest.raises(RawError, match="00000004: has no usable colours"):
+    with pytest.raises(RawError, match="00000004: has no usable white balance or colour matrix"):
         LmdbPatch(tmp_path / "A.db" / "00000004").colours()
 
 

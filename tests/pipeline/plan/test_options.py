@@ -44,7 +44,7 @@ def test_an_option_that_cannot_work_is_refused_by_name(changes: dict[str, object
     [
         ({"xtrans": "bayer"}, "xtrans must be one of native, plain, rggb, not 'bayer'"),
         ({"noise": "iphone"}, "noise must be one of sony, fuji"),
-        ({"noise": "sony", "amplify": "estimate"}, "noise goes with amplify ratio"),
+        ({"noise": "sony", "amplify": "estimate"}, "noise can be used only with amplify ratio"),
         (
             {"camera": "fuji", "crop": 48, "margin": 6, "noise": "fuji", "xtrans": "rggb"},
             "noise is made on the sensor's own mosaic",

@@ -403,7 +403,7 @@ def test_a_file_that_decodes_to_another_size_than_its_header_states_is_named(
     producer = produce(spool)
 
     assert [Path(one.path).name for one in producer.skipped] == ["00001_00_10s.dng"]
-    assert "its header promised 64x96" in producer.skipped[0].reason
+    assert "but its header says 64x96" in producer.skipped[0].reason
     assert spool.ready_shards() == list(range(9))
 
 

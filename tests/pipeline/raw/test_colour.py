@@ -140,7 +140,7 @@ def test_the_matrix_is_the_one_that_development_applies(write_raw, model):
 def test_a_file_without_colours_is_named(write_raw, matrix):
     frame = replace(RawFile(write_raw()).decode(), camera_to_srgb=matrix.astype(np.float32))
 
-    with pytest.raises(RawError, match=r"here\.dng: has no usable colours"):
+    with pytest.raises(RawError, match=r"here\.dng: has no usable white balance or colour matrix"):
         colours_of(frame, "here.dng")
     with pytest.raises(ValueError, match="gains must be"):
         Colours(gains=np.array([1.0, 0.0, 1.0]), to_srgb=np.eye(3))

@@ -300,7 +300,7 @@ def test_a_file_without_white_balance_is_named(write_raw):
     path = write_raw()
     retag(path, 50728, 50769)
 
-    with pytest.raises(RawError, match="no as-shot white balance that LibRaw reads"):
+    with pytest.raises(RawError, match="no white balance that LibRaw can read"):
         read_raw(path)
 
 

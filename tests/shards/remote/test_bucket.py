@@ -81,7 +81,7 @@ def test_a_plan_that_makes_no_sense_is_said_in_one_line(bucket, fake, garbage):
 
 def test_a_plan_of_another_version_or_with_a_wrong_digest_is_refused(bucket, fake):
     fake.objects["plan.json"] = json.dumps({**plan().to_json(), "format": 2}).encode()
-    with pytest.raises(PlanError, match="version 2, this darkprep reads 1"):
+    with pytest.raises(PlanError, match="version 2, but this darkprep reads 1"):
         bucket.open()
     fake.objects["plan.json"] = json.dumps({**plan().to_json(), "digest": "0"}).encode()
     with pytest.raises(PlanError, match="its digest does not match"):

@@ -242,10 +242,12 @@ def test_a_budget_too_small_for_the_way_there_is_said_with_the_smallest(
 
 def test_staging_options_on_a_directory_are_refused(complaint, small_data):
     words = ("build", "--camera", "sony", "--root", small_data, *SMALL)
-    assert "staging goes with a --spool in object" in complaint(*words, "--staging", "x")
-    assert "staging-budget goes with" in complaint(*words, "--staging-budget", "1GB")
-    assert "staging goes with" in complaint("stop", "--staging", "x")
-    assert "staging goes with" in complaint(*train("--staging", "x"))
+    assert "staging can be used only with a --spool in object" in complaint(
+        *words, "--staging", "x"
+    )
+    assert "staging-budget can be used only with" in complaint(*words, "--staging-budget", "1GB")
+    assert "staging can be used only with" in complaint("stop", "--staging", "x")
+    assert "staging can be used only with" in complaint(*train("--staging", "x"))
 
 
 @pytest.mark.usefixtures("small_there")
@@ -268,7 +270,9 @@ class Communicator(SingleProcess):
 
 @pytest.mark.usefixtures("small_there")
 def test_ranks_of_several_hosts_on_one_prefix_are_refused(url):
-    with pytest.raises(OptionError, match=r"serves the ranks of one host; build with --part n/N"):
+    with pytest.raises(
+        OptionError, match=r"can feed only one host; for N hosts build N spools \(--part 0/N"
+    ):
         spool_to_train_on(
             url, staging=None, staging_budget=None, ranks=Communicator(), stop=threading.Event()
         )
