@@ -405,4 +405,4 @@ def test_two_producers_on_one_spool_are_refused_by_name(complaint, small_data, s
         line = complaint(*build(small_data))
 
     assert line.startswith(f"spool: a producer is already running (pid {os.getpid()} on ")
-    assert line.endswith("; stop it or use another spool")
+    assert line.endswith(", this process); close it first or use another spool")
