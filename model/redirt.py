@@ -103,7 +103,7 @@ class FuseBlock1(nn.Module):
 
 
 class FuseBlock2(nn.Module):
-    """FB2: the lower scale and the output of FB1, to RGB at the mosaic's size."""
+    """FB2: fuse the features of the lower scale with the output of FB1 into RGB at the mosaic's size."""
 
     def __init__(self, inputs: int, cell: int) -> None:
         super().__init__()

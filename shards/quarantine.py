@@ -136,7 +136,7 @@ class ShardQuarantine:
 
 
 def _is_same_file(now: os.stat_result, seen: os.stat_result) -> bool:
-    """Whether both are of one file; the time differs when an inode was used again."""
+    """Return whether both are the status of one file; the time tells a new file that reuses the inode."""
     return (now.st_dev, now.st_ino, now.st_mtime_ns) == (seen.st_dev, seen.st_ino, seen.st_mtime_ns)
 
 

@@ -93,7 +93,9 @@ def score(restored: F32 | U16, truth: F32 | U16, protocol: Protocol) -> Scores:
     11 with a Gaussian window. Raises ValueError when the shapes differ.
     """
     if restored.shape != truth.shape:
-        raise ValueError(f"restored is {restored.shape}, truth {truth.shape}")
+        raise ValueError(
+            f"restored and truth must have one shape, not {restored.shape} and {truth.shape}"
+        )
     factor = illuminance_factor(restored, truth) if protocol.equalise else 1.0
 
     def compared(rows: slice) -> tuple[Pixels, Pixels]:

@@ -77,7 +77,7 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 )  # fmt: skip
 @click.option(
     "--amplify", default=PlanOptions.amplify, show_default=True, metavar="ratio|estimate|FACTOR",
-    help="Amplify short exposures by the exposure ratio, as estimated from the image's brightness (REDIRT), or by a constant factor.",
+    help="Amplify short exposures by the exposure ratio (ratio), by a factor estimated from the brightness as in REDIRT (estimate), or by a constant FACTOR.",
 )  # fmt: skip
 @multiplier_option
 @frames_option
@@ -86,7 +86,7 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 @xtrans_option
 @click.option(
     "--noise", type=click.Choice(tuple(CALIBRATIONS)), metavar="CAMERA",
-    help=f"Make short exposures from the long ones by adding this camera's noise: {', '.join(CALIBRATIONS)}. No photographed ones are needed.",
+    help=f"Make short exposures from the long ones by adding this camera's noise: {', '.join(CALIBRATIONS)}. Photographed short exposures are not needed.",
 )  # fmt: skip
 @click.option(
     "--lmdb", metavar="NAME",
@@ -141,7 +141,7 @@ def build(
 ) -> None:
     """Decode, develop, crop and amplify RAW pairs into shards, which a trainer uses and deletes.
 
-    It ends when every pair has been used --epochs times. Where the disk budget cannot hold all shards, it
+    It ends when every pair has been written into shards --epochs times. Where the disk budget cannot hold all shards, it
     waits for the trainer to use some. Started again, it continues where it stopped.
 
     Example: darkprep build --camera sony --fraction 0.2 --disk-budget 20GB

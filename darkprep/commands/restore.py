@@ -40,7 +40,7 @@ _weights_option = click.option(
 @exclude_misaligned_option
 @click.option(
     "--amplify", default="ratio", show_default=True, metavar="ratio|estimate|FACTOR",
-    help="Amplify short exposures by the exposure ratio, as estimated from the image's brightness (REDIRT), or by a constant factor.",
+    help="Amplify short exposures by the exposure ratio (ratio), by a factor estimated from the brightness as in REDIRT (estimate), or by a constant FACTOR.",
 )  # fmt: skip
 @multiplier_option
 @click.option(

@@ -41,7 +41,7 @@ class DecodingOptions:
         return DEFAULT_MULTIPLIER if self.multiplier is None else self.multiplier
 
     def decoder(self, root: Path) -> FrameDecoder:
-        """Return a decoder; `root` has the photographs of a `match_colour` camera.
+        """Return a decoder of RAW files; where `match_colour` names a camera, its photographs are below `root`.
 
         Raises OptionError, DatasetError or RawError when the colours to match cannot be read.
         """

@@ -130,7 +130,7 @@ class BackgroundDownload:
             bucket = Bucket.at(remote.url, stop=self._stop).open()
             Downloader(remote.spool, bucket, config, stop=self._stop).run()
         except Exception as error:  # noqa: BLE001 # on_missing_shard raises it
-            log.warning("the download of shards ended: %s", error)
+            log.warning("the download of shards failed: %s", error)
             self._failure = error
 
 

@@ -167,7 +167,9 @@ class LevelsTask:
         found = find_pairs(context.root, camera_named(self.camera))
         pairs = [pair for pair in found.pairs if FACTOR in report_groups(pair)]
         if not pairs:
-            raise DatasetError(f"{context.root}: no {FACTOR} pairs of {self.camera}")
+            raise DatasetError(
+                f"{context.root}: no pairs of {self.camera} with light factor {FACTOR}"
+            )
         decode: Callable[[Sample], Sample] = (
             with_published_levels if self.levels == "published" else lambda sample: sample
         )

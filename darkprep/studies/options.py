@@ -111,7 +111,7 @@ class StudyOptions:
             raise OptionError(f"{self.weights}: no such file")
 
     def _check_training_options(self) -> None:
-        """Raise OptionError now for what a training would refuse hours after the first task."""
+        """Raise OptionError at once for options that a later training would refuse."""
         scale = self.scale()
         TrainConfig(
             iterations=scale.iterations,

@@ -147,7 +147,7 @@ class FramesStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class SpoolStatus:
-    """A spool in a directory or in object storage."""
+    """The status of a spool, which is a directory or in object storage."""
 
     spool: str
     """Its directory or URL."""

@@ -112,7 +112,7 @@ def _files_by_stem(
             skipped.append(Skipped(relative, "its name is not like 00055_00_0.1s"))
         elif file.stem in found:
             used = found[file.stem].path
-            skipped.append(Skipped(file.path, f"{used} has the same name and is used"))
+            skipped.append(Skipped(file.path, f"{used} has the same name and is used instead"))
         else:
             found[file.stem] = file
     return found

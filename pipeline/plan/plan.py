@@ -203,7 +203,9 @@ class Plan:
         """Return the plan of a spool. Raises PlanError when it is damaged."""
         recipe, root = spool.plan.recipe, spool.settings.root
         if root is None:
-            raise PlanError(f"{spool.plan_file}: has no root; run `darkprep build` again")
+            raise PlanError(
+                f"{spool.plan_file}: does not name the directory of the photographs (root); run `darkprep build` again"
+            )
         try:
             pairs = tuple(map(PlannedPair.from_record, recipe["pairs"]))
             plan = cls(

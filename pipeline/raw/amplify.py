@@ -78,7 +78,7 @@ def estimate_amplification(
     white: float,
     m: float = 1.0,
 ) -> float:
-    """Return the paper's estimate: the factor that brings the dark-weighted mean to 0.01 * m.
+    """Return the paper's estimate: the factor that brings the mean, weighted towards dark pixels, to 0.01 * m.
 
     With x = max(code - black, 0) / (white - black) and a weight W(x) that falls from 1 in the
     darkest of 127 bins to 1e-5 in the brightest (bins spaced by powers of two, 0 from x = 1 on):

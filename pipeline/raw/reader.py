@@ -87,7 +87,7 @@ class OpenRaw:
         self._raw = raw
 
     def replace_mosaic(self, mosaic: U16) -> None:
-        """Overwrite the file's codes by `mosaic`, `(H, W)` uint16, before it is developed."""
+        """Replace the codes in memory by `mosaic`, `(H, W)` uint16, before it is developed."""
         self._raw.raw_image_visible[:] = mosaic
 
     def postprocess(self, **settings: Any) -> U16:

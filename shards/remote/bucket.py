@@ -95,7 +95,7 @@ class Bucket:
 
     @property
     def settings(self) -> ProducerSettings:
-        """How producers work here by default, and the budget; raises as `open`."""
+        """Return the producers' settings and the budget that the plan in this bucket records; raises as `open`."""
         return self.plan.settings
 
     @property
