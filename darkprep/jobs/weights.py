@@ -56,11 +56,23 @@ def import_released(published: Path, out: Path) -> str:
     """
     try:
         with disk_errors(out):
-            import_published(published, out)
+            _import(published, out)
     except ModelError as error:
         raise WeightsError(str(error)) from error
     except OSError as error:
-        raise WeightsError(
-            f"{out}: cannot be written ({error.strerror}); name a file in an existing directory"
-        ) from error
+        raise _unwritable(out, error) from error
     return f"wrote {out}. {PUBLISHED_LICENCE}"
+
+
+def _import(published: Path, out: Path) -> None:
+    """Convert `published` to `out`; raises WeightsError where the directory of `out` does not exist."""
+    try:
+        import_published(published, out)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _unwritable(out, error) from error
+
+
+def _unwritable(out: Path, error: OSError) -> WeightsError:
+    return WeightsError(
+        f"{out}: cannot be written ({error.strerror}); name a file in an existing directory"
+    )
