@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import io
 
@@ -140,7 +141,7 @@ def test_a_mosaic_that_the_tags_do_not_fit_is_refused(tmp_path, mosaic):
 
 def test_a_full_disk_leaves_no_file_behind(tmp_path, mosaic, monkeypatch):
     (tmp_path / "a.dng").write_bytes(b"old")
-    real_open = io.open
+    real_open = builtins.open
 
     class Full(io.BytesIO):
         def write(self, data):
@@ -149,7 +150,7 @@ def test_a_full_disk_leaves_no_file_behind(tmp_path, mosaic, monkeypatch):
     def full_open(path, mode="r", *rest, **named):
         return Full() if "w" in mode else real_open(path, mode, *rest, **named)
 
-    monkeypatch.setattr(io, "open", full_open)
+    monkeypatch.setattr(builtins, "open", full_open)
     with pytest.raises(DiskFull):
         write_dng(tmp_path / "a.dng", mosaic, DngTags())
     monkeypatch.undo()
@@ -159,9 +160,9 @@ def test_a_full_disk_leaves_no_file_behind(tmp_path, mosaic, monkeypatch):
 
 
 def test_a_folder_that_refuses_is_an_error_of_ours(tmp_path, mosaic, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(io, "open", refuse)
+    monkeypatch.setattr(builtins, "open", refuse)
     with pytest.raises(SpoolError, match="cannot be written"):
         write_dng(tmp_path / "a.dng", mosaic, DngTags())
