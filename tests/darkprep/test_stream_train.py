@@ -196,9 +196,9 @@ def test_the_shards_of_an_endless_plan_cannot_be_kept(complaint, large_data):
 
 def test_sigterm_leaves_a_checkpoint_and_resume_continues_from_it(call, large_spool):
     keep = ("--keep-shards", "--run", "run")
-    begun = Path("run/metrics.jsonl").absolute()
+    log = Path("run/metrics.jsonl").absolute()
 
-    with sigterm_when(begun.exists):
+    with sigterm_when(lambda: log.exists() and log.stat().st_size > 0):
         stopped = call(*TRAIN, *keep, "--iterations", "1000")
 
     assert stopped.exit_code == 0
