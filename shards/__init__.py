@@ -18,7 +18,17 @@ from darkprep.shards.errors import (
     TrainingError,
     WeightsError,
 )
-from darkprep.shards.format import CELL, PERIOD, PLANES, CfaKind, Sample, SampleMeta, ShardLayout
+from darkprep.shards.format import (
+    CELL,
+    PERIOD,
+    PLANES,
+    TARGETS,
+    CfaKind,
+    Sample,
+    SampleMeta,
+    ShardLayout,
+    Target,
+)
 from darkprep.shards.order import UseOrder
 from darkprep.shards.plan_record import StreamSpec
 from darkprep.shards.reader import SpoolReader
@@ -31,6 +41,7 @@ __all__ = [
     "CELL",
     "PERIOD",
     "PLANES",
+    "TARGETS",
     "Batch",
     "BudgetTooSmall",
     "CfaKind",
@@ -54,6 +65,7 @@ __all__ = [
     "SpoolReader",
     "StreamEnded",
     "StreamSpec",
+    "Target",
     "TrainingError",
     "UseOrder",
     "WeightsError",

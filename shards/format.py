@@ -12,7 +12,7 @@ import json
 import math
 import tarfile
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +20,17 @@ import xxhash
 
 from darkprep.shards.errors import ShardDamaged
 
-FORMAT_VERSION = 1
+LATEST_VERSION = 2
+"""Version of samples and plans of the targets `linear` and `raw`; those of `srgb` stay at version 1."""
 
 _MAX_NUMBER = 1e9
 """Upper bound of levels, amplification and ISO; larger numbers in a file are damage."""
 
 U16 = npt.NDArray[np.uint16]
 CfaKind = Literal["bayer", "xtrans"]
+Target = Literal["srgb", "linear", "raw"]
+"""What a network is trained towards: the developed long exposure, its demosaiced camera RGB, or its codes."""
+TARGETS: tuple[Target, ...] = get_args(Target)
 
 PLANES: dict[CfaKind, int] = {"bayer": 4, "xtrans": 9}
 """Number of planes of a packed mosaic."""
@@ -64,6 +68,11 @@ class SampleMeta:
     """`xxh3:` and 16 hex digits over the bytes of the low array."""
     gt: str = ""
     """The same over the bytes of the gt array."""
+    target: Target = "srgb"
+    gt_black: tuple[float, ...] = ()
+    """Black level of the long exposure per plane, in codes; empty unless the target is `raw`."""
+    gt_white: int = 0
+    """White level of the long exposure in codes; 0 unless the target is `raw`."""
 
     def __post_init__(self) -> None:
         if self.cfa not in PLANES:
@@ -81,6 +90,21 @@ class SampleMeta:
             raise ValueError(f"white {self.white} must be above black {max(self.black)}")
         if self.amplification <= 0:
             raise ValueError(f"amplification must be positive, not {self.amplification}")
+        self._check_target()
+
+    def _check_target(self) -> None:
+        check_target(self.target)
+        planes = PLANES[self.cfa] if self.target == "raw" else 0
+        if len(self.gt_black) != planes:
+            raise ValueError(
+                f"gt_black needs {planes} values for the target {self.target}, not {len(self.gt_black)}"
+            )
+        if not all(abs(n) < _MAX_NUMBER for n in (*self.gt_black, self.gt_white)):
+            raise ValueError(f"gt_black and gt_white must be below {_MAX_NUMBER:g}")
+        if planes and self.gt_white <= max(self.gt_black):
+            raise ValueError(
+                f"gt_white {self.gt_white} must be above gt_black {max(self.gt_black)}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +114,7 @@ class Sample:
     low: U16
     """`(C, h, w)` uint16 packed sensor codes: the planes R, G1, G2, B, or the nine of X-Trans."""
     gt: U16
-    """`(3, H, W)` uint16 sRGB, H = h * CELL."""
+    """uint16, by `meta.target`: `(3, H, W)` sRGB or camera RGB with H = h * CELL, or `(C, h, w)` packed codes."""
     meta: SampleMeta
 
 
@@ -155,10 +179,12 @@ class ShardLayout:
     height: int
     width: int
     samples: int
+    target: Target = "srgb"
 
     def __post_init__(self) -> None:
         if self.cfa not in PLANES:
             raise ValueError(f"cfa must be one of {sorted(PLANES)}, not {self.cfa!r}")
+        check_target(self.target)
         for field in ("height", "width"):
             value = getattr(self, field)
             if value < PERIOD[self.cfa] or value % PERIOD[self.cfa]:
@@ -176,8 +202,8 @@ class ShardLayout:
 
     @property
     def gt_shape(self) -> tuple[int, int, int]:
-        """`(3, H, W)` of the developed long exposure."""
-        return (3, self.height, self.width)
+        """`(3, H, W)` of the developed long exposure; `(C, h, w)` of its codes with the target `raw`."""
+        return self.low_shape if self.target == "raw" else (3, self.height, self.width)
 
     @property
     def low_bytes(self) -> int:
@@ -242,6 +268,19 @@ def sample_key(shard: int, sample: int) -> str:
 
 _JSON_NAMES = {"amplification_source": "gain"}
 """Fields that have another name in the JSON (FORMAT.md)."""
+_TARGET_FIELDS = ("target", "gt_black", "gt_white")
+"""Fields of version 2; the last two only with the target `raw`."""
+
+
+def check_target(target: str) -> None:
+    """Raise ValueError for anything but a name in TARGETS."""
+    if target not in TARGETS:
+        raise ValueError(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
+
+
+def format_version(target: Target) -> int:
+    """Return the format version of plans and samples of a target: 1 for `srgb`, else 2."""
+    return 1 if target == "srgb" else LATEST_VERSION
 
 
 def encode_meta(meta: SampleMeta, plan: str) -> bytes:
@@ -249,8 +288,14 @@ def encode_meta(meta: SampleMeta, plan: str) -> bytes:
 
     Raises ValueError when the JSON is too long, which takes a pair id of hundreds of characters.
     """
-    fields = {_JSON_NAMES.get(name, name): value for name, value in asdict(meta).items()}
-    text = json.dumps({"format": FORMAT_VERSION, "plan": plan, **fields}, allow_nan=False)
+    stored = {"srgb": (), "linear": _TARGET_FIELDS[:1], "raw": _TARGET_FIELDS}[meta.target]
+    fields = {
+        _JSON_NAMES.get(name, name): value
+        for name, value in asdict(meta).items()
+        if name not in _TARGET_FIELDS or name in stored
+    }
+    version = format_version(meta.target)
+    text = json.dumps({"format": version, "plan": plan, **fields}, allow_nan=False)
     data = text.encode()
     if len(data) > META_BYTES:
         raise ValueError(f"pair {meta.pair!r}: metadata of {len(data)} bytes exceed {META_BYTES}")
@@ -272,8 +317,12 @@ def decode_meta(data: bytes, plan: str) -> SampleMeta:
         RecursionError,
     ) as error:
         raise ShardDamaged(f"metadata cannot be read: {error}") from error
-    if version != FORMAT_VERSION:
-        raise ShardDamaged(f"format version {version!r}, but this darkprep reads {FORMAT_VERSION}")
+    if version not in range(1, LATEST_VERSION + 1):
+        raise ShardDamaged(
+            f"format version {version!r}, but this darkprep reads 1 to {LATEST_VERSION}"
+        )
+    if version != format_version(meta.target):
+        raise ShardDamaged(f"format version {version} does not have the target {meta.target}")
     if of_plan != plan:
         raise ShardDamaged("it belongs to another plan")
     return meta
@@ -285,7 +334,12 @@ def _meta_from_json(record: dict[str, Any]) -> SampleMeta:
             raise TypeError(f"{name} must be a string")
     row, column = record.pop("origin")
     black = tuple(float(n) for n in record.pop("black"))
+    gt_black = tuple(float(n) for n in record.pop("gt_black", ()))
     source = record.pop("gain")
     return SampleMeta(
-        **record, origin=(int(row), int(column)), black=black, amplification_source=source
+        **record,
+        origin=(int(row), int(column)),
+        black=black,
+        gt_black=gt_black,
+        amplification_source=source,
     )

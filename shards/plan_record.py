@@ -15,9 +15,14 @@ from typing import Any
 import xxhash
 
 from darkprep.shards.errors import PlanError
-from darkprep.shards.format import CfaKind, ShardLayout
+from darkprep.shards.format import (
+    LATEST_VERSION,
+    CfaKind,
+    ShardLayout,
+    Target,
+    format_version,
+)
 
-PLAN_VERSION = 1
 MAX_SHARDS = 10**12
 """Upper bound of shard numbers: twelve digits in a file name."""
 
@@ -52,6 +57,7 @@ class StreamSpec:
     shards: int | None
     """Number of shards in the plan; None for no end."""
     seed: int
+    target: Target = "srgb"
 
     def __post_init__(self) -> None:
         self.layout()
@@ -68,13 +74,26 @@ class StreamSpec:
 
     def layout(self) -> ShardLayout:
         """Return the layout that all shards of the plan share."""
-        return ShardLayout(cfa=self.cfa, height=self.height, width=self.width, samples=self.samples)
+        return ShardLayout(
+            cfa=self.cfa,
+            height=self.height,
+            width=self.width,
+            samples=self.samples,
+            target=self.target,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object; the target `srgb` is not stored, as in version 1."""
+        record = asdict(self)
+        if self.target == "srgb":
+            del record["target"]
+        return record
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> StreamSpec:
         """Decode the JSON object; raise ValueError or TypeError when a field is missing, unknown or invalid."""
         for name, value in record.items():
-            wanted = str if name in ("camera", "cfa") else int
+            wanted = str if name in ("camera", "cfa", "target") else int
             if type(value) is not wanted and not (name == "shards" and value is None):
                 raise TypeError(f"{name} must be of type {wanted.__name__}")
         return cls(**record)
@@ -148,14 +167,14 @@ class PlanRecord:
     @functools.cached_property
     def digest(self) -> str:
         """Sixteen hex digits over stream and recipe; each sample carries them."""
-        return plan_digest(asdict(self.stream), self.recipe)
+        return plan_digest(self.stream.to_json(), self.recipe)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object (FORMAT.md)."""
         return {
-            "format": PLAN_VERSION,
+            "format": format_version(self.stream.target),
             "digest": self.digest,
-            "stream": asdict(self.stream),
+            "stream": self.stream.to_json(),
             "recipe": self.recipe,
             "place": self.settings.to_json(),
         }
@@ -171,9 +190,10 @@ class PlanRecord:
         """
         if record is None:
             raise PlanError(f"{where}: is damaged (not a JSON object); {remedy}")
-        if record.get("format") != PLAN_VERSION:
+        version = record.get("format")
+        if version not in range(1, LATEST_VERSION + 1):
             raise PlanError(
-                f"{where}: version {_short_repr(record.get('format'))}, but this darkprep reads {PLAN_VERSION}; build a new spool"
+                f"{where}: version {_short_repr(version)}, but this darkprep reads 1 to {LATEST_VERSION}; build a new spool"
             )
         try:
             stream, recipe = StreamSpec.from_json(record["stream"]), record["recipe"]
@@ -181,7 +201,8 @@ class PlanRecord:
             is_intact = (
                 isinstance(recipe, dict)
                 and isinstance(settings, dict)
-                and record["digest"] == plan_digest(asdict(stream), recipe)
+                and version == format_version(stream.target)
+                and record["digest"] == plan_digest(stream.to_json(), recipe)
             )
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             is_intact = False
@@ -207,8 +228,8 @@ class PlanRecord:
 
     def _difference(self, wanted: PlanRecord) -> str:
         """Name the first few settings in which two plans differ."""
-        before = _flat(self.recipe | asdict(self.stream))
-        after = _flat(wanted.recipe | asdict(wanted.stream))
+        before = _flat(self.recipe | self.stream.to_json())
+        after = _flat(wanted.recipe | wanted.stream.to_json())
         names = [name for name in before | after if before.get(name) != after.get(name)]
         short = [
             f"{name} {_setting(name, before)} in the spool, {_setting(name, after)} requested"

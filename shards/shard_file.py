@@ -119,9 +119,10 @@ class ShardFile:
             meta = decode_meta(self._pread(META_BYTES, start + self._layout.meta_offset), plan)
         except ShardDamaged as error:
             raise ShardDamaged(f"{self.path}: sample {sample}: {error}") from error
-        if meta.key != sample_key(self.shard, sample) or meta.cfa != self._layout.cfa:
+        found = (meta.key, meta.cfa, meta.target)
+        if found != (sample_key(self.shard, sample), self._layout.cfa, self._layout.target):
             raise ShardDamaged(
-                f"{self.path}: sample {sample}: its metadata are those of {meta.key} ({meta.cfa})"
+                f"{self.path}: sample {sample}: its metadata are those of {meta.key} ({meta.cfa}, {meta.target})"
             )
         return meta
 

@@ -204,7 +204,7 @@ def test_a_plan_with_a_wrong_part_is_damaged(changes: dict[str, Any]):
         decoded(plan_json(**changes))
 
 
-@pytest.mark.parametrize("version", [2, "1", None, "\ud800\n", DEEP, 10**400])
+@pytest.mark.parametrize("version", [3, "1", None, "\ud800\n", DEEP, 10**400])
 def test_another_version_is_named_in_one_line(version: Any):
     with pytest.raises(PlanError, match="this darkprep reads 1") as caught:
         decoded(plan_json(format=version))

@@ -80,8 +80,8 @@ def test_a_plan_that_makes_no_sense_is_said_in_one_line(bucket, fake, garbage):
 
 
 def test_a_plan_of_another_version_or_with_a_wrong_digest_is_refused(bucket, fake):
-    fake.objects["plan.json"] = json.dumps({**plan().to_json(), "format": 2}).encode()
-    with pytest.raises(PlanError, match="version 2, but this darkprep reads 1"):
+    fake.objects["plan.json"] = json.dumps({**plan().to_json(), "format": 3}).encode()
+    with pytest.raises(PlanError, match="version 3, but this darkprep reads 1 to 2"):
         bucket.open()
     fake.objects["plan.json"] = json.dumps({**plan().to_json(), "digest": "0"}).encode()
     with pytest.raises(PlanError, match="its digest does not match"):
