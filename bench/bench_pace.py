@@ -177,7 +177,7 @@ class LazyPairs:
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         import torch
 
-        crop = self._plan.options.crop_size()
+        crop = self._plan.stream.crop
         pair = self._plan.pairs[index % len(self._plan.pairs)]
         short = open_source(self._plan.root / pair.pair.short).decode()
         truth = open_source(self._plan.root / pair.pair.long).develop()
@@ -232,7 +232,7 @@ def save_list(path: Path, root: Path, crop: int | None, samples: int) -> None:
     import torch
 
     plan = plan_of(root, "sony", crop=crop)
-    size, pairs = plan.options.crop_size(), []
+    size, pairs = plan.stream.crop, []
     rng = np.random.default_rng(0)
     for number, pair in enumerate(plan.pairs):
         short = open_source(plan.root / pair.pair.short).decode()

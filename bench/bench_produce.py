@@ -144,8 +144,8 @@ def setup_lazy(root: str, camera: str) -> Measure:
             pair = plan.pairs[index % len(plan.pairs)].pair
             planes = open_source(plan.root / pair.short).decode().planes
             truth = open_source(plan.root / pair.long).develop()
-            planes[:, : plan.options.stored_size()].copy()
-            truth[:, : plan.options.stored_size()].copy()
+            planes[:, : plan.stream.height].copy()
+            truth[:, : plan.stream.height].copy()
         cpu = (time.process_time() - used) / count * 1e3
         wall = (time.perf_counter() - began) / count * 1e3
         return {"cpu_ms": cpu, "wall_ms": wall, "decode_cpu_ms": cpu}
@@ -292,7 +292,7 @@ def sid_like_plan(window: int) -> Plan:
         for scene, seconds in sorted(names)
     )
     options = PlanOptions(camera="sony", epochs=None, window=window)
-    return Plan(options=options, pairs=planned, root=Path())
+    return Plan(options=options, pairs=planned, cfa="bayer", root=Path())
 
 
 # -- tables -------------------------------------------------------------------------------------------

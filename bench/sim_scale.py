@@ -228,7 +228,7 @@ def sony_plan() -> Plan:
         for n in range(161)
     )  # fmt: skip
     options = PlanOptions(camera="sony", epochs=None, samples_per_shard=32, window=4)
-    return Plan(options=options, pairs=pairs, root=Path("data"))
+    return Plan(options=options, pairs=pairs, cfa="bayer", root=Path("data"))
 
 
 def main() -> None:

@@ -162,4 +162,4 @@ def _good_plan() -> Plan:
         pair=pair, height=64, width=96, short_fingerprint="1-a", long_fingerprint="1-b"
     )
     options = PlanOptions(camera="sony", crop=32, margin=4, samples_per_shard=8, crops_per_visit=4)
-    return Plan(options=options, pairs=(planned,), root=Path("data"))
+    return Plan(options=options, pairs=(planned,), cfa="bayer", root=Path("data"))

@@ -65,12 +65,12 @@ class AdviseOptions:
         if self.jobs is not None and self.jobs < 1:
             raise OptionError(f"jobs must be at least 1, not {self.jobs}")
 
-    def measured_config(self, device: torch.device) -> TrainConfig:
-        """Return the short training to measure. Raises OptionError."""
+    def measured_config(self, device: torch.device, plan: Plan) -> TrainConfig:
+        """Return the short training to measure on a plan's samples. Raises OptionError."""
         return replace(
             self.config,
-            cfa=self.plan.cfa,
-            crop=self.plan.crop_size(),
+            cfa=plan.cfa,
+            crop=plan.stream.crop,
             iterations=MOST_STEPS,
             device=str(device),
             reuse=1,
@@ -110,10 +110,10 @@ def advise(options: AdviseOptions, report: Callable[[str], None] = lambda text: 
     """Measure and predict; `report` is called at each step. Raises OptionError, DatasetError and DiskFull."""
     device = open_device(options.config.device)
     check_gpu(device)
-    config = options.measured_config(device)
     with _temporary_directory(options.spool) as directory:
         plan, whole, kind = _plans(options, directory, report)
         check_budget(whole, options.disk_budget or default_budget(options.spool))
+        config = options.measured_config(device, plan)
         measured = measure(plan, directory, config, kind, report)
     if kind == "synthetic":
         measured = scale_to(measured, plan, whole)
@@ -167,7 +167,7 @@ def assumed_plan(options: PlanOptions) -> Plan:
                 long_fingerprint=f"1-{index % scenes:016x}",
             )
         )
-    return Plan(options=options, pairs=tuple(planned), root=Path("data"))
+    return Plan(options=options, pairs=tuple(planned), cfa=sensor.layout.cfa, root=Path("data"))
 
 
 # -- predicting ---------------------------------------------------------------------------------------

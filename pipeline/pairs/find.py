@@ -87,7 +87,7 @@ def _checked(
         raise DatasetError(
             f"{root}: holds no {wanted} of {camera.name}{reasons or _found(root, camera)}{more}"
         )
-    return Pairs(root=root, camera=camera, pairs=pairs, skipped=tuple(skipped))
+    return Pairs(root=root, label=camera.name, pairs=pairs, skipped=tuple(skipped))
 
 
 def _found(root: Path, camera: Camera) -> str:

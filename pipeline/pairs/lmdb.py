@@ -80,7 +80,7 @@ def find_patches(root: Path, camera: Camera, name: str, *, longs_only: bool = Fa
         )
         for k in range(counts[0])
     )
-    return Pairs(root=root, camera=camera, pairs=pairs, skipped=())
+    return Pairs(root=root, label=camera.name, pairs=pairs, skipped=())
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,15 @@ from darkprep.pipeline.pairs.lmdb import LMDB_SUFFIX, LmdbPatch
 from darkprep.pipeline.raw.source import RawFile, Source
 
 
+def is_patch(path: str | os.PathLike[str]) -> bool:
+    """Return whether `path` is the address of a patch in an LMDB file."""
+    return Path(path).parent.suffix == LMDB_SUFFIX
+
+
 def open_source(path: str | os.PathLike[str]) -> Source:
     """Return the source at `path`: a patch for `NAME.db/00000012`, else a RAW file.
 
     Nothing is read yet, so nothing is raised.
     """
     path = Path(path)
-    return LmdbPatch(path) if path.parent.suffix == LMDB_SUFFIX else RawFile(path)
+    return LmdbPatch(path) if is_patch(path) else RawFile(path)

@@ -7,18 +7,19 @@ the files that happen to be there; its share is exact to one scene only.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from darkprep.pipeline.pairs.cameras import Camera
 from darkprep.shards.errors import DatasetError, OptionError
 
 Split = Literal["train", "val", "test"]
 Frames = Literal["first", "all"]
 """Frames of a burst that are used: the first, as SID's own code trains and tests on, or all."""
+
+MAX_WEIGHT = 1000
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SPLIT_CHOICES: dict[str, tuple[Split, ...]] = {
@@ -51,6 +52,8 @@ class Pair:
     """Exposure ratio long / short as the data set's papers compute it."""
     iso: float
     """ISO of the short exposure if the list or Exif has it, else 0."""
+    weight: int = 1
+    """Visits of the pair in an epoch."""
 
 
 def long_paired_with_itself(*, id: str, scene: str, camera: str, split: Split, path: str) -> Pair:
@@ -70,12 +73,20 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """All pairs of one camera below one root, ordered by id."""
+    """All pairs of a data set below one root, ordered by id."""
 
     root: Path
-    camera: Camera
+    label: str
+    """What messages and plans call the data set: its camera, or a word of the user's choice."""
     pairs: tuple[Pair, ...]
     skipped: tuple[Skipped, ...]
+    rows: Mapping[str, str] = field(default_factory=dict)
+    """By id, where a table lists the pair: `pairs.csv:12`."""
+
+    def skip(self, pair: Pair, path: str, reason: str) -> Skipped:
+        """Return the record of a pair that cannot be used because of the file `path`, with the table's row."""
+        row = self.rows.get(pair.id)
+        return Skipped(f"{row}: {path}" if row else path, reason)
 
     def of_split(self, split: str) -> Pairs:
         """Return the pairs of a choice of SPLIT_CHOICES.
@@ -87,9 +98,16 @@ class Pairs:
         if not pairs:
             found = ", ".join(sorted({pair.split for pair in self.pairs}))
             raise DatasetError(
-                f"{self.root}: no {split} pairs of {self.camera.name}, only {found}; choose one with --split"
+                f"{self.root}: no {split} pairs of {self.label}, only {found}; choose one with --split"
             )
         return replace(self, pairs=pairs)
+
+
+def longs_of(pairs: Pairs) -> Pairs:
+    """Return each long exposure of the pairs, paired with itself."""
+    of_path = {pair.long: pair for pair in reversed(pairs.pairs)}
+    longs = tuple(replace(pair, short=pair.long, ratio=1.0, iso=0.0) for pair in of_path.values())
+    return replace(pairs, pairs=tuple(sorted(longs, key=lambda pair: pair.id)))
 
 
 def draw_fraction(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[Pair, ...]:

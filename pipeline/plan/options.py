@@ -10,10 +10,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
 from darkprep.pipeline.noise.calibrations import CALIBRATIONS
-from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.table import Frames, splits_named
 from darkprep.pipeline.raw.amplify import parse_amplification
-from darkprep.pipeline.raw.resample import parse_xtrans_mode, sample_cfa
+from darkprep.pipeline.raw.resample import parse_xtrans_mode
 from darkprep.shards import PERIOD, CfaKind, OptionError
 
 DEFAULT_CROP: dict[CfaKind, int] = {"bayer": 512, "xtrans": 480}
@@ -21,6 +20,8 @@ DEFAULT_CROP: dict[CfaKind, int] = {"bayer": 512, "xtrans": 480}
 DEFAULT_MARGIN: dict[CfaKind, int] = {"bayer": 16, "xtrans": 24}
 """Pixels stored beyond the crop: room for shifts, and for flips that keep the CFA's phase."""
 
+_MAX_LABEL = 100
+"""Characters of a label: each sample's metadata of limited size repeats a camera's name."""
 _STORED_NAMES = {"amplify": "gain", "xtrans": "form"}
 """Options that a recipe stores under another name."""
 _STORED_IF_USED = ("xtrans", "noise", "lmdb")
@@ -32,6 +33,7 @@ class PlanOptions:
     """What a user chooses of a plan. Raises OptionError naming the option."""
 
     camera: str
+    """Name of the data set's camera, or a label of the user's choice where pairs come from a table."""
     split: str = "train"
     """Which scenes, by the data set's own division: `train`, `val`, `test` or `val+test`."""
     fraction: float = 1.0
@@ -65,7 +67,10 @@ class PlanOptions:
     """Name of ELD's LMDB files whose patches are used instead of photographs, such as `SID_Sony`."""
 
     def __post_init__(self) -> None:
-        camera_named(self.camera)
+        if not (isinstance(self.camera, str) and 0 < len(self.camera) <= _MAX_LABEL):
+            raise OptionError(f"camera must have 1 to {_MAX_LABEL} characters, not {self.camera!r}")
+        if not self.camera.isprintable():
+            raise OptionError(f"camera must be printable, not {self.camera!r}")
         splits_named(self.split)
         if self.frames not in get_args(Frames):
             raise OptionError(f"frames must be first or all, not {self.frames!r}")
@@ -78,7 +83,6 @@ class PlanOptions:
         self._check_shards()
         self._check_amplification()
         self._check_data()
-        self.stored_size()
 
     def _check_shards(self) -> None:
         for name in ("samples_per_shard", "crops_per_visit", "window"):
@@ -103,7 +107,7 @@ class PlanOptions:
         self.constant_amplification()
 
     def _check_data(self) -> None:
-        xtrans = parse_xtrans_mode(self.xtrans)
+        parse_xtrans_mode(self.xtrans)
         if self.noise is not None:
             if self.noise not in CALIBRATIONS:
                 raise OptionError(
@@ -113,45 +117,29 @@ class PlanOptions:
                 raise OptionError(
                     "noise can be used only with amplify ratio or a number, not with estimate"
                 )
-            if self.mosaic_cfa == "xtrans" and xtrans != "native":
-                raise OptionError(
-                    "noise is made on the sensor's own mosaic: it can be used only with xtrans native"
-                )
-        if self.lmdb is not None and self.mosaic_cfa != "bayer":
-            raise OptionError(f"lmdb files hold Bayer patches, {self.camera} is {self.mosaic_cfa}")
-
-    @property
-    def mosaic_cfa(self) -> CfaKind:
-        """CFA of the camera's files."""
-        return camera_named(self.camera).cfa
-
-    @property
-    def cfa(self) -> CfaKind:
-        """CFA of the samples."""
-        return sample_cfa(self.mosaic_cfa, parse_xtrans_mode(self.xtrans))
 
     def constant_amplification(self) -> float | None:
         """Return the amplification if it is a constant, else None."""
         amplification = parse_amplification(self.amplify)
         return amplification if isinstance(amplification, float) else None
 
-    def crop_size(self) -> int:
-        """Return the side of the crop in pixels."""
-        return DEFAULT_CROP[self.cfa] if self.crop is None else self.crop
+    def crop_size(self, cfa: CfaKind) -> int:
+        """Return the side of the crop in pixels, for samples of a CFA."""
+        return DEFAULT_CROP[cfa] if self.crop is None else self.crop
 
-    def stored_size(self) -> int:
-        """Return the side of crop and margin in pixels; both are whole periods of the samples' CFA."""
-        margin = DEFAULT_MARGIN[self.cfa] if self.margin is None else self.margin
-        period = PERIOD[self.cfa]
-        if self.crop_size() < period or self.crop_size() % period:
+    def stored_size(self, cfa: CfaKind) -> int:
+        """Return the side of crop and margin in pixels. Raises OptionError unless both are whole periods of `cfa`."""
+        margin = DEFAULT_MARGIN[cfa] if self.margin is None else self.margin
+        period, crop = PERIOD[cfa], self.crop_size(cfa)
+        if crop < period or crop % period:
             raise OptionError(
-                f"crop must be a positive multiple of {period} for {self.camera}, not {self.crop_size()}"
+                f"crop must be a positive multiple of {period} for {self.camera}, not {crop}"
             )
         if margin < 0 or margin % period:
             raise OptionError(
                 f"margin must be a multiple of {period} for {self.camera}, not {margin}"
             )
-        return self.crop_size() + margin
+        return crop + margin
 
     def to_record(self) -> dict[str, Any]:
         """Return the options as a recipe stores them."""

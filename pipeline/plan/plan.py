@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from darkprep.pipeline.pairs.table import Pair, Skipped
+from darkprep.pipeline.pairs.table import MAX_WEIGHT, Pair, Skipped
 from darkprep.pipeline.plan.frame_names import FrameKind, frame_name
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.shards import (
     PERIOD,
+    CfaKind,
     OptionError,
     PlanError,
     Spool,
@@ -52,11 +53,14 @@ class PlannedPair:
             self.short_fingerprint,
             self.long_fingerprint,
             self.pair.id,
+            self.pair.camera,
             self.pair.short,
             self.pair.long,
         )
         if not all(isinstance(text, str) and "\0" not in text for text in texts):
-            raise ValueError("pairs: ids, paths and fingerprints must be strings without NUL")
+            raise ValueError(
+                "pairs: ids, cameras, paths and fingerprints must be strings without NUL"
+            )
         for name in ("height", "width"):
             value = getattr(self, name)
             if not isinstance(value, int) or not 0 < value < _MAX_PIXELS:
@@ -65,11 +69,17 @@ class PlannedPair:
             raise ValueError(
                 f"pairs: ratio must be a number from 0 to {_MAX_RATIO:g}, not {self.pair.ratio!r}"
             )
+        if type(self.pair.weight) is not int or not 1 <= self.pair.weight <= MAX_WEIGHT:
+            raise ValueError(f"pairs: weight must be 1 to {MAX_WEIGHT}, not {self.pair.weight!r}")
 
     def to_record(self) -> dict[str, Any]:
         """Return the pair as a recipe stores it, by the names of the first plans."""
         return {
-            "pair": asdict(self.pair),
+            "pair": {
+                name: value
+                for name, value in asdict(self.pair).items()
+                if name != "weight" or value != 1
+            },
             "height": self.height,
             "width": self.width,
             "short_print": self.short_fingerprint,
@@ -110,6 +120,8 @@ class Plan:
 
     options: PlanOptions
     pairs: tuple[PlannedPair, ...]
+    cfa: CfaKind
+    """CFA of the samples, as the files' own mosaics give it."""
     root: Path
     """Directory of the photographs; not part of the recipe."""
     skipped: tuple[Skipped, ...] = field(default=(), compare=False)
@@ -121,10 +133,10 @@ class Plan:
         options = self.options
         return StreamSpec(
             camera=options.camera,
-            cfa=options.cfa,
-            height=options.stored_size(),
-            width=options.stored_size(),
-            crop=options.crop_size(),
+            cfa=self.cfa,
+            height=options.stored_size(self.cfa),
+            width=options.stored_size(self.cfa),
+            crop=options.crop_size(self.cfa),
             samples=options.samples_per_shard,
             window=options.window,
             shards=self.shards,
@@ -137,8 +149,18 @@ class Plan:
         epochs = self.options.epochs
         if epochs is None:
             return None
-        samples = len(self.pairs) * epochs * self.options.crops_per_visit
+        samples = self.visits_per_epoch * epochs * self.options.crops_per_visit
         return -(-samples // self.options.samples_per_shard)
+
+    @property
+    def visits_per_epoch(self) -> int:
+        """How often an epoch visits pairs: the sum of their weights."""
+        return len(self._pair_of_visit)
+
+    @functools.cached_property
+    def _pair_of_visit(self) -> npt.NDArray[np.int64]:
+        """The index of each pair, as often as an epoch visits it."""
+        return np.repeat(np.arange(len(self.pairs)), [one.pair.weight for one in self.pairs])
 
     def visits(self, shard: int) -> Iterator[Visit]:
         """Yield the visits of a shard; its sample slots are assigned to them in a random order."""
@@ -154,12 +176,13 @@ class Plan:
     def candidates(self, visit: int) -> Iterator[PlannedPair]:
         """Yield the pair of a visit, then its substitutes in case files are unusable.
 
-        Each epoch goes through all pairs in a fresh order. The order of substitutes depends on the visit
+        Each epoch goes through all visits in a fresh order. The order of substitutes depends on the visit
         alone, so a bad file changes only the visits that would have used it.
         """
         count, seed = len(self.pairs), self.options.seed
-        epoch, position = divmod(visit, count)
-        first = int(_epoch_order(count, seed, epoch)[position])
+        epoch, position = divmod(visit, self.visits_per_epoch)
+        order = _epoch_order(self.visits_per_epoch, seed, epoch)
+        first = int(self._pair_of_visit[order[position]])
         yield self.pairs[first]
         for index in permutation(count, seed, RngStream.SUBSTITUTES, visit).tolist():
             if index != first:
@@ -167,7 +190,7 @@ class Plan:
 
     def crops(self, visit: Visit, pair: PlannedPair) -> list[Crop]:
         """Return the samples of a visit with their origins, which are whole periods of the CFA."""
-        period, size = PERIOD[self.options.cfa], self.options.stored_size()
+        period, size = PERIOD[self.cfa], self.options.stored_size(self.cfa)
         rows, columns = ((side - size) // period + 1 for side in (pair.height, pair.width))
         sites = random_below(
             [(rows, columns)] * len(visit.slots), self.options.seed, RngStream.CROPS, visit.number
@@ -211,6 +234,7 @@ class Plan:
             plan = cls(
                 options=PlanOptions.from_record(recipe["options"]),
                 pairs=pairs,
+                cfa=spool.stream.cfa,
                 root=Path(root),
             )
             fits = plan.stream == spool.stream
@@ -225,5 +249,5 @@ class Plan:
 
 @functools.lru_cache(maxsize=4)
 def _epoch_order(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Return the order in which an epoch visits the pairs; computed once, not at each visit."""
+    """Return the order of an epoch's visits; computed once, not at each visit."""
     return permutation(count, seed, RngStream.VISITS, epoch)

@@ -6,6 +6,7 @@ reported before hours of work and not in the middle of them.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,35 +14,50 @@ from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.find import find_longs, find_pairs
 from darkprep.pipeline.pairs.lmdb import find_patches
 from darkprep.pipeline.pairs.sources import open_source
-from darkprep.pipeline.pairs.table import Pair, Pairs, Skipped, draw_fraction
+from darkprep.pipeline.pairs.table import Pair, Pairs, draw_fraction, longs_of
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.plan import Plan, PlannedPair
 from darkprep.pipeline.raw.mosaic import canonical_shape
+from darkprep.pipeline.raw.resample import parse_xtrans_mode, sample_cfa
 from darkprep.shards import CfaKind, DatasetError, OptionError, RawError
 
 
-def make_plan(root: Path, options: PlanOptions) -> Plan:
-    """Find the pairs under `root`, read every file's header, and return the plan.
+def make_plan(root: Path, options: PlanOptions, *, pairs: Pairs | None = None) -> Plan:
+    """Read the header of every file and return the plan.
 
-    Pairs with a file that cannot be used are left out and listed in `Plan.skipped`. Raises DatasetError
-    when no pair is left, OptionError when a frame is smaller than the crop.
+    `pairs` are those to plan with, such as a table's; without them the camera's pairs are found below
+    `root`. Pairs with a file that cannot be used are left out and listed in `Plan.skipped`, and so are
+    those whose CFA is not the one of most pairs: all samples of a plan have the same planes. Raises
+    DatasetError when no pair is left, OptionError when a frame is smaller than the crop.
     """
-    found = _find(root, options)
+    found = _find(root, options) if pairs is None else _chosen(pairs, options)
     drawn = draw_fraction(found.of_split(options.split).pairs, options.fraction, options.seed)
     skipped = list(found.skipped)
-    probe = _Probe(found.root, options.mosaic_cfa)
-    pairs = []
+    probe = _Probe(found.root)
+    usable = []
     for pair in drawn:
         try:
-            pairs.append(_planned(pair, options, probe))
+            usable.append(_checked_pair(pair, probe))
         except RawError as error:
-            skipped.append(Skipped(error.path, error.reason))
-    if not pairs:
+            skipped.append(found.skip(pair, error.path, error.reason))
+    cfa = _common_cfa(usable, options)
+    planned = []
+    for pair, file, long_fingerprint in usable:
+        if _sample_cfa(file, options) == cfa:
+            planned.append(_planned(pair, file, long_fingerprint, options, cfa))
+        else:
+            reason = f"has a mosaic of another kind than most others ({file.cfa}, not {cfa}); convert it with --xtrans rggb, or make a plan of its own for it"
+            skipped.append(found.skip(pair, str(found.root / pair.short), reason))
+    if not planned:
         raise DatasetError(
-            f"{root}: none of the {len(drawn)} pairs of {options.camera} can be used; the first: {skipped[-1].path}: {skipped[-1].reason}"
+            f"{found.root}: none of the {len(drawn)} pairs of {options.camera} can be used; the first: {skipped[-1].path}: {skipped[-1].reason}"
         )
     plan = Plan(
-        options=options, pairs=tuple(pairs), root=found.root, skipped=tuple(dict.fromkeys(skipped))
+        options=options,
+        pairs=tuple(planned),
+        cfa=cfa,
+        root=found.root,
+        skipped=tuple(dict.fromkeys(skipped)),
     )
     try:
         _ = plan.stream
@@ -54,6 +70,8 @@ def _find(root: Path, options: PlanOptions) -> Pairs:
     """Find the pairs of the chosen data; with made noise, long exposures paired with themselves."""
     camera = camera_named(options.camera)
     if options.lmdb is not None:
+        if camera.cfa != "bayer":
+            raise OptionError(f"lmdb files hold Bayer patches, {camera.name} is {camera.cfa}")
         return find_patches(root, camera, options.lmdb, longs_only=options.noise is not None)
     if options.noise is not None:
         return find_longs(root, camera, exclude_misaligned=options.exclude_misaligned)
@@ -62,24 +80,13 @@ def _find(root: Path, options: PlanOptions) -> Pairs:
     )
 
 
-def _planned(pair: Pair, options: PlanOptions, probe: _Probe) -> PlannedPair:
-    short, long = probe.file(pair.short), probe.file(pair.long)
-    if (short.height, short.width) != (long.height, long.width):
-        raise RawError(
-            str(probe.root / pair.short),
-            f"is {short.height}x{short.width}, its long exposure {long.height}x{long.width}",
-        )
-    if min(short.height, short.width) < options.stored_size():
+def _chosen(pairs: Pairs, options: PlanOptions) -> Pairs:
+    """Return given pairs, or with made noise their long exposures. Raises OptionError for a finder's options."""
+    if options.frames != "first" or options.exclude_misaligned or options.lmdb is not None:
         raise OptionError(
-            f"crop {options.crop_size()} with its margin needs {options.stored_size()} pixels, {pair.short} has {short.height}x{short.width}; choose a smaller --crop"
+            "frames, exclude-misaligned and lmdb choose among a camera's files; a table or a layout states its pairs itself"
         )
-    return PlannedPair(
-        pair=pair,
-        height=short.height,
-        width=short.width,
-        short_fingerprint=short.fingerprint,
-        long_fingerprint=long.fingerprint,
-    )
+    return pairs if options.noise is None else longs_of(pairs)
 
 
 class _File(NamedTuple):
@@ -88,15 +95,61 @@ class _File(NamedTuple):
     height: int
     """Rows of the canonical mosaic."""
     width: int
+    cfa: CfaKind
+    """CFA of its mosaic."""
     fingerprint: str
+
+
+def _checked_pair(pair: Pair, probe: _Probe) -> tuple[Pair, _File, str]:
+    """Return a pair with its short exposure's file and the long one's fingerprint. Raises RawError."""
+    short, long = probe.file(pair.short), probe.file(pair.long)
+    if short[:3] != long[:3]:
+        raise RawError(
+            str(probe.root / pair.short),
+            f"is {short.height}x{short.width}, its long exposure {long.height}x{long.width}"
+            if short.cfa == long.cfa
+            else f"has a {short.cfa} mosaic, its long exposure a {long.cfa} mosaic",
+        )
+    return pair, short, long.fingerprint
+
+
+def _sample_cfa(file: _File, options: PlanOptions) -> CfaKind:
+    return sample_cfa(file.cfa, parse_xtrans_mode(options.xtrans))
+
+
+def _common_cfa(usable: list[tuple[Pair, _File, str]], options: PlanOptions) -> CfaKind:
+    """Return the CFA of most pairs' samples. Raises OptionError where noise cannot be made for them."""
+    mosaics = Counter(file.cfa for _, file, _ in usable)
+    if options.noise is not None and options.xtrans != "native" and mosaics["xtrans"]:
+        raise OptionError(
+            "noise is made on the sensor's own mosaic: it can be used only with xtrans native"
+        )
+    samples = Counter(_sample_cfa(file, options) for _, file, _ in usable)
+    return samples.most_common(1)[0][0] if samples else "bayer"
+
+
+def _planned(
+    pair: Pair, file: _File, long_fingerprint: str, options: PlanOptions, cfa: CfaKind
+) -> PlannedPair:
+    stored = options.stored_size(cfa)
+    if min(file.height, file.width) < stored:
+        raise OptionError(
+            f"crop {options.crop_size(cfa)} with its margin needs {stored} pixels, {pair.short} has {file.height}x{file.width}; choose a smaller --crop"
+        )
+    return PlannedPair(
+        pair=pair,
+        height=file.height,
+        width=file.width,
+        short_fingerprint=file.fingerprint,
+        long_fingerprint=long_fingerprint,
+    )
 
 
 class _Probe:
     """Reads the header and the fingerprint of each file below `root` once."""
 
-    def __init__(self, root: Path, cfa: CfaKind) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
-        self._cfa = cfa
         self._results: dict[str, _File | RawError] = {}
 
     def file(self, name: str) -> _File:
@@ -114,7 +167,5 @@ class _Probe:
     def _read(self, path: Path) -> _File:
         source = open_source(path)
         header = source.header()
-        if header.cfa != self._cfa:
-            raise RawError(str(path), f"has a {header.cfa} mosaic, the camera's is {self._cfa}")
         height, width = canonical_shape(header)
-        return _File(height, width, source.fingerprint())
+        return _File(height, width, header.cfa, source.fingerprint())

@@ -147,7 +147,7 @@ def frame_names_of(plan: Plan) -> frozenset[str]:
 def frame_array_bytes(pair: PlannedPair, kind: FrameKind, plan: Plan) -> int:
     """Return the bytes of a pair's stored array: three developed channels, or the packed planes."""
     pixels = pair.height * pair.width
-    cfa = plan.options.cfa
+    cfa = plan.cfa
     return 2 * pixels * 3 if kind == "long" else 2 * pixels * PLANES[cfa] // CELL[cfa] ** 2
 
 
@@ -188,7 +188,7 @@ def _frames_by_priority(plan: Plan) -> list[tuple[str, int]]:
     """
     longs: dict[str, int] = {}
     shorts: dict[str, int] = {}
-    for visit in range(len(plan.pairs)):
+    for visit in range(plan.visits_per_epoch):
         pair = next(plan.candidates(visit))
         longs.setdefault(plan.frame_name("long", pair), frame_array_bytes(pair, "long", plan))
         shorts.setdefault(plan.frame_name("short", pair), frame_array_bytes(pair, "short", plan))

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from darkprep.pipeline.noise.darken import Darkened, darken, noise_rng
-from darkprep.pipeline.pairs.sources import open_source
+from darkprep.pipeline.pairs.sources import is_patch, open_source
 from darkprep.pipeline.pairs.table import Skipped
 from darkprep.pipeline.plan.frame_names import FrameKind
 from darkprep.pipeline.plan.plan import Crop, Plan, PlannedPair, Visit
@@ -246,7 +246,7 @@ class _ShardBuilder:
                     frame = _decode_short(source, parse_xtrans_mode(self._plan.options.xtrans))
                 else:
                     frame = _decode_long(source)
-            cell = 1 if kind == "long" else CELL[self._plan.options.cfa]
+            cell = 1 if kind == "long" else CELL[self._plan.cfa]
             if frame.array.shape[-2:] != (pair.height // cell, pair.width // cell):
                 raise RawError(
                     str(path),
@@ -264,8 +264,8 @@ class _ShardBuilder:
         return frame
 
     def _cut_sample(self, pair: PlannedPair, short: Frame, long: Frame, crop: Crop) -> Sample:
-        options = self._plan.options
-        size, cell = options.stored_size(), CELL[options.cfa]
+        options, cfa = self._plan.options, self._plan.cfa
+        size, cell = options.stored_size(cfa), CELL[cfa]
         y, x = crop.origin
         low = short.array[:, y // cell : (y + size) // cell, x // cell : (x + size) // cell]
         gt = long.array[:, y : y + size, x : x + size]
@@ -273,14 +273,14 @@ class _ShardBuilder:
         black, white = levels.black, levels.white
         ratio, iso = pair.pair.ratio, levels.iso
         if options.noise is not None:
-            dark = self._darken(low, black, white, crop.slot)
+            dark = self._darken(pair, low, levels, crop.slot)
             low, black, white = dark.planes, dark.black, dark.white
             ratio, iso = dark.ratio, dark.iso
         meta = SampleMeta(
             key="",
             pair=pair.pair.id,
-            camera=options.camera,
-            cfa=options.cfa,
+            camera=pair.pair.camera,
+            cfa=cfa,
             origin=crop.origin,
             black=black,
             white=white,
@@ -311,17 +311,17 @@ class _ShardBuilder:
             )
         return known[pair.short_fingerprint]
 
-    def _darken(self, crop: U16, black: tuple[float, ...], white: int, slot: int) -> Darkened:
+    def _darken(self, pair: PlannedPair, crop: U16, levels: SensorLevels, slot: int) -> Darkened:
         """Return the crop of a long exposure as a short one, with noise of its own."""
         options = self._plan.options
         assert options.noise is not None, "called only for plans with noise"
         return darken(
             crop,
-            black=black,
-            white=white,
-            cfa=options.cfa,
+            black=levels.black,
+            white=levels.white,
+            cfa=self._plan.cfa,
             camera=options.noise,
-            shares=options.lmdb is not None,
+            shares=is_patch(pair.pair.short),
             rng=noise_rng(options.seed, self._task.shard, slot),
         )
 

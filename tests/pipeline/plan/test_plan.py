@@ -125,7 +125,10 @@ def test_a_recipe_keeps_the_option_names_and_the_digest_of_older_plans(changes, 
         pair=pair, height=4032, width=6030, short_fingerprint="1-a", long_fingerprint="1-b"
     )
     made = Plan(
-        options=PlanOptions(camera="fuji", **changes), pairs=(planned,), root=tmp_path.absolute()
+        options=PlanOptions(camera="fuji", **changes),
+        pairs=(planned,),
+        cfa="bayer" if changes else "xtrans",
+        root=tmp_path.absolute(),
     )
     spool = Spool(tmp_path / "spool")
 
@@ -135,3 +138,31 @@ def test_a_recipe_keeps_the_option_names_and_the_digest_of_older_plans(changes, 
     assert Plan.load(spool) == made
     assert spool.plan.recipe["options"]["gain"] == made.options.amplify
     assert spool.plan.recipe["options"].get("form", "native") == made.options.xtrans
+
+
+def test_an_epoch_visits_each_pair_as_often_as_its_weight(plan: Plan):
+    weights = (3, 1, 1, 2, 1, 1)
+    weighted = replace(
+        plan,
+        pairs=tuple(
+            replace(one, pair=replace(one.pair, weight=weight))
+            for one, weight in zip(plan.pairs, weights, strict=True)
+        ),
+    )
+
+    visited = [next(weighted.candidates(visit)) for visit in range(2 * sum(weights))]
+
+    assert weighted.visits_per_epoch == sum(weights)
+    for epoch in (visited[: sum(weights)], visited[sum(weights) :]):
+        assert [epoch.count(one) for one in weighted.pairs] == list(weights)
+    assert visited[: sum(weights)] != visited[sum(weights) :]
+    assert weighted.shards == 5  # 9 visits of 4 crops, 8 samples a shard
+
+
+def test_a_weight_of_one_is_not_written_into_the_recipe(plan: Plan):
+    record = plan.pairs[0].to_record()
+    heavy = replace(plan.pairs[0], pair=replace(plan.pairs[0].pair, weight=2)).to_record()
+
+    assert "weight" not in record["pair"]
+    assert heavy["pair"] == record["pair"] | {"weight": 2}
+    assert PlannedPair.from_record(heavy).pair.weight == 2

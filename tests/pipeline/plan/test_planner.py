@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from darkprep.pipeline.pairs.cameras import camera_named
+from darkprep.pipeline.pairs.find import find_pairs
+from darkprep.pipeline.pairs.table import Pair, Pairs
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.planner import make_plan
 from darkprep.shards import DatasetError, OptionError
@@ -83,3 +87,70 @@ def test_noise_needs_long_exposures_only(tmp_path: Path):
     assert all(pair.short_fingerprint == pair.long_fingerprint for pair in plan.pairs)
     with pytest.raises(DatasetError, match="holds no Sony/short and Sony/long"):
         make_plan(root, options())
+
+
+def test_a_camera_without_a_layout_is_refused_with_all_that_have_one(tmp_path: Path):
+    with pytest.raises(OptionError, match="sony, fuji"):
+        make_plan(tmp_path, options(camera="leica"))
+
+
+def test_noise_needs_the_sensors_own_mosaic(write_raw: Callable[..., Path], tmp_path: Path):
+    write_raw("Fuji/long/00001_00_10s.dng", phase="XTRANS")
+    xtrans = {"camera": "fuji", "crop": 36, "margin": 6, "noise": "fuji"}
+
+    assert make_plan(tmp_path, options(**xtrans)).cfa == "xtrans"
+    with pytest.raises(OptionError, match="noise is made on the sensor's own mosaic"):
+        make_plan(tmp_path, options(**xtrans, xtrans="rggb"))
+
+
+def test_lmdb_files_hold_bayer_patches(tmp_path: Path):
+    with pytest.raises(OptionError, match="lmdb files hold Bayer"):
+        make_plan(tmp_path, options(camera="fuji", lmdb="SID_Fuji"))
+
+
+def _write_pair(write_raw: Callable[..., Path], name: str, phase: str) -> Pair:
+    for part in ("short", "long"):
+        write_raw(f"{name}/{part}.dng", phase=phase)
+    return Pair(
+        id=name, scene=name, camera=f"camera of {name}", split="train", ratio=100.0, iso=0.0,
+        short=f"{name}/short.dng", long=f"{name}/long.dng",
+    )  # fmt: skip
+
+
+def test_samples_of_several_cameras_have_one_cfa(write_raw: Callable[..., Path], tmp_path: Path):
+    phases = {"a": "GBRG", "b": "XTRANS", "c": "RGGB"}
+    found = Pairs(
+        root=tmp_path,
+        label="mixed",
+        pairs=tuple(_write_pair(write_raw, name, phase) for name, phase in phases.items()),
+        skipped=(),
+        rows={"b": "pairs.csv:3"},
+    )
+
+    native = make_plan(tmp_path, options(camera="mixed"), pairs=found)
+    resampled = make_plan(tmp_path, options(camera="mixed", xtrans="rggb"), pairs=found)
+
+    assert (native.cfa, [one.pair.id for one in native.pairs]) == ("bayer", ["a", "c"])
+    assert native.skipped[0].path.startswith("pairs.csv:3: ")
+    assert "xtrans, not bayer" in native.skipped[0].reason
+    assert (resampled.cfa, len(resampled.pairs)) == ("bayer", 3)
+
+
+def test_a_pair_of_two_kinds_of_mosaic_is_left_out(write_raw: Callable[..., Path], tmp_path: Path):
+    pair = _write_pair(write_raw, "a", "RGGB")
+    write_raw("a/long.dng", phase="XTRANS")
+    found = Pairs(root=tmp_path, label="mixed", pairs=(pair,), skipped=())
+
+    with pytest.raises(DatasetError, match="has a bayer mosaic, its long exposure a xtrans mosaic"):
+        make_plan(tmp_path, options(camera="mixed"), pairs=found)
+
+
+def test_noise_on_given_pairs_takes_each_long_exposure_once(tmp_path: Path):
+    root = write_sid(tmp_path / "data")
+    found = find_pairs(root, camera_named("sony"))
+
+    plan = make_plan(root, options(noise="sony"), pairs=found)
+
+    assert len(plan.pairs) == 3
+    assert all(one.pair.short == one.pair.long for one in plan.pairs)
+    assert {one.pair.ratio for one in plan.pairs} == {1.0}
