@@ -34,9 +34,10 @@ def plain_conv(
     groups: int = 1,
     bias: bool = True,
 ) -> nn.Conv2d:
-    """Return a convolution of stride 1 that keeps the size, with Kaiming-normal weights by fan-in.
+    """Return a convolution of stride 1 that keeps height and width; weights are Kaiming-normal by fan-in.
 
-    `slope` is the negative slope of the leaky ReLU beside it; 1 means that there is none.
+    `slope` is the negative slope of the leaky ReLU before or after the convolution; 1 means that there is
+    none.
     """
     conv = nn.Conv2d(inputs, outputs, kernel, padding=(kernel - 1) // 2, groups=groups, bias=bias)
     nn.init.kaiming_normal_(conv.weight, a=slope, mode="fan_in", nonlinearity="leaky_relu")
@@ -59,12 +60,12 @@ def normed_conv(
 
 
 def weight_normed(inputs: int, outputs: int, kernel: int, slope: float) -> nn.Module:
-    """Return a convolution of the published RDB*: weight norm, no bias."""
+    """Return a convolution for the published RDB*: with weight norm, without bias."""
     return normed_conv(inputs, outputs, kernel, slope=slope, bias=False)
 
 
 def group_normed(inputs: int, outputs: int, kernel: int, slope: float) -> nn.Module:
-    """Return a convolution of `redirt-gn`'s RDB*: no weight norm, but a GroupNorm after it."""
+    """Return a convolution for the RDB* of `redirt-gn`: without weight norm, followed by a GroupNorm."""
     return nn.Sequential(
         plain_conv(inputs, outputs, kernel, slope=slope, bias=False),
         nn.GroupNorm(NORM_GROUPS, outputs),
@@ -72,10 +73,10 @@ def group_normed(inputs: int, outputs: int, kernel: int, slope: float) -> nn.Mod
 
 
 class ResidualDenseBlock(nn.Module):
-    """The paper's RDB*: each layer convolves a rectified copy of all features so far.
+    """The paper's RDB*: each layer convolves the leaky ReLU of all features computed so far.
 
-    Unlike in the classic RDB the features themselves are not rectified, so later layers can use negative
-    values. The first and the last layer have no rectifier.
+    Unlike in the classic RDB, the features are kept as they are before the leaky ReLU, so that later layers
+    can use negative values. There is no leaky ReLU before the first layer and before the last layer.
     """
 
     def __init__(self, features: int, layers: int, make_conv: MakeConv = weight_normed) -> None:
@@ -88,7 +89,7 @@ class ResidualDenseBlock(nn.Module):
         self.squeeze = make_conv(features + layers * GROWTH, features, 1, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, features, h, w)` to the same shape."""
+        """Return features of the same shape as the input, `(B, features, h, w)`."""
         features, rectified = [x], [self.rectifier(x)]
         for n, conv in enumerate(self.dense):
             inner = 0 < n < len(self.dense) - 1
@@ -100,10 +101,10 @@ class ResidualDenseBlock(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around the network's first rectifier, plus the input.
+    """Two 3x3 convolutions with a leaky ReLU between them, and a skip connection.
 
-    If the numbers of input and output channels differ (X-Trans), the skip connection is a 1x1
-    convolution, as in ResNets.
+    If the numbers of input and output channels differ (X-Trans), the skip connection is a 1x1 convolution,
+    as in ResNets.
     """
 
     def __init__(self, inputs: int, features: int) -> None:
@@ -114,13 +115,13 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Identity() if inputs == features else normed_conv(inputs, features, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, inputs, h, w)` to `(B, features, h, w)`."""
+        """Return `(B, features, h, w)` for `(B, inputs, h, w)`."""
         out: Tensor = self.conv2(self.rectifier(self.conv1(x))) + self.skip(x)
         return out
 
 
 def shuffle_channels(x: Tensor, groups: int) -> Tensor:
-    """Return `groups` equal runs of channels interleaved: a0..an, b0..bn become a0, b0, a1, b1, ..."""
+    """Interleave `groups` groups of channels: a0..an, b0..bn become a0, b0, a1, b1, ..."""
     batch, channels, height, width = x.shape
     runs = x.reshape(batch, groups, channels // groups, height, width)
     return runs.transpose(1, 2).reshape(x.shape)

@@ -1,7 +1,7 @@
-"""Every network by name.
+"""Build each network by its name.
 
-The trade-off: a function per network instead of a configuration object; a new network is one function
-and one line in `_BUILDERS`.
+The trade-off: a function per network instead of a configuration object; a new network is one function and
+one line in `_BUILDERS`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CfaKind = Literal["bayer", "xtrans"]
 
 @dataclass(frozen=True, kw_only=True)
 class Mosaic:
-    """The shape of a packed colour filter array."""
+    """How a mosaic is packed: number of planes and size of a cell."""
 
     planes: int
     """Number of packed planes."""
@@ -48,7 +48,7 @@ MOSAICS: dict[CfaKind, Mosaic] = {
 
 
 class Network(nn.Module):
-    """A network with its name and CFA; checks the shape of its input."""
+    """Base class of the networks; holds name and CFA, and checks the shape of the input."""
 
     multiple = COARSE
     """Packed height and width must be multiples of this."""
@@ -63,14 +63,15 @@ class Network(nn.Module):
 
     @property
     def mosaic(self) -> Mosaic:
-        """The packing of the network's input."""
+        """How the network's input is packed."""
         return MOSAICS[self.cfa]
 
     def forward(self, packed: Tensor) -> Tensor:
         """Return `(B, 3, cell*h, cell*w)` RGB in [0, 1] for `(B, C, h, w)` float planes.
 
-        The planes are black-subtracted, normalised to white = 1, amplified, and not clipped. h and
-        w are multiples of 16; `ready_for_inference` accepts any size. Raises ModelError.
+        The planes have black subtracted, are normalised to white = 1, amplified, and not clipped. h and w
+        are multiples of 16; the network that `ready_for_inference` returns accepts any size. Raises
+        ModelError.
         """
         check_planes(packed, self.name, self.cfa)
         height, width = packed.shape[-2:]
@@ -83,7 +84,7 @@ class Network(nn.Module):
 
 
 def check_planes(packed: Tensor, name: str, cfa: CfaKind) -> None:
-    """Raise ModelError unless `packed` is `(B, planes of cfa, h, w)`."""
+    """Raise ModelError unless `packed` is `(B, C, h, w)` with as many planes C as the CFA has."""
     planes = MOSAICS[cfa].planes
     if packed.ndim != 4 or packed.shape[1] != planes:
         raise ModelError(
@@ -135,10 +136,10 @@ MODELS = tuple(_BUILDERS)
 
 
 def build_model(name: str, cfa: CfaKind = "bayer") -> Network:
-    """Return a network with fresh weights, drawn from torch's global generator.
+    """Return a network with random initial weights, drawn from torch's global generator.
 
-    `name` is one of MODELS, `cfa` is `bayer` (4 planes) or `xtrans` (9 planes). Raises ModelError,
-    which lists the names.
+    `name` is one of MODELS, `cfa` is `bayer` (4 planes) or `xtrans` (9 planes). Raises ModelError for
+    another name; its message lists the valid names.
     """
     if name not in _BUILDERS:
         raise ModelError(f"unknown model {name!r}; choose from {', '.join(MODELS)}")

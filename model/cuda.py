@@ -1,11 +1,11 @@
-"""REDIRT on a GPU: three encoders on three CUDA streams, and the whole frame as one CUDA graph.
+"""Run REDIRT on a GPU: three encoders on three CUDA streams, and the whole frame as one CUDA graph.
 
-The encoders read the same input and are independent of each other, so a GPU that one of them does not
-fill can run another at the same time. A graph avoids the launch of each kernel, which takes most of the
-time of a 785,000-parameter network.
+The encoders read the same input and do not depend on each other. Where one encoder does not fill the GPU,
+another can run at the same time. A CUDA graph saves the launch of each kernel, which otherwise takes most
+of the time of a network of 785,000 parameters.
 
-The trade-off: a graph is captured for one input shape and keeps its memory; only the last one is kept.
-On a CPU the same code runs the encoders one after the other.
+The trade-off: a graph is captured for one input shape and occupies memory; only the last graph is kept. On
+a CPU the same code runs the encoders one after the other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class StreamedRedirt(nn.Module):
         self.net = net
 
     def forward(self, packed: Tensor) -> Tensor:
-        """`(B, C, h, w)` to `(B, 3, cell*h, cell*w)` in [0, 1]."""
+        """Return `(B, 3, cell*h, cell*w)` RGB in [0, 1] for `(B, C, h, w)`."""
         net = self.net
         encoders = (net.higher_scale_encoder, net.medium_scale_encoder, net.lower_scale_encoder)
         run = _run_concurrently if packed.is_cuda else _run_sequentially
@@ -34,7 +34,7 @@ class StreamedRedirt(nn.Module):
 
 
 class CudaGraph:
-    """A module captured as a CUDA graph; captured again when the shape of its input changes."""
+    """A module captured as a CUDA graph; it is captured again when the shape of its input changes."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -43,7 +43,7 @@ class CudaGraph:
         self.output: Tensor
 
     def __call__(self, packed: Tensor) -> Tensor:
-        """Run the module on `packed`, on the GPU; the result is a copy that stays valid."""
+        """Run the module on `packed` on the GPU; return a copy of the result, which later calls do not overwrite."""
         if packed.shape != self.shape:
             self._capture(packed)
         self.input.copy_(packed)
@@ -70,7 +70,7 @@ def _run_sequentially(encoders: tuple[nn.Module, ...], packed: Tensor) -> list[T
 
 
 def _run_concurrently(encoders: tuple[nn.Module, ...], packed: Tensor) -> list[Tensor]:
-    """Run each encoder on a stream of its own; the current stream waits for all of them."""
+    """Run each encoder on a CUDA stream of its own; the current stream waits for all of them."""
     current = torch.cuda.current_stream()
     results = []
     for encoder in encoders:

@@ -1,6 +1,7 @@
 """The error of this package.
 
-The trade-off: a single class. Callers know what they asked for, a name or a file, and translate it there.
+The trade-off: a single class. Callers know whether they passed a name or a file, and translate the error
+accordingly.
 """
 
 

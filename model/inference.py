@@ -1,8 +1,8 @@
-"""Prepares a network for inference; evaluation, restoration and the benchmarks all use it.
+"""Prepare a network for inference. Evaluation, restoration and the benchmarks use this module.
 
-The trade-off: there is one way of execution per device, the fastest that was measured (docs/models.md), and
-no option to choose another. REDIRT runs by rows on a CPU (`rows.py`) and as a CUDA graph on a GPU
-(`cuda.py`); any other network runs in strips on a CPU.
+The trade-off: each device has one way of execution, the fastest that was measured (docs/models.md), and no
+option to choose another. REDIRT runs by rows on a CPU (`rows.py`) and as a CUDA graph on a GPU (`cuda.py`);
+any other network runs in strips on a CPU.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CONTEXT_ROWS = 112
 
 
 class ReadyNetwork:
-    """A network for inference on frames of any size, returned by `ready_for_inference`."""
+    """A network in its form for inference, for frames of any size; returned by `ready_for_inference`."""
 
     def __init__(
         self, model: Network, run: Callable[[Tensor], Tensor], device: torch.device
@@ -48,15 +48,17 @@ class ReadyNetwork:
     def __call__(self, packed: Tensor) -> Tensor:
         """Return `(B, 3, cell*h, cell*w)` float32 RGB in [0, 1] for `(B, C, h, w)` planes.
 
-        The planes are as for `Network.forward`, but of any size and on any device; the result is on
-        this network's device. Planes are padded to a multiple of 16 by mirroring them at the bottom and
-        at the right, and the result is cropped again (docs/models.md describes how far that reaches).
-        Raises ModelError for planes of another CFA and for an empty frame.
+        The planes are as for `Network.forward`, but of any size and on any device; the result is on this
+        network's device. Planes are padded to a multiple of 16 by mirroring at the bottom and at the right,
+        and the result is cropped to the original size (docs/models.md states how far into the frame the
+        padding has an effect). Raises ModelError for planes of another CFA and for an empty frame.
         """
         check_planes(packed, self.name, self.cfa)
         height, width = packed.shape[-2:]
         if not height or not width:
-            raise ModelError(f"{self.name} cannot restore an empty frame of {height}x{width}")
+            raise ModelError(
+                f"{self.name} cannot restore an empty frame of {height}x{width} pixels; give planes with at least one pixel"
+            )
         planes = packed.to(self.device, torch.float32)
         if self._cut_at_black:
             planes = planes.clamp(min=0)
@@ -71,9 +73,10 @@ def ready_for_inference(
 ) -> ReadyNetwork:
     """Return a copy of a network in the fastest form for inference on `device`.
 
-    Weight norm is folded into plain weights, and the layout is channels-last. `model` is not changed,
-    and later changes to it have no effect. `precision` is that of the arithmetic: `fp32`, `bf16`, or on
-    a GPU also `fp16`; docs/models.md states the errors. Raises ModelError.
+    Weight norm is folded into plain weights, and tensors are in channels-last format. `model` is not
+    changed, and later changes to it have no effect on the copy. `precision` is the precision of the
+    arithmetic: `fp32`, `bf16`, or on a GPU also `fp16`; docs/models.md states the errors. Raises
+    ModelError.
     """
     if precision not in _DTYPES:
         names = ", ".join(get_args(Precision))
@@ -99,7 +102,7 @@ def fold_weight_norm(model: Network) -> Network:
 
 def _without_weight_norm(conv: nn.Conv2d) -> nn.Conv2d:
     # `remove_parametrizations` would change the original too, because a deep copy shares its class. On
-    # "meta" no random numbers are drawn, which would change those of a training that validates.
+    # "meta" no random numbers are drawn: a draw would change the results of a run that evaluates its network.
     with torch.device("meta"):
         plain = nn.Conv2d(
             conv.in_channels,
@@ -132,14 +135,14 @@ def _on_gpu(body: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
 
 
 class _InStrips:
-    """A network that runs in strips, each with the rows around it that its result depends on."""
+    """A network that runs on a frame in strips, each with the rows around it on which its result depends."""
 
     def __init__(self, body: nn.Module, dtype: torch.dtype) -> None:
         self._body = body
         self._dtype = dtype
 
     def __call__(self, packed: Tensor) -> Tensor:
-        """`(B, C, h, w)` with h and w multiples of 16, to `(B, 3, cell*h, cell*w)`."""
+        """Return `(B, 3, cell*h, cell*w)` for `(B, C, h, w)`, where h and w are multiples of 16."""
         strips = []
         for begin in range(0, packed.shape[2], STRIP_ROWS):
             top = max(0, begin - CONTEXT_ROWS)
@@ -152,7 +155,7 @@ class _InStrips:
 
 
 def _pad_by_mirroring(planes: Tensor, below: int, beside: int) -> Tensor:
-    """Return `planes` with `below` more rows at the bottom and `beside` more columns at the right, mirrored.
+    """Add `below` rows at the bottom and `beside` columns at the right by mirroring `planes`.
 
     A frame that is too small to be mirrored repeats its last row or column instead.
     """

@@ -6,13 +6,13 @@
                           |                                                        |
                           +-- lower-scale encoder ---------------------------------+
 
-The encoders are independent of each other, which is the paper's first claim; `inference.py` uses it.
+The encoders do not depend on each other, so they can run at the same time (`cuda.py`).
 The trade-off: the graph as published, including the clamp, rather than one that trains more easily.
 
 Source: M. Lamba, K. Mitra, "Restoring Extremely Dark Images in Real Time", CVPR 2021. The
-published network takes a one-plane mosaic and opens with `pixel_unshuffle(2)`; the packed Bayer
-planes are exactly that tensor. For X-Trans nothing is published: its nine packed planes replace that
-tensor here.
+published network takes a mosaic of one plane and begins with `pixel_unshuffle(2)`; the packed Bayer
+planes equal the output of this operation. For X-Trans nothing is published: its nine packed planes
+are the input here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MIDDLE = 4
 
 
 class HigherScaleEncoder(nn.Module):
-    """HSE: most of the layers, at 1/32, where they are cheap and have a large receptive field."""
+    """HSE: holds most of the layers, at 1/32 of the size, where they are cheap and have a large receptive field."""
 
     def __init__(self, planes: int, groups: int, blocks: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -46,11 +46,11 @@ class HigherScaleEncoder(nn.Module):
         self.gather = normed_conv(len(blocks) * FEATURES, FEATURES, 1, bias=False)
 
     def forward(self, packed: Tensor) -> Tensor:
-        """`(B, planes, h, w)` to `(B, 64, h/16, w/16)`."""
+        """Return `(B, 64, h/16, w/16)` for `(B, planes, h, w)`."""
         return self.from_head(self.head(F.pixel_unshuffle(packed, COARSE)))
 
     def from_head(self, head: Tensor) -> Tensor:
-        """Everything after the head: `(B, 64, h/16, w/16)` to the same shape."""
+        """Run all layers after the first convolution; input and output are `(B, 64, h/16, w/16)`."""
         x, outputs = head, []
         for block in self.blocks:
             x = block(x)
@@ -60,33 +60,33 @@ class HigherScaleEncoder(nn.Module):
 
 
 class MediumScaleEncoder(nn.Module):
-    """MSE: one residual block at 1/8."""
+    """MSE: one residual block at 1/8 of the size."""
 
     def __init__(self, planes: int) -> None:
         super().__init__()
         self.block = ResidualBlock(planes * MIDDLE**2, FEATURES)
 
     def forward(self, packed: Tensor) -> Tensor:
-        """`(B, planes, h, w)` to `(B, 64, h/4, w/4)`."""
+        """Return `(B, 64, h/4, w/4)` for `(B, planes, h, w)`."""
         out: Tensor = self.block(F.pixel_unshuffle(packed, MIDDLE))
         return out
 
 
 class LowerScaleEncoder(nn.Module):
-    """LSE: a single linear 5x5 convolution at full packed size."""
+    """LSE: a single linear 5x5 convolution at the full size of the packed planes."""
 
     def __init__(self, planes: int, outputs: int) -> None:
         super().__init__()
         self.conv = normed_conv(planes, outputs, 5)
 
     def forward(self, packed: Tensor) -> Tensor:
-        """`(B, planes, h, w)` to `(B, outputs, h, w)`."""
+        """Return `(B, outputs, h, w)` for `(B, planes, h, w)`."""
         out: Tensor = self.conv(packed)
         return out
 
 
 class FuseBlock1(nn.Module):
-    """FB1: the higher scale enlarged to 1/8, interleaved with the medium scale, enlarged to packed size."""
+    """FB1: fuse the higher scale, enlarged to 1/8, with the medium scale, and enlarge the result to packed size."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
@@ -96,14 +96,14 @@ class FuseBlock1(nn.Module):
         self.rectifier = nn.LeakyReLU(LEAK)
 
     def forward(self, coarse: Tensor, middle: Tensor) -> Tensor:
-        """`(B, 64, h/16, w/16)` and `(B, 64, h/4, w/4)` to `(B, outputs, h, w)`."""
+        """Return `(B, outputs, h, w)` for `(B, 64, h/16, w/16)` and `(B, 64, h/4, w/4)`."""
         lifted = self.lift(F.pixel_shuffle(coarse, COARSE // MIDDLE))
         both = shuffle_channels(torch.cat([middle, lifted], dim=1), groups=2)
         return F.pixel_shuffle(self.rectifier(self.expand(self.mix(both))), MIDDLE)
 
 
 class FuseBlock2(nn.Module):
-    """FB2: fuse the features of the lower scale with the output of FB1 into RGB at the mosaic's size."""
+    """FB2: fuse the lower scale with the output of FB1 into RGB at the size of the mosaic."""
 
     def __init__(self, inputs: int, cell: int) -> None:
         super().__init__()
@@ -111,15 +111,15 @@ class FuseBlock2(nn.Module):
         self.conv = normed_conv(inputs, 3 * cell**2, 5)
 
     def forward(self, fine: Tensor, fused: Tensor) -> Tensor:
-        """Two of `(B, inputs/2, h, w)` to `(B, 3, cell*h, cell*w)`, not yet clamped."""
+        """Return `(B, 3, cell*h, cell*w)`, not yet clamped, for two tensors `(B, inputs/2, h, w)`."""
         return F.pixel_shuffle(self.conv(torch.cat([fine, fused], dim=1)), self.cell)
 
 
 class Redirt(nn.Module):
-    """The whole network; `build.py` assembles the parts.
+    """REDIRT: three encoders and two fuse blocks.
 
-    The clamp has no gradient where it clips, as published; docs/models.md describes the effect on
-    training from scratch.
+    As published, the clamp of the output has no gradient where it clips; docs/models.md describes the
+    effect on training from scratch.
     """
 
     def __init__(
@@ -139,10 +139,10 @@ class Redirt(nn.Module):
         self.fuse_block_2 = fuse2
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Black-subtracted, normalised, amplified planes to RGB in [0, 1].
+        """Return RGB in [0, 1], `(B, 3, cell*h, cell*w)`, for amplified planes `(B, C, h, w)`.
 
-        `(B, C, h, w)` with h and w multiples of 16, to `(B, 3, cell*h, cell*w)`. The input is not
-        clipped at 1, as published.
+        h and w are multiples of 16. The planes have black subtracted and are normalised to white = 1; as
+        published, they are not clipped at 1.
         """
         coarse = self.higher_scale_encoder(packed)
         middle = self.medium_scale_encoder(packed)
@@ -150,6 +150,6 @@ class Redirt(nn.Module):
         return self.fuse(coarse, middle, fine)
 
     def fuse(self, coarse: Tensor, middle: Tensor, fine: Tensor) -> Tensor:
-        """The outputs of the three encoders to RGB in [0, 1]."""
+        """Return RGB in [0, 1] for the outputs of the three encoders."""
         out: Tensor = self.fuse_block_2(fine, self.fuse_block_1(coarse, middle))
         return out.clamp(0, 1)

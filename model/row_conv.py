@@ -1,7 +1,7 @@
-"""Convolutions of a frame whose rows arrive a few at a time.
+"""Convolve a frame whose rows arrive a few at a time.
 
-Rows are `(rows, width, channels)` tensors, that is channels last, the layout in which oneDNN's
-convolutions are fastest. The trade-off: inference only, one frame at a time.
+Rows are `(rows, width, channels)` tensors: channels last is the layout in which oneDNN's convolutions are
+fastest. The trade-off: inference only, one frame at a time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 class RowConv(nn.Module):
-    """A same-padded convolution whose weights are laid out for rows."""
+    """A same-padded convolution whose weights are in the layout that rows need."""
 
     weight: Tensor
     bias: Tensor | None
@@ -27,18 +27,19 @@ class RowConv(nn.Module):
         """Rows above and below an output row that it depends on."""
 
     def forward(self, rows: Tensor) -> Tensor:
-        """`(n + 2*halo, width, inputs)` to `(n, width, outputs)`: padded at the left and right only."""
+        """Return `(n, width, outputs)` for `(n + 2*halo, width, inputs)`; only left and right are padded."""
         image = rows.permute(2, 0, 1).unsqueeze(0)
         out = F.conv2d(image, self.weight, self.bias, padding=(0, self.halo), groups=self.groups)
         return out.squeeze(0).permute(1, 2, 0)
 
 
 class RowStream:
-    """A same-padded convolution of a frame whose rows arrive a few at a time, from row `first` on.
+    """A same-padded convolution of a frame whose rows arrive a few at a time, beginning with row `first`.
 
-    `append` makes room for the next input rows, `run` convolves what is there. Rows are counted from
-    the frame's top. At the frame's own edges the stream pads with zeros. Where it begins below the top or
-    ends above the bottom, the `halo` outermost output rows, for which input rows are missing, are left out.
+    `append` returns memory for the next input rows, `run` convolves the rows that were appended. Rows are
+    counted from the top of the frame. At the edges of the frame the stream pads with zeros. Where a stream
+    begins below the top or ends above the bottom of the frame, it does not compute the `halo` outermost
+    output rows, because their input rows are missing.
     """
 
     def __init__(self, conv: RowConv, height: int, width: int, first: int) -> None:
@@ -52,7 +53,7 @@ class RowStream:
         self.window = conv.weight.new_zeros(above, width, conv.inputs)
 
     def append(self, rows: int) -> Tensor:
-        """Return room for the next `rows` input rows, `(rows, width, inputs)`, to be filled by the caller."""
+        """Return memory for the next `rows` input rows, `(rows, width, inputs)`, which the caller fills."""
         halo = self.conv.halo
         kept = self.window[-2 * halo :]
         self.next_input += rows
@@ -67,13 +68,13 @@ class RowStream:
         return window[above : above + rows]
 
     def run(self) -> Tensor:
-        """Return the output of the appended rows, `(rows, width, outputs)`, from row `next_output` on."""
+        """Return the output of the appended rows, `(rows, width, outputs)`, beginning with row `next_output`."""
         rows: Tensor = self.conv(self.window)
         self.next_output += rows.shape[0]
         return rows
 
     def input_rows(self, first: int, count: int) -> Tensor:
-        """Return input rows `first .. first + count`, which must be among the last ones."""
+        """Return `count` input rows beginning with row `first`; they must be among the last appended ones."""
         below = self.conv.halo if self.next_input == self.height else 0
         top = self.next_input + below - self.window.shape[0]
         return self.window[first - top : first - top + count]
@@ -94,10 +95,11 @@ class ComposedConv(nn.Module):
 
 
 class ComposedRows:
-    """The rows of a ComposedConv over a whole image `(inputs, height, width)`.
+    """The output rows of a ComposedConv for a whole image `(inputs, height, width)`.
 
-    Exact at the image's rim too: there the second convolution pads with zeros what the first would
-    compute beyond the edge, so those pixels are computed in two steps.
+    The result is exact at the border of the image too. There the second convolution must see zeros outside
+    the image instead of what the first convolution would compute there, so border pixels are computed by
+    the two convolutions in turn.
     """
 
     def __init__(self, convs: ComposedConv, image: Tensor) -> None:
@@ -112,7 +114,7 @@ class ComposedRows:
         self.right = self._in_two_steps(image[:, :, -depth:])[:, -rim:]
 
     def rows(self, begin: int, end: int) -> Tensor:
-        """Return output rows `begin .. end`: `(rows, width, outputs)`."""
+        """Return output rows `begin` to `end` (exclusive): `(rows, width, outputs)`."""
         halo, height = self.convs.both.halo, self.image.shape[1]
         above, below = max(0, halo - begin), max(0, end + halo - height)
         source = self.image[:, begin - halo + above : end + halo - below]

@@ -1,16 +1,18 @@
-"""REDIRT on a CPU, a few rows at a time, so that the features of the finer scales stay in the cache.
+"""Run REDIRT on a CPU, a few rows at a time, so that the features of the finer scales stay in the cache.
 
 Run layer by layer, the two scales that hold 90 % of REDIRT's arithmetic write some 800 MB of features to
 memory and read them back for a 4K frame. Here each of their convolutions is a stream of rows
-(`row_conv.py`): it keeps its last input rows, takes the next few, and passes its output on. There are no
-seams. The higher scale (1/32) is small and every output depends on much of it, so it runs first, whole. Two
-pairs of convolutions with no rectifier between them run as one (`ComposedConv`).
+(`row_conv.py`): it keeps its last input rows, takes the next few, and passes its output to the next
+convolution. The result has no seams. The higher scale (1/32) is small and every output depends on much of
+it, so it runs first, on the whole frame. Two pairs of convolutions with no leaky ReLU between them run as
+one convolution (`ComposedConv`).
 
-Each core processes a band of the frame, alone to its end. Cores that share a convolution must wait for
-each other after each of some 600 small steps, which is slow on a busy machine that also trains and produces.
+Each core processes a band of the frame from begin to end. If cores shared each convolution instead, they
+would wait for each other after each of some 600 small steps, which is slow on a machine that also trains
+and produces.
 
-The trade-off: a second description of the graph, which must be kept in step with `redirt.py`; the tests
-compare the two. The function is the published one: only the order of additions differs.
+The trade-off: a second implementation of the network, which must be kept equal to `redirt.py`; the tests
+compare the two. Only the order of additions differs.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ MOST_BANDS = 4
 class RowwiseRedirt(nn.Module):
     """A REDIRT without weight norm, run by rows on as many cores as torch may use; float32 or bfloat16.
 
-    `strip` is how many pixels of the medium scale are processed at a time.
+    `strip` is the number of pixels of the medium scale that are processed at a time.
     """
 
     def __init__(self, net: Redirt, *, strip: int = STRIP_PIXELS) -> None:
@@ -68,7 +70,7 @@ class RowwiseRedirt(nn.Module):
         self.far = RowConv(far, None)
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Float32 `(B, C, h, w)` with h and w multiples of 16, to `(B, 3, cell*h, cell*w)`."""
+        """Return `(B, 3, cell*h, cell*w)` for float32 `(B, C, h, w)`, where h and w are multiples of 16."""
         batch, _, height, width = packed.shape
         if packed.storage_offset() % MIDDLE:
             packed = packed.clone()  # `_as_wide_elements` needs aligned cells
@@ -80,7 +82,7 @@ class RowwiseRedirt(nn.Module):
 
 
 class _Frame:
-    """The input and output of one frame, and what all its bands read."""
+    """The input and the output of one frame, and the intermediate results that all bands read."""
 
     def __init__(self, net: RowwiseRedirt, packed: Tensor, rgb: Tensor) -> None:
         coarse = self._coarse(net, packed)
@@ -91,21 +93,21 @@ class _Frame:
         self.near = ComposedRows(net.near, self.packed)
 
     def _coarse(self, net: RowwiseRedirt, packed: Tensor) -> Tensor:
-        """Return the higher scale's output at the medium scale's size, `(4, h/4, w/4)`."""
+        """Return the higher scale's output, enlarged to the medium scale's size, `(4, h/4, w/4)`."""
         head = net.head(packed).to(net.far.weight.dtype, memory_format=torch.channels_last)
         out = net.higher.from_head(net.higher.head[1](head))
         return F.pixel_shuffle(out.contiguous(), COARSE // MIDDLE).squeeze(0)
 
 
 class _Band:
-    """Packed rows `begin .. end` of a frame, which depend on these rows and CONTEXT_ROWS around them."""
+    """Packed rows `begin` to `end` of a frame. Their result depends on CONTEXT_ROWS more rows on each side."""
 
     def __init__(self, frame: _Frame, begin: int, end: int) -> None:
         self.frame, self.net = frame, frame.net
         self.begin, self.end = begin, end
 
     def run(self) -> None:
-        """Restore the band and write it to its rows of the frame's RGB."""
+        """Restore the band and write the result to its rows of the frame's RGB picture."""
         net, (_, height, width) = self.net, self.frame.packed.shape
         medium = (height // MIDDLE, width // MIDDLE)
         begin = max(0, self.begin - CONTEXT_ROWS) // MIDDLE
@@ -123,7 +125,7 @@ class _Band:
             begin, end = end, min(last, end + strip)
 
     def _fuse1(self, begin: int, end: int) -> Tensor:
-        """Process medium-scale rows `begin .. end`; return the next rows of fuse block 1 before its shuffle."""
+        """Process medium-scale rows `begin` to `end`; return the next output rows of fuse block 1, not yet shuffled."""
         _unshuffle(self.frame.packed, begin, end, self.conv1.append(end - begin))
         rows = self.conv1.run()
         self.conv2.append(rows.shape[0]).copy_(F.leaky_relu_(rows, LEAK))
@@ -140,7 +142,7 @@ class _Band:
         return out.squeeze(0).permute(1, 2, 0)
 
     def _fuse2(self, fused: Tensor) -> None:
-        """Shuffle fuse block 1's rows to packed size, add the lower scale, and write the finished rows."""
+        """Shuffle rows of fuse block 1 to packed size, add the lower scale, and write the finished RGB rows."""
         rows, width, channels = fused.shape
         shape = (rows, width, MIDDLE, MIDDLE, channels // MIDDLE**2)
         room = self.far.append(rows * MIDDLE).view(rows, MIDDLE, width, *shape[3:])
@@ -153,14 +155,14 @@ class _Band:
 
 
 def _bands(height: int) -> Iterator[tuple[int, int]]:
-    """Return begin and end of each core's band of `height` packed rows, multiples of the medium scale's."""
+    """Divide `height` packed rows into a band for each core; return the (begin, end) of each band."""
     count = max(1, min(torch.get_num_threads(), MOST_BANDS, height // (4 * CONTEXT_ROWS)))
     edges = [height // MIDDLE * n // count * MIDDLE for n in range(count + 1)]
     return itertools.pairwise(edges)
 
 
 def _run_in_parallel(bands: list[_Band]) -> None:
-    """Run the bands at the same time, each on its share of torch's threads."""
+    """Run the bands at the same time, each with an equal number of torch's threads."""
     threads = torch.get_num_threads()
     if len(bands) == 1:
         bands[0].run()
@@ -184,10 +186,10 @@ def _run_with_threads(threads: int, band: _Band) -> None:
 class _HeadConv:
     """The higher-scale encoder's first convolution, computed directly from the packed planes.
 
-    Each of its groups reads a run of 8 or 16 neighbours of one packed row. So one small matrix
-    product per packed row gives all nine taps, and nine shifted additions give the convolution, without
-    the 1,024-channel tensor, for which oneDNN has no good kernel. Always in float32: it is not a module,
-    so `.to(dtype)` does not convert it.
+    Each of its groups reads 8 or 16 neighbouring pixels of one packed row. So one small matrix product per
+    packed row gives all nine taps, and nine shifted additions give the convolution. The usual way would
+    need a tensor of 1,024 channels, for which oneDNN has no fast kernel. The arithmetic is always float32:
+    this class is not a module, so `.to(dtype)` does not convert it.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
@@ -203,7 +205,7 @@ class _HeadConv:
         self.parts = parts
 
     def __call__(self, packed: Tensor) -> Tensor:
-        """`(C, h, w)` to `(1, groups, h/16, w/16)`."""
+        """Return `(1, groups, h/16, w/16)` for `(C, h, w)`."""
         planes, height, width = (
             packed.shape[0],
             packed.shape[1] // COARSE,
@@ -224,16 +226,16 @@ class _HeadConv:
 
 
 def _weights(conv: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return the weight and bias of a convolution that has both."""
+    """Return the weight and the bias of a convolution; the convolution must have a bias."""
     assert isinstance(conv, nn.Conv2d)
     assert conv.bias is not None
     return conv.weight, conv.bias
 
 
 def _merge_groups(weight: Tensor, groups: int, fewer: int) -> Tensor:
-    """Return the weights of a convolution in `groups` groups as those of one in `fewer`, with zeros between.
+    """Convert the weights of a convolution in `groups` groups to `fewer` groups; weights between merged groups are 0.
 
-    That is more arithmetic, but oneDNN has no good kernel for groups of 8 outputs.
+    The result needs more arithmetic, but oneDNN has no fast kernel for groups of 8 outputs.
     """
     outputs, inputs = weight.shape[0] // groups, weight.shape[1]
     merged = groups // fewer
@@ -244,14 +246,14 @@ def _merge_groups(weight: Tensor, groups: int, fewer: int) -> Tensor:
 
 
 def _colours_last(weight: Tensor) -> Tensor:
-    """Return weights whose output channels are in the order (row, column, colour) instead of (colour, row, column)."""
+    """Reorder a convolution's output channels from (colour, row, column) to (row, column, colour)."""
     colours = weight.shape[0] // MIDDLE**2
     by_colour = weight.reshape(colours, MIDDLE**2, *weight.shape[1:])
     return by_colour.transpose(0, 1).reshape(weight.shape)
 
 
 def _unshuffle(packed: Tensor, begin: int, end: int, out: Tensor) -> None:
-    """Write rows `begin .. end` of `pixel_unshuffle(packed, MIDDLE)` to `out`, channels last."""
+    """Write rows `begin` to `end` of `pixel_unshuffle(packed, MIDDLE)` to `out`, channels last."""
     planes, _, width = packed.shape
     rows = packed[:, begin * MIDDLE : end * MIDDLE]
     cells = rows.reshape(planes, end - begin, MIDDLE, width // MIDDLE, MIDDLE)
@@ -260,7 +262,7 @@ def _unshuffle(packed: Tensor, begin: int, end: int, out: Tensor) -> None:
 
 
 def _write_rgb(rows: Tensor, rgb: Tensor, first: int, cell: int) -> None:
-    """Write the pixel shuffle of rows `(n, w, 3*cell*cell)` to `rgb` `(3, H, W)` from packed row `first` on."""
+    """Write the pixel shuffle of rows `(n, w, 3*cell*cell)` to `rgb` `(3, H, W)`, beginning at packed row `first`."""
     count, width, _ = rows.shape
     target = rgb.view(3, -1, cell, width, cell)[:, first : first + count]
     cells = rows.to(rgb.dtype).view(count, width, 3, cell, cell)
@@ -268,6 +270,6 @@ def _write_rgb(rows: Tensor, rgb: Tensor, first: int, cell: int) -> None:
 
 
 def _as_wide_elements(x: Tensor) -> Tensor:
-    """Return a view whose last dimension is one wide number, if there is such a type: copies are faster."""
+    """Return a view whose last dimension is one wider integer, where such a type exists, to copy faster."""
     wide = {8: torch.float64, 16: torch.complex128}.get(x.shape[-1] * x.element_size())
     return x.view(wide) if wide else x

@@ -1,6 +1,7 @@
-"""The U-Net of SID, which REDIRT is compared with.
+"""SID's U-Net, the network that REDIRT is compared with.
 
-The trade-off: written for reading and training, not for speed; it needs 10 times REDIRT's arithmetic anyway.
+The trade-off: written for readability and for training, not for speed; it needs 10 times REDIRT's
+arithmetic in any case.
 
 Source: C. Chen, Q. Chen, J. Xu, V. Koltun, "Learning to See in the Dark", CVPR 2018, section 4.1.
 """
@@ -25,7 +26,7 @@ def _double_conv(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class SidUNet(nn.Module):
-    """Four halvings, four doublings with skips, a 1x1 convolution and a pixel shuffle."""
+    """SID's U-Net: four levels down, four levels up with skip connections, a 1x1 convolution and a pixel shuffle."""
 
     def __init__(self, planes: int, cell: int) -> None:
         super().__init__()
@@ -42,11 +43,11 @@ class SidUNet(nn.Module):
         self.out = nn.Conv2d(WIDTHS[0], 3 * cell**2, 1)
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Black-subtracted, normalised, amplified planes to RGB in [0, 1].
+        """Return RGB in [0, 1], `(B, 3, cell*h, cell*w)`, for amplified planes `(B, C, h, w)`.
 
-        `(B, C, h, w)` with h and w multiples of 16, to `(B, 3, cell*h, cell*w)`. Chen et al. clip the
-        amplified input to [0, 1]. They clip the result when they write it and not in the loss, so the
-        gradient passes the clamp here.
+        h and w are multiples of 16. The planes have black subtracted and are normalised to white = 1. As in
+        Chen et al., the input is clipped to [0, 1]. Chen et al. clip the output when they write a picture
+        but not in the loss, so here the output is clamped and the clamp passes the gradient unchanged.
         """
         x, skips = packed.clamp(0, 1), []
         for level in self.down[:-1]:

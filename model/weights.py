@@ -1,7 +1,7 @@
-"""Weights files: darkprep's (safetensors, with the network's name) and the paper's released one.
+"""Weights files: darkprep's (safetensors, with the network's name) and the checkpoint of REDIRT's authors.
 
-The trade-off: reading is strict. A file with a missing, unknown, mis-shaped or non-finite tensor is refused,
-and nothing in a file is ever executed.
+The trade-off: reading is strict. A file is refused if a tensor is missing, unknown, of the wrong shape or
+not finite, and nothing in a file is ever executed.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class _WeightsFile:
 
 
 def published_names() -> dict[str, str]:
-    """Return darkprep's name for the name of each of the 63 tensors of the released checkpoint."""
+    """Map each of the 63 tensor names of the released checkpoint to darkprep's name."""
     modules = dict(_PUBLISHED_MODULES)
     for block, layers in enumerate(_PUBLISHED_LAYERS):
         theirs, ours = f"RDB{block + 1}", f"higher_scale_encoder.blocks.{block}"
@@ -89,18 +89,18 @@ def _has_no_bias(published_module: str) -> bool:
 
 
 def load_weights(model: Network, path: str | os.PathLike[str]) -> None:
-    """Load a darkprep weights file or the released checkpoint into `model`; all of it, or nothing.
+    """Load a darkprep weights file or the released checkpoint into `model`; on an error `model` is not changed.
 
-    With the released weights inference clips the input at the black level, as in their training.
+    With the released weights, inference clips the input at the black level, as the authors' training did.
 
-    Raises ModelError when the file is missing, not a weights file, or of another network or colour
-    filter array, and when a tensor is missing, unknown, mis-shaped or not finite.
+    Raises ModelError when the file is missing, not a weights file, or of another network or colour filter
+    array, and when a tensor is missing, unknown, of the wrong shape or not finite.
     """
     _load_into(model, _read(Path(path)), Path(path))
 
 
 def load_model(path: str | os.PathLike[str]) -> Network:
-    """Return the network that a weights file names, with its weights. Raises ModelError."""
+    """Build the network that a weights file names, load the weights, and return the network. Raises ModelError."""
     stored = _read(Path(path))
     model = build_model(stored.name, stored.cfa)
     _load_into(model, stored, Path(path))
@@ -108,7 +108,7 @@ def load_model(path: str | os.PathLike[str]) -> Network:
 
 
 def save_weights(model: Network, path: str | os.PathLike[str], *, note: str = "") -> None:
-    """Write `model` as safetensors with its name and colour filter array; whole or not at all.
+    """Write `model` as safetensors with its name and colour filter array; on an error no file is left.
 
     `note` is written into the file's metadata. Raises OSError, which names `path`.
     """
@@ -123,10 +123,10 @@ def save_weights(model: Network, path: str | os.PathLike[str], *, note: str = ""
 def import_published(
     source: str | os.PathLike[str], destination: str | os.PathLike[str]
 ) -> Network:
-    """Convert the paper's released checkpoint to a darkprep file that includes PUBLISHED_LICENCE.
+    """Convert the checkpoint released by REDIRT's authors to a darkprep file that includes PUBLISHED_LICENCE.
 
-    Returns the network with its weights. Raises ModelError when `source` is another file or is
-    `destination`, OSError when `destination` cannot be written.
+    Returns the network with its weights. Raises ModelError when `source` is not the released checkpoint or
+    is the same file as `destination`, OSError when `destination` cannot be written.
     """
     model = build_model("redirt", "bayer")
     stored = _read(Path(source))
@@ -152,10 +152,10 @@ def _load_into(model: Network, stored: _WeightsFile, path: Path) -> None:
     unusable = {n for n, tensor in stored.tensors.items() if not _is_dense_float(tensor)}
     shared = [n for n in wanted if n in stored.tensors and n not in unusable]
     wrong = {
-        "misses": [in_file[n] for n in wanted if n not in stored.tensors],
+        "lacks": [in_file[n] for n in wanted if n not in stored.tensors],
         "has unknown": [in_file[n] for n in stored.tensors if n not in wanted],
         "has no dense floating-point numbers in": [in_file[n] for n in wanted if n in unusable],
-        "has mis-shaped": [
+        "has the wrong shape in": [
             f"{in_file[n]} {tuple(stored.tensors[n].shape)}, not {tuple(wanted[n].shape)}"
             for n in shared
             if stored.tensors[n].shape != wanted[n].shape
@@ -171,24 +171,26 @@ def _load_into(model: Network, stored: _WeightsFile, path: Path) -> None:
         problems = "; ".join(
             f"{what} {_abbreviated(names)}" for what, names in wrong.items() if names
         )
-        raise ModelError(f"{path}: is not of {model.name} ({model.cfa}): {problems}")
+        raise ModelError(
+            f"{path}: does not fit {model.name} ({model.cfa}): {problems}; choose another file"
+        )
     model.load_state_dict(stored.tensors)
     model.cut_at_black = stored.cut_at_black
 
 
 def _is_dense_float(tensor: Tensor) -> bool:
-    """Whether a tensor holds usable numbers: not sparse, quantised, of eight bits, or on the meta device."""
+    """Whether a tensor can be loaded as weights: dense floating point of 16 bits or more, with data."""
     kind = (tensor.layout, tensor.device.type, tensor.is_nested)
     return tensor.dtype in _DTYPES and kind == (torch.strided, "cpu", False)
 
 
 def _abbreviated(names: list[str]) -> str:
-    """Return the first four names, and how many more there are."""
+    """Return the first four names as text, followed by the number of further names."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _read(path: Path) -> _WeightsFile:
-    """Return the content of either kind of file, which its first bytes show. Raises ModelError."""
+    """Read a weights file; its first bytes show whether it is a darkprep or a released file. Raises ModelError."""
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             # Opening a pipe would wait for its other end.
@@ -212,9 +214,13 @@ def _read_darkprep(path: Path) -> _WeightsFile:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: is damaged: {_first_line(error)}") from error
+        raise ModelError(
+            f"{path}: is damaged ({_first_line(error)}); copy or create it again"
+        ) from error
     if metadata.get("format") != FORMAT:
-        raise ModelError(f"{path}: is a safetensors file, but not of darkprep weights")
+        raise ModelError(
+            f"{path}: is a safetensors file, but not one of darkprep weights; choose a file that darkprep wrote"
+        )
     cfa = cast(CfaKind, metadata.get("cfa", ""))
     return _WeightsFile(
         name=metadata.get("name", ""),
@@ -226,18 +232,20 @@ def _read_darkprep(path: Path) -> _WeightsFile:
 
 
 def _read_published(path: Path) -> _WeightsFile:
-    """Return the content of the released torch file; nothing in it is executed."""
+    """Read the released torch file without executing anything in it."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # On arbitrary bytes the unpickler raises exceptions of any class.
         raise ModelError(
             f"{path}: is not a weights file: neither safetensors nor a torch file of tensors only "
-            f"({type(error).__name__})"
+            f"({type(error).__name__}); choose another file"
         ) from error
     state = content.get("model") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise ModelError(f"{path}: is a torch file without the key 'model' of the released weights")
+        raise ModelError(
+            f"{path}: is a torch file, but not the released checkpoint: it has no key 'model'; choose another file"
+        )
     ours = published_names()
     return _WeightsFile(
         name="redirt",

@@ -1,7 +1,7 @@
-"""Photographs a scene: what a camera's sensor records of it, written as DNG files.
+"""Photograph a scene: write what a camera's sensor records of it as DNG files.
 
-The trade-off: a whole frame is in memory, 8 bytes a pixel, and files are uncompressed, so that most of
-the time goes into the noise.
+The trade-off: a whole frame is in memory, 8 bytes a pixel, and files are uncompressed, so that most of the
+time is spent on the noise.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ F32 = npt.NDArray[np.float32]
 
 
 def capture_scene(out: Path, plan: ScenePlan) -> ScenePlan:
-    """Write all photographs of a scene below `out`; return `plan`."""
+    """Write all photographs of the scene in `plan` below `out`; return `plan`."""
     sensor = sensor_of(plan.camera)
     scene = make_scene(plan.seed, plan.number)
     clean = expose(scene, sensor, plan.size)
@@ -35,10 +35,10 @@ def capture_scene(out: Path, plan: ScenePlan) -> ScenePlan:
 
 
 def expose(scene: Scene, sensor: Sensor, size: tuple[int, int]) -> F32:
-    """Return the noiseless mosaic `(H, W)` float32 in shares of full scale, without margins.
+    """Return the noiseless mosaic `(H, W)` float32 of a scene, 1 = full scale, without the sensor's masked margins.
 
-    sRGB radiance is converted to the camera's colours by the inverse of what a developer of its files
-    applies: row-normalised matrix, then white balance. Each pixel has the colour of its filter.
+    sRGB radiance is converted to the camera's colours by the inverse of what a RAW developer applies: the
+    row-normalised colour matrix, then white balance. Each pixel keeps the colour of its filter only.
     """
     weights = _filter_weights(sensor, scene.kelvin)
     clean = np.empty(size, np.float32)
@@ -50,10 +50,10 @@ def expose(scene: Scene, sensor: Sensor, size: tuple[int, int]) -> F32:
 
 
 def record(clean: F32, sensor: Sensor, exposure: Exposure, rng: Rng) -> npt.NDArray[np.uint16]:
-    """Return what the sensor records of a noiseless mosaic, `(H, W)` uint16 with the margins.
+    """Return the codes that the sensor records of a noiseless mosaic, `(H, W)` uint16 with the masked margins.
 
-    Masked margins get all noise but no light. Codes below the black level are kept; those above the
-    white level become the white level, where the sensor saturates.
+    Pixels in the masked margins have noise but no light. Codes below the black level are kept; codes above
+    the white level become the white level, because the sensor saturates there.
     """
     scale = (sensor.white - sensor.black) / exposure.ratio
     lit = np.pad(clean * np.float32(scale), [(margin, 0) for margin in sensor.margins])
@@ -63,7 +63,7 @@ def record(clean: F32, sensor: Sensor, exposure: Exposure, rng: Rng) -> npt.NDAr
 
 
 def _filter_weights(sensor: Sensor, kelvin: float) -> F32:
-    """Return `(period, period, 3)` the response of each pixel of a period to linear sRGB."""
+    """Return the response of each pixel of one CFA period to linear sRGB, `(period, period, 3)`."""
     neutral = np.array(sensor.neutral(kelvin))
     camera = sensor.balanced_from_srgb() * neutral[:, None]
     channels = [["RGB".index(letter) for letter in row] for row in sensor.cfa]
@@ -71,7 +71,7 @@ def _filter_weights(sensor: Sensor, kelvin: float) -> F32:
 
 
 def _tags(sensor: Sensor, scene: Scene, plan: ScenePlan, stream: int) -> DngTags:
-    """Return the metadata of the photograph with number `stream`; they are a minute apart."""
+    """Return the metadata of photograph number `stream` of a scene; its time is a minute after the one before."""
     exposure = plan.exposures[stream - 1]
     top, left = sensor.margins
     day, minute = divmod(20 * plan.number + stream, 24 * 60)

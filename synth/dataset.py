@@ -1,7 +1,7 @@
-"""Makes synthetic SID and ELD data sets: real DNG files of rendered scenes.
+"""Make synthetic SID and ELD data sets: real DNG files of rendered scenes.
 
-Each scene is rendered once and converted to the camera's colours and filters. Its long exposure has hardly
-any noise, its short ones have that of the camera in the dark. The trade-off: scenes look artificial, but
+Each scene is rendered once and converted to the camera's colours and filters. Long exposures have hardly
+any noise; short exposures have the camera's noise in the dark. The trade-off: scenes look artificial, but
 every file is a function of the arguments; the number of jobs does not change a byte.
 """
 
@@ -41,15 +41,18 @@ def synthesise(
     progress: Callable[[str], None] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[Path, ...]:
-    """Write a synthetic data set below the data root `out`; return its files.
+    """Write a synthetic data set below the data root `out`; return the paths of its files.
 
-    For SID's cameras: `shorts` short exposures per scene and a long one, scenes divided into splits, and
-    the list files. For ELD's: sixteen images per scene; `shorts` is ignored. `size` is the visible height
-    and width, None for the whole sensor. `isos` are the ISO values to draw from for SID's cameras, None
-    for SID's low ones. `progress` is called with a line after each scene, `check` between scenes; what it
-    raises stops the work. Existing synthetic files are replaced. Raises OptionError for invalid values and
-    for a directory with other photographs, DiskFull when the files do not fit (before the first one is
-    written, if that can be known), DarkprepError when a worker was killed.
+    For SID's cameras, each scene has `shorts` short exposures and a long one; the scenes are divided into
+    splits, and SID's list files are written. For ELD's cameras, each scene has sixteen images, and `shorts`
+    is ignored. `size` is the visible height and width in pixels; None stands for the whole sensor. `isos`
+    are the ISO values to draw from for SID's cameras; None stands for the low ISO values of SID. `progress`
+    is called with a line of text after each scene. `check` is called between scenes and may raise an error
+    to stop the work. Existing synthetic files are replaced.
+
+    Raises OptionError for invalid values and for a directory with other photographs; DiskFull when the
+    files do not fit, before the first file is written if the size is known by then; DarkprepError when a
+    worker was killed.
     """
     sensor = sensor_of(camera)
     size = _checked_size(sensor, size)
@@ -129,7 +132,7 @@ def _checked_isos(isos: Sequence[int]) -> Sequence[int]:
 def _capture_scenes(
     out: Path, plans: list[ScenePlan], jobs: int, check: Callable[[], None]
 ) -> Generator[ScenePlan]:
-    """Yield the plans in order, each after its files are written. Raises DarkprepError when a worker dies."""
+    """Yield each plan, in order, after its files are written. Raises DarkprepError when a worker died."""
     if jobs == 1 or len(plans) == 1:
         for plan in plans:
             yield capture_scene(out, plan)
@@ -144,7 +147,7 @@ def _capture_scenes(
     except WorkerDied as error:
         check()  # after Ctrl-C, which kills workers that are starting
         raise DarkprepError(
-            f"{out}: a worker was killed before its photographs were complete; if memory is short, try fewer --jobs"
+            f"{out}: a worker process was killed before its photographs were complete; run the command again, with fewer --jobs if memory is short"
         ) from error
     finally:
         with warnings.catch_warnings():
@@ -153,7 +156,7 @@ def _capture_scenes(
 
 
 def _ignore_interrupts() -> None:
-    """Ignore Ctrl-C in a worker: it reaches all processes of a terminal, and the main process handles it."""
+    """Ignore Ctrl-C in a worker: a terminal sends it to all processes, and the main process handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -161,18 +164,18 @@ def _ignore_interrupts() -> None:
 
 
 def _check_only_synthetic(out: Path, sensor: Sensor) -> None:
-    """Raise OptionError where other photographs are: their lists would be replaced and both sets mixed."""
+    """Raise OptionError if the directory holds real photographs: their list files would be overwritten."""
     for path in (out / sensor.layout.folder).rglob("*.*"):
         if path.suffix != ".dng" and not path.name.startswith("."):
             raise OptionError(
-                f"{path}: is not a synthetic photograph; choose another directory than {out}, which would be changed"
+                f"{path}: is not a synthetic photograph; synthetic files would be mixed with it, so choose another directory than {out}"
             )
     for split in SPLITS:
         path = _list_file(out, sensor, split)
         listed = path.read_bytes() if path.is_file() else b""
         if listed.strip() and b".dng" not in listed:
             raise OptionError(
-                f"{path}: lists photographs that are not synthetic; choose another directory than {out}, which would be changed"
+                f"{path}: lists photographs that are not synthetic and would be overwritten; choose another directory than {out}"
             )
 
 
@@ -192,7 +195,7 @@ def _make_directories(out: Path, plans: list[ScenePlan]) -> None:
 
 
 def _check_disk_space(out: Path, sensor: Sensor, plans: list[ScenePlan]) -> None:
-    """Raise DiskFull when the files cannot fit, before hours are spent on them."""
+    """Raise DiskFull, before hours of work, when the files cannot fit on the disk."""
     top, left = sensor.margins
     height, width = plans[0].size
     count = sum(len(plan.exposures) for plan in plans)
@@ -206,7 +209,7 @@ def _check_disk_space(out: Path, sensor: Sensor, plans: list[ScenePlan]) -> None
 
 
 def _write_lists(out: Path, sensor: Sensor, plans: list[ScenePlan]) -> list[Path]:
-    """Write SID's three list files; that of a split without scenes is empty."""
+    """Write SID's three list files and return their paths; a split without scenes has an empty file."""
     paths = []
     for split in SPLITS:
         path = _list_file(out, sensor, split)

@@ -1,4 +1,4 @@
-"""Which photographs a synthetic data set has: names, exposures and splits as in SID and ELD.
+"""Plan the photographs of a synthetic data set: names, exposures and splits as in SID and ELD.
 
 The trade-off: exposures are drawn from the published ranges, not copied from the data sets' file lists.
 """
@@ -33,11 +33,11 @@ class Exposure:
     """One photograph of a scene."""
 
     path: str
-    """Below the data root."""
+    """Path below the data root."""
     exposure_s: float
     iso: int
     ratio: float
-    """The exposure that reaches full scale divided by this one."""
+    """How many times more exposure would reach full scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +68,10 @@ def plan_sid_scene(
     size: tuple[int, int],
     isos: Sequence[int],
 ) -> ScenePlan:
-    """Return scene `number` of `scenes` with `shorts` short exposures, then its long one.
+    """Return the plan of scene `number` out of `scenes`: `shorts` short exposures, then the long one.
 
-    As in SID, scenes with a long exposure of 30 s have short ones of 0.1 s only (ratio 300), and Fuji's
-    long exposures take 10 s.
+    As in SID, a scene whose long exposure is 30 s has short exposures of 0.1 s only (ratio 300), and Fuji's
+    long exposures are 10 s.
     """
     rng = scene_rng(seed, number, sensor, stream=0)
     iso, f_number = int(rng.choice(isos)), float(rng.choice(_SID_F_NUMBERS))
@@ -105,7 +105,7 @@ def plan_sid_scene(
 
 
 def plan_eld_scene(sensor: Sensor, number: int, *, seed: int, size: tuple[int, int]) -> ScenePlan:
-    """Return a scene's sixteen images: a reference, then ISO 800 at ratios 1, 10, 100, 200, and so on."""
+    """Return the plan of a scene's sixteen images: a reference, then for each ISO ratios 1, 10, 100, 200 and a reference."""
     rng = scene_rng(seed, number, sensor, stream=0)
     reference_s, f_number = float(rng.choice(_ELD_REFERENCE_S)), float(rng.choice(_SID_F_NUMBERS))
     settings = [(_ELD_REFERENCE_ISO, 1)]
@@ -131,7 +131,7 @@ def plan_eld_scene(sensor: Sensor, number: int, *, seed: int, size: tuple[int, i
 
 
 def split_of(number: int, scenes: int) -> int:
-    """Return a scene's split as an index of SPLITS: about SID's 70, 21 and 9 %, train first."""
+    """Return a scene's split as an index of SPLITS: about 70 % train, 21 % test and 9 % validation, as in SID."""
     test = max(1, round(0.21 * scenes)) if scenes > 1 else 0
     val = round(0.09 * scenes)
     train = scenes - test - val

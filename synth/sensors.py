@@ -1,7 +1,7 @@
-"""The sensors of SID's and ELD's cameras, for synthetic files only: readers take all of this from each file.
+"""Sensors of SID's and ELD's cameras, for writing synthetic files only: readers take all these values from each file.
 
 The trade-off: one colour matrix per camera (daylight), although makers publish two, so that a synthetic
-file develops by plain linear algebra.
+file is developed by plain linear algebra.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ F64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Sensor:
-    """One camera's sensor, as its files describe it."""
+    """The sensor of one camera, as the camera's files describe it."""
 
     camera: str
     """Its name in `pairs/cameras.py`, which has the layout of its files."""
@@ -39,12 +39,12 @@ class Sensor:
 
     @property
     def layout(self) -> Camera:
-        """Data set, folder and CFA."""
+        """The camera's data set, folder and CFA."""
         return CAMERAS[self.camera]
 
     @property
     def cfa(self) -> Rows:
-        """Filter colours at the top left of the visible area: all these cameras have the canonical phase."""
+        """The CFA at the top left of the visible area; all these cameras have the canonical phase."""
         return CANONICAL[self.layout.cfa]
 
     @property
@@ -59,32 +59,32 @@ class Sensor:
 
     @property
     def period(self) -> int:
-        """Side in pixels after which the colour filter array repeats."""
+        """Side in pixels of the square that the colour filter array repeats."""
         return len(self.cfa)
 
     @property
     def matrix(self) -> F64:
-        """`(3, 3)` XYZ (D65) to camera."""
+        """The matrix from XYZ (D65) to camera RGB, `(3, 3)`."""
         return np.array(self.xyz_to_camera, np.float64).reshape(3, 3) / 10000.0
 
     def balanced_from_srgb(self) -> F64:
-        """Return `(3, 3)`: linear sRGB to camera RGB after white balance. White stays white.
+        """Return the matrix from linear sRGB to camera RGB after white balance, `(3, 3)`. White stays white.
 
-        It is the inverse of what LibRaw applies: colour matrix times sRGB primaries, rows scaled to
+        The matrix is the inverse of what LibRaw applies: colour matrix times sRGB primaries, rows scaled to
         sum 1.
         """
         product = self.matrix @ SRGB_TO_XYZ
         return np.asarray(product / product.sum(axis=1, keepdims=True), np.float64)
 
     def neutral(self, kelvin: float) -> tuple[float, float, float]:
-        """Return the camera R, G, B of white under light of a colour temperature, the largest 1."""
+        """Return the camera RGB of white in light of a colour temperature, scaled so that the largest value is 1."""
         seen = self.matrix @ _white_xyz(kelvin)
         red, green, blue = (float(round(v, 6)) for v in seen / seen.max())
         return red, green, blue
 
 
 def sensor_of(camera: str) -> Sensor:
-    """Return the sensor of a camera by name; OptionError lists the names."""
+    """Return the sensor of the camera with this name. Raises OptionError for other names and lists the valid ones."""
     try:
         return SENSORS[camera]
     except KeyError:
@@ -93,7 +93,7 @@ def sensor_of(camera: str) -> Sensor:
 
 
 def _white_xyz(kelvin: float) -> F64:
-    """Return XYZ (Y = 1) of a Planckian radiator, 1667 to 25000 K (Kim et al. 2002, cubic spline)."""
+    """Return XYZ (Y = 1) of a black body of 1667 to 25000 K (Kim et al. 2002, cubic spline)."""
     t = 1000.0 / kelvin
     if kelvin <= 4000:
         x = -0.2661239 * t**3 - 0.2343589 * t**2 + 0.8776956 * t + 0.179910

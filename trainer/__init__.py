@@ -1,4 +1,4 @@
-"""Samples to weights: the stream to the device, the loss, the loop, evaluation and restoration.
+"""From samples to weights: the stream to the device, the loss, the training loop, evaluation and restoration.
 
 Public names are loaded at their first use, so that the command line can read the defaults of TrainConfig
 and the files of a run without loading torch.

@@ -1,10 +1,10 @@
-"""Cuts the training crop out of a stored sample: a window, flipped and transposed, the CFA's phase kept.
+"""Cut the training crop out of a stored sample, flipped and transposed so that the CFA's phase is kept.
 
-A plain flip of a mosaic turns RGGB into GRBG, so the window starts where the flipped mosaic has the
-canonical phase again; the stored margin makes room for that. One affine map per sample gives the source
-of each pixel, the same for `low` and `gt` and for every CFA. The trade-off: moving pixels by a gather reads
-an index of 8 bytes for each value, which specialised slicing would not; but it is a handful of kernels a
-batch, whatever each sample's transform is.
+A plain flip of a mosaic turns RGGB into GRBG. So the crop starts at a position where the flipped mosaic has
+the canonical phase; the stored margin makes room for this. For each sample one affine map gives the source
+of each pixel, the same map for `low` and `gt` and for every CFA. The trade-off: a gather reads an 8-byte
+index for each value that it moves, which slicing would not need; in return a batch takes only a few
+kernels, whatever the transforms of its samples are.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ Choice = TypeVar("Choice")
 
 @dataclass(frozen=True)
 class Symmetry:
-    """One of the eight symmetries of a square."""
+    """One of the eight symmetries of a square: an optional transposition and optional flips of rows and columns."""
 
     transpose: bool
     flip_rows: bool
     flip_columns: bool
 
     def source(self, row: int, column: int, side: int) -> tuple[int, int]:
-        """Return the row and column of the `side` x `side` source that (row, column) of the result shows."""
+        """Return the row and column in a `side` x `side` square that move to (row, column) of the result."""
         if self.transpose:
             row, column = column, row
         return (
@@ -57,7 +57,7 @@ IDENTITY = SYMMETRIES[0]
 
 @dataclass(frozen=True)
 class CropTransform:
-    """A window of the stored mosaic by its first row and column, in pixels, and the symmetry applied to it."""
+    """Where a crop is cut from the stored mosaic (first row and column, in pixels) and the symmetry applied to it."""
 
     symmetry: Symmetry
     row: int
@@ -66,9 +66,9 @@ class CropTransform:
 
 @dataclass(frozen=True, kw_only=True)
 class CropGeometry:
-    """The stored mosaic's size and the side of the square cut from it, in pixels.
+    """The size of the stored mosaic and the side of the square crop cut from it, in pixels.
 
-    Raises OptionError naming the field.
+    Raises OptionError, which names the invalid field.
     """
 
     cfa: CfaKind
@@ -86,25 +86,24 @@ class CropGeometry:
         if self.crop > min(self.height, self.width):
             raise OptionError(
                 f"crop {self.crop} does not fit into stored samples of {self.height}x{self.width}; "
-                f"choose a smaller crop, or build again"
+                f"choose a smaller crop, or build another spool with a larger --crop"
             )
 
     @property
     def last_start(self) -> tuple[int, int]:
-        """Largest first row and first column of a window."""
+        """The largest possible first row and first column of a crop."""
         return self.height - self.crop, self.width - self.crop
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Draws the crop transform of a sample's use; a function of (seed, sample key, use) and nothing else.
+    """Draws a random crop transform for each use of a sample, from (seed, sample key, use) alone.
 
-    - `cfa`: all eight symmetries that leave the CFA's phase as it was, and shifts by its period.
-      Without a margin that is the identity and, where the CFA is its own mirror image, the
-      transpose.
-    - `paper`: the published flips of the mosaic, left-right 50/101 and up-down 20/101, so that
-      the network sees other phases than RGGB; shifts by the period.
-    - `none`: always the middle window, as it is.
+    - `cfa`: all eight symmetries and shifts that keep the phase of the CFA. Without a margin, only the
+      identity and, for a CFA equal to its own transpose, the transposition remain.
+    - `paper`: the published flips of the mosaic, left-right with probability 50/101 and up-down with
+      20/101, which change the phase of the CFA; and shifts by whole CFA periods.
+    - `none`: the crop from the middle, unchanged.
     """
 
     geometry: CropGeometry
@@ -120,7 +119,7 @@ class Augmentation:
             raise OptionError(f"seed must not be negative, not {self.seed}")
 
     def draw(self, key: str, use: int) -> CropTransform:
-        """Return the transform of sample `key` at its `use`-th use, counted from 0."""
+        """Return the crop transform for use number `use`, counted from 0, of the sample with this key."""
         words = random_bits(
             3, self.seed, RngStream.AUGMENT, xxhash.xxh3_64_intdigest(key.encode()), use
         )
@@ -158,7 +157,7 @@ def _pick(choices: tuple[Choice, ...], word: int) -> Choice:
 
 
 def window_starts(geometry: CropGeometry, symmetry: Symmetry) -> tuple[tuple[int, int], ...]:
-    """Return all (row, column) where a window under `symmetry` shows the canonical CFA; may be none."""
+    """Return every (row, column) at which a crop under `symmetry` has the canonical CFA phase; possibly none."""
     phases = _phases(geometry.cfa, symmetry, geometry.crop)
     period = PERIOD[geometry.cfa]
     last_row, last_column = geometry.last_start
@@ -170,7 +169,7 @@ def window_starts(geometry: CropGeometry, symmetry: Symmetry) -> tuple[tuple[int
 
 
 def _phases(cfa: CfaKind, symmetry: Symmetry, crop: int) -> frozenset[tuple[int, int]]:
-    """Return the window starts modulo the period that keep the phase; found by trying all of them."""
+    """Try all crop positions within one period of the CFA; return those that keep its phase."""
     pattern, period = CANONICAL[cfa], PERIOD[cfa]
     cells = [
         (pattern[y][x], symmetry.source(y, x, crop)) for y, x in product(range(period), repeat=2)
@@ -186,7 +185,7 @@ def _phases(cfa: CfaKind, symmetry: Symmetry, crop: int) -> frozenset[tuple[int,
 
 
 def packed_indices(cfa: CfaKind, height: int, width: int) -> Index:
-    """Return the row-major mosaic index of every packed value of a `height` x `width` mosaic: `(C, h, w)`."""
+    """Return for each packed value `(C, h, w)` its index in the flattened `height` x `width` mosaic."""
     period, step = PERIOD[cfa], PERIOD[cfa] // CELL[cfa]
     mosaic = np.arange(height * width).reshape(height, width)
     planes = np.empty((PLANES[cfa], height // CELL[cfa], width // CELL[cfa]), dtype=np.int64)
@@ -196,9 +195,9 @@ def packed_indices(cfa: CfaKind, height: int, width: int) -> Index:
 
 
 class Cropper:
-    """Applies crop transforms to batches on one device, into buffers that are reused.
+    """Applies crop transforms to batches on one device; the results are written into reused buffers.
 
-    A result is valid until the next call. The gathers are exact: values are moved, none changes.
+    A result is valid until the next call. Values are moved and never changed.
     """
 
     def __init__(self, geometry: CropGeometry, device: torch.device) -> None:
@@ -219,7 +218,7 @@ class Cropper:
     def apply(
         self, low: Tensor, gt: Tensor, transforms: list[CropTransform]
     ) -> tuple[Tensor, Tensor]:
-        """Crop `low` (B, C, h, w) and `gt` (B, 3, H, W), each of any dtype that torch can gather.
+        """Crop `low` (B, C, h, w) and `gt` (B, 3, H, W) by one transform per sample; any dtype is accepted.
 
         Returns (B, C, crop/cell, crop/cell) and (B, 3, crop, crop) of the same dtypes.
         """
@@ -241,7 +240,7 @@ class Cropper:
         return cropped_low, cropped_gt
 
     def _source_pixels(self, transforms: list[CropTransform]) -> Tensor:
-        """Return (B, crop * crop) int64: the stored mosaic's index of each pixel of each crop."""
+        """Return for each pixel of each crop its index in the stored mosaic, (B, crop * crop) int64."""
         affine = torch.tensor([self._affine(transform) for transform in transforms])
         # Built on the host: building it on the device would wait for all the work queued there.
         coefficients = affine.to(self.device, non_blocking=True)
@@ -253,7 +252,7 @@ class Cropper:
         return pixels.view(len(transforms), -1)
 
     def _affine(self, transform: CropTransform) -> tuple[int, int, int]:
-        """Return the stored index of the crop's first pixel, and its change per row and per column."""
+        """Return the stored index of the crop's first pixel and the index steps to the next row and column."""
 
         def index(y: int, x: int) -> int:
             row, column = transform.symmetry.source(y, x, self.geometry.crop)
@@ -265,7 +264,7 @@ class Cropper:
     def _buffer(
         self, name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.int64
     ) -> Tensor:
-        """Return a tensor that keeps its memory between calls, because fresh pages cost more than the copy."""
+        """Return an uninitialised tensor; its memory is kept between calls, because new memory is slow to touch."""
         buffer = self._buffers.get(name)
         if buffer is None or buffer.shape != shape or buffer.dtype != dtype:
             buffer = self._buffers[name] = torch.empty(shape, dtype=dtype, device=self.device)

@@ -1,8 +1,9 @@
-"""Checkpoints: what a training needs to resume where it stopped, in files that are whole or absent.
+"""Checkpoints: everything that a training run needs to resume where it stopped.
 
-A checkpoint is a torch file of tensors and plain values: weights, optimiser, scaler, random state,
-the next batch's number and the configuration. The trade-off: the CRC of every entry is checked before
-a file is loaded, which reads it twice; torch itself does not check, so a flipped bit would go unnoticed.
+A checkpoint is a torch file of tensors and plain values: weights, optimiser, loss scaler, random state, the
+number of the next batch and the configuration. A crash never leaves a partial file under a checkpoint's
+name. The trade-off: the CRC of every entry is checked before a file is loaded, so the file is read twice;
+torch does not check it, and a flipped bit would go unnoticed.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ _NAME = re.compile(r"(\d{8,12})\.pt")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainState:
-    """The objects whose state a checkpoint holds."""
+    """The objects whose state a checkpoint holds: network, optimiser and loss scaler."""
 
     network: Network
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
 
     def state_dict(self) -> dict[str, StateDict]:
-        """Return the state dictionaries of the three."""
+        """Return the state dictionaries of network, optimiser and scaler."""
         return {
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -55,9 +56,9 @@ class TrainState:
         }
 
     def load_state_dict(self, states: Mapping[str, StateDict]) -> None:
-        """Load what `state_dict` returned; the scaler's only if both trainings scale their loss.
+        """Load what `state_dict` returned; the scaler's state only if loss scaling is also used now.
 
-        Raises KeyError, TypeError, ValueError or RuntimeError when it is of another network.
+        Raises KeyError, TypeError, ValueError or RuntimeError when the state is of another network.
         """
         self.network.load_state_dict(states["network"])
         self.optimiser.load_state_dict(states["optimiser"])
@@ -67,7 +68,7 @@ class TrainState:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a training is, and the figures that its summary continues after a resumption."""
+    """How many steps a run has done, and the figures that its summary continues after the run is resumed."""
 
     iteration: int = 0
     """Optimiser steps done; also the number of the next global batch."""
@@ -76,9 +77,9 @@ class Progress:
     last_loss: float | None = None
     """Loss of the last line of metrics.jsonl."""
     trained_s: float = 0.0
-    """Seconds spent in training since the run was first started."""
+    """Seconds spent in training since the run was started, resumptions included."""
     waited_s: float = 0.0
-    """Those of them in which the device waited for data."""
+    """Seconds of `trained_s` in which the device waited for data."""
     shards_deleted: int = 0
     damaged: int = 0
     peak_disk_bytes: int = 0
@@ -89,7 +90,7 @@ class Checkpoint:
     """The content of a checkpoint file."""
 
     config: Mapping[str, Any]
-    """The configuration of its training, see TrainConfig.record."""
+    """The configuration of the training run, see TrainConfig.record."""
     progress: Progress
     states: dict[str, StateDict]
     """See TrainState.state_dict."""
@@ -97,7 +98,7 @@ class Checkpoint:
     """State of torch's random number generators: `host`, and `devices`, one for each GPU."""
 
     def record(self) -> dict[str, Any]:
-        """Return what the file holds."""
+        """Return the dictionary that is written to the file."""
         return {
             "format": FORMAT_VERSION,
             "config": dict(self.config),
@@ -110,8 +111,9 @@ class Checkpoint:
 class Checkpoints:
     """The last `keep` checkpoints of a run, in a directory of their own.
 
-    `must_match` names the configuration fields that decide what is trained or what the next batch is.
-    The others (iterations, precision, device, intervals) may change when a run is resumed.
+    `must_match` names the configuration fields that must be equal when a run is resumed, because they
+    decide what is trained or what the next batch is. All other fields (iterations, precision, device,
+    intervals) may change.
     """
 
     def __init__(self, directory: Path, *, must_match: tuple[str, ...] = (), keep: int = 3) -> None:
@@ -122,7 +124,7 @@ class Checkpoints:
         self._keep = keep
 
     def save(self, state: TrainState, progress: Progress, config: Mapping[str, Any]) -> Path:
-        """Write a checkpoint, delete the oldest beyond `keep`, and return its path; it is durable then.
+        """Write a checkpoint durably (fsync), delete the oldest ones beyond `keep`, and return the path of the new file.
 
         Raises DiskFull or SpoolError; the older checkpoints are then unchanged.
         """
@@ -144,10 +146,11 @@ class Checkpoints:
         return path
 
     def load_newest(self, state: TrainState, config: Mapping[str, Any]) -> Progress | None:
-        """Load the newest whole checkpoint into `state` and return its progress; None if there is none.
+        """Load the newest undamaged checkpoint into `state` and return its progress; None if there is no checkpoint.
 
-        A damaged checkpoint is skipped with a warning. Raises WeightsError when all are damaged, or when
-        the newest whole one is of another network or configuration; `state` is then unusable.
+        A damaged checkpoint is skipped with a warning. Raises WeightsError when all checkpoints are
+        damaged, or when the newest undamaged one is of another network or configuration; `state` is then
+        unusable.
         """
         paths = self._newest_first()
         for path in paths:
@@ -184,7 +187,7 @@ class Checkpoints:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Return the checked content of one file; nothing in it is executed. Raises WeightsError."""
+    """Read and check one checkpoint file; nothing in it is executed. Raises WeightsError."""
     try:
         with open(path, "rb", opener=open_regular_file) as file:
             with zipfile.ZipFile(file) as entries:
@@ -240,7 +243,7 @@ def _check_config(
     ]
     if different:
         raise WeightsError(
-            f"{path}: was trained with {'; '.join(different)}; choose the same, or start a new run"
+            f"{path}: was trained with {'; '.join(different)}; choose the same settings, or start a new run"
         )
 
 
@@ -254,4 +257,6 @@ def _check_keys(path: Path, stored: StateDict, wanted: StateDict) -> None:
         if names
     ]
     if problems:
-        raise WeightsError(f"{path}: is of another network: {'; '.join(problems)}")
+        raise WeightsError(
+            f"{path}: is of another network: {'; '.join(problems)}; choose its --model, or start a new run"
+        )

@@ -1,8 +1,8 @@
-"""What the processes of one training, a rank each, exchange: the interface, and one process alone.
+"""The interface through which the ranks of a training run communicate, and its implementation for one process.
 
-`ProcessGroup` (distributed.py) is the implementation for several ranks. The trade-off: one small message
-round before each step. A GPU does not notice it, as the host runs ahead; on a CPU it costs a fraction of a
-millisecond.
+`ProcessGroup` (distributed.py) is the implementation for several ranks. The trade-off: the ranks exchange
+one small message before each step. On a GPU this costs no time, because the host runs ahead of the device;
+on a CPU it costs a fraction of a millisecond.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from darkprep.trainer.checkpoint import Progress, TrainState
 
 @dataclass(frozen=True, kw_only=True)
 class StepStatus:
-    """The state of a rank before a step; or, after an agreement, the sum over all ranks."""
+    """What a rank reports before each step. The ranks agree on the sum of their statuses."""
 
     stop: int = 0
-    """Ranks that were told to stop."""
+    """Number of ranks that received a signal to stop."""
     ended: int = 0
-    """Ranks whose stream has ended."""
+    """Number of ranks whose stream of batches has ended."""
     failed: int = 0
-    """Ranks that have an error."""
+    """Number of ranks on which an error occurred."""
     shards_deleted: int = 0
     damaged: int = 0
 
 
 class Communicator(Protocol):
-    """The ranks of a training as one of them sees them. Every method raises RankLost.
+    """What one rank uses to communicate with the other ranks of its training run. Every method raises RankLost.
 
     All ranks must call the same methods in the same order.
     """
@@ -42,51 +42,51 @@ class Communicator(Protocol):
     rank: int
     world: int
     local_rank: int
-    """Number of this rank among those of its machine."""
+    """Number of this rank among the ranks of its machine, from 0."""
     local_world: int
 
     def agree(self, status: StepStatus) -> StepStatus:
-        """Return the sum of all ranks' statuses."""
+        """Return the sum of the statuses of all ranks."""
 
     def raise_on_all_ranks(self, error: Exception | None) -> NoReturn:
-        """Raise on every rank, after an agreement in which any has failed; `error` is this rank's own.
+        """Raise an error on every rank, after `agree` has returned that a rank failed; `error` is this rank's own error.
 
-        Rank 0 raises the error of the first rank that has one, the others raise RankStopped.
+        Rank 0 raises the error of the first rank that has one; the other ranks raise RankStopped.
         """
 
     def fail_together(self) -> contextlib.AbstractContextManager[None]:
-        """Raise an error of the block on all ranks, as `raise_on_all_ranks` does, when they leave it."""
+        """Wait at the end of the block for all ranks; if the block failed on any rank, raise on all of them."""
 
     def detect_lost_ranks(self) -> contextlib.AbstractContextManager[None]:
-        """Raise RankLost instead of torch's errors of communication, in a block that communicates."""
+        """Raise RankLost in place of the errors that torch raises in the block when a rank is lost."""
 
     def broadcast(self, text: str) -> str:
-        """Return rank 0's text."""
+        """Return the text that rank 0 passes."""
 
     def gather(self, text: str) -> list[str]:
-        """Return the texts of all ranks, by rank."""
+        """Return the texts that all ranks pass, in the order of the ranks."""
 
     def check_same(self, settings: Mapping[str, object]) -> None:
-        """Raise OptionError on rank 0, RankStopped on the others, when the ranks' settings differ."""
+        """Check that all ranks pass the same settings; otherwise raise OptionError (rank 0) or RankStopped."""
 
     def data_parallel(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """Return the network with gradients that are the mean over all ranks."""
+        """Return the network with its gradients averaged over all ranks."""
 
     def mean(self, loss: Tensor) -> Tensor:
-        """Return the mean of all ranks' losses, without a gradient."""
+        """Return the mean of the losses of all ranks, without a gradient."""
 
     def broadcast_state(self, state: TrainState, progress: Progress) -> Progress:
-        """Load rank 0's state into `state` and return rank 0's progress."""
+        """Copy rank 0's train state into `state` on every rank, and return rank 0's progress."""
 
 
 class SingleProcess:
-    """The communicator of a training in one process."""
+    """The communicator of a training run in one process."""
 
     rank = local_rank = 0
     world = local_world = 1
 
     def agree(self, status: StepStatus) -> StepStatus:
-        """Return `status`."""
+        """Return `status`: the sum over one process."""
         return status
 
     def raise_on_all_ranks(self, error: Exception | None) -> NoReturn:
@@ -95,26 +95,26 @@ class SingleProcess:
         raise error
 
     def fail_together(self) -> contextlib.AbstractContextManager[None]:
-        """Do nothing."""
+        """Do nothing: an error of the block is raised as it is."""
         return contextlib.nullcontext()
 
     def detect_lost_ranks(self) -> contextlib.AbstractContextManager[None]:
-        """Do nothing."""
+        """Do nothing: there are no other ranks."""
         return contextlib.nullcontext()
 
     def broadcast(self, text: str) -> str:
-        """Return `text`."""
+        """Return `text` unchanged."""
         return text
 
     def gather(self, text: str) -> list[str]:
-        """Return `text` alone."""
+        """Return a list of `text` alone."""
         return [text]
 
     def check_same(self, settings: Mapping[str, object]) -> None:
-        """Do nothing."""
+        """Do nothing: there is nothing to compare with."""
 
     def data_parallel(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """Return `network`."""
+        """Return `network` unchanged."""
         return network
 
     def mean(self, loss: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class SingleProcess:
         return loss.detach()
 
     def broadcast_state(self, state: TrainState, progress: Progress) -> Progress:
-        """Return `progress`."""
+        """Return `progress` unchanged."""
         return progress
 
     def __enter__(self) -> SingleProcess:
@@ -134,24 +134,25 @@ class SingleProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Do nothing."""
+        """Do nothing: there is no connection to close."""
 
 
 class Closeable(Protocol):
-    """Anything with `close`."""
+    """Any object with a method `close`."""
 
     def close(self) -> None:
-        """Release what is held."""
+        """Release all resources."""
 
 
 Opened = TypeVar("Opened", bound=Closeable)
 
 
 def open_in_turn(communicator: Communicator, open_one: Callable[[], Opened]) -> Opened:
-    """Return what `open_one` opens, called on rank 0 first, then on one rank of each machine, then on the others.
+    """Call `open_one` on the ranks one group after another, and return what it opens on this rank.
 
-    So whichever rank removes what an earlier training left behind has done so before the others begin.
-    If any rank fails, what was opened is closed and the error is raised on all ranks.
+    Rank 0 is first, then one rank of each machine, then the others. So leftovers of an earlier run are
+    removed before any other rank opens the same files. If `open_one` fails on any rank, what was opened is
+    closed and the error is raised on all ranks.
     """
     own_turn = 0 if communicator.rank == 0 else 1 if communicator.local_rank == 0 else 2
     opened: Opened | None = None

@@ -1,8 +1,8 @@
-"""The configuration of a training: every choice that its result depends on, and the defaults of all of them.
+"""The configuration of a training run: every setting that its result depends on, with the defaults.
 
-The trade-off: one flat record that goes whole into the run directory and into each checkpoint, though no
-single part of the trainer needs all of it. Loading this module loads no torch, so that the command line
-can read its defaults here; making a TrainConfig does.
+The trade-off: one flat record is written whole to the run directory and into each checkpoint, although no
+single part of the trainer needs all of it. Importing this module does not load torch, so that the command
+line can read the defaults; creating a TrainConfig does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ AugmentMode = Literal["cfa", "paper", "none"]
 AUGMENT_MODES: tuple[AugmentMode, ...] = get_args(AugmentMode)
 
 RANK_TIMEOUT_S = 1800.0
-"""How long a rank waits for one that does not answer; long, because rank 0 may be validating."""
+"""How long a rank waits for another rank's answer; long, because rank 0 may be evaluating the network."""
 
 IDENTITY_FIELDS = (
     "model",
@@ -34,7 +34,7 @@ IDENTITY_FIELDS = (
     "seed",
     "parts",
 )
-"""Fields in which a resumed run must equal its checkpoint: they decide the network or the next batch."""
+"""Fields that must be equal in a checkpoint and in the run that resumes it: they decide the network or the next batch."""
 
 _MAXIMA = {
     "iterations": 10**9,
@@ -44,14 +44,14 @@ _MAXIMA = {
     "log_every": 10**9,
     "parts": 10**4,
 }
-"""Far above any real use; what is computed from these fields stays within 64 bits and in memory."""
+"""Far above any real use; they keep numbers computed from these fields within 64 bits and within memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The configuration of one training; the defaults are the published recipe.
+    """The configuration of a training run; the defaults are the published ones.
 
-    Raises OptionError naming the field.
+    Raises OptionError, which names the invalid field.
 
     Source: M. Lamba, K. Mitra, CVPR 2021, the released training code.
     """
@@ -63,7 +63,7 @@ class TrainConfig:
     iterations: int = 1_000_000
     batch_size: int = 8
     learning_rate: float = 1e-4
-    """For the first half of the iterations; a tenth of it for the second half."""
+    """Used for the first half of the iterations; a tenth of it is used for the second half."""
     precision: Precision = "fp32"
     device: str = "cpu"
     reuse: int = 1
@@ -73,12 +73,12 @@ class TrainConfig:
     checkpoint_every: int = 2000
     """Iterations between checkpoints; another one is written when the training ends or is stopped."""
     log_every: int = 50
-    """Iterations that are averaged in one line of metrics.jsonl."""
+    """Iterations between lines of metrics.jsonl; a line holds means over these iterations."""
     keep_checkpoints: int = 3
     camera: str = ""
-    """Only recorded: the camera of the photographs."""
+    """The camera of the photographs; recorded, not used."""
     plan: str = ""
-    """Only recorded: the digest of the plan that the samples come from."""
+    """The digest of the plan of the samples; recorded, not used."""
     parts: int = 1
     """Number of parts that the plan's shards are divided into, one for each node."""
 
@@ -112,7 +112,7 @@ class TrainConfig:
                 )
         if self.batch_size % self.parts:
             raise OptionError(
-                f"batch_size {self.batch_size} must be a multiple of parts {self.parts}"
+                f"batch_size must be a multiple of the number of parts {self.parts}, not {self.batch_size}"
             )
         if self.keep_checkpoints < 1:
             raise OptionError(f"keep_checkpoints must be at least 1, not {self.keep_checkpoints}")
@@ -124,14 +124,14 @@ class TrainConfig:
             raise OptionError(f"seed must be below 2^63, not {self.seed}")
 
     def record(self) -> dict[str, Any]:
-        """Return the fields as config.json holds them; `parts` only if above 1, as in older runs."""
+        """Return the fields as config.json holds them; `parts` only if above 1, as in runs of older versions."""
         record = asdict(self)
         if self.parts == 1:
             del record["parts"]
         return record
 
     def learning_rate_at(self, iteration: int) -> float:
-        """Return the learning rate of step `iteration`, counted from 0: a tenth from half time on."""
+        """Return the learning rate of step `iteration`, from 0: it drops to a tenth after half of the steps."""
         return self.learning_rate * (0.1 if 2 * iteration >= self.iterations else 1)
 
 

@@ -1,7 +1,7 @@
-"""The device of a training: opening it, its memory running out, and how busy it is.
+"""The device of a training run: opening it, detecting that its memory is full, and measuring how busy it is.
 
-The trade-off: NVML's utilisation is the share of time in which some kernel ran, not how full the chip
-was; it is what people know from nvidia-smi.
+The trade-off: NVML's utilisation is the share of time in which any kernel ran, not the share of the chip
+that was used; it is the figure that nvidia-smi shows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _QUERY_INTERVAL_S = 1.0
 
 
 def open_device(name: str) -> torch.device:
-    """Return the device named `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if there is one.
+    """Return the torch device named `cpu`, `cuda`, `cuda:N`, or `auto` (a GPU if there is one, else the CPU).
 
     Raises OptionError.
     """
@@ -43,26 +43,26 @@ def open_device(name: str) -> torch.device:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done all its work; on a CPU there is nothing to wait for."""
+    """Wait until a GPU has done all its work; return at once on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 @contextlib.contextmanager
 def out_of_memory_errors(what: str, device: torch.device) -> Iterator[None]:
-    """Raise OptionError, naming `what`, when the block runs out of the device's memory."""
+    """Raise OptionError, naming `what` needed the memory, when the block exhausts the device's memory."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
         raise OptionError(
-            f"device {device}: not enough memory for {what}; choose a smaller size or another device"
+            f"device {device}: not enough memory for {what}; choose a smaller size, or another device with --device"
         ) from error
 
 
 def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """torch's allocator for the CPU raises a plain RuntimeError."""
+    """Whether an error means a lack of memory: on a CPU torch raises a plain RuntimeError."""
     known = isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
     return known or "can't allocate memory" in str(error)
 
@@ -77,7 +77,7 @@ class GpuMeter:
         self._percent: float | None = None
 
     def busy_percent(self) -> float | None:
-        """Return the share of the driver's last sampling period in which a kernel ran; None if unknown.
+        """Return the percentage of the driver's last sampling period in which a kernel ran; None if unknown.
 
         The driver is queried once a second at most.
         """

@@ -1,7 +1,7 @@
-"""The ranks that torchrun started, connected by torch.distributed: gradients by NCCL or gloo, the rest by gloo.
+"""Communicate between the ranks that torchrun started: gradients by NCCL or gloo, everything else by gloo.
 
-What is exchanged on the host goes as bytes of JSON, or of a torch file of tensors and plain values. The
-trade-off: no pickled objects, which torch's own helpers send; so every method encodes and decodes itself.
+Data on the host is sent as JSON, or as a torch file of tensors and plain values. The trade-off: torch's own
+helpers would send pickled objects; without pickle, every method encodes and decodes its data itself.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LONGEST_TIMEOUT_S = 10**6
 def communicator_from(
     environment: Mapping[str, str], timeout_s: float = RANK_TIMEOUT_S
 ) -> SingleProcess | ProcessGroup:
-    """Return the communicator that torchrun's variables describe.
+    """Return the communicator for the environment variables that torchrun sets (RANK, WORLD_SIZE, ...).
 
     Raises OptionError when they are invalid.
     """
@@ -50,7 +50,9 @@ def communicator_from(
         local_rank = int(environment.get("LOCAL_RANK", rank))
         local_world = int(environment.get("LOCAL_WORLD_SIZE", world))
     except ValueError as error:
-        raise OptionError(f"RANK, WORLD_SIZE and LOCAL_RANK must be numbers ({error})") from error
+        raise OptionError(
+            f"environment variables RANK, WORLD_SIZE and LOCAL_RANK must be numbers ({error}); start the ranks with torchrun"
+        ) from error
     if not (0 <= rank < world and 0 <= local_rank < local_world <= world):
         raise OptionError(
             f"rank {rank} of {world}, on this machine {local_rank} of {local_world}, is invalid; "
@@ -72,9 +74,9 @@ def communicator_from(
 
 
 class ProcessGroup:
-    """The communicator of several ranks, connected for the time of a `with` block.
+    """The communicator of several ranks; they are connected while its `with` block runs.
 
-    Raises TrainingError when the ranks do not find each other within `timeout_s`.
+    Raises TrainingError when the ranks cannot connect to each other within `timeout_s`.
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class ProcessGroup:
     # -- errors -----------------------------------------------------------------------------------
 
     def agree(self, status: StepStatus) -> StepStatus:
-        """See Communicator."""
+        """Return the sum of the statuses of all ranks."""
         counts = torch.tensor(astuple(status), dtype=torch.int64)
         with self.detect_lost_ranks():
             dist.all_reduce(counts)
@@ -126,12 +128,12 @@ class ProcessGroup:
         return StepStatus(**dict(zip(names, counts.tolist(), strict=True)))
 
     def raise_on_all_ranks(self, error: Exception | None) -> NoReturn:
-        """See Communicator."""
+        """Raise the first failed rank's error on rank 0, and RankStopped on the other ranks."""
         raised = self._error_for_this_rank(error)
         raise raised from (error if raised is not error else raised.__cause__)
 
     def _error_for_this_rank(self, own: Exception | None) -> Exception:
-        """Return what this rank must raise after at least one rank failed, this one with `own` or not at all."""
+        """Return the error to raise on this rank after a rank failed; `own` is this rank's error, if any."""
         record = {"kind": type(own).__name__, "text": str(own)} if _originated_here(own) else {}
         nothing: dict[str, str] = {}
         records = [json.loads(text) for text in self.gather(json.dumps(record))]
@@ -142,14 +144,14 @@ class ProcessGroup:
         if own is not None and not isinstance(own, DarkprepError):
             return own
         if self.rank:
-            return RankStopped(f"rank {rank} had to stop: {text}")
+            return RankStopped(f"stopped because rank {rank} failed: {text}")
         if own is not None and rank == 0 and _originated_here(own):
             return own
         return _error_class(first.get("kind", ""))(f"rank {rank}: {text}")
 
     @contextlib.contextmanager
     def fail_together(self) -> Iterator[None]:
-        """See Communicator."""
+        """Wait at the end of the block for all ranks; if the block failed on any rank, raise on all of them."""
         error: Exception | None = None
         try:
             yield
@@ -162,19 +164,19 @@ class ProcessGroup:
 
     @contextlib.contextmanager
     def detect_lost_ranks(self) -> Iterator[None]:
-        """See Communicator."""
+        """Raise RankLost in place of the errors that torch raises in the block when a rank is lost."""
         try:
             yield
         except RuntimeError as error:
             if not _is_communication_error(error):
                 raise
             raise RankLost(
-                f"rank {self.rank} of {self.world}: another rank is gone or does not answer "
+                f"rank {self.rank} of {self.world}: another rank has ended or does not answer "
                 f"({first_line(error)}); start all ranks again with --resume"
             ) from error
 
     def check_same(self, settings: Mapping[str, object]) -> None:
-        """See Communicator."""
+        """Check that all ranks pass the same settings; otherwise raise OptionError (rank 0) or RankStopped."""
         own = json.dumps(dict(settings), default=str)
         records = [json.loads(text) for text in self.gather(own)]
         with self.fail_together():
@@ -193,11 +195,11 @@ class ProcessGroup:
     # -- data -------------------------------------------------------------------------------------
 
     def broadcast(self, text: str) -> str:
-        """See Communicator."""
+        """Return the text that rank 0 passes."""
         return self._broadcast_bytes(text.encode()).decode()
 
     def gather(self, text: str) -> list[str]:
-        """See Communicator."""
+        """Return the texts that all ranks pass, in the order of the ranks."""
         content = text.encode()
         lengths = torch.zeros(self.world, dtype=torch.int64)
         lengths[self.rank] = len(content)
@@ -212,7 +214,7 @@ class ProcessGroup:
         return [row.numpy().tobytes()[:n].decode() for row, n in zip(rows, sizes, strict=True)]
 
     def data_parallel(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """See Communicator."""
+        """Return the network with its gradients averaged over all ranks."""
         with self.detect_lost_ranks():
             return DistributedDataParallel(
                 network,
@@ -221,14 +223,14 @@ class ProcessGroup:
             )
 
     def mean(self, loss: Tensor) -> Tensor:
-        """See Communicator."""
+        """Return the mean of the losses of all ranks, without a gradient."""
         total = loss.detach().clone()
         with self.detect_lost_ranks():
             dist.all_reduce(total)
         return total / self.world
 
     def broadcast_state(self, state: TrainState, progress: Progress) -> Progress:
-        """See Communicator."""
+        """Copy rank 0's train state into `state` on every rank, and return rank 0's progress."""
         content = io.BytesIO()
         if self.rank == 0:
             torch.save({"progress": asdict(progress), **state.state_dict()}, content)
@@ -239,7 +241,7 @@ class ProcessGroup:
         return Progress(**record["progress"])
 
     def _broadcast_bytes(self, content: bytes) -> bytes:
-        """Return rank 0's bytes."""
+        """Return the bytes that rank 0 passes."""
         length = torch.tensor([len(content)])
         with self.detect_lost_ranks():
             dist.broadcast(length, src=0)
@@ -251,12 +253,12 @@ class ProcessGroup:
 
 
 def _originated_here(error: Exception | None) -> bool:
-    """Whether an error arose on this rank, and is not raised because of another rank's."""
+    """Whether an error arose on this rank, rather than in reaction to an error of another rank."""
     return error is not None and not isinstance(error, RankStopped)
 
 
 def _error_class(name: str) -> type[DarkprepError]:
-    """Return the class of another rank's error; TrainingError unless it can be made of a message alone."""
+    """Return the error class of that name; TrainingError if an instance needs more than a message."""
     found = getattr(errors, name, TrainingError)
     if not (isinstance(found, type) and issubclass(found, DarkprepError)):
         return TrainingError
@@ -264,6 +266,6 @@ def _error_class(name: str) -> type[DarkprepError]:
 
 
 def _is_communication_error(error: RuntimeError) -> bool:
-    """gloo's errors have no class of their own."""
+    """Whether torch raised an error because a rank is lost; gloo raises a plain RuntimeError then."""
     words = ("gloo", "connection", "process group", "nccl", "timed out")
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)

@@ -1,6 +1,7 @@
-"""Evaluation: restore whole frames and compare them with their truth, one at a time.
+"""Evaluate a network: restore whole frames one at a time and compare them with their truth.
 
-The trade-off: only one frame is in memory, so any number of any size fits, but they are not batched.
+The trade-off: only one frame is in memory, so any number of frames of any size fit, but frames are not
+batched.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class ImageScores:
     """In dB; None when restored and truth are equal."""
     ssim: float
     baseline_psnr: float | None = None
-    """The same for the baseline picture; None if there was no baseline."""
+    """In dB, for the baseline picture; None if there is no baseline."""
     baseline_ssim: float | None = None
 
 
@@ -60,7 +61,7 @@ class GroupScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Mean scores over all pairs, and those of each pair; metrics.json holds the same."""
+    """The scores of each pair and their means; metrics.json holds the same."""
 
     camera: str
     pairs: int
@@ -68,11 +69,11 @@ class Evaluation:
     protocol_says: str
     """The protocol's description."""
     domain: str
-    """`sRGB` or `packed RAW`: scores in different domains are not comparable."""
+    """`sRGB` or `packed RAW`; scores in different domains cannot be compared."""
     region: str
     """Which part of each frame was compared."""
     settings: Mapping[str, str]
-    """What else the scores depend on, such as the amplification and the split."""
+    """Other settings that the scores depend on, such as the amplification and the split."""
     psnr: float | None
     ssim: float
     baseline_psnr: float | None
@@ -95,13 +96,14 @@ def evaluate(
     groups: Callable[[str], Sequence[str]] | None = None,
     on_image: Callable[[ImageScores], None] | None = None,
 ) -> Evaluation:
-    """Score every whole frame; with `out`, also write metrics.json and a PNG `restored | truth` for each.
+    """Score a network on whole frames; with `out`, also write metrics.json and a PNG `restored | truth` for each frame.
 
-    `baseline` returns a picture to compare with, `(3, H, W)` uint16 sRGB, such as the amplified input as
-    LibRaw develops it. It is scored in the same way and comes first in the PNG. `prepare` returns the
-    arrays to score, and `region` names the part of the frame that they show; without it pictures are
-    scored as they are, which only protocols in sRGB allow. `settings` are recorded. `groups` names the
-    groups of a pair, which get means of their own. `on_image` is called with the scores of each pair.
+    `baseline` returns a picture to compare with, `(3, H, W)` uint16 sRGB, such as the amplified input
+    developed by LibRaw. It is scored like the restored picture and comes first in the PNG. `prepare`
+    returns the arrays to score, and `region` names the part of the frame that they show. Without `prepare`,
+    pictures are scored as they are, which is possible only for protocols in sRGB. `settings` are written to
+    metrics.json. `groups` returns the names of the groups of a pair; each group gets mean scores.
+    `on_image` is called with the scores of each pair.
 
     Raises DatasetError when there is no sample, OptionError for a protocol that cannot be used,
     WeightsError when the network cannot read a sample, DiskFull, SpoolError, and whatever `samples` raises.
@@ -109,7 +111,7 @@ def evaluate(
     rules = protocol_named(protocol)
     if rules.domain != "sRGB" and prepare is None:
         raise OptionError(
-            f"protocol {protocol} compares {rules.domain}, which needs `prepare`; give it, or choose a protocol that compares sRGB, such as redirt"
+            f"protocol {protocol} scores {rules.domain}, so evaluate() needs `prepare` to compute it; pass `prepare`, or choose a protocol that scores sRGB, such as redirt"
         )
     images: list[ImageScores] = []
     cameras: dict[str, None] = {}
@@ -138,9 +140,9 @@ def evaluate(
 
 
 def restore_frame(network: Restorer, sample: Sample, device: torch.device | None = None) -> F32:
-    """Return the restored whole frame, `(3, H, W)` float32 sRGB in [0, 1], on the host.
+    """Restore a whole frame and return it in the host's memory, `(3, H, W)` float32 sRGB in [0, 1].
 
-    Raises WeightsError when the frame is of another CFA than the network's, OptionError when it is too
+    Raises WeightsError when the network was trained for another CFA, OptionError when the frame is too
     large for the device's memory.
     """
     device = device or torch.device("cpu")
@@ -153,7 +155,11 @@ def restore_frame(network: Restorer, sample: Sample, device: torch.device | None
             low = torch.from_numpy(sample.low)[None].to(device)
             restored = network(network_input(low, (sample.meta,)))[0]
     except ModelError as error:
-        hint = "; or choose --xtrans as in its training" if sample.meta.cfa == "xtrans" else ""
+        hint = (
+            "; or choose the --xtrans mode with which the network was trained"
+            if sample.meta.cfa == "xtrans"
+            else ""
+        )
         raise WeightsError(f"{sample.meta.pair}: {error}{hint}") from error
     return restored.float().cpu().numpy()
 
@@ -186,7 +192,7 @@ def _mean_scores(
     groups: Callable[[str], Sequence[str]] | None,
 ) -> Evaluation:
     if not images:
-        raise DatasetError("there is no pair to evaluate; choose another split or root")
+        raise DatasetError("there is no pair to evaluate; choose another --split or --root")
     return Evaluation(
         camera=camera,
         pairs=len(images),

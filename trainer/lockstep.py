@@ -1,4 +1,4 @@
-"""Keeps the ranks of a training at the same step, whatever happens on one of them.
+"""Keep the ranks of a training run at the same step, even if one of them stops or fails.
 
 Before each step the ranks agree that each of them has its batch. So a signal, the end of the stream or an
 error on one rank ends all of them at the same step, and rank 0 raises the error. The trade-off: a signal
@@ -19,10 +19,11 @@ from darkprep.trainer.stream import DeviceBatch, DeviceStream
 
 
 class Lockstep:
-    """One rank's side of the agreement; a training in one process passes through it unchanged.
+    """Agrees with the other ranks before each step whether to go on; in a single process there is nothing to agree on.
 
-    `wait_for_losses` raises what the losses under way to the host may still show: on a GPU the other ranks
-    may learn of a bad loss before the rank that has it.
+    `wait_for_losses` waits for the losses that the device has not yet copied to the host, and raises if one
+    of them is not finite: on a GPU the other ranks may detect a bad loss earlier than the rank that caused
+    it.
     """
 
     def __init__(
@@ -37,13 +38,13 @@ class Lockstep:
         self._stop = stop
         self._wait_for_losses = wait_for_losses
         self._total = StepStatus()
-        """Of the last agreement."""
+        """Sum of the ranks' statuses at the last agreement."""
 
     def next_batch(self, stream: DeviceStream) -> DeviceBatch | None:
-        """Return this rank's next batch once every rank has one; None when the stream of any has ended.
+        """Return this rank's next batch once every rank has its batch; None when the stream of any rank has ended.
 
-        An error of the reader is raised on all ranks, see Communicator.raise_on_all_ranks. A reader that was stopped
-        while it waited has ended.
+        An error of the reader is raised on all ranks, see Communicator.raise_on_all_ranks. A reader that
+        was stopped while it waited for a shard counts as ended.
         """
         batch: DeviceBatch | None = None
         error: Exception | None = None
@@ -58,7 +59,7 @@ class Lockstep:
 
     @contextlib.contextmanager
     def errors_on_all_ranks(self) -> Iterator[None]:
-        """Raise an error of the block on all ranks, the others' at their next agreement."""
+        """Report an error of the block to the other ranks, so that all ranks raise at their next agreement."""
         try:
             yield
         except RankLost:
@@ -68,23 +69,23 @@ class Lockstep:
             raise
 
     def should_stop(self) -> bool:
-        """Return whether all ranks must stop after the step at hand."""
+        """Return whether all ranks must stop after the current step."""
         alone = self._communicator.world == 1
         return self._stop.is_set() if alone else self._total.stop > 0
 
     def finish(self) -> None:
-        """Agree once more after the last step, for the final counts and for errors since then."""
+        """Agree once more after the last step, to sum the final counts and to raise errors that occurred since."""
         stop = self._total.stop
         self._agree()
         self._total = replace(self._total, stop=stop)
 
     def shards_deleted(self) -> int:
-        """Return how many shards the readers of all ranks have deleted, as of the last agreement."""
+        """Return how many shards the readers of all ranks had deleted at the last agreement."""
         alone = self._communicator.world == 1
         return self._stats.shards_deleted if alone else self._total.shards_deleted
 
     def damaged(self) -> int:
-        """Return how many damaged shards the readers of all ranks have found, as of the last agreement."""
+        """Return how many damaged shards the readers of all ranks had found at the last agreement."""
         alone = self._communicator.world == 1
         return self._stats.damaged if alone else self._total.damaged
 

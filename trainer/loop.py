@@ -1,7 +1,7 @@
 """The training loop.
 
-One loop for every device, precision and number of ranks. What differs between them stands behind the
-stream, the step and the lockstep of the ranks. The trade-off: one loss and one optimiser, the published ones.
+One loop serves every device, precision and number of ranks; the stream, the step and the lockstep of the
+ranks contain what differs between them. The trade-off: one loss and one optimiser, the published ones.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ from darkprep.trainer.training import OpenReader, Training
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """How a network is evaluated during its training, on frames that it does not train on."""
+    """How a network is evaluated while it is trained, on frames that it is not trained on."""
 
     every: int
-    """Iterations between evaluations; there is another one at the end."""
+    """Iterations between evaluations; another evaluation follows at the end."""
     evaluate: Callable[[Network, int], Mapping[str, Any]]
-    """Given the network and the iterations done, returns what a line of evaluations.jsonl holds."""
+    """Called with the network and the iterations done; returns the content of a line of evaluations.jsonl."""
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise OptionError(f"evaluate_every must be at least 1, not {self.every}")
+            raise OptionError(
+                f"evaluations must be at least 1 iteration apart, not {self.every}; to evaluate nothing, train without a Validation (--evaluate-every 0)"
+            )
 
 
 def train(
@@ -52,21 +54,24 @@ def train(
     extra_metrics: Callable[[], Mapping[str, float]] = dict,
     communicator: Communicator | None = None,
 ) -> RunSummary:
-    """Train, and leave config.json, metrics.jsonl, summary.json, weights and checkpoints in `run_dir`.
+    """Train a network, and write config.json, metrics.jsonl, summary.json, weights and checkpoints to `run_dir`.
 
-    `resume` continues at the newest whole checkpoint, at the exact sample; without it a used directory
-    is refused. `on_step` is called after every step. When `stop` is set the training ends after the
-    step at hand, with a checkpoint; a reader that waits for a shard should then raise StreamEnded.
-    The training also ends when the stream does. `validation` adds evaluations.jsonl; its time does not
-    count as training. `extra_metrics` returns further numbers for a line of metrics.jsonl.
+    With `resume`, training continues after the newest undamaged checkpoint, at exactly the next sample;
+    without `resume`, a directory that holds a run is refused. `on_step` is called after every step. When
+    `stop` is set, training ends after the current step, with a checkpoint; a reader that waits for a shard
+    should then raise StreamEnded. Training also ends when the stream ends. `validation` adds
+    evaluations.jsonl; the time of evaluations does not count as training time. `extra_metrics` returns
+    further numbers for each line of metrics.jsonl.
 
-    With a `communicator` each rank calls this alike, with a reader of its own part of the batches. Only
-    rank 0 writes files and validates. Its counts of deleted and damaged shards are sums over all
-    ranks, its waiting time is its own. A signal to any rank stops all of them after one more step.
+    With a `communicator`, every rank calls this function with the same arguments but for its reader, which
+    reads the rank's part of each batch. Only rank 0 writes files and evaluates. Its counts of deleted and
+    damaged shards are sums over all ranks; its waiting time is its own. A signal to any rank stops all
+    ranks after one more step.
 
-    Raises SpoolBusy if another training runs in `run_dir`, OptionError, WeightsError, NonFiniteLoss,
-    DiskFull, and whatever the reader raises; after StreamEnded there is a checkpoint to resume from.
-    Raises RankLost if another rank died, and RankStopped on the ranks from 1 up if another one failed.
+    Raises SpoolBusy if another training run uses `run_dir`, OptionError, WeightsError, NonFiniteLoss,
+    DiskFull, and whatever the reader raises; after StreamEnded there is a checkpoint to resume from. Raises
+    RankLost if another rank died. If a rank failed, rank 0 raises its error and the other ranks raise
+    RankStopped.
     """
     communicator, stop = communicator or SingleProcess(), stop or threading.Event()
     device = open_device(config.device)
@@ -132,7 +137,7 @@ def _run_steps(
     validation: Validation | None,
     extra_metrics: Callable[[], Mapping[str, float]],
 ) -> None:
-    """Train until the iterations are done, the stream ends, or the training is to stop."""
+    """Train until all iterations are done, the stream ends, or the run must stop."""
     config = training.config
     while training.iteration < config.iterations:
         batch = training.next_batch()
@@ -159,14 +164,14 @@ def _log(
     files: RunFiles | NoFiles,
     extra_metrics: Callable[[], Mapping[str, float]],
 ) -> None:
-    """Write a line of metrics about the steps since the last one, if there were any."""
+    """Write a line of metrics about the steps since the last line, if there were any."""
     line = training.metrics_line(extra_metrics)
     if line:
         files.write_metrics(line)
 
 
 def _validate(training: Training, validation: Validation, files: RunFiles | NoFiles) -> None:
-    """Evaluate the network as it is; the training's clock stands still meanwhile."""
+    """Evaluate the network in its present state; the time this takes is not counted as training time."""
     network = training.state.network
     with training.timer.paused():
         network.eval()

@@ -1,11 +1,12 @@
-"""The published training loss: L1 + 0.2 (1 - MS-SSIM), in float32 whatever the network computes in.
+"""The published training loss, L1 + 0.2 (1 - MS-SSIM), computed in float32 for any precision of the network.
 
-The trade-off: an own MS-SSIM with a hand-written derivative, because on a CPU the library's takes more
-time than the network itself (docs/decisions.md); the tests compare it with the library's values and gradients.
+The trade-off: MS-SSIM and its derivative are implemented here, because on a CPU the library's version takes
+more time than the network itself (docs/decisions.md); the tests compare both with the library's values and
+gradients.
 
-Sources: the loss, M. Lamba, K. Mitra, "Restoring Extremely Dark Images in Real Time", CVPR 2021, in
-its released training code; MS-SSIM, Z. Wang, E. Simoncelli, A. Bovik, "Multi-scale structural
-similarity for image quality assessment", Asilomar 2003.
+Sources: for the loss, M. Lamba, K. Mitra, "Restoring Extremely Dark Images in Real Time", CVPR 2021, the
+released training code; for MS-SSIM, Z. Wang, E. Simoncelli, A. Bovik, "Multi-scale structural similarity
+for image quality assessment", Asilomar 2003.
 """
 
 from __future__ import annotations
@@ -27,16 +28,17 @@ TAPS, SIGMA = 11, 1.5
 LUMINANCE_FLOOR, CONTRAST_FLOOR = 0.01**2, 0.03**2
 """(K1 L)^2 and (K2 L)^2 for values of range L = 1."""
 SMALLEST_SIDE = (TAPS - 1) * 2 ** (len(LEVEL_WEIGHTS) - 1) + 1
-"""Below this the window does not fit into the coarsest scale."""
+"""Smallest side in pixels for which the window fits into the coarsest scale."""
 
 _CHUNK_VALUES = 1 << 19
 """Values processed at a time on a CPU: 2 MiB, so that they stay in the cache."""
 
 
 def restoration_loss(restored: Tensor, truth: Tensor) -> Tensor:
-    """Return L1 + 0.2 (1 - MS-SSIM), a float32 scalar, the mean over the batch.
+    """Return L1 + 0.2 (1 - MS-SSIM), a float32 scalar: the mean over the batch.
 
-    Both are `(B, 3, H, W)` in [0, 1], of any float type. Raises OptionError when a side is below 161.
+    Both pictures are `(B, 3, H, W)` in [0, 1], of any float type. Raises OptionError when a side is below
+    161 pixels.
     """
     check_side(min(restored.shape[-2:]))
     with torch.autocast(restored.device.type, enabled=False):
@@ -45,7 +47,7 @@ def restoration_loss(restored: Tensor, truth: Tensor) -> Tensor:
 
 
 def check_side(side: int) -> None:
-    """Raise OptionError when images of that side are too small for MS-SSIM's five scales."""
+    """Raise OptionError when images with this side in pixels are too small for MS-SSIM's five scales."""
     if side < SMALLEST_SIDE:
         raise OptionError(
             f"crop must be at least {SMALLEST_SIDE} for the loss's MS-SSIM of five scales, not {side}; build another spool with a larger --crop"
@@ -53,10 +55,11 @@ def check_side(side: int) -> None:
 
 
 def ms_ssim(picture: Tensor, truth: Tensor) -> Tensor:
-    """Return the multi-scale SSIM of two `(B, C, H, W)` float32 batches in [0, 1], a scalar; 1 when equal.
+    """Return the multi-scale SSIM of two `(B, C, H, W)` float32 batches in [0, 1], a scalar; 1 for equal batches.
 
-    Per image and channel the product over the scales of the mean contrast-structure terms, and at
-    the coarsest the mean SSIM, each clamped at 0; then the mean. The gradient flows into `picture`.
+    For each image and channel: the product of the mean contrast-structure terms of the finer scales and the
+    mean SSIM of the coarsest scale, each clamped at 0. The result is the mean over images and channels.
+    Only `picture` receives a gradient.
     """
     x, y = picture.flatten(0, 1), truth.flatten(0, 1).detach()
     product = torch.ones((), device=x.device)
@@ -69,14 +72,15 @@ def ms_ssim(picture: Tensor, truth: Tensor) -> Tensor:
 
 
 def _similarity(x: Tensor, y: Tensor, with_luminance: bool) -> Tensor:
-    """Return the mean contrast-structure term of each plane, with or without luminance: `(N, H, W)` to `(N,)`."""
+    """Return the mean contrast-structure term, with `luminance` the mean SSIM, of each plane: `(N,)` for `(N, H, W)`."""
     return cast(Tensor, _Similarity.apply(x, y, with_luminance))  # type: ignore[no-untyped-call]
 
 
 class _Similarity(torch.autograd.Function):
-    """Computes the derivative together with the value, while a plane is in the cache.
+    """Computes the derivative together with the value, while a plane is in the processor's cache.
 
-    Autograd would keep and reread a dozen maps of the pictures' size; here one is kept.
+    Autograd would store a dozen intermediate maps of the pictures' size and read them again; here one is
+    stored.
     """
 
     @staticmethod
@@ -97,10 +101,10 @@ class _Similarity(torch.autograd.Function):
 
 
 def _value_and_slope(x: Tensor, y: Tensor, with_luminance: bool) -> tuple[Tensor, Tensor]:
-    """Return the mean similarity of each plane, `(N,)`, and its derivative by each value of x, `(N, H, W)`.
+    """Return the mean similarity of each plane, `(N,)`, and its derivative with respect to each value of x, `(N, H, W)`.
 
-    With G the filter, the terms are functions of Gx, G(xy) and G(x^2), and the slope is the sum of
-    G'(d/dGx) + y G'(d/dG(xy)) + 2x G'(d/dG(x^2)), G' the filter's transpose.
+    With G the filter and G' its transpose, the terms are functions of Gx, G(xy) and G(x^2), and the
+    derivative is the sum of G'(d/dGx) + y G'(d/dG(xy)) + 2x G'(d/dG(x^2)).
     """
     mean_x, mean_y = _filtered(x), _filtered(y)
     squares, product = mean_x.square().add_(mean_y.square()), mean_x * mean_y
@@ -125,7 +129,7 @@ def _value_and_slope(x: Tensor, y: Tensor, with_luminance: bool) -> tuple[Tensor
 
 
 def _halved(planes: Tensor) -> Tensor:
-    """Return the means of 2x2; an odd side is padded with zeros first, as in the released training."""
+    """Return the means of 2x2 pixels; as in the released training code, an odd side is first padded with zeros."""
     height, width = planes.shape[-2:]
     return F.avg_pool2d(planes[None], 2, padding=(height % 2, width % 2))[0]
 
@@ -136,19 +140,19 @@ def _gaussian() -> list[float]:
 
 
 def _filtered(planes: Tensor) -> Tensor:
-    """Return `(N, H, W)` filtered with the 11-tap Gaussian, without padding: `(N, H - 10, W - 10)`."""
+    """Filter `(N, H, W)` with the 11-tap Gaussian, without padding; return `(N, H - 10, W - 10)`."""
     if planes.is_cuda:
         return _filtered_by_convolution(planes)
     return _filter_along(_filter_along(planes, 1), 2)
 
 
 def _transposed(planes: Tensor) -> Tensor:
-    """Apply the transpose of `_filtered`, which is the filter itself after padding, as it is symmetric."""
+    """Apply the transpose of `_filtered`: pad with zeros, then filter (the Gaussian is symmetric)."""
     return _filtered(F.pad(planes, [TAPS - 1] * 4))
 
 
 def _filter_along(planes: Tensor, axis: int) -> Tensor:
-    """Return the sum of shifted, weighted views: on a CPU 5 to 20 times as fast as a convolution."""
+    """Filter along one axis as a sum of shifted, weighted views: on a CPU 5 to 20 times as fast as a convolution."""
     taps, length = _gaussian(), planes.shape[axis] - TAPS + 1
     out = planes.narrow(axis, 0, length) * taps[0]
     for shift, tap in enumerate(taps[1:], start=1):
@@ -158,7 +162,7 @@ def _filter_along(planes: Tensor, axis: int) -> Tensor:
 
 @functools.cache
 def _taps_on(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the filter on a device; cached, because copying it each time would make the host wait."""
+    """Return the filter on a device; it is cached, because a copy in each step would make the host wait."""
     return torch.tensor(_gaussian(), device=device, dtype=dtype)
 
 

@@ -1,7 +1,8 @@
-"""Checks each step's loss without making the device wait, and keeps a bad one away from the weights.
+"""Check each step's loss without making the device wait, and keep a non-finite loss from changing the weights.
 
-The trade-off: on CUDA the host learns of a loss a few steps late, because asking at once would make the
-device idle in every step. So the device itself skips a bad step, and only the exception comes late.
+The trade-off: on CUDA the host reads a loss a few steps late, because reading it at once would make the
+device idle in every step. So the device skips a bad step without the host, and the host raises the error a
+few steps later.
 """
 
 from __future__ import annotations
@@ -17,27 +18,27 @@ from darkprep.shards.errors import NonFiniteLoss, RankStopped
 from darkprep.trainer.stream import DeviceBatch
 
 _SLOTS = 64
-"""Most losses on their way to the host; a stream keeps the host within two batches of the device."""
+"""Maximum number of losses being copied to the host; the host is at most two batches ahead of the device."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Pending:
-    """A loss on its way to the host."""
+    """A loss that is being copied from the device to the host."""
 
     batch: int
     keys: tuple[str, ...]
     losses: Tensor
     """`(2,)` on the host: this rank's own loss, and the mean over all ranks."""
     arrived: torch.cuda.Event | None
-    """None on a CPU, where nothing is under way."""
+    """Recorded after the copy; None on a CPU, where nothing is copied."""
 
 
 class LossGuard:
-    """Receives every step's loss, and reports the finite ones as numbers, in order.
+    """Receives the loss of every step and returns the finite ones as numbers, in order.
 
-    Raises NonFiniteLoss, which names the batch's samples: on a CPU from `check`, before the backward
-    pass; on CUDA from `check` or `report` some steps later, the optimiser having skipped that step.
-    Where the bad loss is another rank's, raises RankStopped instead.
+    Raises NonFiniteLoss, which names the samples of the batch. On a CPU, `check` raises it before the
+    backward pass. On CUDA, the optimiser skips the step, and `check` or `report` raises it some steps
+    later. If only another rank's loss is not finite, RankStopped is raised instead.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -50,9 +51,10 @@ class LossGuard:
         """1 if the last checked loss was not finite, else 0; as fused Adam takes it in `found_inf`."""
 
     def check(self, loss: Tensor, batch: DeviceBatch, mean: Tensor | None = None) -> Tensor:
-        """Return the loss to differentiate: the same value, or one that no optimiser step uses.
+        """Return the loss to differentiate: the same value if it is finite, else a value that the optimiser ignores.
 
-        `mean` is the mean loss of all ranks' parts of the batch, so that all ranks decide alike.
+        `mean` is the mean loss over all ranks' parts of the batch, so that all ranks take the same
+        decision.
         """
         own = loss.detach()
         mean = own if mean is None else mean
@@ -71,7 +73,7 @@ class LossGuard:
         return loss / finite
 
     def report(self, *, wait: bool = False) -> list[float]:
-        """Return the mean losses that arrived since the last call, oldest first; with `wait`, all of them."""
+        """Return the mean losses that arrived since the last call, oldest first; with `wait`, wait for all."""
         self._collect(wait=wait)
         finite, self._finite = self._finite, []
         return finite
@@ -91,5 +93,7 @@ class LossGuard:
                     f"check samples {', '.join(pending.keys)}, or train in fp32 with a lower learning rate"
                 )
             if not math.isfinite(mean):
-                raise RankStopped(f"the loss of batch {pending.batch} is {mean} on another rank")
+                raise RankStopped(
+                    f"the loss of batch {pending.batch} is {mean} on another rank; see that rank's message"
+                )
             self._finite.append(mean)

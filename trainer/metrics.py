@@ -1,8 +1,9 @@
-"""PSNR and SSIM by named protocols, in strips of rows so that frames of any size fit.
+"""PSNR and SSIM by named protocols, computed in strips of rows so that frames of any size fit into memory.
 
-The protocol matters more than the method: between papers, the scores of the same pictures differ by
-decibels. So each protocol has a name, which every output states. The trade-off: SSIM is scikit-image's,
-as in the papers' code, though a faster filter would be easy; scores must be comparable.
+The choice of protocol changes scores more than the choice of method: between papers, the scores of the same
+pictures differ by decibels. So each protocol has a name, which every output states. The trade-off: SSIM is
+computed by scikit-image, as in the papers' code, although a faster filter would be easy, so that scores are
+comparable.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Protocol:
 
     name: str
     description: str
-    """One line, with the source."""
+    """The protocol in one line, with its source."""
     steps: Literal["truncate", "round", "keep"]
     """How values in [0, 255] are quantised: truncated to integers, rounded, or not at all."""
     gaussian: bool = False
@@ -71,7 +72,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def protocol_named(name: str) -> Protocol:
-    """Return the protocol of that name; raises OptionError, which lists all names."""
+    """Return the protocol with this name. Raises OptionError for an unknown name and lists the known ones."""
     if name not in PROTOCOLS:
         raise OptionError(f"unknown protocol {name!r}; choose from {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
@@ -87,10 +88,10 @@ class Scores:
 
 
 def score(restored: F32 | U16, truth: F32 | U16, protocol: Protocol) -> Scores:
-    """Return the scores of a `(C, H, W)` picture; both are float in [0, 1] or full-range uint16.
+    """Return PSNR and SSIM of a `(C, H, W)` picture; picture and truth are float in [0, 1] or uint16 in [0, 65535].
 
-    C may be any number of channels: 3 of sRGB, or 4 of packed RAW. Sides must be 7 pixels or more,
-    11 with a Gaussian window. Raises ValueError when the shapes differ.
+    C is any number of channels: 3 for sRGB, 4 for packed RAW. Sides must be 7 pixels or more, 11 with a
+    Gaussian window. Raises ValueError when the shapes differ.
     """
     if restored.shape != truth.shape:
         raise ValueError(
@@ -114,16 +115,16 @@ def score(restored: F32 | U16, truth: F32 | U16, protocol: Protocol) -> Scores:
 
 
 def _strips(height: int, halo: int) -> Iterator[tuple[slice, int]]:
-    """Yield slices of rows, and how many rows of each are its own; the halos around those overlap."""
+    """Yield overlapping slices of rows with a halo above and below, each with its number of rows without the halo."""
     for first in range(halo, height - halo, _STRIP_ROWS):
         last = min(first + _STRIP_ROWS, height - halo)
         yield slice(first - halo, last + halo), last - first
 
 
 def illuminance_factor(restored: F32 | U16, truth: F32 | U16) -> float:
-    """Return the factor s that brings s * restored nearest to the truth, by least squares over unsaturated values.
+    """Return the factor s for which s * restored is nearest to the truth: least squares over unsaturated values.
 
-    Wei et al., CVPR 2020, correct each picture by it before comparing: one scalar for all channels.
+    Wei et al., CVPR 2020, multiply each picture by it before comparing: one scalar for all channels.
     """
     aligned = energy = 0.0
     for first in range(0, truth.shape[1], _STRIP_ROWS):
@@ -149,7 +150,7 @@ def _steps(unit: F32, protocol: Protocol) -> Pixels:
 
 
 def _ssim(ours: Pixels, theirs: Pixels, protocol: Protocol) -> float:
-    """Return the mean SSIM over the strip without the halo that its windows need."""
+    """Return the mean SSIM over a strip's rows without its halo, which only SSIM's windows read."""
     window = (
         {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
         if protocol.gaussian

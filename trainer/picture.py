@@ -1,8 +1,8 @@
-"""Writes RGB pictures of 8 or 16 bits as PNG or TIFF, whole or not at all.
+"""Write RGB pictures of 8 or 16 bits as PNG or TIFF; a failed write leaves no file.
 
-The trade-off: an own PNG encoder of 40 lines, because Pillow has none for 16-bit RGB, with one filter for
-all rows instead of a choice for each. On restored photographs it writes smaller files than Pillow's default
-in a tenth of its time (docs/decisions.md), and needs memory for a strip only.
+The trade-off: PNG is encoded here in 40 lines, because Pillow cannot write 16-bit RGB, with one filter for
+all rows instead of a choice for each row. For restored photographs this gives smaller files than Pillow's
+default in a tenth of the time (docs/decisions.md), and needs memory for one strip only.
 
 Source of the format: W3C, "Portable Network Graphics (PNG) Specification (Second Edition)", 2003.
 """
@@ -34,7 +34,7 @@ _TRUE_COLOUR = 2
 
 
 def quantised(picture: npt.NDArray[np.float32] | U16, bits: Bits) -> Pixels:
-    """Return `(3, H, W)` float in [0, 1], or full-range uint16, rounded to `(H, W, 3)` of 8 or 16 bits."""
+    """Round `(3, H, W)` float in [0, 1] or uint16 in [0, 65535] to `(H, W, 3)` integers of 8 or 16 bits."""
     depth = np.uint8 if bits == 8 else np.uint16
     full = np.iinfo(depth).max
     divisor = 65535 if picture.dtype == np.uint16 else 1
@@ -48,16 +48,18 @@ def quantised(picture: npt.NDArray[np.float32] | U16, bits: Bits) -> Pixels:
 
 
 def check_suffix(path: Path) -> None:
-    """Raise OptionError unless the path's suffix is of a format that can be written."""
+    """Raise OptionError unless the suffix of the path is that of a supported format."""
     if path.suffix.lower() not in SUFFIXES:
-        raise OptionError(f"{path}: pictures are written as {', '.join(SUFFIXES)}; rename it")
+        raise OptionError(
+            f"{path}: unknown format; pictures are written as {', '.join(SUFFIXES)}; rename it"
+        )
 
 
 def write_picture(path: Path, pixels: Pixels, text: Mapping[str, str] | None = None) -> None:
-    """Write `(H, W, 3)` sRGB of 8 or 16 bits in the format of the path's suffix.
+    """Write an sRGB picture `(H, W, 3)` of 8 or 16 bits in the format that the path's suffix names.
 
-    `text` is written as metadata. Raises OptionError for an unknown suffix, DiskFull and SpoolError; the
-    file is then not written at all.
+    `text` is written as metadata. Raises OptionError for an unknown suffix, DiskFull and SpoolError; no
+    file is written then.
     """
     check_suffix(path)
     text = {"Software": "darkprep", **(text or {})}
@@ -97,13 +99,13 @@ def _write_png(file: BinaryIO, pixels: Pixels, text: Mapping[str, str]) -> None:
 
 
 def _as_bytes(rows: Pixels) -> npt.NDArray[np.uint8]:
-    """Return `(n, W, 3)` of 8 or 16 bits as `(n, bytes)`, most significant byte first."""
+    """Convert `(n, W, 3)` of 8 or 16 bits to bytes `(n, bytes)`, most significant byte first."""
     ordered: npt.NDArray[Any] = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder(">"))
     return ordered.reshape(len(rows), -1).view(np.uint8)
 
 
 def _filtered(rows: npt.NDArray[np.uint8], above: npt.NDArray[np.uint8], *, step: int) -> bytes:
-    """Return each byte minus the mean of its left and upper neighbours, each row after the filter's number."""
+    """Apply PNG's filter 3 (byte minus mean of left and upper neighbour); each row begins with the filter's number."""
     means = np.concatenate([above, rows[:-1]]).astype(np.uint16)
     means[:, step:] += rows[:, :-step]
     means >>= 1

@@ -1,4 +1,4 @@
-"""Several pictures in one, side by side with white gaps: how evaluations and studies store what they compare."""
+"""Join several pictures side by side with white gaps, as evaluations and studies store them, and split them again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Pixels8 = npt.NDArray[np.uint8]
 
 
 def side_by_side(pictures: Sequence[npt.NDArray[np.float32] | U16]) -> Pixels8:
-    """Return `(3, H, W)` pictures, as `quantised` takes them, as one `(H, W', 3)` uint8."""
+    """Join `(3, H, W)` pictures, each as `quantised` takes it, to one `(H, W', 3)` uint8 picture."""
     height = pictures[0].shape[1]
     gap = np.full((height, _GAP_PX, 3), _WHITE, dtype=np.uint8)
     parts = [part for picture in pictures for part in (gap, quantised(picture, 8))]
@@ -26,6 +26,6 @@ def side_by_side(pictures: Sequence[npt.NDArray[np.float32] | U16]) -> Pixels8:
 
 
 def split_row(row: Pixels8, count: int) -> list[Pixels8]:
-    """Return the `count` pictures, `(H, W, 3)`, of a row that `side_by_side` made."""
+    """Split a picture made by `side_by_side` into its `count` pictures, each `(H, W, 3)`."""
     step = (row.shape[1] + _GAP_PX) // count
     return [row[:, k * step : k * step + step - _GAP_PX] for k in range(count)]

@@ -1,7 +1,7 @@
-"""Moves a reader's lent batches to the device, and measures how long the device waited for them.
+"""Move a reader's batches to the device, and measure how long the device waited for them.
 
-The trade-off: on CUDA the copy of batch n+1 runs while the device trains on batch n, so two batches of
-integers stay in the device's memory.
+The trade-off: on CUDA, batch n+1 is copied while the device trains on batch n, so two batches of integers
+occupy the device's memory.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Allocate = Callable[[tuple[int, ...]], U16]
 
 
 class BatchReader(Protocol):
-    """What a stream needs of a reader: a `shards.SpoolReader`, or anything else that lends batches."""
+    """The interface of a reader: `shards.SpoolReader`, or any iterator of batches whose memory it reuses."""
 
     def __next__(self) -> Batch:
-        """Return the next batch; the one before becomes invalid. Raises StopIteration at the end."""
+        """Return the next batch; the previous batch becomes invalid. Raises StopIteration at the end."""
 
 
 def pinned_memory(device: torch.device) -> Allocate | None:
-    """Return the allocator for a reader's buffers: page-locked memory for CUDA, None (any memory) otherwise."""
+    """Return the allocator for a reader's buffers: page-locked memory for CUDA; None (ordinary memory) otherwise."""
     if device.type != "cuda":
         return None
 
@@ -41,32 +41,32 @@ def pinned_memory(device: torch.device) -> Allocate | None:
 
 
 def prefetcher_for(device: torch.device) -> Prefetcher:
-    """Return the prefetcher for the device."""
+    """Return a HostPrefetcher for a CPU, a CudaPrefetcher for a GPU."""
     return CudaPrefetcher(device) if device.type == "cuda" else HostPrefetcher(device)
 
 
 class Prefetcher(Protocol):
-    """Moves lent batches to a device, and measures how long the device waited for them."""
+    """Moves a reader's batches to a device, and measures how long the device waited for them."""
 
     def next_batch(self, reader: BatchReader) -> tuple[Batch, Tensor, Tensor]:
-        """Return the reader's next batch, and its `low` and `gt` as uint16 tensors on the device."""
+        """Return the reader's next batch, and the batch's `low` and `gt` as uint16 tensors on the device."""
 
     def release(self) -> None:
-        """Allow the tensors returned last to be overwritten after the work that is queued on the device now."""
+        """Allow the tensors returned last to be overwritten once the device has done the work queued so far."""
 
     def wait_s(self) -> float:
         """Return for how many seconds the device has waited for data."""
 
 
 class HostPrefetcher:
-    """The prefetcher of a CPU: nothing is copied, the tensors are views of the lent arrays."""
+    """The prefetcher of a CPU: it copies nothing, and its tensors are views of the reader's arrays."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._wait_s = 0.0
 
     def next_batch(self, reader: BatchReader) -> tuple[Batch, Tensor, Tensor]:
-        """See Prefetcher."""
+        """Return the reader's next batch, and its `low` and `gt` as tensors without a copy."""
         began = time.perf_counter()
         try:
             batch = next(reader)
@@ -76,18 +76,18 @@ class HostPrefetcher:
         return batch, low.to(self._device), gt.to(self._device)
 
     def release(self) -> None:
-        """See Prefetcher."""
+        """Do nothing: nothing was copied."""
 
     def wait_s(self) -> float:
-        """See Prefetcher."""
+        """Return for how many seconds the caller has waited for the reader."""
         return self._wait_s
 
 
 class CudaPrefetcher:
-    """The prefetcher of a GPU: two buffers on the device, and a CUDA stream of its own for the copies.
+    """The prefetcher of a GPU: two buffers on the device, and a separate CUDA stream for the copies.
 
-    A lent batch goes back to the reader only when its copy is complete. Waiting for that also keeps the
-    host from running more than two batches ahead of the device.
+    The reader may reuse a batch's memory only when the copy is complete. Because of this wait, the host is
+    never more than two batches ahead of the device.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -97,11 +97,11 @@ class CudaPrefetcher:
         self._current = 0
         self._copied: torch.cuda.Event | None = None
         self._waits: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
-        """Begin and end of each wait that is not counted yet."""
+        """Begin and end of each wait that has not been added up yet."""
         self._wait_s = 0.0
 
     def next_batch(self, reader: BatchReader) -> tuple[Batch, Tensor, Tensor]:
-        """See Prefetcher."""
+        """Return the reader's next batch, and its `low` and `gt` in a buffer on the device."""
         training = torch.cuda.current_stream(self._device)
         idle, arrived = _event(timing=True), _event(timing=True)
         idle.record(training)
@@ -127,14 +127,14 @@ class CudaPrefetcher:
         return batch, buffer.low, buffer.gt
 
     def release(self) -> None:
-        """See Prefetcher."""
+        """Allow the current buffer to be overwritten once the device has done the work queued so far."""
         buffer = self._buffers[self._current]
         assert buffer is not None, "release() before next_batch()"
         buffer.free.record(torch.cuda.current_stream(self._device))
         self._current = 1 - self._current
 
     def wait_s(self) -> float:
-        """See Prefetcher; counts what the device has completed, without waiting for it."""
+        """Return for how many seconds the device has waited for data, in the steps it has completed by now."""
         while self._waits and self._waits[0][1].query():  # type: ignore[no-untyped-call]
             idle, arrived = self._waits.popleft()
             self._wait_s += idle.elapsed_time(arrived) / 1e3
@@ -149,7 +149,7 @@ class CudaPrefetcher:
 
 
 class _Buffer:
-    """A batch's memory on the device, and the event after which it may be overwritten."""
+    """Device memory for a batch, and the CUDA event after which the memory may be overwritten."""
 
     def __init__(self, batch: Batch, device: torch.device) -> None:
         self.low = torch.empty(batch.low.shape, dtype=torch.uint16, device=device)

@@ -1,8 +1,8 @@
-"""What a training reports: after each step, in a line of metrics.jsonl, and in summary.json.
+"""The figures of a training run: reported after each step, in a line of metrics.jsonl, and in summary.json.
 
-One dataclass each, and the only reader of these files: whatever does not decode is left out. Loading this
-module loads no torch, so that `darkprep status` and the reports start fast. The trade-off: a line with
-one wrong field is left out whole.
+Each of the three has a dataclass, and only this module reads these files; invalid lines are left out.
+Importing this module does not load torch, so that `darkprep status` and the reports start fast. The
+trade-off: a line with one invalid field is left out completely.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """The state of a training after a step."""
+    """The state of a training run after a step."""
 
     iteration: int
     """Steps done, including those before the run was resumed."""
     iterations: int
     """Steps to do in all."""
     loss: float | None
-    """The last known loss; on a GPU that of a few steps before."""
+    """The last known loss; on a GPU it is the loss of a few steps before."""
     learning_rate: float
     iterations_per_s: float
     """Mean over the last steps, as are the next two."""
@@ -50,7 +50,7 @@ class StepReport:
     """The driver's utilisation; None if it is not available."""
     shards_deleted: int
     damaged: int
-    """Damaged shards found so far; the producer rebuilds them."""
+    """Number of damaged shards found so far; the producer rebuilds them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class MetricsLine:
 
     iteration: int
     loss: float
-    """Mean over the steps since the line before."""
+    """Mean over the steps since the previous line."""
     learning_rate: float
     iterations_per_s: float
     samples_per_s: float
@@ -68,20 +68,20 @@ class MetricsLine:
     shards_deleted: int
     damaged: int
     seconds: float
-    """Time spent in training, including that before the run was resumed."""
+    """Seconds spent in training since the run was started, resumptions included."""
     extra: Mapping[str, float] = field(default_factory=dict)
     """Further numbers by name; `darkprep stream-train` adds disk_bytes and shards_ready."""
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> MetricsLine:
-        """Decode a JSON object; raises ValueError naming the field."""
+        """Create a line from a JSON object. Raises ValueError, which names the invalid field."""
         known = {one.name for one in fields(cls)} - {"extra"}
         numbers = {name: value for name, value in record.items() if name not in known}
         extra = {name: value for name, value in numbers.items() if _is_valid(value, float)}
         return decode(cls, {**{name: record[name] for name in known & set(record)}, "extra": extra})
 
     def record(self) -> dict[str, Any]:
-        """Return the JSON object, its figures rounded to what they mean."""
+        """Return the line as a JSON object, with figures rounded to a useful number of digits."""
         record = asdict(self)
         del record["extra"]
         for name, digits in _DIGITS.items():
@@ -94,7 +94,7 @@ _DIGITS = {"iterations_per_s": 4, "samples_per_s": 3, "data_wait_fraction": 5, "
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """The result of a training, including what was done before it was resumed; summary.json holds the same."""
+    """The result of a whole run, resumptions included; summary.json holds the same."""
 
     iterations: int
     samples: int
@@ -103,15 +103,15 @@ class RunSummary:
     last_loss: float | None
     """Loss of the last line of metrics.jsonl."""
     data_wait_fraction: float
-    """Share of the time, from each start's first batch on, in which the device waited for data."""
+    """Share of the time in which the device waited for data, in [0, 1], not counting the time before the first batch."""
     samples_per_second: float
     seconds: float
     first_batch_seconds: float
-    """From the last start to its first batch."""
+    """Seconds from the last start or resumption to the first batch."""
     shards_deleted: int
     damaged_shards: int
     peak_disk_bytes: int
-    """Largest size of the spool directory that was measured."""
+    """Largest measured size of the spool directory."""
     parameters: int
     ended: EndReason
     limiting_side: str
@@ -119,33 +119,31 @@ class RunSummary:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> RunSummary:
-        """Decode a JSON object; raises ValueError naming the field."""
+        """Create a summary from a JSON object. Raises ValueError, which names the invalid field."""
         return decode(cls, record)
 
     def record(self) -> dict[str, Any]:
-        """Return the JSON object."""
+        """Return the summary as a JSON object."""
         return asdict(self)
 
 
 def limiting_side(data_wait_fraction: float, *, device: str) -> str:
-    """Return one sentence: which side limits the pace of the training, and what to change."""
+    """Return one sentence that states whether data or device limits the pace of training, and what to change."""
     share = f"{100 * data_wait_fraction:.1f} % of the time"
     if data_wait_fraction < NEGLIGIBLE_WAIT:
-        return f"the {device} limits: it waited for data {share}; nothing to change"
+        return f"the {device} limits the pace: it waited for data {share}; nothing to change"
     if data_wait_fraction < DATA_BOUND_WAIT:
-        return (
-            f"nearly balanced: the {device} waited for data {share}; more jobs would close the gap"
-        )
+        return f"producers are nearly as fast as the {device}, which waited for data {share}; a few more --jobs would be enough"
     return (
-        f"the data limits: the {device} waited for it {share}; give the producers more jobs, use each "
-        f"sample more often (reuse), or, if they stand blocked, a bigger disk budget"
+        f"the data limits the pace: the {device} waited for it {share}; give the producers more --jobs, use each "
+        f"sample more often (--reuse), or, if producers are blocked, increase --disk-budget"
     )
 
 
 def read_metrics(run_dir: Path, *, tail_bytes: int | None = None) -> list[MetricsLine]:
-    """Return the valid lines of a run's metrics.jsonl, at most those in its last `tail_bytes` bytes.
+    """Return the valid lines of a run's metrics.jsonl; with `tail_bytes`, only lines within its last `tail_bytes` bytes.
 
-    A missing or unreadable file has no lines.
+    Returns no lines if the file is missing or cannot be read.
     """
     try:
         with open(run_dir / METRICS_FILE, "rb", opener=open_regular_file) as file:
@@ -158,7 +156,7 @@ def read_metrics(run_dir: Path, *, tail_bytes: int | None = None) -> list[Metric
 
 
 def metrics_lines(rows: Iterable[str | bytes]) -> list[MetricsLine]:
-    """Return the valid metrics lines among `rows`; a row cut off by a crash is not valid."""
+    """Return the valid metrics lines among `rows`; a row that a crash has cut off is invalid."""
     lines = []
     for record in json_objects(rows):
         try:
@@ -169,7 +167,7 @@ def metrics_lines(rows: Iterable[str | bytes]) -> list[MetricsLine]:
 
 
 def read_summary(run_dir: Path) -> RunSummary | None:
-    """Return a run's summary; None if it has not ended or the file is not valid."""
+    """Return a run's summary; None if the run has not ended or the file is invalid."""
     record = read_json(run_dir / SUMMARY_FILE)
     try:
         return None if record is None else RunSummary.from_record(record)
@@ -178,9 +176,9 @@ def read_summary(run_dir: Path) -> RunSummary | None:
 
 
 def decode(kind: type[Record], record: Mapping[str, Any]) -> Record:
-    """Return a dataclass of numbers and texts filled from a JSON object; further keys are ignored.
+    """Create a dataclass of numbers and strings from a JSON object; unknown keys are ignored.
 
-    Raises ValueError naming the field that is missing or of another type.
+    Raises ValueError, which names the field that is missing or has the wrong type.
     """
     types_of = get_type_hints(kind)
     values = {}
@@ -197,7 +195,7 @@ def decode(kind: type[Record], record: Mapping[str, Any]) -> Record:
 
 
 def _is_valid(value: object, kind: Any) -> bool:
-    """Whether a JSON value is of the annotated type; numbers must be finite and of a sane size."""
+    """Whether a JSON value has the annotated type; numbers must be finite and not absurdly large or small."""
     if get_origin(kind) in (Union, types.UnionType):
         return any(_is_valid(value, one) for one in get_args(kind))
     if get_origin(kind) is Literal:

@@ -1,7 +1,7 @@
-"""Restoration: RAW frames without a truth become upright pictures with metadata.
+"""Restore RAW frames without a truth to upright pictures with metadata.
 
-The trade-off: frames are loaded one at a time, so that memory is bounded by the largest of them and an
-unusable file affects no other.
+The trade-off: frames are loaded one at a time, so that the largest frame determines the memory needed and
+an unusable file does not affect the others.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from darkprep.trainer.picture import Bits, Pixels, check_suffix, quantised, writ
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class UnpairedFrame:
-    """A decoded frame that has no truth, with the metadata of its file."""
+    """A decoded frame without a truth, with the metadata of its file."""
 
     sample: Sample
-    """Its `gt` is not used."""
+    """The frame as a sample; `gt` is not used."""
     orientation: int = 0
     """LibRaw's flip: 0, 3, 5 or 6."""
     text: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class RestoreJob:
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreResult:
-    """The outcome for one file."""
+    """What became of one file."""
 
     source: str
     target: Path
@@ -63,11 +63,11 @@ def restore(
     bits: Bits = 8,
     device: torch.device | None = None,
 ) -> None:
-    """Restore one frame and write it upright to `target`.
+    """Restore one frame and write the picture upright to `target`.
 
-    Raises OptionError for a suffix or a bit depth that cannot be written, WeightsError for a frame of
-    another CFA than the network's, DiskFull, and SpoolError, which names `target` when only that
-    file cannot be written.
+    Raises OptionError for an unknown suffix or bit depth, WeightsError when the network was trained for
+    another CFA than the frame's, DiskFull, and SpoolError, which names `target` if only this file cannot be
+    written.
     """
     check_suffix(target)
     if bits not in (8, 16):
@@ -80,7 +80,7 @@ def restore(
         write_picture(target, pixels, frame.text)
     except OSError as error:  # it names the temporary file
         raise SpoolError(
-            f"{target}: cannot be written ({error.strerror}); choose another directory or name"
+            f"{target}: cannot be written ({error.strerror}); choose another output directory or file name"
         ) from error
 
 
@@ -91,7 +91,7 @@ def restore_all(
     bits: Bits = 8,
     device: torch.device | None = None,
 ) -> Iterator[RestoreResult]:
-    """Restore the files one after the other, and yield each result; a bad file does not stop the others.
+    """Restore the files one after the other, and yield each result; an unusable file does not stop the others.
 
     Raises DiskFull, because every later file would fail too.
     """
@@ -112,7 +112,7 @@ def restore_all(
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Return `(H, W, 3)` turned by LibRaw's flip: bit 2 flips rows, bit 1 columns, then bit 4 transposes."""
+    """Turn `(H, W, 3)` upright by LibRaw's flip code: bit 2 flips rows, bit 1 columns, then bit 4 transposes."""
     if orientation & 2:
         pixels = pixels[::-1]
     if orientation & 1:

@@ -1,7 +1,7 @@
-"""The directory of a run: its lock, configuration, checkpoints, logs, weights and summary.
+"""The directory of a run: lock, configuration, checkpoints, logs, weights and summary.
 
-The trade-off: every file is written by rank 0 alone, through `RunFiles`; the other ranks hold `NoFiles`,
-so that the loop is the same on all of them.
+The trade-off: every file is written by rank 0 alone, through `RunFiles`; the other ranks have `NoFiles`, so
+that all ranks run the same loop.
 """
 
 from __future__ import annotations
@@ -33,21 +33,22 @@ def check_unused(run_dir: Path) -> None:
 
 
 def training_lock(run_dir: Path) -> FileLock:
-    """Create the directory if need be, and return the lock of the one training that may write into it.
+    """Create the run directory if needed, and return the lock that only one training run at a time can hold.
 
     The lock is not yet acquired.
     """
     lock = run_dir / "lock"
     with disk_errors(lock):
         run_dir.mkdir(parents=True, exist_ok=True)
-    return FileLock(lock, "a training", directory=run_dir, remedy="choose another --run")
+    return FileLock(lock, "a training run", directory=run_dir, remedy="choose another --run")
 
 
 def begin_run(run_dir: Path, config: TrainConfig, state: TrainState, *, resume: bool) -> Progress:
-    """Write config.json and return the progress to continue from; with `resume`, also load the state.
+    """Write config.json and return the progress to continue from; with `resume`, load the newest checkpoint into `state`.
 
-    A run that has no checkpoint yet starts again. Raises OptionError for a used directory without
-    `resume`, and for fewer iterations than were done; WeightsError, DiskFull and SpoolError.
+    A run without a checkpoint starts from the beginning. Raises OptionError for a directory that holds a
+    run if `resume` is not set, and when fewer iterations are requested than are already done; also
+    WeightsError, DiskFull and SpoolError.
     """
     if not resume:
         check_unused(run_dir)
@@ -81,31 +82,31 @@ class RunFiles(RunLog):
 
 
 class NoFiles:
-    """The files of a rank that writes none."""
+    """The files of a rank that writes nothing."""
 
     def __enter__(self) -> NoFiles:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Do nothing."""
+        """Do nothing: only rank 0 has open files."""
 
     def write_metrics(self, line: MetricsLine) -> None:
-        """Do nothing."""
+        """Do nothing: only rank 0 writes metrics."""
 
     def write_evaluation(self, record: Mapping[str, Any]) -> None:
-        """Do nothing."""
+        """Do nothing: only rank 0 writes evaluations."""
 
     def write_hyperparameters(self, config: Mapping[str, Any], summary: RunSummary) -> None:
-        """Do nothing."""
+        """Do nothing: only rank 0 writes hyperparameters."""
 
     def write_picture(self, restored: Tensor, truth: Tensor, iteration: int) -> None:
-        """Do nothing."""
+        """Do nothing: only rank 0 writes pictures."""
 
     def save_checkpoint(self, state: TrainState, progress: Progress) -> None:
-        """Do nothing."""
+        """Do nothing: only rank 0 writes checkpoints."""
 
     def write_result(self, state: TrainState, summary: RunSummary) -> None:
-        """Do nothing."""
+        """Do nothing: only rank 0 writes weights and summary."""
 
 
 def _checkpoints(run_dir: Path, config: TrainConfig) -> Checkpoints:

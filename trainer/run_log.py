@@ -1,7 +1,7 @@
-"""The growing files of a run: metrics.jsonl, evaluations.jsonl, and TensorBoard's where it is installed.
+"""The log files of a run: metrics.jsonl, evaluations.jsonl, and TensorBoard's event files where it is installed.
 
-Nothing is printed here; a caller shows StepReports as it likes. The trade-off: the lines are not fsynced,
-so a power loss may cost the last ones; checkpoints are.
+Nothing is printed here; callers print the StepReports. The trade-off: lines are not fsynced, so a power
+failure may lose the last ones; checkpoints are fsynced.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _MOST_PICTURE_PX = 512
 
 
 class RunLog:
-    """Appends to the files of a run directory. Use as a context manager.
+    """Appends to the log files of a run directory. Use as a context manager.
 
-    `start` is the iteration that the training starts or resumes at; lines of later ones are removed.
+    `start` is the iteration at which the run starts or resumes; lines of later iterations are removed.
     """
 
     def __init__(self, run_dir: Path, *, start: int) -> None:
@@ -68,13 +68,13 @@ class RunLog:
         self._write_scalars("train", record)
 
     def write_evaluation(self, record: Mapping[str, Any]) -> None:
-        """Append a line to evaluations.jsonl and its numbers to TensorBoard. Raises as `write_metrics`."""
+        """Append a line to evaluations.jsonl and its numbers to TensorBoard. Raises DiskFull or SpoolError."""
         with disk_errors(self._evaluations), self._evaluations.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self._write_scalars("held-out", record)
 
     def write_hyperparameters(self, config: Mapping[str, Any], summary: RunSummary) -> None:
-        """Write the configuration and the results to TensorBoard's page of hyperparameters."""
+        """Write the configuration and the results to TensorBoard's hyperparameter page."""
         if self._tensorboard:
             chosen = {name: value for name, value in config.items() if value is not None}
             results = {
@@ -85,7 +85,7 @@ class RunLog:
             self._tensorboard.add_hparams(chosen, results, run_name=".")
 
     def write_picture(self, restored: Tensor, truth: Tensor, iteration: int) -> None:
-        """Write `restored | truth`, each `(3, H, W)` in [0, 1], to TensorBoard."""
+        """Write the pictures `restored | truth`, each `(3, H, W)` in [0, 1], to TensorBoard."""
         if self._tensorboard:
             pair = [
                 part[:, :_MOST_PICTURE_PX, :_MOST_PICTURE_PX].float().cpu()
@@ -102,7 +102,7 @@ class RunLog:
 
 
 def _remove_lines_after(path: Path, start: int) -> None:
-    """Remove the lines of steps that will be repeated, so that each step has one line."""
+    """Remove the lines of steps that will be done again, so that each step has one line."""
     try:
         lines = read_regular_file(path).splitlines(keepends=True)
     except FileNotFoundError:
@@ -111,7 +111,7 @@ def _remove_lines_after(path: Path, start: int) -> None:
 
 
 def _iteration_of(line: bytes) -> float:
-    """Return the line's iteration; infinity if the line is cut off or damaged."""
+    """Return the iteration of a line; infinity if the line is cut off or damaged."""
     try:
         return int(json.loads(line)["iteration"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -119,12 +119,15 @@ def _iteration_of(line: bytes) -> float:
 
 
 def _open_tensorboard(run_dir: Path, start: int) -> SummaryWriter | None:
-    """Return TensorBoard's writer if it is installed; importing it takes seconds, so it is done here."""
+    """Return a TensorBoard writer if TensorBoard is installed; the import takes seconds, so it is done here."""
     if importlib.util.find_spec("tensorboard") is None:
         return None
     name = str(run_dir).encode("utf-8", "backslashreplace").decode()
     if name != str(run_dir):  # undecodable bytes, which TensorBoard does not accept
-        log.warning("%s: is not a Unicode name; the run has no TensorBoard files", name)
+        log.warning(
+            "%s: the name is not Unicode, so no TensorBoard files are written; rename the run directory",
+            name,
+        )
         return None
     from torch.utils.tensorboard import SummaryWriter
 

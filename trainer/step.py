@@ -1,7 +1,7 @@
-"""One step of the optimiser, from a batch on the device to changed weights.
+"""One step of the optimiser: from a batch on the device to changed weights.
 
-The trade-off: one function for every device and precision; where they differ (loss scaling, a loss that is
-known late), the scaler and the loss guard decide.
+The trade-off: one function for every device and precision; the loss scaler and the loss guard handle the
+differences (loss scaling, losses that the host reads late).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DTYPES: dict[Precision, torch.dtype] = {
 
 
 def new_train_state(config: TrainConfig, device: torch.device) -> TrainState:
-    """Return a fresh network, optimiser and loss scaler; seeds torch's random numbers."""
+    """Create a network, its optimiser and its loss scaler; also seed torch's random number generators."""
     torch.manual_seed(config.seed)
     network = build_model(config.model, config.cfa).to(device).train()
     return TrainState(
@@ -36,7 +36,7 @@ def new_train_state(config: TrainConfig, device: torch.device) -> TrainState:
 
 
 class TrainStep:
-    """Trains the network of `state` by one batch a call, together with all ranks."""
+    """Trains the network of `state` on one batch per call, together with all ranks."""
 
     def __init__(
         self,
@@ -54,9 +54,9 @@ class TrainStep:
         """Reports the losses."""
 
     def __call__(self, batch: DeviceBatch, iteration: int) -> Tensor:
-        """Do step `iteration`, counted from 0, and return the restored batch, `(B, 3, H, W)`.
+        """Do step number `iteration`, counted from 0, and return the restored batch, `(B, 3, H, W)`.
 
-        Raises NonFiniteLoss or RankStopped, see LossGuard, and RankLost.
+        Raises NonFiniteLoss or RankStopped (see LossGuard) and RankLost.
         """
         optimiser, scaler = self._state.optimiser, self._state.scaler
         for group in optimiser.param_groups:

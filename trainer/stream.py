@@ -1,7 +1,8 @@
-"""A reader's batches on the device: copied in the background, decoded, amplified and augmented there.
+"""A reader's batches on the device: copied in the background, then decoded, amplified and augmented on the device.
 
-uint16 crosses the bus, a quarter of the time that floats of both arrays would take with their staging
-copy. The trade-off: buffers are reused on both sides, so a batch is valid until the next one is requested.
+Arrays are copied to the device as uint16, in a quarter of the time that float arrays and their staging copy
+would take. The trade-off: buffers are reused on host and device, so a batch is valid only until the next
+one is requested.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from darkprep.trainer.prefetch import BatchReader, prefetcher_for
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DeviceBatch:
-    """A batch as the network takes it. The tensors are valid until the next batch is requested."""
+    """A batch in the form that the network takes. The tensors are valid until the next batch is requested."""
 
     index: int
     """Number of the global batch, from 0."""
@@ -37,15 +38,16 @@ class DeviceBatch:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The samples' keys."""
+        """The keys of the samples."""
         return tuple(meta.key for meta in self.metas)
 
 
 class DeviceStream:
-    """An iterator of DeviceBatch over a reader.
+    """An iterator of DeviceBatch over the batches of a reader.
 
     `crop` is the side in mosaic pixels of the square that is cut from each stored sample. Raises
-    OptionError when it does not fit or the samples are of another CFA, and whatever the reader raises.
+    OptionError when the crop does not fit into the samples or the samples are of another CFA, and whatever
+    the reader raises.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class DeviceStream:
         return self
 
     def __next__(self) -> DeviceBatch:
-        """Return the next batch; the one before becomes invalid."""
+        """Return the next batch; the previous batch becomes invalid."""
         batch, low, gt = self._prefetcher.next_batch(self._reader)
         if self._decoder is None:
             self._decoder = self._decoder_for(batch)
@@ -79,8 +81,8 @@ class DeviceStream:
     def wait_s(self) -> float:
         """Return for how many seconds the device has waited for data.
 
-        On CUDA the time between the end of one step's work and the arrival of the next batch, by the
-        device's own clock; on a CPU the time spent in the reader.
+        On CUDA, this is the time between the end of one step's work and the arrival of the next batch,
+        measured by the device's own clock; on a CPU, the time spent in the reader.
         """
         return self._prefetcher.wait_s()
 
@@ -88,8 +90,8 @@ class DeviceStream:
         height, width = batch.gt.shape[-2:]
         if batch.low.shape[-2] * CELL[self._cfa] != height or batch.metas[0].cfa != self._cfa:
             raise OptionError(
-                f"the samples are {batch.metas[0].cfa}, the network is for {self._cfa}; "
-                f"train it on a spool of such a camera"
+                f"the samples are {batch.metas[0].cfa}, but the network is for {self._cfa}; "
+                f"train it on a spool of a camera with this colour filter array"
             )
         geometry = CropGeometry(cfa=self._cfa, height=height, width=width, crop=self._crop)
         augmentation = Augmentation(geometry=geometry, mode=self._augment, seed=self._seed)
@@ -97,7 +99,7 @@ class DeviceStream:
 
 
 class BatchDecoder:
-    """Turns integer codes into what the network takes, on one device, into buffers that are reused."""
+    """Turns the integer codes of samples into the network's input on one device, in reused buffers."""
 
     def __init__(self, augmentation: Augmentation, device: torch.device) -> None:
         self._augmentation = augmentation
@@ -109,10 +111,10 @@ class BatchDecoder:
     def decode(
         self, low: Tensor, gt: Tensor, metas: tuple[SampleMeta, ...], uses: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
-        """Decode, crop and augment.
+        """Decode, crop and augment a batch.
 
-        `low` (B, C, h, w) and `gt` (B, 3, H, W) are uint16 on the device. Returns float32
-        (B, C, crop/cell, crop/cell) and (B, 3, crop, crop).
+        `low` (B, C, h, w) and `gt` (B, 3, H, W) are uint16 on the device. Returns float32 (B, C, crop/cell,
+        crop/cell) and (B, 3, crop, crop).
         """
         transforms = [
             self._augmentation.draw(meta.key, use) for meta, use in zip(metas, uses, strict=True)
@@ -129,10 +131,11 @@ class BatchDecoder:
 def network_input(
     low: Tensor, metas: tuple[SampleMeta, ...], *, out: Tensor | None = None
 ) -> Tensor:
-    """Return `(low - black) / (white - black) * amplification`, with black per plane (shards/FORMAT.md).
+    """Return `(low - black) / (white - black) * amplification`, with a black level per plane (shards/FORMAT.md).
 
-    `low` is `(B, C, h, w)` uint16 codes; the result is float32 of the same shape, not clipped: 0 is
-    black, and `amplification` is white. It is written to `out` if that has the shape and device.
+    `low` is `(B, C, h, w)` uint16 codes. The result is float32 of the same shape, not clipped: the black
+    level becomes 0 and the white level becomes `amplification`. It is written to `out` if `out` has the
+    right shape and device.
     """
     black = torch.tensor([meta.black for meta in metas], dtype=torch.float64)
     white = torch.tensor([[meta.white] for meta in metas], dtype=torch.float64)
@@ -144,7 +147,7 @@ def network_input(
 
 
 def unit_range(gt: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Return full-range uint16 as float32 in [0, 1]; written to `out` if that has the shape and device."""
+    """Return uint16 values divided by 65535, as float32 in [0, 1]; written to `out` if its shape and device fit."""
     return _output(out, gt).copy_(gt).div_(np.iinfo(np.uint16).max)
 
 

@@ -1,7 +1,7 @@
-"""A training in progress: its parts, the step it has reached, and all figures that are reported of it.
+"""A training run in progress: its parts, the number of steps done, and all figures that are reported about it.
 
-The trade-off: figures are computed where they are asked for, from the parts that measure them, so that a
-step itself only counts.
+The trade-off: figures are computed only when they are requested, from the parts that measure them, so that
+a step only has to count.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from darkprep.trainer.stream import DeviceBatch, DeviceStream
 
 
 class Reader(BatchReader, Protocol):
-    """A `shards.SpoolReader`, or any other reader that lends batches and can be closed."""
+    """A reader with a method `close`: `shards.SpoolReader`, or any other iterator of batches."""
 
     stats: ReaderStats
 
     def close(self) -> None:
-        """Release everything, the last batch included."""
+        """Release all resources, including the last batch."""
 
 
 OpenReader = Callable[[int, Allocate | None], Reader]
-"""Opens the samples at a global batch, with buffers from the given allocator (None: any memory)."""
+"""Opens a reader at the given global batch, with buffers from the given allocator (None: ordinary memory)."""
 
 
 class Training:
-    """Trains on a reader's batches, from the step that `start` records."""
+    """Trains on the batches of a reader, beginning at the step that `start` records."""
 
     def __init__(
         self,
@@ -80,17 +80,18 @@ class Training:
         self._newest_loss: float | None = None
         self._line_loss = start.last_loss
         self._losses: list[float] = []
-        """Of the steps since the last line of metrics."""
+        """Losses of the steps since the last line of metrics."""
 
     @property
     def has_new_steps(self) -> bool:
-        """Whether a step was done since the start or the resumption."""
+        """Whether a step was done since the run was started or resumed."""
         return self.iteration > self._start.iteration
 
     def next_batch(self) -> DeviceBatch | None:
-        """Return the next batch, or None at the end of the stream; raises as Lockstep.next_batch.
+        """Return the next batch, or None at the end of the stream. Raises the errors of Lockstep.next_batch.
 
-        The clock starts at the first batch. Time spent waiting for a batch that does not come counts.
+        The clock starts at the first batch. Time spent waiting for a batch that does not come counts as
+        training time.
         """
         try:
             batch = self.lockstep.next_batch(self.stream)
@@ -104,7 +105,7 @@ class Training:
         return batch
 
     def step(self, batch: DeviceBatch) -> Tensor:
-        """Train on a batch and return it restored, `(B, 3, H, W)`. Raises as TrainStep."""
+        """Train on a batch and return the restored batch, `(B, 3, H, W)`. Raises the errors of TrainStep."""
         restored = self._step(batch, self.iteration)
         self.iteration += 1
         self.timer.step()
@@ -130,7 +131,7 @@ class Training:
         )
 
     def metrics_line(self, extra_metrics: Callable[[], Mapping[str, float]]) -> MetricsLine | None:
-        """Return the figures of the steps since the last line; None if there were none."""
+        """Return the figures of the steps since the last line; None if no step was done since then."""
         self._collect_losses(wait=True)
         if not self._losses:
             return None
@@ -152,7 +153,7 @@ class Training:
         )
 
     def progress(self) -> Progress:
-        """Return what a checkpoint records; raises NonFiniteLoss rather than record a bad step."""
+        """Return what a checkpoint records. Raises NonFiniteLoss if a pending loss is not finite."""
         self._collect_losses(wait=True)
         return Progress(
             iteration=self.iteration,

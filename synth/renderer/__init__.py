@@ -1,1 +1,1 @@
-"""Renders synthetic scenes: solids with textures, in soft light."""
+"""Render synthetic scenes: solids with textures, in soft light."""

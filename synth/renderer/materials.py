@@ -1,4 +1,4 @@
-"""How surfaces look: colour, texture, highlights."""
+"""The look of surfaces: colour, texture, highlights."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from darkprep.synth.renderer.vectors import Array, Vec, column
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Material:
-    """How a surface looks. Colours are linear sRGB reflectances."""
+    """The look of a surface. Colours are linear sRGB reflectances."""
 
     colour: Vec
     second_colour: Vec = (0.0, 0.0, 0.0)
-    """The other end of the texture's mix, and the colour between cells."""
+    """Colour where the texture's mix is 1, and between the cells of a grid."""
     texture: str = ""
     """One of `textures.NAMES`, or empty for none."""
     size: float = 1.0
@@ -28,7 +28,7 @@ class Material:
     contrast: float = 1.0
     """Factor on the texture's variation in brightness."""
     blur: float = 0.0
-    """Metres over which the texture is out of focus."""
+    """Width in metres of the texture's blur, for surfaces out of focus."""
     specular: float = 0.0
     """Strength of highlights and reflections, 0 to 1."""
     shininess: float = 60.0
@@ -56,7 +56,7 @@ class Material:
         return np.asarray((base + (other - base) * mix) * (1.0 + (light - 1.0) * self.contrast))
 
     def brightness(self, u: Array, v: Array) -> Array:
-        """Return the texture's unfiltered brightness `(N,)`, for holes and ripples."""
+        """Return the texture's unfiltered brightness `(N,)`, which places holes and ripples."""
         return self._texels(u, v, np.full(u.shape, 1e-4, np.float32))[1]
 
     def _texels(self, u: Array, v: Array, footprint: Array) -> tuple[Array, Array]:

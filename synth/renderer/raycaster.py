@@ -1,7 +1,7 @@
-"""Casts rays into a scene and computes the radiance that arrives along them.
+"""Cast rays into a scene and compute the radiance that arrives along them.
 
 The trade-off: shadows, occlusion and reflections are smooth closed-form estimates, not sampled light
-transport. They cost seconds for 12 MP on one core and have no sampling noise.
+transport. They take seconds for 12 MP on one core and have no sampling noise.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MAX_INTERPOLATED_SHININESS = 100.0
 
 @dataclass(frozen=True, eq=False)
 class _SurfacePoints:
-    """N points where rays meet one solid."""
+    """N points at which rays meet one solid."""
 
     p: Array
     """`(3, N)` positions."""
@@ -48,7 +48,7 @@ class _SurfacePoints:
     """`(N,)` cosines between normal and viewer."""
 
     def take(self, indices: npt.NDArray[np.intp]) -> _SurfacePoints:
-        """Return some of the points."""
+        """Return the points at the given indices."""
         return _SurfacePoints(
             take(self.p, indices),
             take(self.normal, indices),
@@ -62,7 +62,7 @@ class _SurfacePoints:
 
 
 class RayCaster:
-    """Casts rays through image points; solids outside the tile are skipped by their bounds in the image."""
+    """Casts rays through image points; skips solids whose bounds in the image are outside the tile."""
 
     def __init__(self, scene: Scene, size: tuple[int, int]) -> None:
         self.scene, self.size = scene, size
@@ -72,9 +72,10 @@ class RayCaster:
         self.order = np.argsort(np.linalg.norm(spheres.centres - scene.eye, axis=1) - spheres.radii)
 
     def _bounds_of(self, solid: Solid) -> tuple[float, float, float, float]:
-        """Return top, bottom, left and right in pixels of a solid in the image.
+        """Return the bounds of a solid in the image: top, bottom, left and right in pixels.
 
-        The bounds are infinite for a solid that extends behind the camera, empty for one entirely behind it.
+        The bounds are infinite for a solid that is partly behind the camera, and empty for a solid that is
+        entirely behind it.
         """
         right, up, ahead = self.scene.basis
         corners = [subtract(corner, self.scene.eye) for corner in solid.corners()]
@@ -91,8 +92,9 @@ class RayCaster:
     def cast(self, y: Array, x: Array, *, width: int = 0) -> Array:
         """Return exposed radiance `(3, N)` at image points sorted by y.
 
-        If the points are a grid with rows of `width`, light is computed at every other point of every
-        other row and interpolated within each solid: it changes slowly and costs most.
+        If the points are a grid with rows of `width`, light is computed only at every other point of every
+        other row and interpolated within each solid, because light changes slowly and takes most of the
+        time.
         """
         d = self.scene.rays(y, x, self.size)
         nearest, found = self._nearest_solids(y, x, d)
@@ -114,9 +116,9 @@ class RayCaster:
         return self._apply_optics(image, d)
 
     def _nearest_solids(self, y: Array, x: Array, d: Array) -> tuple[Array, npt.NDArray[np.int16]]:
-        """Return per ray the t of the nearest solid and its index; infinity and -1 without one.
+        """Return the distance t and the index of the nearest solid on each ray; infinity and -1 without a solid.
 
-        Nearer solids are tested first, so that leaves behind them need not be tested for holes.
+        Nearer solids are tested first, so that leaves behind them are not tested for holes.
         """
         nearest: Array = np.full(y.size, np.inf, np.float32)
         found = np.full(y.size, -1, np.int16)
@@ -143,7 +145,7 @@ class RayCaster:
         return nearest, found
 
     def _sky_radiance(self, d: Array) -> Array:
-        """Return `(3, N)` radiance along unit directions that meet no solid."""
+        """Return the radiance `(3, N)` along unit directions in which there is no solid."""
         radiance = self.scene.sky.radiance(d, self.pixel)
         low, high = d[0].min() - 0.05, d[0].max() + 0.05
         for disc in self.scene.discs:
@@ -161,7 +163,7 @@ class RayCaster:
     def _surface_radiance(
         self, solid: Solid, d: Array, t: Array, sparse: _SparseGrid | None
     ) -> Array:
-        """Return `(3, N)` radiance along rays that meet a solid at t."""
+        """Return the radiance `(3, N)` along rays that meet a solid at distance t."""
         scene, material = self.scene, solid.material
         p = points_along(scene.eye, d, t)
         distance = t * np.sqrt(dot(d, d))
@@ -191,7 +193,7 @@ class RayCaster:
     def _interpolated_light(
         self, sparse: _SparseGrid, solid: Solid, points: _SurfacePoints, colour: Array
     ) -> Array:
-        """Return `(3, N)` colour times light plus highlight, both interpolated between the sampled points."""
+        """Return colour times light plus highlights, `(3, N)`; light and highlights are interpolated."""
 
         def lit(indices: npt.NDArray[np.intp]) -> Array:
             return np.concatenate(self._illumination(solid, points.take(indices)))
@@ -237,7 +239,7 @@ class RayCaster:
         return light, highlight
 
     def _mirror_reflections(self, strength: float, points: _SurfacePoints, ripples: Array) -> Array:
-        """Return `(3, N)` light of emitters mirrored by wet ground, broken up by ripples."""
+        """Return the light of lamps and windows mirrored by wet ground with ripples, `(3, N)`."""
         p, reflected = points.p, points.reflected()
         reflected[1] *= np.clip(1.0 + 1.2 * (ripples - 1.0), 0.3, 2.5)
         reflected[0] += np.float32(0.02) * (ripples - 1.0)
@@ -262,7 +264,7 @@ class RayCaster:
         return np.asarray(mirrored * (fresnel * strength))
 
     def _ambient_occlusion(self, solid: Solid, p: Array, centre: Vec, radius: float) -> Array:
-        """Return the unoccluded share of the surroundings at points, `(N,)`: small in corners and gaps."""
+        """Return the share `(N,)` of the surroundings that is visible at points: small in corners and gaps."""
         openness: Array = np.ones(p.shape[1], np.float32)
         occluders = self.scene.occluders
         ranges = np.minimum(0.9 * occluders.radii, self.scene.occlusion_range)
@@ -284,7 +286,7 @@ class RayCaster:
         centre: Vec,
         radius: float,
     ) -> Array:
-        """Return the strength of a lamp at points behind the shadows of all other solids, `(N,)`."""
+        """Return a lamp's strength at points, `(N,)`, after the shadows of all other solids."""
         lit = np.flatnonzero(strength > 1e-5)
         passed = strength.take(lit)
         if not lit.size:
@@ -305,7 +307,7 @@ class RayCaster:
         return result
 
     def _apply_optics(self, image: Array, d: Array) -> Array:
-        """Return the image with glare, fall-off towards the corners, exposure and film response."""
+        """Return the image with lens glare, vignetting, exposure and film response applied."""
         d = normalised(d)
         for disc in self.scene.discs:
             if disc.glare:
@@ -318,7 +320,7 @@ class RayCaster:
 
 
 class _SparseGrid:
-    """The points of a solid on even rows and columns of a grid, to interpolate between."""
+    """The points of a solid on even rows and columns of a grid, from which the other points are interpolated."""
 
     def __init__(self, where: npt.NDArray[np.intp], width: int) -> None:
         rows, columns = np.divmod(where, width)
@@ -332,7 +334,7 @@ class _SparseGrid:
         self._corners = (cells, cells + right, cells + down, cells + right + down)
 
     def interpolate(self, values: Array) -> tuple[Array, Array]:
-        """Return `(K, N)` sums of the `(K, n)` values of each point's neighbours, and the number of neighbours."""
+        """Return, for each point, the sum of its neighbours' values `(K, N)` and the number of neighbours."""
         weighted = np.zeros((len(values) + 1, values.shape[1] + 1), np.float32)
         weighted[:-1, :-1], weighted[-1, :-1] = values, 1.0
         total = take(weighted, self._slot[self._corners[0]])
@@ -342,10 +344,10 @@ class _SparseGrid:
 
 
 def film_response(radiance: Array) -> Array:
-    """Return exposed radiance `(3, N)` with highlights compressed and desaturated, as on film.
+    """Compress and desaturate the highlights of exposed radiance `(3, N)`, as film does.
 
-    Values up to 0.7 do not change, 1.3 becomes full scale, and higher ones slightly exceed it, where
-    the sensor clips.
+    Values up to 0.7 do not change, 1.3 becomes full scale (1), and higher values become slightly more than
+    1, so that the sensor clips them.
     """
     peak = radiance.max(axis=0)
     over = np.clip(peak - 0.7, 0.0, 0.6)
@@ -358,7 +360,7 @@ def film_response(radiance: Array) -> Array:
 
 
 def _bounding_sphere(p: Array) -> tuple[Vec, float]:
-    """Return centre and radius of a sphere around points."""
+    """Return the centre and the radius of a sphere around points."""
     low, high = p.min(axis=1).tolist(), p.max(axis=1).tolist()
     centre = ((low[0] + high[0]) / 2, (low[1] + high[1]) / 2, (low[2] + high[2]) / 2)
     return centre, math.dist(low, high) / 2

@@ -1,7 +1,7 @@
-"""Renders a scene to an image: antialiased, and blurred as by a lens.
+"""Render a scene to an image, antialiased and with the blur of a lens.
 
-A scene is a function from a direction to linear sRGB radiance, so images of any size show the same
-scene. The trade-off: only edges get more than one ray per pixel, so fine texture relies on mip levels.
+A scene is a function from a direction to linear sRGB radiance, so images of any size show the same scene.
+The trade-off: only edges get more than one ray per pixel, so fine texture relies on mip levels.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _EXTRA_RAYS = ((-0.33, -0.2), (0.05, 0.36), (0.3, -0.17))
 
 
 def render_tiles(scene: Scene, size: tuple[int, int]) -> Iterator[tuple[slice, slice, F32]]:
-    """Yield the image in tiles: rows, columns, `(h, w, 3)` float32 linear sRGB, full scale 1."""
+    """Yield the image in tiles: the rows, the columns, and `(h, w, 3)` float32 linear sRGB with full scale 1."""
     caster = RayCaster(scene, size)
     for top in range(0, size[0], TILE[0]):
         for left in range(0, size[1], TILE[1]):
@@ -44,7 +44,7 @@ def render_tiles(scene: Scene, size: tuple[int, int]) -> Iterator[tuple[slice, s
 
 
 def render_preview(scene: Scene, size: tuple[int, int]) -> F32:
-    """Return `(H, W, 3)` radiance before exposure and lens, with one ray per pixel."""
+    """Return radiance `(H, W, 3)` before exposure and lens blur, with one ray per pixel."""
     faint = dataclasses.replace(scene, exposure=1e-4)  # in the linear part of the film response
     ys, xs = np.divmod(np.arange(size[0] * size[1]), size[1])
     y, x = (ys + 0.5).astype(np.float32), (xs + 0.5).astype(np.float32)
@@ -53,7 +53,7 @@ def render_preview(scene: Scene, size: tuple[int, int]) -> F32:
 
 
 def _tile(caster: RayCaster, rows: slice, columns: slice) -> F32:
-    """Return one tile: rendered with a halo, with more rays at edges, then blurred."""
+    """Return one tile of the image: rendered with a halo, with more rays at edges, then blurred."""
     y = np.arange(rows.start - _HALO, rows.stop + _HALO, dtype=np.float32) + np.float32(0.5)
     x = np.arange(columns.start - _HALO, columns.stop + _HALO, dtype=np.float32) + np.float32(0.5)
     ys, xs = np.repeat(y, x.size), np.tile(x, y.size)
@@ -71,7 +71,7 @@ def _tile(caster: RayCaster, rows: slice, columns: slice) -> F32:
 
 
 def _edge_pixels(image: Array) -> npt.NDArray[np.bool_]:
-    """Return `(h * w,)` bool: which pixels differ in tone from a neighbour."""
+    """Return which pixels differ in tone from a neighbour, `(h * w,)` bool."""
     tone = np.sqrt(np.maximum(image.max(axis=0), 0.0))
     edges = np.zeros(tone.shape, bool)
     down = np.abs(np.diff(tone, axis=0)) > _EDGE_THRESHOLD
@@ -84,7 +84,7 @@ def _edge_pixels(image: Array) -> npt.NDArray[np.bool_]:
 
 
 def _blur(image: Array) -> F32:
-    """Return the tile without its halo, `(h, w, 3)`, convolved with the point spread."""
+    """Convolve a tile with the point spread function and remove its halo; return `(h, w, 3)`."""
     spare = _HALO - _KERNEL_RADIUS
     image = image[:, spare:-spare, spare:-spare]
     high, wide = image.shape[1] - 2 * _KERNEL_RADIUS, image.shape[2] - 2 * _KERNEL_RADIUS

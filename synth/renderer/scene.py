@@ -1,4 +1,4 @@
-"""What is rendered: solids, lights, sky, and the camera that sees them."""
+"""The parts of a scene: solids, lights, sky, and the camera that photographs them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from darkprep.synth.renderer.vectors import (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Light:
-    """A lamp or the sun, whose light may enter through a window, `portal`."""
+    """A lamp or the sun. If `portal` is set, its light enters through this window opening only."""
 
     at: Vec
     """Position of a lamp, direction of the sun."""
     colour: Vec
-    """Radiance of a white surface that faces it; for a lamp at 1 m."""
+    """Radiance of a white surface that faces the light, for a lamp at a distance of 1 m."""
     sun: bool = False
     softness: float = 0.1
     """Width of penumbrae per metre of distance from what casts the shadow."""
@@ -41,7 +41,7 @@ class Light:
     """Panes of the portal, across and up."""
 
     def incident(self, p: Array) -> tuple[Array, Array]:
-        """Return at points `(3, N)` the unit directions to the light `(3, N)` and its strength `(N,)`."""
+        """Return the unit directions `(3, N)` from points `(3, N)` to the light, and its strength `(N,)` there."""
         if self.sun:
             to_light: Array = np.broadcast_to(column(unit(self.at)), p.shape)
             strength: Array = np.ones(p.shape[1], np.float32)
@@ -54,9 +54,9 @@ class Light:
         return to_light, strength
 
     def portal_share(self, p: Array, d: Array) -> Array:
-        """Return the share `(N,)` of light that the portal, a window opening, keeps.
+        """Return the share `(N,)` of light that passes through the portal, a window opening.
 
-        p are the lit points and d the unit directions from them to the light, `(3, N)` each.
+        p are the lit points, `(3, N)`, and d the unit directions from these points to the light, `(3, N)`.
         """
         assert self.portal is not None
         t, u, v = self.portal.intersect_plane(p, d)
@@ -73,14 +73,14 @@ class Light:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Disc:
-    """A distant light out of focus, or the glare of a bright one."""
+    """A disc in the sky: a distant light out of focus, or the glare around a bright light."""
 
     direction: Vec
     colour: Vec
     angular_radius: float
     """In radians."""
     glare: bool = False
-    """Whether it falls off smoothly and is added to the whole image, as glare in a lens."""
+    """Whether the disc is lens glare, which fades outwards and is added on top of the image."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,7 +94,7 @@ class Sky:
     cloud_colour: Vec = (0.8, 0.8, 0.8)
 
     def radiance(self, d: Array, pixel: float) -> Array:
-        """Return `(3, N)` radiance along unit directions; `pixel` is the angle of a pixel in radians."""
+        """Return the radiance `(3, N)` along unit directions; `pixel` is the angle of a pixel in radians."""
         height = np.clip(d[1], 0.0, 1.0) ** 0.6
         colour = column(self.horizon) + (column(self.zenith) - column(self.horizon)) * height
         if not self.clouds:
@@ -108,7 +108,7 @@ class Sky:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """Everything that is rendered."""
+    """All that is rendered: solids, lights, sky and camera."""
 
     eye: Vec
     target: Vec
@@ -131,7 +131,7 @@ class Scene:
 
     @cached_property
     def basis(self) -> tuple[Vec, Vec, Vec]:
-        """Unit vectors to the right, up and ahead of the camera."""
+        """Unit vectors from the camera: right, up and ahead."""
         ahead = unit(subtract(self.target, self.eye))
         right = unit(cross(ahead, (0.0, 1.0, 0.0)))
         return right, cross(right, ahead), ahead
@@ -149,7 +149,7 @@ class Scene:
 
     @cached_property
     def occluders(self) -> BoundingSpheres:
-        """The solids that occlude the surroundings of what is near them."""
+        """The solids that darken their surroundings by ambient occlusion."""
         return BoundingSpheres(
             [
                 s
@@ -160,11 +160,11 @@ class Scene:
 
     @cached_property
     def emitters(self) -> BoundingSpheres:
-        """The solids that wet ground mirrors: bright and large ones."""
+        """The bright, large solids that wet ground mirrors."""
         return BoundingSpheres([s for s in self.solids if s.material.emission * s.radius > 0.3])
 
     def rays(self, y: Array, x: Array, size: tuple[int, int]) -> Array:
-        """Return directions `(3, N)` of image points in pixels from the top left corner."""
+        """Return the directions `(3, N)` of image points, whose y and x are in pixels from the top left corner."""
         right, up, ahead = self.basis
         scale = 2.0 * math.tan(self.field_of_view / 2) / size[1]
         a, b = (x - size[1] / 2) * np.float32(scale), (size[0] / 2 - y) * np.float32(scale)
@@ -172,7 +172,7 @@ class Scene:
 
 
 class BoundingSpheres:
-    """Solids with their bounding spheres as arrays, to cull those that do not matter."""
+    """The bounding spheres of solids as arrays, to find quickly which solids matter for some points."""
 
     def __init__(self, solids: Sequence[Solid]) -> None:
         self.solids = solids
@@ -180,12 +180,12 @@ class BoundingSpheres:
         self.radii = np.array([s.radius for s in solids], np.float64)
 
     def near(self, centre: Vec, radius: float, ranges: npt.NDArray[np.float64]) -> list[int]:
-        """Return indices of the solids closer to a sphere than their range."""
+        """Return indices of the solids whose distance from a sphere is within their range."""
         distance = np.linalg.norm(self.centres - centre, axis=1)
         return np.flatnonzero(distance <= self.radii + radius + ranges).tolist()
 
     def between(self, centre: Vec, radius: float, lamp: Light) -> list[int]:
-        """Return indices of the solids that may cast a shadow from a lamp into a sphere."""
+        """Return indices of the solids that may cast a shadow of a lamp on points inside a sphere."""
         way = lamp.at if lamp.sun else subtract(lamp.at, centre)
         to = self.centres - centre
         along = to @ np.array(unit(way))
@@ -197,7 +197,7 @@ class BoundingSpheres:
         return np.flatnonzero(may).tolist()
 
     def in_directions(self, centre: Vec, radius: float, directions: Array) -> list[int]:
-        """Return indices of the solids that rays from a sphere may meet, by their horizontal bearings."""
+        """Return indices of the solids that rays from inside a sphere may meet, by horizontal direction."""
         bearings = np.arctan2(directions[0], -directions[2])
         to = self.centres - centre
         distance = np.maximum(np.hypot(to[:, 0], to[:, 2]), 1e-9)

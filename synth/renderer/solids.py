@@ -1,11 +1,11 @@
-"""The solids that scenes consist of: sheet, box, ellipsoid, frustum.
+"""The solids of which scenes consist: sheet, box, ellipsoid, frustum.
 
-Each solid computes ray intersections, normals and surface coordinates, its soft shadow, and distances to
-it. The trade-off: shadows and distances are closed formulas that are exact in simple cases and plausible
-otherwise, since an image needs millions of them.
+Each solid computes ray intersections, normals and surface coordinates, its soft shadow, and the distance of
+points from it. The trade-off: shadows and distances are closed formulas that are exact in simple cases and
+plausible otherwise, since an image needs millions of them.
 
-Conventions: metres, y up, right-handed. Points, directions and colours of N rays are `(3, N)`
-float32. A direction may have any length; `t` is in multiples of it.
+Conventions: metres, y up, right-handed. Points, directions and colours of N rays are `(3, N)` float32. A
+direction may have any length; `t` is in multiples of that length.
 """
 
 from __future__ import annotations
@@ -54,42 +54,43 @@ class Solid(ABC):
     @property
     @abstractmethod
     def centre(self) -> Vec:
-        """Centre of its bounding sphere."""
+        """Centre of the solid's bounding sphere, in metres."""
 
     @property
     @abstractmethod
     def radius(self) -> float:
-        """Radius of its bounding sphere."""
+        """Radius of the solid's bounding sphere, in metres."""
 
     @abstractmethod
     def corners(self) -> list[Vec]:
-        """Return points whose convex hull contains it."""
+        """Return points whose convex hull contains the solid."""
 
     @abstractmethod
     def intersect(self, origin: VectorLike, d: Array, limit: Array) -> Array:
-        """Return `(N,)` the first t > 0 at which each ray meets it, infinity without one.
+        """Return the first t > 0 at which each ray meets the solid, `(N,)`; infinity where a ray misses it.
 
-        Intersections beyond `limit` are not needed and may be returned as infinity.
+        Intersections beyond `limit` may be returned as infinity, because callers do not need them.
         """
 
     @abstractmethod
     def surface(self, p: Array) -> tuple[Array, Array, Array]:
-        """Return normals `(3, N)` and coordinates u, v in metres of points on its surface."""
+        """Return the normals `(3, N)` and the surface coordinates u, v in metres of points on the solid."""
 
     @abstractmethod
     def transmittance(self, p: Array, to_light: Array, softness: float) -> Array:
-        """Return the share `(N,)` of a light that passes it on its way to points.
+        """Return the share of a light that passes the solid on its way to points, `(N,)`.
 
-        `to_light` are unit directions; `softness` is the width of penumbrae per metre of distance.
+        `to_light` are unit directions from the points; `softness` is the width of penumbrae per metre of
+        distance.
         """
 
     @abstractmethod
     def distance(self, p: Array) -> Array:
-        """Return approximately how far outside it points are, `(N,)` metres."""
+        """Return the approximate distance from points to the solid, `(N,)` metres; 0 inside."""
 
     @abstractmethod
     def raised(self, by: float) -> Self:
-        """Return a copy moved up by some metres."""
+        """Return a copy of the solid that is moved up by `by` metres."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,27 +103,27 @@ class Sheet(Solid):
 
     @cached_property
     def sides(self) -> tuple[float, float]:
-        """Lengths of the edges `along` and `up`."""
+        """Lengths of the edges `along` and `up`, in metres."""
         return length(self.along), length(self.up)
 
     @cached_property
     def normal(self) -> Vec:
-        """Unit normal."""
+        """Unit normal of the rectangle."""
         return unit(cross(self.along, self.up))
 
     @property
     def centre(self) -> Vec:
-        """See Solid."""
+        """Centre of the rectangle."""
         c, a, u = self.corner, self.along, self.up
         return (c[0] + (a[0] + u[0]) / 2, c[1] + (a[1] + u[1]) / 2, c[2] + (a[2] + u[2]) / 2)
 
     @property
     def radius(self) -> float:
-        """See Solid."""
+        """Half the diagonal of the rectangle, in metres."""
         return math.hypot(*self.sides) / 2
 
     def corners(self) -> list[Vec]:
-        """See Solid."""
+        """Return the four corners of the rectangle."""
         (x, y, z), a, u = self.corner, self.along, self.up
         return [
             (x + i * a[0] + k * u[0], y + i * a[1] + k * u[1], z + i * a[2] + k * u[2])
@@ -131,7 +132,7 @@ class Sheet(Solid):
         ]
 
     def intersect_plane(self, origin: VectorLike, d: Array) -> tuple[Array, Array, Array]:
-        """Return t, u, v where rays meet the rectangle's plane; t may be negative."""
+        """Return t, u, v of the points where rays meet the rectangle's plane; t may be negative."""
         t = -dot(self.normal, relative_to(origin, self.corner)) / nonzero(dot(self.normal, d))
         return (t, *self._coordinates(points_along(origin, d, t)))
 
@@ -140,7 +141,7 @@ class Sheet(Solid):
         return dot(unit(self.along), relative), dot(unit(self.up), relative)
 
     def intersect(self, origin: VectorLike, d: Array, limit: Array) -> Array:
-        """See Solid."""
+        """Return the t `(N,)` at which each ray meets the rectangle outside its holes; infinity where it misses."""
         t, u, v = self.intersect_plane(origin, d)
         width, height = self.sides
         inside = (t > _MIN_T) & (t < limit) & (u >= 0) & (u <= width) & (v >= 0) & (v <= height)
@@ -150,21 +151,21 @@ class Sheet(Solid):
         return np.where(inside, t, _MISS)
 
     def _has_leaf(self, u: Array, v: Array) -> npt.NDArray[np.bool_]:
-        """Return where a sheet of leaves has leaves: fewer towards its rim."""
+        """Return whether a sheet of leaves has a leaf at (u, v): less often near its edges."""
         width, height = self.sides
         rim = (u / width * 2 - 1) ** 2 + (v / height * 2 - 1) ** 2
         return np.asarray(self.material.brightness(u, v) > self.material.cutout + 0.9 * rim**2)
 
     def surface(self, p: Array) -> tuple[Array, Array, Array]:
-        """See Solid."""
+        """Return the constant normal `(3, N)` and the coordinates u, v along the two edges, in metres."""
         return (np.broadcast_to(column(self.normal), p.shape), *self._coordinates(p))
 
     def transmittance(self, p: Array, to_light: Array, softness: float) -> Array:
-        """See Solid."""
+        """Return 1 for all points, `(N,)`: a sheet casts no shadow."""
         return np.ones(p.shape[1], np.float32)
 
     def distance(self, p: Array) -> Array:
-        """See Solid."""
+        """Return the distance from points to the rectangle, `(N,)` metres."""
         u, v = self._coordinates(p)
         beside = [
             np.maximum(np.abs(x - w / 2) - w / 2, 0.0)
@@ -174,35 +175,35 @@ class Sheet(Solid):
         return np.asarray(np.sqrt(beside[0] ** 2 + beside[1] ** 2 + above**2))
 
     def raised(self, by: float) -> Self:
-        """See Solid."""
+        """Return a copy of the sheet that is moved up by `by` metres."""
         return replace(self, corner=(self.corner[0], self.corner[1] + by, self.corner[2]))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Box(Solid):
-    """A box rotated about the vertical, with edges rounded in the shading."""
+    """A box rotated about the vertical axis; its edges are shaded as if rounded."""
 
     at: Vec
     """Centre."""
     half_size: Vec
     """Half the lengths of the sides."""
     rotation: float = 0.0
-    """About the vertical, in radians."""
+    """Rotation about the vertical axis, in radians."""
     bevel: float = 0.004
-    """Metres over which edges are rounded."""
+    """Width in metres of the rounding of edges in the shading."""
 
     @property
     def centre(self) -> Vec:
-        """See Solid."""
+        """Centre of the box."""
         return self.at
 
     @property
     def radius(self) -> float:
-        """See Solid."""
+        """Half the diagonal of the box, in metres."""
         return length(self.half_size)
 
     def corners(self) -> list[Vec]:
-        """See Solid."""
+        """Return the eight corners of the box."""
         c, s = math.cos(self.rotation), math.sin(self.rotation)
         spots = _box_corners((0.0, 0.0, 0.0), self.half_size)
         x, y, z = self.at
@@ -215,7 +216,7 @@ class Box(Solid):
         return np.asarray(c * v[0] - s * v[2]), np.asarray(v[1]), np.asarray(s * v[0] + c * v[2])
 
     def _slabs(self, origin: VectorLike, d: Array) -> tuple[Array, Array]:
-        """Return t of entry and of exit; entry is larger where a ray misses."""
+        """Return t where each ray enters and leaves the box; the entry is larger where a ray misses."""
         entries, exits = [], []
         o = self._local(relative_to(origin, self.at))
         for o_i, d_i, half in zip(o, self._local(d), self.half_size, strict=True):
@@ -227,12 +228,12 @@ class Box(Solid):
         return near, np.minimum(np.minimum(exits[0], exits[1]), exits[2])
 
     def intersect(self, origin: VectorLike, d: Array, limit: Array) -> Array:
-        """See Solid."""
+        """Return the t `(N,)` at which each ray enters the box; infinity where it misses."""
         near, far = self._slabs(origin, d)
         return np.where((near < far) & (near > _MIN_T), near, _MISS)
 
     def surface(self, p: Array) -> tuple[Array, Array, Array]:
-        """See Solid."""
+        """Return the normals `(3, N)`, rounded at the edges, and coordinates u, v in metres on the nearest face."""
         local = self._local(relative_to(p, self.at))
         depth = [np.abs(x) - h for x, h in zip(local, self.half_size, strict=True)]
         bevel = min(self.bevel, 0.25 * min(self.half_size))
@@ -249,14 +250,14 @@ class Box(Solid):
         return normal, u, v
 
     def transmittance(self, p: Array, to_light: Array, softness: float) -> Array:
-        """See Solid. Depends on the length of the path through the box."""
+        """Return the share of light that passes the box, `(N,)`, from the length of its path through the box."""
         near, far = self._slabs(p, to_light)
         near = np.maximum(near, 0.0)
         passed = 1.0 - smoothstep((far - near) / (4e-3 + 2 * softness * near) + 0.5)
         return np.where(far > 1e-3, passed, np.float32(1.0))
 
     def distance(self, p: Array) -> Array:
-        """See Solid."""
+        """Return the distance from points to the box, `(N,)` metres; 0 inside."""
         local = self._local(relative_to(p, self.at))
         x, y, z = (
             np.maximum(np.abs(a) - h, 0.0) for a, h in zip(local, self.half_size, strict=True)
@@ -264,13 +265,13 @@ class Box(Solid):
         return np.asarray(np.sqrt(x * x + y * y + z * z))
 
     def raised(self, by: float) -> Self:
-        """See Solid."""
+        """Return a copy of the box that is moved up by `by` metres."""
         return replace(self, at=(self.at[0], self.at[1] + by, self.at[2]))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ellipsoid(Solid):
-    """An ellipsoid with upright axes."""
+    """An ellipsoid whose axes are parallel to x, y and z."""
 
     at: Vec
     """Centre."""
@@ -278,25 +279,25 @@ class Ellipsoid(Solid):
 
     @property
     def centre(self) -> Vec:
-        """See Solid."""
+        """Centre of the ellipsoid."""
         return self.at
 
     @property
     def radius(self) -> float:
-        """See Solid."""
+        """Longest half axis of the ellipsoid, in metres."""
         return max(self.radii)
 
     def corners(self) -> list[Vec]:
-        """See Solid."""
+        """Return the eight corners of the box around the ellipsoid."""
         return _box_corners(self.at, self.radii)
 
     def _scaled(self, v: VectorLike) -> tuple[Array, Array, Array]:
-        """Return a vector in the space where the ellipsoid is the unit sphere."""
+        """Return a vector in the space in which the ellipsoid is the unit sphere."""
         a, b, c = self.radii
         return np.asarray(v[0] / a), np.asarray(v[1] / b), np.asarray(v[2] / c)
 
     def intersect(self, origin: VectorLike, d: Array, limit: Array) -> Array:
-        """See Solid."""
+        """Return the t `(N,)` at which each ray enters the ellipsoid; infinity where it misses."""
         o, s = self._scaled(relative_to(origin, self.at)), self._scaled(d)
         a, b, c = dot(s, s), dot(o, s), dot(o, o) - 1.0
         under = b * b - a * c
@@ -304,14 +305,14 @@ class Ellipsoid(Solid):
         return np.where((under > 0) & (t > _MIN_T), t, _MISS)
 
     def surface(self, p: Array) -> tuple[Array, Array, Array]:
-        """See Solid."""
+        """Return the normals `(3, N)` and coordinates u, v in metres of points on the ellipsoid."""
         q = self._scaled(relative_to(p, self.at))
         u = np.arctan2(q[0], q[2]) * self.radii[0]
         v = np.arcsin(np.clip(q[1], -1.0, 1.0)) * self.radii[1]
         return normalised(np.stack(self._scaled(q))), u, v
 
     def transmittance(self, p: Array, to_light: Array, softness: float) -> Array:
-        """See Solid. Depends on how closely the ray passes the centre."""
+        """Return the share of light that passes, `(N,)`, from the distance of its path to the centre."""
         o, s = self._scaled(relative_to(p, self.at)), self._scaled(to_light)
         t = np.maximum(-dot(o, s) / dot(s, s), 0.0)
         a, b, c = (x + t * y for x, y in zip(o, s, strict=True))
@@ -324,14 +325,14 @@ class Ellipsoid(Solid):
         return smoothstep((metres - radius) / (0.04 * metres + 2 * softness * t + 1e-6) + 0.5)
 
     def distance(self, p: Array) -> Array:
-        """See Solid. Measured towards the centre."""
+        """Return the distance from points to the ellipsoid, `(N,)` metres, measured towards its centre."""
         x, y, z = relative_to(p, self.at)
         q = self._scaled((x, y, z))
         share = 1.0 - 1.0 / np.maximum(np.sqrt(dot(q, q)), 1.0)
         return np.asarray(np.sqrt(dot((x, y, z), (x, y, z))) * share)
 
     def raised(self, by: float) -> Self:
-        """See Solid."""
+        """Return a copy of the ellipsoid that is moved up by `by` metres."""
         return replace(self, at=(self.at[0], self.at[1] + by, self.at[2]))
 
 
@@ -347,16 +348,16 @@ class Frustum(Solid):
 
     @property
     def centre(self) -> Vec:
-        """See Solid."""
+        """Centre of the frustum's axis."""
         return (self.base[0], self.base[1] + self.height / 2, self.base[2])
 
     @property
     def radius(self) -> float:
-        """See Solid."""
+        """Radius of the frustum's bounding sphere, in metres."""
         return math.hypot(self.height / 2, self._max_radius)
 
     def corners(self) -> list[Vec]:
-        """See Solid."""
+        """Return the eight corners of the box around the frustum."""
         return _box_corners(self.centre, (self._max_radius, self.height / 2, self._max_radius))
 
     @property
@@ -368,7 +369,7 @@ class Frustum(Solid):
         return (self.top_radius - self.bottom_radius) / self.height
 
     def intersect(self, origin: VectorLike, d: Array, limit: Array) -> Array:
-        """See Solid."""
+        """Return the t `(N,)` at which each ray meets the side or the top; infinity where it misses."""
         return np.minimum(self._intersect_side(origin, d), self._intersect_top(origin, d))
 
     def _intersect_side(self, origin: VectorLike, d: Array) -> Array:
@@ -391,7 +392,7 @@ class Frustum(Solid):
         return np.where((t > _MIN_T) & (x * x + z * z <= self.top_radius**2), t, _MISS)
 
     def surface(self, p: Array) -> tuple[Array, Array, Array]:
-        """See Solid."""
+        """Return the normals `(3, N)` and coordinates u, v in metres of points on the side or the top."""
         x, y, z = relative_to(p, self.base)
         around = np.sqrt(x * x + z * z) + 1e-6
         on_top = (y > self.height * 0.9999) & (around < self.top_radius * 0.999)
@@ -402,25 +403,25 @@ class Frustum(Solid):
         return normalised(normal), u, np.where(on_top, z, y)
 
     def transmittance(self, p: Array, to_light: Array, softness: float) -> Array:
-        """See Solid. The shadow of an ellipsoid of its size, similar enough when soft."""
+        """Return the share of light that passes an ellipsoid of the frustum's size, `(N,)`, a good approximation."""
         radii = (self._max_radius, 0.62 * self.height, self._max_radius)
         return Ellipsoid(material=self.material, at=self.centre, radii=radii).transmittance(
             p, to_light, softness
         )
 
     def distance(self, p: Array) -> Array:
-        """See Solid."""
+        """Return the distance from points to the cylinder around the frustum, `(N,)` metres; 0 inside."""
         x, y, z = relative_to(p, self.centre)
         beside = np.maximum(np.sqrt(x * x + z * z) - self._max_radius, 0.0)
         above = np.maximum(np.abs(y) - self.height / 2, 0.0)
         return np.asarray(np.sqrt(beside * beside + above * above))
 
     def raised(self, by: float) -> Self:
-        """See Solid."""
+        """Return a copy of the frustum that is moved up by `by` metres."""
         return replace(self, base=(self.base[0], self.base[1] + by, self.base[2]))
 
 
 def _box_corners(at: Vec, half: Vec) -> list[Vec]:
-    """Return the eight corners of an axis-aligned box."""
+    """Return the eight corners of a box whose edges are parallel to the axes."""
     (x, y, z), (a, b, c) = at, half
     return [(x + i * a, y + j * b, z + k * c) for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)]

@@ -1,11 +1,10 @@
 """Seamless procedural textures with mip levels: brick, wood, cloth, print, leaves and more.
 
-A texture is the same for every scene and seed; materials choose its colours, scale, rotation and
-offset. The trade-off: a texture is a square of 1024 texels, so its pattern repeats. But it is made only once per process,
-in about 0.1 s, and a lookup then takes nanoseconds, whatever its detail.
+A texture is the same for every scene and seed; materials choose its colours, scale, rotation and offset.
+The trade-off: a texture is a square of 1024 texels, so its pattern repeats. In return it is computed only
+once per process, in about 0.1 s, and a lookup takes nanoseconds, however detailed the texture is.
 
-Each texel has two numbers: a mix in [0, 1] between the material's two colours, and a brightness
-around 1.
+Each texel has two numbers: a mix in [0, 1] between the material's two colours, and a brightness around 1.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _STARTS = np.concatenate([[0], np.cumsum(_SIZES.astype(np.int64) ** 2)])[:-1].as
 
 
 class Texture:
-    """A mip pyramid of (mix, brightness), sampled trilinearly; it repeats with period 1."""
+    """The mip levels of a texture's mix and brightness, sampled trilinearly; the texture repeats with period 1."""
 
     def __init__(self, mix: Array, brightness: Array) -> None:
         # A texel is a complex number, so that one lookup returns both values.
@@ -43,9 +42,9 @@ class Texture:
         self._texels: C64 = np.concatenate([level.ravel() for level in levels])
 
     def sample(self, u: Array, v: Array, footprint: Array) -> tuple[Array, Array]:
-        """Return mix and brightness, each `(N,)`, at `(N,)` coordinates in periods.
+        """Return mix and brightness, each `(N,)`, at `(N,)` coordinates in periods of the texture.
 
-        `footprint` is the width of a pixel in periods; finer detail is averaged.
+        `footprint` is the width of a pixel in periods; detail finer than it is averaged.
         """
         level = np.clip(np.log2(np.maximum(footprint * SIDE, 0.5)), 0.0, _LEVELS - 1.01)
         whole = level.astype(np.int32)
@@ -75,7 +74,7 @@ class Texture:
 
 @functools.cache
 def texture(name: str) -> Texture:
-    """Return the texture with a name in NAMES; it is made at its first use in this process."""
+    """Return the texture of the given name, one of NAMES; it is computed at its first use in a process."""
     rng = np.random.Generator(np.random.Philox(key=[0x7E87, NAMES.index(name)]))
     mix, brightness = _MAKERS[name](rng)
     return Texture(
@@ -87,7 +86,7 @@ def texture(name: str) -> Texture:
 
 
 def _spectral(rng: Rng, exponent: float, *, stretch: float = 1.0, lowest: float = 0.0) -> Array:
-    """Return a seamless field of mean 0, variance 1 and amplitude 1/f^exponent.
+    """Return a seamless random field with mean 0, variance 1 and spectral amplitude 1/f^exponent.
 
     With `stretch` > 1, features are longer along x than along y. Frequencies below `lowest` periods per
     side are damped.
@@ -104,7 +103,7 @@ def _spectral(rng: Rng, exponent: float, *, stretch: float = 1.0, lowest: float 
 
 
 def _smoothstep(low: float, high: float, value: Array) -> Array:
-    """Return the smoothstep from 0 below `low` to 1 above `high`."""
+    """Return a smooth step in x: 0 below `low`, 1 above `high`."""
     t = np.clip((value - low) / (high - low), 0.0, 1.0)
     return np.asarray(t * t * (3.0 - 2.0 * t), np.float32)
 
@@ -118,7 +117,7 @@ def _grid() -> tuple[Array, Array]:
 def _blocks(
     rng: Rng, rows: int, columns: int, *, gap: float, shift: bool
 ) -> tuple[Array, Array, Array]:
-    """Return joint mask, random number per block, and relief of rectangular blocks with joints.
+    """Return a pattern of rectangular blocks: the mask of joints, a random number per block, and the relief.
 
     `gap` is the joint's width as a share of a block's height.
     """
@@ -232,7 +231,7 @@ def _cloud(rng: Rng) -> _Fields:
 
 
 def _print(rng: Rng) -> _Fields:
-    """Return lines of words in made-up glyphs, dark (mix 1) on paper (mix 0)."""
+    """Return lines of text in invented glyphs, dark (mix 1) on paper (mix 0)."""
     page = np.zeros((SIDE, SIDE), np.float32)
     glyphs = [_glyph(rng) for _ in range(26)]
     for top in range(20, SIDE - 30, 32):
@@ -252,7 +251,7 @@ def _print(rng: Rng) -> _Fields:
 
 
 def _glyph(rng: Rng) -> Array:
-    """Return a letter-like glyph of 24 x 14 texels: one or two stems, bars, perhaps a bowl."""
+    """Return a glyph similar to a letter, 24 x 14 texels: one or two stems, bars, sometimes a bowl."""
     y, x = np.mgrid[0:24, 0:14].astype(np.float32) + 0.5
     ink = np.zeros((24, 14), np.float32)
     tall = 3.0 if rng.random() < 0.35 else 8.0
@@ -302,7 +301,7 @@ def _paint_leaf(
     slim: float,
     upright: float = math.pi,
 ) -> None:
-    """Paint one leaf over the fields at a random position; nearer ones (depth 1) are brighter."""
+    """Paint one leaf over the fields at a random position; nearer leaves (depth 1) are brighter."""
     angle = rng.uniform(-upright, upright) + math.pi / 2
     c, s, half = math.cos(angle), math.sin(angle), length / 2
     high = int(half * (abs(s) + 1.2 * slim * abs(c))) + 2

@@ -1,1 +1,1 @@
-"""Random scenes to photograph, made from the renderer's solids."""
+"""Random scenes to photograph, composed of the renderer's solids."""

@@ -1,4 +1,4 @@
-"""A scene in a garden."""
+"""A garden scene."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from darkprep.synth.scenes.materials import (
 
 
 def garden(rng: Rng) -> Scene:
-    """Return a garden in late sun: lawn, path, bushes, trees, flowers, a bench and a wall."""
+    """Return a garden in late afternoon sun: lawn, path, bushes, trees, flowers, a bench and a wall."""
     lawn = textured(rng, "grass", srgb("6f8a3f"), srgb("a3a05a"), 1.2)
     path = textured(
         rng, choose(rng, ("brick", "tile", "stone")), srgb("a08d78"), srgb("6e6a5c"), 1.5
@@ -93,7 +93,7 @@ def _bench(rng: Rng, x: float, z: float) -> list[Solid]:
 
 
 def _garden_wall(rng: Rng, z: float) -> list[Solid]:
-    """Return a wall with a coping and posts."""
+    """Return a wall with a coping (its top course) and posts."""
     wall = wall_material(rng, 1.6)
     coping = textured(rng, "stone", srgb("a39d92"), srgb("7d776c"), 0.8)
     solids: list[Solid] = [

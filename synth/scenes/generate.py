@@ -1,4 +1,4 @@
-"""Makes random scenes of six kinds from a seed and a number.
+"""Make random scenes of six kinds, each from a seed and a number.
 
 The trade-off: scenes consist of few kinds of solids, so that they render in seconds. They have what matters
 in photographs (light that falls off, fine texture, saturated and dark colours, print, foliage, highlights),
@@ -37,7 +37,7 @@ _SCENE_KINDS: tuple[Callable[[Rng], Scene], ...] = (
 
 
 def make_scene(seed: int, number: int) -> Scene:
-    """Return scene `number` (from 0) of a seed. Six in a row are of six different kinds."""
+    """Return scene `number`, from 0, of a seed. Each six consecutive scenes are of six different kinds."""
     cycle = number // len(_SCENE_KINDS)
     order = np.random.Generator(np.random.Philox(key=[seed, cycle])).permutation(len(_SCENE_KINDS))
     rng = np.random.Generator(np.random.Philox(key=[seed, (number + 1) << 32]))
@@ -47,9 +47,9 @@ def make_scene(seed: int, number: int) -> Scene:
 def _with_exposure(scene: Scene) -> Scene:
     """Return the scene with an exposure that a photographer would choose.
 
-    A few pixels in ten thousand should reach full scale in the sensor's green, which is sensitive to some
-    red and blue too: without them, RAW developers take the brightest code for white. Scenes have
-    highlights for that; the exposure of dull ones is longer.
+    A few pixels in ten thousand should reach full scale in the sensor's green channel, which also responds
+    to some red and blue light. Without such pixels, RAW developers take the brightest code for the white
+    level. Most scenes have highlights for this purpose; a scene without them is exposed for longer.
     """
     picture = render_preview(scene, _PREVIEW_SIZE).reshape(-1, 3).T
     peak = picture.max(axis=0)

@@ -31,7 +31,7 @@ _WOOD_COLOURS = (
 
 
 def srgb(code: str) -> Vec:
-    """Return the linear reflectance of an sRGB colour such as `b3241c`."""
+    """Return the linear reflectance of an sRGB colour given as hexadecimal digits, such as `b3241c`."""
     red, green, blue = (_srgb_to_linear(int(code[i : i + 2], 16) / 255.0) for i in (0, 2, 4))
     return (red, green, blue)
 
@@ -41,30 +41,30 @@ def _srgb_to_linear(value: float) -> float:
 
 
 def choose(rng: Rng, choices: Sequence[str]) -> str:
-    """Return one of the choices."""
+    """Return one of the choices at random."""
     return choices[int(rng.integers(len(choices)))]
 
 
 def choose_pair(rng: Rng, choices: Sequence[str]) -> tuple[Vec, Vec]:
-    """Return the two colours of one of the choices, each of them two sRGB colours."""
+    """Return the two linear colours of a randomly chosen pair of sRGB colours."""
     first, second = choose(rng, choices).split()
     return srgb(first), srgb(second)
 
 
 def random_colour(rng: Rng) -> Vec:
-    """Return a random linear colour of a painted or dyed object."""
+    """Return a random linear colour, as of a painted or dyed object."""
     return varied(rng, srgb(choose(rng, _COLOURS)))
 
 
 def varied(rng: Rng, colour: Vec, amount: float = 0.12) -> Vec:
-    """Return a random variation of a colour in lightness and hue."""
+    """Return a colour with small random changes of lightness and hue."""
     shade = math.exp(rng.normal(0, amount))
     red, green, blue = (min(0.92, c * shade * math.exp(rng.normal(0, amount / 2))) for c in colour)
     return (red, green, blue)
 
 
 def scaled(colour: Vec, factor: float) -> Vec:
-    """Return the colour multiplied by a factor."""
+    """Return the colour times a factor."""
     return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
 
 
@@ -97,12 +97,12 @@ def textured(
 
 
 def wooden(rng: Rng, size: float, *, specular: float = 0.1, texture: str = "wood") -> Material:
-    """Return wood, or a wooden floor with the texture `parquet`."""
+    """Return a wood material; with the texture `parquet` it is a wooden floor."""
     return textured(rng, texture, *choose_pair(rng, _WOOD_COLOURS), size, specular=specular)
 
 
 def wall_material(rng: Rng, size: float) -> Material:
-    """Return plaster, brick, tiles or stone; `size` is about ten courses of bricks."""
+    """Return a random material: plaster, brick, tiles or stone; `size` is the height in metres of ten rows of bricks."""
     paint = varied(rng, srgb(choose(rng, _WALL_COLOURS)))
     kind = choose(rng, ("plaster", "plaster", "brick", "brick", "tile", "stone"))
     if kind == "brick":
@@ -114,13 +114,13 @@ def wall_material(rng: Rng, size: float) -> Material:
 
 
 def painted_wall(rng: Rng, size: float) -> Material:
-    """Return painted plaster."""
+    """Return painted plaster of a random colour."""
     paint = varied(rng, srgb(choose(rng, _WALL_COLOURS)))
     return textured(rng, "plaster", paint, scaled(paint, 0.86), size)
 
 
 def tabletop(rng: Rng) -> Material:
-    """Return wood, marble, cloth or leather."""
+    """Return a random material of a tabletop: wood, marble, cloth or leather."""
     kind = choose(rng, ("wood", "wood", "cloth", "marble", "leather"))
     if kind == "wood":
         return wooden(rng, 0.5, specular=0.22)
@@ -135,12 +135,12 @@ def tabletop(rng: Rng) -> Material:
 
 
 def colour_cells(rng: Rng, rows: int, columns: int) -> Array:
-    """Return `(rows, columns, 3)` random colours."""
+    """Return a grid of random colours, `(rows, columns, 3)`."""
     return np.array([[random_colour(rng) for _ in range(columns)] for _ in range(rows)], np.float32)
 
 
 def grouped(rng: Rng, solids: Sequence[Solid]) -> list[Solid]:
-    """Return the solids as one object, whose parts do not shade each other."""
+    """Return the solids as one object; parts of an object cast no shadows on each other."""
     group = int(rng.integers(1, 2**62))
     return [dataclasses.replace(solid, group=group) for solid in solids]
 

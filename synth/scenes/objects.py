@@ -172,7 +172,7 @@ def _book(rng: Rng, at: Vec, half_size: Vec, rotation: float) -> list[Solid]:
 
 
 def candle(rng: Rng, x: float, z: float) -> list[Solid]:
-    """Return a burning candle; the flame is the last solid."""
+    """Return the solids of a burning candle; the last one is its flame."""
     h = rng.uniform(0.06, 0.13)
     wax = Material(colour=varied(rng, srgb("eadfc6")), specular=0.15)
     wick = Material(colour=srgb("1a1512"))

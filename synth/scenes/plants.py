@@ -1,4 +1,4 @@
-"""Trees, bushes, flowers and other plants, as leafy sheets."""
+"""Trees, bushes, flowers and other plants, built from sheets of leaves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LEAF_COLOURS = ("5d7a3c 9aa556", "3f6b3e 6f915a", "7a6a34 b58a42", "527040 8699
 def _foliage(
     rng: Rng, at: Vec, *, wide: float, high: float, leaves: float, count: int
 ) -> list[Solid]:
-    """Return leafy sheets around a dark core, with holes and a ragged rim.
+    """Return sheets of leaves around a dark core, with holes and an irregular outline.
 
     `leaves` is the size of one period of the leaf texture in metres.
     """

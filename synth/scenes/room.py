@@ -1,4 +1,4 @@
-"""A scene in a living room."""
+"""A living-room scene."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _furniture(rng: Rng, half: float, rear: float, side: float) -> list[Solid]:
 
 
 def _framed_picture(rng: Rng, x: float, y: float, wall: float) -> list[Solid]:
-    """Return a framed picture on a wall at z = wall."""
+    """Return a framed picture on a wall; `wall` is the z of the wall."""
     w, h = rng.uniform(0.22, 0.3), rng.uniform(0.2, 0.3)
     frame = Box(
         material=wooden(rng, 0.4, specular=0.3), at=(x, y, wall + 0.015), half_size=(w, h, 0.015)
@@ -150,7 +150,7 @@ def _bookcase(rng: Rng, x: float, z: float) -> list[Solid]:
 
 
 def _row_of_books(rng: Rng, span: tuple[float, float], y: float, z: float) -> list[Solid]:
-    """Return the books of one shelf; neighbours of the same height are one box with a row of spines."""
+    """Return the books of one shelf; adjacent books of equal height are one box with several spines."""
     row: list[Solid] = []
     x, right = span
     while x < right - 0.1:
@@ -219,7 +219,7 @@ def _coffee_table(rng: Rng, x: float, z: float) -> list[Solid]:
 
 
 def _floor_lamp(x: float, z: float) -> list[Solid]:
-    """Return a floor lamp that is on; its light is at a height of 1.55 m."""
+    """Return a floor lamp that is switched on; its light is at a height of 1.55 m."""
     iron = Material(colour=srgb("2a2a2c"), specular=0.5)
     shade = Material(
         colour=(1.0, 0.78, 0.5),
@@ -250,7 +250,7 @@ def _floor_lamp(x: float, z: float) -> list[Solid]:
 
 
 def _window(x: float, z: tuple[float, float], y: tuple[float, float]) -> list[Solid]:
-    """Return a bright window with its frame in a wall at x, seen from inside."""
+    """Return a bright window with its frame, seen from inside; x is the position of its wall."""
     day = Material(
         colour=(0.8, 0.95, 1.15),
         second_colour=(1.2, 1.2, 1.2),

@@ -1,4 +1,4 @@
-"""A scene in a street after dusk."""
+"""A street scene after dusk."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _EYE: Vec = (0.6, 1.65, 4.0)
 
 
 def street(rng: Rng) -> Scene:
-    """Return a street in twilight after rain: lit windows, shop signs, lamps, wet asphalt."""
+    """Return a street at dusk after rain: lit windows, shop signs, lamps, wet asphalt."""
     wet = dataclasses.replace(
         textured(rng, "stone", srgb("6a6b6e"), srgb("35363a"), 1.4, specular=0.25, shininess=12.0),
         mirror=0.9,
@@ -182,7 +182,7 @@ def _house_window(rng: Rng, side: float, at: Vec, trim: Material, *, lit: bool) 
 
 
 def _shop(rng: Rng, side: float, front: float, z: float, half: float) -> list[Solid]:
-    """Return a shop: its lit window with items in front of the light, and its sign."""
+    """Return a shop: a lit window with items for sale in front of the light, and a sign."""
     tone = varied(rng, srgb(choose(rng, ("ffdca0", "ffeccc", "dfe9ff"))), 0.15)
     wide = half - rng.uniform(0.5, 1.0)
     pane = textured(rng, "cloud", tone, scaled(tone, 0.35), 4.0, emission=rng.uniform(0.5, 1.2))
@@ -224,7 +224,7 @@ def _shop(rng: Rng, side: float, front: float, z: float, half: float) -> list[So
 
 
 def _shop_item(rng: Rng, foot: Vec) -> Solid:
-    """Return an item for sale: dark in front of the bright window, with some light of its own."""
+    """Return an item in a shop window: dark in front of the bright background, with a little light of its own."""
     hue = textured(
         rng,
         "cloth",

@@ -53,7 +53,7 @@ def still_life(rng: Rng) -> Scene:
 
 
 def _arranged_objects(rng: Rng) -> list[Solid]:
-    """Return objects on a table that do not intersect, tall ones at the back, sometimes a colour chart."""
+    """Return objects that stand on a table without intersecting, tall ones at the back, sometimes a colour chart."""
     tall = (
         objects.bottle,
         objects.bottle,
@@ -84,7 +84,7 @@ def _arranged_objects(rng: Rng) -> list[Solid]:
 
 
 def night_table(rng: Rng) -> Scene:
-    """Return a table in the dark in front of city lights out of focus."""
+    """Return a table at night in front of city lights that are out of focus."""
     wood = wooden(rng, 0.5, specular=0.5)
     solids: list[Solid] = [Box(material=wood, at=(0, -0.02, 0.1), half_size=(0.9, 0.02, 0.35))]
     x = rng.uniform(-0.12, 0.12)
@@ -133,7 +133,7 @@ def night_table(rng: Rng) -> Scene:
 
 
 def _distant_light(rng: Rng) -> Disc:
-    """Return one light out of focus near the horizon."""
+    """Return a light near the horizon that is out of focus."""
     tone = srgb(
         choose(
             rng, ("ffb45a", "ffd08a", "ff7a3a", "ff4a3a", "9ad0ff", "6affb0", "ffe9c8", "d08aff")
@@ -148,7 +148,7 @@ def _distant_light(rng: Rng) -> Disc:
 
 
 def desk(rng: Rng) -> Scene:
-    """Return a desk from above: papers, books, chart, pencils, coins and a mug in a lamp's light."""
+    """Return a desk seen from above: papers, books, chart, pencils, coins and a mug in the light of a lamp."""
     solids: list[Solid] = [
         Sheet(material=tabletop(rng), corner=(-1.2, 0, -1.0), along=(2.4, 0, 0), up=(0, 0, 2.0))
     ]

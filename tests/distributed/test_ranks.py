@@ -110,7 +110,7 @@ def test_a_hanging_rank_counts_as_lost_after_the_timeout(train_on, spool_at, tmp
         2, spool_at("spool"), tmp_path / "run", fault=[1, 1, "hang"], patience_s=5, fails=True
     )
 
-    assert "rank 0 of 2: another rank is gone or does not answer" in output
+    assert "rank 0 of 2: another rank has ended or does not answer" in output
 
 
 @pytest.mark.slow

@@ -165,7 +165,7 @@ def test_missing_tensors_are_named_by_their_names_in_the_file(
     with pytest.raises(ModelError) as error:
         load_weights(build_model("redirt"), tmp_path / "w")
 
-    assert "misses RDB2.dense_layers.1.conv.1.weight_g" in one_line(error)
+    assert "lacks RDB2.dense_layers.1.conv.1.weight_g" in one_line(error)
 
 
 def test_unknown_and_mis_shaped_tensors_are_named(tmp_path: Path, published: ModuleType):
@@ -178,7 +178,7 @@ def test_unknown_and_mis_shaped_tensors_are_named(tmp_path: Path, published: Mod
         load_weights(build_model("redirt"), tmp_path / "w")
 
     assert "has unknown head.bias" in one_line(error)
-    assert "has mis-shaped conv2x.0.bias (7,), not (12,)" in one_line(error)
+    assert "has the wrong shape in conv2x.0.bias (7,), not (12,)" in one_line(error)
 
 
 def test_another_architecture_under_the_same_key_is_summarised(tmp_path: Path):
@@ -309,7 +309,7 @@ def test_a_file_that_is_not_a_checkpoint_is_refused_in_one_line(tmp_path: Path, 
 def test_a_torch_file_of_something_else_is_refused(tmp_path: Path):
     torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "w")
 
-    with pytest.raises(ModelError, match="without the key 'model'"):
+    with pytest.raises(ModelError, match="has no key 'model'"):
         load_model(tmp_path / "w")
 
 
