@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import functools
 import json
 import os
 import time
@@ -22,6 +21,7 @@ from types import TracebackType
 
 from darkprep.shards.errors import SpoolBusy, SpoolError
 from darkprep.shards.files import disk_errors, open_regular_file, read_json
+from darkprep.shards.forks import are_copies, close_in_forked_children, forget
 from darkprep.shards.process import ProcessId
 
 _RECORD_BYTES = 512
@@ -174,11 +174,10 @@ class _LockFile:
     """An open lock file, in a directory that is created when the file is. Closing it unlocks it for forked children too; in a child it is closed at once."""
 
     def __init__(self, path: Path, flags: int) -> None:
-        _close_in_forked_children()
         if flags & os.O_CREAT:
             path.parent.mkdir(exist_ok=True)
         self.descriptor = open_regular_file(path, flags, 0o644)
-        _open_files.add(self)
+        close_in_forked_children(self)
 
     def try_lock(self, operation: int) -> bool:
         """Lock the file, exclusively or shared; return whether that succeeded without waiting."""
@@ -197,31 +196,18 @@ class _LockFile:
 
     def close(self) -> None:
         """Unlock and close; do nothing in a forked child, which has closed its copy already."""
-        if self not in _open_files:
+        if are_copies(self):
             return
-        _open_files.discard(self)
+        forget(self)
         try:
             with contextlib.suppress(OSError):
                 fcntl.flock(self.descriptor, fcntl.LOCK_UN)
         finally:
             os.close(self.descriptor)
 
-
-_open_files: set[_LockFile] = set()
-
-
-@functools.cache
-def _close_in_forked_children() -> None:
-    """Arrange, once in a process, that its forked children close all lock files."""
-    os.register_at_fork(after_in_child=_close_all)
-
-
-def _close_all() -> None:
-    """Close without unlocking, which would take the lock from the parent."""
-    for file in _open_files:
-        with contextlib.suppress(OSError):
-            os.close(file.descriptor)
-    _open_files.clear()
+    def close_copies(self) -> None:
+        """Close without unlocking, which would take the lock from the parent."""
+        os.close(self.descriptor)
 
 
 def _is_locked(path: Path, flags: int, probe: int) -> bool:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 
 from darkprep.shards.batch import ReaderStats
 from darkprep.shards.errors import ShardDamaged, SpoolError
+from darkprep.shards.forks import close_in_forked_children, forget
+from darkprep.shards.producer_watch import ProducerWatch
 from darkprep.shards.shard_file import ShardFile
 from darkprep.shards.spool import Spool
 
@@ -39,8 +40,8 @@ class OpenShards:
     """Open shards of `spool`, by their number in the stream.
 
     With `cycle` the stream repeats the first `cycle` shards of the spool without end. `should_stop` ends
-    a wait, and `closing` ends it at once. `on_starving(shard, seconds)` is called about twice a second
-    while a shard is missing; what it raises is passed on.
+    a wait. `on_starving(shard, seconds)` is called about twice a second while a shard is missing; what it
+    raises is passed on. By default a shard that no producer makes ends the wait (ProducerWatch).
     """
 
     def __init__(
@@ -50,15 +51,14 @@ class OpenShards:
         *,
         verify: bool,
         cycle: int | None,
-        closing: threading.Event,
         should_stop: Callable[[], bool],
         on_starving: Callable[[int, float], None] | None,
     ) -> None:
         self._spool, self._stats = spool, stats
         self._layout, self._digest = spool.stream.layout(), spool.digest
         self._verify, self._cycle = verify, cycle
-        self._closing, self._should_stop = closing, should_stop
-        self._on_starving = on_starving
+        self._should_stop = should_stop
+        self._on_starving = on_starving or ProducerWatch(spool).on_starving
         self._open: dict[int, ShardFile] = {}
         self._seen: os.stat_result | None = None
         """The status of the file that was opened last, before it was checked."""
@@ -66,6 +66,7 @@ class OpenShards:
         """How often each shard could not be read of late, and when last, by its number in the spool."""
         self._damaged: Counter[int] = Counter()
         """How often each shard was quarantined, by its number in the spool."""
+        close_in_forked_children(self)
 
     def __contains__(self, shard: int) -> bool:
         return shard in self._open
@@ -113,6 +114,11 @@ class OpenShards:
 
     def close(self) -> None:
         """Close all shards."""
+        forget(self)
+        self.close_copies()
+
+    def close_copies(self) -> None:
+        """Close all shards, in a forked child; their space on the disk is not free as long as they are open."""
         for shard in self._open.values():
             shard.close()
 
@@ -130,11 +136,11 @@ class OpenShards:
                 self._open[shard] = opened
                 return True
             waited = time.monotonic() - began
-            if self._on_starving and waited - reported >= _STARVING_EVERY_S:
+            if waited - reported >= _STARVING_EVERY_S:
                 self._on_starving(number, waited)
                 reported = waited
             while_waiting()
-            self._closing.wait(_POLL_S)
+            time.sleep(_POLL_S)
         return False
 
     def _try_to_open(self, number: int) -> ShardFile | None:
@@ -189,4 +195,4 @@ class OpenShards:
         """Wait, until asked to stop at most."""
         deadline = time.monotonic() + seconds
         while not self._should_stop() and time.monotonic() < deadline:
-            self._closing.wait(_POLL_S)
+            time.sleep(_POLL_S)

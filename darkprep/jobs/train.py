@@ -155,13 +155,16 @@ def stream_training(
             rank=placement.rank,
             world=placement.world,
             parts=options.config.parts,
-            shards=None if options.keep_shards or options.may_produce else spool.stream.shards,
+            endless=options.may_produce,
+            drop_last=True,
             reuse=config.reuse,
             keep=options.keep_shards,
             run=str(run_dir.absolute()),
             stop=stop,
             allocate=allocate,
             on_starving=supervisor.on_missing_shard,
+            # After the last checkpoint: what it does not cover must not be deleted.
+            close_at_end=False,
         )
         try:
             started = placement.is_leader and supervisor.ensure_producer()

@@ -79,6 +79,7 @@ def test_a_directory_that_is_removed_while_a_trainer_reads_changes_nothing(
         shards=6,
         depth=1,
         on_starving=lambda shard, seconds: fill(spool, [shard]),
+        close_at_end=False,
     ) as reader:
         for batch in reader:
             keys += [meta.key for meta in batch.metas]

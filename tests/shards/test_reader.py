@@ -296,7 +296,7 @@ def test_a_reader_closed_with_all_buffers_full_ends(make_spool: MakeSpool):
     reader = SpoolReader(spool, batch_size=2, shards=6, depth=2)
     next(reader)
     deadline = time.monotonic() + 5
-    while reader._filled.qsize() < 2 and time.monotonic() < deadline:
+    while reader._reading._filled.qsize() < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     reader.close()
 

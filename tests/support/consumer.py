@@ -49,7 +49,13 @@ def consume(
     kept = read_json(place) or {"batch": 0, "digest": ""}
     count, digest = int(kept["batch"]), str(kept["digest"])
     reader = SpoolReader(
-        spool, batch_size=batch_size, seed=SEED, start=count, stop_after=stop_after, stop=stop
+        spool,
+        batch_size=batch_size,
+        seed=SEED,
+        start=count,
+        stop_after=stop_after,
+        stop=stop,
+        on_starving=lambda shard, seconds: None,  # a killed producer is started again, in its time
     )
     with reader:
         for batch in reader:

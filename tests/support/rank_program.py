@@ -107,6 +107,8 @@ def run(settings: dict[str, Any], ranks: Communicator) -> None:
             rank=ranks.rank,
             world=ranks.world,
             allocate=allocate,
+            drop_last=True,
+            close_at_end=False,
         )
         return FaultyReader(reader, settings, ranks.rank)
 

@@ -61,6 +61,8 @@ def opener(spool: Spool, config: TrainConfig):
         shards=SHARDS,
         reuse=config.reuse,
         allocate=allocate,
+        drop_last=True,
+        close_at_end=False,
     )
 
 

@@ -1,0 +1,49 @@
+"""Watches the producer of a spool while a reader waits for a shard, and ends a wait that would be in vain.
+
+The trade-off: a producer that starts later than a few seconds after the reader comes too late for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from darkprep.shards.errors import StreamEnded
+from darkprep.shards.rare_warning import RareWarning
+from darkprep.shards.spool import Spool
+
+log = logging.getLogger(__name__)
+
+_REPORT_AFTER_S = 5.0
+_ABSENT_S = 5.0
+"""How long no producer must run before a missing shard is given up."""
+
+
+class ProducerWatch:
+    """What a reader does by default while a shard is missing."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._report = RareWarning(log)
+        self._waited_s = 0.0
+        self._absent_since: float | None = None
+
+    def on_starving(self, shard: int, seconds: float) -> None:
+        """Report a wait of several seconds; raise StreamEnded when no producer runs for as long."""
+        if seconds < self._waited_s:  # another wait
+            self._absent_since = None
+        self._waited_s = seconds
+        if self._spool.has_producer() or self._spool.shard_path(shard).exists():
+            self._absent_since = None
+            if seconds > _REPORT_AFTER_S:
+                self._report(
+                    "%s: waiting for the producer to make shard %d", self._spool.path, shard
+                )
+            return
+        now = time.monotonic()
+        if self._absent_since is None:
+            self._absent_since = now
+        if now - self._absent_since >= _ABSENT_S:
+            raise StreamEnded(
+                f"{self._spool.path}: shard {shard} is missing and no producer is running; run the `darkprep build --spool {self._spool.path}` that made this spool again"
+            )
