@@ -100,6 +100,11 @@ def machine_lines(record: dict[str, Any]) -> str:
     )
 
 
+def cpu_count() -> int:
+    """The CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def _is_installed(name: str) -> bool:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return bool(importlib.metadata.version(name))

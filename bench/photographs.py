@@ -7,9 +7,12 @@ is a lower bound for cameras that compress.
 
 from __future__ import annotations
 
+import functools
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from harness import cpu_count
 
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.plan import Plan
@@ -29,22 +32,27 @@ _BLACK, _WHITE = 512, 16383
 
 
 def write_photographs(root: Path, camera: str, scenes: int, size: tuple[int, int]) -> None:
-    """Scenes 1 .. `scenes`, one short and one long exposure each."""
+    """Scenes 1 .. `scenes`, one short and one long exposure each; written by a thread per core."""
     shine = gradient(size)
-    for number in range(1, scenes + 1):
-        for kind, seconds in (("short", _SHORT_S), ("long", _LONG_S)):
-            full = _WHITE if kind == "long" else _WHITE * _SHORT_S / _LONG_S
-            codes = _BLACK + np.roll(shine, 97 * number, axis=1) * (full / _WHITE)
-            path = root / _FOLDERS[camera] / kind / f"{number:05d}_00_{seconds:g}s.dng"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tags = DngTags(
-                cfa=_CFA[camera],
-                black=(_BLACK,),
-                white=_WHITE,
-                as_shot_neutral=_NEUTRAL,
-                exposure_s=seconds,
-            )
-            write_dng(path, codes.astype(np.uint16), tags)
+    with ThreadPoolExecutor(cpu_count()) as threads:
+        write = functools.partial(_write_scene, root, camera, shine)
+        list(threads.map(write, range(1, scenes + 1)))
+
+
+def _write_scene(root: Path, camera: str, shine: U16, number: int) -> None:
+    for kind, seconds in (("short", _SHORT_S), ("long", _LONG_S)):
+        full = _WHITE if kind == "long" else _WHITE * _SHORT_S / _LONG_S
+        codes = _BLACK + np.roll(shine, 97 * number, axis=1) * (full / _WHITE)
+        path = root / _FOLDERS[camera] / kind / f"{number:05d}_00_{seconds:g}s.dng"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tags = DngTags(
+            cfa=_CFA[camera],
+            black=(_BLACK,),
+            white=_WHITE,
+            as_shot_neutral=_NEUTRAL,
+            exposure_s=seconds,
+        )
+        write_dng(path, codes.astype(np.uint16), tags)
 
 
 def gradient(size: tuple[int, int]) -> U16:
