@@ -1,4 +1,4 @@
-"""What producers and trainers share: the shard format, the spool directory, the reader (FORMAT.md)."""
+"""The code that producers and trainers share: shard format, spool directory, reader (see FORMAT.md)."""
 
 from darkprep.shards.batch import Batch, ReaderStats
 from darkprep.shards.cursor import Cursor

@@ -1,4 +1,4 @@
-"""What a reader returns: batches, and statistics of its own work."""
+"""What a reader returns: batches, and counters of its own work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from darkprep.shards.format import U16, SampleMeta
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One rank's part of a global batch. The arrays are reused: copy what must outlive the next batch."""
+    """One rank's part of a global batch. The reader reuses the arrays: copy data that is needed after the next batch."""
 
     index: int
     """Number of the global batch, from 0."""
@@ -25,16 +25,16 @@ class Batch:
 
 @dataclass(kw_only=True)
 class ReaderStats:
-    """Counters of a reader, from its start until now."""
+    """Counters of a reader since its start."""
 
     wait_s: float = 0.0
-    """Time that the consumer waited for batches, without the present wait."""
+    """Seconds that the trainer waited for batches, without the present wait."""
     waiting_since: float | None = None
     """The `time.monotonic()` at which the present wait began; None while there is none."""
     first_batch_s: float = 0.0
-    """From the start to the first batch."""
+    """Seconds from the start to the first batch."""
     first_wait_s: float = 0.0
-    """The consumer's wait for the first batch; part of `wait_s`."""
+    """Seconds that the trainer waited for the first batch; part of `wait_s`."""
     batches: int = 0
     bytes: int = 0
     shards_deleted: int = 0

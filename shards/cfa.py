@@ -1,7 +1,7 @@
 """Colour filter arrays of samples: the canonical phase, and the plane to which packing moves each pixel.
 
-The trade-off: samples have two layouts only, RGGB and X-Trans in SID's phase; producers crop every other
-phase to one of them (pipeline/raw/mosaic.py).
+The trade-off: samples have two layouts only, RGGB and X-Trans in SID's phase; producers crop mosaics of any
+other phase to one of these (pipeline/raw/mosaic.py).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _XTRANS_FIXED: tuple[Site, ...] = ((1, 0), (1, 1), (2, 0), (2, 1))
 
 
 def packing(cfa: CfaKind) -> Iterator[tuple[int, Site, Site]]:
-    """Yield what packing copies in one period: plane, cell within the period, site within the period.
+    """Yield for each copy in one period of the CFA: the plane, the cell within the period, the pixel within the period.
 
     Source of the X-Trans planes: Chen et al., "Learning to See in the Dark", CVPR 2018, the released
     packing for the X-T2.

@@ -1,7 +1,7 @@
-"""The cursor: how far one trainer rank is in the plan, as `cursors/rank-N.json` holds it.
+"""The cursor of a trainer rank: how far the rank is in the plan, stored as `cursors/rank-N.json`.
 
-The trade-off: cursors are not fsynced. One that a power loss damaged counts as absent; then shards are
-rebuilt that were already used.
+The trade-off: cursors are not fsynced. A cursor that a power failure damaged counts as missing; then shards
+that were already used are rebuilt.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from darkprep.shards.process import ProcessId
 CURSOR_BYTES = 64 << 10
 """Upper bound of a cursor file; larger files are not read to their end."""
 NEGLIGIBLE_WAIT, DATA_BOUND_WAIT = 0.01, 0.1
-"""Shares of its time that a trainer waits for data: below the first the wait is negligible, from the second
+"""Shares of the time in which a trainer waits for data. Below the first the wait is negligible; from the second
 on data limit the training; in between the two sides are nearly balanced."""
 
 _MAX_DISPLAYED = 1e18
@@ -23,7 +23,7 @@ _MAX_DISPLAYED = 1e18
 
 @dataclass(frozen=True, kw_only=True)
 class Cursor:
-    """How far one trainer rank is."""
+    """How far one trainer rank is in the plan."""
 
     rank: int
     world: int
@@ -39,12 +39,12 @@ class Cursor:
     """Seconds of the present wait for data; 0 while there is none."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object: the cursor and the process that wrote it."""
+        """Return the JSON object: the fields of the cursor, and the process that wrote it."""
         return asdict(self) | asdict(ProcessId.own())
 
     @classmethod
     def from_json(cls, record: dict[str, Any] | None) -> Cursor | None:
-        """Decode the JSON object; return None when a field is missing or invalid."""
+        """Create a cursor from a JSON object; return None when a field is missing or invalid."""
         if record is None:
             return None
         counts = {name: record.get(name) for name in ("rank", "world", "batch", "shard")}
@@ -65,5 +65,5 @@ class Cursor:
 
 
 def _displayed(value: object) -> float:
-    """Return a number for display; 0 for everything invalid, NaN and infinity included."""
+    """Return a number for display; 0 for an invalid value, NaN or infinity."""
     return value if isinstance(value, float) and 0 <= value < _MAX_DISPLAYED else 0.0

@@ -1,7 +1,7 @@
-"""What a spool occupies on the disk, as `du` counts it: allocated blocks of all files and directories.
+"""Measure the disk space of a spool as `du` does: allocated blocks of all files and directories.
 
-The trade-off: decoded frames never change once stored, so each is counted once and remembered by name
-and inode. There may be thousands, and the sum is needed every second beside a training.
+The trade-off: stored frames never change, so each is counted once and remembered by name and inode. There
+may be thousands of frames, and the sum is needed every second during a training run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from darkprep.shards.files import list_directory
 
 
 class SpoolUsage:
-    """Counts the bytes of a spool directory repeatedly; `frames` is its directory of stored frames."""
+    """Measures the bytes of a spool directory repeatedly; `frames` is the directory of stored frames in it."""
 
     def __init__(self, path: Path, frames: Path) -> None:
         self._path = path
@@ -22,7 +22,7 @@ class SpoolUsage:
         """Bytes of each stored frame, by name and inode."""
 
     def bytes(self) -> int:
-        """Return the allocated bytes now."""
+        """Return the bytes that are allocated now."""
         if self._frames.is_symlink():
             return allocated_bytes(self._path)
         before, counted, unfinished = self._frame_bytes, {}, 0
@@ -39,9 +39,9 @@ class SpoolUsage:
 
 
 def allocated_bytes(directory: Path) -> int:
-    """Return the allocated bytes of a directory and all in it.
+    """Return the allocated bytes of a directory and everything in it.
 
-    Links are not followed; what vanishes meanwhile is left out.
+    Links are not followed; files that disappear during the count are left out.
     """
     return sum(map(_entry_bytes, list_directory(directory)), _own_bytes(directory))
 

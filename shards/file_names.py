@@ -1,7 +1,7 @@
-"""Names of files in a spool, and the numbers that they stand for. A name of any other form is not ours.
+"""Names of files in a spool, and the numbers in these names. Files with other names are left alone.
 
-The trade-off: each number has exactly one name, so 0000000042.tar, 42.tar and digits of other scripts
-are left alone although a person could read them.
+The trade-off: each number has exactly one valid name, so names such as 0000000042.tar, 42.tar, or digits of
+other scripts are ignored, although a person could read them.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ _CURSOR = re.compile(r"rank-(\d{1,6})\.json")
 
 
 def shard_file_name(shard: int) -> str:
-    """Return the name of a published shard: `00000042.tar`."""
+    """Return the name of a published shard, such as `00000042.tar`."""
     return f"{shard:08d}.tar"
 
 
 def shard_of_file_name(name: str) -> int | None:
-    """Return the number of the shard with this name; None for other names."""
+    """Return the number of the shard with this file name; None for other names."""
     match = _SHARD.fullmatch(name)
     return int(match[1]) if match and shard_file_name(int(match[1])) == name else None
 
 
 def partial_file_name(shard: int) -> str:
-    """Return the name of a shard that the calling process writes: `00000042.PID.tar`."""
+    """Return the name of the unfinished shard that the calling process writes: `00000042.PID.tar`."""
     return f"{shard:08d}.{os.getpid()}.tar"
 
 
@@ -37,11 +37,11 @@ def shard_of_partial_file_name(name: str) -> int | None:
 
 
 def cursor_file_name(rank: int) -> str:
-    """Return the name of a rank's cursor: `rank-0.json`."""
+    """Return the name of a rank's cursor file, such as `rank-0.json`."""
     return f"rank-{rank}.json"
 
 
 def rank_of_file_name(name: str) -> int | None:
-    """Return the rank whose cursor has this name; None for other names."""
+    """Return the rank whose cursor file has this name; None for other names."""
     match = _CURSOR.fullmatch(name)
     return int(match[1]) if match else None

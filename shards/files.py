@@ -1,7 +1,8 @@
-"""Files that are either complete or absent: written under a temporary name, synced, then renamed.
+"""Write files that are either complete or absent: under a temporary name, synced, then renamed.
 
-The trade-off: two fsyncs a file, milliseconds each, so this is for what cannot be rebuilt (plan, cursor,
-checkpoint, weights) and for small files. Shards are renamed without fsync (shards/writer.py).
+The trade-off: two fsyncs per file take milliseconds, so this module is for files that cannot be rebuilt
+(plan, cursor, checkpoint, weights) and for small files. Shards are renamed without fsync
+(shards/writer.py).
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ _NO_DIRECTORY = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
 
 @contextlib.contextmanager
 def disk_errors(path: Path, wanted: int | None = None) -> Iterator[None]:
-    """Translate errors of the operating system when writing `path` into darkprep's.
+    """Translate an OSError of a block that writes `path` into an error of darkprep.
 
-    `wanted` is the size of the write in bytes, for the message. Raises DiskFull when there is no room,
-    SpoolError when the directory is not writable or does not exist; any other OSError passes.
+    `wanted` is the size of the write in bytes, for the message. Raises DiskFull when the disk is full,
+    SpoolError when the directory is not writable or does not exist; any other OSError is passed on.
     """
     try:
         yield
@@ -38,16 +39,16 @@ def disk_errors(path: Path, wanted: int | None = None) -> Iterator[None]:
         need = f"{tenths / 10:,.1f} MB are needed" if wanted else "more room is needed"
         if error.errno in NO_SPACE:
             raise DiskFull(
-                f"{path.parent}: the disk is full, {need}; free some and start again"
+                f"{path.parent}: the disk is full, {need}; free some space and start again"
             ) from error
         if error.errno in _NOT_WRITABLE:
             raise SpoolError(
-                f"{path.parent}: cannot be written ({error.strerror}); check its owner and mount"
+                f"{path.parent}: cannot be written ({error.strerror}); check its permissions, and that its disk is mounted writable"
             ) from error
         if error.errno in _NO_DIRECTORY and not path.parent.is_dir():
             what = "is not a directory" if os.path.lexists(path.parent) else "does not exist"
             raise SpoolError(
-                f"{path.parent}: {what}, so nothing can be written there; was it removed or unmounted?"
+                f"{path.parent}: {what}, so nothing can be written there; create or mount it and start again"
             ) from error
         raise
 
@@ -55,11 +56,11 @@ def disk_errors(path: Path, wanted: int | None = None) -> Iterator[None]:
 def replace_atomically(
     path: Path, write: Callable[[BinaryIO], None], *, sync: bool = True, wanted: int | None = None
 ) -> None:
-    """Let `write` fill a temporary file and rename it to `path`; readers see the old file or the new one.
+    """Call `write` to fill a temporary file, then rename it to `path`; readers see the old file or the new one.
 
-    The directory is created where it is missing: copies of a directory often drop the empty ones in it.
-    Without `sync` a power loss may leave the file empty: for files that their readers can do without.
-    Raises DiskFull or SpoolError as `disk_errors`; then the old file stays and no temporary one is left.
+    A missing directory is created, because some copy tools drop empty directories. Without `sync`, a power
+    failure may leave the file empty; use this only for files that readers can do without. Raises DiskFull
+    or SpoolError; the old file then stays, and no temporary file is left.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path, wanted):
@@ -78,15 +79,15 @@ def replace_atomically(
 
 
 def ensure_directory(directory: Path) -> None:
-    """Create a directory in an existing one unless it is there; raise DiskFull or SpoolError."""
+    """Create a directory unless it exists; its parent must exist. Raises DiskFull or SpoolError."""
     with disk_errors(directory / "file"):
         directory.mkdir(exist_ok=True)
 
 
 def open_in_new_directory(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
-    """Open as `os.open` does, or for `open(opener=...)`; create the file's directory where it is missing.
+    """Open a file as `os.open` does, and create its directory if missing; usable as `open(opener=...)`.
 
-    Only that directory: when the one above it is gone, somebody removed the whole.
+    Only this one directory is created: if its parent is missing too, the whole spool was probably removed.
     """
     try:
         return os.open(path, flags | os.O_CLOEXEC, mode)
@@ -96,7 +97,7 @@ def open_in_new_directory(path: str | os.PathLike[str], flags: int, mode: int = 
 
 
 def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """Replace the file at `path` by `data`; raises as `replace_atomically`."""
+    """Replace the file at `path` by `data`. Raises the errors of `replace_atomically`."""
 
     def write(file: BinaryIO) -> None:
         file.write(data)
@@ -110,14 +111,14 @@ def json_bytes(record: dict[str, Any]) -> bytes:
 
 
 def write_json(path: Path, record: dict[str, Any], *, sync: bool = True) -> None:
-    """Replace the file at `path` by `record` as JSON; raises as `replace_atomically`."""
+    """Replace the file at `path` by `record` as JSON. Raises the errors of `replace_atomically`."""
     write_bytes(path, json_bytes(record), sync=sync)
 
 
 def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any] | None:
     """Return the JSON object in the regular file at `path`.
 
-    None where there is no such file, it is damaged, or it is larger than `limit` bytes.
+    Returns None if there is no such file, it is damaged, or it is larger than `limit` bytes.
     """
     try:
         return parse_json_object(read_regular_file(path, limit))
@@ -126,7 +127,7 @@ def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any] | None:
 
 
 def parse_json_object(data: str | bytes) -> dict[str, Any] | None:
-    """Return the JSON object in `data`; None where it is damaged or another kind of value."""
+    """Return the JSON object in `data`; None if `data` is damaged or not a JSON object."""
     try:
         record = json.loads(data)
     except (ValueError, RecursionError):
@@ -135,21 +136,21 @@ def parse_json_object(data: str | bytes) -> dict[str, Any] | None:
 
 
 def json_objects(rows: Iterable[str | bytes]) -> list[dict[str, Any]]:
-    """Return the JSON objects among `rows`; damaged rows and other kinds of values are left out."""
+    """Return the JSON objects among `rows`; rows that are damaged or not JSON objects are left out."""
     records = map(parse_json_object, rows)
     return [record for record in records if record is not None]
 
 
 def read_regular_file(path: Path, limit: int = -1) -> bytes:
-    """Return the first `limit` bytes of the regular file at `path`; raises as `open_regular_file`."""
+    """Return up to `limit` bytes from the start of the regular file at `path`; raise OSError for others."""
     with open(path, "rb", opener=open_regular_file) as file:
         return file.read(limit)
 
 
 def open_regular_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
-    """Open as `os.open` does, or for `open(opener=...)`; raise OSError for anything but a regular file.
+    """Open a file as `os.open` does, but only a regular file, else raise OSError; usable as `open(opener=...)`.
 
-    A pipe of that name would block until a process opens its other end.
+    Opening a named pipe would block until another process opens its other end.
     """
     try:
         descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, mode)
@@ -168,7 +169,7 @@ def _not_regular(path: str | os.PathLike[str]) -> OSError:
 
 
 def list_directory(path: Path) -> list[os.DirEntry[str]]:
-    """Return the entries of a directory, in any order; none where there is no directory."""
+    """Return the entries of a directory, in any order; an empty list if there is no directory."""
     try:
         with os.scandir(path) as entries:
             return list(entries)
@@ -177,7 +178,7 @@ def list_directory(path: Path) -> list[os.DirEntry[str]]:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the directory's entries survive a power loss."""
+    """Flush a directory's entries to the disk, so that they survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -186,9 +187,10 @@ def sync_directory(path: Path) -> None:
 
 
 def remove_stale_temporaries(directory: Path) -> int:
-    """Remove the `.NAME.PID.tmp` files that dead writers left in `directory`; return how many.
+    """Remove the `.NAME.PID.tmp` files that dead processes left in `directory`; return their number.
 
-    Only for the process that holds the lock for writing there: a writer in another container appears dead.
+    Call it only while holding the lock for writing there: a process in another container looks dead from
+    here.
     """
     removed = 0
     for path in directory.glob(".*.tmp"):

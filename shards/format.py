@@ -1,7 +1,7 @@
 """The byte format of samples and shards (FORMAT.md), without access to the disk.
 
-The trade-off: every size is known beforehand, for which the JSON is padded, so that a disk budget can be
-computed exactly. It costs a few hundred bytes a sample.
+The trade-off: JSON is padded to a fixed length, so that every size is known beforehand and a disk budget
+can be computed exactly. Padding costs a few hundred bytes per sample.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LATEST_VERSION = 2
 """Version of samples and plans of the targets `linear` and `raw`; those of `srgb` stay at version 1."""
 
 _MAX_NUMBER = 1e9
-"""Upper bound of levels, amplification and ISO; larger numbers in a file are damage."""
+"""Upper bound of levels, amplification and ISO; a file with larger numbers is damaged."""
 
 U16 = npt.NDArray[np.uint16]
 CfaKind = Literal["bayer", "xtrans"]
@@ -42,7 +42,7 @@ PERIOD: dict[CfaKind, int] = {"bayer": 2, "xtrans": 6}
 
 @dataclass(frozen=True, kw_only=True)
 class SampleMeta:
-    """The metadata of one sample. Raises ValueError naming the field."""
+    """The metadata of one sample. Raises ValueError, which names the invalid field."""
 
     key: str
     """`KKKKKKKK-SSSS`: shard, sample. Whole frames carry their pair id instead."""
@@ -59,7 +59,7 @@ class SampleMeta:
     ratio: float
     """Exposure ratio long / short of the pair, capped as in the data set's papers."""
     amplification: float
-    """Factor by which the network's input is multiplied."""
+    """Factor that multiplies the network's input."""
     amplification_source: str
     """How the amplification was determined: `ratio`, `estimate`, or `constant`."""
     iso: float
@@ -67,7 +67,7 @@ class SampleMeta:
     low: str = ""
     """`xxh3:` and 16 hex digits over the bytes of the low array."""
     gt: str = ""
-    """The same over the bytes of the gt array."""
+    """`xxh3:` and 16 hex digits over the bytes of the gt array."""
     target: Target = "srgb"
     gt_black: tuple[float, ...] = ()
     """Black level of the long exposure per plane, in codes; empty unless the target is `raw`."""
@@ -109,7 +109,7 @@ class SampleMeta:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One training example, or one whole frame."""
+    """One training example, or one whole frame for evaluation."""
 
     low: U16
     """`(C, h, w)` uint16 packed sensor codes: the planes R, G1, G2, B, or the nine of X-Trans."""
@@ -132,7 +132,7 @@ def raw_bytes(array: U16) -> memoryview:
 
 
 def checksum(array: U16) -> str:
-    """Return `xxh3:` and the XXH3-64 of the bytes of a C-contiguous array, as 16 hex digits."""
+    """Return `xxh3:` and 16 hex digits: the XXH3-64 of the bytes of a C-contiguous array."""
     return f"xxh3:{xxhash.xxh3_64_hexdigest(raw_bytes(array))}"
 
 
@@ -152,7 +152,7 @@ def _npy_header(shape: tuple[int, ...]) -> bytes:
 
 
 def _tar_header(name: str, size: int) -> bytes:
-    """Return the ustar header of a member: that of a member without a name, with name and checksum filled in."""
+    """Return the ustar header of a tar member: a template in which name and checksum are filled in."""
     nameless, text = _nameless_header(size), name.encode()
     header = bytearray(nameless)
     header[: len(text)] = text
@@ -171,8 +171,8 @@ def _nameless_header(size: int) -> bytes:
 class ShardLayout:
     """The position of every byte in a shard; all shards of a plan share one layout.
 
-    `height` and `width` are of the stored mosaic in pixels, multiples of the CFA's period. Raises
-    ValueError naming the field.
+    `height` and `width` are those of the stored mosaic in pixels, multiples of the CFA's period. Raises
+    ValueError, which names the invalid field.
     """
 
     cfa: CfaKind
@@ -196,33 +196,33 @@ class ShardLayout:
 
     @property
     def low_shape(self) -> tuple[int, int, int]:
-        """`(C, h, w)` of the packed mosaic."""
+        """Shape of the packed mosaic, `(C, h, w)`."""
         cell = CELL[self.cfa]
         return (PLANES[self.cfa], self.height // cell, self.width // cell)
 
     @property
     def gt_shape(self) -> tuple[int, int, int]:
-        """`(3, H, W)` of the developed long exposure; `(C, h, w)` of its codes with the target `raw`."""
+        """Shape of the developed long exposure, `(3, H, W)`."""
         return self.low_shape if self.target == "raw" else (3, self.height, self.width)
 
     @property
     def low_bytes(self) -> int:
-        """Bytes of one low array, without its header."""
+        """Number of bytes of a `low` array, without its header."""
         return 2 * math.prod(self.low_shape)
 
     @property
     def gt_bytes(self) -> int:
-        """Bytes of one gt array, without its header."""
+        """Number of bytes of a `gt` array, without its header."""
         return 2 * math.prod(self.gt_shape)
 
     @property
     def low_offset(self) -> int:
-        """Offset from a sample's start to the bytes of its low array."""
+        """Offset from a sample's start to the bytes of its `low` array."""
         return TAR_BLOCK + NPY_HEADER_BYTES
 
     @property
     def gt_offset(self) -> int:
-        """Offset from a sample's start to the bytes of its gt array."""
+        """Offset from a sample's start to the bytes of its `gt` array."""
         return self._gt_header_offset + TAR_BLOCK + NPY_HEADER_BYTES
 
     @property
@@ -232,12 +232,12 @@ class ShardLayout:
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of one sample in the tar, headers and padding included."""
+        """Number of bytes of one sample in the tar, with headers and padding."""
         return self.meta_offset + META_BYTES
 
     @property
     def shard_bytes(self) -> int:
-        """Bytes of a whole shard."""
+        """Number of bytes of a whole shard."""
         return self.samples * self.sample_bytes + END_BYTES
 
     @property
@@ -249,7 +249,7 @@ class ShardLayout:
         return self._gt_header_offset + TAR_BLOCK + _padded(NPY_HEADER_BYTES + self.gt_bytes)
 
     def headers(self, shard: int, sample: int) -> tuple[bytes, bytes, bytes]:
-        """Return the bytes before the low, gt and JSON payloads: tar header and, for arrays, npy header."""
+        """Return the bytes that precede the low, gt and JSON data: tar header and, for arrays, npy header."""
         key = sample_key(shard, sample)
         low = _tar_header(f"{key}.low.npy", NPY_HEADER_BYTES + self.low_bytes)
         gt = _tar_header(f"{key}.gt.npy", NPY_HEADER_BYTES + self.gt_bytes)
@@ -257,12 +257,12 @@ class ShardLayout:
         return low + _npy_header(self.low_shape), gt + _npy_header(self.gt_shape), meta
 
     def header_offsets(self) -> tuple[int, int, int]:
-        """Return the offsets from a sample's start to each of the three headers of `headers`."""
+        """Return the offset from a sample's start to each of the three headers that `headers` returns."""
         return 0, self._gt_header_offset, self._meta_header_offset
 
 
 def sample_key(shard: int, sample: int) -> str:
-    """Return the name of a sample in the tar: `00000042-0003`."""
+    """Return the key of a sample in the tar, such as `00000042-0003`."""
     return f"{shard:08d}-{sample:04d}"
 
 
@@ -286,7 +286,7 @@ def format_version(target: Target) -> int:
 def encode_meta(meta: SampleMeta, plan: str) -> bytes:
     """Return the metadata as JSON, padded with spaces to META_BYTES; `plan` is the digest of the plan.
 
-    Raises ValueError when the JSON is too long, which takes a pair id of hundreds of characters.
+    Raises ValueError when the JSON is too long, which happens only if a pair id has hundreds of characters.
     """
     stored = {"srgb": (), "linear": _TARGET_FIELDS[:1], "raw": _TARGET_FIELDS}[meta.target]
     fields = {
@@ -303,7 +303,7 @@ def encode_meta(meta: SampleMeta, plan: str) -> bytes:
 
 
 def decode_meta(data: bytes, plan: str) -> SampleMeta:
-    """Decode what `encode_meta` wrote for `plan`; raise ShardDamaged for anything else."""
+    """Decode metadata that `encode_meta` wrote with the same `plan`; raise ShardDamaged for any other bytes."""
     try:
         record: dict[str, Any] = json.loads(data)
         version, of_plan = record.pop("format"), record.pop("plan")

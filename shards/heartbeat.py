@@ -1,7 +1,7 @@
-"""Heartbeats: what a producer, or a downloader in its stead, publishes of its work about once a second.
+"""Heartbeats: the state that a producer or a downloader publishes about once a second.
 
-The trade-off: heartbeats are for display and for finding the process only. Whether a producer is alive
-is decided by its lock (shards/locks.py), so a damaged or stale heartbeat can be ignored.
+The trade-off: heartbeats are only displayed, and used to find the process. Whether a producer is alive is
+decided by its lock (shards/locks.py), so a damaged or old heartbeat can be ignored.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ _MAX_NUMBER = 1e18
 
 @dataclass(frozen=True, kw_only=True)
 class ProducerStatus:
-    """The state of a producer or downloader. None means that the number does not apply to it."""
+    """The state of a producer or downloader. A number that does not apply to it is None."""
 
     state: str
     """Such as `making`, `waiting for the trainer`, `done`, `failed`."""
     shards_made: int | None = None
-    """Shards that were made, or fetched from object storage."""
+    """Number of shards that were made, or downloaded from object storage."""
     shards_ready: int | None = None
     next_needed: int | None = None
     """The oldest shard that the trainer still needs."""
     until: int | None = None
-    """The shard to end before; None for no end."""
+    """Number of the first shard that is not made; None for no end."""
     shard_bytes: int | None = None
     disk_bytes: int | None = None
-    """What the whole spool occupies."""
+    """Bytes that the whole spool occupies on the disk."""
     budget_bytes: int | None = None
     frames_decoded: int | None = None
     frames_kept: int | None = None
-    """Frames for which the budget has room."""
+    """Number of frames for which the budget has room."""
     frames_wanted: int | None = None
     running_s: float | None = None
     blocked_s: float | None = None
-    """Worker time lost while the budget was full."""
+    """Seconds that workers lost while the budget was full."""
     mb_per_s: float | None = None
     """Shard megabytes per second since the start."""
     skipped: int | None = None
-    """Files that cannot be used."""
+    """Number of RAW files that cannot be used."""
     deaths: int | None = None
-    """How often workers died and were replaced."""
+    """Number of times that workers died and were replaced."""
     damaged: int | None = None
-    """Damaged objects that a downloader met."""
+    """Number of damaged objects that a downloader received."""
     deleted: int | None = None
-    """Objects that a downloader deleted after use."""
+    """Number of objects that a downloader deleted after use."""
     directory_bytes: int | None = None
-    """What the producer's own directory occupies, when the shards are in object storage."""
+    """Bytes of the producer's local directory, for a spool in object storage."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object, without numbers that do not apply; `until` is always in it."""
+        """Return the JSON object, without numbers that do not apply; `until` is always included."""
         return {
             name: value
             for name, value in asdict(self).items()
@@ -66,7 +66,7 @@ class ProducerStatus:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> ProducerStatus | None:
-        """Decode the JSON object, ignoring unknown keys; return None when a field is invalid."""
+        """Create a status from a JSON object, ignoring unknown keys; return None when a field is invalid."""
         state = record.get("state")
         if not isinstance(state, str):
             return None
@@ -82,7 +82,7 @@ class ProducerStatus:
 
     @property
     def is_working(self) -> bool:
-        """Whether the work goes on, at this moment or after a wait."""
+        """Whether the producer is working or waiting, rather than done or failed."""
         return self.state == "making" or self.state.startswith("waiting")
 
 
@@ -91,7 +91,7 @@ _NUMBERS = {entry.name for entry in fields(ProducerStatus)} - {"state"}
 
 @dataclass(frozen=True, kw_only=True)
 class Heartbeat:
-    """One file of `producers/`: a status, the process that published it, and when."""
+    """One file of `producers/`: a status, the process that published it, and the time."""
 
     status: ProducerStatus
     process: ProcessId = field(default_factory=lambda: ProcessId.own())
@@ -99,12 +99,12 @@ class Heartbeat:
     """Seconds since the epoch."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object: all fields on one level."""
+        """Return the JSON object, with all fields on one level."""
         return self.status.to_json() | asdict(self.process) | {"time": self.time}
 
     @classmethod
     def from_json(cls, record: dict[str, Any] | None) -> Heartbeat | None:
-        """Decode the JSON object, ignoring unknown keys; return None when a field is missing or invalid."""
+        """Create a heartbeat from a JSON object, ignoring unknown keys; None when a field is missing or invalid."""
         if record is None or not _is_number(record.get("time")):
             return None
         status, process = ProducerStatus.from_json(record), ProcessId.from_json(record)
@@ -114,12 +114,12 @@ class Heartbeat:
 
     @property
     def file_name(self) -> str:
-        """The file name in `producers/`."""
+        """The name of the heartbeat's file in `producers/`."""
         return f"{self.process.host}-{self.process.pid}.json"
 
 
 def _is_number(value: object) -> bool:
-    """Whether a value is a finite number of usual size; NaN and booleans are not."""
+    """Whether a value is a finite number below a fixed bound; booleans are not numbers."""
     return (
         isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MAX_NUMBER
     )

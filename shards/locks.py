@@ -1,9 +1,10 @@
-"""Locks between processes: exclusive ones that name their holder, and shared ones for a group of writers.
+"""Locks between processes: exclusive locks that record their holder, and locks that several writers share.
 
-Both are flocks. The kernel releases one when the last process that has its file open has closed it or ended. A
-forked child inherits the open file, so holders unlock explicitly, and forked children close their copies at
-once. The trade-off: a child that C code forks without running Python keeps its copy, and the lock of a
-holder that is killed, until it ends; and flock reaches as far as the file system supports it.
+All locks are flocks. The kernel releases a flock when the last process that has the file open closes it or
+ends. A forked child inherits the open file, so holders unlock explicitly, and forked children close their
+copies at once. The trade-off: a child that C code forks without running Python keeps its copy, so a lock
+whose holder was killed stays locked until that child ends. And flock works between machines only where the
+file system supports it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from darkprep.shards.forks import are_copies, close_in_forked_children, forget
 from darkprep.shards.process import ProcessId
 
 _RECORD_BYTES = 512
-"""Every record of a holder has this length, so that it can be overwritten in place, even on a full disk."""
+"""Length of the record of a holder; it is constant, so that a record can be overwritten in place on a full disk."""
 _ATTEMPTS = 25
 _ATTEMPT_S = 0.02
 _SHARED_TIMEOUT_S = 60.0
@@ -37,8 +38,8 @@ class FileLock:
     """An exclusive lock, held for a `with` block or from `acquire` to `release`.
 
     `path` is a file used for nothing else. The other arguments are for the message of SpoolBusy: `holder`
-    is what holds such a lock ("a producer"), `directory` what the lock protects, and `remedy` what to do
-    other than stopping the present holder. In a forked child the lock is not held.
+    is what holds such a lock ("a producer"), `directory` is what the lock protects, and `remedy` is what
+    the user can do other than stopping the present holder. A forked child does not hold the lock.
     """
 
     def __init__(
@@ -51,9 +52,9 @@ class FileLock:
         self._file: _LockFile | None = None
 
     def acquire(self) -> None:
-        """Acquire the lock; raise SpoolBusy after half a second when a living process holds it.
+        """Acquire the lock; raise SpoolBusy if a living process still holds it after half a second.
 
-        Several attempts are needed because `is_held` and dying processes hold the lock for a moment.
+        Several attempts are needed because `is_held` and ending processes hold the lock for a moment.
         Raises DiskFull or SpoolError when the lock file cannot be written or locked.
         """
         with disk_errors(self._path), lock_errors(self._directory):
@@ -71,9 +72,9 @@ class FileLock:
         )
 
     def restore(self) -> None:
-        """Acquire a held lock again when its file was removed, as with its directory; raises as `acquire`.
+        """Create and lock the lock's file again if it was removed. Raises the errors of `acquire`.
 
-        Other processes take a lock without its file for a free one.
+        Other processes take a lock without its file for a free lock.
         """
         before = self._file
         if before is not None and not before.is_at(self._path):
@@ -81,7 +82,7 @@ class FileLock:
             before.close()
 
     def release(self) -> None:
-        """Release the lock; do nothing when it is not held."""
+        """Release the lock; do nothing if it is not held."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -113,16 +114,16 @@ class FileLock:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether a living process holds the exclusive lock at `path`; False without locks."""
+    """Return whether a living process holds the exclusive lock at `path`; False on file systems without locks."""
     with contextlib.suppress(OSError):
         return _is_locked(path, os.O_RDONLY, fcntl.LOCK_SH)
     return False
 
 
 def last_holder(path: Path) -> ProcessId | None:
-    """Return the process, dead or alive, that acquired the exclusive lock at `path` last.
+    """Return the process, living or dead, that last acquired the exclusive lock at `path`.
 
-    None where there was none or the record is damaged.
+    Returns None if there was no such process or its record is damaged.
     """
     record = read_json(path, _RECORD_BYTES)
     return ProcessId.from_json(record) if record else None
@@ -130,7 +131,7 @@ def last_holder(path: Path) -> ProcessId | None:
 
 @contextlib.contextmanager
 def shared_lock(path: Path) -> Iterator[None]:
-    """Hold the shared lock at `path`; waits for a moment while `has_shared_holders` probes it.
+    """Hold the shared lock at `path` during a block; wait if `has_shared_holders` is testing it at this moment.
 
     Raises DiskFull or SpoolError when the lock file cannot be written or locked.
     """
@@ -159,19 +160,22 @@ def has_shared_holders(path: Path) -> bool:
 
 @contextlib.contextmanager
 def lock_errors(directory: Path) -> Iterator[None]:
-    """Raise SpoolError with the remedy where the file system of `directory` has no locks."""
+    """Raise SpoolError, with a remedy, when a block fails because the file system of `directory` has no locks."""
     try:
         yield
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
         raise SpoolError(
-            f"{directory}: its file system does not support locks ({error.strerror}); use a directory on a local disk, or have it mounted with locks (Lustre: the option flock; NFS: a lock service)"
+            f"{directory}: the file system does not support locks ({error.strerror}); use a directory on a local disk, or mount the file system with locks (Lustre: the option flock; NFS: a lock service)"
         ) from error
 
 
 class _LockFile:
-    """An open lock file, in a directory that is created when the file is. Closing it unlocks it for forked children too; in a child it is closed at once."""
+    """An open lock file; a missing directory is created with it.
+
+    Closing it also unlocks it for forked children; a forked child closes its own copy at once.
+    """
 
     def __init__(self, path: Path, flags: int) -> None:
         if flags & os.O_CREAT:
@@ -180,7 +184,7 @@ class _LockFile:
         close_in_forked_children(self)
 
     def try_lock(self, operation: int) -> bool:
-        """Lock the file, exclusively or shared; return whether that succeeded without waiting."""
+        """Try to lock the file, exclusively or shared, without waiting; return whether it is locked."""
         try:
             fcntl.flock(self.descriptor, operation | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -188,7 +192,7 @@ class _LockFile:
         return True
 
     def is_at(self, path: Path) -> bool:
-        """Return whether `path` is still this file."""
+        """Return whether the file at `path` is still the open file."""
         try:
             return os.path.samestat(os.fstat(self.descriptor), path.stat())
         except FileNotFoundError:

@@ -25,19 +25,19 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.01
 _STARVING_EVERY_S = 0.5
 _RETRY_AFTER_S = (0.1, 0.2, 0.4, 0.8, 1.6)
-"""Pauses before a read or a move that failed is tried again; after the last one the reader gives up."""
+"""Seconds to wait before each new attempt of a failed read or move; after the last attempt an error is raised."""
 _FORGOTTEN_AFTER_S = 60.0
-"""A read that failed longer ago does not count."""
+"""Seconds after which a failed read no longer counts."""
 _MAX_DAMAGED = 5
-"""How often one shard may be found damaged and be rebuilt before the reader gives up."""
+"""Number of times that one shard may be found damaged and be rebuilt before the reader raises an error."""
 _PASSING = {
     errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.ENFILE, errno.EMFILE,
 }  # fmt: skip
-"""Errors of the machine, not of a file, that may be over at the next attempt."""
+"""Errors that the machine, not a file, causes and that may not occur at the next attempt."""
 
 
 class OpenShards:
-    """Open shards of `spool`, by their number in the stream.
+    """The shards of `spool` that a reader has open, by their number in the stream.
 
     With `cycle` the stream repeats the first `cycle` shards of the spool without end. `should_stop` ends
     a wait. `on_starving(shard, seconds)` is called about twice a second while a shard is missing; what it
@@ -63,7 +63,7 @@ class OpenShards:
         self._seen: os.stat_result | None = None
         """The status of the file that was opened last, before it was checked."""
         self._failures: dict[int, tuple[int, float]] = {}
-        """How often each shard could not be read of late, and when last, by its number in the spool."""
+        """Number and time of the recent failed reads of each shard, by its number in the spool."""
         self._damaged: Counter[int] = Counter()
         """How often each shard was quarantined, by its number in the spool."""
         close_in_forked_children(self)
@@ -72,10 +72,10 @@ class OpenShards:
         return shard in self._open
 
     def get(self, shard: int, while_waiting: Callable[[], None]) -> ShardFile | None:
-        """Return the shard, opened; wait while it is missing or damaged. None when asked to stop.
+        """Return an open shard; wait while it is missing or damaged. Returns None when asked to stop.
 
-        `while_waiting` is called again and again during the wait. Raises SpoolError when the shard cannot be
-        opened for a reason of the machine's, and as `handle_damage`.
+        `while_waiting` is called repeatedly during the wait. Raises SpoolError when the machine, not the
+        file, is the reason that the shard cannot be opened, and the errors of `handle_damage`.
         """
         while not self._should_stop():
             try:
@@ -86,10 +86,10 @@ class OpenShards:
         return None
 
     def handle_damage(self, shard: int, error: ShardDamaged) -> None:
-        """Close a shard that cannot be read; try it again later, or quarantine it, so that a producer rebuilds it.
+        """Close a shard that cannot be read; then pause to try it again, or quarantine it to be rebuilt.
 
-        It is tried again, after a pause, where the operating system failed to read it and may succeed. Raises
-        SpoolError when it cannot be quarantined, or is damaged again however often it is rebuilt.
+        It is tried again if the operating system failed to read it and may succeed later. Raises SpoolError
+        when the shard cannot be quarantined, or is damaged again after several rebuilds.
         """
         opened = self._open.pop(shard, None)
         seen = opened.seen if opened else self._seen
@@ -104,11 +104,11 @@ class OpenShards:
         self._quarantine(number, str(error), seen)
 
     def repetitions(self, shard: int) -> int:
-        """Return how many times the stream repeated all kept shards before this one."""
+        """Return how many times the stream had repeated all kept shards before it came to this shard."""
         return shard // self._cycle if self._cycle else 0
 
     def close_before(self, oldest: int) -> None:
-        """Close the shards before `oldest`."""
+        """Close the shards whose number is below `oldest`."""
         for shard in [shard for shard in self._open if shard < oldest]:
             self._open.pop(shard).close()
 
@@ -123,11 +123,11 @@ class OpenShards:
             shard.close()
 
     def _number(self, shard: int) -> int:
-        """Return the spool's number of a shard of the stream."""
+        """Return the spool's number of the shard with this number in the stream."""
         return shard % self._cycle if self._cycle else shard
 
     def _wait_and_open(self, shard: int, while_waiting: Callable[[], None]) -> bool:
-        """Open a shard as soon as it exists; return False when asked to stop. Raises as `get`, and ShardDamaged."""
+        """Open a shard as soon as it exists; return False when asked to stop. Raises ShardDamaged and SpoolError."""
         number = self._number(shard)
         began, reported = time.monotonic(), 0.0
         while not self._should_stop():
@@ -144,7 +144,7 @@ class OpenShards:
         return False
 
     def _try_to_open(self, number: int) -> ShardFile | None:
-        """Open a shard; return None where there is none, and after a pause where it could not be opened."""
+        """Try to open a shard; return None if it does not exist, and after a pause if it could not be opened."""
         path = self._spool.shard_path(number)
         try:
             self._seen = path.lstat()
@@ -155,11 +155,11 @@ class OpenShards:
             if self._pause_after(number, error):
                 return None
             raise SpoolError(
-                f"{path}: cannot be opened ({error.strerror}); this is a fault of the machine, not of the file: correct it and start again"
+                f"{path}: cannot be opened ({error.strerror}), because of the machine, not of the file; correct the cause and start again"
             ) from error
 
     def _pause_after(self, number: int, error: BaseException | None) -> bool:
-        """Return, after a pause, whether to try again to read a shard; False for damage and after many attempts."""
+        """Pause and return True if another attempt to read may succeed; return False if the shard is damaged."""
         if not isinstance(error, OSError) or error.errno not in _PASSING:
             return False
         attempts, when = self._failures.get(number, (0, 0.0))
@@ -172,7 +172,7 @@ class OpenShards:
         return True
 
     def _quarantine(self, number: int, reason: str, seen: os.stat_result | None) -> None:
-        """Move a damaged shard to quarantine; try again for a few seconds when that fails."""
+        """Move a damaged shard to quarantine; try again for a few seconds if the move fails."""
         path = self._spool.shard_path(number)
         if self._damaged[number] > _MAX_DAMAGED:
             raise SpoolError(
@@ -192,7 +192,7 @@ class OpenShards:
                 return
 
     def _pause(self, seconds: float) -> None:
-        """Wait, until asked to stop at most."""
+        """Wait for some seconds, or until asked to stop."""
         deadline = time.monotonic() + seconds
         while not self._should_stop() and time.monotonic() < deadline:
             time.sleep(_POLL_S)

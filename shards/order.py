@@ -1,9 +1,9 @@
-"""The order in which a trainer uses the samples: shuffled over a window of shards, computed, not stored.
+"""The order in which a trainer uses the samples: shuffled over a window of shards, computed rather than stored.
 
-Shard k is used during the intervals k .. k + window - 1, an equal share of its uses in each, and the
-uses of one interval are mixed. So at any time `window` shards are open, in each interval one is finished
-and one is started, and training can start when shard 0 is there. The trade-off: a sample moves by at most
-`window` shards, which is less than a full shuffle and needs no memory.
+Shard k is used during the intervals k .. k + window - 1, with an equal share of its uses in each of them,
+and the uses in one interval are mixed. So at any time `window` shards are open; each interval finishes one
+shard and starts another, and training can start when shard 0 exists. The trade-off: a sample moves by at
+most `window` shards, which is less than a full shuffle, but needs no memory.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Uses = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class UseOrder:
-    """The sequence of all uses of a stream; the use at each position depends on these fields alone.
+    """The sequence of all uses of samples in a stream; the use at each position depends on these fields alone.
 
-    Raises ValueError naming the field.
+    Raises ValueError, which names the invalid field.
     """
 
     samples: int
@@ -37,7 +37,7 @@ class UseOrder:
     shards: int | None = None
     """Number of shards in the plan; None for no end."""
     part: int = 0
-    """Only shards k = part (mod parts) are used: those of one node among several."""
+    """Only shards k with k mod parts = part are used: the shards of one node among several."""
     parts: int = 1
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class UseOrder:
 
     @property
     def total(self) -> int | None:
-        """The number of uses; None for no end."""
+        """The number of uses in the stream; None if it has no end."""
         return None if self._shard_count is None else self._shard_count * self.samples * self.reuse
 
     def interval(self, index: int) -> Uses:
@@ -65,7 +65,7 @@ class UseOrder:
         return uses[permutation(len(uses), self.seed, RngStream.MIX, self._plan_number(index))]
 
     def start(self, interval: int) -> int:
-        """Return the position at which an interval starts."""
+        """Return the position of the first use in an interval."""
         started = self._uses_before(interval)
         return (
             started
@@ -74,7 +74,7 @@ class UseOrder:
         )
 
     def interval_of(self, position: int) -> int:
-        """Return the index of the interval that holds a position; the number of intervals for positions after the end."""
+        """Return the interval that contains a position; the number of intervals for a position after the end."""
         if self._shard_count is not None and self.total is not None and position >= self.total:
             return self._shard_count + self.window - 1
         low, high = 0, 1
@@ -86,7 +86,7 @@ class UseOrder:
         return low
 
     def uses(self, position: int, count: int) -> Uses:
-        """Return the uses at positions `position` .. `position + count - 1`, fewer at the end of the stream."""
+        """Return the uses at positions `position` to `position + count - 1`; fewer at the end of the stream."""
         parts: list[Uses] = []
         interval = self.interval_of(position)
         skip = position - self.start(interval)
@@ -98,39 +98,39 @@ class UseOrder:
         return np.concatenate(parts) if parts else np.empty((0, 3), dtype=np.int64)
 
     def oldest_shard(self, position: int) -> int:
-        """Return the smallest shard that `position` or a later one can need."""
+        """Return the smallest number of a shard that is used at `position` or later."""
         return self._plan_number(max(0, self.interval_of(position) - self.window + 1))
 
     def newest_shard(self, position: int) -> int:
-        """Return the largest shard that `position` or an earlier one can need."""
+        """Return the largest number of a shard that is used at `position` or earlier."""
         newest = self.interval_of(position)
         last = newest if self._shard_count is None else min(newest, self._shard_count - 1)
         return self._plan_number(last)
 
     @property
     def _shard_count(self) -> int | None:
-        """The number of shards in the part; equal for all parts, so that they end together."""
+        """The number of shards in the part; all parts have the same number, so that they end together."""
         return None if self.shards is None else self.shards // self.parts
 
     def _plan_number(self, index: int) -> int:
-        """Return the plan's number of shard `index` of the part."""
+        """Return the number in the plan of the part's shard number `index`."""
         return index * self.parts + self.part
 
     def _ended(self, interval: int) -> bool:
         return self._shard_count is not None and interval >= self._shard_count + self.window - 1
 
     def _uses_by_age(self, age: int) -> int:
-        """Return how many uses of a shard are in its first `age` intervals."""
+        """Return how many of a shard's uses are in the first `age` intervals of the shard."""
         return min(age, self.window) * self.samples * self.reuse // self.window
 
     def _uses_before(self, interval: int) -> int:
-        """Return how many uses the intervals before this one have in a stream without end."""
+        """Return how many uses lie before this interval in a stream without end."""
         full = max(0, interval - self.window)
         ramp = sum(self._uses_by_age(age + 1) for age in range(max(0, min(interval, self.window))))
         return ramp + full * self.samples * self.reuse
 
     def _uses_in(self, shard: int, age: int) -> Uses:
-        """Return the uses of a shard in its interval number `age`."""
+        """Return a shard's uses in interval number `age` of those in which the shard is used."""
         return _cached_uses(self, self._plan_number(shard))[
             self._uses_by_age(age) : self._uses_by_age(age + 1)
         ]
@@ -154,17 +154,17 @@ def _cached_interval(order: UseOrder, index: int) -> Uses:
 
 @dataclass(frozen=True, kw_only=True)
 class InterleavedOrder:
-    """The sequence of uses of several nodes that train together, each with its part of the shards.
+    """The sequence of uses when several nodes train together, each with its own part of the shards.
 
-    Row r of every global batch comes from part r mod `len(parts)`, in that part's own order. One machine
-    that follows this order trains on exactly the batches of the nodes.
+    Row r of every global batch comes from part r mod `len(parts)`, in the order of that part. So one
+    machine that follows this order trains on exactly the batches of the nodes.
     """
 
     parts: tuple[UseOrder, ...]
     """Part n of N at index n."""
 
     def uses(self, position: int, count: int) -> Uses:
-        """Return the uses at positions `position` .. `position + count - 1`, fewer where a part ends."""
+        """Return the uses at positions `position` to `position + count - 1`; fewer where a part ends."""
         world = len(self.parts)
         rows = np.zeros((count, 3), dtype=np.int64)
         complete = count
@@ -178,12 +178,12 @@ class InterleavedOrder:
         return rows[:complete]
 
     def oldest_shard(self, position: int) -> int:
-        """Return the smallest shard that `position` or a later one can need."""
+        """Return the smallest number of a shard that is used at `position` or later."""
         own = position // len(self.parts)
         return min(order.oldest_shard(own) for order in self.parts)
 
     def newest_shard(self, position: int) -> int:
-        """Return the largest shard that `position` or an earlier one can need."""
+        """Return the largest number of a shard that is used at `position` or earlier."""
         own = position // len(self.parts)
         return max(order.newest_shard(own) for order in self.parts)
 
@@ -191,7 +191,7 @@ class InterleavedOrder:
 def interleaved_order(
     *, samples: int, window: int, seed: int, reuse: int, shards: int | None, parts: int
 ) -> UseOrder | InterleavedOrder:
-    """Return the order in which `parts` nodes use a whole plan; raise ValueError naming the field."""
+    """Return the order in which `parts` nodes together use a whole plan. Raises ValueError, which names the field."""
     orders = [
         UseOrder(
             samples=samples,

@@ -1,7 +1,7 @@
-"""What plan.json holds, as typed records: the stream, the recipe, and the settings of its producers.
+"""The content of plan.json as typed records: the stream, the recipe, and the settings of its producers.
 
-The trade-off: everything that a trainer and a producer need is in one JSON object, the list of pairs
-included, so all of it (up to some megabytes) is read to learn the shape of a shard.
+The trade-off: one JSON object holds everything that a trainer and a producer need, including the list of
+pairs, so a reader that needs only the shape of a shard must read all of it (up to some megabytes).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_SHARDS = 10**12
 """Upper bound of shard numbers: twelve digits in a file name."""
 
 _MAX_COUNT = 10**18
-"""Upper bound of bytes, workers and seeds; larger numbers are damage."""
+"""Upper bound of bytes, workers and seeds; a file with larger numbers is damaged."""
 _MAX_WINDOW = 4096
 _MAX_SIDE_PX = 1 << 16
 _MAX_NESTING = 3
@@ -38,9 +38,9 @@ _OPTION_NAMES = {"gain": "amplify", "form": "xtrans"}
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSpec:
-    """What a trainer needs of a plan: the shape of its shards and how they are mixed.
+    """The part of a plan that a trainer needs: the shape of its shards and how they are mixed.
 
-    Raises ValueError naming the field.
+    Raises ValueError, which names the invalid field.
     """
 
     camera: str
@@ -49,7 +49,7 @@ class StreamSpec:
     """Rows of the stored mosaic: crop plus margin, in pixels."""
     width: int
     crop: int
-    """Side in pixels of the square that a trainer cuts from it."""
+    """Side in pixels of the square that a trainer cuts from the stored mosaic."""
     samples: int
     """Samples in a shard."""
     window: int
@@ -73,7 +73,7 @@ class StreamSpec:
             raise ValueError(f"seed must not be negative, not {self.seed}")
 
     def layout(self) -> ShardLayout:
-        """Return the layout that all shards of the plan share."""
+        """Return the layout of the shards; it is the same for all shards of the plan."""
         return ShardLayout(
             cfa=self.cfa,
             height=self.height,
@@ -91,7 +91,7 @@ class StreamSpec:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> StreamSpec:
-        """Decode the JSON object; raise ValueError or TypeError when a field is missing, unknown or invalid."""
+        """Create a StreamSpec from a JSON object; raise ValueError or TypeError for missing, unknown or invalid fields."""
         for name, value in record.items():
             wanted = str if name in ("camera", "cfa", "target") else int
             if type(value) is not wanted and not (name == "shards" and value is None):
@@ -101,9 +101,9 @@ class StreamSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ProducerSettings:
-    """How producers work on a spool by default: the object at the key "place" of plan.json.
+    """The default settings of producers on a spool: the object at the key "place" of plan.json.
 
-    It may change without the plan becoming another one. None means not recorded.
+    They may change while the plan stays the same. None means that a setting was not recorded.
     """
 
     root: str | None = None
@@ -123,11 +123,11 @@ class ProducerSettings:
     address: str | None = None
     """The address of a cluster that is already running."""
     part: int = 0
-    """The spool holds the shards k = part (mod parts) of its plan."""
+    """The spool holds the shards k with k mod parts = part of its plan."""
     parts: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object, without what is not recorded or has its default."""
+        """Return the JSON object, without settings that were not recorded or have their default value."""
         omitted = {field.name for field in fields(self) if getattr(self, field.name) is None}
         if self.backend == "loky":
             omitted |= {"backend", "address"}
@@ -139,7 +139,7 @@ class ProducerSettings:
 
     @classmethod
     def from_json(cls, record: dict[str, Any], where: str) -> ProducerSettings:
-        """Decode the JSON object, ignoring unknown keys; raise PlanError naming `where` and the field."""
+        """Create settings from a JSON object, ignoring unknown keys; raise PlanError naming `where` and the field."""
         names = (field.name for field in fields(cls) if field.name not in ("part", "parts"))
         values = {name: record[name] for name in names if name in record}
         for name, value in values.items():
@@ -157,7 +157,7 @@ class ProducerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRecord:
-    """A whole plan.json. Two records are of the same plan when their digests are equal."""
+    """The content of plan.json. Two records are of the same plan when their digests are equal."""
 
     stream: StreamSpec
     recipe: dict[str, Any]
@@ -166,11 +166,11 @@ class PlanRecord:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Sixteen hex digits over stream and recipe; each sample carries them."""
+        """Sixteen hex digits that identify stream and recipe; each sample contains them."""
         return plan_digest(self.stream.to_json(), self.recipe)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object (FORMAT.md)."""
+        """Return the JSON object of plan.json (FORMAT.md)."""
         return {
             "format": format_version(self.stream.target),
             "digest": self.digest,
@@ -183,10 +183,10 @@ class PlanRecord:
     def from_json(
         cls, record: dict[str, Any] | None, where: str, remedy: str, *, only_part: bool = False
     ) -> PlanRecord:
-        """Decode the JSON object that was read from `where`; None stands for damaged JSON.
+        """Create a record from the JSON object read from `where`; pass None for a file that is not JSON.
 
-        `only_part` ignores the settings other than part and parts, for a caller that replaces them.
-        Raises PlanError that names `where` and, for damage, the `remedy`.
+        With `only_part`, only the settings `part` and `parts` are read, for a caller that replaces all
+        others. Raises PlanError, which names `where` and, for damage, the `remedy`.
         """
         if record is None:
             raise PlanError(f"{where}: is damaged (not a JSON object); {remedy}")
@@ -215,7 +215,7 @@ class PlanRecord:
         )
 
     def check_same(self, wanted: PlanRecord, where: str) -> None:
-        """Raise PlanError when `wanted` is another plan, or another part of it, than this one in `where`."""
+        """Raise PlanError when `wanted` is another plan, or another part of the plan, than this record from `where`."""
         ours, theirs = self.settings, wanted.settings
         if (ours.part, ours.parts) != (theirs.part, theirs.parts):
             raise PlanError(
@@ -227,7 +227,7 @@ class PlanRecord:
             )
 
     def _difference(self, wanted: PlanRecord) -> str:
-        """Name the first few settings in which two plans differ."""
+        """Return a text that names the first few settings in which two plans differ."""
         before = _flat(self.recipe | self.stream.to_json())
         after = _flat(wanted.recipe | wanted.stream.to_json())
         names = [name for name in before | after if before.get(name) != after.get(name)]
@@ -240,7 +240,7 @@ class PlanRecord:
 
 
 def _setting(name: str, record: dict[str, Any]) -> str:
-    """Return a setting as one short text; a plan without an end has no number of epochs and shards."""
+    """Return a setting as a short text; a plan without an end has no number of epochs or shards."""
     value = record.get(name)
     if value is None:
         return "inf" if name in ("epochs", "shards") else "not set"
@@ -248,7 +248,7 @@ def _setting(name: str, record: dict[str, Any]) -> str:
 
 
 def plan_digest(stream: dict[str, Any], recipe: dict[str, Any]) -> str:
-    """Return the XXH3-64 of both JSON objects as hex; raise ValueError for values that JSON does not have."""
+    """Return the XXH3-64 of stream and recipe as 16 hex digits. Raises ValueError for values that JSON does not have."""
     text = json.dumps([stream, recipe], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return xxhash.xxh3_64_hexdigest(text.encode())
 
@@ -271,7 +271,7 @@ def _part_from_json(record: dict[str, Any], where: str) -> tuple[int, int]:
 
 
 def _flat(record: dict[str, Any], nesting: int = _MAX_NESTING) -> dict[str, Any]:
-    """Return nested settings on one level, by their own names."""
+    """Return nested settings as one flat dictionary, by their own names."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
         deeper = isinstance(value, dict) and nesting > 0
@@ -281,5 +281,5 @@ def _flat(record: dict[str, Any], nesting: int = _MAX_NESTING) -> dict[str, Any]
 
 
 def _short_repr(value: object) -> str:
-    """Return a value of a foreign file for one line of a message: numbers in full, the rest cut."""
+    """Return a value from a file as short text for a message; numbers are not shortened."""
     return repr(value) if isinstance(value, int) else reprlib.repr(value)

@@ -1,8 +1,8 @@
-"""Process identities that stay unique when pids are reused.
+"""Identities of processes that stay unique when the system reuses a pid.
 
-The trade-off: start times come from /proc, so this is for Linux; processes on other hosts and in other
-containers cannot be checked and count as dead. Locks, not these identities, keep two producers apart
-(shards/locks.py).
+The trade-off: start times are read from /proc, so this works on Linux only; processes on other hosts and in
+other containers cannot be checked and count as dead. Locks (shards/locks.py), not these identities, keep
+two producers apart.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MAX_NUMBER = 1 << 63
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessId:
-    """A process by host, pid and start time, which differs when a pid is reused."""
+    """A process: host, pid and start time. The start time differs when a pid is reused."""
 
     host: str
     pid: int
@@ -34,7 +34,7 @@ class ProcessId:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> ProcessId | None:
-        """Decode the fields in a JSON object; return None when one is missing or invalid."""
+        """Create an identity from a JSON object; return None when a field is missing or invalid."""
         host, pid, started = (record.get(name) for name in ("host", "pid", "started"))
         if not isinstance(host, str) or type(pid) is not int or type(started) is not int:
             return None
@@ -48,7 +48,7 @@ class ProcessId:
         return self.host == socket.gethostname()
 
     def is_alive(self) -> bool:
-        """Return whether the process runs on this host; processes of other hosts count as dead."""
+        """Return whether the process is running on this host; a process of another host counts as dead."""
         return self.is_local and start_ticks(self.pid) == self.started
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ class ProcessId:
 
 
 def start_ticks(pid: int) -> int | None:
-    """Return the start time of a process on this host; None when it does not run or is a zombie."""
+    """Return the start time of a process on this host; None if it is not running or is a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
         state, *fields = stat.rpartition(")")[2].split()

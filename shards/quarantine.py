@@ -1,7 +1,7 @@
-"""Damaged shards: moved to `damaged/`, where no reader looks, with one line each in refused.jsonl.
+"""Quarantine of damaged shards: they are moved to `damaged/`, which readers ignore, and recorded in refused.jsonl.
 
-The trade-off: only the newest few are kept for inspection, because they occupy room of the budget; the
-lines stay longer, up to a fixed size of the file.
+The trade-off: only the newest few are kept for inspection, because they use part of the disk budget; their
+records stay longer, up to a fixed size of the file.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from darkprep.shards.files import (
 log = logging.getLogger(__name__)
 
 KEPT_SHARDS = 2
-"""Quarantined shards that stay for inspection."""
+"""Number of quarantined shards that are kept for inspection."""
 LOG_BYTES = 256 << 10
-"""Size at which the older half of refused.jsonl is dropped: the budget counts on an upper bound."""
+"""Size at which the older half of refused.jsonl is removed, because the disk budget needs an upper bound."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +46,12 @@ class QuarantineRecord:
     """Seconds since the epoch."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object."""
+        """Return the record as a JSON object."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> QuarantineRecord | None:
-        """Decode the JSON object, ignoring unknown keys; return None when a field is missing or invalid."""
+        """Create a record from a JSON object, ignoring unknown keys; None when a field is missing or invalid."""
         shard, reason, when = (record.get(name) for name in ("shard", "reason", "time"))
         if type(shard) is not int or not isinstance(reason, str):
             return None
@@ -70,11 +70,12 @@ class ShardQuarantine:
     def add(
         self, path: Path, shard: int, reason: str, *, seen: os.stat_result | None = None
     ) -> None:
-        """Move the damaged file at `path`, which is or was to become `shard`, here and record the reason.
+        """Move the damaged file at `path` (a published or unfinished `shard`) to the quarantine and record the reason.
 
-        `seen` is the status of the file that was found damaged: when another file has its name now,
-        because another rank quarantined the first and the producer rebuilt it, that one stays. Drops all
-        but the newest files. Raises SpoolError or DiskFull when the file cannot be moved.
+        `seen` is the status (`os.stat`) of the file that was found damaged. If `path` is now another file,
+        because another rank quarantined the damaged one and the producer rebuilt the shard, that file
+        stays. Only the newest quarantined files are kept. Raises SpoolError or DiskFull when the file
+        cannot be moved.
         """
         kept = self.path / shard_file_name(shard)
         try:
@@ -95,12 +96,14 @@ class ShardQuarantine:
         try:
             self._append(QuarantineRecord(shard=shard, reason=reason, time=round(time.time(), 3)))
         except (SpoolError, OSError) as error:
-            log.warning("the quarantine of shard %d is not recorded: %s", shard, error)
+            log.warning(
+                "shard %d was quarantined, but the reason could not be saved: %s", shard, error
+            )
         with contextlib.suppress(OSError):
             self.trim(KEPT_SHARDS)
 
     def trim(self, keep: int) -> None:
-        """Delete all but the newest `keep` files; their lines in refused.jsonl stay."""
+        """Delete all quarantined shards but the newest `keep`; their records in refused.jsonl stay."""
         for entry in sorted(self._shards(), key=_modified, reverse=True)[keep:]:
             with contextlib.suppress(OSError):
                 Path(entry.path).unlink()
@@ -110,7 +113,7 @@ class ShardQuarantine:
         return len(self._shards())
 
     def records(self) -> list[QuarantineRecord]:
-        """Return what was quarantined, oldest first; damaged lines are left out."""
+        """Return the records of quarantined shards, oldest first; damaged records are left out."""
         try:
             text = read_regular_file(self.log_path, 2 * LOG_BYTES).decode(errors="replace")
         except OSError:
@@ -136,7 +139,7 @@ class ShardQuarantine:
 
 
 def _is_same_file(now: os.stat_result, seen: os.stat_result) -> bool:
-    """Return whether both are the status of one file; the time tells a new file that reuses the inode."""
+    """Return whether two `os.stat` results are of one file; the time distinguishes a new file with a reused inode."""
     return (now.st_dev, now.st_ino, now.st_mtime_ns) == (seen.st_dev, seen.st_ino, seen.st_mtime_ns)
 
 

@@ -1,6 +1,7 @@
-"""Warnings about a condition that lasts: the first at once, the others rarely.
+"""Log warnings about a lasting condition: the first one at once, later ones rarely.
 
-The trade-off: what changes between two warnings is not reported; a log that repeats one line hides the others.
+The trade-off: changes between two warnings are not reported; but a log that repeats one line would hide all
+others.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class RareWarning:
         self._logged = -EVERY_S
 
     def __call__(self, message: str, *arguments: object) -> None:
-        """Log the warning, unless one was logged a short time ago."""
+        """Log the warning, unless it was logged within the last ten minutes."""
         now = time.monotonic()
         if now - self._logged >= EVERY_S:
             self._logged = now

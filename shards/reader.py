@@ -1,4 +1,4 @@
-"""Streams a spool's samples as batches, in the plan's order, and releases each shard when it is used up.
+"""Read a spool's samples as batches in the plan's order, and release each shard when all its samples are used.
 
 The trade-off: the arrays of a batch are valid only until `hold` newer batches were requested; then they are
 overwritten. shards/read_ahead.py reads them.
@@ -29,9 +29,9 @@ class SpoolReader:
     """An iterator of Batch over a spool.
 
     `batch_size` is the size of the global batch, of which rank `rank` of `world` gets every world-th
-    sample. Where the spool holds part n of N, its node gets every N-th sample of the global batch, and its
-    `world` ranks share those. `parts` is for a spool with the whole plan: its samples come in the order in
-    which that many nodes would use them together.
+    sample. If the spool holds part n of N, its node gets every N-th sample of the global batch, and the
+    `world` ranks of the node share these samples. `parts` is for a spool with the whole plan: its samples
+    come in the order in which that many nodes would use them together.
 
     The stream begins with global batch `start` and ends before batch `stop_after`, and before shard
     `shards`, by default where the plan ends; `endless` goes on after that, as a producer can make any
@@ -160,7 +160,7 @@ class SpoolReader:
         return batch
 
     def close(self) -> None:
-        """Stop reading, publish the cursor, delete what every rank has passed, release the lock.
+        """Stop reading, publish the cursor, delete the shards that every rank has passed, and release the lock.
 
         The batch that was returned last counts as used. In a forked process nothing is done.
         """

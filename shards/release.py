@@ -1,8 +1,8 @@
-"""Releases shards: publishes a rank's cursor and deletes the shards that every rank has passed.
+"""Release shards: publish a rank's cursor and delete the shards that every rank has passed.
 
-The trade-off: a cursor that cannot be written and a shard that cannot be deleted are skipped with a warning,
-because training goes on with the shards that exist, and deleting is what frees a full disk. An older cursor
-only costs shards that are built for nothing.
+The trade-off: if a cursor cannot be written or a shard cannot be deleted, only a warning is logged, because
+training can continue with the shards that exist, and deleting is what frees a full disk. An old cursor only
+makes producers build shards that nobody needs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MEASURE_EVERY_S = 1.0
 
 
 class ShardRelease:
-    """The cursor of one rank, and for rank 0 the trainer lock. `begin` acquires it, `end` releases it."""
+    """The cursor of one rank and, on rank 0, the trainer lock. `begin` acquires the lock, `end` releases it."""
 
     def __init__(
         self, spool: Spool, stats: ReaderStats, *, rank: int, world: int, run: str
@@ -39,9 +39,9 @@ class ShardRelease:
         self._warn_of_cursor, self._warn_of_deletion = RareWarning(log), RareWarning(log)
 
     def begin(self, batch: int, oldest: int) -> None:
-        """Acquire the trainer lock (rank 0) and publish the first cursor.
+        """Acquire the trainer lock (rank 0 only) and publish the first cursor.
 
-        Raises SpoolBusy when another trainer holds it, SpoolError when the spool cannot be written.
+        Raises SpoolBusy when another trainer holds the lock, SpoolError when the spool cannot be written.
         """
         self._spool.restore_directories()
         if self._lock:
@@ -58,9 +58,10 @@ class ShardRelease:
             raise
 
     def update(self, batch: int, oldest: int) -> None:
-        """Publish the cursor when a second has passed or shards are released, and delete those.
+        """Publish the cursor if shards were passed or a second has gone by, and delete the passed shards.
 
-        Raises SpoolBusy when the lock's file was removed and another trainer acquired the lock since.
+        Raises SpoolBusy when the lock's file was removed and another trainer has acquired the lock since
+        then.
         """
         now = time.monotonic()
         is_due = now - self._measured >= _MEASURE_EVERY_S
@@ -75,7 +76,7 @@ class ShardRelease:
             self._delete()
 
     def end(self, batch: int, oldest: int) -> None:
-        """Publish the last cursor, delete what every rank has passed, and release the lock."""
+        """Publish the last cursor, delete the shards that every rank has passed, and release the lock."""
         try:
             self._publish(batch, oldest)
             self._delete()
@@ -93,7 +94,9 @@ class ShardRelease:
         except SpoolBusy:
             raise
         except (SpoolError, OSError) as error:
-            self._warn_of_cursor("the trainer lock cannot be acquired again: %s", error)
+            self._warn_of_cursor(
+                "the trainer lock was lost and cannot be acquired again: %s", error
+            )
 
     def _publish(self, batch: int, oldest: int) -> None:
         try:
@@ -115,7 +118,7 @@ class ShardRelease:
         self._spool.write_cursor(cursor)
 
     def _wait_fraction(self) -> float:
-        """Return the share of the time since the first batch that the consumer waited."""
+        """Return the share of the time since the first batch in which the trainer waited for data."""
         running = time.monotonic() - self._began - self._stats.first_batch_s
         if self._stats.batches <= 1 or running <= 0:
             return 0.0
@@ -123,7 +126,7 @@ class ShardRelease:
         return min(1.0, max(0.0, waited / running))
 
     def _waiting_s(self) -> float:
-        """Return the seconds of the consumer's present wait."""
+        """Return for how many seconds the trainer has now been waiting for data."""
         since = self._stats.waiting_since
         return 0.0 if since is None else time.monotonic() - since
 

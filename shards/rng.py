@@ -1,7 +1,7 @@
-"""Random numbers as a function of a key: the same on every machine, in any order, after any restart.
+"""Random numbers as a function of a key: the same on every machine, in any order, and after any restart.
 
 Only numpy's bit generator and seed sequence are used: numpy keeps their output stable between releases,
-unlike that of Generator's methods. The trade-off: permutations cost a sort.
+unlike the output of Generator's methods. The trade-off: a permutation needs a sort.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 
 class RngStream(enum.IntEnum):
-    """What a random number is for; part of its key, so that no two purposes share a stream."""
+    """The purpose of a random number; it is part of the key, so that no two purposes share random numbers."""
 
     SCENES = 1
     VISITS = 2
@@ -27,7 +27,7 @@ class RngStream(enum.IntEnum):
 
 
 def random_bits(count: int, seed: int, purpose: RngStream, *key: int) -> npt.NDArray[np.uint64]:
-    """Return `(count,)` uniform 64-bit words keyed by (seed, purpose, key...); key parts are >= 0."""
+    """Return `(count,)` uniform 64-bit words keyed by (seed, purpose, key...); all parts of the key are >= 0."""
     sequence = np.random.SeedSequence(entropy=seed, spawn_key=(int(purpose), *key))
     return np.asarray(np.random.Philox(sequence).random_raw(count), dtype=np.uint64)
 
@@ -35,9 +35,9 @@ def random_bits(count: int, seed: int, purpose: RngStream, *key: int) -> npt.NDA
 def random_below(
     bounds: npt.ArrayLike, seed: int, purpose: RngStream, *key: int
 ) -> npt.NDArray[np.int64]:
-    """Return one integer in [0, bound) for each of `bounds` (all >= 1), in their shape.
+    """Return a random integer in [0, bound) for each bound in `bounds` (all >= 1), in the shape of `bounds`.
 
-    The bias is below 2**-40 for image sizes.
+    For image sizes the bias is below 2**-40.
     """
     limits = np.asarray(bounds, dtype=np.uint64)
     bits = random_bits(limits.size, seed, purpose, *key).reshape(limits.shape)
@@ -45,5 +45,5 @@ def random_below(
 
 
 def permutation(count: int, seed: int, purpose: RngStream, *key: int) -> npt.NDArray[np.int64]:
-    """Return the integers 0..count-1 in an order keyed by (seed, purpose, key...)."""
+    """Return the integers 0 .. count-1 in a random order keyed by (seed, purpose, key...)."""
     return np.argsort(random_bits(count, seed, purpose, *key), kind="stable")

@@ -1,8 +1,8 @@
-"""Opens a published shard: checks its structure, then reads samples into the caller's memory.
+"""Open a published shard: check its structure, then read samples into the caller's memory.
 
-A plan fixes every header byte of its shards, so the check compares them with the expected bytes:
-truncated, foreign, stale, hostile and incomplete files all fail it, and no name in the file is ever used
-as a path. The trade-off: a tar with the same content but other headers fails too.
+A plan fixes every header byte of its shards, so the check compares the headers with the expected bytes:
+truncated, foreign, old, malicious and incomplete files all fail, and no name in a file is ever used as a
+path. The trade-off: a tar with the same content but other headers fails too.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from darkprep.shards.format import (
 )
 
 _NOT_A_SHARD = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EIO}
-"""Errors on opening that our own shards do not give: a link, a socket, a device, no permission, a bad disk."""
+"""Errors on opening that an intact shard does not cause: a link, a socket, a device, no permission, a bad disk."""
 
 
 class ShardFile:
-    """A shard with checked structure and an open file. Raises FileNotFoundError or ShardDamaged.
+    """An open shard file whose structure was checked. Raises FileNotFoundError or ShardDamaged.
 
-    `plan` is the digest of its plan. With `verify`, `read` checks the checksums at the first read of each
-    sample.
+    `plan` is the digest of the shard's plan. With `verify`, `read` checks the checksums at the first read
+    of each sample.
     """
 
     def __init__(
@@ -81,26 +81,26 @@ class ShardFile:
             self._unverified.discard(sample)
 
     def verify_all(self) -> None:
-        """Read every sample and check its checksums; raises ShardDamaged."""
+        """Read every sample and check its checksums. Raises ShardDamaged."""
         low = np.empty(self._layout.low_shape, np.uint16)
         gt = np.empty(self._layout.gt_shape, np.uint16)
         for sample in range(self._layout.samples):
             self.read(sample, low, gt)
 
     def close(self) -> None:
-        """Close the file; the disk space of a deleted shard is free only then."""
+        """Close the file; only then is the disk space of a deleted shard freed."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def _check_file(self) -> None:
-        """Check the type of the file, its size and its end mark."""
+        """Check the type of the file, its size and the end mark of the tar."""
         if not stat.S_ISREG(self.seen.st_mode):
             raise ShardDamaged(f"{self.path}: is not a regular file")
         size = self.seen.st_size
         if size != self._layout.shard_bytes:
             raise ShardDamaged(
-                f"{self.path}: {size} bytes, the plan's shards have {self._layout.shard_bytes}"
+                f"{self.path}: has {size} bytes, but shards of the plan have {self._layout.shard_bytes}"
             )
         if self._pread(END_BYTES, size - END_BYTES) != bytes(END_BYTES):
             raise ShardDamaged(f"{self.path}: the end mark is missing")
@@ -122,7 +122,7 @@ class ShardFile:
         found = (meta.key, meta.cfa, meta.target)
         if found != (sample_key(self.shard, sample), self._layout.cfa, self._layout.target):
             raise ShardDamaged(
-                f"{self.path}: sample {sample}: its metadata are those of {meta.key} ({meta.cfa}, {meta.target})"
+                f"{self.path}: sample {sample}: contains the metadata of another sample, {meta.key} ({meta.cfa}, {meta.target})"
             )
         return meta
 
@@ -134,13 +134,13 @@ class ShardFile:
 
 
 def verify_shard(path: Path, layout: ShardLayout, shard: int, plan: str) -> None:
-    """Check a whole shard, checksums included; raises as ShardFile."""
+    """Check a whole shard, including its checksums. Raises the errors of ShardFile."""
     with contextlib.closing(ShardFile(path, layout, shard, plan)) as opened:
         opened.verify_all()
 
 
 def _open_descriptor(path: Path) -> int:
-    """Return a descriptor for reading; without O_NONBLOCK a pipe of that name would wait for its writer."""
+    """Open a file for reading and return its descriptor; O_NONBLOCK avoids waiting at a named pipe."""
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:

@@ -1,8 +1,9 @@
 """The spool: the directory in which finished shards wait for the trainer (FORMAT.md).
 
-A spool is not a cache: nothing is evicted to make room. The producer waits (pipeline/produce/producer.py),
-and a shard is deleted when every trainer rank has passed it. The trade-off: the state is what the directory
-shows, listed again each time, which costs a millisecond and survives every crash.
+A spool is not a cache: nothing is deleted to make room for other shards. The producer waits
+(pipeline/produce/producer.py), and a shard is deleted when every trainer rank has passed it. The trade-off:
+the state is read from the directory each time, which costs a millisecond but stays correct after every
+crash.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ from darkprep.shards.process import ProcessId
 from darkprep.shards.quarantine import ShardQuarantine
 
 _LOCK_RESTORED_S = 3.0
-"""A producer that finds its lock file removed restores it within this time."""
+"""Seconds within which a producer whose lock file was removed creates it again."""
 _POLL_S = 0.05
 
 
 class Spool:
-    """One spool directory. The constructor does not access the disk; `create` and `open` do."""
+    """A spool directory. The constructor does not access the disk; `create` and `open` do."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -65,14 +66,14 @@ class Spool:
 
     @property
     def plan_file(self) -> Path:
-        """`plan.json`."""
+        """Path of `plan.json`."""
         return self.path / "plan.json"
 
     def create(self, plan: PlanRecord) -> None:
-        """Make the directory with its plan, or accept one that holds the same plan.
+        """Create the directory with its plan, or accept an existing one with the same plan.
 
-        The settings of an existing plan.json are replaced. Raises PlanError when the spool holds another
-        plan, SpoolError when it cannot be created.
+        The producer settings of an existing plan.json are replaced. Raises PlanError when the spool holds
+        another plan, SpoolError when it cannot be created.
         """
         if self.path.exists() and not self.path.is_dir():
             raise SpoolError(f"{self.path}: is not a directory; choose another spool")
@@ -89,7 +90,7 @@ class Spool:
         self._plan = plan
 
     def open(self) -> Spool:
-        """Read the plan, and create directories that are missing in a writable spool.
+        """Read the plan, and create missing directories if the spool is writable.
 
         Raises PlanError when the plan is missing or damaged, SpoolError when there is no spool.
         """
@@ -104,16 +105,16 @@ class Spool:
         return self
 
     def restore_directories(self) -> None:
-        """Create the directories that are missing, as in a copy by a tool that drops empty ones.
+        """Create missing directories of the spool: some copy tools drop empty directories.
 
-        Raises SpoolError when one cannot be created or is a file, DiskFull.
+        Raises SpoolError when a directory cannot be created or is a file, DiskFull when the disk is full.
         """
         for directory in (self.partial, self.ready, self.damaged, self.cursors, self.producers):
             ensure_directory(directory)
 
     @property
     def plan(self) -> PlanRecord:
-        """What plan.json holds, read once; raises as `open`."""
+        """The content of plan.json, read once. Raises the errors of `open`."""
         if self._plan is None:
             self.open()
         assert self._plan is not None
@@ -121,22 +122,22 @@ class Spool:
 
     @property
     def stream(self) -> StreamSpec:
-        """The shape of the stream; raises as `open`."""
+        """The shape of the shards and how they are mixed. Raises the errors of `open`."""
         return self.plan.stream
 
     @property
     def settings(self) -> ProducerSettings:
-        """How producers work here by default; raises as `open`."""
+        """The default settings of producers on this spool. Raises the errors of `open`."""
         return self.plan.settings
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits that identify the plan; each sample carries them. Raises as `open`."""
+        """Sixteen hex digits that identify the plan; each sample contains them. Raises the errors of `open`."""
         return self.plan.digest
 
     @property
     def part(self) -> tuple[int, int]:
-        """`(n, N)`: the spool holds the shards k = n mod N of its plan; `(0, 1)` for all. Raises as `open`."""
+        """The part `(n, N)`: the spool holds the shards k with k mod N = n; `(0, 1)` for all shards. Raises as `open`."""
         return self.settings.part, self.settings.parts
 
     def use_order(
@@ -144,8 +145,9 @@ class Spool:
     ) -> UseOrder | InterleavedOrder:
         """Return the order in which a trainer uses the samples.
 
-        `shards` is the shard to end before, None for no end. `parts` is for a spool with the whole plan:
-        the order in which that many nodes, with a part each, would use it together. Raises OptionError.
+        `shards` is the number of the first shard that is not used, None for no end. `parts` is for a spool
+        with the whole plan: the samples come in the order in which that many nodes, each with a part, would
+        use them together. Raises OptionError.
         """
         stream, (part, nodes) = self.stream, self.part
         common: dict[str, Any] = {
@@ -156,7 +158,9 @@ class Spool:
             "shards": shards,
         }
         if nodes > 1 and parts not in (1, nodes):
-            raise OptionError(f"parts must be {nodes}, for the spool is part {part}/{nodes}")
+            raise OptionError(
+                f"parts must be {nodes}, because the spool holds part {part}/{nodes} of its plan"
+            )
         if parts < 1:
             raise OptionError(f"parts must be at least 1, not {parts}")
         if shards is not None and shards < max(nodes, parts):
@@ -172,7 +176,7 @@ class Spool:
             if not self.ready.exists():
                 # Anything may be in there, photographs too: never advise to remove it.
                 raise PlanError(
-                    f"{self.plan_file}: is missing; {self.path} is not a spool, name another or make one with `darkprep build --camera NAME --spool DIR`"
+                    f"{self.plan_file}: is missing, so {self.path} is not a spool; choose another, or make one with `darkprep build --camera NAME --spool DIR`"
                 )
             raise PlanError(f"{self.plan_file}: is missing; {remedy}")
         return PlanRecord.from_json(record, str(self.plan_file), remedy, only_part=only_part)
@@ -184,12 +188,12 @@ class Spool:
         return self.ready / shard_file_name(shard)
 
     def ready_shards(self) -> list[int]:
-        """Return the published shards, ascending."""
+        """Return the numbers of the published shards, ascending."""
         numbers = (shard_of_file_name(entry.name) for entry in list_directory(self.ready))
         return sorted(number for number in numbers if number is not None)
 
     def shards_in_part(self, start: int, stop: int) -> range:
-        """Return the shards from `start` to `stop - 1` that belong to the spool's part of its plan."""
+        """Return the shards from `start` to `stop - 1` that belong to the part of the plan in this spool."""
         part, parts = self.part
         return range(start + (part - start) % parts, stop, parts)
 
@@ -202,15 +206,15 @@ class Spool:
         return True
 
     def delete_partial(self, shard: int) -> None:
-        """Delete unfinished files of `shard`; only for the one process that writes it now."""
+        """Delete unfinished files of `shard`; only for the one process that writes this shard now."""
         for entry in list_directory(self.partial):
             if shard_of_partial_file_name(entry.name) == shard:
                 Path(entry.path).unlink(missing_ok=True)
 
     def remove_stale_files(self) -> int:
-        """Remove what dead writers left in `partial/` and `producers/`; return how many files.
+        """Remove the files that dead processes left in `partial/` and `producers/`; return their number.
 
-        Only for the holder of the producer lock, and only while `has_writers` is false.
+        Call it only while holding the producer lock, and while `has_writers` is false.
         """
         removed = 0
         for entry in list_directory(self.partial):
@@ -222,11 +226,11 @@ class Spool:
     # -- cursors ----------------------------------------------------------------------------------
 
     def write_cursor(self, cursor: Cursor) -> None:
-        """Publish the cursor of a rank; raises DiskFull or SpoolError."""
+        """Publish the cursor of a rank. Raises DiskFull or SpoolError."""
         write_json(self.cursors / cursor_file_name(cursor.rank), cursor.to_json(), sync=False)
 
     def read_cursors(self) -> list[Cursor]:
-        """Return the cursors of all ranks, by rank; a damaged one counts as absent."""
+        """Return the cursors of all ranks, by rank; damaged cursors are left out."""
         cursors = [
             Cursor.from_json(read_json(Path(entry.path), CURSOR_BYTES))
             for entry in list_directory(self.cursors)
@@ -235,11 +239,11 @@ class Spool:
         return sorted((cursor for cursor in cursors if cursor), key=lambda cursor: cursor.rank)
 
     def oldest_needed(self) -> int:
-        """Return the oldest shard that any rank can still ask for; 0 before training."""
+        """Return the oldest shard that any rank may still need; 0 before training."""
         return min((cursor.shard for cursor in self.read_cursors()), default=0)
 
     def remove_cursors_from(self, rank: int) -> None:
-        """Remove the cursors of `rank` and all higher ranks, and temporary files of dead ranks."""
+        """Remove the cursors of `rank` and of all higher ranks, and temporary files of dead ranks."""
         remove_stale_temporaries(self.cursors)
         remove_stale_temporaries(self.damaged)
         for entry in list_directory(self.cursors):
@@ -250,11 +254,11 @@ class Spool:
     # -- locks and heartbeats ---------------------------------------------------------------------
 
     def producer_lock(self) -> FileLock:
-        """Return the lock of the one process that may produce shards here."""
+        """Return the lock for producing; one process at a time can hold it."""
         return FileLock(self.producers / "lock", "a producer", directory=self.path)
 
     def trainer_lock(self) -> FileLock:
-        """Return the lock of the one trainer group that may use shards here."""
+        """Return the lock for training; one trainer group at a time can hold it."""
         return FileLock(self.cursors / "lock", "a trainer", directory=self.path)
 
     def has_producer(self) -> bool:
@@ -266,15 +270,15 @@ class Spool:
         return is_held(self.cursors / "lock")
 
     def producer_process(self) -> ProcessId | None:
-        """Return the process that holds the producer lock; None for none or while it is still unknown."""
+        """Return the process that holds the producer lock; None if there is none or it is not recorded yet."""
         return last_holder(self.producers / "lock") if self.has_producer() else None
 
     @contextlib.contextmanager
     def writer_lock(self, producer: ProcessId) -> Iterator[None]:
         """Hold the shared lock for writing shards or frames on behalf of the present `producer`.
 
-        Raises SpoolError when another process acquired the producer lock since. The new producer waits
-        until no process holds this lock any more, so that it counts every file in its budget.
+        Raises SpoolError when another process has acquired the producer lock. A new producer waits until no
+        process holds this shared lock, so that it counts every file in its budget.
         """
         lock = self.producers / "lock"
         with shared_lock(self.producers / "workers"):
@@ -289,16 +293,16 @@ class Spool:
             yield
 
     def has_writers(self) -> bool:
-        """Return whether any process, of this producer or of a dead one, holds a `writer_lock`."""
+        """Return whether any process, of this producer or of an earlier one, holds the `writer_lock`."""
         return has_shared_holders(self.producers / "workers")
 
     def write_heartbeat(self, status: ProducerStatus) -> None:
-        """Publish the status of the calling process; raises DiskFull or SpoolError."""
+        """Publish the status of the calling process. Raises DiskFull or SpoolError."""
         heartbeat = Heartbeat(status=status)
         write_json(self.producers / heartbeat.file_name, heartbeat.to_json(), sync=False)
 
     def heartbeats(self) -> list[Heartbeat]:
-        """Return the last heartbeats of all producers, dead ones too, oldest first; damaged ones are left out."""
+        """Return the last heartbeat of each producer, living or dead, oldest first; damaged ones are left out."""
         found = [
             Heartbeat.from_json(read_json(Path(entry.path), HEARTBEAT_BYTES))
             for entry in list_directory(self.producers)
@@ -313,5 +317,5 @@ class Spool:
                 (self.producers / beat.file_name).unlink(missing_ok=True)
 
     def disk_bytes(self) -> int:
-        """Return what the spool occupies on the disk now, as `du` counts it."""
+        """Return the bytes that the spool occupies on the disk now, as `du` counts them."""
         return self._usage.bytes()

@@ -1,8 +1,8 @@
-"""What the producer and the downloader have in common: which shard is needed next, and whether it fits.
+"""The common part of producer and downloader: which shard is needed next, and whether there is room for it.
 
-Both are reconciling loops: the shards from the trainer's cursor on are wanted, a directory lists those that
-exist, and tasks supply the difference, earliest first, never more than there is room for. The trade-off:
-the loop polls the directory twenty times a second instead of being notified.
+Both repeat the same loop: compare the shards that the trainer needs next with those in the directory, and
+start tasks for the missing ones, earliest first, never more than there is room for. The trade-off: the loop
+lists the directory twenty times a second instead of waiting for notifications.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ Result = TypeVar("Result")
 
 
 class ReadyShards(Protocol):
-    """Where finished shards wait for the trainer: a Spool, or object storage."""
+    """The store of finished shards: a Spool, or object storage."""
 
     def ready_shards(self) -> list[int]:
-        """Return the finished shards, ascending."""
+        """Return the numbers of the finished shards, ascending."""
 
     def oldest_needed(self) -> int:
-        """Return the oldest shard that a trainer can still ask for."""
+        """Return the oldest shard that a trainer may still need."""
 
     def delete(self, shard: int) -> bool:
-        """Delete a finished shard; return whether there was one."""
+        """Delete a finished shard; return whether it existed."""
 
 
 class DiskFullPause:
-    """Pauses the work while the disk is full, for `timeout_s` at most."""
+    """Pauses the work while the disk is full, for at most `timeout_s` seconds."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
@@ -57,7 +57,7 @@ class DiskFullPause:
         return time.monotonic() < self._paused_until
 
     def begin(self, error: DiskFull) -> None:
-        """Pause for a moment after `error`; raise it when the disk has been full for too long."""
+        """Start a short pause after `error`; raise the error if the disk has been full for too long."""
         now = time.monotonic()
         if self._full_since is None:
             self._full_since = now
@@ -67,14 +67,14 @@ class DiskFullPause:
         self._paused_until = now + DISK_RETRY_S
 
     def end(self) -> None:
-        """Forget earlier errors: a write succeeded."""
+        """End the pause after a successful write, and forget earlier errors."""
         self._full_since = None
 
 
 class ShardSupply(Generic[Result]):
-    """Base of the producer and the downloader of a spool. Subclasses submit tasks into `_in_flight`.
+    """Base class of the producer and the downloader. Subclasses start tasks and keep them in `_in_flight`.
 
-    `shards` is where finished shards wait; the plan ends before shard `until`, or never for None.
+    `shards` is the store of finished shards. The plan ends before shard `until`; None means no end.
     """
 
     def __init__(
@@ -89,17 +89,17 @@ class ShardSupply(Generic[Result]):
         self._spool, self._shards, self._until = spool, shards, until
         self._stop = stop or threading.Event()
         self._lock = spool.producer_lock()
-        """Held while shards are made or fetched."""
+        """The lock that is held while shards are made or downloaded."""
         self._disk_full = DiskFullPause(disk_full_timeout_s)
         self._in_flight: dict[Future[Result], int] = {}
-        """The shard of each task that was submitted and has not finished."""
+        """The shard number of each unfinished task."""
 
     def _take(self, future: Future[Result], shard: int) -> None:
-        """Take the result of a task that finished; raise DiskFull when it failed for that reason."""
+        """Process the result of a finished task; raise DiskFull if the task failed with it."""
         raise NotImplementedError
 
     def _missing(self, present: Collection[int]) -> Iterator[int]:
-        """Yield the shards that the trainer needs and that are neither `present` nor in flight, earliest first."""
+        """Yield the shards that the trainer needs and that are neither `present` nor in progress, earliest first."""
         part, parts = self._spool.part
         not_missing = {*present, *self._in_flight.values()}
         shard = self._shards.oldest_needed()
@@ -110,9 +110,9 @@ class ShardSupply(Generic[Result]):
             shard += parts
 
     def _make_room(self, shard: int, ready: list[int], max_shards: int) -> bool:
-        """Return whether one more shard fits, after deleting what is needed less than `shard`.
+        """Return whether there is room for one more shard, after deleting shards that are less needed than `shard`.
 
-        That is: shards that every rank has passed, damaged ones kept for inspection, and, after the
+        Deleted are shards that every rank has passed, damaged shards kept for inspection, and, after the
         trainer resumed from an older checkpoint, the shard that it will need last.
         """
         ready = self._delete_passed(ready)
@@ -136,7 +136,7 @@ class ShardSupply(Generic[Result]):
         return [shard for shard in ready if shard >= needed]
 
     def _collect_results(self) -> None:
-        """Wait a moment for tasks to finish and take their results."""
+        """Wait a moment for tasks to finish, and process their results."""
         if not self._in_flight:
             self._stop.wait(_POLL_S)
             return

@@ -1,6 +1,7 @@
-"""The ready shards as a plain webdataset, for tools other than our trainer.
+"""Read the ready shards as a plain webdataset, for tools other than darkprep's trainer.
 
-The trade-off: a snapshot. Shards that come later are not in it, and nothing is deleted after use.
+The trade-off: the list of shards is fixed when it is opened. Later shards are not in it, and nothing is
+deleted after use.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ if TYPE_CHECKING:
 
 
 def open_webdataset(spool: Spool) -> webdataset.WebDataset:
-    """Return a webdataset over the shards that are ready now: dicts with `low.npy`, `gt.npy`, `json`.
+    """Return a webdataset over the shards that are ready now: dictionaries with `low.npy`, `gt.npy` and `json`.
 
-    Every shard's structure is checked first, so that nothing but arrays and JSON can be in them. Raises
-    StreamEnded when no shard is ready, ShardDamaged when one is not what the plan says.
+    Every shard's structure is checked first, so that it can contain nothing but arrays and JSON. Raises
+    StreamEnded when no shard is ready, ShardDamaged when a shard differs from its plan.
     """
     import webdataset  # not at the top: it loads torch, which producers do not need
 
     layout, plan = spool.stream.layout(), spool.digest
     shards = spool.ready_shards()
     if not shards:
-        raise StreamEnded(f"{spool.path}: no shard is ready; make some with `darkprep build`")
+        raise StreamEnded(f"{spool.path}: no shard is ready; make shards with `darkprep build`")
     for shard in shards:
         ShardFile(spool.shard_path(shard), layout, shard, plan).close()
     paths = [str(spool.shard_path(shard)) for shard in shards]

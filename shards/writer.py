@@ -1,6 +1,6 @@
-"""Writes one shard: allocates its full size, writes each sample with one writev, publishes by rename.
+"""Write one shard: allocate its full size, write each sample by one writev, publish the file by a rename.
 
-The trade-off: no fsync. A shard can be rebuilt, so a power loss costs work, not data; a reader checks
+The trade-off: no fsync. A shard can be rebuilt, so a power failure costs time but no data; a reader checks
 every shard that it opens.
 """
 
@@ -42,11 +42,11 @@ def write_shard(
     plan: str,
     partial: Path,
 ) -> None:
-    """Write shard number `shard` to `path`, by way of a file in the directory `partial` on the same disk.
+    """Write shard number `shard` to `path`, through a temporary file in the directory `partial` on the same disk.
 
-    `plan` is the digest of its plan. Keys and checksums of the samples are filled in. Directories that were
-    removed are created again. Raises ValueError when a sample does not have the layout, DiskFull or
-    SpoolError when writing fails; then no file is left behind.
+    `plan` is the digest of the shard's plan. Keys and checksums of the samples are filled in. Missing
+    directories are created. Raises ValueError when a sample does not fit the layout, DiskFull or SpoolError
+    when writing fails; no file is left behind then.
     """
     if len(samples) != layout.samples:
         raise ValueError(f"shard {shard} needs {layout.samples} samples, not {len(samples)}")
@@ -76,7 +76,7 @@ def _write_tar(
         size = os.fstat(descriptor).st_size
         if size != layout.shard_bytes:
             raise SpoolError(
-                f"{path}: {size} bytes instead of {layout.shard_bytes}; the file system lost data"
+                f"{path}: has {size} bytes instead of {layout.shard_bytes}: the file system lost data; check the disk"
             )
     finally:
         os.close(descriptor)
@@ -120,7 +120,7 @@ def _padding(array_bytes: int) -> bytes:
 
 
 def _write_all(descriptor: int, pieces: Sequence[bytes | memoryview]) -> None:
-    """Write all pieces; one writev may write only part of them."""
+    """Write all pieces; repeat writev, which may write only some of the bytes."""
     left = [memoryview(piece) for piece in pieces if len(piece)]
     while left:
         written = os.writev(descriptor, left)

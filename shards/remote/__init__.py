@@ -1,1 +1,1 @@
-"""The same spool through object storage: bucket, lease, uploader, downloader."""
+"""A spool in object storage: bucket, lease, uploader, downloader."""

@@ -5,7 +5,7 @@
     PREFIX/cursors/rank-0.json  the trainer's position
     PREFIX/cursors/lease.json   the trainer's lease, PREFIX/producers/lease.json the producer's
 
-The trade-off: a bucket only passes shards on. They are produced in a directory and uploaded (uploader.py),
+The trade-off: a bucket is only a stage on the way. Shards are produced in a directory and uploaded (uploader.py),
 and downloaded into a directory before they are read (downloader.py), so producer and reader are the same
 for both kinds of spool. Names and sizes are checked: objects of any other form are left alone.
 """
@@ -31,10 +31,10 @@ _PRODUCER, _TRAINER = "producers/lease.json", "cursors/lease.json"
 
 
 class Bucket:
-    """One spool in object storage. All methods raise SpoolError when the store fails.
+    """A spool in object storage. All methods raise SpoolError when the store fails.
 
-    `label` is its URL in messages. Methods that change something take `check`: the `Lease.check` of the lease
-    that the caller holds.
+    `label` is the URL of the spool, for messages. Methods that change something take `check`, a function
+    that raises if the caller has lost its lease (`Lease.check`).
     """
 
     def __init__(self, store: ObjectStore, label: str) -> None:
@@ -44,7 +44,7 @@ class Bucket:
 
     @classmethod
     def at(cls, url: StoreUrl, *, stop: threading.Event | None = None) -> Bucket:
-        """Return the spool at `url` after one successful request; raise as ObjectStore.open."""
+        """Open the spool at `url` after one successful request. Raises the errors of ObjectStore.open."""
         return cls(ObjectStore.open(url, stop=stop), str(url))
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class Bucket:
     # -- the plan ---------------------------------------------------------------------------------
 
     def publish(self, plan: PlanRecord) -> None:
-        """Create the spool of `plan`, or accept it when it exists; raise PlanError when it holds another plan."""
+        """Create the spool of `plan`, or accept an existing one; raise PlanError when it holds another plan."""
         shard_bytes = plan.stream.layout().shard_bytes
         if shard_bytes > MAX_PUT_BYTES:
             raise PlanError(
@@ -71,7 +71,7 @@ class Bucket:
         self._plan = plan
 
     def open(self) -> Bucket:
-        """Read the plan; raise SpoolError when there is none, PlanError when it is damaged."""
+        """Read the plan; raise SpoolError when there is no spool, PlanError when the plan is damaged."""
         found = self.store.read(_PLAN, _PLAN_BYTES)
         if found is None:
             raise SpoolError(
@@ -82,7 +82,7 @@ class Bucket:
 
     @property
     def plan(self) -> PlanRecord:
-        """What plan.json holds, read once; raises as `open`."""
+        """The content of plan.json, read once. Raises the errors of `open`."""
         if self._plan is None:
             self.open()
         assert self._plan is not None
@@ -90,17 +90,17 @@ class Bucket:
 
     @property
     def stream(self) -> StreamSpec:
-        """The shape of the stream; raises as `open`."""
+        """The shape of the shards and how they are mixed. Raises the errors of `open`."""
         return self.plan.stream
 
     @property
     def settings(self) -> ProducerSettings:
-        """Return the producers' settings and the budget that the plan in this bucket records; raises as `open`."""
+        """Return the producers' settings and the budget recorded in the bucket's plan. Raises the errors of `open`."""
         return self.plan.settings
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits that identify the plan; raises as `open`."""
+        """Sixteen hex digits that identify the plan. Raises the errors of `open`."""
         return self.plan.digest
 
     def _decoded(self, data: bytes, *, only_part: bool = False) -> PlanRecord:
@@ -110,55 +110,55 @@ class Bucket:
     # -- shards -----------------------------------------------------------------------------------
 
     def list_shards(self) -> dict[int, int]:
-        """Return the bytes of each listed shard; a listing may be out of date."""
+        """Return the size in bytes of each shard in the listing, which may be out of date."""
         sizes = self.store.sizes("ready").items()
         numbers = {shard_of_file_name(name): size for name, size in sizes}
         return {number: size for number, size in numbers.items() if number is not None}
 
     def size(self, shard: int) -> int | None:
-        """Return the bytes of a shard, asked for by its name; None where there is none."""
+        """Request the size in bytes of one shard by its name; None if there is no such shard."""
         return self.store.size(shard_name(shard))
 
     def upload(self, shard: int, path: Path, *, check: Check | None = None) -> None:
-        """Publish a finished shard by one PUT. Raise FileNotFoundError when the file is gone."""
+        """Publish a finished shard by one PUT. Raises FileNotFoundError when the file no longer exists."""
         self.store.upload(shard_name(shard), path, check=check)
 
     def download(self, shard: int, path: Path) -> bool:
-        """Write a shard to a new file; return whether there is one of at least a shard's size."""
+        """Download a shard to a new file; return False if there is no object of at least a shard's size."""
         return self.store.download(shard_name(shard), path, self.stream.layout().shard_bytes)
 
     def delete(self, shard: int, *, check: Check | None = None) -> None:
-        """Delete a shard if there is one."""
+        """Delete a shard if it exists."""
         self.store.delete(shard_name(shard), check=check)
 
     # -- cursor and leases ------------------------------------------------------------------------
 
     def read_cursor(self) -> Cursor | None:
-        """Return the trainer's position; None before training, or when the object is damaged."""
+        """Return the trainer's cursor; None before training, or when the object is damaged."""
         found = self.store.read(_CURSOR, CURSOR_BYTES)
         return Cursor.from_json(parse_json_object(found.data)) if found else None
 
     def write_cursor(self, cursor: Cursor, *, check: Check | None = None) -> None:
-        """Publish the trainer's position."""
+        """Publish the trainer's cursor."""
         self.store.write(_CURSOR, json_bytes(cursor.to_json()), check=check)
 
     def producer_lease(self) -> Lease:
-        """Return the lease for producing; one process at a time holds it."""
+        """Return the lease of the producer; one process at a time holds it."""
         return Lease(self.store, _PRODUCER, "a producer")
 
     def trainer_lease(self) -> Lease:
-        """Return the lease for training; one trainer group at a time holds it."""
+        """Return the lease of the trainer; one trainer group at a time holds it."""
         return Lease(self.store, _TRAINER, "a trainer")
 
     def watch_producer(self) -> Watch:
-        """Return what observes whether a producer is at work."""
+        """Return a Watch of the producer's lease, which shows whether a producer is working."""
         return Watch(self.store, _PRODUCER)
 
     def watch_trainer(self) -> Watch:
-        """Return what observes whether a trainer is at work."""
+        """Return a Watch of the trainer's lease, which shows whether a trainer is working."""
         return Watch(self.store, _TRAINER)
 
 
 def shard_name(shard: int) -> str:
-    """Return the name of the object for shard number `shard`."""
+    """Return the name of the object of shard number `shard`."""
     return f"ready/{shard_file_name(shard)}"

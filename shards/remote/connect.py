@@ -1,6 +1,6 @@
-"""Connections to object storage: obstore's clients, and where S3's credentials come from.
+"""Connect to object storage: create obstore's clients, and find S3's credentials.
 
-The trade-off: obstore finds the credentials of Google Cloud and Azure, but of S3 only those in the
+The trade-off: obstore finds all credentials of Google Cloud and Azure, but of S3 only those in the
 environment and of the machine's role; botocore also reads ~/.aws with its profiles and single sign-on.
 """
 
@@ -23,22 +23,23 @@ if TYPE_CHECKING:
 
     Client = S3Store | GCSStore | AzureStore
     Connect = Callable[[float | None], Client]
-    """Open a client whose requests may take so many seconds; None: so long as there is an answer within 30 s."""
+    """Creates a client; the argument is the maximum time of a request in seconds, None for no limit while data arrives every 30 s."""
 
 _CONNECT_S, _SILENT_S = 10, 30
 _HTTP_URL = re.compile(
     r"https?://([!-~]+@)?([\w.-]+|\[[\da-fA-F:.]+\])(:([0-5]?\d{1,4}|6[0-5]\d{3}))?(/[!-~]*)?",
     re.ASCII,
 )
-"""obstore ends a thread with a panic, instead of an exception, when it meets another endpoint."""
+"""Valid endpoints: for other texts obstore panics and ends the thread instead of raising an exception."""
 _CREDENTIALS_S = 300
 """How long keys are used before botocore is asked again; it renews them 10 minutes before they expire."""
 
 
 def connector(url: StoreUrl) -> Connect:
-    """Return what opens clients for a store; they never repeat a request by themselves.
+    """Return a function that creates clients for a store; the clients never repeat a request by themselves.
 
-    Raise OptionError, naming the extra, when a library is not installed, SpoolError for invalid settings.
+    Raises OptionError, which names the extra to install, when a library is missing, and SpoolError for
+    invalid settings.
     """
     for module in ("obstore", "botocore"):
         if importlib.util.find_spec(module) is None:
@@ -66,7 +67,7 @@ def connector(url: StoreUrl) -> Connect:
 
 
 def _aws_settings(label: str) -> dict[str, Any]:
-    """Return credentials, region and endpoint from where the AWS tools look for them; raise SpoolError."""
+    """Return credentials, region and endpoint from the sources that AWS's own tools use. Raises SpoolError."""
     import botocore.session
     from botocore.exceptions import BotoCoreError
 

@@ -1,9 +1,10 @@
-"""The trainer's end of a spool in object storage: downloads shards into a directory before they are needed.
+"""The trainer's side of a spool in object storage: download shards into a directory before they are needed.
 
-To the reader the directory is a spool like any other, and the downloader is its producer; so it holds the
-producer lock there, and the trainer's lease in the bucket. Objects that the reader has passed are deleted
-after the cursor is published. The trade-off: a shard is verified when it arrives and again when it is
-read, which costs a few per cent of a core, and no damaged object ever reaches the reader.
+The reader uses this directory like any other spool, and the downloader is its producer. So the downloader
+holds the producer lock of the directory, and the trainer's lease of the bucket. Objects that the reader has
+passed are deleted after the cursor is published. The trade-off: a shard is verified after the download and
+again when it is read, which costs a few per cent of a core; in return no damaged object ever reaches the
+reader.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ _DISK_FULL_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class DownloaderConfig:
-    """How much is downloaded, and how long to wait without a producer."""
+    """How many shards are downloaded, and how long to wait when there is no producer."""
 
     max_shards: int
-    """Shards that the directory has room for: finished, being downloaded, or damaged."""
+    """Number of shards for which the directory has room: finished, being downloaded, or damaged."""
     until: int | None
-    """Download shards before this one only; None for no end."""
+    """Number of the first shard that is not downloaded; None for no end."""
     list_every_s: float = _LIST_EVERY_S
     producer_timeout_s: float = 120.0
     """How long to wait for a shard that is needed now while no producer is running."""
@@ -71,11 +72,11 @@ class Downloader(ShardSupply[bool]):
         self._lease = lease or bucket.trainer_lease()
         self._layout, self._plan = spool.stream.layout(), spool.digest
         self._objects: dict[int, int] = {}
-        """Bytes of the objects that were listed, or found by their name, and not deleted since."""
+        """Size in bytes of each object that was listed or found by its name and has not been deleted since."""
         self._damaged: Counter[int] = Counter()
         self._downloaded = 0
         self._deleted: set[int] = set()
-        """A listing that is out of date may still show them; each counts once."""
+        """Objects already deleted, which an old listing may still show."""
         self._cursor: Cursor | None = None
         self._published = self._listed = self._watched = self._reported = -float("inf")
         self._began = time.monotonic()
@@ -84,7 +85,7 @@ class Downloader(ShardSupply[bool]):
         self._pool = ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="downloader")
 
     def run(self) -> None:
-        """Download what is needed next, publish the trainer's position, delete what it has passed."""
+        """Download the shards needed next, publish the trainer's cursor, and delete the objects that it has passed."""
         with self._lock, self._lease:
             self._spool.remove_stale_files()
             self._spool.remove_dead_heartbeats()
@@ -97,7 +98,7 @@ class Downloader(ShardSupply[bool]):
             self._close()
 
     def _close(self, error: BaseException | None = None) -> None:
-        """Stop downloading and publish the last position; after an `error` further ones are only logged."""
+        """Stop downloading and publish the last cursor; after an `error`, further errors are only logged."""
         self._stop.set()
         self._pool.shutdown(cancel_futures=True)
         try:
@@ -138,14 +139,17 @@ class Downloader(ShardSupply[bool]):
         return shard < self._spool.oldest_needed() + self._spool.stream.window * self._spool.part[1]
 
     def _list_objects(self, first: int) -> None:
-        """Update the known objects. A listing may be out of date, so it only adds; `first` is asked for by name."""
+        """Add the objects of a new listing to the known objects, and request shard `first` by its name.
+
+        A listing may be out of date, so objects that it lacks are not removed.
+        """
         self._objects |= self._bucket.list_shards()
         if first not in self._objects and (size := self._bucket.size(first)) is not None:
             self._objects[first] = size
         self._delete_objects(self._spool.oldest_needed())
 
     def _submit_downloads(self, missing: list[int]) -> str:
-        """Submit the missing shards that are in the bucket, as far as there is room; return the state."""
+        """Start downloads of missing shards that are in the bucket, while there is room; return the state."""
         if self._disk_full.is_active:
             return "waiting for disk space"
         for shard in [shard for shard in missing if shard in self._objects]:
@@ -166,14 +170,14 @@ class Downloader(ShardSupply[bool]):
             self._objects.pop(shard, None)
 
     def _download(self, shard: int, listed: int) -> bool:
-        """Download and verify one shard; return whether it is ready now. A damaged object is deleted."""
+        """Download and verify one shard; return whether it is now ready. A damaged object is deleted."""
         path, expected = self._spool.partial / partial_file_name(shard), self._layout.shard_bytes
         # The listed size may be that of an object that was replaced since.
         size = listed if listed == expected else self._bucket.size(shard)
         if size is None:
             return False
         if size != expected:
-            self._delete_damaged(shard, f"{size} bytes, the plan's shards have {expected}")
+            self._delete_damaged(shard, f"{size} bytes, but shards of the plan have {expected}")
             return False
         if not self._bucket.download(shard, path):
             return False
@@ -192,17 +196,18 @@ class Downloader(ShardSupply[bool]):
         log.warning("%s: shard %d is damaged (%s); it is deleted and rebuilt", self._bucket, shard, reason)  # fmt: skip
         if self._damaged[shard] > _MAX_DAMAGED:
             raise SpoolError(
-                f"{self._bucket}: shard {shard} was damaged {_MAX_DAMAGED} times ({reason}); check the store, and that the producer runs the same version of darkprep"
+                f"{self._bucket}: shard {shard} was damaged {_MAX_DAMAGED} times ({reason}); check the store, and run the same version of darkprep for producer and trainer"
             )
         self._bucket.delete(shard, check=self._lease.check)
 
     # -- the trainer and the bucket ---------------------------------------------------------------
 
     def _publish_cursor(self, *, last: bool = False) -> None:
-        """Publish the slowest rank's position, then delete what it has passed; raises as Lease.check.
+        """Publish the cursor of the slowest rank, then delete the objects that it has passed.
 
-        Never after losing the lease: another trainer may need what ours has passed. A write that was under way
-        then may still arrive, so the cursor is published again from time to time though it has not moved.
+        This never happens after the lease is lost, because another trainer may need the objects. A delayed
+        write by an earlier holder of the lease may overwrite the cursor, so it is published again from time
+        to time even if it has not changed. Raises the errors of Lease.check.
         """
         self._lease.check()
         cursors = self._spool.read_cursors()
@@ -229,7 +234,7 @@ class Downloader(ShardSupply[bool]):
             self._delete_objects(newest.shard)
 
     def _delete_objects(self, needed: int) -> None:
-        """Delete the objects before `needed`, once the cursor is published: the producer would rebuild them."""
+        """Delete the objects before shard `needed`; the cursor must be published first, or they are rebuilt."""
         if self._cursor is None or self._cursor.shard < needed:
             return
         for shard in [shard for shard in self._objects if shard < needed]:

@@ -1,7 +1,7 @@
-"""What went wrong at a store: kinds of failure, and the message for each, in one line and without secrets.
+"""Classify failures of a store, and write the message for each kind, in one line and without secrets.
 
-The trade-off: obstore has an exception for the common kinds only; status and error code of the others are
-read from its text.
+The trade-off: obstore has exceptions for the common kinds only; for the others, status and error code are
+read from the exception's text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Kind = Literal[
 ]  # fmt: skip
 
 _LENGTH = 200
-"""Characters of a library's message that are repeated."""
+"""Maximum number of characters that are quoted from a library's message."""
 
 _SIGNS: dict[Kind, str] = {
     "bucket": "NoSuchBucket|ContainerNotFound",
@@ -36,7 +36,7 @@ _ENDPOINT = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL", "az": "AZURE_STO
 
 
 def classify(error: Exception) -> tuple[Kind, str]:
-    """Return the kind of failure that obstore reports by `error`, and a detail for the message."""
+    """Return the kind of failure of an obstore `error`, and a detail for the message."""
     text = str(error)
     code = "".join(re.findall(r"<Code>(\w+)</Code>", text)[:1])
     status = "".join(re.findall(r"status code: (\d{3})", text)[:1])
@@ -49,14 +49,14 @@ def classify(error: Exception) -> tuple[Kind, str]:
 
 
 def reason(text: str) -> str:
-    """Return why there was no answer: the innermost message of obstore's report, or its first line."""
+    """Return why the store did not answer: the innermost message of obstore's error, or its first line."""
     innermost = re.findall(r'message: "([^"]+)"', text) if "HTTP error" in text else []
     line = text.partition("\n")[0].rpartition(" - ")[2]
     return scrubbed(innermost[-1] if innermost else re.sub(r"^Generic \w+ error: ", "", line))
 
 
 def scrubbed(text: str) -> str:
-    """Return the first line of a library's message, short, and without user names, passwords and queries of URLs."""
+    """Return the first line of a library's message, shortened, without user names, passwords and queries of URLs."""
     line = (text.splitlines() or [""])[0]
     line = re.sub(r"//[^/\s\"'@]*@", "//", line)
     line = re.sub(r"\?[^\s\"']*", "", line)
@@ -64,7 +64,7 @@ def scrubbed(text: str) -> str:
 
 
 def message(label: str, kind: Kind, detail: str, attempts: int = 1) -> str:
-    """Return what is wrong at the spool with URL `label`, and what to do."""
+    """Return the message for a failure of the spool with URL `label`: what is wrong and what to do."""
     scheme = label.partition("://")[0]
     endpoint = _ENDPOINT.get(scheme, "the address")
     after = f" after {attempts} tries" if attempts > 1 else ""

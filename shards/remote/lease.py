@@ -1,10 +1,11 @@
-"""Leases: one process at a time may produce for a bucket, and one trainer group may use it.
+"""Leases: for each bucket one process at a time may produce, and one trainer group at a time may train.
 
-A lease is one object that its holder changes every few seconds. Each change is a compare-and-swap: the store
-refuses it when anybody else has changed the object since. Whoever wants the lease watches the object by its
-own clock: a holder that changes it is alive, one that has not for a minute is gone. The times of two hosts
-are never compared. The trade-off: after a crash on another host the lease is free only a minute later, and
-a holder that cannot reach the store stops ten seconds earlier.
+A lease is an object that its holder changes every few seconds. Each change is a compare-and-swap: the store
+refuses it if another process has changed the object since. A process that wants the lease watches the
+object by its own clock: while the object changes, the holder is alive; after a minute without a change, the
+lease is free. The clocks of two hosts are never compared. The trade-off: after a crash on another host the
+lease is free only a minute later, and a holder that cannot reach the store must stop ten seconds earlier
+than that.
 """
 
 from __future__ import annotations
@@ -31,25 +32,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RENEWAL_S = 5.0
-"""Time between two changes by a living holder."""
+"""Seconds between two changes of the object by its holder."""
 EXPIRY_S = 60.0
-"""A lease that has not changed for so long is free."""
+"""Seconds without a change after which a lease is free."""
 
 _RECORD_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """Who holds a lease, as its object states."""
+    """The holder of a lease, as recorded in its object."""
 
     process: ProcessId | None
     machine: str
     report: dict[str, Any] = field(default_factory=dict)
-    """What the holder does, for people."""
+    """What the holder does, for display."""
 
     @classmethod
     def of(cls, data: bytes) -> Holder | None:
-        """Return the holder that an object names; None for a lease that was given back or is damaged."""
+        """Return the holder recorded in an object; None for a lease that was released or is damaged."""
         try:
             record = json.loads(data)
         except (ValueError, RecursionError):
@@ -65,11 +66,11 @@ class Holder:
 
     @property
     def is_on_this_machine(self) -> bool:
-        """Whether its process number is valid here: same kernel, since the same boot, same pid namespace."""
+        """Whether the holder's pid is valid here: same kernel, same boot, same pid namespace."""
         return bool(self.machine) and self.machine == this_machine()
 
     def is_known_dead(self) -> bool:
-        """Whether the process has ended; of other machines that cannot be known."""
+        """Whether the holder's process has ended; always False for other machines, where this cannot be checked."""
         return self.is_on_this_machine and not (self.process and self.process.is_alive())
 
     def __str__(self) -> str:
@@ -77,19 +78,19 @@ class Holder:
 
 
 class Watch:
-    """Looks at a lease's object now and then, and measures by this host's clock how long it has not changed."""
+    """Reads the object of a lease from time to time, and measures for how long it has not changed."""
 
     def __init__(
         self, store: ObjectStore, name: str, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._store, self._name, self._clock = store, name, clock
         self.version: UpdateVersion | None = None
-        """The version that was seen last; None where there was no object."""
+        """The version of the object at the last look; None if there was no object."""
         self._since = clock()
         self._changed = False
 
     def look(self) -> Holder | None:
-        """Read the object; return the holder of the lease, None when it is free."""
+        """Read the object; return the holder of the lease, or None if the lease is free."""
         found = self._store.read(self._name, _RECORD_BYTES)
         version = found.version if found else None
         if version != self.version:
@@ -98,24 +99,24 @@ class Watch:
         return Holder.of(found.data) if found else None
 
     def unchanged_s(self) -> float:
-        """Return for how long all looks have seen the same, in seconds of this host's clock."""
+        """Return for how many seconds, by this host's clock, the object has not changed."""
         return self._clock() - self._since
 
     def is_alive(self, holder: Holder | None, expiry_s: float = EXPIRY_S) -> bool | None:
-        """Whether `holder`, from the last look, is at work; None while that cannot be known yet."""
+        """Whether `holder`, as returned by the last `look`, is alive; None while this is not yet known."""
         if holder is None or holder.is_known_dead() or self.unchanged_s() >= expiry_s:
             return False
         return True if self._changed else None
 
 
 class Lease:
-    """The lease in the object `name`, for the time of a `with` block or until `release`.
+    """The lease with the object `name`, held for a `with` block or until `release`.
 
-    Raise SpoolBusy on entry when another process holds it, naming that process, and SpoolError when the store
-    fails or has no conditional writes. Later failures are raised by `check`, which the holder passes along with
-    everything that it changes in the store.
+    Entering the block raises SpoolBusy, which names the holder, when another process holds the lease, and
+    SpoolError when the store fails or has no conditional writes. Later failures are raised by `check`; the
+    holder passes `check` to every operation that changes the store.
 
-    `role` names the holder in messages ("a producer"). `clock` is in seconds.
+    `role` names the holder in messages ("a producer"). `clock` returns seconds.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class Lease:
         self._valid_s = expiry_s - 2 * renewal_s
         """Validity after a change: shorter than what others wait, for requests that are under way at its end."""
         self._renewed = clock()
-        """When the last change that succeeded was sent: no watcher has seen it earlier."""
+        """Time at which the last successful change was sent; no other process can have seen the change earlier."""
         self._token, self._beat = uuid.uuid4().hex, 0
         self._version: UpdateVersion | None = None
         self._report: dict[str, Any] = {}
@@ -143,7 +144,7 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def acquire(self) -> None:
-        """Acquire the lease, or raise as the class states; a holder that may be dead is watched first."""
+        """Acquire the lease, after watching a holder that may be dead. Raises SpoolBusy and SpoolError."""
         watch = Watch(self._store, self._name, clock=self._clock)
         self._wait_for_end_of_holder(watch)
         self._version = watch.version
@@ -155,25 +156,26 @@ class Lease:
         self._thread.start()
 
     def report(self, report: dict[str, Any]) -> None:
-        """Set what the next change publishes about the holder's work."""
+        """Set the status of the holder's work that the next change publishes."""
         self._report = report
 
     def check(self) -> None:
-        """Raise SpoolBusy when another process holds the lease by now, SpoolError when the store failed.
+        """Raise SpoolBusy when another process has taken the lease, SpoolError when the store has failed.
 
-        Also when it could not be renewed for so long that others may take it soon.
+        SpoolError is also raised when the lease was not renewed for so long that another process may soon
+        take it.
         """
         unchanged_s = self._clock() - self._renewed
         if not self._failure and unchanged_s > self._valid_s:
             self._failure = SpoolError(
-                f"{self._store}: the store did not answer for {unchanged_s:.0f} s, or this process was stopped, so another may be "
+                f"{self._store}: the store did not answer for {unchanged_s:.0f} s, or this process was suspended, so another may be "
                 f"{self._role} now; check that the store can be reached (endpoint, network), and start again"
             )
         if self._failure:
             raise self._failure
 
     def release(self) -> None:
-        """Give the lease back; do nothing when it is not held, as in a forked child of the holder."""
+        """Release the lease; do nothing if it is not held, as in a forked child of the holder."""
         if self._thread is None or self._pid != os.getpid():
             return
         self._released.set()
@@ -187,7 +189,7 @@ class Lease:
                 log.warning("%s; the lease of %s is free only after %.0f s", error, self._role, self._expiry_s)  # fmt: skip
 
     def _wait_for_end_of_holder(self, watch: Watch) -> None:
-        """Return once the lease is free; raise SpoolBusy when its holder is alive."""
+        """Wait until the lease is free; raise SpoolBusy if its holder is alive."""
         warned = False
         while (alive := watch.is_alive(holder := watch.look(), self._expiry_s)) is not False:
             if alive:
@@ -202,14 +204,14 @@ class Lease:
                 raise self._busy(holder)
 
     def _require_conditional_writes(self) -> None:
-        """Raise SpoolError where the store accepts a write whose condition is not met."""
+        """Raise SpoolError if the store accepts a write whose condition is not met."""
         stale = self._version
         self._renew(check=None)
         for version in (None, stale):
             if self._store.write_if(self._name, b"{}", version):
                 self._store.delete(self._name)
                 raise SpoolError(
-                    message(str(self._store), "unsupported", "it ignores their conditions")
+                    message(str(self._store), "unsupported", "it ignores the conditions of writes")
                 )
 
     def _keep(self) -> None:
@@ -225,7 +227,7 @@ class Lease:
                 return
 
     def _renew(self, *, check: Callable[[], None] | None) -> None:
-        """Change the object; raise SpoolBusy when another process has changed it."""
+        """Change the object to renew the lease; raise SpoolBusy if another process has changed it."""
         sent = self._clock()
         self._beat += 1
         version = self._store.write_if(self._name, self._record(), self._version, check=check)
@@ -258,7 +260,7 @@ class Lease:
 
 
 def this_machine() -> str:
-    """Return kernel, boot and pid namespace, within which process numbers are unique; empty where unknown."""
+    """Return kernel, boot and pid namespace, within which a pid is unique; empty strings if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

@@ -1,7 +1,7 @@
 """Objects in a store (S3, Google Cloud Storage, Azure) below one prefix: list, read, write, delete.
 
-The trade-off: whole objects and byte ranges only, no files. A request that fails is repeated as often as may
-help, so a network that fails for a minute delays the caller, and a wrong key is reported at once.
+The trade-off: only whole objects and byte ranges, no files. A failed request is repeated only while this
+may help: a network failure of a minute delays the caller, but wrong credentials are reported at once.
 """
 
 from __future__ import annotations
@@ -30,43 +30,43 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Check = Callable[[], None]
-"""Called before each attempt of a change; an exception ends the attempts."""
+"""A function called before each attempt to change an object; if it raises, no further attempt is made."""
 
 MAX_PUT_BYTES = 5 * 2**30 - 1
 """Largest object that can be published by one PUT (S3's own limit)."""
 _PART_BYTES = 16 << 20
-"""Bytes of one download request: the most that a broken connection loses."""
+"""Bytes of one download request; a broken connection loses at most this much."""
 _UPLOAD_S, _UPLOAD_BYTES_PER_S = 30, 1_000_000
-"""An upload that takes longer than this has failed."""
+"""Seconds after which an upload counts as failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How often and how long a request that fails for a transient reason is repeated."""
+    """How often and for how long a request that fails for a temporary reason is repeated."""
 
     attempts: int = 10
     first_s: float = 0.2
     max_s: float = 6.4
 
     def pause_s(self, failures: int) -> float:
-        """Return the seconds to wait after so many failures: doubled each time, with jitter."""
+        """Return the seconds to wait after this many failures: doubled after each, with a random change."""
         longest = min(self.max_s, self.first_s * (1 << (failures - 1)))
         return longest * (0.5 + random.random() / 2)  # noqa: S311 # no secret
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """The content of an object, and what identifies this version of it in conditional writes."""
+    """The content of an object, and the identifier of its version for conditional writes."""
 
     data: bytes
     version: UpdateVersion
 
 
 class ObjectStore:
-    """Objects by names relative to a prefix. A change is atomic: readers see the old object or the new one.
+    """Objects addressed by names relative to a prefix. A change is atomic: readers see the old object or the new one.
 
-    All methods raise SpoolError when the store fails; `label` is its URL in messages. When `stop` is set,
-    a request that fails is repeated once at most.
+    All methods raise SpoolError when the store fails; `label` is the URL of the prefix, for messages. When
+    `stop` is set, a failed request is repeated at most once.
     """
 
     def __init__(
@@ -90,9 +90,10 @@ class ObjectStore:
         retry: RetryPolicy | None = None,
         stop: threading.Event | None = None,
     ) -> ObjectStore:
-        """Return the store at `url` after one successful request.
+        """Open the store at `url` and make one request to test it.
 
-        Raise SpoolError soon when it cannot be used: address, bucket, credentials; OptionError as connector.
+        Raises SpoolError, without many attempts, when address, bucket or credentials are wrong, and
+        OptionError as `connector` does.
         """
         store = cls(connector(url), str(url), retry=retry, stop=stop)
         store._request(store._client.list_with_delimiter, retry=RetryPolicy(attempts=3))
@@ -102,12 +103,12 @@ class ObjectStore:
         return self._label
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """Return the objects directly below `folder`, names without it, and their bytes; may be out of date."""
+        """Return names and sizes in bytes of the objects directly below `folder`; the listing may be out of date."""
         listing = self._request(lambda: self._client.list_with_delimiter(folder))
         return {one["path"].rpartition("/")[2]: one["size"] for one in listing["objects"]}
 
     def size(self, name: str) -> int | None:
-        """Return the bytes of one object, None where there is none."""
+        """Return the size in bytes of one object; None if it does not exist."""
         return self._request(lambda: self._client.head(name)["size"], unless={"missing"})
 
     def read(self, name: str, limit: int) -> StoredObject | None:
@@ -122,15 +123,15 @@ class ObjectStore:
         return found if found and len(found.data) <= limit else None
 
     def write(self, name: str, data: bytes, *, check: Check | None = None) -> None:
-        """Put an object."""
+        """Write an object, replacing an existing one."""
         self._request(lambda: self._client.put(name, data, use_multipart=False), check=check)
 
     def write_if(
         self, name: str, data: bytes, version: UpdateVersion | None, *, check: Check | None = None
     ) -> UpdateVersion | None:
-        """Put an object only while `version` is the current one, or, for None, while there is none.
+        """Write an object only if its current version is `version`; if `version` is None, only if it does not exist.
 
-        Return the new version, or None when the condition is not met. Raise SpoolError when the store
+        Returns the new version, or None when the condition is not met. Raises SpoolError when the store
         reports that it has no conditional writes.
         """
         mode: Any = version or "create"
@@ -144,18 +145,20 @@ class ObjectStore:
         return found.version if found and found.data == data else None
 
     def upload(self, name: str, path: Path, *, check: Check | None = None) -> None:
-        """Put a whole file. Raise FileNotFoundError when the file is gone."""
+        """Upload a whole file as an object. Raises FileNotFoundError when the file no longer exists."""
         data = path.read_bytes()
         if len(data) > MAX_PUT_BYTES:
-            raise SpoolError(f"{self._label}/{name}: {len(data)} bytes are too many for one PUT")
+            raise SpoolError(
+                f"{self._label}/{name}: {len(data)} bytes are too many for one PUT; use fewer --samples-per-shard"
+            )
         client = self._connect(_UPLOAD_S + len(data) / _UPLOAD_BYTES_PER_S)
         self._request(lambda: client.put(name, data, use_multipart=False), check=check)
 
     def download(self, name: str, path: Path, size: int) -> bool:
-        """Write the first `size` bytes of an object to a new file.
+        """Write the first `size` bytes of an object to a new file; return whether it was written.
 
-        Return False, and leave no file, when the object is gone or shorter, or `stop` was set. Raise DiskFull
-        or SpoolError when the file cannot be written.
+        Returns False, and leaves no file, when the object does not exist or is shorter, or `stop` was set.
+        Raises DiskFull or SpoolError when the file cannot be written.
         """
         with disk_errors(path, size):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -171,7 +174,7 @@ class ObjectStore:
         return complete
 
     def delete(self, name: str, *, check: Check | None = None) -> None:
-        """Delete an object if there is one."""
+        """Delete an object if it exists."""
         self._request(lambda: self._client.delete(name), check=check, unless={"missing"})
 
     def _download_part(self, descriptor: int, name: str, start: int, size: int) -> bool:
@@ -195,7 +198,7 @@ class ObjectStore:
         check: Check | None = None,
         unless: Collection[Kind] = (),
     ) -> Result | Any:
-        """Return what `send` returns, repeating it when that may help; None for failures of a kind in `unless`."""
+        """Call `send` and return its result; repeat it while this may help. None for failures of a kind in `unless`."""
         retry, failures = retry or self._retry, 0
         while True:
             if check:
@@ -216,6 +219,6 @@ class ObjectStore:
 
 
 def _version(meta: Any) -> UpdateVersion:
-    """Return what a conditional write needs of an object's metadata; absent values must be left out."""
+    """Return the part of an object's metadata that a conditional write needs, without missing values."""
     found = {name: meta.get(name) for name in ("e_tag", "version") if meta.get(name) is not None}
     return found  # type: ignore[return-value] # a part of the keys is enough

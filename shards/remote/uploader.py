@@ -1,9 +1,9 @@
-"""The producer's end of a spool in object storage: uploads finished shards from a directory to the bucket.
+"""The producer's side of a spool in object storage: upload finished shards from a directory to the bucket.
 
-A thread reads cursor and listing about once a second and submits uploads; each is one PUT, after which the
-shard leaves the directory. A listing may be out of date, so a shard that is no longer listed is asked for by
-its name before it counts as gone. The trade-off: the producer notices a second late that the trainer has
-passed a shard, which a budget of some shards hides.
+A thread reads cursor and listing about once a second and starts uploads; each upload is one PUT, after
+which the shard is deleted from the directory. A listing may be out of date, so a shard that is no longer
+listed is requested by its name before it counts as deleted. The trade-off: the producer learns up to a
+second late that the trainer has passed a shard; a budget of a few more shards makes up for it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from darkprep.shards.spool import Spool
 log = logging.getLogger(__name__)
 
 UPLOADS = 2
-"""Shards that are uploaded at once, and so exist twice."""
+"""Number of shards that are uploaded at the same time, and so exist twice."""
 LIST_EVERY_S = 1.0
 _MISSES = 64
-"""Missing shards in a row after which no later one is looked for at the start.
+"""Number of consecutive missing shards after which the search for uploaded shards ends.
 
-Shards are begun in order, so the gap before one that was uploaded is at most the shards in work. An earlier
+Shards are started in order, so the gap before an uploaded shard is at most the number of shards in work. An earlier
 producer may have had more jobs than this one, so not fewer; in an empty bucket each costs a request, so not
 many more.
 """
@@ -66,7 +66,7 @@ class Uploader:
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Uploader]:
-        """Hold the producer's lease and upload, within a `with` block; what remains is uploaded the next time."""
+        """Hold the producer's lease and upload during a `with` block; shards left over are uploaded in the next session."""
         with self._lease:
             self._synchronise()
             self._find_unlisted()
@@ -82,18 +82,18 @@ class Uploader:
     # -- Destination ------------------------------------------------------------------------------
 
     def ready_shards(self) -> list[int]:
-        """Return the finished shards, in the directory and in the bucket; raise what went wrong in a thread."""
+        """Return the finished shards in the directory and in the bucket; raise an error that occurred in a thread."""
         self._check()
         # In this order: a shard is an object before it leaves the directory.
         local = self._spool.ready_shards()
         return sorted({*local, *self._objects.copy()})
 
     def oldest_needed(self) -> int:
-        """Return the oldest shard that the trainer needs, by its last known cursor."""
+        """Return the oldest shard that the trainer needs, from its last known cursor."""
         return self._needed
 
     def delete(self, shard: int) -> bool:
-        """Delete a finished shard in both places; return whether there was one."""
+        """Delete a finished shard from directory and bucket; return whether it existed."""
         local, remote = self._spool.delete(shard), shard in self._objects
         if remote:
             self._bucket.delete(shard, check=self._lease.check)
@@ -101,16 +101,16 @@ class Uploader:
         return local or remote
 
     def all_delivered(self) -> bool:
-        """Return whether nothing is left to upload."""
+        """Return whether all finished shards are uploaded."""
         self._check()
         return not self._uploading and not self._spool.ready_shards()
 
     def disk_bytes(self) -> int:
-        """Return the bytes that directory and objects occupy."""
+        """Return the bytes that the directory and the objects occupy together."""
         return self._spool.disk_bytes() + len(self._objects) * self._size
 
     def publish_status(self, status: ProducerStatus) -> None:
-        """Publish what the producer is doing, with the lease."""
+        """Publish the producer's status, as part of its lease."""
         status = replace(status, directory_bytes=self._spool.disk_bytes())
         self._lease.report(status.to_json())
 
@@ -138,7 +138,7 @@ class Uploader:
                 self._pool.submit(self._upload, shard)
 
     def _synchronise(self) -> None:
-        """Read the trainer's position and the listing; delete objects of a wrong size."""
+        """Read the trainer's cursor and the listing; delete objects of a wrong size."""
         self._needed = self._read_position()
         listed = self._bucket.list_shards()
         for shard in [shard for shard, size in listed.items() if size != self._size]:
@@ -159,7 +159,7 @@ class Uploader:
         return cursor.shard if cursor else 0
 
     def _find_unlisted(self) -> None:
-        """Ask by name for shards that an earlier producer may have uploaded and the listing does not show yet."""
+        """Request by name the shards that an earlier producer may have uploaded but the listing does not show yet."""
         part, parts = self._spool.part
         end = self._spool.stream.shards
         shard = self._needed + (part - self._needed) % parts

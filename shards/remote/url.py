@@ -1,4 +1,4 @@
-"""URLs of spools in object storage, which hold no secret."""
+"""URLs of spools in object storage; they never contain a secret."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9!_.'()=+,~ -]+")
 
 @dataclass(frozen=True)
 class StoreUrl:
-    """`s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://CONTAINER/PREFIX`."""
+    """The URL of a spool: `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://CONTAINER/PREFIX`."""
 
     scheme: str
     bucket: str
@@ -29,11 +29,11 @@ class StoreUrl:
 
     @classmethod
     def parse(cls, text: str) -> StoreUrl:
-        """Return the URL in `text`. Raise OptionError, without repeating what may be a secret."""
+        """Parse a URL. Raises OptionError; its message does not repeat parts of `text` that may be secret."""
         scheme, _, rest = text.partition("://")
         if scheme not in CREDENTIALS:
             raise OptionError(
-                f"spool {scheme}://...: object storage is s3://..., gs://... or az://..."
+                f"spool {scheme}://...: is not a known kind of object storage; use s3://..., gs://... or az://..."
             )
         if any(mark in rest for mark in "@?#"):
             raise OptionError(
@@ -46,7 +46,7 @@ class StoreUrl:
         bad = [part for part in segments if not _SEGMENT.fullmatch(part) or part in (".", "..")]
         if not _BUCKET.fullmatch(bucket) or bad:
             raise OptionError(
-                f"spool {text!r}: is not a valid URL; write {scheme}://BUCKET/PREFIX, of letters, digits and ._-"
+                f"spool {text!r}: is not a valid URL; write {scheme}://BUCKET/PREFIX with letters, digits, dots, underscores and hyphens"
             )
         return cls(scheme, bucket, prefix)
 

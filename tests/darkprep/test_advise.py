@@ -162,7 +162,10 @@ def test_advise_measures_photographs_and_leaves_no_file(call, large_data, tmp_pa
             ["--spool", "s3://bucket/prefix"],
             "spool s3://bucket/prefix: only a local disk can be measured",
         ),
-        (["--spool", "ftp://bucket"], "object storage is s3://..., gs://... or az://..."),
+        (
+            ["--spool", "ftp://bucket"],
+            "is not a known kind of object storage; use s3://..., gs://... or az://...",
+        ),
         (["--spool", "file/spool"], "/file is not a directory; choose another --spool"),
         (["--model", "nope"], "model must be one of redirt"),
         (["--device", "nope"], "device must be auto"),

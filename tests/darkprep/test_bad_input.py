@@ -320,7 +320,7 @@ def test_a_directory_that_is_not_a_spool_is_named(complaint, command):
     assert complaint(command, "--spool", "nowhere").startswith("nowhere: no spool there; make one")
     assert complaint(command, "--spool", "file").startswith("file: no spool there; make one")
     line = complaint(command, "--spool", "folder")
-    assert line.startswith("folder/plan.json: is missing; folder is not a spool, name another")
+    assert line.startswith("folder/plan.json: is missing, so folder is not a spool; choose another")
     assert "remove" not in line  # photographs may be in there
 
 
@@ -377,7 +377,7 @@ def test_a_full_disk_ends_the_build_with_nothing_half_written(complaint, small_d
     line = complaint(*build(small_data))
 
     assert "the disk is full" in line
-    assert "are needed; free some and start again" in line
+    assert "are needed; free some space and start again" in line
     spool = Spool("spool").open()
     assert not spool.ready_shards()
     assert not list(spool.partial.iterdir())

@@ -85,7 +85,7 @@ def test_a_refusal_is_not_written_into_a_pipe(small_spool, caplog):
     spool.quarantine.add(spool.shard_path(0), 0, "for a test")
 
     assert spool.ready_shards() == [1, 2]
-    assert "the quarantine of shard 0 is not recorded" in caplog.text
+    assert "shard 0 was quarantined, but the reason could not be saved" in caplog.text
 
 
 def test_a_background_producer_is_not_started_with_a_pipe_for_its_log(small_spool):

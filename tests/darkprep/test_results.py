@@ -243,8 +243,8 @@ def test_a_picture_that_cannot_be_written_does_not_stop_the_others(call, large_d
 
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
-        "failed a.dng: out/a.png: cannot be written (Is a directory); choose another directory or name",
-        f"failed {long}: out/{long[:-4]}.png: cannot be written (File name too long); choose another directory or name",
+        "failed a.dng: out/a.png: cannot be written (Is a directory); choose another output directory or file name",
+        f"failed {long}: out/{long[:-4]}.png: cannot be written (File name too long); choose another output directory or file name",
     ]
     assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "z.png"]
 
@@ -383,5 +383,5 @@ def test_an_import_onto_a_full_disk_is_reported(complaint, monkeypatch):
 
     line = complaint("import-weights", "released", "ours.safetensors")
 
-    assert line == ".: the disk is full, more room is needed; free some and start again"
+    assert line == ".: the disk is full, more room is needed; free some space and start again"
     assert not Path("ours.safetensors").exists()

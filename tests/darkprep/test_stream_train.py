@@ -191,7 +191,7 @@ def test_the_shards_of_an_endless_plan_cannot_be_kept(complaint, large_data):
 
     line = complaint(*TRAIN, "--keep-shards", "--iterations", "2", "--quiet")
 
-    assert line == "keep-shards needs a plan with an end; build with --epochs N"
+    assert line == "keep-shards needs a plan with an end; run `darkprep build` with --epochs N"
 
 
 def test_sigterm_leaves_a_checkpoint_and_resume_continues_from_it(call, large_spool):

@@ -96,7 +96,7 @@ def test_a_killed_rank_ends_the_others_soon_and_the_run_is_resumed(train_on, spo
     output = train_on(2, spool, cut, fault=[1, 3, "kill"], fails=True)
     assert time.monotonic() - began < 90
     (line,) = error_lines(output)
-    assert "another rank is gone" in line
+    assert "another rank has ended" in line
     assert "--resume" in line
     assert (cut / "checkpoints" / "00000003.pt").exists()
     train_on(2, spool, cut, resume=True)

@@ -278,7 +278,7 @@ def test_a_file_system_without_locks_is_named_with_the_remedy(
     for lock, directory in attempts:
         with pytest.raises(SpoolError) as caught, lock:
             pass
-        assert str(caught.value).startswith(f"{directory}: its file system does not support locks")
+        assert str(caught.value).startswith(f"{directory}: the file system does not support locks")
         assert "local disk" in str(caught.value)
         assert "\n" not in str(caught.value)
 

@@ -328,7 +328,7 @@ def test_a_machine_without_descriptors_is_named_and_no_shard_is_blamed(
     spool = make_spool(ready=range(6))
     failing(monkeypatch, "open", errno.EMFILE, times=1000)
 
-    with pytest.raises(SpoolError, match=r"Too many open files.*fault of the machine"):
+    with pytest.raises(SpoolError, match=r"Too many open files.*because of the machine"):
         read_all(spool)
 
     assert spool.ready_shards() == list(range(6))
@@ -378,5 +378,5 @@ def test_a_damaged_shard_is_found_by_its_structure_alone(make_spool: MakeSpool):
     spool = make_spool(ready=[0])
     damage(spool, 0)
 
-    with pytest.raises(SpoolError, match="1000 bytes, the plan's shards have"):
+    with pytest.raises(SpoolError, match="1000 bytes, but shards of the plan have"):
         ShardFile(spool.shard_path(0), spool.stream.layout(), 0, spool.digest)

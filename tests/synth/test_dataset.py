@@ -302,7 +302,7 @@ def test_a_worker_that_is_killed_is_reported_in_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr("darkprep.synth.dataset.capture_scene", die)
 
-    with pytest.raises(DarkprepError, match=r"a worker was killed .* try fewer --jobs"):
+    with pytest.raises(DarkprepError, match=r"a worker process was killed .* fewer --jobs"):
         make(tmp_path / "data", scenes=3, jobs=2)
 
 

@@ -110,7 +110,7 @@ def test_sixteen_bit_pictures_are_unchanged_at_16_bits_and_rounded_at_8():
 
 
 def test_an_unknown_suffix_and_an_unwritable_directory_are_refused(tmp_path):
-    with pytest.raises(OptionError, match=r"x\.jpg: pictures are written as \.png"):
+    with pytest.raises(OptionError, match=r"x\.jpg: unknown format; pictures are written as \.png"):
         write_picture(tmp_path / "x.jpg", pixels_of(8))
     (tmp_path / "x.png").mkdir()
     with pytest.raises((SpoolError, OSError)):

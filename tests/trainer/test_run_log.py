@@ -93,4 +93,6 @@ def test_a_run_with_an_undecodable_name_has_no_tensorboard_files(tmp_path, caplo
 
     assert [path.name for path in run.iterdir()] == ["metrics.jsonl"]
     (warning,) = caplog.messages
-    assert warning.endswith(r"caf\udce9: is not a Unicode name; the run has no TensorBoard files")
+    assert warning.endswith(
+        r"caf\udce9: the name is not Unicode, so no TensorBoard files are written; rename the run directory"
+    )

@@ -93,7 +93,7 @@ def test_xtrans_samples_are_streamed_and_another_cfa_is_refused(make_reader):
     batch = next(DeviceStream(make_reader(side=198, cfa="xtrans"), CPU, cfa="xtrans", crop=192))
 
     assert batch.low.shape == (2, 9, 64, 64)
-    with pytest.raises(OptionError, match="the samples are xtrans, the network is for bayer"):
+    with pytest.raises(OptionError, match="the samples are xtrans, but the network is for bayer"):
         next(DeviceStream(make_reader(side=198, cfa="xtrans"), CPU, cfa="bayer", crop=192))
 
 

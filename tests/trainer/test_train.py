@@ -228,7 +228,7 @@ def test_a_run_that_is_stopped_while_it_waits_reports_that_the_data_limits_it(
 
     assert (summary.iterations, summary.ended) == (2, "stopped")
     assert summary.data_wait_fraction > 0.7
-    assert "the data limits" in summary.limiting_side
+    assert "the data limits the pace" in summary.limiting_side
 
 
 def test_counts_continue_in_a_resumed_run(tmp_path, make_reader):
@@ -293,7 +293,7 @@ def test_a_second_training_in_a_directory_is_refused_and_changes_nothing(tmp_pat
     train(replace(TINY, iterations=1), open_reader, run, on_step=start_another)
 
     (message,) = messages
-    assert message.startswith(f"{run}: a training is already running (pid {os.getpid()}")
+    assert message.startswith(f"{run}: a training run is already running (pid {os.getpid()}")
     assert message.endswith("close it first or choose another --run")
     assert len(losses_in(run)) == 1
     train(TINY, open_reader, run, resume=True)
