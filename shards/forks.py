@@ -1,4 +1,4 @@
-"""Open files that a forked child closes at once: its copies would hold locks, and the space of deleted files.
+"""Close files in a forked child at once, because its copies would keep locks and the space of deleted files.
 
 The trade-off: children that C code forks without running Python in them keep their copies.
 """
@@ -12,28 +12,28 @@ from typing import Protocol
 
 
 class OpenFiles(Protocol):
-    """An object with open files that are of use to the process that opened them only."""
+    """An object with open files that only the process that opened them may use."""
 
     def close_copies(self) -> None:
-        """Close the files in a forked child, without any effect on its parent."""
+        """Close the files in a forked child, without any effect on the parent."""
 
 
 _owned: set[OpenFiles] = set()
 
 
 def close_in_forked_children(files: OpenFiles) -> None:
-    """Have children that are forked from now on close these files, until `forget` is called."""
+    """Make children that are forked from now on close these files, until `forget` is called."""
     _register()
     _owned.add(files)
 
 
 def forget(files: OpenFiles) -> None:
-    """Undo `close_in_forked_children`."""
+    """Undo `close_in_forked_children` for these files."""
     _owned.discard(files)
 
 
 def are_copies(files: OpenFiles) -> bool:
-    """Return whether this is a forked child, which has closed the files."""
+    """Return whether this process is a forked child, which has already closed the files."""
     return files not in _owned
 
 

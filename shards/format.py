@@ -202,7 +202,7 @@ class ShardLayout:
 
     @property
     def gt_shape(self) -> tuple[int, int, int]:
-        """Shape of the developed long exposure, `(3, H, W)`."""
+        """Shape of the target: `(3, H, W)` for a picture, `(C, h, w)` for packed planes."""
         return self.low_shape if self.target == "raw" else (3, self.height, self.width)
 
     @property
@@ -273,13 +273,13 @@ _TARGET_FIELDS = ("target", "gt_black", "gt_white")
 
 
 def check_target(target: str) -> None:
-    """Raise ValueError for anything but a name in TARGETS."""
+    """Raise ValueError unless the name is one of TARGETS."""
     if target not in TARGETS:
         raise ValueError(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
 
 
 def format_version(target: Target) -> int:
-    """Return the format version of plans and samples of a target: 1 for `srgb`, else 2."""
+    """Return the format version of plans and samples with this target: 1 for `srgb`, else 2."""
     return 1 if target == "srgb" else LATEST_VERSION
 
 

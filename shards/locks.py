@@ -199,7 +199,7 @@ class _LockFile:
             return False
 
     def close(self) -> None:
-        """Unlock and close; do nothing in a forked child, which has closed its copy already."""
+        """Unlock and close the file; do nothing in a forked child, which has already closed its copy."""
         if are_copies(self):
             return
         forget(self)
@@ -210,12 +210,12 @@ class _LockFile:
             os.close(self.descriptor)
 
     def close_copies(self) -> None:
-        """Close without unlocking, which would take the lock from the parent."""
+        """Close the file without unlocking it, because unlocking would release the parent's lock."""
         os.close(self.descriptor)
 
 
 def _is_locked(path: Path, flags: int, probe: int) -> bool:
-    """Return whether the lock that `probe` needs is taken; False on a file system without locks."""
+    """Return whether a lock that conflicts with `probe` is held; False on a file system without locks."""
     file = _LockFile(path, flags)
     try:
         return not file.try_lock(probe)

@@ -39,9 +39,10 @@ _PASSING = {
 class OpenShards:
     """The shards of `spool` that a reader has open, by their number in the stream.
 
-    With `cycle` the stream repeats the first `cycle` shards of the spool without end. `should_stop` ends
-    a wait. `on_starving(shard, seconds)` is called about twice a second while a shard is missing; what it
-    raises is passed on. By default a shard that no producer makes ends the wait (ProducerWatch).
+    With `cycle`, the stream repeats the first `cycle` shards of the spool without end. If `should_stop`
+    returns true, a wait ends. `on_starving(shard, seconds)` is called about twice a second while a shard is
+    missing; its exceptions are passed on. By default, an exception ends the wait for a shard that no
+    producer makes (ProducerWatch).
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class OpenShards:
         self.close_copies()
 
     def close_copies(self) -> None:
-        """Close all shards, in a forked child; their space on the disk is not free as long as they are open."""
+        """Close all shards in a forked child, because an open shard keeps its disk space after it is deleted."""
         for shard in self._open.values():
             shard.close()
 

@@ -1,6 +1,6 @@
-"""Watches the producer of a spool while a reader waits for a shard, and ends a wait that would be in vain.
+"""Watch the producer of a spool while a reader waits for a shard, and end a wait for a shard that nobody makes.
 
-The trade-off: a producer that starts later than a few seconds after the reader comes too late for it.
+The trade-off: a producer that starts more than a few seconds after the reader is too late for it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ABSENT_S = 5.0
 
 
 class ProducerWatch:
-    """What a reader does by default while a shard is missing."""
+    """The default reaction of a reader to a missing shard."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
@@ -29,7 +29,7 @@ class ProducerWatch:
         self._absent_since: float | None = None
 
     def on_starving(self, shard: int, seconds: float) -> None:
-        """Report a wait of several seconds; raise StreamEnded when no producer runs for as long."""
+        """Log a wait of several seconds; raise StreamEnded if no producer has been running for that long."""
         if seconds < self._waited_s:  # another wait
             self._absent_since = None
         self._waited_s = seconds

@@ -1,9 +1,9 @@
-"""Reads a spool's batches ahead, in threads of its own, and releases each shard when it is used up.
+"""Read a spool's batches ahead, in separate threads, and release each shard when all its samples are used.
 
-One thread reads ahead into a stack of reused buffers: a sample is one preadv from the page cache into its
-row of a batch, so each byte is copied once. A second thread reads half of each batch's rows, because one
-core cannot use the whole memory bandwidth. The trade-off: the threads do not refer to the reader that uses
-them, so a reader that nothing refers to is collected and ends them; what both need stands here.
+One thread reads ahead into a stack of reused buffers: each sample is copied once, by one preadv from the
+page cache into its row of a batch. A second thread reads half of each batch's rows, because one core cannot
+use the whole memory bandwidth. The trade-off: the threads hold no reference to the reader that uses them,
+so that an unused reader is garbage-collected, which ends them; data that both need is in this module.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Slot:
     gt: U16
 
     def first(self, rows: int) -> Slot:
-        """Return the buffers' first rows; the buffers themselves where these are all."""
+        """Return the first rows of the buffers; the whole buffers if these are all rows."""
         if rows == len(self.low):
             return self
         return Slot(low=self.low[:rows], gt=self.gt[:rows])
@@ -49,9 +49,9 @@ class Slot:
 class BatchRange:
     """Which global batches are read, and which of their rows.
 
-    `batch_size` is the size of a global batch of the spool, of which rank `rank` of `world` gets every
-    world-th sample. The batches are those from `start` to before `stop_after`; None for no end. The last
-    samples of the stream, when they are fewer than a batch, are a smaller batch, or dropped.
+    `batch_size` is the size of a global batch, of which rank `rank` of `world` gets every world-th sample.
+    The batches are those from `start` to `stop_after` (exclusive); None means no end. If fewer samples than
+    a batch remain at the end of the stream, they form a smaller batch or are dropped.
     """
 
     batch_size: int
@@ -62,7 +62,7 @@ class BatchRange:
     drop_last: bool
 
     def uses(self, order: UseOrder | InterleavedOrder, batch: int) -> Uses | None:
-        """Return the uses of a global batch, equally many for each rank; None after the end."""
+        """Return the samples used by a global batch, an equal number for each rank; None after the end."""
         if self.stop_after is not None and batch >= self.stop_after:
             return None
         uses = order.uses(batch * self.batch_size, self.batch_size)
@@ -73,7 +73,7 @@ class BatchRange:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardUse:
-    """What is done with the shards of a spool."""
+    """How the shards of a spool are used: how often, in which order, and whether they are kept."""
 
     reuse: int
     """How many times each sample is used before its shard is released."""
@@ -85,7 +85,7 @@ class ShardUse:
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """One sample of a batch, and the open shard that holds it."""
+    """One sample of a batch, and the open shard from which it is read."""
 
     row: int
     shard: int
@@ -94,7 +94,7 @@ class _Row:
 
 
 class _StopRequest:
-    """Whether to stop reading: the owner closes, or the event `stop` is set."""
+    """Whether reading must stop: because the reader is being closed, or because the event `stop` is set."""
 
     def __init__(self, stop: threading.Event | None) -> None:
         self.is_closing = False
@@ -105,10 +105,10 @@ class _StopRequest:
 
 
 class ReadAhead:
-    """Reads batches of `spool` into `slots`, from its construction to `close`.
+    """Reads batches of `spool` into `slots` from its construction until `close`.
 
-    Acquires the trainer lock; raises SpoolBusy or SpoolError. `run` is the run directory, for display.
-    `stop` and `on_starving` are those of SpoolReader.
+    It acquires the trainer lock, and raises SpoolBusy or SpoolError if this fails. `run` is the run
+    directory, for display. `stop` and `on_starving` are as for SpoolReader.
     """
 
     def __init__(
@@ -160,9 +160,9 @@ class ReadAhead:
     # -- called by the consumer -------------------------------------------------------------------
 
     def take(self) -> tuple[Batch, Slot] | None:
-        """Return the next batch and its slot, None at the end; wait for it. Raises what reading raised.
+        """Wait for the next batch; return it with its slot, or None at the end. Raises the errors of reading.
 
-        The batch that was taken before counts as used.
+        The previously taken batch then counts as used.
         """
         self._count_taken_as_used()
         item = self._filled.get()
@@ -175,12 +175,12 @@ class ReadAhead:
         return item
 
     def give_back(self, slot: Slot) -> None:
-        """Let a slot be filled again."""
+        """Allow a slot to be filled again."""
         self._free.append(slot)
         self._wake.put(None)
 
     def close(self) -> None:
-        """Stop reading, publish the cursor, delete what every rank has passed, release the lock.
+        """Stop reading, publish the cursor, delete the shards that every rank has passed, and release the lock.
 
         The batch that was taken last counts as used.
         """
@@ -194,7 +194,7 @@ class ReadAhead:
             raise failure
 
     def abandon(self) -> None:
-        """As `close`, for a reader that was collected, in whatever thread that happens."""
+        """Close like `close`, for a reader that was garbage-collected; may run in any thread."""
         self._ask_to_close()
         # A reader's own thread cannot wait for itself, nor for one that waits for it.
         if not threading.current_thread().name.startswith(_THREAD_NAME):
@@ -242,7 +242,7 @@ class ReadAhead:
             self._next_batch += 1
 
     def _take_slot(self) -> Slot | None:
-        """Return a free slot as soon as there is one; None when asked to close."""
+        """Wait for a free slot and return it; None when asked to close."""
         self._wake.get()
         return None if self._should_stop.is_closing else self._free.pop()
 
@@ -275,11 +275,11 @@ class ReadAhead:
         )
 
     def _position(self, row: int) -> int:
-        """Return the position in the stream of a row of the next batch."""
+        """Return the position in the stream of row `row` of the next batch."""
         return self._next_batch * self._batches.batch_size + row * self._batches.world
 
     def _read_rows(self, slot: Slot, rows: Sequence[_Row], metas: dict[int, SampleMeta]) -> bool:
-        """Read samples of open shards, half of them in the helper thread; return False when asked to stop."""
+        """Read the samples of open shards, half of them in the second thread; return False when asked to stop."""
         half = len(rows) // 2
         others = self._helper.submit(_read_undamaged, slot, rows[:half]) if half else None
         damaged = _read_undamaged(slot, rows[half:])
@@ -295,7 +295,7 @@ class ReadAhead:
         return True
 
     def _read_rebuilt(self, one: _Row, slot: Slot) -> SampleMeta | None:
-        """Read a sample that could not be read, from its shard as it is or rebuilt; None when asked to stop."""
+        """Read again a sample that could not be read, if needed after its shard is rebuilt; None when asked to stop."""
         while opened := self._open.get(one.shard, self._release_read):
             try:
                 opened.read(one.sample, slot.low[one.row], slot.gt[one.row])
@@ -308,29 +308,30 @@ class ReadAhead:
     # -- release ----------------------------------------------------------------------------------
 
     def _oldest_unused(self) -> int:
-        """Return the oldest shard of what the consumer has not used up."""
+        """Return the oldest shard with samples that the trainer has not yet used."""
         return self._order.oldest_shard(self._unused_batch * self._batches.batch_size)
 
     def _release_read(self) -> None:
-        """Release all that was read: a batch may need more shards than the budget holds at once."""
+        """Release the samples already read: one batch may need more shards than the budget holds at once."""
         self._release_before(self._order.oldest_shard(self._reading_position))
 
     def _release_before(self, oldest: int) -> None:
-        """Close and release the shards before `oldest`, and before any earlier `oldest`.
+        """Close and release the shards below the largest `oldest` passed so far.
 
-        A cursor that went back would have a producer rebuild shards that were already read.
+        A smaller `oldest` has no effect: a cursor that goes back would make a producer rebuild shards that
+        were already read.
         """
         self._released_before = oldest = max(oldest, self._released_before)
         self._open.close_before(oldest)
         self._release.update(self._unused_batch, self._cursor_shard(oldest))
 
     def _cursor_shard(self, oldest: int) -> int:
-        """Return the shard to publish when `oldest` is the oldest needed one; kept shards stay needed."""
+        """Return the shard number to publish as cursor: `oldest`, or the first shard if shards are kept."""
         return oldest if self._use.cycle is None else 0
 
 
 def _read_undamaged(slot: Slot, rows: Sequence[_Row]) -> list[_Row]:
-    """Read samples into their rows of a slot; return those that are damaged."""
+    """Read samples into their rows of a slot; return the samples that could not be read."""
     damaged = []
     for one in rows:
         try:

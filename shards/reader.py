@@ -1,7 +1,7 @@
 """Read a spool's samples as batches in the plan's order, and release each shard when all its samples are used.
 
-The trade-off: the arrays of a batch are valid only until `hold` newer batches were requested; then they are
-overwritten. shards/read_ahead.py reads them.
+The trade-off: the arrays of a batch, which shards/read_ahead.py reads, are valid only until `hold` newer
+batches have been requested; then they are overwritten.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ class SpoolReader:
     `world` ranks of the node share these samples. `parts` is for a spool with the whole plan: its samples
     come in the order in which that many nodes would use them together.
 
-    The stream begins with global batch `start` and ends before batch `stop_after`, and before shard
-    `shards`, by default where the plan ends; `endless` goes on after that, as a producer can make any
-    shard of a plan. The last samples, when they are fewer than a batch, are a smaller batch (of
-    several ranks equally many samples each), or left out with `drop_last`. Each sample is used `reuse`
-    times before its shard is released. `keep` deletes nothing and repeats the plan's shards without end.
-    `verify` checks the checksums of each sample at its first read. The event `stop` ends the stream, even
-    during a wait.
+    The stream begins with global batch `start`. It ends before batch `stop_after` and before shard
+    `shards`, by default at the end of the plan; with `endless` it continues, because a producer can make
+    any shard of a plan. If fewer samples than a batch remain at the end, they form a smaller batch (with
+    several ranks, an equal number for each), or are left out with `drop_last`. Each sample is used `reuse`
+    times before its shard is released. With `keep`, nothing is deleted and the plan's shards are repeated
+    without end. With `verify`, the checksums of each sample are checked at its first read. Setting the
+    event `stop` ends the stream, even during a wait.
 
     `depth` batches are read ahead, and the newest `hold` batches stay valid. `allocate(shape)` returns a
     buffer (uint16, C order; pinned memory for CUDA). `on_starving(shard, seconds)` is called from the
-    reader's thread about twice a second while the next shard is missing; it may raise StreamEnded. By
-    default that is raised after five seconds in which no producer runs. `run` is the run directory, for
-    display.
+    reader's thread about twice a second while the next shard is missing; it may raise StreamEnded. The
+    default function raises StreamEnded after five seconds without a producer. `run` is the run directory,
+    for display.
 
-    A reader holds the spool's trainer lock until it is closed or collected, and with `close_at_end` until
-    the stream ends. It works in the process that opened it.
+    A reader holds the spool's trainer lock until it is closed or garbage-collected, with `close_at_end`
+    until the stream ends. It can be used only in the process that opened it.
 
-    Raises SpoolBusy when another trainer uses the spool, OptionError for an invalid value, SpoolError in
-    another process, and what reading and `on_starving` raise, from `__next__`.
+    Raises SpoolBusy when another trainer uses the spool, and OptionError for an invalid value. `__next__`
+    raises SpoolError in another process, and the errors of reading and of `on_starving`.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class SpoolReader:
         return self
 
     def __next__(self) -> Batch:
-        """Return the next batch; the oldest held one becomes invalid."""
+        """Return the next batch; the oldest of the `hold` newest batches becomes invalid."""
         if self._process != os.getpid():
             raise SpoolError(
                 f"{self._path}: a SpoolReader works in the process that opened it (pid {self._process}), not in one forked from it; open it in this process, or read in that one (DataLoader: num_workers=0)"
@@ -188,7 +188,7 @@ class SpoolReader:
 
 
 def _abandon(reading: ReadAhead, process: int) -> None:
-    """Close what a reader used that was collected, or never closed when the interpreter ends."""
+    """Close the parts of a reader that was garbage-collected, or never closed before the interpreter ends."""
     if os.getpid() == process:
         reading.abandon()
 
