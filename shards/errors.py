@@ -1,7 +1,7 @@
 """Every error that darkprep raises on purpose.
 
 * DarkprepError
-  + MachineError           memory, disk or network failed while a file was read
+  + MachineError           memory, disk or network failed while a file was read or written
   + OptionError            an option has an invalid value
   + DatasetError           the photographs are missing or not laid out as expected
     - RawError             one RAW file cannot be used
@@ -22,6 +22,11 @@ A message is one line: which file or field, what is wrong, what to do. Exception
 translated where the library is called and nowhere else. Programming errors stay ValueError, TypeError
 or a failed assert.
 """
+
+from typing import Literal
+
+Action = Literal["read", "written"]
+"""What was done with a file when the machine failed."""
 
 
 class DarkprepError(Exception):
@@ -52,15 +57,16 @@ class RawError(DatasetError):
 
 
 class MachineError(DarkprepError):
-    """Memory, disk or network failed while a file was read or decoded; nothing is known of the file itself."""
+    """Memory, disk or network failed while a file was read or written; nothing is known of the file itself."""
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: cannot be read now: {reason}")
+    def __init__(self, path: str, reason: str, action: Action = "read") -> None:
+        super().__init__(f"{path}: cannot be {action} now: {reason}")
         self.path = path
         self.reason = reason
+        self.action = action
 
-    def __reduce__(self) -> tuple[type["MachineError"], tuple[str, str]]:
-        return (MachineError, (self.path, self.reason))
+    def __reduce__(self) -> tuple[type["MachineError"], tuple[str, str, Action]]:
+        return (MachineError, (self.path, self.reason, self.action))
 
 
 class PlanError(DarkprepError):

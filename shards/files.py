@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from darkprep.shards.errors import DiskFull, SpoolError
+from darkprep.shards.machine import with_retries
 from darkprep.shards.process import start_ticks
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -59,9 +60,23 @@ def replace_atomically(
     """Call `write` to fill a temporary file, then rename it to `path`; readers see the old file or the new one.
 
     A missing directory is created, because some copy tools drop empty directories. Without `sync`, a power
-    failure may leave the file empty; use this only for files that readers can do without. Raises DiskFull
-    or SpoolError; the old file then stays, and no temporary file is left.
+    failure may leave the file empty; use this only for files that readers can do without. Raises DiskFull,
+    SpoolError or OSError as `disk_errors`; the old file then stays, and no temporary file is left. With
+    `sync`, `write` is called again after a failure of the machine; one that stays raises MachineError.
     """
+
+    def replace() -> None:
+        _replace_once(path, write, sync, wanted)
+
+    if sync:
+        with_retries(str(path), replace, "written")
+    else:
+        replace()
+
+
+def _replace_once(
+    path: Path, write: Callable[[BinaryIO], None], sync: bool, wanted: int | None
+) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path, wanted):
         try:
@@ -118,10 +133,11 @@ def write_json(path: Path, record: dict[str, Any], *, sync: bool = True) -> None
 def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any] | None:
     """Return the JSON object in the regular file at `path`.
 
-    Returns None if there is no such file, it is damaged, or it is larger than `limit` bytes.
+    Returns None if there is no such file, it is damaged, or it is larger than `limit` bytes. Raises
+    MachineError if memory, disk or network fail.
     """
     try:
-        return parse_json_object(read_regular_file(path, limit))
+        return parse_json_object(with_retries(str(path), lambda: read_regular_file(path, limit)))
     except OSError:
         return None
 
@@ -169,10 +185,17 @@ def _not_regular(path: str | os.PathLike[str]) -> OSError:
 
 
 def list_directory(path: Path) -> list[os.DirEntry[str]]:
-    """Return the entries of a directory, in any order; an empty list if there is no directory."""
-    try:
+    """Return the entries of a directory, in any order; an empty list if there is no directory.
+
+    Raises MachineError if memory, disk or network fail.
+    """
+
+    def scan() -> list[os.DirEntry[str]]:
         with os.scandir(path) as entries:
             return list(entries)
+
+    try:
+        return with_retries(str(path), scan)
     except (FileNotFoundError, NotADirectoryError):
         return []
 

@@ -13,7 +13,7 @@ import time
 
 from darkprep.shards.batch import ReaderStats
 from darkprep.shards.cursor import Cursor
-from darkprep.shards.errors import DiskFull, SpoolBusy, SpoolError
+from darkprep.shards.errors import DiskFull, MachineError, SpoolBusy, SpoolError
 from darkprep.shards.rare_warning import RareWarning
 from darkprep.shards.spool import Spool
 
@@ -133,9 +133,10 @@ class ShardRelease:
     def _delete(self) -> None:
         try:
             self._delete_passed()
-        except OSError as error:
+        except (MachineError, OSError) as error:
+            reason = error.reason if isinstance(error, MachineError) else error.strerror
             self._warn_of_deletion(
-                "%s: used shards cannot be deleted: %s", self._spool.path, error.strerror
+                "%s: used shards cannot be deleted: %s", self._spool.path, reason
             )
 
     def _delete_passed(self) -> None:

@@ -149,6 +149,6 @@ class ShardSupply(Generic[Result]):
 
     def _write_heartbeat(self, status: ProducerStatus) -> None:
         self._lock.restore()
-        # A full disk prevents the heartbeat, not the work.
-        with contextlib.suppress(DiskFull):
+        # What prevents the heartbeat need not prevent the work.
+        with contextlib.suppress(DiskFull, OSError):
             self._spool.write_heartbeat(status)

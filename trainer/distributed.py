@@ -262,7 +262,7 @@ def _error_class(name: str) -> type[DarkprepError]:
     found = getattr(errors, name, TrainingError)
     if not (isinstance(found, type) and issubclass(found, DarkprepError)):
         return TrainingError
-    return TrainingError if issubclass(found, errors.RawError) else found
+    return TrainingError if issubclass(found, errors.RawError | errors.MachineError) else found
 
 
 def _is_communication_error(error: RuntimeError) -> bool:

@@ -31,6 +31,7 @@ from darkprep.report.run_page import VALIDATION_FOLDER
 from darkprep.shards import CELL, PERIOD, DarkprepError, RawError, Sample
 from darkprep.shards.files import disk_errors, replace_atomically
 from darkprep.shards.format import U16
+from darkprep.shards.machine import retries_end_with
 from darkprep.trainer.evaluation import restore_frame
 from darkprep.trainer.metrics import protocol_named, score
 from darkprep.trainer.picture import quantised
@@ -199,6 +200,10 @@ class ValidationFrames:
 
     def _load(self) -> None:
         """Decode the frames, and leave out those that cannot be used."""
+        with retries_end_with(self._closing):
+            self._load_crops()
+
+    def _load_crops(self) -> None:
         options = self._plan.options
         amplification = parse_amplification(options.amplify)
         for pair in self._pairs:

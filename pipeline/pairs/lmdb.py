@@ -11,8 +11,12 @@ A patch is addressed as `NAME.db/00000012`, like a file.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import math
+import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,7 +37,9 @@ from darkprep.pipeline.raw.resample import XtransMode
 from darkprep.pipeline.raw.source import PackedFrame
 from darkprep.shards.cfa import CANONICAL
 from darkprep.shards.errors import DatasetError, OptionError, RawError
+from darkprep.shards.files import read_regular_file
 from darkprep.shards.format import U16
+from darkprep.shards.machine import raise_machine_error, with_retries
 
 LMDB_SUFFIX = ".db"
 _WHITE = 65535
@@ -60,9 +66,7 @@ def find_patches(root: Path, camera: Camera, name: str, *, longs_only: bool = Fa
         raise DatasetError(
             f"{root}: no {wanted}{LMDB_SUFFIX} here; give the directory of ELD's LMDB files"
         )
-    counts = [
-        _environment(str(root / f"{one}{LMDB_SUFFIX}")).stat()["entries"] for one in (short, long)
-    ]
+    counts = [_patches(root / f"{one}{LMDB_SUFFIX}") for one in (short, long)]
     if counts[0] != counts[1] or not counts[0]:
         raise DatasetError(
             f"{root}: {short} has {counts[0]} patches and {long} {counts[1]}; download them again"
@@ -81,6 +85,16 @@ def find_patches(root: Path, camera: Camera, name: str, *, longs_only: bool = Fa
         for k in range(counts[0])
     )
     return Pairs(root=root, label=camera.name, pairs=pairs, skipped=())
+
+
+def _patches(path: Path) -> int:
+    """Return the number of patches in an LMDB file."""
+
+    def count() -> int:
+        with _lmdb_errors(str(path)):
+            return int(_environment(str(path)).stat()["entries"])
+
+    return with_retries(str(path), count)
 
 
 @dataclass(frozen=True)
@@ -174,8 +188,7 @@ class LmdbPatch:
 
     def _value(self) -> bytes:
         """Return the patch's bytes, of a length that four square planes have."""
-        with _environment(str(self.path.parent)).begin() as transaction:
-            value: bytes | None = transaction.get(self.path.name.encode())
+        value = with_retries(str(self.path), self._read)
         if value is None:
             raise RawError(str(self.path), "is not in the LMDB file")
         side = math.isqrt(len(value) // 8)
@@ -185,6 +198,29 @@ class LmdbPatch:
             )
         return value
 
+    def _read(self) -> bytes | None:
+        with _lmdb_errors(str(self.path.parent)):
+            with _environment(str(self.path.parent)).begin() as transaction:
+                value: bytes | None = transaction.get(self.path.name.encode())
+                return value
+
+
+@contextlib.contextmanager
+def _lmdb_errors(directory: str) -> Iterator[None]:
+    """Translate lmdb's errors: MachineError for those of the machine, DatasetError for those of the file.
+
+    They have no number, only the operating system's text.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("lmdb"):
+            raise
+        for number in errno.errorcode:
+            if str(error).endswith(os.strerror(number)):
+                raise_machine_error(directory, OSError(number, os.strerror(number)))
+        raise DatasetError(f"{directory}: not an LMDB file ({error}); download it again") from error
+
 
 @lru_cache(maxsize=8)
 def _environment(directory: str) -> Any:
@@ -193,10 +229,8 @@ def _environment(directory: str) -> Any:
         import lmdb
     except ImportError as error:
         raise OptionError("LMDB files need the lmdb package: pip install darkprep[lmdb]") from error
-    try:
+    with _lmdb_errors(directory):
         return lmdb.open(directory, readonly=True, lock=False, readahead=False, max_dbs=0)
-    except lmdb.Error as error:
-        raise DatasetError(f"{directory}: not an LMDB file ({error}); download it again") from error
 
 
 _BalanceAndMatrix = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
@@ -207,11 +241,11 @@ def _meta_colours(directory: str) -> dict[int, _BalanceAndMatrix]:
     """Return white balance and matrix by patch number. Raises RawError for a file of anything else."""
     path = Path(directory) / "meta_info.pkl"
     try:
-        if path.stat().st_size > _MAX_META_BYTES:
-            raise RawError(str(path), f"is larger than {_MAX_META_BYTES >> 20} MiB")
-        data = path.read_bytes()
+        data = with_retries(str(path), lambda: read_regular_file(path, _MAX_META_BYTES + 1))
     except OSError as error:
-        raise RawError(str(path), f"cannot be read ({error.strerror})") from error
+        raise RawError(str(path), f"cannot be read ({error.strerror}); check the file") from error
+    if len(data) > _MAX_META_BYTES:
+        raise RawError(str(path), f"is larger than {_MAX_META_BYTES >> 20} MiB; download it again")
     entries = read_inert_pickle(data, str(path))
     if not isinstance(entries, dict):
         raise RawError(str(path), "is not a table of patches")

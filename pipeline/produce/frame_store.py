@@ -31,9 +31,17 @@ import xxhash
 import zarr
 
 from darkprep.pipeline.plan.frame_names import FrameKind
-from darkprep.shards.files import disk_errors, ensure_directory, read_json, write_json
+from darkprep.shards.files import (
+    disk_errors,
+    ensure_directory,
+    parse_json_object,
+    read_json,
+    read_regular_file,
+    write_json,
+)
 from darkprep.shards.format import U16, checksum, raw_bytes
 from darkprep.shards.locks import lock_errors
+from darkprep.shards.machine import with_retries
 
 _CHUNK = "0.0.0"
 _MAX_MAPPED = 256
@@ -131,7 +139,8 @@ class FrameStore:
     def get(self, name: str) -> Frame | None:
         """Return a stored frame, or None when there is none or it is damaged (then `put` replaces it).
 
-        The checksum of the whole frame is verified when this process maps it for the first time.
+        The checksum of the whole frame is verified when this process maps it for the first time. Raises
+        MachineError when memory, disk or network fail: that is no damage.
         """
         if name in self._mapped:
             self._mapped.move_to_end(name)
@@ -202,8 +211,7 @@ class FrameStore:
         if not self._group_file.exists():  # the directory was removed
             ensure_directory(self.path)
             self.create()
-        with disk_errors(self.path / ".lock"):
-            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = with_retries(str(self.path / ".lock"), self._open_lock_file, "written")
         try:
             with lock_errors(self.path):
                 is_held = _lock_byte(
@@ -213,24 +221,31 @@ class FrameStore:
         finally:
             os.close(descriptor)
 
+    def _open_lock_file(self) -> int:
+        with disk_errors(self.path / ".lock"):
+            return os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
     def _map(self, name: str) -> Frame | None:
-        metadata = read_json(self.path / name / "zarr.json", _MAX_METADATA_BYTES)
         try:
-            if metadata is None or metadata["data_type"] != "uint16":
-                return None
-            shape = tuple(int(n) for n in metadata["shape"])
-            stored = dict(metadata["attributes"])
-            chunk = self.path / name / _CHUNK
-            if stored[_ATTRIBUTES_CHECKSUM] != _attributes_checksum(shape, stored):
-                return None
-            if len(shape) != 3 or min(shape) < 1 or chunk.stat().st_size != 2 * math.prod(shape):
-                return None
-            attributes = FrameAttributes.from_json(stored)
-            array = np.memmap(chunk, dtype="<u2", mode="r", shape=shape)
-            intact = checksum(array) == stored[_PIXELS_CHECKSUM]
+            return with_retries(str(self.path / name), lambda: self._map_once(name))
         except (OSError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
             return None
-        return Frame(array, attributes) if intact else None
+
+    def _map_once(self, name: str) -> Frame | None:
+        record = read_regular_file(self.path / name / "zarr.json", _MAX_METADATA_BYTES)
+        metadata = parse_json_object(record)
+        if metadata is None or metadata["data_type"] != "uint16":
+            return None
+        shape = tuple(int(n) for n in metadata["shape"])
+        stored = dict(metadata["attributes"])
+        chunk = self.path / name / _CHUNK
+        if stored[_ATTRIBUTES_CHECKSUM] != _attributes_checksum(shape, stored):
+            return None
+        if len(shape) != 3 or min(shape) < 1 or chunk.stat().st_size != 2 * math.prod(shape):
+            return None
+        attributes = FrameAttributes.from_json(stored)
+        array = np.memmap(chunk, dtype="<u2", mode="r", shape=shape)
+        return Frame(array, attributes) if checksum(array) == stored[_PIXELS_CHECKSUM] else None
 
 
 def frame_allocation(array_bytes: int, block: int) -> int:

@@ -35,6 +35,7 @@ from darkprep.pipeline.produce.recovery import WorkerRecovery
 from darkprep.pipeline.produce.worker import ShardTask, TaskResult, make_shard, store_frames
 from darkprep.shards import DarkprepError, DiskFull, OptionError, Spool
 from darkprep.shards.heartbeat import ProducerStatus
+from darkprep.shards.machine import retries_end_with
 from darkprep.shards.process import ProcessId
 from darkprep.shards.supply import DISK_RETRY_S, REPORT_EVERY_S, ShardSupply
 
@@ -135,6 +136,7 @@ class Producer(ShardSupply[TaskResult]):
     def run(self) -> ProducerStatus:
         """Make what is wanted until everything is there or `stop` is set; return the final status."""
         with (
+            retries_end_with(self._stop),
             self._lock,
             self._frames_directory.producer_lock(),
             self._destination.session(),

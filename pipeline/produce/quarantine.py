@@ -26,6 +26,7 @@ from darkprep.pipeline.pairs.table import Skipped
 from darkprep.shards import DiskFull, RawError, Spool
 from darkprep.shards.errors import MachineError
 from darkprep.shards.files import read_json, write_json
+from darkprep.shards.machine import machine_errors
 from darkprep.shards.process import ProcessId
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,8 @@ def decoding_record(spool: Spool, path: Path, fingerprint: str) -> Iterator[None
     """Record, within a `with` block, that this process decodes the file. Raises DiskFull."""
     file = spool.producers / f"decoding-{os.getpid()}.json"
     record = DecodingRecord(path=str(path), fingerprint=fingerprint, worker=ProcessId.own())
-    write_json(file, record.to_json(), sync=False)
+    with machine_errors(str(file), "written"):
+        write_json(file, record.to_json(), sync=False)
     try:
         yield
     finally:

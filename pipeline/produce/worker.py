@@ -30,7 +30,6 @@ from darkprep.pipeline.produce.frame_store import (
 )
 from darkprep.pipeline.produce.quarantine import CRASHES_DECODER, decoding_record
 from darkprep.pipeline.raw.amplify import estimate_amplification
-from darkprep.pipeline.raw.machine import raise_machine_error
 from darkprep.pipeline.raw.resample import XtransMode, parse_xtrans_mode
 from darkprep.pipeline.raw.source import Source
 from darkprep.shards import (
@@ -44,7 +43,9 @@ from darkprep.shards import (
     SpoolError,
     write_shard,
 )
+from darkprep.shards.errors import MachineError
 from darkprep.shards.format import U16
+from darkprep.shards.machine import machine_errors, with_retries
 from darkprep.shards.process import ProcessId
 
 _MOST_NAMED = 3
@@ -107,24 +108,34 @@ def make_shard(task: ShardTask) -> TaskResult:
     """
     state = _worker_state(task.spool, task.digest, task.frame_store, task.producer)
     plan, spool = state.plan, state.spool
-    with spool.writer_lock(task.producer):
+    with (
+        spool.writer_lock(task.producer),
+        machine_errors(f"{spool.path}: shard {task.shard}", "written"),
+    ):
         builder = _ShardBuilder(task, state)
         slots: list[Sample | None] = [None] * plan.options.samples_per_shard
         for visit in plan.visits(task.shard):
             builder.check_producer()
             for slot, sample in builder.visit_samples(visit):
                 slots[slot] = sample
-        # A cluster restarts the task of a dead worker elsewhere without the producer's knowledge.
-        spool.delete_partial(task.shard)
-        write_shard(
-            spool.shard_path(task.shard),
-            plan.stream.layout(),
-            task.shard,
-            [sample for sample in slots if sample is not None],
-            plan=task.digest,
-            partial=spool.partial,
-        )
+        samples = [sample for sample in slots if sample is not None]
+        path = str(spool.shard_path(task.shard))
+        with_retries(path, lambda: _publish_shard(task, state, samples), "written")
         return builder.result(published=True)
+
+
+def _publish_shard(task: ShardTask, state: _WorkerState, samples: list[Sample]) -> None:
+    spool = state.spool
+    # A cluster restarts the task of a dead worker elsewhere without the producer's knowledge.
+    spool.delete_partial(task.shard)
+    write_shard(
+        spool.shard_path(task.shard),
+        state.plan.stream.layout(),
+        task.shard,
+        samples,
+        plan=task.digest,
+        partial=spool.partial,
+    )
 
 
 def store_frames(task: ShardTask) -> TaskResult:
@@ -134,7 +145,8 @@ def store_frames(task: ShardTask) -> TaskResult:
     worker is decoding and files that are unusable are left to the shard's worker. Raises as `make_shard`.
     """
     state = _worker_state(task.spool, task.digest, task.frame_store, task.producer)
-    with state.spool.writer_lock(task.producer):
+    writing = machine_errors(f"{task.spool}: frames of shard {task.shard}", "written")
+    with state.spool.writer_lock(task.producer), writing:
         builder = _ShardBuilder(task, state)
         for visit in reversed(list(state.plan.visits(task.shard))):
             builder.check_producer()
@@ -225,7 +237,12 @@ class _ShardBuilder:
 
     def _decode_and_store(self, kind: FrameKind, pair: PlannedPair, name: str) -> Frame:
         decoded = self._decode(kind, pair)
-        frame = self._state.store.put(name, decoded.array, decoded.attributes)
+        store = self._state.store
+        frame = with_retries(
+            str(store.path / name),
+            lambda: store.put(name, decoded.array, decoded.attributes),
+            "written",
+        )
         self._stored.append(name)
         return frame
 
@@ -236,25 +253,7 @@ class _ShardBuilder:
         if reason:
             raise RawError(str(path), reason)
         try:
-            if file_print in self._task.quarantined:
-                raise RawError(str(path), CRASHES_DECODER)
-            source = open_source(path)
-            if source.fingerprint() != file_print:
-                raise RawError(str(path), "has changed since the plan was made; build a new spool")
-            with decoding_record(self._state.spool, path, file_print), _without_libraws_messages():
-                if kind == "short":
-                    frame = _decode_short(source, parse_xtrans_mode(self._plan.options.xtrans))
-                else:
-                    frame = _decode_long(source)
-            cell = 1 if kind == "long" else CELL[self._plan.cfa]
-            if frame.array.shape[-2:] != (pair.height // cell, pair.width // cell):
-                raise RawError(
-                    str(path),
-                    f"decodes to {frame.array.shape}, but its header says {pair.height}x{pair.width}",
-                )
-        except MemoryError as error:
-            raise_machine_error(str(path), error)
-            raise
+            frame = with_retries(str(path), lambda: self._decode_once(kind, pair, path, file_print))
         except RawError as error:
             # A read that failed may succeed the next time.
             if not isinstance(error.__cause__, OSError):
@@ -262,6 +261,41 @@ class _ShardBuilder:
             raise
         self._decoded += 1
         return frame
+
+    def _decode_once(
+        self, kind: FrameKind, pair: PlannedPair, path: Path, file_print: str
+    ) -> Frame:
+        if file_print in self._task.quarantined:
+            raise RawError(str(path), CRASHES_DECODER)
+        source = open_source(path)
+        try:
+            if source.fingerprint() != file_print:
+                raise RawError(str(path), "has changed since the plan was made; build a new spool")
+            with decoding_record(self._state.spool, path, file_print), _without_libraws_messages():
+                if kind == "short":
+                    frame = _decode_short(source, parse_xtrans_mode(self._plan.options.xtrans))
+                else:
+                    frame = _decode_long(source)
+        except RawError as error:
+            if isinstance(error.__cause__, OSError):
+                self._check_root()
+            raise
+        cell = 1 if kind == "long" else CELL[self._plan.cfa]
+        if frame.array.shape[-2:] != (pair.height // cell, pair.width // cell):
+            raise RawError(
+                str(path),
+                f"decodes to {frame.array.shape}, but its header says {pair.height}x{pair.width}; replace it",
+            )
+        return frame
+
+    def _check_root(self) -> None:
+        """Raise MachineError when the directory of the photographs is not there: then no file is at fault."""
+        root = self._plan.root
+        try:
+            os.scandir(root).close()
+        except OSError as error:
+            reason = f"{error.strerror}; mount it or check its permissions, then start again"
+            raise MachineError(str(root), reason) from error
 
     def _cut_sample(self, pair: PlannedPair, short: Frame, long: Frame, crop: Crop) -> Sample:
         options, cfa = self._plan.options, self._plan.cfa

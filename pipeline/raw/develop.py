@@ -16,10 +16,10 @@ from typing import Literal
 import numpy as np
 
 from darkprep.pipeline.raw.frame import RawFrame
-from darkprep.pipeline.raw.machine import with_retries
 from darkprep.pipeline.raw.mosaic import canonical_origin, canonical_rgb, canonical_shape
 from darkprep.pipeline.raw.reader import open_raw
 from darkprep.shards.format import PERIOD, U16
+from darkprep.shards.machine import with_retries
 
 Brightness = Literal["paper", "constant"]
 
@@ -63,6 +63,12 @@ def develop_amplified(
     of the canonical mosaic: the baseline for a network. `levels` are a black and a white level to use
     instead of the file's, such as another camera's. Raises RawError as `read_raw`.
     """
+    return with_retries(os.fspath(path), lambda: _develop_amplified(path, amplification, levels))
+
+
+def _develop_amplified(
+    path: str | os.PathLike[str], amplification: float, levels: tuple[float, float] | None
+) -> U16:
     with open_raw(path) as raw:
         frame = raw.frame
         raw.replace_mosaic(_amplified(frame, amplification, levels))

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from darkprep.pipeline.raw.machine import raise_machine_error, with_retries
 from darkprep.pipeline.raw.tiff import Tiff
 from darkprep.shards.errors import RawError
+from darkprep.shards.machine import raise_machine_error, with_retries
 
 _MAKE, _MODEL, _EXPOSURE, _EXIF_POINTER = 0x010F, 0x0110, 0x829A, 0x8769
 _ISO, _RECOMMENDED_INDEX, _ISO_SPEED = 0x8827, 0x8832, 0x8833

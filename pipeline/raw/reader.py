@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import rawpy
@@ -32,11 +32,11 @@ from darkprep.pipeline.raw.libraw import (
     header_indices,
     single_openmp_thread,
 )
-from darkprep.pipeline.raw.machine import check_readable, raise_machine_error, with_retries
 from darkprep.pipeline.raw.mosaic import canonical_origin
 from darkprep.shards.cfa import Rows
 from darkprep.shards.errors import RawError
 from darkprep.shards.format import PERIOD, U16, CfaKind
+from darkprep.shards.machine import machine_errors, raise_machine_error, with_retries
 
 _LIBRAW_ERRORS = (rawpy.LibRawError, OSError, RuntimeError, NotImplementedError)
 """What rawpy raises on bad files: its own errors have a base class, its helpers raise others."""
@@ -45,6 +45,8 @@ _MIN_XTRANS_SIDE = 512
 """Side of the tiles that LibRaw's X-Trans demosaic works in; it refuses smaller frames."""
 _MIN_OWN_MATRIX = 0.25
 """LibRaw's own test for a file that brings a colour matrix: the matrix's first number is above this."""
+_MAX_FILE_BYTES = 1 << 30
+"""Files are decoded in memory; no camera writes mosaics as large as this."""
 
 
 def read_raw(path: str | os.PathLike[str]) -> RawFrame:
@@ -52,10 +54,6 @@ def read_raw(path: str | os.PathLike[str]) -> RawFrame:
 
     0.06 s for 12 MP of uncompressed codes.
     """
-    return with_retries(os.fspath(path), lambda: _read_raw_once(path))
-
-
-def _read_raw_once(path: str | os.PathLike[str]) -> RawFrame:
     with open_raw(path) as raw:
         return raw.frame
 
@@ -67,16 +65,24 @@ def read_header(path: str | os.PathLike[str]) -> RawHeader:
     by `read_raw` only.
     """
     name = os.fspath(path)
-    with _open_libraw(name) as raw:
+    return with_retries(name, lambda: _read_header_once(name))
+
+
+def _read_header_once(name: str) -> RawHeader:
+    with _open_header(name) as raw:
         indices = header_indices(name)
-        if indices is None:  # no C functions in this build of LibRaw
-            _unpack(name, raw)
-            indices = _unpacked_indices(name, raw)
-        header = _header(name, raw, indices)
-        if header.exposure_s > 0 and header.iso > 0:
-            return header
-        iso, exposure_s = (max(0.0, value) for value in header_exposure(name))
-        return replace(header, exposure_s=header.exposure_s or exposure_s, iso=header.iso or iso)
+        if indices is not None:
+            return _complete_header(name, raw, indices)
+    with _open_in_memory(name) as raw:  # no C functions in this build of LibRaw
+        return _complete_header(name, raw, _unpacked_indices(name, raw))
+
+
+def _complete_header(name: str, raw: rawpy.RawPy, indices: Indices) -> RawHeader:
+    header = _header(name, raw, indices)
+    if header.exposure_s > 0 and header.iso > 0:
+        return header
+    iso, exposure_s = (max(0.0, value) for value in header_exposure(name))
+    return replace(header, exposure_s=header.exposure_s or exposure_s, iso=header.iso or iso)
 
 
 class OpenRaw:
@@ -120,31 +126,72 @@ class OpenRaw:
 def open_raw(path: str | os.PathLike[str]) -> Iterator[OpenRaw]:
     """Open and decode a RAW file for a development. Raises RawError if it cannot be used."""
     name = os.fspath(path)
-    with _open_libraw(name) as raw:
-        _unpack(name, raw)
-        yield OpenRaw(raw, _frame(name, raw))
+    raw, frame = with_retries(name, lambda: _decode(name))
+    with raw:
+        yield OpenRaw(raw, frame)
 
 
-def _open_libraw(name: str) -> rawpy.RawPy:
+def _decode(name: str) -> tuple[rawpy.RawPy, RawFrame]:
+    raw = _open_in_memory(name)
+    try:
+        return raw, _frame(name, raw)
+    except BaseException:
+        raw.close()
+        raise
+
+
+def _open_header(name: str) -> rawpy.RawPy:
     """Return LibRaw's handle of a file, whose header is then read."""
-    return with_retries(name, lambda: _open_once(name))
+    if _is_unicode(name):
+        with _opened(name):
+            pass
+        # A refusal may be an error of the disk, which LibRaw hides: the whole file is read to find out.
+        with contextlib.suppress(RawError):
+            return _identify(name, name)
+    return _identify(name, io.BytesIO(_read_whole(name)))
 
 
-def _open_once(name: str) -> rawpy.RawPy:
+def _open_in_memory(name: str) -> rawpy.RawPy:
+    """Return LibRaw's handle of a file that was read whole, whose pixels are then decoded.
+
+    Some of LibRaw's decoders ignore errors of the disk and return made up codes; from memory there are none.
+    """
+    raw = _identify(name, io.BytesIO(_read_whole(name)))
+    try:
+        _unpack(name, raw)
+    except BaseException:
+        raw.close()
+        raise
+    return raw
+
+
+def _read_whole(name: str) -> bytes:
+    with _opened(name) as file, machine_errors(name):
+        return file.read()
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[BinaryIO]:
+    """Open a file. Raises RawError if it is empty, too large, or shorter than its directories state."""
     try:
         size = Path(name).stat().st_size
         if not size:
             raise RawError(name, "is empty; copy it again from its source")
+        if size > _MAX_FILE_BYTES:
+            raise RawError(name, f"is not a photograph: it has {size:,} bytes; remove it")
         with Path(name).open("rb") as file:
             end = read_image_data(file).end
+            if end is not None and end > size:
+                found = f"{size:,} bytes of at least {end:,} are there"
+                raise RawError(name, f"is truncated: {found}; copy it again from its source")
             file.seek(0)
-            source = name if _is_unicode(name) else io.BytesIO(file.read())
+            yield file
     except OSError as error:
         raise_machine_error(name, error)
         raise RawError(name, unreadable_reason(error)) from error
-    if end is not None and end > size:
-        found = f"{size:,} bytes of at least {end:,} are there"
-        raise RawError(name, f"is truncated: {found}; copy it again from its source")
+
+
+def _identify(name: str, source: str | io.BytesIO) -> rawpy.RawPy:
     try:
         return rawpy.imread(source)
     except rawpy.LibRawFileUnsupportedError as error:
@@ -166,7 +213,6 @@ def _unpack(name: str, raw: rawpy.RawPy) -> None:
         raise RawError(name, _compression_reason(name)) from error
     except (MemoryError, *_LIBRAW_ERRORS) as error:
         raise_machine_error(name, error)
-        check_readable(name)
         reason = f"is damaged or truncated ({_error_text(error)}); copy it again from its source"
         raise RawError(name, reason) from error
 

@@ -16,7 +16,6 @@ import xxhash
 from darkprep.pipeline.raw.develop import Brightness, develop
 from darkprep.pipeline.raw.exif import unreadable_reason
 from darkprep.pipeline.raw.frame import F32, RawFrame, RawHeader
-from darkprep.pipeline.raw.machine import raise_machine_error, with_retries
 from darkprep.pipeline.raw.mosaic import (
     PLANE_COLOURS,
     canonical_mosaic,
@@ -31,6 +30,7 @@ from darkprep.pipeline.raw.reader import read_header, read_raw
 from darkprep.pipeline.raw.resample import XtransMode, sample_cfa, xtrans_to_rggb
 from darkprep.shards.errors import RawError
 from darkprep.shards.format import U16, CfaKind
+from darkprep.shards.machine import raise_machine_error, with_retries
 
 _FINGERPRINT_BYTES = 1 << 16
 

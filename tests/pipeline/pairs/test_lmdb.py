@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import sys
@@ -20,8 +21,8 @@ from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.pipeline.raw.colour import linear_light
 from darkprep.pipeline.raw.source import RawFile
-from darkprep.shards import ShardFile, Spool
-from darkprep.shards.errors import DatasetError, OptionError, RawError
+from darkprep.shards import ShardFile, Spool, machine
+from darkprep.shards.errors import DatasetError, MachineError, OptionError, RawError
 from darkprep.synth.sensors import sensor_of
 from tests.support.builds import InlinePool
 
@@ -273,3 +274,28 @@ def test_shards_are_made_of_patches(patches, tmp_path, noise):
         assert (meta.black, meta.white) == levels
         assert meta.amplification == meta.ratio
         assert (meta.ratio == 1) == (noise is None)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENOMEM])
+@pytest.mark.parametrize("times", [1, 99])
+def test_an_error_of_the_machine_is_not_the_files(
+    patches: Path, monkeypatch: pytest.MonkeyPatch, number: int, times: int
+):
+    monkeypatch.setattr(machine, "RETRY_AFTER_S", (0.0, 0.0))
+    path, left, opened = patches / "SID_Sony_input_Raw.db/00000000", [times], lmdb.open
+    expected = open_source(path).fingerprint()
+    _environment.cache_clear()
+
+    def failing(directory: str, **named: Any) -> Any:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise lmdb.Error(f"{directory}: {os.strerror(number)}")
+        return opened(directory, **named)
+
+    monkeypatch.setattr(lmdb, "open", failing)
+
+    if times == 1:
+        assert open_source(path).fingerprint() == expected
+    else:
+        with pytest.raises(MachineError, match=os.strerror(number)):
+            open_source(path).fingerprint()

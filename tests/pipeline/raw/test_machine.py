@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rawpy
 
-import darkprep.pipeline.raw.machine as machine
-from darkprep.pipeline.raw.develop import develop
+import darkprep.shards.machine as machine
+from darkprep.pipeline.raw.develop import develop, develop_amplified
 from darkprep.pipeline.raw.reader import read_header, read_raw
 from darkprep.pipeline.raw.source import RawFile
 from darkprep.shards.errors import MachineError, RawError
 
 OF_THE_MACHINE = [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ETIMEDOUT, errno.ENOMEM]
-READS = [read_header, read_raw, develop, lambda path: RawFile(path).fingerprint()]
+READS = [
+    read_header, read_raw, develop, lambda path: develop_amplified(path, 2.0),
+    lambda path: RawFile(path).fingerprint(),
+]  # fmt: skip
 MEMORY = [MemoryError(), rawpy._rawpy.LibRawUnsufficientMemoryError(b"Unsufficient memory"),
           rawpy._rawpy.LibRawMemPoolOverflowError(b"Libraw internal mempool overflowed")]  # fmt: skip
 
@@ -68,7 +72,7 @@ def test_an_error_that_passes_changes_nothing(write_raw, monkeypatch, number, re
 
 
 @pytest.mark.parametrize("error", MEMORY)
-@pytest.mark.parametrize("read", READS[:3])
+@pytest.mark.parametrize("read", READS[:4])
 def test_short_memory_is_not_a_damaged_file(write_raw, monkeypatch, error, read):
     path = write_raw()
     fail(monkeypatch, rawpy, "imread", error, times=99)
@@ -84,3 +88,38 @@ def test_an_error_of_the_path_stays_the_files(write_raw, monkeypatch, number):
 
     with pytest.raises(RawError):
         read_raw(path)
+
+
+def test_an_error_that_libraw_hides_is_not_the_files(write_raw, monkeypatch):
+    """A short read inside a decoder would give made up codes, so decoders read from memory alone."""
+    path = write_raw()
+    sources: list[Any] = []
+    monkeypatch.setattr(rawpy, "imread", sources.append)
+
+    with pytest.raises(AttributeError):
+        read_raw(path)
+
+    assert sources[0].getvalue() == path.read_bytes()
+
+
+def test_retries_end_when_asked_to(write_raw, monkeypatch):
+    monkeypatch.setattr(machine, "RETRY_AFTER_S", (60.0,))
+    path, stop = write_raw(), threading.Event()
+    fail(monkeypatch, Path, "open", OSError(errno.EIO, "Input/output error"), times=99)
+    threading.Timer(0.05, stop.set).start()
+
+    with machine.retries_end_with(stop), pytest.raises(MachineError):
+        read_raw(path)
+
+
+def test_retries_within_retries_do_not_multiply():
+    tries: list[int] = []
+
+    def operation() -> None:
+        tries.append(1)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(MachineError):
+        machine.with_retries("outer", lambda: machine.with_retries("inner", operation))
+
+    assert len(tries) == 4

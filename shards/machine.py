@@ -1,0 +1,95 @@
+"""Tell failures of the machine (memory, disk, network) from those of a file, and try again.
+
+The trade-off: an operation that fails for the machine's reason is repeated for a few seconds and then fails
+the whole task, because a pair that is replaced for such a reason would change the stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import TypeVar
+
+from darkprep.shards.errors import Action, MachineError
+
+Result = TypeVar("Result")
+
+_OF_THE_FILE = frozenset(
+    {
+        errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP,
+        errno.ENAMETOOLONG, errno.ENXIO, errno.EINVAL,
+    }
+)  # fmt: skip
+"""Errors of a path itself, which stay when the operation is repeated."""
+_REMEDIES = {
+    errno.ENOMEM: "memory is short: use fewer --jobs or a machine with more memory",
+    errno.EMFILE: "raise the limit of open files (ulimit -n) or use fewer --jobs",
+    errno.ENFILE: "raise the system's limit of open files or use fewer --jobs",
+}
+_OTHER_REMEDY = "check the disk or the network it is mounted from, then start again"
+_MEMORY_TEXTS = ("memory", "mempool", "bad_alloc")
+RETRY_AFTER_S = (0.1, 0.5, 2.0)
+"""Pauses between tries."""
+_is_retried: ContextVar[bool] = ContextVar("is_retried", default=False)
+"""Whether an outer operation is repeated already; an inner one is then not, or the pauses would multiply."""
+_stop: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
+
+
+def raise_machine_error(path: str, error: BaseException, action: Action = "read") -> None:
+    """Raise MachineError if `error`, caught while `path` was used, is not the fault of the file or the path."""
+    if isinstance(error, OSError) and error.errno is not None:
+        if error.errno not in _OF_THE_FILE:
+            remedy = _REMEDIES.get(error.errno, _OTHER_REMEDY)
+            raise MachineError(path, f"{error.strerror or error}; {remedy}", action) from error
+    elif isinstance(error, MemoryError) or _is_about_memory(error):
+        raise MachineError(path, _REMEDIES[errno.ENOMEM], action) from error
+
+
+@contextlib.contextmanager
+def machine_errors(path: str, action: Action = "read") -> Iterator[None]:
+    """Raise MachineError for an OSError or MemoryError that is not the fault of the file or the path."""
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        raise_machine_error(path, error, action)
+        raise
+
+
+def _is_about_memory(error: BaseException) -> bool:
+    text = f"{type(error).__name__} {error}".lower()
+    return any(word in text for word in _MEMORY_TEXTS)
+
+
+@contextlib.contextmanager
+def retries_end_with(stop: threading.Event) -> Iterator[None]:
+    """Make `with_retries`, in this thread and within a `with` block, try no more once `stop` is set."""
+    token = _stop.set(stop)
+    try:
+        yield
+    finally:
+        _stop.reset(token)
+
+
+def with_retries(path: str, operation: Callable[[], Result], action: Action = "read") -> Result:
+    """Return the result of `operation`, repeated for 2.6 s after a failure of the machine.
+
+    Errors of the file and of the path pass at once. Within another call the operation is tried once.
+    Raises MachineError.
+    """
+    if _is_retried.get():
+        return operation()
+    stop = _stop.get() or threading.Event()
+    token = _is_retried.set(True)
+    try:
+        for pause in RETRY_AFTER_S:
+            with contextlib.suppress(MachineError), machine_errors(path, action):
+                return operation()
+            if stop.wait(pause):
+                break
+        with machine_errors(path, action):
+            return operation()
+    finally:
+        _is_retried.reset(token)
