@@ -37,6 +37,8 @@ SECTIONS = {
     "transfers": 30,
     "restore": 60,
     "nccl": 70,
+    "rivals": 120,
+    "sweep": 100,
 }
 """Name and longest time in seconds, most valuable first. All but `tests` are scripts gpu_NAME.py."""
 GPU_TESTS = ("tests/model", "tests/trainer")
@@ -138,7 +140,7 @@ def command(
     if name == "tests":
         # Another version of a library may warn where the pinned ones do not.
         tests = ["-m", "pytest", "-m", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider"]
-        tests += ["--disable-warnings", "--tb=short", "--durations=3"]
+        tests += ["--disable-warnings", "--continue-on-collection-errors", "--tb=short"]
         return [sys.executable, *tests, *(["--collect-only"] if options.cpu else []), *GPU_TESTS]
     line = [sys.executable, str(HERE / f"gpu_{name}.py"), "--json", str(json_path)]
     line += ["--dir", str(place), "--seconds", f"{limit - 5:.0f}", "--cores", str(options.cores)]
@@ -148,6 +150,8 @@ def command(
 def supervise(line: list[str], limit: float, errors: IO[str], output: Output) -> str:
     """Run a command, forwarding what it prints, and return "ok" or how it failed."""
     environment = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"} | os.environ
+    # Plugins that happen to be installed may not fit the tests' version of pytest.
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     environment["PYTHONPATH"] = os.pathsep.join(
         [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
@@ -175,8 +179,9 @@ def supervise(line: list[str], limit: float, errors: IO[str], output: Output) ->
 
 def forward_lines(stream: IO[str], output: Output) -> None:
     """Print what a section prints."""
-    for line in stream:
-        output.write(line.rstrip("\n"))
+    with stream:
+        for line in stream:
+            output.write(line.rstrip("\n"))
 
 
 def end(process: subprocess.Popen[str]) -> None:

@@ -37,12 +37,12 @@ def photographs_in(section: Section) -> Path:
 
 
 @contextlib.contextmanager
-def built_spool(section: Section, name: str, *, jobs: int | None = None) -> Iterator[Spool]:
-    """Build a spool without end in the background, with `jobs` producer processes; delete it afterwards."""
+def built_spool(section: Section, name: str, *, budget: str = "6GB") -> Iterator[Spool]:
+    """Build a spool without end in the background, a process per core; delete it afterwards."""
     path = section.directory / name
     command = ["build", "--camera", "sony", "--root", str(photographs_in(section))]
-    command += ["--spool", str(path), "--epochs", "inf", "--jobs", str(jobs or section.cores)]
-    command += ["--disk-budget", "300MB" if section.cpu else "6GB", "--background"]
+    command += ["--spool", str(path), "--epochs", "inf", "--jobs", str(section.cores)]
+    command += ["--disk-budget", "300MB" if section.cpu else budget, "--background"]
     if section.cpu:
         command += ["--crop", str(TINY_CROP), "--samples-per-shard", "8", "--crops-per-visit", "4"]
     spool = Spool(path)

@@ -409,7 +409,10 @@ def test_between_two_log_lines_a_cuda_run_never_waits_for_the_device(
         TINY, iterations=12, log_every=12, checkpoint_every=12, device="cuda", precision=precision
     )
 
-    summary = train(config, open_reader, tmp_path / "run", on_step=forbid_waiting)
+    try:
+        summary = train(config, open_reader, tmp_path / "run", on_step=forbid_waiting)
+    finally:  # a failure must not forbid it to the tests that follow
+        torch.cuda.set_sync_debug_mode("default")
 
     assert summary.last_loss is not None
 
