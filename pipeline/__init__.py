@@ -1,6 +1,6 @@
-"""RAW photographs to training samples: the producing side of darkprep.
+"""From RAW photographs to training samples: the producing side of darkprep.
 
-Everything here runs without torch and without a trainer; the two sides share `darkprep.shards` only.
+This package runs without torch and without a trainer; it shares only `darkprep.shards` with the trainer.
 """
 
 from darkprep.pipeline.pairs.cameras import CAMERAS, Camera, camera_named

@@ -1,1 +1,1 @@
-"""The noise of cameras: model, published calibrations, and short exposures made from long ones."""
+"""The noise of cameras: a model, published calibrations, and short exposures simulated from long ones."""

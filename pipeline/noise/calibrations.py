@@ -20,26 +20,26 @@ from darkprep.shards.errors import OptionError
 
 @dataclass(frozen=True, kw_only=True)
 class LogLinear:
-    """log(sigma) = slope * log(K) + intercept + normal(0, spread); natural logarithms, codes."""
+    """A linear fit in logarithms: log(sigma) = slope * log(K) + intercept + normal(0, spread); sigma in codes."""
 
     slope: float
     intercept: float
     spread: float
 
     def at(self, gain: float, rng: np.random.Generator | None) -> float:
-        """Return the median at a system gain K, or with `rng` a draw."""
+        """Return the median of sigma at a system gain K, or with `rng` a random draw."""
         drawn = 0.0 if rng is None else self.spread * float(rng.standard_normal())
         return math.exp(self.slope * math.log(gain) + self.intercept + drawn)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """One camera's noise calibration."""
+    """The noise calibration of one camera."""
 
     black: int
-    """Black level of the codes that it was calibrated in."""
+    """Black level of the codes in which the camera was calibrated."""
     white: int
-    """White level of the same."""
+    """White level of the codes in which the camera was calibrated."""
     gain_per_iso: float
     """K = gain_per_iso * ISO."""
     read: LogLinear
@@ -51,9 +51,9 @@ class Calibration:
 
 
 def calibration_of(camera: str, *, profile: int = 1) -> Calibration:
-    """Return a camera's calibration; `profile` 2 is Nikon D850's second one.
+    """Return a camera's calibration; `profile` 2 is the second one of the Nikon D850.
 
-    Raises OptionError for a camera or a profile without one.
+    Raises OptionError if the camera or the profile has no calibration.
     """
     if camera not in CALIBRATIONS:
         raise OptionError(
@@ -61,12 +61,14 @@ def calibration_of(camera: str, *, profile: int = 1) -> Calibration:
         )
     profiles = CALIBRATIONS[camera]
     if not 1 <= profile <= len(profiles):
-        raise OptionError(f"camera {camera} has {len(profiles)} noise profile(s), not {profile}")
+        raise OptionError(
+            f"camera {camera} has {len(profiles)} noise profile(s): profile must be 1 to that number, not {profile}"
+        )
     return profiles[profile - 1]
 
 
 _SONY_MEAN_BIAS = {100: 1.48, 200: -1.03, 400: -0.28, 6400: -1.46, 12800: 1.12, 25600: 4.08}
-"""Stops of which only the mean over channels is known."""
+"""Colour bias at ISO values for which only the mean over the channels was published."""
 
 _SONY_READ = LogLinear(slope=0.462105, intercept=0.565715, spread=0.263371)
 _SONY_ROW = LogLinear(slope=0.527536, intercept=-0.591700, spread=0.294288)

@@ -1,11 +1,11 @@
-"""Make a short exposure from a long one with the noise model, for training without short exposures.
+"""Simulate a short exposure from a long one with a noise model, for training without short exposures.
 
-The trade-off: the long exposure is taken to be free of noise, since its own noise is divided by the
-exposure ratio like its signal; and its codes are taken to be those of the camera that the noise was
-calibrated for. The full scales of the known cameras differ by a fifth, their noise at one ISO by a
-factor of three. Shares of full scale (ELD's LMDB patches) are scaled to that camera's levels first.
+The trade-off: the long exposure is treated as free of noise, because its noise is divided by the exposure
+ratio like its signal. And its codes are treated as codes of the camera whose noise is used: the full scales
+of the known cameras differ by a fifth, their noise at one ISO by a factor of three. Only the patches of
+ELD's LMDB files, which are shares of full scale, are first scaled to that camera's levels.
 
-Each crop is darkened by itself, with an exposure ratio and an ISO of its own.
+Each crop gets its own exposure ratio and ISO.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ISOS = (100.0, 6400.0)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Darkened:
-    """A crop of a made short exposure."""
+    """A crop of a simulated short exposure."""
 
     planes: U16
     """`(C, h, w)` uint16 codes."""
@@ -41,10 +41,10 @@ class Darkened:
 
 
 def noise_rng(seed: int, shard: int, slot: int) -> np.random.Generator:
-    """Return the random generator of one sample.
+    """Return the random generator for the noise of one sample.
 
-    Its numbers are the same whenever the sample is rebuilt with one version of numpy; numpy guarantees
-    the bit generator's stream, but may change how distributions are drawn from it.
+    A rebuilt sample gets the same numbers with the same version of numpy. Numpy guarantees that the bit
+    generator stays the same, but not how distributions are drawn from it.
     """
     sequence = np.random.SeedSequence(entropy=seed, spawn_key=(int(RngStream.NOISE), shard, slot))
     return np.random.Generator(np.random.Philox(sequence))
@@ -60,12 +60,12 @@ def darken(
     rng: np.random.Generator,
     shares: bool = False,
 ) -> Darkened:
-    """Divide a crop's light by a drawn ratio and add `camera`'s noise at a drawn ISO.
+    """Simulate a short exposure: divide a crop's light by a random ratio and add `camera`'s noise at a random ISO.
 
-    `planes` are `(C, h, w)` codes of a long exposure that starts with the canonical phase, with their
-    levels, which the result keeps. With `shares` they are shares of full scale: the result then has the
-    levels of `camera`, in whose codes the noise is calibrated, with a black level above 0 that noise
-    falls below. Raises OptionError for a camera without a calibration.
+    `planes` are `(C, h, w)` codes of a long exposure in the canonical phase; the result keeps their black
+    and white levels. With `shares`, `planes` are shares of full scale; the result then has the levels of
+    `camera`, whose black level is above 0 so that noise can be negative. Raises OptionError for a camera
+    without a calibration.
     """
     ratio = float(rng.uniform(*RATIOS))
     iso = math.exp(float(rng.uniform(math.log(ISOS[0]), math.log(ISOS[1]))))

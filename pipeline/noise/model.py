@@ -1,12 +1,12 @@
-"""A physical model of a camera's noise in the dark: shot, read, row, colour bias, quantisation.
+"""A physical model of a camera's noise in the dark: shot noise, read noise, row noise, colour bias, quantisation.
 
-Model: Wei et al., "Physics-based noise modeling for extreme low-light
-photography" (ELD, CVPR 2020 and TPAMI 2021); their released code has the shot and a Gaussian read
-term alone, here are all of them. The trade-off: fixed-pattern noise beyond the colour bias is left
-out, since it was never published.
+Model: Wei et al., "Physics-based noise modeling for extreme low-light photography" (ELD, CVPR 2020 and
+TPAMI 2021). Their released code has only shot noise and Gaussian read noise; this module has all terms of
+the papers. The trade-off: fixed-pattern noise other than the colour bias is left out, since it was never
+published.
 
-Units: codes (DN) above the black level. `gain` is K, codes per electron, so that the shot noise of
-a signal of D codes has the variance K D.
+Units: codes (DN) above the black level. `gain` is K, codes per electron, so that the shot noise of a signal
+of D codes has the variance K D.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ F32 = npt.NDArray[np.float32]
 Rng: TypeAlias = np.random.Generator
 
 _BAND = 64
-"""Rows that are computed at once: temporaries stay small and in the processor's cache."""
+"""Number of rows that are computed at once, so that temporary arrays fit into the processor's cache."""
 GAUSSIAN_ABOVE = 1000.0
 """Electrons above which a normal distribution replaces Poisson's: its skewness is below 0.03."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseParameters:
-    """The noise of one exposure. Raises ValueError naming the field."""
+    """The noise parameters of one exposure. Raises ValueError, which names the invalid field."""
 
     gain: float
     """The system gain K, in codes per electron."""
@@ -59,10 +59,11 @@ class NoiseParameters:
 def noise_parameters(
     camera: str, iso: float, rng: Rng | None = None, *, profile: int = 1
 ) -> NoiseParameters:
-    """Return the noise of a camera at an ISO: the medians, or with `rng` one draw of the scales.
+    """Return the noise parameters of a camera at an ISO: the medians, or with `rng` one random draw.
 
-    Lambda and colour bias were calibrated per stop of ISO: the nearest stop is used. `profile` 2 is
-    Nikon D850's second calibration. Raises OptionError for a camera, ISO or profile without one.
+    Lambda and colour bias were calibrated for each stop of ISO; those of the nearest stop are used.
+    `profile` 2 is the second calibration of the Nikon D850. Raises OptionError for a camera, ISO or profile
+    without a calibration.
     """
     calibration = calibration_of(camera, profile=profile)
     if not (math.isfinite(iso) and iso > 0):
@@ -82,10 +83,10 @@ def noise_parameters(
 def add_noise(clean: F32, parameters: NoiseParameters, rng: Rng, cfa: tuple[str, ...]) -> F32:
     """Return the mosaic as the sensor would record it: `(H, W)` float32, whole codes above black.
 
-    `clean` is `(H, W)` float32 codes above black, the expectation; negative values count as 0. `cfa`
-    is the filter colours at its origin, row by row. The result is rounded (the quantisation)
-    but not clipped: noise below the black level is part of the signal, and clipping it would bias
-    the shadows. Rows are drawn in one order, so the result depends on `rng` alone.
+    `clean` is the noiseless signal, `(H, W)` float32 codes above black; negative values count as 0. `cfa`
+    holds the filter colours of one period from the mosaic's origin, row by row. The result is rounded
+    (quantisation) but not clipped: noise below the black level is part of the signal, and clipping would
+    bias the shadows. Rows are drawn in a fixed order, so the result depends on `rng` alone.
     """
     noisy = np.empty(clean.shape, np.float32)
     biases = _bias_of_rows(cfa, parameters.colour_bias, clean.shape[1])
@@ -101,11 +102,11 @@ def add_noise(clean: F32, parameters: NoiseParameters, rng: Rng, cfa: tuple[str,
 
 
 def tukey_lambda(shape: float, size: tuple[int, ...], rng: Rng) -> F32:
-    """Return float32 draws of Tukey's lambda distribution with location 0 and scale 1.
+    """Return float32 random numbers from Tukey's lambda distribution with location 0 and scale 1.
 
-    The quantile function is (u^l - (1-u)^l) / l, and the logit of u where l = 0. It is odd around
-    u = 1/2, so u is drawn in (0, 1/2) with a sign: in float32 its tail then has 31 bits and neither
-    logarithm is of 0.
+    The quantile function is (u^l - (1-u)^l) / l, or the logit of u if l = 0. It is odd around u = 1/2, so u
+    is drawn from (0, 1/2), and the sign separately. This gives the tail 31 bits in float32, and avoids the
+    logarithm of 0.
     """
     bits = rng.integers(-(2**31), 2**31, size, np.int32)
     signed = bits.astype(np.float32)
@@ -126,7 +127,7 @@ def tukey_lambda(shape: float, size: tuple[int, ...], rng: Rng) -> F32:
 
 
 def _shot(clean: F32, gain: float, rng: Rng) -> F32:
-    """Return K * Poisson(clean / K), float32."""
+    """Return the signal with shot noise, K * Poisson(clean / K), float32."""
     electrons = np.maximum(clean, 0.0) / np.float32(gain)
     if electrons.size and electrons.min() > GAUSSIAN_ABOVE:
         drawn = electrons + np.sqrt(electrons) * rng.standard_normal(electrons.shape, np.float32)
@@ -136,9 +137,9 @@ def _shot(clean: F32, gain: float, rng: Rng) -> F32:
 
 
 def _bias_of_rows(cfa: tuple[str, ...], bias: tuple[float, float, float, float], width: int) -> F32:
-    """Return `(period, width)` colour bias of the rows of one period.
+    """Return the colour bias of the rows of one period, `(period, width)`.
 
-    X-Trans rows contain red and blue; there all greens have the first green's bias.
+    In X-Trans, where rows contain both red and blue, all green pixels get the bias of the first green.
     """
     red, green, blue, green_of_blue = bias
     rows = []

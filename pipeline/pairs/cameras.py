@@ -1,7 +1,7 @@
-"""The cameras of SID and ELD by name: where their files lie, and how tables call them.
+"""The cameras of SID and ELD: their names, and the folders in which their files are.
 
-The trade-off: only layouts are listed here. Black, white, colours and the phase of the colour filter
-array come from each file, so that a wrong entry cannot change a pixel.
+The trade-off: only layouts are listed here. Black level, white level, colours and the phase of the colour
+filter array come from each file, so that a wrong entry cannot change a pixel.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Dataset = Literal["SID", "ELD"]
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """A camera of a data set: the layout of its files."""
+    """A camera of a data set: its names and the layout of its files."""
 
     name: str
-    """As the command line takes it."""
+    """The name on the command line."""
     title: str
-    """As tables and pages call it."""
+    """The name in tables and reports."""
     dataset: Dataset
     folder: str
     """The camera's folder below the root."""
@@ -62,7 +62,7 @@ CAMERAS: dict[str, Camera] = {
 
 
 def camera_named(name: str) -> Camera:
-    """Return the camera of that name, in any case. Raises OptionError listing all."""
+    """Return the camera with this name, in upper or lower case. Raises OptionError, which lists all names."""
     try:
         return CAMERAS[name.lower()]
     except KeyError:
@@ -70,7 +70,7 @@ def camera_named(name: str) -> Camera:
 
 
 def raw_files(directory: Path, camera: Camera) -> list[Path]:
-    """Return a directory's RAW files by name, those with the camera's own extension before .dng.
+    """Return a directory's RAW files, those with the camera's own extension first, each group sorted by name.
 
     Raises DatasetError if the directory cannot be listed.
     """
@@ -81,5 +81,7 @@ def raw_files(directory: Path, camera: Camera) -> list[Path]:
             if path.suffix.lower() in camera.extensions and not path.name.startswith(".")
         ]
     except OSError as error:
-        raise DatasetError(f"{directory}: cannot be listed ({error.strerror or error})") from error
+        raise DatasetError(
+            f"{directory}: cannot be listed ({error.strerror or error}); check its permissions and the disk"
+        ) from error
     return sorted(paths, key=lambda p: (camera.extensions.index(p.suffix.lower()), p.name))

@@ -1,9 +1,9 @@
-"""The layout of ELD: sixteen images a scene, whose ids say which are noisy and which their references.
+"""The layout of ELD: sixteen images per scene, whose ids state which are noisy and which are their references.
 
     ROOT/SonyA7S2/scene-1/IMG_0004.ARW
 
-The trade-off: a scene with more or fewer images is left out whole, since its ids no longer have their
-meaning. Exposure ratios are of ISO times time from Exif. No pixel is read here.
+The trade-off: a scene with more or fewer images is left out completely, since its ids no longer have their
+meaning. Exposure ratios are ratios of ISO times exposure time, from Exif. No pixel is read here.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _IMAGE = re.compile(r"IMG_(\d{4})", re.IGNORECASE)
 
 
 def eld_pairs(root: Path, camera: Camera, frames: Frames, skipped: list[Skipped]) -> Iterator[Pair]:
-    """Yield the pairs scene by scene: `frames` "first" for the evaluated six, "all" for all twelve.
+    """Yield the pairs scene by scene; `frames` is "first" for the six evaluated ones, "all" for all twelve.
 
-    Files and scenes that give no pair are appended to `skipped`. Raises DatasetError if there is no
-    scene folder.
+    Files and scenes without a pair are appended to `skipped`. Raises DatasetError if there is no scene
+    folder.
     """
     for scene in _scene_folders(root, camera):
         images = _images_by_id(root, scene, camera, skipped)
@@ -56,7 +56,7 @@ def eld_pairs(root: Path, camera: Camera, frames: Frames, skipped: list[Skipped]
 
 
 def eld_longs(root: Path, camera: Camera, skipped: list[Skipped]) -> Iterator[Pair]:
-    """Yield a pair of each reference with itself."""
+    """Yield each reference, paired with itself."""
     for scene in _scene_folders(root, camera):
         images = _images_by_id(root, scene, camera, skipped)
         for number in sorted(set(_REFERENCE_OF.values())) if images else ():
@@ -71,12 +71,12 @@ def eld_longs(root: Path, camera: Camera, skipped: list[Skipped]) -> Iterator[Pa
 
 
 def light_factor(pair: Pair) -> int:
-    """Return the light factor that an ELD pair's noisy image was taken for."""
+    """Return by which factor (100 or 200, say) the light of an ELD pair's noisy image was reduced."""
     return LIGHT_FACTORS[int(pair.id[-4:])]
 
 
 def _scene_folders(root: Path, camera: Camera) -> list[Path]:
-    """Return the camera's scene folders. Raises DatasetError naming the folders looked for."""
+    """Return the camera's scene folders. Raises DatasetError, which names the expected folders."""
     for folder in (root / camera.folder, root / "ELD" / camera.folder, root):
         scenes = sorted(folder.glob("scene-*"))
         scenes = [path for path in scenes if path.is_dir() and _SCENE.fullmatch(path.name)]
@@ -91,9 +91,9 @@ def _scene_folders(root: Path, camera: Camera) -> list[Path]:
 def _images_by_id(
     root: Path, scene: Path, camera: Camera, skipped: list[Skipped]
 ) -> dict[int, Path]:
-    """Return a scene's sixteen RAW files by id; another number of files skips the scene.
+    """Return a scene's sixteen RAW files by id; skip the scene if it has another number of files.
 
-    An early upload of ELD had 17 and 18 files in some scenes: there an id has another meaning.
+    An early upload of ELD had 17 and 18 files in some scenes, in which an id has another meaning.
     """
     files = raw_files(scene, camera)
     own = [path for path in files if path.suffix.lower() == files[0].suffix.lower()]
@@ -106,7 +106,7 @@ def _images_by_id(
 
 
 def _pair(root: Path, camera: Camera, short: Path, long: Path) -> Pair:
-    """Return the pair of a noisy image and its reference. Raises RawError if an exposure is unknown."""
+    """Return the pair of a noisy image and its reference. Raises RawError if the exposure of either is unknown."""
     short_exposure, long_exposure = _known_exposure(short), _known_exposure(long)
     scene = short.parent.name
     return Pair(

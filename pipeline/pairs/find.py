@@ -1,7 +1,7 @@
 """Find a camera's pairs below a data root, by the layout of its data set.
 
-The trade-off: a pair is made only from names, list files and Exif. Nothing is paired by its position
-in a listing, so a stray file is skipped by name and never shifts the rest.
+The trade-off: pairs are found only by names, list files and Exif, never by their position in a directory
+listing, so a stray file is skipped by name and does not shift the others.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def find_pairs(
 ) -> Pairs:
     """Find a camera's pairs below `root`.
 
-    SID: by its list files if they exist, else by scanning `short/` and `long/`. `frames` is "first"
-    for the first frame of each burst, which SID's own code trains and tests on, or "all".
-    ELD: by image id; the ratio is that of ISO times time from Exif; all pairs are of split "test".
-    `frames` is "first" for the published evaluation's six images a scene, or "all" for all twelve.
+    SID: by its list files if they exist, else by scanning `short/` and `long/`. `frames` is "first" for the
+    first frame of each burst, which SID's own code trains and tests on, or "all". ELD: by image id; the
+    exposure ratio is computed from ISO and exposure time in Exif; all pairs are in the split "test".
+    `frames` is "first" for the published evaluation's six images per scene, or "all" for all twelve.
 
-    A file that gives no pair is listed in `skipped`. Raises DatasetError when the root is missing or
-    holds no pair at all.
+    A file without a pair is listed in `skipped`. Raises DatasetError when the root is missing or holds no
+    pair.
     """
     directory = _existing_root(root, camera)
     skipped: list[Skipped] = []
@@ -49,10 +49,10 @@ def find_pairs(
 def find_longs(
     root: str | os.PathLike[str], camera: Camera, *, exclude_misaligned: bool = False
 ) -> Pairs:
-    """Find a camera's long exposures below `root`, each as a pair with itself and of ratio 1.
+    """Find a camera's long exposures below `root`, each paired with itself at ratio 1.
 
-    SID: one of each scene in `long/`; short exposures are not needed. ELD: the four references of each
-    scene. For training on short exposures that are made from these (`noise/darken.py`). Raises as
+    SID: one for each scene in `long/`; short exposures are not needed. ELD: the four references of each
+    scene. They are used for training on simulated short exposures (`noise/darken.py`). Raises the errors of
     `find_pairs`.
     """
     directory = _existing_root(root, camera)
@@ -91,7 +91,7 @@ def _checked(
 
 
 def _found(root: Path, camera: Camera) -> str:
-    """Return what the camera's folder holds instead: how many files of which extensions, and what is expected."""
+    """Describe what the camera's folder holds: how many files of which extensions, and which are expected."""
     folder = root / camera.folder
     counts = Counter(
         path.suffix.lower() or "no extension"

@@ -1,4 +1,4 @@
-"""The groups of pairs that papers report figures for."""
+"""Groups of pairs for which papers report mean scores."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ELD_SID_SCENES = frozenset(
 
 
 def report_groups(pair: Pair) -> tuple[str, ...]:
-    """Return the names of the groups that a pair belongs to.
+    """Return the names of the groups to which a pair belongs.
 
-    SID: by exposure ratio, without the misaligned scenes of a camera that has such, and ELD's fifteen
-    indoor scenes by ratio. ELD: by light factor.
+    SID: the exposure ratio; "without misaligned scenes", for cameras that have misaligned scenes; and the
+    fifteen indoor scenes of the ELD paper by ratio. ELD: the light factor.
     """
     if camera_named(pair.camera).dataset == "ELD":
         return (f"x{light_factor(pair)}",)

@@ -1,7 +1,7 @@
-"""Read plain values and arrays of numbers from a pickle that may come from a stranger.
+"""Read plain values and numeric arrays from a pickle without executing anything in it.
 
-The trade-off: the interpreter written in Python is slow, but no name in the pickle is ever imported:
-the few that numpy's arrays need are replaced by functions here, and any other name is an error.
+The trade-off: an interpreter in Python is slow, but no name in the pickle is ever imported: the few names
+that numpy arrays need are replaced by functions here, and any other name is an error.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from darkprep.shards.errors import RawError
 
 
 def read_inert_pickle(data: bytes, name: str) -> Any:
-    """Return the content of a pickle of plain values and numpy arrays; arrays as for `floats_of`.
+    """Return the content of a pickle of plain values and numpy arrays; use `floats_of` to convert its arrays.
 
-    Raises RawError with `name` for anything else.
+    Raises RawError with `name` for a pickle with other content.
     """
     try:
         return _InertUnpickler(io.BytesIO(data)).load()
     except Exception as error:
         # Arbitrary bytes can make an interpreter raise any exception there is.
-        raise RawError(name, f"is not a pickle of plain values and arrays ({error})") from error
+        raise RawError(
+            name, f"is not a pickle of plain values and arrays ({error}); download it again"
+        ) from error
 
 
 def floats_of(value: Any) -> npt.NDArray[np.float64]:
-    """Return a value of an inert pickle, an array of floats or plain numbers, as a float64 array.
+    """Convert a value that `read_inert_pickle` returned, an array of floats or numbers, to a float64 array.
 
-    Raises ValueError or TypeError for anything else.
+    Raises ValueError or TypeError for other values.
     """
     if not isinstance(value, _Array):
         return np.asarray(value, np.float64)
@@ -43,7 +45,7 @@ def floats_of(value: Any) -> npt.NDArray[np.float64]:
 
 
 class _Array:
-    """An array's pickled state, kept as data."""
+    """The pickled state of a numpy array, kept as data."""
 
     state: tuple[Any, ...] = ()
 
@@ -52,7 +54,7 @@ class _Array:
 
 
 class _Dtype:
-    """A dtype's pickled name, such as `f4`; its state holds the byte order."""
+    """The pickled name of a dtype, such as `f4`; its state holds the byte order."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -63,7 +65,7 @@ class _Dtype:
 
 
 def _latin1(text: str, _encoding: str) -> bytes:
-    """Stand in for `_codecs.encode`, by which old protocols store bytes."""
+    """Replace `_codecs.encode`, which old pickle protocols use to store bytes."""
     return text.encode("latin-1")
 
 
@@ -86,9 +88,10 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 
 
 class _InertUnpickler(pickle._Unpickler):
-    """A pickle interpreter that accepts the names in _STAND_INS and no other.
+    """A pickle interpreter that accepts the names in _STAND_INS and no others.
 
-    It is the one written in Python: the one in C reserves as much memory as a file asks for.
+    It uses the interpreter written in Python, because the one in C allocates as much memory as a file
+    requests.
     """
 
     def find_class(self, module: str, name: str) -> Any:

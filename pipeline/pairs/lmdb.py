@@ -101,15 +101,15 @@ def _patches(path: Path) -> int:
 class LmdbPatch:
     """A patch of an LMDB file as a source: a square Bayer mosaic in the phase RGGB.
 
-    Methods raise RawError for a patch that is missing or unusable, DatasetError for a file that is not
-    an LMDB file, OptionError if the lmdb package is not installed.
+    Methods raise RawError for a patch that is missing or unusable, DatasetError for a file that is not an
+    LMDB file, and OptionError if the lmdb package is not installed.
     """
 
     path: Path
     """`NAME.db/00000012`."""
 
     def header(self) -> RawHeader:
-        """Return the size; exposure, ISO and camera are unknown."""
+        """Return the header with the patch's size; exposure, ISO and camera are unknown."""
         side = math.isqrt(len(self._value()) // 8)
         return RawHeader(
             path=str(self.path),
@@ -125,7 +125,7 @@ class LmdbPatch:
         )
 
     def decode(self, *, xtrans: XtransMode = "native") -> PackedFrame:
-        """Return the planes with black 0 and white 65535; patches are Bayer, so `xtrans` is not used."""
+        """Return the planes with black 0 and white 65535; `xtrans` has no effect, because patches are Bayer."""
         colours = self.colours()
         red, _, blue = (float(gain) for gain in colours.gains)
         return PackedFrame(
@@ -163,19 +163,19 @@ class LmdbPatch:
         return np.ascontiguousarray(rgb.transpose(2, 0, 1))
 
     def fingerprint(self) -> str:
-        """Return size and hash of the patch."""
+        """Return the size and a hash of the patch."""
         value = self._value()
         return f"{len(value):x}-{xxhash.xxh3_64_hexdigest(value)}"
 
     def planes(self) -> U16:
-        """Return `(4, h, w)` uint16 codes, planes R, G1, G2, B."""
+        """Return the codes, `(4, h, w)` uint16, planes R, G1, G2, B."""
         value = self._value()
         side = math.isqrt(len(value) // 8)
         stored = np.frombuffer(value, "<u2").reshape(4, side, side)
         return stored[list(_FROM_RGBG)]
 
     def colours(self) -> Colours:
-        """Return the white balance and matrix of the patch's photograph."""
+        """Return the white balance and the colour matrix of the photograph that the patch was cut from."""
         directory = self.path.parent
         try:
             balance, matrix = _meta_colours(str(directory))[int(self.path.name)]
@@ -224,7 +224,7 @@ def _lmdb_errors(directory: str) -> Iterator[None]:
 
 @lru_cache(maxsize=8)
 def _environment(directory: str) -> Any:
-    """Open an LMDB file for reading and keep it open; without its lock file, since nobody writes to it."""
+    """Open an LMDB file for reading and keep it open; no lock file is needed, since nobody writes to it."""
     try:
         import lmdb
     except ImportError as error:
@@ -238,7 +238,7 @@ _BalanceAndMatrix = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 @lru_cache(maxsize=8)
 def _meta_colours(directory: str) -> dict[int, _BalanceAndMatrix]:
-    """Return white balance and matrix by patch number. Raises RawError for a file of anything else."""
+    """Return white balance and colour matrix by patch number. Raises RawError for a file with other content."""
     path = Path(directory) / "meta_info.pkl"
     try:
         data = with_retries(str(path), lambda: read_regular_file(path, _MAX_META_BYTES + 1))

@@ -1,4 +1,4 @@
-"""The colours of a camera: its typical white balance and its matrix, from some of its photographs."""
+"""The colours of a camera (typical white balance and colour matrix), from some of its photographs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SAMPLED = 9
 
 
 def reference_colours(source: str, root: Path) -> Colours:
-    """Return the colours of a RAW file, or of a camera by name.
+    """Return the colours of a RAW file, or of a camera given by name.
 
-    A camera's are the median white balance of some of its photographs below `root`, spread over them
-    all, and their matrix. Raises DatasetError if there is no photograph of the camera, RawError for a
+    For a camera: the median white balance of photographs that are spread evenly over those below `root`,
+    and their colour matrix. Raises DatasetError if there is no photograph of the camera, RawError for a
     file that cannot be used.
     """
     if source.lower() not in CAMERAS:

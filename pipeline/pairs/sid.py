@@ -35,7 +35,7 @@ _SPLIT_OF_DIGIT: dict[str, Split] = {"0": "train", "1": "test", "2": "val"}
 
 @dataclass(frozen=True, kw_only=True)
 class _SidFile:
-    """A file of SID: its path below the root, and the parts of its name."""
+    """A file of SID: its path below the root and the parts of its name."""
 
     path: str
     stem: str
@@ -46,15 +46,15 @@ class _SidFile:
 
     @property
     def split(self) -> Split:
-        """The data set's division, by the scene's first digit."""
+        """The split of the file's scene, from the first digit of the scene's number."""
         return _SPLIT_OF_DIGIT[self.scene[0]]
 
 
 def sid_pairs(root: Path, camera: Camera, frames: Frames, skipped: list[Skipped]) -> Iterator[Pair]:
-    """Yield the pairs of each split from its list file, or by scanning if it has none.
+    """Yield the pairs of each split from its list file, or by scanning the folders if it has no list file.
 
-    Files that give no pair are appended to `skipped`. Raises DatasetError if folders are missing or a
-    list file is malformed.
+    Files without a pair are appended to `skipped`. Raises DatasetError if folders are missing or a list
+    file is malformed.
     """
     folder = _camera_folder(root, camera, ("short", "long"))
     shorts = _files_by_stem(root, folder / "short", camera, skipped)
@@ -74,7 +74,7 @@ def sid_pairs(root: Path, camera: Camera, frames: Frames, skipped: list[Skipped]
 
 
 def sid_longs(root: Path, camera: Camera, skipped: list[Skipped]) -> Iterator[Pair]:
-    """Yield a pair of each scene's long exposure with itself."""
+    """Yield the long exposure of each scene, paired with itself."""
     folder = _camera_folder(root, camera, ("long",))
     longs = _files_by_stem(root, folder / "long", camera, skipped).values()
     for long in _long_by_scene(longs).values():
@@ -89,7 +89,7 @@ def is_misaligned(pair: Pair) -> bool:
 
 
 def _camera_folder(root: Path, camera: Camera, parts: tuple[str, ...]) -> Path:
-    """Return the folder that holds the parts. Raises DatasetError naming the folders looked for."""
+    """Return the folder that holds the subfolders `parts`. Raises DatasetError, which names the expected folders."""
     for folder in (root / camera.folder, root / "dataset" / camera.folder, root):
         if all((folder / part).is_dir() for part in parts):
             return folder
@@ -103,7 +103,7 @@ def _camera_folder(root: Path, camera: Camera, parts: tuple[str, ...]) -> Path:
 def _files_by_stem(
     root: Path, folder: Path, camera: Camera, skipped: list[Skipped]
 ) -> dict[str, _SidFile]:
-    """Index a folder's RAW files by stem; other names are skipped."""
+    """Return a folder's RAW files by the stem of their names; files with other names are skipped."""
     found: dict[str, _SidFile] = {}
     for path in raw_files(folder, camera):
         relative = path.relative_to(root).as_posix()
@@ -119,7 +119,7 @@ def _files_by_stem(
 
 
 def _parse_name(path: str) -> _SidFile | None:
-    """Parse a file's name; None if it is not SID's."""
+    """Return the parts of a file's name; None if it is not a name of SID's."""
     stem = PurePosixPath(path).stem
     match = _NAME.fullmatch(stem)
     if match is None or not float(match[4]) > 0:
@@ -134,7 +134,7 @@ def _parse_name(path: str) -> _SidFile | None:
 
 
 def _list_files(root: Path, folder: Path, camera: Camera) -> dict[Split, Path]:
-    """Return the list file of each split that has one."""
+    """Return the list files by split, for the splits that have one."""
     lists: dict[Split, Path] = {}
     for split in SPLITS:
         for directory in (root, root / "dataset", folder.parent):
@@ -151,10 +151,10 @@ def _read_list(
     longs: dict[str, _SidFile],
     skipped: list[Skipped],
 ) -> Iterator[tuple[_SidFile, _SidFile, float]]:
-    """Yield short, long and ISO of the lines of a list file whose frames are wanted and exist.
+    """Yield short exposure, long exposure and ISO from the lines of a list file, for existing and wanted frames.
 
-    A line names its files with the camera's extension; they are found by stem, so that a converted
-    set works with the same list.
+    A line names its files with the camera's extension. They are found by stem, so that a data set converted
+    to DNG works with the same list.
     """
     for number, line in enumerate(_lines(path), start=1):
         fields = line.split()
@@ -188,7 +188,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _iso_of_line(fields: list[str]) -> float:
-    """Return the ISO of a list line's third field, `ISO200`; 0 if it has none."""
+    """Return the ISO in the third field of a list line, such as `ISO200`; 0 if there is none."""
     match = re.fullmatch(r"ISO(\d+)", fields[2]) if len(fields) > 2 else None
     return float(match[1]) if match else 0.0
 
@@ -199,21 +199,21 @@ def _pair_by_scene(
     listed_splits: Container[Split],
     skipped: list[Skipped],
 ) -> Iterator[tuple[_SidFile, _SidFile]]:
-    """Yield shorts of the splits without a list file, each with its scene's long exposure."""
+    """Yield the short exposures of splits without a list file, each with its scene's long exposure."""
     long_of = _long_by_scene(longs)
     for short in shorts:
         if short.split in listed_splits:
             continue
         long = long_of.get(short.scene)
         if long is None:
-            why = f"scene {short.scene} has no long exposure"
+            why = f"its scene {short.scene} has no long exposure; add one or remove this file"
             skipped.append(Skipped(short.path, why))
         else:
             yield short, long
 
 
 def _long_by_scene(longs: Iterable[_SidFile]) -> dict[str, _SidFile]:
-    """Return each scene's long exposure: of several the first frame's, then the longest."""
+    """Return each scene's long exposure: the lowest frame number, then the longest exposure time."""
     long_of: dict[str, _SidFile] = {}
     for long in sorted(longs, key=lambda file: (file.frame, -file.exposure_s)):
         long_of.setdefault(long.scene, long)

@@ -1,4 +1,4 @@
-"""Open the source of a pair's side: the one place that decides what kind of file it is."""
+"""Open the source of one side of a pair; only this module decides what kind of file it is."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from darkprep.pipeline.raw.source import RawFile, Source
 
 
 def is_patch(path: str | os.PathLike[str]) -> bool:
-    """Return whether `path` is the address of a patch in an LMDB file."""
+    """Return whether `path` is the address of a patch in an LMDB file, such as `NAME.db/00000012`."""
     return Path(path).parent.suffix == LMDB_SUFFIX
 
 
 def open_source(path: str | os.PathLike[str]) -> Source:
     """Return the source at `path`: a patch for `NAME.db/00000012`, else a RAW file.
 
-    Nothing is read yet, so nothing is raised.
+    Nothing is read yet, so this raises no error.
     """
     path = Path(path)
     return LmdbPatch(path) if is_patch(path) else RawFile(path)

@@ -1,7 +1,7 @@
-"""Pairs of a short and a long exposure: the records that every finder returns, splits, and fractions.
+"""Pairs of a short and a long exposure: records that every finder returns, splits, and fractions.
 
-The trade-off: a fraction takes whole scenes by a hash of their names, so that it does not change with
-the files that happen to be there; its share is exact to one scene only.
+The trade-off: a fraction selects whole scenes by a hash of their names, so that the selection does not
+depend on which other files exist; its size is exact only to one scene.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SPLIT_CHOICES: dict[str, tuple[Split, ...]] = {
 
 
 def splits_named(choice: str) -> tuple[Split, ...]:
-    """Return the splits that a choice stands for. Raises OptionError listing all choices."""
+    """Return the splits for a value of `--split`. Raises OptionError, which lists all values."""
     if choice not in SPLIT_CHOICES:
         raise OptionError(f"split must be one of {', '.join(SPLIT_CHOICES)}, not {choice!r}")
     return SPLIT_CHOICES[choice]
@@ -57,7 +57,7 @@ class Pair:
 
 
 def long_paired_with_itself(*, id: str, scene: str, camera: str, split: Split, path: str) -> Pair:
-    """Return a pair of a long exposure with itself, ratio 1: its short exposure is made by `darken`."""
+    """Return a pair whose two sides are one long exposure, with ratio 1; `darken` simulates the short one."""
     return Pair(
         id=id, scene=scene, camera=camera, split=split, short=path, long=path, ratio=1.0, iso=0.0
     )
@@ -65,7 +65,7 @@ def long_paired_with_itself(*, id: str, scene: str, camera: str, split: Split, p
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file or folder that gave no pair, and the reason."""
+    """A file or folder without a pair, and the reason."""
 
     path: str
     reason: str
@@ -89,9 +89,9 @@ class Pairs:
         return Skipped(f"{row}: {path}" if row else path, reason)
 
     def of_split(self, split: str) -> Pairs:
-        """Return the pairs of a choice of SPLIT_CHOICES.
+        """Return the pairs of one of SPLIT_CHOICES.
 
-        Raises OptionError for another word, DatasetError when there is no such pair.
+        Raises OptionError for another value, DatasetError when the split has no pairs.
         """
         wanted = splits_named(split)
         pairs = tuple(pair for pair in self.pairs if pair.split in wanted)
@@ -104,18 +104,18 @@ class Pairs:
 
 
 def longs_of(pairs: Pairs) -> Pairs:
-    """Return each long exposure of the pairs, paired with itself."""
+    """Return each long exposure of the pairs once, paired with itself."""
     of_path = {pair.long: pair for pair in reversed(pairs.pairs)}
     longs = tuple(replace(pair, short=pair.long, ratio=1.0, iso=0.0) for pair in of_path.values())
     return replace(pairs, pairs=tuple(sorted(longs, key=lambda pair: pair.id)))
 
 
 def draw_fraction(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[Pair, ...]:
-    """Return the pairs of a seeded draw of whole scenes, of each split alike, at least one of each.
+    """Select a seeded random fraction of the scenes of each split, at least one scene; return their pairs.
 
-    A scene's rank in the draw is a hash of seed, camera and scene. So it does not depend on which
-    other scenes there are, nor on any order or library, and a smaller fraction draws a subset of a
-    larger one. Raises OptionError for a fraction outside (0, 1].
+    A scene's rank in the selection is a hash of seed, camera and scene. So it does not depend on other
+    scenes, on their order or on a library, and a smaller fraction selects a subset of a larger one. Raises
+    OptionError for a fraction outside (0, 1].
     """
     if not 0 < fraction <= 1:
         raise OptionError(f"fraction must be above 0 and at most 1, not {fraction:g}")

@@ -1,7 +1,7 @@
 """Whole frames as samples: packed short exposure, developed long exposure, amplification.
 
-The trade-off: a frame is decoded at every call. Training stores decoded frames and cuts crops
-(`produce/`); whole frames are for evaluation, validation and restoration.
+The trade-off: a frame is decoded at every call. Training stores decoded frames and cuts crops (`produce/`);
+whole frames are for evaluation and restoration.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _check_amplification(amplification: Amplification, multiplier: float) -> Non
         raise OptionError(f"multiplier must be a positive number, not {multiplier}")
     if multiplier != 1 and amplification != "estimate":
         raise OptionError(
-            f"multiplier can be used only with the amplification estimate, not with {amplification}"
+            f"multiplier can be used only with --amplify estimate, not with --amplify {amplification}; leave it out"
         )
 
 
@@ -144,5 +144,6 @@ def _check_same_geometry(long: RawHeader, short: RawHeader) -> None:
     sizes = [f"{frame.height}x{frame.width} {'/'.join(frame.pattern)}" for frame in (long, short)]
     if sizes[0] != sizes[1]:
         raise RawError(
-            long.path, f"is {sizes[0]}, but its short exposure {short.path} is {sizes[1]}"
+            long.path,
+            f"has size and pattern {sizes[0]}, but its short exposure {short.path} has {sizes[1]}; remove this pair",
         )

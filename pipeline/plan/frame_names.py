@@ -1,4 +1,4 @@
-"""Names of stored frames: derived from a file's content, so that several plans can share one store."""
+"""Names of stored frames: derived from the content of a file, so that several plans can share one store."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ FrameKind = Literal["short", "long"]
 
 
 def frame_name(kind: FrameKind, fingerprint: str) -> str:
-    """Return the name under which a frame is stored; `fingerprint` is that of the file.
+    """Return the name under which a frame is stored; `fingerprint` is the fingerprint of its RAW file.
 
-    LibRaw's version is part of it, since another version may decode or develop differently.
+    The name contains LibRaw's version, because another version may decode or develop differently.
     """
     return f"{kind}-{libraw_version()}-{fingerprint}"

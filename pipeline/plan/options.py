@@ -1,7 +1,7 @@
-"""What a user chooses of a plan, and how a recipe stores it.
+"""The options of a plan that a user chooses, and how a recipe stores them.
 
-The trade-off: the recipe's JSON keeps the names and the order of the first plans, so that older spools
-keep their digest; fields that were renamed since are mapped here.
+The trade-off: the recipe's JSON keeps the keys and the order of the first plans, so that older spools keep
+their digest; options that were renamed later are mapped here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STORED_IF_USED = ("xtrans", "noise", "lmdb")
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """What a user chooses of a plan. Raises OptionError naming the option."""
+    """The options of a plan that a user chooses. Raises OptionError, which names the invalid option."""
 
     camera: str
     """Name of the data set's camera, or a label of the user's choice where pairs come from a table."""
@@ -103,7 +103,9 @@ class PlanOptions:
         if self.multiplier is not None and not 0 < self.multiplier < float("inf"):
             raise OptionError(f"multiplier must be positive, not {self.multiplier}")
         if self.multiplier is not None and self.amplify != "estimate":
-            raise OptionError("multiplier can be used only with amplify estimate")
+            raise OptionError(
+                "multiplier can be used only with amplify estimate; leave it out, or choose --amplify estimate"
+            )
         self.constant_amplification()
 
     def _check_data(self) -> None:
@@ -124,11 +126,11 @@ class PlanOptions:
         return amplification if isinstance(amplification, float) else None
 
     def crop_size(self, cfa: CfaKind) -> int:
-        """Return the side of the crop in pixels, for samples of a CFA."""
+        """Return the side of the crop in pixels for samples with this CFA."""
         return DEFAULT_CROP[cfa] if self.crop is None else self.crop
 
     def stored_size(self, cfa: CfaKind) -> int:
-        """Return the side of crop and margin in pixels. Raises OptionError unless both are whole periods of `cfa`."""
+        """Return the side of crop plus margin in pixels. Raises OptionError unless both are multiples of the period."""
         margin = DEFAULT_MARGIN[cfa] if self.margin is None else self.margin
         period, crop = PERIOD[cfa], self.crop_size(cfa)
         if crop < period or crop % period:
@@ -152,7 +154,7 @@ class PlanOptions:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> PlanOptions:
-        """Return the options of a recipe. Raises TypeError for an unknown name, OptionError for a value."""
+        """Create options from a recipe. Raises TypeError for an unknown key, OptionError for an invalid value."""
         unknown = record.keys() & _STORED_NAMES.keys()
         if unknown:
             raise TypeError(f"unknown options {', '.join(sorted(unknown))}")

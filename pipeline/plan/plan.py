@@ -1,8 +1,8 @@
 """The plan of a stream: which crops of which pairs are in shard k, as a function of (plan, k) alone.
 
-A shard consists of a few visits; a visit is one pair, from which several crops are cut while its frames
-are in memory. So a frame that does not fit the store is decoded once a visit, not once a sample. The
-trade-off: crops of one pair share a shard, and the trainer's window of shards mixes them
+A shard consists of a few visits; a visit is one pair, from which several crops are cut while its frames are
+in memory. So a frame that does not fit into the frame store is decoded once per visit, not once per sample.
+The trade-off: crops of one pair are in the same shard, and only the trainer's window of shards mixes them
 (shards/order.py).
 """
 
@@ -38,11 +38,11 @@ _MAX_RATIO = 1e9
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedPair:
-    """A pair with the size and the fingerprints of its files. Raises ValueError naming the field."""
+    """A pair with the size and the fingerprints of its files. Raises ValueError, which names the invalid field."""
 
     pair: Pair
     height: int
-    """Rows of the canonical mosaic."""
+    """Number of rows of the canonical mosaic."""
     width: int
     short_fingerprint: str
     """Fingerprint of the short exposure's file (`Source.fingerprint`)."""
@@ -73,7 +73,7 @@ class PlannedPair:
             raise ValueError(f"pairs: weight must be 1 to {MAX_WEIGHT}, not {self.pair.weight!r}")
 
     def to_record(self) -> dict[str, Any]:
-        """Return the pair as a recipe stores it, by the names of the first plans."""
+        """Return the pair as a recipe stores it, with the keys of the first plans."""
         return {
             "pair": {
                 name: value
@@ -88,7 +88,7 @@ class PlannedPair:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> PlannedPair:
-        """Return a pair of a recipe. Raises KeyError, TypeError or ValueError for an invalid one."""
+        """Create a pair from a recipe. Raises KeyError, TypeError or ValueError if it is invalid."""
         values = dict(record)
         return cls(
             pair=Pair(**values.pop("pair")),
@@ -100,7 +100,7 @@ class PlannedPair:
 
 @dataclass(frozen=True)
 class Crop:
-    """One sample to cut: `slot` is its number in the shard, `origin` its (row, column) in the canonical mosaic."""
+    """A sample to cut: its number `slot` in the shard, and its `origin` (row, column) in the canonical mosaic."""
 
     slot: int
     origin: tuple[int, int]
@@ -108,7 +108,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class Visit:
-    """One visit: its number in the stream, and the slots of the shard that its crops fill."""
+    """A visit: its number in the stream, and the slots of the shard that its crops fill."""
 
     number: int
     slots: tuple[int, ...]
@@ -116,7 +116,7 @@ class Visit:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything that shard contents depend on."""
+    """The pairs and options on which the content of all shards depends."""
 
     options: PlanOptions
     pairs: tuple[PlannedPair, ...]
@@ -145,7 +145,7 @@ class Plan:
 
     @property
     def shards(self) -> int | None:
-        """How many shards the plan's epochs fill; None for an endless plan."""
+        """Number of shards that the plan's epochs fill; None for a plan without end."""
         epochs = self.options.epochs
         if epochs is None:
             return None
@@ -154,16 +154,16 @@ class Plan:
 
     @property
     def visits_per_epoch(self) -> int:
-        """How often an epoch visits pairs: the sum of their weights."""
+        """Number of visits in an epoch: the sum of the pairs' weights."""
         return len(self._pair_of_visit)
 
     @functools.cached_property
     def _pair_of_visit(self) -> npt.NDArray[np.int64]:
-        """The index of each pair, as often as an epoch visits it."""
+        """Indices of the pairs, each repeated as often as an epoch visits the pair."""
         return np.repeat(np.arange(len(self.pairs)), [one.pair.weight for one in self.pairs])
 
     def visits(self, shard: int) -> Iterator[Visit]:
-        """Yield the visits of a shard; its sample slots are assigned to them in a random order."""
+        """Yield the visits of a shard; the shard's slots are assigned to them in a random order."""
         options = self.options
         slots = permutation(
             options.samples_per_shard, options.seed, RngStream.SLOTS, shard
@@ -174,10 +174,10 @@ class Plan:
             yield Visit(shard * count + index, tuple(slots[index * crops : (index + 1) * crops]))
 
     def candidates(self, visit: int) -> Iterator[PlannedPair]:
-        """Yield the pair of a visit, then its substitutes in case files are unusable.
+        """Yield the pair of a visit, then substitutes in case its files cannot be used.
 
-        Each epoch goes through all visits in a fresh order. The order of substitutes depends on the visit
-        alone, so a bad file changes only the visits that would have used it.
+        Each epoch orders its visits anew. The order of substitutes depends on the visit alone, so an
+        unusable file changes only the visits that would have used it.
         """
         count, seed = len(self.pairs), self.options.seed
         epoch, position = divmod(visit, self.visits_per_epoch)
@@ -189,7 +189,7 @@ class Plan:
                 yield self.pairs[index]
 
     def crops(self, visit: Visit, pair: PlannedPair) -> list[Crop]:
-        """Return the samples of a visit with their origins, which are whole periods of the CFA."""
+        """Return the crops of a visit; their origins are multiples of the CFA's period."""
         period, size = PERIOD[self.cfa], self.options.stored_size(self.cfa)
         rows, columns = ((side - size) // period + 1 for side in (pair.height, pair.width))
         sites = random_below(
@@ -199,31 +199,31 @@ class Plan:
         return [Crop(slot, (y, x)) for slot, (y, x) in zip(visit.slots, origins, strict=True)]
 
     def frame_name(self, kind: FrameKind, pair: PlannedPair) -> str:
-        """Return the name under which a frame of the pair is stored; each X-Trans mode has its own."""
+        """Return the name under which a frame of the pair is stored; it differs between X-Trans modes."""
         if kind == "long":
             return frame_name(kind, pair.long_fingerprint)
         mode = "" if self.options.xtrans == "native" else f"-{self.options.xtrans}"
         return frame_name(kind, f"{pair.short_fingerprint}{mode}")
 
     def recipe(self) -> dict[str, Any]:
-        """Return options and pairs as JSON values: what shard contents depend on beside `stream`."""
+        """Return options and pairs as JSON values: all that the content of shards depends on, besides `stream`."""
         return {
             "options": self.options.to_record(),
             "pairs": [pair.to_record() for pair in self.pairs],
         }
 
     def record(self, settings: ProducerSettings | None = None) -> PlanRecord:
-        """Return the record of plan.json, with the producers' default `settings`."""
+        """Return the record of plan.json with the producers' default `settings`."""
         settings = replace(settings or ProducerSettings(), root=str(self.root.absolute()))
         return PlanRecord(stream=self.stream, recipe=self.recipe(), settings=settings)
 
     def save(self, spool: Spool, settings: ProducerSettings | None = None) -> None:
-        """Create `spool` with the record of this plan. Raises as `Spool.create`."""
+        """Create `spool` with the record of this plan. Raises the errors of `Spool.create`."""
         spool.create(self.record(settings))
 
     @classmethod
     def load(cls, spool: Spool) -> Plan:
-        """Return the plan of a spool. Raises PlanError when it is damaged."""
+        """Read the plan of a spool. Raises PlanError when it is damaged."""
         recipe, root = spool.plan.recipe, spool.settings.root
         if root is None:
             raise PlanError(
@@ -249,5 +249,5 @@ class Plan:
 
 @functools.lru_cache(maxsize=4)
 def _epoch_order(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Return the order of an epoch's visits; computed once, not at each visit."""
+    """Return the order of an epoch's visits; it is cached, because each visit needs it."""
     return permutation(count, seed, RngStream.VISITS, epoch)

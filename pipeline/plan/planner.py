@@ -1,7 +1,7 @@
 """Make a plan: find the pairs, read the header of every file, and fix the recipe.
 
-The trade-off: every file is opened once now, a millisecond each, so that one that cannot be used is
-reported before hours of work and not in the middle of them.
+The trade-off: every file is opened once, which takes a millisecond each, so that a file that cannot be used
+is reported at the start instead of after hours of work.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def make_plan(root: Path, options: PlanOptions, *, pairs: Pairs | None = None) -
 
 
 def _find(root: Path, options: PlanOptions) -> Pairs:
-    """Find the pairs of the chosen data; with made noise, long exposures paired with themselves."""
+    """Find the pairs of the chosen data; for simulated noise, long exposures paired with themselves."""
     camera = camera_named(options.camera)
     if options.lmdb is not None:
         if camera.cfa != "bayer":
@@ -90,7 +90,7 @@ def _chosen(pairs: Pairs, options: PlanOptions) -> Pairs:
 
 
 class _File(NamedTuple):
-    """One usable file."""
+    """A file that can be used."""
 
     height: int
     """Rows of the canonical mosaic."""
@@ -101,7 +101,7 @@ class _File(NamedTuple):
 
 
 def _checked_pair(pair: Pair, probe: _Probe) -> tuple[Pair, _File, str]:
-    """Return a pair with its short exposure's file and the long one's fingerprint. Raises RawError."""
+    """Check the files of a pair; return the pair with the short file's header and the fingerprints. Raises RawError."""
     short, long = probe.file(pair.short), probe.file(pair.long)
     if short[:3] != long[:3]:
         raise RawError(
@@ -118,11 +118,11 @@ def _sample_cfa(file: _File, options: PlanOptions) -> CfaKind:
 
 
 def _common_cfa(usable: list[tuple[Pair, _File, str]], options: PlanOptions) -> CfaKind:
-    """Return the CFA of most pairs' samples. Raises OptionError where noise cannot be made for them."""
+    """Return the CFA of most pairs' samples. Raises OptionError if noise cannot be simulated for this CFA."""
     mosaics = Counter(file.cfa for _, file, _ in usable)
     if options.noise is not None and options.xtrans != "native" and mosaics["xtrans"]:
         raise OptionError(
-            "noise is made on the sensor's own mosaic: it can be used only with xtrans native"
+            "--noise can be used only with --xtrans native, because noise is added to the sensor's own mosaic"
         )
     samples = Counter(_sample_cfa(file, options) for _, file, _ in usable)
     return samples.most_common(1)[0][0] if samples else "bayer"
@@ -146,14 +146,14 @@ def _planned(
 
 
 class _Probe:
-    """Reads the header and the fingerprint of each file below `root` once."""
+    """Reads header and fingerprint of files below `root`, each file once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._results: dict[str, _File | RawError] = {}
 
     def file(self, name: str) -> _File:
-        """Return what a file is. Raises RawError if it cannot be used, each time it is asked for."""
+        """Return header and fingerprint of a file. Raises RawError, at every call, if the file cannot be used."""
         if name not in self._results:
             try:
                 self._results[name] = self._read(self.root / name)

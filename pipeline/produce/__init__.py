@@ -1,1 +1,1 @@
-"""Producers: who makes shards, what a worker does, what fits the disk budget."""
+"""Producers: how shards are made, what a worker does, and what fits into the disk budget."""

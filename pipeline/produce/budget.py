@@ -1,8 +1,8 @@
-"""How a disk budget is divided before anything is written, so that it can never be exceeded.
+"""Divide a disk budget before anything is written, so that it can never be exceeded.
 
-Fixed costs come first, then the window of shards that a trainer needs, then the frames that cost most to
-decode per byte, then more shards. The trade-off: space reserved for frames stays reserved while they are
-still to be decoded.
+First come fixed costs, then the window of shards that a trainer needs, then the frames that take the
+longest to decode per byte, then more shards. The trade-off: space reserved for frames stays reserved until
+they are decoded.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ class DiskBudget:
     max_shards: int
     """How many shards may exist at once: ready, being written, and damaged ones together."""
     frames: frozenset[str]
-    """Names of the frames that may be stored."""
+    """Names of the frames that fit into the budget."""
     frame_bytes: int
     """Bytes that those frames occupy together."""
     frames_in_plan: int
 
 
 def smallest_budget(plan: Plan, block: int = 4096, *, in_transit: int = 0) -> int:
-    """Return the fewest bytes that a plan can run in: fixed costs, the window, one shard being written.
+    """Return the smallest budget in bytes with which a plan works: fixed costs, the window, one shard being written.
 
-    With `in_transit`, also the shards that exist twice while they are uploaded (destination.py).
+    With `in_transit`, shards that exist twice while they are uploaded are counted too (destination.py).
     """
     shards = plan.options.window + 1 + in_transit
     return _fixed_bytes(plan) + shards * _shard_allocation(plan, block)
@@ -56,9 +56,9 @@ def smallest_budget(plan: Plan, block: int = 4096, *, in_transit: int = 0) -> in
 def check_budget(
     plan: Plan, budget_bytes: int, block: int = 4096, *, in_transit: int = 0, staged_bytes: int = 0
 ) -> None:
-    """Raise BudgetTooSmall, naming the smallest budget that suffices, when `budget_bytes` does not.
+    """Raise BudgetTooSmall, which names the smallest possible budget, when `budget_bytes` is too small.
 
-    `staged_bytes` of it are a trainer's, for the shards that it fetched from object storage.
+    `staged_bytes` is the part of the budget for a trainer's downloaded shards.
     """
     smallest = smallest_budget(plan, block, in_transit=in_transit) + staged_bytes
     if budget_bytes < smallest:
@@ -71,9 +71,9 @@ def check_budget(
 
 
 def staging_capacity(plan: Plan, staging_bytes: int, block: int = 4096) -> int:
-    """Return how many fetched shards fit into a trainer's directory of `staging_bytes`.
+    """Return the number of downloaded shards that fit into a trainer's directory of `staging_bytes`.
 
-    Raises BudgetTooSmall when its window and one more shard do not fit.
+    Raises BudgetTooSmall when the trainer's window and one more shard do not fit.
     """
     smallest = smallest_budget(plan, block)
     if staging_bytes < smallest:
@@ -85,7 +85,7 @@ def staging_capacity(plan: Plan, staging_bytes: int, block: int = 4096) -> int:
 
 
 def default_staging_budget(plan: Plan, budget_bytes: int, block: int = 4096) -> int:
-    """Return a trainer's part of a budget: its window and up to 8 shards ahead, about a quarter at most."""
+    """Return the default of a trainer's part: its window and up to 8 more shards, at most about a quarter."""
     window, shard = plan.options.window, _shard_allocation(plan, block)
     ahead = min(
         _MAX_STAGED_AHEAD, max(1, (budget_bytes // 4 - _fixed_bytes(plan)) // shard - window)
@@ -102,11 +102,12 @@ def divide_budget(
     frames_available_bytes: int | None = None,
     in_transit: int = 0,
 ) -> DiskBudget:
-    """Divide `budget_bytes`; `block` is the file system's block size. Raises BudgetTooSmall.
+    """Divide `budget_bytes` between shards and frames. Raises BudgetTooSmall.
 
-    `frames_available_bytes` is the space for frames in a directory outside the spool
-    (frames_directory.py); then the whole budget is for shards. `in_transit` shards may exist twice while
-    they are uploaded, so as many fewer may exist.
+    `block` is the block size of the file system. `frames_available_bytes` is the space for frames in a
+    directory outside the spool (frames_directory.py); the whole budget is then for shards. `in_transit` is
+    the number of shards that may exist twice while they are uploaded; the number of shards is smaller by as
+    many.
     """
     check_budget(plan, budget_bytes, block, in_transit=in_transit)
     shard = _shard_allocation(plan, block)
@@ -145,26 +146,26 @@ def frame_names_of(plan: Plan) -> frozenset[str]:
 
 
 def frame_array_bytes(pair: PlannedPair, kind: FrameKind, plan: Plan) -> int:
-    """Return the bytes of a pair's stored array: three developed channels, or the packed planes."""
+    """Return the bytes of a stored frame: three channels of a developed exposure, or packed planes."""
     pixels = pair.height * pair.width
     cfa = plan.cfa
     return 2 * pixels * 3 if kind == "long" else 2 * pixels * PLANES[cfa] // CELL[cfa] ** 2
 
 
 def block_size(path: Path) -> int:
-    """Return the allocation unit in bytes of the file system that holds `path`."""
+    """Return the allocation unit in bytes of the file system on which `path` is."""
     return os.statvfs(path).f_frsize or 4096
 
 
 def default_budget(spool: Path) -> int:
-    """Return 20 GB, or half of the disk's free space, the spool's own included, if that is less."""
+    """Return 20 GB, or half of the disk's free space (counting the spool's own as free) if this is less."""
     disk = os.statvfs(existing_ancestor(spool))
     free = disk.f_bavail * disk.f_frsize + allocated_bytes(spool)
     return min(DEFAULT_BUDGET_BYTES, free // 2)
 
 
 def existing_ancestor(path: Path) -> Path:
-    """Return `path` if it exists, else the nearest directory above it that does."""
+    """Return `path` if it exists, else its nearest existing parent directory."""
     found = path.absolute()
     while not found.exists():
         found = found.parent
@@ -172,7 +173,7 @@ def existing_ancestor(path: Path) -> Path:
 
 
 def _fixed_bytes(plan: Plan) -> int:
-    """Return the fixed costs; plan.json counts twice, since a new one is written beside the old."""
+    """Return the fixed costs in bytes; plan.json counts twice, because a new one is written beside the old one."""
     return _FIXED_BYTES + 2 * len(json.dumps(plan.recipe(), indent=1))
 
 
@@ -182,7 +183,7 @@ def _shard_allocation(plan: Plan, block: int) -> int:
 
 
 def _frames_by_priority(plan: Plan) -> list[tuple[str, int]]:
-    """Return names and array bytes of all frames: developed long exposures first, then in order of use.
+    """Return name and size of every frame: developed long exposures first, then packed ones, each in order of use.
 
     A long exposure takes about 1 s (Bayer) or 14 s (X-Trans) to develop, a short one 0.1 s to decode.
     """

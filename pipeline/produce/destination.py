@@ -1,7 +1,7 @@
-"""Where finished shards wait for the trainer: in the spool's own directory, or in object storage.
+"""The destination of finished shards: the spool's own directory, or object storage.
 
-The producer makes shards in a directory in both cases; this is all that it needs to know about where
-they go. The trade-off: the state of a remote destination is known only as of the last look at it, so a
+The producer makes shards in a directory in both cases; this interface is its only access to their
+destination. The trade-off: the state of a remote destination is known only as of the last request, so a
 producer may make a shard that is no longer needed, but it never exceeds the budget.
 """
 
@@ -15,35 +15,35 @@ from darkprep.shards.heartbeat import ProducerStatus
 
 
 class Destination(Protocol):
-    """Where finished shards wait. All methods raise SpoolError when it cannot be reached."""
+    """The store in which finished shards wait. All methods raise SpoolError when it cannot be reached."""
 
     in_transit: int
     """Shards that may exist twice while they are uploaded; space is reserved for them."""
 
     def session(self) -> contextlib.AbstractContextManager[object]:
-        """Be the only producer that uses it, within a `with` block. Raises SpoolBusy."""
+        """Hold the right to be the destination's only producer during a `with` block. Raises SpoolBusy."""
 
     def ready_shards(self) -> list[int]:
-        """Return the finished shards, ascending, including those that are still to be uploaded."""
+        """Return the numbers of finished shards, ascending, including shards not yet uploaded."""
 
     def oldest_needed(self) -> int:
-        """Return the oldest shard that a trainer can still ask for."""
+        """Return the oldest shard that a trainer may still need."""
 
     def delete(self, shard: int) -> bool:
-        """Delete a finished shard; return whether there was one."""
+        """Delete a finished shard; return whether it existed."""
 
     def all_delivered(self) -> bool:
-        """Return whether every finished shard is where the trainer looks for it."""
+        """Return whether all finished shards are where the trainer reads them."""
 
     def disk_bytes(self) -> int:
         """Return the bytes that spool and destination occupy together."""
 
     def publish_status(self, status: ProducerStatus) -> None:
-        """Publish what the producer is doing where those who watch the destination can read it."""
+        """Publish the producer's status where programs that read the destination find it."""
 
 
 class SpoolDestination:
-    """The `ready/` directory of the spool in which shards are made."""
+    """The directory `ready/` of a local spool as the destination."""
 
     in_transit = 0
 
@@ -55,11 +55,11 @@ class SpoolDestination:
         self.disk_bytes = spool.disk_bytes
 
     def session(self) -> contextlib.AbstractContextManager[object]:
-        """See Destination; the spool's producer lock is enough."""
+        """Do nothing: the spool's producer lock already excludes other producers."""
         return contextlib.nullcontext()
 
     def all_delivered(self) -> bool:
-        """See Destination; a finished shard is already there."""
+        """Return True: shards are finished in the directory where the trainer reads them."""
         return True
 
     def publish_status(self, status: ProducerStatus) -> None:

@@ -54,28 +54,28 @@ _PIXELS_CHECKSUM, _ATTRIBUTES_CHECKSUM = "xxh3", "facts_xxh3"
 
 @dataclass(frozen=True, kw_only=True)
 class SensorLevels:
-    """What the codes of a packed exposure mean."""
+    """The black level, white level and ISO of a packed exposure's codes."""
 
     black: tuple[float, ...]
     """Black level in codes of each plane."""
     white: int
     """Code of full scale."""
     iso: float
-    """0 where the file does not say."""
+    """ISO; 0 if the file does not state it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameAttributes:
-    """What is stored with the pixels of a frame: the attributes of its zarr array."""
+    """The metadata stored with a frame: the attributes of its zarr array."""
 
     kind: FrameKind
     raw: str
-    """Name of the RAW file, for people."""
+    """Name of the RAW file, for display."""
     levels: SensorLevels | None = None
     """Of a short exposure; None for a developed long one."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object that is stored."""
+        """Return the attributes as a JSON object."""
         if self.levels is None:
             return {"kind": self.kind, "raw": self.raw}
         return {
@@ -88,33 +88,33 @@ class FrameAttributes:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> FrameAttributes:
-        """Return the attributes in a JSON object, ignoring unknown keys; raise ValueError or KeyError."""
+        """Create attributes from a JSON object, ignoring unknown keys; raise ValueError or KeyError if invalid."""
         kind, raw = record["kind"], record["raw"]
         if kind not in ("short", "long"):
-            raise ValueError("kind is invalid")
+            raise ValueError("stored frame: kind must be short or long")
         if type(raw) is not str:
-            raise ValueError("raw is invalid")
+            raise ValueError("stored frame: raw must be a string")
         if kind == "long":
             return cls(kind=kind, raw=raw)
         black, white, iso = record["black"], record["white"], record["iso"]
         if not (isinstance(black, list) and black and all(map(_is_number, black))):
-            raise ValueError("black is invalid")
+            raise ValueError("stored frame: black must be a list of numbers")
         if type(white) is not int or not _is_number(iso):
-            raise ValueError("white or iso is invalid")
+            raise ValueError("stored frame: white must be an integer and iso a number")
         levels = SensorLevels(black=tuple(map(float, black)), white=white, iso=float(iso))
         return cls(kind=kind, raw=raw, levels=levels)
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One stored array `(planes, rows, columns)` uint16, read-only, and its attributes."""
+    """A stored frame: a read-only array `(planes, rows, columns)` uint16, and its attributes."""
 
     array: U16
     attributes: FrameAttributes
 
 
 class FrameStore:
-    """The store in one directory. Safe for any number of processes: frames appear whole, by rename."""
+    """The frames stored in one directory. Any number of processes may use it: a frame appears complete, by a rename."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -122,7 +122,7 @@ class FrameStore:
         self._mapped: OrderedDict[str, Frame] = OrderedDict()
 
     def create(self) -> None:
-        """Make the directory and its zarr group. Raises DiskFull or SpoolError."""
+        """Create the directory and its zarr group. Raises DiskFull or SpoolError."""
         with disk_errors(self._group_file):
             self.path.mkdir(parents=True, exist_ok=True)
         if read_json(self._group_file) != _GROUP:
@@ -137,7 +137,7 @@ class FrameStore:
         )
 
     def get(self, name: str) -> Frame | None:
-        """Return a stored frame, or None when there is none or it is damaged (then `put` replaces it).
+        """Return a stored frame, or None when it is not stored or is damaged (`put` then replaces it).
 
         The checksum of the whole frame is verified when this process maps it for the first time. Raises
         MachineError when memory, disk or network fail: that is no damage.
@@ -156,10 +156,10 @@ class FrameStore:
     def put(self, name: str, array: U16, attributes: FrameAttributes) -> Frame:
         """Store a frame `(planes, rows, columns)` under `name`. Raises DiskFull or SpoolError.
 
-        A half-written frame is never visible under the name. Call it inside `decode_lock` after `get`
-        returned None: a damaged frame and what dead writers left of it are removed first, so that the
-        frame is never on the disk twice. Where the store's directory was removed meanwhile, the frame is
-        returned and not stored.
+        An incomplete frame is never visible under the name. Call it inside `decode_lock` after `get`
+        returned None: a damaged frame and leftovers of dead processes are removed first, so that a frame is
+        never on the disk twice. If the store's directory has been removed, the frame is returned but not
+        stored.
         """
         temporary = self.path / f".{name}.{os.getpid()}.tmp"
         stored = attributes.to_json() | {_PIXELS_CHECKSUM: checksum(array)}
@@ -178,11 +178,11 @@ class FrameStore:
         return Frame(array, attributes)
 
     def is_intact(self, name: str) -> bool:
-        """Return whether a frame is stored and its checksums are right."""
+        """Return whether a frame is stored and its checksums are correct."""
         return self._map(name) is not None
 
     def delete(self, name: str) -> None:
-        """Delete a frame; it disappears from the store in one step."""
+        """Delete a frame; it disappears in one step."""
         self._mapped.pop(name, None)
         temporary = self.path / f".{name}.{os.getpid()}.tmp"
         with contextlib.suppress(FileNotFoundError):
@@ -190,9 +190,10 @@ class FrameStore:
         shutil.rmtree(temporary, ignore_errors=True)
 
     def remove_stale_files(self) -> None:
-        """Remove what dead writers left, half-written group metadata included.
+        """Remove files that dead processes left, including incomplete group metadata.
 
-        Only while `Spool.has_writers` is false: a pid may belong to another container.
+        Call it only while `Spool.has_writers` is false: a process in another container looks dead from
+        here.
         """
         for path in self.path.glob(".*.tmp"):
             if path.is_dir():
@@ -202,11 +203,11 @@ class FrameStore:
 
     @contextlib.contextmanager
     def decode_lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
-        """Hold the lock of one frame, so that two processes do not decode the same file.
+        """Hold the lock of one frame during a block, so that two processes do not decode the same file.
 
-        Yields whether it is held: without `wait` it is not when another process holds it. Each name is
-        one byte of a common lock file, so a process that dies leaves nothing behind. Two names may
-        share a byte; then one process waits without need.
+        Yields whether the lock is held; without `wait`, this is False when another process holds it. Each
+        name is one byte of a common lock file, so a process that dies leaves nothing behind. If two names
+        share a byte, one process waits for the other without need.
         """
         if not self._group_file.exists():  # the directory was removed
             ensure_directory(self.path)
@@ -249,7 +250,7 @@ class FrameStore:
 
 
 def frame_allocation(array_bytes: int, block: int) -> int:
-    """Return the most disk space that a stored frame takes on a file system with `block` bytes a block."""
+    """Return the maximum disk space of a stored frame on a file system with blocks of `block` bytes."""
     return (-(-array_bytes // block) + _BLOCKS_PER_FRAME) * block
 
 
@@ -258,14 +259,14 @@ def _is_number(value: object) -> bool:
 
 
 def _attributes_checksum(shape: tuple[int, ...], stored: dict[str, Any]) -> str:
-    """Return a checksum over shape and attributes: a flipped digit in a black level is damage too."""
+    """Return a checksum of shape and attributes, so that a changed digit in a black level is detected."""
     covered = {key: value for key, value in stored.items() if key != _ATTRIBUTES_CHECKSUM}
     text = json.dumps([list(shape), covered], sort_keys=True, separators=(",", ":"))
     return f"xxh3:{xxhash.xxh3_64_hexdigest(text.encode())}"
 
 
 def _rename_unless_exists(temporary: Path, final: Path) -> None:
-    """Rename a frame into place, unless another process has stored the same one meanwhile."""
+    """Rename a frame to its final name, unless another process has stored the same frame by now."""
     try:
         temporary.rename(final)
     except OSError as error:
@@ -297,7 +298,7 @@ def _write_metadata(directory: Path, shape: tuple[int, ...], attributes: dict[st
 
 
 def _write_chunk(path: Path, array: U16) -> None:
-    """Write the array's bytes as zarr's one chunk; the space is reserved first, so a full disk fails at once."""
+    """Write the array as zarr's only chunk; the space is reserved first, so that a full disk is detected at once."""
     data = raw_bytes(np.ascontiguousarray(array, dtype="<u2"))
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:

@@ -1,7 +1,7 @@
-"""The directory of a spool's frames: in the spool, or on another disk with a budget of its own.
+"""The directory of a spool's frames: inside the spool, or on another disk with its own budget.
 
-The trade-off: frames on another disk outlive the spool and serve the next one on the same photographs,
-so frames of other plans are never deleted there; they only take space.
+The trade-off: frames on another disk remain after the spool is removed and serve the next spool with the
+same photographs. So frames of other plans are never deleted there, although they take space.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FIXED_BYTES = 1 << 20
 
 
 def is_inside(path: Path, directory: Path) -> bool:
-    """Return whether `path` is `directory` or below it, after following links as far as they lead."""
+    """Return whether `path` is `directory` or below it, after following symbolic links."""
     # Path.resolve raises RuntimeError for circular links.
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory))
 
@@ -36,7 +36,7 @@ class FramesDirectory:
 
     path: Path
     budget_bytes: int | None = None
-    """Maximum size in bytes of the files there, frames of other plans included. None: in the spool and its budget."""
+    """Maximum size in bytes of all files there, including frames of other plans; None if frames share the spool's budget."""
 
     @property
     def is_shared(self) -> bool:
@@ -45,7 +45,7 @@ class FramesDirectory:
 
     @classmethod
     def from_spool(cls, spool: Spool) -> FramesDirectory:
-        """Return the directory that a spool was built with; raise as `Spool.open`."""
+        """Return the directory with which a spool was built. Raises the errors of `Spool.open`."""
         settings = spool.settings
         if settings.frames_dir is None:
             return cls(path=spool.frames)
@@ -55,10 +55,10 @@ class FramesDirectory:
     def from_options(
         cls, spool: Path, directory: Path | None, budget_bytes: int | None
     ) -> FramesDirectory:
-        """Return the directory that a user chose for the frames of `spool`; raise OptionError."""
+        """Return the directory that the user chose for the frames of `spool`. Raises OptionError."""
         if directory is None:
             if budget_bytes is not None:
-                raise OptionError("frames-budget needs --frames-dir")
+                raise OptionError("frames-budget can be used only together with --frames-dir")
             return cls(path=spool / "frames")
         if directory.exists() and not directory.is_dir():
             raise OptionError(f"frames-dir {directory}: is not a directory; choose another")
@@ -70,14 +70,14 @@ class FramesDirectory:
         return cls(path=directory.absolute(), budget_bytes=budget)
 
     def recorded_in(self, settings: ProducerSettings) -> ProducerSettings:
-        """Return the settings with this directory, or without one when the frames are in the spool."""
+        """Return the settings with this directory; without a directory when the frames are in the spool."""
         frames_dir = str(self.path) if self.is_shared else None
         return replace(settings, frames_dir=frames_dir, frames_budget_bytes=self.budget_bytes)
 
     def available_bytes(self, own: Collection[str]) -> int | None:
-        """Return how many bytes the frames named in `own` may use beside those of other plans.
+        """Return how many bytes the frames named in `own` may use beside frames of other plans.
 
-        None when frames share the spool's budget.
+        Returns None when frames share the spool's budget.
         """
         if self.budget_bytes is None:
             return None
@@ -87,7 +87,7 @@ class FramesDirectory:
 
     @contextlib.contextmanager
     def producer_lock(self) -> Iterator[None]:
-        """Be the only producer that stores frames here; inside the spool its own lock is enough.
+        """Hold the right to be the only producer that stores frames here; in the spool, its own lock is enough.
 
         Raises SpoolBusy when another spool's producer holds the lock, DiskFull or SpoolError when the
         directory cannot be written.

@@ -1,9 +1,9 @@
-"""The producer: keeps the next shards of the plan on disk, never more than the budget.
+"""The producer: it keeps the next shards of the plan on disk, never more than the budget.
 
-It is a reconciling loop. The shards from the trainer's cursor on are wanted, `ready/` lists those that
-exist, and workers make the difference, earliest first. Start, steady state, recovery after a crash,
-damaged shards and a trainer that resumed from an older checkpoint all go through this one loop. The
-trade-off: it polls the directory twenty times a second instead of being notified.
+One loop compares the shards that the trainer needs next with those in `ready/`, and has workers make the
+missing ones, earliest first. Start, normal operation, recovery after a crash, damaged shards and a trainer
+that resumed from an older checkpoint are all handled by this loop. The trade-off: it lists the directory
+twenty times a second instead of waiting for notifications.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ State = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class ProducerConfig:
-    """How a producer works; nothing here changes a byte of any shard. Raises OptionError naming the field."""
+    """How a producer works; no field changes the bytes of a shard. Raises OptionError, which names the invalid field."""
 
     budget_bytes: int
     jobs: int
     until: int | None
-    """Make shards 0 .. until - 1; None for no end."""
+    """Number of the first shard that is not made; None for no end."""
     disk_full_timeout_s: float = 60.0
-    """How long to wait for space on a disk that others filled before giving up."""
+    """Seconds to wait for space on a disk that other programs have filled, before an error is raised."""
     decode_timeout_s: float = DECODE_TIMEOUT_S
-    """How long a decoder may run before it is killed."""
+    """Seconds after which a running decoder is killed."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.jobs <= MAX_JOBS:
@@ -82,10 +82,10 @@ class _Counts:
 class Producer(ShardSupply[TaskResult]):
     """The producer of one spool. `run` acquires the producer lock and returns when all shards are made.
 
-    `report` is called with the status about twice a second. `destination` is where finished shards wait,
-    by default the spool itself. `crash_test` returns whether decoding a file crashes. Raises SpoolBusy
-    when another producer is running, BudgetTooSmall, DiskFull when the disk stayed full for too long,
-    DatasetError when no usable pair is left, SpoolError when workers keep dying.
+    `report` is called with the status about twice a second. `destination` is where finished shards wait, by
+    default the spool itself. `crash_test` returns whether decoding a file crashes. `run` raises SpoolBusy
+    when another producer is running, BudgetTooSmall, DiskFull when the disk stays full for too long,
+    DatasetError when no usable pair is left, and SpoolError when workers die repeatedly.
     """
 
     def __init__(
@@ -126,15 +126,15 @@ class Producer(ShardSupply[TaskResult]):
         self.budget = self._divide_budget()
         options = self._plan.options
         self._decode_ahead_tasks = options.samples_per_shard // options.crops_per_visit - 1
-        """Tasks that may still be submitted to decode for the first shard: one per visit but the first."""
+        """Number of further tasks that may decode frames for the first shard: one for each visit except the first."""
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """Files that proved unusable while shards were made."""
+        """Files that turned out to be unusable while shards were made."""
         return tuple(self._counts.skipped)
 
     def run(self) -> ProducerStatus:
-        """Make what is wanted until everything is there or `stop` is set; return the final status."""
+        """Make the shards that are needed until all exist or `stop` is set; return the final status."""
         with (
             retries_end_with(self._stop),
             self._lock,
@@ -197,7 +197,7 @@ class Producer(ShardSupply[TaskResult]):
         return "making"
 
     def _should_decode_ahead(self, ready: list[int]) -> bool:
-        """Return whether idle workers decode for the first shard, which a trainer waits for, before the next."""
+        """Return whether idle workers should first help decode frames for the first shard, which a trainer awaits."""
         only_one = len(set(self._in_flight.values())) == 1
         return only_one and not ready and self._decode_ahead_tasks > 0 and bool(self.budget.frames)
 
@@ -207,7 +207,7 @@ class Producer(ShardSupply[TaskResult]):
         return next(self._missing(set(self._destination.ready_shards())), None) is None
 
     def _submit(self, function: Callable[[ShardTask], TaskResult], shard: int) -> bool:
-        """Submit a task for one shard; return whether there was a worker to take it."""
+        """Submit a task for one shard; return whether a worker could take it."""
         task = ShardTask(
             spool=str(self._spool.path.absolute()),
             digest=self._spool.digest,
@@ -261,7 +261,7 @@ class Producer(ShardSupply[TaskResult]):
         )
 
     def _start(self) -> None:
-        """Clean up; while the disk is full, try again."""
+        """Remove leftovers before the first task; if the disk is full, wait and try again."""
         while not self._stop.is_set():
             try:
                 return self._clean_up()
@@ -270,7 +270,7 @@ class Producer(ShardSupply[TaskResult]):
                 self._stop.wait(DISK_RETRY_S)
 
     def _clean_up(self) -> None:
-        """Delete what dead producers left, and the shards and frames that this budget has no room for."""
+        """Delete what dead producers left, and shards and frames for which this budget has no room."""
         self._recovery.remove_stale_files()
         self._delete_excess_shards()
         self._file_quarantine.load()
@@ -293,7 +293,7 @@ class Producer(ShardSupply[TaskResult]):
         self._spool.quarantine.trim(max(0, limit - len(ready)))
 
     def _delete_excess_frames(self) -> None:
-        """Delete stored frames that the budget does not include; other plans' frames in a shared directory stay."""
+        """Delete stored frames that the budget does not include, but not other plans' frames in a shared directory."""
         own = frame_names_of(self._plan)
         for name in self._store.names():
             if name not in self.budget.frames and (

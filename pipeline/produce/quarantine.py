@@ -1,9 +1,9 @@
-"""Files that crash the decoder: LibRaw is C++ and some damaged files crash it or make it run for ever.
+"""Find files that crash the decoder: some damaged files make LibRaw, which is C++, crash or run without end.
 
-A worker writes a decoding record, the file it is decoding, and deletes it when it is done, so that records
-of workers that died remain. Most workers die for other reasons (memory, a signal); therefore a file is
-decoded again, alone in a process of its own, only after it was being decoded at two deaths. The
-trade-off: a bad file costs two sets of workers before it is found.
+A worker records which file it is decoding and deletes the record afterwards, so that records of workers
+that died remain. Most workers die for other reasons (memory, a signal). Therefore a file is tested, alone
+in a separate process, only after two workers died while they decoded it. The trade-off: an unusable file
+costs two sets of workers before it is found.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 DECODE_TIMEOUT_S = 900.0
 """A decoder that takes longer is killed; the slowest file known takes 20 s on an idle machine."""
 CRASHES_DECODER = "crashes the decoder; replace the file"
-"""The reason given for a quarantined file."""
+"""The message about a quarantined file."""
 _DEATHS_BEFORE_TEST = 2
-"""A file is tested after so many workers died while they decoded it."""
+"""Number of workers that must die while they decode a file before the file is tested."""
 _TEST_POLL_S = 0.1
 _CRASH_SIGNALS = frozenset(
     {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
@@ -45,22 +45,22 @@ _CRASH_SIGNALS = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingRecord:
-    """Which file a worker is decoding: `producers/decoding-PID.json` of the spool."""
+    """The file that a worker is decoding: `producers/decoding-PID.json` of the spool."""
 
     path: str
     fingerprint: str
     """Of the file's content (pipeline/plan/plan.py)."""
     worker: ProcessId | None
-    """None where the record does not say."""
+    """None if the record does not state it."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object that is written."""
+        """Return the record as a JSON object."""
         process = asdict(self.worker) if self.worker else {}
         return {"path": self.path, "print": self.fingerprint} | process
 
     @classmethod
     def from_json(cls, record: dict[str, Any] | None) -> DecodingRecord | None:
-        """Return the record in a JSON object, or None when it is damaged or names no file."""
+        """Create a record from a JSON object; return None when it is damaged or names no file."""
         if record is None:
             return None
         path, fingerprint = record.get("path"), record.get("print")
@@ -76,12 +76,12 @@ class QuarantinedFiles:
     fingerprints: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object that is written."""
+        """Return the list as a JSON object."""
         return {"prints": sorted(self.fingerprints)}
 
     @classmethod
     def from_json(cls, record: dict[str, Any] | None) -> QuarantinedFiles:
-        """Return the record in a JSON object; what is no fingerprint in it is left out."""
+        """Create the list from a JSON object; entries that are not fingerprints are left out."""
         prints = (record or {}).get("prints")
         known = prints if isinstance(prints, list) else []
         return cls(fingerprints=frozenset(one for one in known if isinstance(one, str)))
@@ -89,7 +89,7 @@ class QuarantinedFiles:
 
 @contextlib.contextmanager
 def decoding_record(spool: Spool, path: Path, fingerprint: str) -> Iterator[None]:
-    """Record, within a `with` block, that this process decodes the file. Raises DiskFull."""
+    """Record during a `with` block that this process is decoding the file. Raises DiskFull."""
     file = spool.producers / f"decoding-{os.getpid()}.json"
     record = DecodingRecord(path=str(path), fingerprint=fingerprint, worker=ProcessId.own())
     with machine_errors(str(file), "written"):
@@ -101,7 +101,7 @@ def decoding_record(spool: Spool, path: Path, fingerprint: str) -> Iterator[None
 
 
 class FileQuarantine:
-    """Finds the files that crash the decoder. For the process that holds the spool's producer lock."""
+    """Finds the files that crash the decoder. Only for the process that holds the spool's producer lock."""
 
     def __init__(
         self, spool: Spool, crash_test: Callable[[Path], bool], decode_timeout_s: float
@@ -110,7 +110,7 @@ class FileQuarantine:
         self._crash_test = crash_test
         self._decode_timeout_s = decode_timeout_s
         self._deaths: Counter[tuple[str, str]] = Counter()
-        """Path and fingerprint of files, by the deaths at which they were being decoded."""
+        """How many workers died while they decoded each file, given by path and fingerprint."""
         self._file = spool.producers / "crashing.json"
         self.decoding_at_death: tuple[str, ...] = ()
         """Files that were being decoded at the last death."""
@@ -118,12 +118,12 @@ class FileQuarantine:
         """Fingerprints of the quarantined files."""
 
     def load(self) -> None:
-        """Read what earlier producers found out and delete the decoding records of their workers."""
+        """Read the list of earlier producers, and delete the decoding records of their workers."""
         self.delete_decoding_records()
         self.fingerprints = QuarantinedFiles.from_json(read_json(self._file)).fingerprints
 
     def handle_worker_death(self) -> Skipped | None:
-        """Test suspected files after workers died; return the file that is quarantined now, if any."""
+        """Test suspected files after workers died; return the file that is now quarantined, if any."""
         files = self._take_decoding_records()
         self.decoding_at_death = tuple(path for path, _ in files)
         self._deaths.update(files)
@@ -135,7 +135,7 @@ class FileQuarantine:
         return None
 
     def kill_stuck_workers(self) -> None:
-        """Kill workers that have decoded one file for longer than the timeout, and suspect that file."""
+        """Kill workers that have been decoding a file for longer than the timeout, and suspect the file."""
         for file in self._record_files():
             record = DecodingRecord.from_json(read_json(file))
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -155,14 +155,14 @@ class FileQuarantine:
                     os.kill(record.worker.pid, signal.SIGKILL)
 
     def delete_decoding_records(self) -> None:
-        """Ignore what workers were decoding that were killed for other reasons."""
+        """Delete the decoding records of workers that were killed for other reasons."""
         self._take_decoding_records()
 
     def _record_files(self) -> Iterator[Path]:
         return self._spool.producers.glob("decoding-*.json")
 
     def _take_decoding_records(self) -> list[tuple[str, str]]:
-        """Delete the records of dead workers; return path and fingerprint of each."""
+        """Read and delete the records of dead workers; return path and fingerprint of each."""
         found = []
         for file in self._record_files():
             record = DecodingRecord.from_json(read_json(file))
@@ -172,7 +172,7 @@ class FileQuarantine:
         return found
 
     def _crashes(self, path: str, fingerprint: str) -> bool:
-        """Run the crash test on a file and quarantine it when it fails."""
+        """Run the crash test on a file, and quarantine the file if it crashes."""
         del self._deaths[path, fingerprint]
         if not Path(path).is_file() or not self._crash_test(Path(path)):
             return False
@@ -191,9 +191,9 @@ class FileQuarantine:
 def crashes_decoder(
     path: Path, stop: threading.Event | None = None, *, timeout_s: float = DECODE_TIMEOUT_S
 ) -> bool:
-    """Return whether decoding and developing a file crashes or does not end, in a process of its own.
+    """Return whether decoding and developing a file crashes or does not end, by trying it in a separate process.
 
-    `stop`, set by another thread, ends the test with the result False.
+    Setting `stop` in another thread ends the test with the result False.
     """
     stop = stop or threading.Event()
     process = multiprocessing.get_context("spawn").Process(

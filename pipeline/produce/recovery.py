@@ -1,7 +1,7 @@
-"""What a producer does when its workers die.
+"""Recovery of a producer whose workers died.
 
-The trade-off: most workers are killed for reasons that pass (memory, a signal), so a producer starts new
-ones a bounded number of times before it gives up.
+The trade-off: most workers are killed for temporary reasons (memory, a signal), so a producer starts new
+workers a limited number of times before it raises an error.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from darkprep.shards import Spool, SpoolError
 log = logging.getLogger(__name__)
 
 _MAX_DEATHS_IN_ROW = 20
-"""Deaths without a finished shard between them before the producer gives up."""
+"""Number of consecutive deaths without a finished shard after which the producer raises an error."""
 _WRITERS_POLL_S = 0.05
 _WRITERS_WARNING_AFTER_S = 5.0
 
 
 class WorkerRecovery:
-    """Cleans up after workers that died, and finds out whether a file killed them."""
+    """Removes leftovers of workers that died, and finds out whether a file crashed them."""
 
     def __init__(
         self, spool: Spool, store: FrameStore, quarantine: FileQuarantine, stop: threading.Event
@@ -34,9 +34,9 @@ class WorkerRecovery:
         self._deaths_in_row = 0
 
     def handle_death(self) -> Skipped | None:
-        """Clean up after the workers died; return the file that is quarantined for it, if any.
+        """Remove leftovers after workers died; return the file that was quarantined as the cause, if any.
 
-        Raises SpoolError when they die again and again without finishing a shard.
+        Raises SpoolError when workers die repeatedly without finishing a shard.
         """
         self.remove_stale_files()
         self.deaths += 1
@@ -51,7 +51,7 @@ class WorkerRecovery:
         return skipped
 
     def handle_success(self) -> None:
-        """Count deaths from zero again: a worker finished its task."""
+        """Reset the count of deaths: a worker finished its task."""
         self._deaths_in_row = 0
 
     def remove_stale_files(self) -> None:

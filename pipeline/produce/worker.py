@@ -1,7 +1,7 @@
-"""Makes one shard: what a worker process does, from RAW files or stored frames to a published tar.
+"""The work of a worker process: make one shard, from RAW files or stored frames to a published tar.
 
 The trade-off: a worker keeps the frames of one visit and the crops of the shard in memory (tens of
-megabytes), so that each frame is decoded once a visit even when the store has no space for it.
+megabytes), so that each frame is decoded only once per visit even if the store has no space for it.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ _MOST_NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """The task to make one shard, or to store frames of it."""
+    """The task to make one shard, or to store frames of the shard."""
 
     spool: str
     digest: str
-    """Of the plan, so that a worker never works on another one."""
+    """Digest of the plan, so that a worker never works on another plan."""
     frame_store: str
     """Directory of the frame store."""
     shard: int
@@ -67,20 +67,20 @@ class ShardTask:
     quarantined: frozenset[str]
     """Fingerprints of files that crash the decoder."""
     producer: ProcessId
-    """The producer that submitted it; without it a worker makes nothing."""
+    """The producer that submitted the task; if it has ended, the worker makes nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
-    """What a task did."""
+    """What a task has done."""
 
     shard: int
     published: bool
-    """Whether the shard is there now, and not only frames of it."""
+    """Whether the shard is now published, rather than only some of its frames stored."""
     seconds: float
     cpu_seconds: float
     decoded: int
-    """RAW files that were decoded; other frames came from the store."""
+    """Number of RAW files that were decoded; other frames came from the store."""
     stored: tuple[str, ...]
     """Names of the frames that were added to the store."""
     skipped: tuple[Skipped, ...]
@@ -88,13 +88,13 @@ class TaskResult:
 
 @dataclass
 class _WorkerState:
-    """What a worker process keeps between tasks of one plan."""
+    """Data that a worker process keeps between tasks of one plan."""
 
     spool: Spool
     plan: Plan
     store: FrameStore
     unusable: dict[str, str] = field(default_factory=dict)
-    """Reasons by fingerprint. Not the errors, which would keep their frames in memory."""
+    """Reasons why files are unusable, by fingerprint (texts, because exceptions would keep stack frames in memory)."""
     amplifications: dict[str, float] = field(default_factory=dict)
     """Estimated amplifications by fingerprint."""
 
@@ -102,9 +102,9 @@ class _WorkerState:
 def make_shard(task: ShardTask) -> TaskResult:
     """Make and publish one shard of the spool's plan; the same task gives the same bytes.
 
-    Unusable files are replaced as the plan defines and listed in the result. Raises DatasetError when
-    no usable pair is left, PlanError when the spool holds another plan now, DiskFull, or SpoolError,
-    also when the producer that submitted the task is gone.
+    Unusable files are replaced as the plan defines and listed in the result. Raises DatasetError when no
+    usable pair is left, PlanError when the spool now holds another plan, DiskFull, and SpoolError, also
+    when the producer that submitted the task has ended.
     """
     state = _worker_state(task.spool, task.digest, task.frame_store, task.producer)
     plan, spool = state.plan, state.spool
@@ -141,8 +141,8 @@ def _publish_shard(task: ShardTask, state: _WorkerState, samples: list[Sample]) 
 def store_frames(task: ShardTask) -> TaskResult:
     """Decode and store frames of a shard that another worker is making, from its last visit backwards.
 
-    The first shard of a spool, which a trainer waits for, is ready sooner then. Frames that another
-    worker is decoding and files that are unusable are left to the shard's worker. Raises as `make_shard`.
+    This makes the first shard of a spool, for which a trainer waits, ready earlier. Frames that another
+    worker is decoding and unusable files are left to the shard's worker. Raises the errors of `make_shard`.
     """
     state = _worker_state(task.spool, task.digest, task.frame_store, task.producer)
     writing = machine_errors(f"{task.spool}: frames of shard {task.shard}", "written")
@@ -167,7 +167,7 @@ class _ShardBuilder:
         self._skipped: list[Skipped] = []
 
     def result(self, *, published: bool) -> TaskResult:
-        """Return what was done so far."""
+        """Return what has been done so far."""
         return TaskResult(
             shard=self._task.shard,
             published=published,
@@ -179,9 +179,10 @@ class _ShardBuilder:
         )
 
     def check_producer(self) -> None:
-        """Raise SpoolError when the producer is dead, so that the next one need not wait.
+        """Raise SpoolError when the producer is dead, so that the next producer need not wait for this worker.
 
-        A producer of another host is taken to be alive, and so is one of another container that holds its lock.
+        A producer on another host counts as alive, and so does a producer in another container that holds
+        its lock.
         """
         producer = self._task.producer
         if not producer.is_local or producer.is_alive():
@@ -211,7 +212,7 @@ class _ShardBuilder:
         )
 
     def store_visit_frames(self, visit: Visit) -> None:
-        """Store the frames of a visit's pair that are neither stored nor being decoded."""
+        """Store the frames of a visit's pair, except those that are stored or being decoded already."""
         pair = next(self._plan.candidates(visit.number))
         store = self._state.store
         kinds: tuple[FrameKind, ...] = ("long", "short")
@@ -226,7 +227,7 @@ class _ShardBuilder:
                         self._decode_and_store(kind, pair, name)
 
     def _load_frame(self, kind: FrameKind, pair: PlannedPair) -> Frame:
-        """Return a frame from the store, or decode it, and store it if there is space for it."""
+        """Return a frame from the store; otherwise decode it, and store it if there is space."""
         name = self._plan.frame_name(kind, pair)
         store = self._state.store
         frame = store.get(name)
@@ -346,7 +347,7 @@ class _ShardBuilder:
         return known[pair.short_fingerprint]
 
     def _darken(self, pair: PlannedPair, crop: U16, levels: SensorLevels, slot: int) -> Darkened:
-        """Return the crop of a long exposure as a short one, with noise of its own."""
+        """Return the crop of a long exposure as a simulated short exposure with its own noise."""
         options = self._plan.options
         assert options.noise is not None, "called only for plans with noise"
         return darken(
@@ -362,18 +363,18 @@ class _ShardBuilder:
 
 @functools.lru_cache(maxsize=1)
 def _worker_state(path: str, digest: str, frame_store: str, producer: ProcessId) -> _WorkerState:
-    """Return what a worker keeps for one producer; a cluster's workers outlive it, and the next may differ."""
+    """Return the state kept for one producer; workers of a cluster may serve several producers in turn."""
     spool = Spool(path).open()
     if spool.digest != digest:
         raise PlanError(
-            f"{path}: its plan was replaced while shards were being made; start the producer again"
+            f"{path}: the plan was replaced while shards were being made; start the producer again"
         )
     return _WorkerState(spool, Plan.load(spool), FrameStore(Path(frame_store)))
 
 
 @contextlib.contextmanager
 def _without_libraws_messages() -> Iterator[None]:
-    """Discard what LibRaw prints on stderr, where this is a worker process; costs microseconds."""
+    """Discard what LibRaw prints on stderr, if this is a worker process; takes microseconds."""
     if multiprocessing.parent_process() is None:
         yield
         return

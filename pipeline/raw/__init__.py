@@ -1,1 +1,1 @@
-"""Read one RAW file: header, mosaic, development, colours, amplification; the Source protocol."""
+"""Read one RAW file: header, mosaic, development, colours, amplification; and the Source protocol."""

@@ -1,7 +1,7 @@
-"""How much a short exposure is amplified: by the pair's exposure ratio, the paper's estimate, or a constant.
+"""The amplification of a short exposure: the exposure ratio, the paper's estimate, or a constant.
 
-The trade-off: the estimate is summed over a histogram of the integer codes instead of over pixels,
-which gives the same number hundreds of times faster, but takes integer codes only.
+The trade-off: the estimate sums over a histogram of the integer codes instead of over pixels, which gives
+the same number hundreds of times faster, but is possible for integer codes only.
 
 The factor is applied to the network's input on the device (trainer/stream.py).
 """
@@ -37,7 +37,7 @@ _CHUNK = 1 << 16
 
 
 def parse_amplification(text: str) -> Amplification:
-    """Parse `ratio`, `estimate` or a number. Raises OptionError for anything else."""
+    """Parse `ratio`, `estimate` or a number. Raises OptionError for other texts."""
     if text == "ratio":
         return "ratio"
     if text == "estimate":
@@ -61,11 +61,11 @@ def exposure_ratio(
     long_iso: float = 1.0,
     maximum: float = float("inf"),
 ) -> float:
-    """Return the ratio of the light that the long and the short exposure collect.
+    """Return the ratio of the light that the long and the short exposure collect, rounded to six decimals.
 
-    SID: times alone (both photographs have one ISO), at most 300. ELD: ISO times time, no limit.
-    Rounded to six decimals, since files store times as 1/30 or 0.033. At most `maximum`. Raises ValueError for a time
-    or ISO that is not positive.
+    SID: the ratio of the times (both photographs have the same ISO), at most 300. ELD: the ratio of ISO
+    times exposure time, without a limit. `maximum` is this limit. The ratio is rounded because files store
+    times as 1/30 or 0.033. Raises ValueError for a time or ISO that is not positive.
     """
     if not all(0 < value < float("inf") for value in (short_s, long_s, short_iso, long_iso)):
         raise ValueError("exposure times and ISO must be positive")
@@ -109,7 +109,7 @@ def estimate_amplification(
 
 
 def _by_black(mosaic: U16, black: F64) -> dict[float, list[U16]]:
-    """Group views of the mosaic by their black level; for most files one group."""
+    """Divide a mosaic into views with one black level each; most files give one view."""
     if black.size and (black == black.flat[0]).all() and black.ndim < 3:
         return {float(black.flat[0]): [mosaic]}
     groups: dict[float, list[U16]] = {}
@@ -136,7 +136,7 @@ def _histogram(parts: list[U16]) -> npt.NDArray[np.int64]:
 
 
 def _chunks(part: U16) -> Iterator[U16]:
-    """Yield flat runs of about `_CHUNK` codes."""
+    """Yield flat arrays of about `_CHUNK` codes each."""
     rows = part.reshape(-1, part.shape[-1])
     step = max(1, _CHUNK // max(1, rows.shape[1]))
     for start in range(0, len(rows), step):
@@ -145,7 +145,7 @@ def _chunks(part: U16) -> Iterator[U16]:
 
 @cache
 def _edges() -> tuple[npt.NDArray[np.float32], F64]:
-    """Return the 128 bin edges, and the 127 weights followed by 0 for values beyond the last edge."""
+    """Return the 128 bin edges, and the 127 weights followed by weight 0 for values beyond the last edge."""
     k = np.arange(128, dtype=np.float64)
     edges = (np.exp2(8 * k / 127) - 1) / 255
     weights = 10 ** (-5 * k[:127] / 126)
@@ -153,7 +153,7 @@ def _edges() -> tuple[npt.NDArray[np.float32], F64]:
 
 
 def _weighted(codes: npt.NDArray[np.intp], black: float, white: float) -> tuple[F64, F64]:
-    """Return x and W(x) of each code, with x in 32 bits as in the paper's code."""
+    """Return x and W(x) for each code, with x in 32 bits as in the paper's code."""
     if not white > black:
         raise ValueError(f"white {white:g} must be above black {black:g}")
     x = np.maximum(codes.astype(np.float32) - np.float32(black), 0) / np.float32(white - black)

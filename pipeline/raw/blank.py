@@ -1,8 +1,8 @@
-"""Refuse decoded codes that were never in the file: LibRaw decodes a hole or an early end without an error.
+"""Refuse decoded codes that are not in the file: LibRaw decodes a gap or an early end of a file without an error.
 
-The trade-off: only what no sensor can produce counts as damage. A few missing rows, or missing rows of
-zeros beside a dark part of a frame whose black level is 0, are not noticed here; most files are refused
-before, by the end of their image data (`image_data.py`).
+The trade-off: only codes that no sensor can produce count as damage. A few missing rows are not detected
+here, nor missing rows of zeros beside a dark part of a frame whose black level is 0. Most damaged files are
+refused earlier, because their image data end too early (`image_data.py`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _BLACK_ABOVE_NOISE = 64
 _MAX_REPEATED = 0.02
 _MIN_REPEATED_ROWS = 8
 _SATURATED = 0.9
-"""Share of the range from black to white above which rows may be equal, as overexposed ones are."""
+"""Share of the range from black to white above which rows may be equal because they are overexposed."""
 _SAMPLED_COLUMNS = 64
 _REPLACE = "its image data is damaged; copy it again from its source"
 
 
 def check_codes(path: str, mosaic: U16, black: npt.NDArray[np.float32], white: int) -> None:
-    """Raise RawError for a mosaic `(H, W)` of zeros, of one value, or with rows that repeat each other."""
+    """Raise RawError for a mosaic `(H, W)` that is all zeros, all one value, or has rows that repeat each other."""
     zeros = 1 - np.count_nonzero(mosaic) / mosaic.size
     if zeros > _MAX_ZEROS and black.min() >= _BLACK_ABOVE_NOISE:
         raise RawError(
@@ -46,9 +46,9 @@ def check_codes(path: str, mosaic: U16, black: npt.NDArray[np.float32], white: i
 
 
 def _repeated_rows(mosaic: U16) -> list[tuple[int, int]]:
-    """Return first and end of the long runs of rows that equal the row, or the two rows, above.
+    """Return first and last + 1 of each long run of rows that are equal to the row, or to the two rows, above.
 
-    A mosaic that repeats itself from top to bottom has none: it is a test chart, not an early end.
+    A mosaic that repeats itself from top to bottom is a test chart, not damage, and gives no runs.
     """
     runs = []
     least = max(_MIN_REPEATED_ROWS, int(_MAX_REPEATED * len(mosaic)))
@@ -67,7 +67,7 @@ def _repeated_rows(mosaic: U16) -> list[tuple[int, int]]:
 def _may_be_a_photograph(
     mosaic: U16, first: int, end: int, black: npt.NDArray[np.float32], white: int
 ) -> bool:
-    """Return whether equal rows are overexposed, or so dark that a black level of 0 clips their noise."""
+    """Return whether equal rows may be real: overexposed, or so dark that a black level of 0 clips all noise."""
     lowest = float(black.min())
     run = mosaic[first:end]
     if run[0].min() >= lowest + _SATURATED * (white - lowest):

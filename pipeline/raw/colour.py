@@ -32,7 +32,7 @@ SRGB_TO_XYZ: F64 = np.array(
         [0.0193339, 0.1191920, 0.9503041],
     ]
 )
-"""The same to seven digits (IEC 61966-2-1). Synthetic files are made with it: LibRaw's would change
+"""Linear sRGB to CIE XYZ (D65) to seven digits (IEC 61966-2-1), for synthetic files: LibRaw's matrix would change
 their bytes."""
 
 _POWER, _SLOPE = 0.45, 4.5
@@ -46,7 +46,7 @@ and for noise far below black."""
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Colours:
-    """White balance and matrix of one photograph. Raises ValueError naming the field."""
+    """White balance and colour matrix of one photograph. Raises ValueError, which names the invalid field."""
 
     gains: F64
     """`(3,)` as-shot white balance of R, G, B, green 1."""
@@ -61,20 +61,20 @@ class Colours:
             raise ValueError("to_srgb must be a (3, 3) matrix with an inverse")
 
     def codes_from_srgb(self) -> F64:
-        """Return `(3, 3)`: linear sRGB to what the sensor records, green of white 1."""
+        """Return the matrix `(3, 3)` from linear sRGB to sensor codes; the green of white is 1."""
         return np.asarray(np.linalg.inv(self.to_srgb) / self.gains[:, None])
 
 
 class HasColours(Protocol):
-    """A decoded file: a `RawFrame` or a `PackedFrame`."""
+    """A decoded file that has colours: a `RawFrame` or a `PackedFrame`."""
 
     @property
     def white_balance(self) -> tuple[float, float, float, float]:
-        """As-shot gains of R, G1, B, G2, green 1."""
+        """As-shot gains of R, G1, B, G2, relative to green = 1."""
 
     @property
     def camera_to_srgb(self) -> F32:
-        """`(3, 3)` matrix from white-balanced R, G, B to linear sRGB; zeros if unknown."""
+        """Matrix `(3, 3)` from white-balanced R, G, B to linear sRGB; zeros if unknown."""
 
 
 def colours_of(frame: HasColours, path: str) -> Colours:
@@ -89,7 +89,7 @@ def colours_of(frame: HasColours, path: str) -> Colours:
 
 
 def linear_light(srgb: F32 | U16) -> F32:
-    """Invert the development's gamma: values in [0, 1], or full-range uint16, to linear float32."""
+    """Invert the development's gamma: convert values in [0, 1], or uint16 up to 65535, to linear float32."""
     v = srgb.astype(np.float32)
     if srgb.dtype == np.uint16:
         v /= np.float32(65535)
@@ -99,11 +99,11 @@ def linear_light(srgb: F32 | U16) -> F32:
 
 
 def undevelop(picture: F32 | U16, colours: Colours, cfa: CfaKind) -> F32:
-    """Return what the sensor would record of a developed picture, packed.
+    """Return the packed planes that a sensor would record of a developed picture.
 
-    `picture` is `(3, H, W)` sRGB of a canonical mosaic. Returns float32 `(C, h, w)`, black 0, full
-    scale 1 up to one factor: development scales brightness to the file's own full scale. Highlights
-    and colours outside sRGB, which development clips, are lost.
+    `picture` is `(3, H, W)` sRGB of a canonical mosaic. Returns float32 `(C, h, w)` with black 0 and full
+    scale 1, up to one factor: development scales brightness to the file's own full scale. Highlights and
+    colours outside sRGB, which development clips, are lost.
     """
     light = np.stack([pack(channel, cfa) for channel in linear_light(picture)])
     # LibRaw scales the gains so that the smallest is 1.
@@ -115,19 +115,18 @@ def undevelop(picture: F32 | U16, colours: Colours, cfa: CfaKind) -> F32:
 
 
 def match_matrix(source: Colours, target: Colours) -> F64:
-    """Return `(3, 3)`: codes above black of `source`'s sensor to those of `target`'s.
+    """Return the matrix `(3, 3)` from codes above black of `source`'s sensor to those of `target`'s sensor.
 
-    White gets the values that it has in `target`'s own photograph; its green keeps its value.
+    White becomes the white of `target`'s own photograph; the value of green does not change for white.
     """
     return np.asarray(target.codes_from_srgb() @ np.linalg.inv(source.codes_from_srgb()))
 
 
 def match_colours(sample: Sample, matrix: F64) -> Sample:
-    """Return the sample as another camera would have recorded it, by `match_matrix`'s matrix.
+    """Convert a sample to the codes that another camera would have recorded, with the matrix of `match_matrix`.
 
-    The part of a pixel's own colour comes from the pixel, those of the other colours from the mean of
-    its cell, so that nothing of its own colour is blurred. Codes and levels are new, finer than the
-    source's.
+    A pixel's own colour comes from the pixel, the other two colours from the mean of its cell, so that its
+    own colour is not blurred. The result has new levels, with finer codes than the source.
     """
     colours = np.array(["RGB".index(letter) for letter in PLANE_COLOURS[sample.meta.cfa]])
     black = np.array(sample.meta.black, np.float32)[:, None, None]

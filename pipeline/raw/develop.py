@@ -82,7 +82,7 @@ def _develop_amplified(
 
 
 def _amplified(frame: RawFrame, amplification: float, levels: tuple[float, float] | None) -> U16:
-    """Return the frame's codes with everything above black multiplied, per site of the CFA's period."""
+    """Return the frame's codes with their distance from the black level multiplied."""
     codes = frame.mosaic.copy()
     period = PERIOD[frame.cfa]
     for y, x in np.ndindex(period, period):
@@ -95,10 +95,10 @@ def _amplified(frame: RawFrame, amplification: float, levels: tuple[float, float
 
 
 def full_scale(frame: RawFrame, brightness: Brightness) -> int:
-    """Return the code above black that development maps to full scale.
+    """Return the number of codes above black that development maps to full scale.
 
-    As in LibRaw (adjust_bl and adjust_maximum in its sources), black is that of each colour, but full
-    scale is above the lowest black.
+    As in LibRaw (adjust_bl and adjust_maximum in its sources), black is subtracted for each colour
+    separately, but full scale is counted from the lowest black level.
     """
     nominal = frame.white - int(frame.black.min())
     if brightness == "constant":

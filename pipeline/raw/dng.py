@@ -41,7 +41,7 @@ _D65 = 21
 
 @dataclass(frozen=True, kw_only=True)
 class DngTags:
-    """The tags of a DNG file. With the defaults, a file develops plausibly. Raises ValueError naming the field."""
+    """The tags of a DNG file. A file with the defaults develops plausibly. Raises ValueError naming the field."""
 
     cfa: Rows = BAYER["RGGB"]
     """Colours at the top left of the active area: 2 rows of 2 (Bayer) or 6 rows of 6 (X-Trans)."""
@@ -92,11 +92,11 @@ class DngTags:
 
 
 def write_dng(path: Path, mosaic: npt.NDArray[np.uint16], tags: DngTags) -> None:
-    """Write `mosaic`, `(H, W)` uint16 codes with the masked margins, as the DNG file `path`.
+    """Write `mosaic`, `(H, W)` uint16 codes including the masked margins, as the DNG file `path`.
 
-    The file is renamed into position when it is complete. It is not fsynced, since synthetic files
-    can be written again. The same arguments give the same bytes. Raises ValueError if the tags do
-    not fit the mosaic, DiskFull if there is no room, SpoolError if the directory is not writable.
+    The file is renamed to `path` when it is complete. It is not fsynced, since synthetic files can be
+    written again. The same arguments give the same bytes. Raises ValueError if the tags do not fit the
+    mosaic, DiskFull if there is no room, SpoolError if the directory is not writable.
     """
     if mosaic.ndim != 2 or mosaic.dtype != np.uint16:
         raise ValueError(f"mosaic must be (H, W) uint16, not {mosaic.shape} {mosaic.dtype}")
@@ -126,7 +126,7 @@ _Tag = tuple[int, int, int, Any]
 
 
 def _main_tags(tags: DngTags, height: int, width: int) -> list[_Tag]:
-    """Return the tags of the first directory (tifffile adds those of the TIFF itself)."""
+    """Return the tags of the first directory, except those that tifffile adds."""
     period = len(tags.cfa)
     top, left, bottom, right = tags.margins
     black_period = 1 if len(tags.black) == 1 else period
@@ -157,7 +157,7 @@ def _main_tags(tags: DngTags, height: int, width: int) -> list[_Tag]:
 
 
 def _exif_tags(tags: DngTags) -> list[tuple[int, int, int, bytes]]:
-    """Return the Exif directory's tags with their values as little-endian bytes."""
+    """Return the tags of the Exif directory, with their values as little-endian bytes."""
     stamp = tags.date_time.encode("ascii") + b"\x00"
     return [
         (33434, _RATIONAL, 1, struct.pack("<2I", *_rationals([tags.exposure_s]))),
@@ -169,18 +169,20 @@ def _exif_tags(tags: DngTags) -> list[tuple[int, int, int, bytes]]:
 
 
 def _rationals(values: tuple[float, ...] | list[float]) -> tuple[int, ...]:
-    """Return numerator and denominator of the nearest small fraction of each value.
+    """Return numerator and denominator of a small fraction close to each value.
 
-    0.1 s is written as 1/10, not as the exact fraction of the binary number: readers compare exposures.
+    0.1 s is written as 1/10, not as the exact fraction of the binary number, because readers compare
+    exposures.
     """
     fractions = (Fraction(value).limit_denominator(1_000_000) for value in values)
     return tuple(chain.from_iterable((f.numerator, f.denominator) for f in fractions))
 
 
 def _append_exif(file: BinaryIO, entries: list[tuple[int, int, int, bytes]]) -> None:
-    """Append an Exif directory to a little-endian TIFF and makes the reserved tag point to it.
+    """Append an Exif directory to a little-endian TIFF file, and set the reserved tag to point to it.
 
-    tifffile writes neither such directories nor the pointer tag, so the reserved tag is overwritten.
+    tifffile can write neither such a directory nor the tag that points to it, so a reserved tag is
+    overwritten.
     """
     start = file.seek(0, os.SEEK_END)
     start += file.write(b"\x00" * (start % 2))

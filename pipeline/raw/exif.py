@@ -26,7 +26,7 @@ _RAF_JPEG_POINTER = 84
 
 @dataclass(frozen=True, kw_only=True)
 class Exposure:
-    """Exposure and camera from the Exif directory; 0 and "" if unknown."""
+    """Camera, exposure time and ISO from the Exif directory; "" and 0 if unknown."""
 
     exposure_s: float = 0.0
     """Exposure time in seconds, from the file's exact fraction."""
@@ -36,7 +36,7 @@ class Exposure:
 
 
 def read_exposure(path: str | os.PathLike[str]) -> Exposure:
-    """Return exposure and camera of a RAW file. Raises RawError if the file cannot be opened."""
+    """Read the camera and the exposure of a RAW file. Raises RawError if the file cannot be opened."""
     name = os.fspath(path)
     return with_retries(name, lambda: _read_exposure_once(name))
 
@@ -54,7 +54,7 @@ def _read_exposure_once(name: str) -> Exposure:
 
 
 def unreadable_reason(error: OSError) -> str:
-    """Return why a file cannot be opened, and what to do, as a RawError's reason."""
+    """Return the reason why a file cannot be opened, and what to do, for a RawError."""
     if isinstance(error, FileNotFoundError):
         return "no such file; check the path"
     if isinstance(error, IsADirectoryError):
@@ -65,7 +65,7 @@ def unreadable_reason(error: OSError) -> str:
 
 
 def _exposure(tiff: Tiff) -> Exposure:
-    """Merge the first directory (where DNG files may keep all) and the Exif directory below it."""
+    """Combine the first directory, in which DNG files may keep all tags, with the Exif directory."""
     first = tiff.values(tiff.first_directory())
     pointer = int(_number(first.get(_EXIF_POINTER)))
     tags = {**first, **tiff.values(pointer)} if pointer else first
@@ -89,7 +89,7 @@ def _text(value: float | str | None) -> str:
 
 
 def _tiff_start(file: BinaryIO) -> int | None:
-    """Return the file offset of the TIFF structure; None if there is none."""
+    """Return the file offset at which the TIFF structure begins; None if there is none."""
     head = file.read(16)
     if head.startswith(_RAF_MAGIC):
         return _exif_in_jpeg(file)
@@ -97,7 +97,7 @@ def _tiff_start(file: BinaryIO) -> int | None:
 
 
 def _exif_in_jpeg(file: BinaryIO) -> int | None:
-    """Return the file offset of the Exif data in a RAF file's preview, the first segment of its JPEG."""
+    """Return the offset of the Exif data in a RAF file's preview JPEG, where it is the first segment."""
     file.seek(_RAF_JPEG_POINTER)
     (jpeg,) = struct.unpack(">I", file.read(4))
     file.seek(jpeg)

@@ -1,7 +1,7 @@
-"""The records of one RAW file: its header, and its decoded mosaic with the levels of its codes.
+"""The records of a RAW file: its header, and its decoded mosaic with the levels of its codes.
 
-The trade-off: both are validated when they are made, so that everything that takes one can rely on
-its shapes and levels; the check of a frame costs microseconds.
+The trade-off: both are validated when they are created, so that code that receives them can rely on shapes
+and levels; checking a frame takes microseconds.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RawHeader:
-    """What is known of a RAW file before its pixels are decoded. Raises ValueError naming the field."""
+    """What is known about a RAW file before its pixels are decoded. Raises ValueError, which names the invalid field."""
 
     path: str
     height: int
-    """Rows of the visible area, as stored (never rotated)."""
+    """Number of rows of the visible area, as stored (never rotated)."""
     width: int
     cfa: CfaKind
     pattern: Rows
@@ -48,7 +48,7 @@ class RawHeader:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RawFrame(RawHeader):
-    """One decoded RAW file: header, levels, colours and mosaic. Raises ValueError naming the field."""
+    """One decoded RAW file: header, levels, colours and mosaic. Raises ValueError, which names the invalid field."""
 
     black: F32
     """`(2, 2)` or `(6, 6)` black level in codes of each site of `pattern`. rawpy returns levels per
@@ -79,5 +79,5 @@ class RawFrame(RawHeader):
 
 
 def header_fields(header: RawHeader) -> dict[str, Any]:
-    """Return the fields of `RawHeader` by name, of a header or a frame."""
+    """Return the fields of `RawHeader` by name, from a header or a frame."""
     return {field.name: getattr(header, field.name) for field in fields(RawHeader)}

@@ -1,9 +1,9 @@
-"""Where a RAW file's image data ends and how it is compressed, from its directories.
+"""Find where a RAW file's image data end and how they are compressed, from the file's directories.
 
-The trade-off: LibRaw's decoders of several compressions ignore the end of the file and return codes made
-up from nothing, so every container's own record of its length is compared with the file's size. A
-container without such a record, or with a damaged one, has an unknown end (None); then only the
-decoded codes can be judged (`blank.py`).
+The trade-off: for several compressions LibRaw's decoders ignore the end of the file and return invented
+codes. So the length that each container records is compared with the size of the file. If a container has
+no such record, or a damaged one, the end is unknown (None); then only the decoded codes can be checked
+(`blank.py`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ COMPRESSIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
-    """What a file's directories state of its image data."""
+    """What a file's directories state about its image data."""
 
     end: int | None = None
     """File offset at which the image data ends: a shorter file is truncated. None if unknown."""
@@ -55,7 +55,7 @@ class ImageData:
 
 
 def read_image_data(file: BinaryIO) -> ImageData:
-    """Return what the directories of an open RAW file state. Raises OSError."""
+    """Read the directories of an open RAW file. Raises OSError."""
     file.seek(0)
     head = file.read(16)
     for is_format, parse in _FORMATS:
@@ -72,7 +72,7 @@ def read_image_data(file: BinaryIO) -> ImageData:
 
 
 def _tiff(file: BinaryIO) -> ImageData:
-    """Read TIFF, DNG, ARW, CR2, NEF, PEF, ORF and others built on TIFF."""
+    """Read TIFF, DNG, ARW, CR2, NEF, PEF, ORF and other formats based on TIFF."""
     tiff = Tiff(file)
     end, largest, compression = tiff.first_directory_end(), -1.0, None
     for directory in tiff.directories():
@@ -99,7 +99,7 @@ def _ends_of_pieces(tiff: Tiff, directory: int) -> Iterator[int]:
 
 
 def _panasonic(file: BinaryIO) -> ImageData:
-    """Read RW2 and RWL: one offset, and a size that follows from the size of the sensor."""
+    """Read RW2 and RWL: the offset is recorded, and the size follows from the size of the sensor."""
     tiff = Tiff(file)
     tags = tiff.values(tiff.first_directory())
     layout, bits = (int(_number(tags.get(code))) for code in (_PANASONIC_FORMAT, _PANASONIC_BITS))
@@ -111,7 +111,7 @@ def _panasonic(file: BinaryIO) -> ImageData:
 
 
 def _fujifilm(file: BinaryIO) -> ImageData:
-    """Read RAF: offset and length of the preview, the directory and the image data."""
+    """Read RAF: offset and length of the preview, of the directory and of the image data are recorded."""
     file.seek(84)
     numbers = struct.unpack(">6I", file.read(24))
     pieces = zip(numbers[::2], numbers[1::2], strict=True)
@@ -119,7 +119,7 @@ def _fujifilm(file: BinaryIO) -> ImageData:
 
 
 def _ciff(file: BinaryIO) -> ImageData:
-    """Read CRW: the directory is the end of the file, so a file without one there is truncated."""
+    """Read CRW: the directory is at the end of the file, so a file without one there is truncated."""
     file.seek(0)
     head = file.read(6)
     order = "<" if head[:2] == b"II" else ">"
@@ -136,7 +136,7 @@ def _ciff(file: BinaryIO) -> ImageData:
 
 
 def _boxes(file: BinaryIO) -> ImageData:
-    """Read CR3, a sequence of boxes that each begin with their size; the last one ends at `end`."""
+    """Read CR3, a sequence of boxes that each begin with their size; the file must reach to the end of the last one."""
     end = 0
     for _ in range(_MAX_BOXES):
         file.seek(end)
@@ -157,7 +157,7 @@ def _boxes(file: BinaryIO) -> ImageData:
 
 
 def _minolta(file: BinaryIO) -> ImageData:
-    """Read MRW: the size of the sensor and the bits of a pixel are in the block PRD, which is the first."""
+    """Read MRW: its first block, PRD, records the size of the sensor and the bits per pixel."""
     file.seek(4)
     offset, name, _ = struct.unpack(">I4sI", file.read(12))
     if name != b"\x00PRD":

@@ -1,7 +1,7 @@
-"""LibRaw beyond rawpy: filter colours from a header alone, and its number of OpenMP threads.
+"""Functions of LibRaw that rawpy lacks: filter colours from a header alone, and the number of OpenMP threads.
 
-The trade-off: both call LibRaw's and OpenMP's C functions through ctypes, which a build of rawpy may
-lack. Then the header's colours are None, and the thread count stays as it is.
+The trade-off: both call C functions of LibRaw and OpenMP through ctypes, which a build of rawpy may lack.
+Then the filter colours are None, and the number of threads is not changed.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ SAMPLED = 12
 
 
 def libraw_version() -> str:
-    """Return the version of the LibRaw that decodes and develops here, as `0.22.2`."""
+    """Return the version of the LibRaw that is used here, such as `0.22.2`."""
     return ".".join(map(str, rawpy.libraw_version))
 
 
 def header_indices(path: str) -> Indices | None:
-    """Return the `(12, 12)` colour indices at the top left of a file's visible area, from its header.
+    """Return the colour index of each filter at the top left of the visible area, `(12, 12)`, from a file's header.
 
-    None if LibRaw's C functions are not available or it cannot open the file. rawpy itself unpacks
-    all pixels first.
+    Returns None if LibRaw's C functions are not available or LibRaw cannot open the file. rawpy itself
+    would first unpack all pixels.
     """
     library = _c_library()
     if library is None or not (handle := ctypes.c_void_p(library.libraw_init(0))):
@@ -48,9 +48,9 @@ def header_indices(path: str) -> Indices | None:
 
 
 def header_exposure(path: str) -> tuple[float, float]:
-    """Return ISO and exposure time in seconds as LibRaw finds them, maker's notes included; 0 if unknown.
+    """Return ISO and exposure time in seconds as LibRaw reads them, also from maker notes; 0 if unknown.
 
-    Zeros if LibRaw's C functions are not available or it cannot open the file.
+    Returns zeros if LibRaw's C functions are not available or LibRaw cannot open the file.
     """
     library = _c_library()
     if library is None or not (handle := ctypes.c_void_p(library.libraw_init(0))):
@@ -67,7 +67,7 @@ def header_exposure(path: str) -> tuple[float, float]:
 
 @cache
 def _c_library() -> ctypes.CDLL | None:
-    """Return LibRaw's C functions, found through the dependencies of rawpy's extension module."""
+    """Return LibRaw's C functions, found through the libraries to which rawpy's extension module is linked."""
     library = ctypes.CDLL(rawpy._rawpy.__file__)
     try:
         library.libraw_init.restype = ctypes.c_void_p
@@ -82,10 +82,10 @@ def _c_library() -> ctypes.CDLL | None:
 
 @contextlib.contextmanager
 def single_openmp_thread() -> Iterator[None]:
-    """Make LibRaw develop with one thread in the calling thread, and restore the count afterwards.
+    """Make LibRaw use one OpenMP thread during a block, in the calling thread, and then restore the number.
 
-    LibRaw's X-Trans demosaic writes tiles in place while other threads read their borders, so with
-    two threads its result differs from run to run (LibRaw issue #845).
+    LibRaw's X-Trans demosaic writes tiles in place while other threads read their borders, so with two
+    threads its result differs from run to run (LibRaw issue #845).
     """
     before = [get_threads() for get_threads, _ in _openmp()]
     for _, set_threads in _openmp():
@@ -99,11 +99,11 @@ def single_openmp_thread() -> Iterator[None]:
 
 @cache
 def _openmp() -> tuple[tuple[Callable[[], int], Callable[[int], None]], ...]:
-    """Return get and set of the thread count of every OpenMP runtime that LibRaw may call.
+    """Return the functions that get and set the number of threads, for every OpenMP runtime that LibRaw may call.
 
-    The symbols are looked up from rawpy's extension down its dependencies, which finds the runtime
-    bundled in its wheel, and in the global scope, where another library (torch) may have put its
-    own first. Empty if LibRaw was built without OpenMP.
+    They are looked up through rawpy's extension module, which finds the runtime bundled in its wheel, and
+    in the global scope, where another library (torch) may have loaded its own runtime first. Returns
+    nothing if LibRaw was built without OpenMP.
     """
     found = {}
     for name in (rawpy._rawpy.__file__, None):

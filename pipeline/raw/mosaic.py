@@ -26,10 +26,10 @@ PLANE_COLOURS: dict[CfaKind, str] = {"bayer": "RGGB", "xtrans": "RGBRBGGGG"}
 
 
 def canonical_origin(pattern: Rows) -> tuple[int, int]:
-    """Return the row and column where a mosaic of this `pattern` first shows the canonical phase.
+    """Return the first row and column at which a mosaic with this `pattern` has the canonical phase.
 
-    `pattern` holds the colours at the mosaic's top left, one period. Raises ValueError for an array
-    that no shift makes canonical.
+    `pattern` holds the filter colours of one period at the mosaic's top left. Raises ValueError for a
+    pattern that no shift makes canonical.
     """
     for cfa, wanted in CANONICAL.items():
         period = PERIOD[cfa]
@@ -48,14 +48,14 @@ def _shifted(pattern: Rows, dy: int, dx: int) -> Rows:
 
 
 def canonical_shape(header: RawHeader) -> tuple[int, int]:
-    """Return height and width of the frame's canonical mosaic: whole periods from its origin on."""
+    """Return height and width of the frame's canonical mosaic: as many whole periods as fit from its origin."""
     dy, dx = canonical_origin(header.pattern)
     period = PERIOD[header.cfa]
     return (header.height - dy) // period * period, (header.width - dx) // period * period
 
 
 def canonical_mosaic(frame: RawFrame) -> U16:
-    """Return a view of the frame's mosaic that starts with the canonical phase, in whole periods."""
+    """Return a view of the part of the frame's mosaic that starts at the canonical phase and has whole periods."""
     dy, dx = canonical_origin(frame.pattern)
     height, width = canonical_shape(frame)
     return frame.mosaic[dy : dy + height, dx : dx + width]
@@ -76,8 +76,8 @@ def canonical_rgb(rgb: U16, origin: tuple[int, int], shape: tuple[int, int]) -> 
 def plane_black(frame: RawFrame) -> tuple[float, ...]:
     """Return the black level in codes of each packed plane of the canonical mosaic.
 
-    A plane that collects several sites of the array (X-Trans) gets their mean; they have one
-    colour, and files have one black level per colour.
+    A plane that collects several pixels of a period (X-Trans) gets the mean of their levels; these pixels
+    have the same colour, and files have one black level per colour.
     """
     dy, dx = canonical_origin(frame.pattern)
     black = np.roll(frame.black, (-dy, -dx), axis=(0, 1))
@@ -87,7 +87,7 @@ def plane_black(frame: RawFrame) -> tuple[float, ...]:
 
 
 def plane_sites(cfa: CfaKind) -> tuple[tuple[Site, ...], ...]:
-    """Return per packed plane the sites of the canonical array's period that it collects."""
+    """Return for each packed plane the positions in the CFA's period from which it collects pixels."""
     sites: list[list[Site]] = [[] for _ in range(PLANES[cfa])]
     for plane, _, site in packing(cfa):
         sites[plane].append(site)
@@ -112,7 +112,7 @@ def pack(mosaic: Values, cfa: CfaKind) -> Values:
 
 
 def unpack(planes: Values, cfa: CfaKind) -> Values:
-    """Unfold the planes of `pack`: `(C, h, w)` to the canonical mosaic, exactly."""
+    """Invert `pack`: unfold planes `(C, h, w)` to the canonical mosaic, exactly."""
     period, cell = PERIOD[cfa], CELL[cfa]
     step = period // cell
     if (

@@ -1,10 +1,10 @@
-"""Decode one RAW file: its header, its mosaic, and the handle that develops it.
+"""Decode one RAW file: its header, its mosaic, and the open file that develops it.
 
-The trade-off: what darkprep cannot align with certainty (LinearDNG, sRAW, monochrome, rotated
-sensors, files without white balance) is refused with a reason instead of developed somehow. A camera's
-levels, phase and gains come from its files alone; no table of cameras is used here.
+The trade-off: files that darkprep cannot align with certainty (LinearDNG, sRAW, monochrome, rotated
+sensors, files without white balance) are refused with a reason instead of being developed incorrectly. A
+camera's levels, phase and gains come from its files alone; there is no table of cameras.
 
-The settings of the development are in `develop.py`, cropping to one phase is in `mosaic.py`.
+The settings of the development are in `develop.py`, cropping to the canonical phase is in `mosaic.py`.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ _MAX_FILE_BYTES = 1 << 30
 def read_raw(path: str | os.PathLike[str]) -> RawFrame:
     """Decode one RAW file. Raises RawError with the reason if it cannot be used.
 
-    0.06 s for 12 MP of uncompressed codes.
+    Takes 0.06 s for 12 MP of uncompressed codes.
     """
     with open_raw(path) as raw:
         return raw.frame
 
 
 def read_header(path: str | os.PathLike[str]) -> RawHeader:
-    """Return the header of a RAW file, in less than a millisecond: no pixel is decoded.
+    """Return the header of a RAW file, in less than a millisecond, without decoding pixels.
 
-    Raises RawError for a file that is cut off or has no supported mosaic. Damaged image data is found
-    by `read_raw` only.
+    Raises RawError for a file that is truncated or has no supported mosaic. Other damage to image data is
+    found only by `read_raw`.
     """
     name = os.fspath(path)
     return with_retries(name, lambda: _read_header_once(name))
@@ -86,21 +86,21 @@ def _complete_header(name: str, raw: rawpy.RawPy, indices: Indices) -> RawHeader
 
 
 class OpenRaw:
-    """A RAW file that LibRaw holds open: the decoded frame, and one development of it."""
+    """A RAW file opened by LibRaw: the decoded frame, and one development of it."""
 
     def __init__(self, raw: rawpy.RawPy, frame: RawFrame) -> None:
         self.frame = frame
         self._raw = raw
 
     def replace_mosaic(self, mosaic: U16) -> None:
-        """Replace the codes in memory by `mosaic`, `(H, W)` uint16, before it is developed."""
+        """Replace the codes in memory by `mosaic`, `(H, W)` uint16, before the file is developed."""
         self._raw.raw_image_visible[:] = mosaic
 
     def postprocess(self, **settings: Any) -> U16:
-        """Develop with rawpy's `settings`. Returns `(H, W, 3)` uint16 aligned with the mosaic.
+        """Develop the file with rawpy's `settings`. Returns `(H, W, 3)` uint16, aligned with the mosaic.
 
-        The result does not depend on the number of OpenMP threads. Raises RawError when LibRaw
-        fails or returns another geometry than the mosaic's.
+        The result does not depend on the number of OpenMP threads. Raises RawError when LibRaw fails or
+        returns a picture of another size than the mosaic.
         """
         path, shape = self.frame.path, self.frame.mosaic.shape
         if self.frame.cfa == "xtrans" and min(shape) < _MIN_XTRANS_SIDE:
@@ -124,7 +124,7 @@ class OpenRaw:
 
 @contextlib.contextmanager
 def open_raw(path: str | os.PathLike[str]) -> Iterator[OpenRaw]:
-    """Open and decode a RAW file for a development. Raises RawError if it cannot be used."""
+    """Open and decode a RAW file to develop it. Raises RawError if it cannot be used."""
     name = os.fspath(path)
     raw, frame = with_retries(name, lambda: _decode(name))
     with raw:
@@ -206,7 +206,7 @@ def _identify(name: str, source: str | io.BytesIO) -> rawpy.RawPy:
 
 
 def _unpack(name: str, raw: rawpy.RawPy) -> None:
-    """Decode the pixels now; otherwise rawpy's first property does, and its error is less clear."""
+    """Decode the pixels explicitly, because rawpy would otherwise do so at the first property, with a less clear error."""
     try:
         raw.unpack()
     except rawpy.LibRawFileUnsupportedError as error:
@@ -218,7 +218,7 @@ def _unpack(name: str, raw: rawpy.RawPy) -> None:
 
 
 def _compression_reason(name: str) -> str:
-    """Return why LibRaw, which has read a file's header, cannot decode its pixels."""
+    """Return the reason why LibRaw, which could read a file's header, cannot decode its pixels."""
     with Path(name).open("rb") as file:
         number = read_image_data(file).compression
     kind = "unknown" if number is None else COMPRESSIONS.get(number, f"TIFF compression {number}")
@@ -229,7 +229,7 @@ def _compression_reason(name: str) -> str:
 
 
 def _is_unicode(name: str) -> bool:
-    """Return whether a file name is valid Unicode; rawpy opens no other by name."""
+    """Return whether a file name is valid Unicode; rawpy cannot open a file with any other name."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -238,7 +238,7 @@ def _is_unicode(name: str) -> bool:
 
 
 def _error_text(error: Exception) -> str:
-    """Return the text of an error of rawpy; LibRaw's texts are bytes."""
+    """Return the text of an exception of rawpy; LibRaw's texts are bytes."""
     text = error.args[0] if error.args else type(error).__name__
     return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
 
@@ -248,7 +248,7 @@ def _size_text(shape: tuple[int, ...]) -> str:
 
 
 def _frame(path: str, raw: rawpy.RawPy) -> RawFrame:
-    """Collect everything before the development, which changes LibRaw's colour indices."""
+    """Collect all data of the frame before it is developed, because development changes LibRaw's colour indices."""
     indices = _unpacked_indices(path, raw)
     header = _header(path, raw, indices)
     period = PERIOD[header.cfa]
@@ -267,7 +267,7 @@ def _frame(path: str, raw: rawpy.RawPy) -> RawFrame:
 
 
 def _header(path: str, raw: rawpy.RawPy, indices: Indices) -> RawHeader:
-    """Collect what LibRaw and the Exif directory contain beside the pixels."""
+    """Collect the metadata that LibRaw and the Exif directory contain."""
     sizes = raw.sizes
     if not 0.99 < sizes.pixel_aspect < 1.01:
         raise RawError(path, "has non-square pixels, which are not supported")
@@ -288,9 +288,9 @@ def _header(path: str, raw: rawpy.RawPy, indices: Indices) -> RawHeader:
 
 
 def _unpacked_indices(path: str, raw: rawpy.RawPy) -> Indices:
-    """Return `(12, 12)` colour indices at the top left of an unpacked file's visible area.
+    """Return the colour index of each filter at the top left of an unpacked file's visible area, `(12, 12)`.
 
-    rawpy's own raw_pattern reads out of bounds where X-Trans has margins of more than six pixels.
+    rawpy's own raw_pattern reads out of bounds if an X-Trans file has margins of more than six pixels.
     """
     if raw.raw_type is not rawpy.RawType.Flat:
         raise RawError(path, _NOT_A_MOSAIC)
@@ -301,7 +301,7 @@ def _unpacked_indices(path: str, raw: rawpy.RawPy) -> Indices:
 
 
 def _filter_array(path: str, raw: rawpy.RawPy, indices: Indices) -> tuple[CfaKind, Rows]:
-    """Return the kind of colour filter array and its letters; LibRaw's G2 counts as G."""
+    """Return the kind of colour filter array and its letters; LibRaw's second green (G2) counts as G."""
     names = raw.color_desc.decode("ascii", "replace")
     if raw.num_colors == 1:
         raise RawError(path, "is monochrome: there is no colour mosaic to restore")
@@ -339,7 +339,7 @@ def _white_balance(path: str, raw: rawpy.RawPy) -> tuple[float, float, float, fl
 
 
 def _camera_to_srgb(raw: rawpy.RawPy) -> F32:
-    """Return the matrix that LibRaw develops with: the file's own, else from its table of cameras."""
+    """Return the matrix with which LibRaw develops: the file's own, else the one in LibRaw's table of cameras."""
     own = np.array(raw.color_matrix[:, :3], np.float32)
     if own[0, 0] > _MIN_OWN_MATRIX:
         return own
@@ -351,7 +351,7 @@ def _camera_to_srgb(raw: rawpy.RawPy) -> F32:
 
 
 def _with_libraw_exposure(header: RawHeader, raw: rawpy.RawPy) -> RawHeader:
-    """Fill in exposure and ISO from LibRaw (32-bit floats) where the Exif directory has none."""
+    """Add exposure and ISO from LibRaw (32-bit floats) if the Exif directory has none."""
     if header.exposure_s > 0 and header.iso > 0:
         return header
     try:

@@ -1,10 +1,10 @@
-"""X-Trans mosaics for a Bayer network: resampled to RGGB, or packed as the published code does.
+"""X-Trans mosaics for a Bayer network: resampled to RGGB, or packed as in the published code.
 
-The trade-off of `rggb`: a pixel whose filter has the wanted colour keeps its code, the others get a
-local linear fit through their neighbours of that colour. So noise differs from pixel to pixel, and
-detail near the sampling limit is lost; in return one network trains on and restores every camera.
+The trade-off of `rggb`: a pixel whose filter has the wanted colour keeps its code; other pixels get a local
+linear fit through their neighbours of that colour. So noise differs from pixel to pixel, and detail near
+the sampling limit is lost; in return one network can be used for all cameras.
 
-`plain` is what the published code does: it unshuffles every mosaic 2x2, whatever its colours.
+`plain` is what the published code does: it unshuffles every mosaic 2x2, regardless of its colours.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SIGMA = 0.7
 
 
 def parse_xtrans_mode(name: str) -> XtransMode:
-    """Return the mode of that name. Raises OptionError listing all."""
+    """Return the X-Trans mode with this name. Raises OptionError, which lists all names."""
     for mode in XTRANS_MODES:
         if mode == name:
             return mode
@@ -41,7 +41,7 @@ def parse_xtrans_mode(name: str) -> XtransMode:
 
 
 def sample_cfa(cfa: CfaKind, xtrans: XtransMode) -> CfaKind:
-    """Return the CFA of the packed planes that a camera's mosaic gives in an X-Trans mode."""
+    """Return the CFA of the packed planes that a mosaic gives in an X-Trans mode."""
     return cfa if xtrans == "native" else "bayer"
 
 
@@ -67,7 +67,7 @@ def xtrans_to_rggb(mosaic: U16) -> U16:
 
 
 def _pad(mosaic: U16) -> npt.NDArray[np.float32]:
-    """Return the mosaic with its outermost period repeated on each side, so that the pattern continues."""
+    """Repeat the mosaic's outermost period once on each side, so that the pattern continues."""
     height, width = mosaic.shape
     rows = np.r_[:_PERIOD, :height, height - _PERIOD : height]
     columns = np.r_[:_PERIOD, :width, width - _PERIOD : width]
@@ -80,7 +80,7 @@ Taps = tuple[tuple[Site, np.float32], ...]
 
 @cache
 def _stencils() -> dict[Site, Taps]:
-    """Return for each site of the period the neighbours that it is computed from, with weights."""
+    """Return for each pixel of the period the neighbours from which it is computed, with their weights."""
     tile, wanted = CANONICAL["xtrans"], CANONICAL["bayer"]
     found: dict[Site, Taps] = {}
     for y in range(_PERIOD):
@@ -101,7 +101,7 @@ def _stencils() -> dict[Site, Taps]:
 
 
 def _linear_fit(sites: list[Site]) -> Taps:
-    """Return the weights by which values at `sites` give a weighted plane's value at the origin."""
+    """Return the weights that give, from values at `sites`, the value at the origin of a plane fitted to them."""
     at = np.array(sites, np.float64)
     trust = np.exp(-np.square(at).sum(axis=1) / (2 * _SIGMA**2))
     plane = np.column_stack([np.ones(len(at)), at])

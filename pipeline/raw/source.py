@@ -1,7 +1,7 @@
-"""The Source protocol: what one side of a pair is read from, and its implementation for RAW files.
+"""The Source protocol: one side of a pair, and its implementation for RAW files.
 
-The trade-off: a source decodes its file at every call and keeps nothing, so that it costs no memory
-and can be opened anywhere; whoever needs a frame twice stores it (`produce/frame_store.py`).
+The trade-off: a source decodes its file at every call and keeps nothing, so that it needs no memory and can
+be opened in any process; frames that are needed twice are stored (`produce/frame_store.py`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FINGERPRINT_BYTES = 1 << 16
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PackedFrame:
-    """A decoded exposure: its canonical mosaic, packed, with the levels and colours of its codes."""
+    """A decoded exposure: its canonical mosaic as packed planes, with the levels and colours of its codes."""
 
     planes: U16
     """`(C, h, w)` uint16 codes."""
@@ -56,17 +56,17 @@ class PackedFrame:
 
     @property
     def cfa(self) -> CfaKind:
-        """Kind of colour filter array that the planes are packed from."""
+        """The colour filter array of the packed planes, `bayer` or `xtrans`."""
         return sample_cfa(self.header.cfa, self.xtrans)
 
     @property
     def iso(self) -> float:
-        """ISO, 0 if unknown."""
+        """ISO; 0 if unknown."""
         return self.header.iso
 
     @property
     def exposure_s(self) -> float:
-        """Exposure time in seconds, 0 if unknown."""
+        """Exposure time in seconds; 0 if unknown."""
         return self.header.exposure_s
 
 
@@ -78,19 +78,19 @@ class Source(Protocol):
 
     @property
     def path(self) -> Path:
-        """The file, or the address of a patch."""
+        """The path of the file, or the address of the patch."""
 
     def header(self) -> RawHeader:
         """Return size, CFA and camera without decoding pixels."""
 
     def decode(self, *, xtrans: XtransMode = "native") -> PackedFrame:
-        """Decode and pack the canonical mosaic, an X-Trans one converted as `xtrans` says."""
+        """Decode and pack the canonical mosaic; an X-Trans mosaic is converted as `xtrans` requests."""
 
     def develop(self) -> U16:
         """Develop to `(3, H, W)` uint16 sRGB of the canonical mosaic, pixel for pixel."""
 
     def fingerprint(self) -> str:
-        """Return a short text that differs once the content has changed."""
+        """Return a short text that changes when the content changes."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ class RawFile:
     path: Path
 
     def header(self) -> RawHeader:
-        """Return the header, in less than a millisecond. Raises RawError as `read_header`."""
+        """Return the header in less than a millisecond. Raises the errors of `read_header`."""
         return read_header(self.path)
 
     def decode(self, *, xtrans: XtransMode = "native") -> PackedFrame:
-        """Decode and pack the canonical mosaic. Raises RawError as `read_raw`."""
+        """Decode and pack the canonical mosaic. Raises the errors of `read_raw`."""
         frame = read_raw(self.path)
         mosaic, black = canonical_mosaic(frame), plane_black(frame)
         if frame.cfa == "xtrans" and xtrans == "rggb":
@@ -127,7 +127,7 @@ class RawFile:
         return canonical_rgb(rgb, canonical_origin(frame.pattern), canonical_shape(frame))
 
     def fingerprint(self) -> str:
-        """Return size and hash of the first and last 64 KiB: finds a replaced or cut file by two reads."""
+        """Return size and hash of the first and last 64 KiB, to detect a replaced or truncated file quickly."""
         return with_retries(str(self.path), self._fingerprint_once)
 
     def _fingerprint_once(self) -> str:
@@ -145,7 +145,7 @@ class RawFile:
 
 
 def _rggb_black(black: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the black levels of the R, G, G, B planes that X-Trans's nine were resampled to."""
+    """Return the black levels of the R, G, G, B planes to which an X-Trans mosaic was resampled."""
     of_colour = {
         letter: float(
             np.mean([black[i] for i, own in enumerate(PLANE_COLOURS["xtrans"]) if own == letter])
@@ -156,7 +156,7 @@ def _rggb_black(black: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _plain_black(frame: RawFrame) -> tuple[float, ...]:
-    """Return the mean black level of the sites that each of four planes collects, whatever their colours."""
+    """Return for each of four planes the mean black level of the pixels it collects, regardless of their colours."""
     dy, dx = canonical_origin(frame.pattern)
     black = np.roll(frame.black, (-dy, -dx), axis=(0, 1))
     return tuple(float(black[y::2, x::2].mean()) for ((y, x),) in plane_sites("bayer"))

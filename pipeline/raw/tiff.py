@@ -1,7 +1,7 @@
-"""Read the directories of a TIFF structure, which most RAW files are built on.
+"""Read the directories of a TIFF structure, on which most RAW formats are based.
 
 The trade-off: tags are read one by one from the open file, never a whole directory of unknown size, so that
-a damaged file costs a bounded number of small reads.
+a damaged file causes only a limited number of small reads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SUB_DIRECTORIES = 0x014A
 
 
 class Tiff:
-    """Reads directories of a TIFF structure that begins at `start`. Raises struct.error past its end."""
+    """Reads the directories of a TIFF structure that begins at `start`. Raises struct.error at reads past its end."""
 
     def __init__(self, file: BinaryIO, start: int = 0) -> None:
         self._file = file
@@ -33,7 +33,7 @@ class Tiff:
         return self._unpack("I", 4)[0]
 
     def first_directory_end(self) -> int:
-        """Return the offset at which the first directory ends, or the least it can be if that is past the end of the file."""
+        """Return the offset at which the first directory ends; a lower bound if the file is truncated before it."""
         start = self.first_directory()
         try:
             (count,) = self._unpack("H", start)
@@ -42,9 +42,9 @@ class Tiff:
         return start + 2 + 12 * count
 
     def directories(self) -> Iterator[int]:
-        """Yield the offset of every directory: the chain from the first one, and those below each.
+        """Yield the offset of every directory: the chain that begins at the first one, and the subdirectories of each.
 
-        At most 32, each once. Directories that lie past the end of the file are left out.
+        At most 32 are yielded, each once. Directories that lie past the end of the file are left out.
         """
         waiting, found = [self.first_directory()], set[int]()
         while waiting and len(found) < _MAX_DIRECTORIES:
@@ -62,7 +62,7 @@ class Tiff:
                 continue
 
     def values(self, directory: int) -> dict[int, float | str]:
-        """Return text or first number of each tag of a directory whose type is in FORMATS."""
+        """Return the text or the first number of each tag of a directory, for tags whose type is in FORMATS."""
         found: dict[int, float | str] = {}
         for code, kind, length, offset in self._entries(directory):
             if kind == _ASCII:
@@ -73,14 +73,14 @@ class Tiff:
         return found
 
     def numbers(self, directory: int, wanted: int) -> list[float]:
-        """Return all numbers of one tag of a directory; none if it is missing or text."""
+        """Return all numbers of one tag of a directory; empty if it is missing or text."""
         for code, kind, length, offset in self._entries(directory):
             if code == wanted and kind != _ASCII:
                 return self._numbers(offset, kind, min(length, _MAX_NUMBERS))
         return []
 
     def _entries(self, directory: int) -> Iterator[tuple[int, int, int, int]]:
-        """Yield code, type, count and value offset of the entries whose type is in FORMATS."""
+        """Yield code, type, count and value offset of each entry whose type is in FORMATS."""
         (count,) = self._unpack("H", directory)
         for entry in range(directory + 2, directory + 2 + 12 * min(count, _MAX_ENTRIES), 12):
             code, kind, length = self._unpack("HHI", entry)

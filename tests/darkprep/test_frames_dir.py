@@ -49,4 +49,4 @@ def test_a_budget_for_frames_needs_a_directory(complaint: Callable[..., str], sm
 
     said = complaint(*words, "--frames-budget", "50MB")
 
-    assert said == "frames-budget needs --frames-dir"
+    assert said == "frames-budget can be used only together with --frames-dir"

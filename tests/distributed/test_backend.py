@@ -33,7 +33,7 @@ def test_an_unknown_backend_is_rejected_with_the_known_ones():
 
 
 def test_an_address_needs_a_cluster():
-    with pytest.raises(OptionError, match="address needs backend dask or ray"):
+    with pytest.raises(OptionError, match="address can be used only with --backend dask or ray"):
         ExecutorConfig(address="host:1")
 
 

@@ -1,1 +1,1 @@
-"""What runs the workers: processes of this machine (loky), a dask cluster or a ray cluster."""
+"""Executors, which run the workers: processes on this machine (loky), a dask cluster or a ray cluster."""

@@ -1,9 +1,9 @@
-"""What the dask and ray pools share: versions of the workers, translated errors.
+"""Common functions of the dask and ray pools: compare the workers' versions, translate errors.
 
-Both libraries give a future per task, which is all a producer needs; joblib's own backends for them are
-not used, for the reason given in pool.py. The trade-off: every worker must see the spool and the
-photographs under the paths that the producer uses, and each worker process makes one shard at a time,
-however many threads it has.
+Both libraries give a future per task, which is all that a producer needs; joblib's own backends for them
+are not used, for the reason given in pool.py. The trade-off: every worker must see the spool and the
+photographs under the same paths as the producer, and each worker process makes one shard at a time, however
+many threads it has.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _task_lock = threading.Lock()
 
 
 def run_task(function: Callable[[Task], Result], task: Task) -> Result:
-    """Run one task in a cluster's worker process, which makes one shard at a time."""
+    """Run one task in a worker process of a cluster; a lock ensures that the process makes one shard at a time."""
     with _task_lock:
         return function(task)
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that the bytes of a shard depend on, besides the plan."""
+    """Return the versions of the packages on which, besides the plan, the bytes of a shard depend."""
     return {name: importlib.metadata.version(name) for name in _CHECKED_PACKAGES}
 
 
 def check_versions(versions: dict[str, dict[str, str]]) -> None:
-    """Raise OptionError when a worker, named by its key, has other versions than this process."""
+    """Raise OptionError, which names the worker, when a worker has other package versions than this process."""
     own = package_versions()
     for worker, theirs in versions.items():
         different = [
@@ -58,14 +58,14 @@ def check_versions(versions: dict[str, dict[str, str]]) -> None:
         ]
         if different:
             raise OptionError(
-                f"worker {worker} has {'; '.join(different)}: its shards would differ; install the same versions there"
+                f"worker {worker} has {'; '.join(different)}, so its shards would differ; install the same versions there as here"
             )
 
 
 def query_workers(query: Callable[[], Any]) -> Any:
     """Return the result of a call that runs in the workers; raise OptionError when it fails there.
 
-    It usually fails because darkprep is not installed there.
+    The usual reason of a failure is that darkprep is not installed there.
     """
     try:
         return query()
@@ -79,7 +79,7 @@ def query_workers(query: Callable[[], Any]) -> Any:
 
 
 def translate_errors(running: Future[Result]) -> Future[Result]:
-    """Return a future that raises WorkerDied for what dask and ray raise when a worker died."""
+    """Return a future that raises WorkerDied in place of the errors of dask and ray for a worker that died."""
     future: Future[Result] = Future()
     future.set_running_or_notify_cancel()
 

@@ -1,7 +1,7 @@
-"""Which executor runs the workers, chosen by name: this machine's processes, dask or ray.
+"""The choice of an executor by name: processes on this machine, dask or ray.
 
-The trade-off: an executor's library is imported only when it is chosen, so a missing one is found when
-a build starts and not when darkprep is installed.
+The trade-off: an executor's library is imported only when it is chosen, so a missing library is detected
+when a build starts, not when darkprep is installed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MODULES = {"loky": "joblib", "dask": "distributed", "ray": "ray"}
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorConfig:
-    """Which executor runs the workers. Raises OptionError naming the field."""
+    """Which executor runs the workers. Raises OptionError, which names the invalid field."""
 
     backend: str = "loky"
     """One of BACKENDS."""
@@ -31,24 +31,24 @@ class ExecutorConfig:
         if self.backend not in BACKENDS:
             raise OptionError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend!r}")
         if self.backend == "loky" and self.address is not None:
-            raise OptionError("address needs backend dask or ray")
+            raise OptionError("--address can be used only with --backend dask or ray")
 
     @classmethod
     def from_settings(cls, settings: ProducerSettings) -> ExecutorConfig:
-        """Return the executor that a spool was built with."""
+        """Return the executor with which a spool was built."""
         return cls(backend=settings.backend, address=settings.address)
 
     def check_installed(self) -> None:
-        """Raise OptionError, naming the extra to install, when the executor's library is missing."""
+        """Raise OptionError, which names the extra to install, when the executor's library is missing."""
         if importlib.util.find_spec(_MODULES[self.backend]) is None:
             raise OptionError(
                 f"backend {self.backend} is not installed; install it with pip install 'darkprep[{self.backend}]'"
             )
 
     def create_pool(self, jobs: int) -> WorkerPool:
-        """Return a pool for `jobs` tasks at a time; a cluster is contacted at the first `submit`.
+        """Return a pool that runs `jobs` tasks at a time; the first `submit` connects to a cluster.
 
-        Raises OptionError as `check_installed`.
+        Raises OptionError when the executor's library is missing.
         """
         self.check_installed()
         if self.backend == "dask":

@@ -16,10 +16,10 @@ from darkprep.shards.errors import first_line
 
 
 class DaskPool:
-    """The workers of a dask scheduler at `address`, or `jobs` processes started here.
+    """The workers of the dask scheduler at `address`, or `jobs` processes started on this machine.
 
     `submit` raises OptionError when no scheduler answers, when it has no workers, or when a worker has
-    other versions and would make different bytes.
+    other package versions and would make different bytes.
     """
 
     def __init__(self, jobs: int, address: str | None) -> None:
@@ -29,17 +29,19 @@ class DaskPool:
         self._executor: Any = None
 
     def submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
-        """Start one task. When its worker dies, dask starts it again on another, up to three times."""
+        """Start one task. If its worker dies, dask starts it again on another worker, up to three times."""
         if self._client is None:
             self._connect()
         try:
             running = self._executor.submit(cluster.run_task, function, task)
         except (RuntimeError, OSError) as error:
-            raise WorkerDied(f"the dask scheduler is gone ({first_line(error)})") from error
+            raise WorkerDied(
+                f"the dask scheduler has ended ({first_line(error)}); start it and run the command again"
+            ) from error
         return cluster.translate_errors(running)
 
     def close(self) -> None:
-        """Cancel the tasks and disconnect. A remote worker may still finish the shard it is writing."""
+        """Cancel all tasks and disconnect. A remote worker may still finish the shard that it is writing."""
         client, self._client, self._executor = self._client, None, None
         if client is not None:
             with _logging_disabled("distributed"):
@@ -58,7 +60,7 @@ class DaskPool:
         self._resources.callback(self._executor.shutdown, wait=False)
 
     def _connect_client(self) -> tuple[Any, dict[str, dict[str, str]]]:
-        """Return a client of the scheduler and the package versions of its workers."""
+        """Connect to the scheduler; return the client and the package versions of the workers."""
         dask = importlib.import_module("distributed")
         address, timeout = self._address, cluster.CONNECT_TIMEOUT_S
         try:
@@ -82,7 +84,7 @@ class DaskPool:
 
 @contextlib.contextmanager
 def _logging_disabled(name: str) -> Iterator[None]:
-    """Suppress a library's log messages: dask warns about connections that we close ourselves."""
+    """Suppress dask's log messages, which warn about connections that are closed on purpose."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)

@@ -15,7 +15,7 @@ from joblib.externals.loky import get_reusable_executor
 from darkprep.pipeline.produce.executors.pool import Result, Task
 
 _NICENESS = 10
-"""Workers yield to the trainer's reader thread, which needs little CPU but needs it at once."""
+"""Priority of workers: below the trainer's reader thread, which needs little CPU time but without delay."""
 _IDLE_TIMEOUT_S = 300
 _PR_SET_PDEATHSIG = 1
 _SINGLE_THREADED = {
@@ -26,14 +26,14 @@ _SINGLE_THREADED = {
 
 
 class LokyPool:
-    """`jobs` worker processes on this machine. After one of them died all are replaced."""
+    """`jobs` worker processes on this machine. If one of them dies, all are replaced."""
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
         self._executor: Any = None
 
     def submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
-        """Start one task; start the workers first if there are none."""
+        """Start one task, and the workers if they are not running yet."""
         self._executor = get_reusable_executor(
             max_workers=self._jobs,
             timeout=_IDLE_TIMEOUT_S,
@@ -45,14 +45,14 @@ class LokyPool:
         return future
 
     def close(self) -> None:
-        """Kill the workers and wait until they have exited. Their partial files remain."""
+        """Kill the workers and wait until they have exited. Their unfinished files remain."""
         if self._executor is not None:
             self._executor.shutdown(wait=True, kill_workers=True)
             self._executor = None
 
 
 def _initialise_worker(producer_pid: int) -> None:
-    """Ignore Ctrl-C, which the producer handles; exit together with the producer; lower the priority."""
+    """Set up a worker: ignore Ctrl-C, which the producer handles, exit with the producer, lower the priority."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,8 +1,8 @@
-"""The interface between a producer and the processes that work for it: submit a task, get a future.
+"""The interface between a producer and its worker processes: submit a task, get a future.
 
-Small enough for a fake in tests. joblib.Parallel does not fit: it pulls tasks from a generator inside a
-callback that must never block, and a producer that waits for disk space submits tasks one at a time. The
-trade-off: small tasks are not batched, which shards that take seconds do not need.
+The interface is small, so that tests can replace it. joblib.Parallel does not fit: it takes tasks from a
+generator inside a callback that must never block, but a producer may wait for disk space before each task.
+The trade-off: small tasks are not batched; shards take seconds, so they need no batching.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class WorkerPool(Protocol):
     """Runs functions on tasks in other processes."""
 
     def submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
-        """Start one task. Its future raises WorkerDied when the worker died."""
+        """Start one task and return its future, which raises WorkerDied if the worker died."""
         ...
 
     def close(self) -> None:
-        """Stop all workers and kill those that are busy."""
+        """Stop all workers; kill those that are working."""
         ...

@@ -17,9 +17,9 @@ from darkprep.shards.errors import first_line
 
 
 class RayPool:
-    """The workers of a ray cluster at `address`, or `jobs` processes started here.
+    """The workers of the ray cluster at `address`, or `jobs` processes started on this machine.
 
-    `submit` raises OptionError when no cluster answers or its workers have other versions.
+    `submit` raises OptionError when no cluster answers or its workers have other package versions.
     """
 
     def __init__(self, jobs: int, address: str | None) -> None:
@@ -28,7 +28,7 @@ class RayPool:
         self._references: dict[Future[Any], Any] = {}
 
     def submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
-        """Start one task. Its future raises WorkerDied where ray raises WorkerCrashedError."""
+        """Start one task and return its future, which raises WorkerDied if ray raises WorkerCrashedError."""
         if self._remote_run is None:
             self._connect()
         reference = self._remote_run.remote(function, task)
@@ -38,7 +38,7 @@ class RayPool:
         return future
 
     def close(self) -> None:
-        """Cancel running tasks by force and disconnect; a cluster that was started here stops."""
+        """Cancel running tasks by force and disconnect; a cluster that was started by this pool stops."""
         ray = importlib.import_module("ray")
         if self._remote_run is None:
             return
@@ -77,7 +77,7 @@ class RayPool:
 
 
 def _check_reachable(address: str) -> None:
-    """Raise OptionError when nothing listens at `address`; ray itself would retry for minutes."""
+    """Raise OptionError if nothing listens at `address`; ray itself would retry for minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdecimal():
         return  # such as "auto"

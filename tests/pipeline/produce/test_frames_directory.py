@@ -160,7 +160,7 @@ def test_a_directory_in_the_spool_is_not_recorded(tmp_path: Path):
 @pytest.mark.parametrize(
     ("folder", "budget", "message"),
     [
-        (None, PLENTY, "frames-budget needs --frames-dir"),
+        (None, PLENTY, "frames-budget can be used only together with --frames-dir"),
         ("a-file", None, "is not a directory"),
         ("spool/frames", None, "is inside the spool"),
         ("spool", None, "is inside the spool"),
