@@ -1,7 +1,7 @@
-"""Tell failures of the machine (memory, disk, network) from those of a file, and try again.
+"""Distinguish failures of the machine (memory, disk, network) from those of a file, and try again.
 
-The trade-off: an operation that fails for the machine's reason is repeated for a few seconds and then fails
-the whole task, because a pair that is replaced for such a reason would change the stream.
+The trade-off: an operation that fails because of the machine is repeated for a few seconds; then the whole
+task fails, because replacing the pair for such a reason would change the stream.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OF_THE_FILE = frozenset(
         errno.ENAMETOOLONG, errno.ENXIO, errno.EINVAL,
     }
 )  # fmt: skip
-"""Errors of a path itself, which stay when the operation is repeated."""
+"""Errors caused by the path itself, which occur again when the operation is repeated."""
 _REMEDIES = {
     errno.ENOMEM: "memory is short: use fewer --jobs or a machine with more memory",
     errno.EMFILE: "raise the limit of open files (ulimit -n) or use fewer --jobs",
@@ -32,14 +32,14 @@ _REMEDIES = {
 _OTHER_REMEDY = "check the disk or the network it is mounted from, then start again"
 _MEMORY_TEXTS = ("memory", "mempool", "bad_alloc")
 RETRY_AFTER_S = (0.1, 0.5, 2.0)
-"""Pauses between tries."""
+"""Pauses between attempts, in seconds."""
 _is_retried: ContextVar[bool] = ContextVar("is_retried", default=False)
-"""Whether an outer operation is repeated already; an inner one is then not, or the pauses would multiply."""
+"""Whether an outer operation is already being repeated; an inner one is then tried once, or pauses would multiply."""
 _stop: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
 
 
 def raise_machine_error(path: str, error: BaseException, action: Action = "read") -> None:
-    """Raise MachineError if `error`, caught while `path` was used, is not the fault of the file or the path."""
+    """Raise MachineError if `error`, caught while using `path`, was not caused by the file or the path itself."""
     if isinstance(error, OSError) and error.errno is not None:
         if error.errno not in _OF_THE_FILE:
             remedy = _REMEDIES.get(error.errno, _OTHER_REMEDY)
@@ -50,7 +50,7 @@ def raise_machine_error(path: str, error: BaseException, action: Action = "read"
 
 @contextlib.contextmanager
 def machine_errors(path: str, action: Action = "read") -> Iterator[None]:
-    """Raise MachineError for an OSError or MemoryError that is not the fault of the file or the path."""
+    """Raise MachineError for an OSError or MemoryError of the block that the file or the path did not cause."""
     try:
         yield
     except (OSError, MemoryError) as error:
@@ -65,7 +65,7 @@ def _is_about_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def retries_end_with(stop: threading.Event) -> Iterator[None]:
-    """Make `with_retries`, in this thread and within a `with` block, try no more once `stop` is set."""
+    """Make `with_retries` stop trying, in this thread and during a `with` block, once `stop` is set."""
     token = _stop.set(stop)
     try:
         yield
@@ -74,10 +74,10 @@ def retries_end_with(stop: threading.Event) -> Iterator[None]:
 
 
 def with_retries(path: str, operation: Callable[[], Result], action: Action = "read") -> Result:
-    """Return the result of `operation`, repeated for 2.6 s after a failure of the machine.
+    """Call `operation` and return its result; after a failure of the machine, repeat it for up to 2.6 s.
 
-    Errors of the file and of the path pass at once. Within another call the operation is tried once.
-    Raises MachineError.
+    Errors caused by the file or the path are raised at once. Inside another `with_retries` the operation is
+    tried only once. Raises MachineError.
     """
     if _is_retried.get():
         return operation()

@@ -187,7 +187,7 @@ class LmdbPatch:
             ) from error
 
     def _value(self) -> bytes:
-        """Return the patch's bytes, of a length that four square planes have."""
+        """Return the patch's bytes. Raises RawError unless their number fits four square planes."""
         value = with_retries(str(self.path), self._read)
         if value is None:
             raise RawError(str(self.path), "is not in the LMDB file")

@@ -140,7 +140,7 @@ class FrameStore:
         """Return a stored frame, or None when it is not stored or is damaged (`put` then replaces it).
 
         The checksum of the whole frame is verified when this process maps it for the first time. Raises
-        MachineError when memory, disk or network fail: that is no damage.
+        MachineError when memory, disk or network fail; the frame then does not count as damaged.
         """
         if name in self._mapped:
             self._mapped.move_to_end(name)

@@ -125,7 +125,7 @@ def test_a_short_without_its_long_is_named_counted_and_left_out(call, own_data):
     assert "4 pairs of 2 scenes" in result.output
     for exposure in ("0.1", "0.04"):
         assert (
-            f"skipped Sony/short/00002_00_{exposure}s.dng: scene 00002 has no long exposure"
+            f"skipped Sony/short/00002_00_{exposure}s.dng: its scene 00002 has no long exposure; add one or remove this file"
             in result.stderr
         )
     assert "2 files skipped" in result.stderr

@@ -33,7 +33,7 @@ def pair(write_raw):
 def test_a_long_exposure_of_another_geometry_is_refused(tmp_path, write_raw, pair, other):
     write_raw(pair.long, **{"phase": "GBRG", "size": (61, 83), **other})
 
-    with pytest.raises(RawError, match=r"but its short exposure .* is 61x83 GB/RG") as caught:
+    with pytest.raises(RawError, match=r"but its short exposure .* has 61x83 GB/RG") as caught:
         whole_frame(tmp_path, pair)
 
     assert caught.value.path.endswith("10s.dng")
