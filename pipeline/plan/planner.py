@@ -27,8 +27,9 @@ def make_plan(root: Path, options: PlanOptions, *, pairs: Pairs | None = None) -
 
     `pairs` are those to plan with, such as a table's; without them the camera's pairs are found below
     `root`. Pairs with a file that cannot be used are left out and listed in `Plan.skipped`, and so are
-    those whose CFA is not the one of most pairs: all samples of a plan have the same planes. Raises
-    DatasetError when no pair is left, OptionError when a frame is smaller than the crop.
+    those whose CFA is not the one of most pairs (all samples of a plan have the same planes) and those
+    that are smaller than the crop. Raises DatasetError when no pair is left, OptionError when all are
+    smaller than the crop.
     """
     found = _find(root, options) if pairs is None else _chosen(pairs, options)
     drawn = draw_fraction(found.of_split(options.split).pairs, options.fraction, options.seed)
@@ -41,13 +42,19 @@ def make_plan(root: Path, options: PlanOptions, *, pairs: Pairs | None = None) -
         except RawError as error:
             skipped.append(found.skip(pair, error.path, error.reason))
     cfa = _common_cfa(usable, options)
-    planned = []
+    stored, planned, small = options.stored_size(cfa), [], []
     for pair, file, long_fingerprint in usable:
-        if _sample_cfa(file, options) == cfa:
-            planned.append(_planned(pair, file, long_fingerprint, options, cfa))
+        if _sample_cfa(file, options) == cfa and min(file.height, file.width) >= stored:
+            planned.append(_planned(pair, file, long_fingerprint))
+        elif _sample_cfa(file, options) == cfa:
+            reason = f"is {file.height}x{file.width}, but crop {options.crop_size(cfa)} with its margin needs {stored} pixels; choose a smaller --crop"
+            small.append(found.skip(pair, str(found.root / pair.short), reason))
         else:
             reason = f"has a mosaic of another kind than most others ({file.cfa}, not {cfa}); convert it with --xtrans rggb, or make a plan of its own for it"
             skipped.append(found.skip(pair, str(found.root / pair.short), reason))
+    if small and not planned:
+        raise OptionError(f"{small[0].path}: {small[0].reason}")
+    skipped += small
     if not planned:
         raise DatasetError(
             f"{found.root}: none of the {len(drawn)} pairs of {options.camera} can be used; the first: {skipped[-1].path}: {skipped[-1].reason}"
@@ -128,14 +135,7 @@ def _common_cfa(usable: list[tuple[Pair, _File, str]], options: PlanOptions) -> 
     return samples.most_common(1)[0][0] if samples else "bayer"
 
 
-def _planned(
-    pair: Pair, file: _File, long_fingerprint: str, options: PlanOptions, cfa: CfaKind
-) -> PlannedPair:
-    stored = options.stored_size(cfa)
-    if min(file.height, file.width) < stored:
-        raise OptionError(
-            f"crop {options.crop_size(cfa)} with its margin needs {stored} pixels, {pair.short} has {file.height}x{file.width}; choose a smaller --crop"
-        )
+def _planned(pair: Pair, file: _File, long_fingerprint: str) -> PlannedPair:
     return PlannedPair(
         pair=pair,
         height=file.height,

@@ -74,6 +74,19 @@ def test_a_crop_larger_than_the_frames_is_refused(tmp_path: Path):
         make_plan(write_sid(tmp_path / "data"), options(crop=64))
 
 
+def test_one_small_frame_is_skipped_with_a_line_and_the_others_are_planned(tmp_path: Path):
+    root = write_sid(tmp_path / "data", scenes=9, shorts=1)
+    write_sid(tmp_path / "small", scenes=9, shorts=1, size=(32, 36))
+    for name in ("short/00009_00_0.1s.dng", "long/00009_00_10s.dng"):
+        (tmp_path / "small/Sony" / name).replace(root / "Sony" / name)
+
+    plan = make_plan(root, options(crop=32))
+
+    assert len(plan.pairs) == 8
+    assert [Path(one.path).name for one in plan.skipped] == ["00009_00_0.1s.dng"]
+    assert plan.skipped[0].reason.startswith("is 32x36, but crop 32 with its margin needs ")
+
+
 def test_noise_needs_long_exposures_only(tmp_path: Path):
     root = write_sid(tmp_path / "data")
     for short in (root / "Sony" / "short").iterdir():
