@@ -8,15 +8,29 @@ formulas over their layers, so that a formula cannot share a mistake with the co
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from darkprep.model import MODELS, MOSAICS, CfaKind, Network, build_model
+from darkprep.model import MOSAICS, CfaKind, Network, Target, build_model
 
 HEAD = (
-    "| model | mosaic | parameters | MAC per RAW pixel | receptive field, RAW pixels |\n"
-    "|---|---|---:|---:|---:|\n"
+    "| model | target | mosaic | parameters | MAC per RAW pixel | receptive field, RAW pixels |\n"
+    "|---|---|---|---:|---:|---:|\n"
 )
+
+
+SHOWN: tuple[tuple[str, Target, tuple[CfaKind, ...]], ...] = (
+    ("redirt", "srgb", tuple(MOSAICS)),
+    ("redirt-2rdb", "srgb", tuple(MOSAICS)),
+    ("redirt-gn", "srgb", tuple(MOSAICS)),
+    ("sid", "srgb", tuple(MOSAICS)),
+    ("redirt", "raw", ("bayer",)),
+    ("unet", "raw", ("bayer",)),
+    ("nafnet", "raw", ("bayer",)),
+)
+"""Each network with the target of its authors, and REDIRT with `raw`; `linear` is like `srgb`."""
 
 
 def parameters(model: Network) -> int:
@@ -27,9 +41,10 @@ def parameters(model: Network) -> int:
 def macs_per_pixel(model: Network) -> float:
     """Multiply-accumulates of the convolutions per pixel of the mosaic."""
     side = 4 * model.multiple
-    packed = torch.zeros(1, model.mosaic.planes, side, side)
+    packed = torch.zeros(1, model.mosaic.planes, side, side, device="meta")
+    body = copy.deepcopy(model.body).to("meta")  # operations are counted and not computed
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(packed)
+        body(packed)
     return counter.get_total_flops() / 2 / (side * model.mosaic.cell) ** 2
 
 
@@ -40,13 +55,17 @@ def receptive_field(model: Network) -> int | None:
     The network repeats itself every `multiple` packed columns, so as many NaNs say everything.
     """
     step, cell = model.multiple, model.mosaic.cell
-    width = 64 * step
-    packed = torch.zeros(step, model.mosaic.planes, step, width)
+    width = 48 * step
+    scale = model.scale
+    hits = []
     for column in range(step):
-        packed[column, :, :, width // 2 + column] = torch.nan
-    with torch.no_grad():
-        hit = torch.isnan(model(packed)).any(dim=1).any(dim=1)
-    return None if hit.all() else _widest(hit, step * cell) * cell
+        packed = torch.zeros(1, model.mosaic.planes, step, width)
+        packed[:, :, :, width // 2 + column] = torch.nan
+        with torch.no_grad():
+            hits.append(torch.isnan(model(packed)).any(dim=1).any(dim=1))
+        if hits[0].all():
+            return None
+    return _widest(torch.cat(hits), step * scale) * cell
 
 
 def _widest(hit: torch.Tensor, period: int) -> int:
@@ -67,17 +86,19 @@ def _widest(hit: torch.Tensor, period: int) -> int:
     return widest
 
 
-def row(name: str, cfa: CfaKind) -> str:
+def row(name: str, target: Target, cfa: CfaKind) -> str:
     """One line of the table."""
-    model = build_model(name, cfa).eval()
+    model = build_model(name, cfa, target).eval()
     field = receptive_field(model)
     side = "whole frame" if field is None else f"{field:,} x {field:,}"
-    return f"| `{name}` | {cfa} | {parameters(model):,} | {macs_per_pixel(model):,.0f} | {side} |\n"
+    return f"| `{name}` | {target} | {cfa} | {parameters(model):,} | {macs_per_pixel(model):,.0f} | {side} |\n"
 
 
 def table() -> str:
     """The table of all networks, in Markdown."""
-    return HEAD + "".join(row(name, cfa) for name in MODELS for cfa in MOSAICS)
+    return HEAD + "".join(
+        row(name, target, cfa) for name, target, mosaics in SHOWN for cfa in mosaics
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,18 @@
-"""The networks: RAW planes to RGB. This package imports torch, and nothing else of darkprep."""
+"""The networks: RAW planes to RGB, or to less noisy planes. This package imports torch, and nothing else of darkprep."""
 
-from darkprep.model.build import MODELS, MOSAICS, CfaKind, Mosaic, Network, build_model
+from darkprep.model.build import (
+    MODELS,
+    MOSAICS,
+    TARGETS,
+    CfaKind,
+    Mosaic,
+    Network,
+    Target,
+    build_model,
+)
 from darkprep.model.errors import ModelError
 from darkprep.model.inference import Precision, ReadyNetwork, ready_for_inference
+from darkprep.model.input_form import PLANE_ORDERS, InputForm, PlaneOrder
 from darkprep.model.weights import (
     PUBLISHED_LICENCE,
     import_published,
@@ -14,13 +24,18 @@ from darkprep.model.weights import (
 __all__ = [
     "MODELS",
     "MOSAICS",
+    "PLANE_ORDERS",
     "PUBLISHED_LICENCE",
+    "TARGETS",
     "CfaKind",
+    "InputForm",
     "ModelError",
     "Mosaic",
     "Network",
+    "PlaneOrder",
     "Precision",
     "ReadyNetwork",
+    "Target",
     "build_model",
     "import_published",
     "load_model",

@@ -10,6 +10,7 @@ CVPR 2021, sections 3.1-3.3 and figure 2.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,20 @@ NORM_GROUPS = 8
 """Groups of `redirt-gn`: of 4 channels after a dense layer, of 8 after the 1x1 convolution."""
 
 MakeConv = Callable[[int, int, int, float], nn.Module]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The form of a network's result: its channels before the final pixel shuffle, and that shuffle's factor."""
+
+    outputs: int
+    shuffle: int
+    """Pixels of the result per packed pixel, in each direction; 1 for packed planes."""
+
+
+def unit_clamp(x: Tensor, *, training: bool) -> Tensor:
+    """Return `x` clamped to [0, 1]; in training the gradient passes as if it were not."""
+    return x + (x.clamp(0, 1) - x).detach() if training else x.clamp(0, 1)
 
 
 def plain_conv(

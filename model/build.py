@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from torch import Tensor, nn
 
-from darkprep.model.blocks import MakeConv, ResidualDenseBlock, group_normed, weight_normed
+from darkprep.model.blocks import (
+    Head,
+    MakeConv,
+    ResidualDenseBlock,
+    group_normed,
+    weight_normed,
+)
 from darkprep.model.errors import ModelError
+from darkprep.model.input_form import InputForm
+from darkprep.model.nafnet import NafNet
 from darkprep.model.redirt import (
     COARSE,
     FEATURES,
@@ -24,9 +32,12 @@ from darkprep.model.redirt import (
     MediumScaleEncoder,
     Redirt,
 )
-from darkprep.model.unet import SidUNet
+from darkprep.model.unet import UNet
 
 CfaKind = Literal["bayer", "xtrans"]
+Target = Literal["srgb", "linear", "raw"]
+"""What a network restores: developed RGB, camera RGB in linear light, or packed planes."""
+TARGETS: tuple[Target, ...] = get_args(Target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +51,12 @@ class Mosaic:
     head_groups: int
     """Groups of the higher-scale encoder's first convolution; no group reads two planes."""
 
+    def head(self, target: Target) -> Head:
+        """Return the form of a network's result for a target."""
+        if target == "raw":
+            return Head(outputs=self.planes, shuffle=1)
+        return Head(outputs=3 * self.cell**2, shuffle=self.cell)
+
 
 MOSAICS: dict[CfaKind, Mosaic] = {
     "bayer": Mosaic(planes=4, cell=2, head_groups=128),
@@ -48,27 +65,36 @@ MOSAICS: dict[CfaKind, Mosaic] = {
 
 
 class Network(nn.Module):
-    """Base class of the networks; holds name and CFA, and checks the shape of the input."""
+    """Base class of the networks; holds name, CFA and target, and checks the shape of the input."""
 
     multiple = COARSE
     """Packed height and width must be multiples of this."""
 
-    def __init__(self, name: str, cfa: CfaKind, body: nn.Module) -> None:
+    def __init__(
+        self, name: str, cfa: CfaKind, body: nn.Module, *, target: Target = "srgb"
+    ) -> None:
         super().__init__()
         self.name = name
         self.cfa = cfa
+        self.target = target
         self.body = body
-        self.cut_at_black = False
-        """Whether inference clips the input at 0, as in the training of the released weights."""
+        self.input_form = InputForm()
+        """The form of the planes that `body` reads."""
 
     @property
     def mosaic(self) -> Mosaic:
         """How the network's input is packed."""
         return MOSAICS[self.cfa]
 
-    def forward(self, packed: Tensor) -> Tensor:
-        """Return `(B, 3, cell*h, cell*w)` RGB in [0, 1] for `(B, C, h, w)` float planes.
+    @property
+    def scale(self) -> int:
+        """Pixels of the result per packed pixel, in each direction."""
+        return self.mosaic.head(self.target).shuffle
 
+    def forward(self, packed: Tensor) -> Tensor:
+        """Return the restored target in [0, 1] for `(B, C, h, w)` float planes.
+
+        That is RGB `(B, 3, cell*h, cell*w)`, or `(B, C, h, w)` planes with the target `raw`.
         The planes have black subtracted, are normalised to white = 1, amplified, and not clipped. h and w
         are multiples of 16; the network that `ready_for_inference` returns accepts any size. Raises
         ModelError.
@@ -80,7 +106,8 @@ class Network(nn.Module):
                 f"{self.name} needs packed sizes that are multiples of {self.multiple}, not "
                 f"{height}x{width}; ready_for_inference(model) accepts other sizes"
             )
-        return cast(Tensor, self.body(packed))
+        restored = cast(Tensor, self.body(self.input_form.converted(packed)))
+        return self.input_form.reordered(restored) if self.target == "raw" else restored
 
 
 def check_planes(packed: Tensor, name: str, cfa: CfaKind) -> None:
@@ -93,7 +120,7 @@ def check_planes(packed: Tensor, name: str, cfa: CfaKind) -> None:
         )
 
 
-def _redirt(mosaic: Mosaic, layers: tuple[int, ...], make_conv: MakeConv) -> Redirt:
+def _redirt(mosaic: Mosaic, target: Target, layers: tuple[int, ...], make_conv: MakeConv) -> Redirt:
     outputs = 3 * mosaic.cell**2
     return Redirt(
         higher=HigherScaleEncoder(
@@ -104,45 +131,57 @@ def _redirt(mosaic: Mosaic, layers: tuple[int, ...], make_conv: MakeConv) -> Red
         medium=MediumScaleEncoder(mosaic.planes),
         lower=LowerScaleEncoder(mosaic.planes, outputs),
         fuse1=FuseBlock1(outputs),
-        fuse2=FuseBlock2(2 * outputs, mosaic.cell),
+        fuse2=FuseBlock2(2 * outputs, mosaic.head(target)),
     )
 
 
-def _published(mosaic: Mosaic) -> nn.Module:
-    return _redirt(mosaic, (4, 5, 5), weight_normed)
+def _published(mosaic: Mosaic, target: Target) -> nn.Module:
+    return _redirt(mosaic, target, (4, 5, 5), weight_normed)
 
 
-def _two_blocks(mosaic: Mosaic) -> nn.Module:
-    return _redirt(mosaic, (4, 5), weight_normed)
+def _two_blocks(mosaic: Mosaic, target: Target) -> nn.Module:
+    return _redirt(mosaic, target, (4, 5), weight_normed)
 
 
-def _group_norm(mosaic: Mosaic) -> nn.Module:
-    return _redirt(mosaic, (4, 5, 5), group_normed)
+def _group_norm(mosaic: Mosaic, target: Target) -> nn.Module:
+    return _redirt(mosaic, target, (4, 5, 5), group_normed)
 
 
-def _sid(mosaic: Mosaic) -> nn.Module:
-    return SidUNet(mosaic.planes, mosaic.cell)
+def _sid(mosaic: Mosaic, target: Target) -> nn.Module:
+    return UNet(mosaic.planes, mosaic.head(target), keeps_negative=False)
 
 
-_BUILDERS: dict[str, Callable[[Mosaic], nn.Module]] = {
+def _unet(mosaic: Mosaic, target: Target) -> nn.Module:
+    return UNet(mosaic.planes, mosaic.head(target), keeps_negative=True)
+
+
+def _nafnet(mosaic: Mosaic, target: Target) -> nn.Module:
+    return NafNet(mosaic.planes, mosaic.head(target))
+
+
+_BUILDERS: dict[str, Callable[[Mosaic, Target], nn.Module]] = {
     "redirt": _published,
     "redirt-2rdb": _two_blocks,
     "redirt-gn": _group_norm,
     "sid": _sid,
+    "unet": _unet,
+    "nafnet": _nafnet,
 }
 
 MODELS = tuple(_BUILDERS)
 """The names that `build_model` accepts."""
 
 
-def build_model(name: str, cfa: CfaKind = "bayer") -> Network:
+def build_model(name: str, cfa: CfaKind = "bayer", target: Target = "srgb") -> Network:
     """Return a network with random initial weights, drawn from torch's global generator.
 
-    `name` is one of MODELS, `cfa` is `bayer` (4 planes) or `xtrans` (9 planes). Raises ModelError for
-    another name; its message lists the valid names.
+    `name` is one of MODELS, `cfa` is `bayer` (4 planes) or `xtrans` (9 planes), `target` is what the
+    network restores, one of TARGETS. Raises ModelError for another name; its message lists the valid names.
     """
     if name not in _BUILDERS:
         raise ModelError(f"unknown model {name!r}; choose from {', '.join(MODELS)}")
     if cfa not in MOSAICS:
         raise ModelError(f"unknown colour filter array {cfa!r}; choose from {', '.join(MOSAICS)}")
-    return Network(name, cfa, _BUILDERS[name](MOSAICS[cfa]))
+    if target not in TARGETS:
+        raise ModelError(f"unknown target {target!r}; choose from {', '.join(TARGETS)}")
+    return Network(name, cfa, _BUILDERS[name](MOSAICS[cfa], target), target=target)

@@ -1,8 +1,9 @@
 """Prepare a network for inference. Evaluation, restoration and the benchmarks use this module.
 
 The trade-off: each device has one way of execution, the fastest that was measured (docs/models.md), and no
-option to choose another. REDIRT runs by rows on a CPU (`rows.py`) and as a CUDA graph on a GPU (`cuda.py`);
-any other network runs in strips on a CPU.
+option to choose another. REDIRT runs by rows on a CPU (`rows.py`) and as a CUDA graph on a GPU
+(`cuda.py`). On a CPU a U-Net runs in strips, and NAFNet, of which every output depends on the whole frame, in
+one piece.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format, parametrize
 from darkprep.model.build import Network, check_planes
 from darkprep.model.cuda import CudaGraph, StreamedRedirt
 from darkprep.model.errors import ModelError
+from darkprep.model.nafnet import NafNet
 from darkprep.model.redirt import Redirt
 from darkprep.model.rows import RowwiseRedirt
 
@@ -38,20 +40,20 @@ class ReadyNetwork:
     def __init__(
         self, model: Network, run: Callable[[Tensor], Tensor], device: torch.device
     ) -> None:
-        self.name, self.cfa = model.name, model.cfa
+        self.name, self.cfa, self.target = model.name, model.cfa, model.target
         self.device = device
-        self._multiple, self._cell = model.multiple, model.mosaic.cell
-        self._cut_at_black = model.cut_at_black
+        self._multiple, self._scale = model.multiple, model.scale
+        self._input_form = model.input_form
         self._run = run
 
     @torch.no_grad()
     def __call__(self, packed: Tensor) -> Tensor:
-        """Return `(B, 3, cell*h, cell*w)` float32 RGB in [0, 1] for `(B, C, h, w)` planes.
+        """Return `(B, 3, cell*h, cell*w)` float32 RGB, or `(B, C, h, w)` planes, in [0, 1] for `(B, C, h, w)` planes.
 
-        The planes are as for `Network.forward`, but of any size and on any device; the result is on this
-        network's device. Planes are padded to a multiple of 16 by mirroring at the bottom and at the right,
-        and the result is cropped to the original size (docs/models.md states how far into the frame the
-        padding has an effect). Raises ModelError for planes of another CFA and for an empty frame.
+        The planes of the input are as for `Network.forward`, but of any size and on any device; the result is on
+        this network's device. Planes are padded to a multiple of 16 by mirroring them at the bottom and
+        at the right, and the result is cropped again (docs/models.md describes how far that reaches).
+        Raises ModelError for planes of another CFA and for an empty frame.
         """
         check_planes(packed, self.name, self.cfa)
         height, width = packed.shape[-2:]
@@ -59,13 +61,12 @@ class ReadyNetwork:
             raise ModelError(
                 f"{self.name} cannot restore an empty frame of {height}x{width} pixels; give planes with at least one pixel"
             )
-        planes = packed.to(self.device, torch.float32)
-        if self._cut_at_black:
-            planes = planes.clamp(min=0)
-        rgb = self._run(
+        planes = self._input_form.converted(packed.to(self.device, torch.float32))
+        restored = self._run(
             _pad_by_mirroring(planes, -height % self._multiple, -width % self._multiple)
         )
-        return rgb[..., : height * self._cell, : width * self._cell]
+        cropped = restored[..., : height * self._scale, : width * self._scale]
+        return self._input_form.reordered(cropped) if self.target == "raw" else cropped
 
 
 def ready_for_inference(
@@ -121,6 +122,8 @@ def _without_weight_norm(conv: nn.Conv2d) -> nn.Conv2d:
 def _on_cpu(body: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     if isinstance(body, Redirt):
         return RowwiseRedirt(body).to(dtype)
+    if isinstance(body, NafNet):
+        return _InOnePiece(body.to(dtype), dtype)
     return _InStrips(body.to(dtype), dtype)
 
 
@@ -134,6 +137,19 @@ def _on_gpu(body: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     return run
 
 
+class _InOnePiece:
+    """A network that restores the whole frame at once."""
+
+    def __init__(self, body: nn.Module, dtype: torch.dtype) -> None:
+        self._body = body
+        self._dtype = dtype
+
+    def __call__(self, packed: Tensor) -> Tensor:
+        """`(B, C, h, w)` with h and w multiples of 16, to float32."""
+        restored: Tensor = self._body(packed.to(self._dtype))
+        return restored.to(torch.float32, memory_format=torch.contiguous_format)
+
+
 class _InStrips:
     """A network that runs on a frame in strips, each with the rows around it on which its result depends."""
 
@@ -142,7 +158,7 @@ class _InStrips:
         self._dtype = dtype
 
     def __call__(self, packed: Tensor) -> Tensor:
-        """Return `(B, 3, cell*h, cell*w)` for `(B, C, h, w)`, where h and w are multiples of 16."""
+        """`(B, C, h, w)` with h and w multiples of 16, to float32."""
         strips = []
         for begin in range(0, packed.shape[2], STRIP_ROWS):
             top = max(0, begin - CONTEXT_ROWS)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from darkprep.model.blocks import LEAK, ResidualBlock, normed_conv, shuffle_channels
+from darkprep.model.blocks import LEAK, Head, ResidualBlock, normed_conv, shuffle_channels
 
 FEATURES = 64
 """Channels of the medium and the higher scale."""
@@ -103,16 +103,19 @@ class FuseBlock1(nn.Module):
 
 
 class FuseBlock2(nn.Module):
-    """FB2: fuse the lower scale with the output of FB1 into RGB at the size of the mosaic."""
+    """FB2: fuse the features of the lower scale with the output of FB1 into RGB at the mosaic's size.
 
-    def __init__(self, inputs: int, cell: int) -> None:
+    With the target `raw`, for which nothing is published, its convolution returns packed planes instead.
+    """
+
+    def __init__(self, inputs: int, head: Head) -> None:
         super().__init__()
-        self.cell = cell
-        self.conv = normed_conv(inputs, 3 * cell**2, 5)
+        self.head = head
+        self.conv = normed_conv(inputs, head.outputs, 5)
 
     def forward(self, fine: Tensor, fused: Tensor) -> Tensor:
-        """Return `(B, 3, cell*h, cell*w)`, not yet clamped, for two tensors `(B, inputs/2, h, w)`."""
-        return F.pixel_shuffle(self.conv(torch.cat([fine, fused], dim=1)), self.cell)
+        """Two of `(B, inputs/2, h, w)` to `(B, 3, cell*h, cell*w)` or planes `(B, C, h, w)`, not yet clamped."""
+        return F.pixel_shuffle(self.conv(torch.cat([fine, fused], dim=1)), self.head.shuffle)
 
 
 class Redirt(nn.Module):
@@ -139,10 +142,10 @@ class Redirt(nn.Module):
         self.fuse_block_2 = fuse2
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Return RGB in [0, 1], `(B, 3, cell*h, cell*w)`, for amplified planes `(B, C, h, w)`.
+        """Black-subtracted, normalised, amplified planes to RGB, or to planes, in [0, 1].
 
-        h and w are multiples of 16. The planes have black subtracted and are normalised to white = 1; as
-        published, they are not clipped at 1.
+        `(B, C, h, w)` with h and w multiples of 16, to `(B, 3, cell*h, cell*w)`, or to `(B, C, h, w)`. The
+        input is not clipped at 1, as published.
         """
         coarse = self.higher_scale_encoder(packed)
         middle = self.medium_scale_encoder(packed)
@@ -150,6 +153,6 @@ class Redirt(nn.Module):
         return self.fuse(coarse, middle, fine)
 
     def fuse(self, coarse: Tensor, middle: Tensor, fine: Tensor) -> Tensor:
-        """Return RGB in [0, 1] for the outputs of the three encoders."""
+        """The outputs of the three encoders to the result in [0, 1]."""
         out: Tensor = self.fuse_block_2(fine, self.fuse_block_1(coarse, middle))
         return out.clamp(0, 1)

@@ -54,7 +54,7 @@ class RowwiseRedirt(nn.Module):
         medium, higher = mix[:, 0::2], mix[:, 1::2]
         near, far = last.chunk(2, dim=1)
         self.strip = strip
-        self.cell = net.fuse_block_2.cell
+        self.head_form = net.fuse_block_2.head
         self.higher = net.higher_scale_encoder
         self.head = _HeadConv(*_weights(self.higher.head[0]))
         self.skip = block.skip
@@ -70,13 +70,15 @@ class RowwiseRedirt(nn.Module):
         self.far = RowConv(far, None)
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Return `(B, 3, cell*h, cell*w)` for float32 `(B, C, h, w)`, where h and w are multiples of 16."""
+        """Float32 `(B, C, h, w)` with h and w multiples of 16, to `(B, 3, cell*h, cell*w)`, or to `(B, C, h, w)`."""
         batch, _, height, width = packed.shape
         if packed.storage_offset() % MIDDLE:
             packed = packed.clone()  # `_as_wide_elements` needs aligned cells
-        out = packed.new_empty(batch, 3, height * self.cell, width * self.cell)
-        for planes, rgb in zip(packed, out, strict=True):
-            frame = _Frame(self, planes, rgb)
+        scale = self.head_form.shuffle
+        colours = self.head_form.outputs // scale**2
+        out = packed.new_empty(batch, colours, height * scale, width * scale)
+        for planes, result in zip(packed, out, strict=True):
+            frame = _Frame(self, planes, result)
             _run_in_parallel([_Band(frame, begin, end) for begin, end in _bands(height)])
         return out
 
@@ -84,10 +86,10 @@ class RowwiseRedirt(nn.Module):
 class _Frame:
     """The input and the output of one frame, and the intermediate results that all bands read."""
 
-    def __init__(self, net: RowwiseRedirt, packed: Tensor, rgb: Tensor) -> None:
+    def __init__(self, net: RowwiseRedirt, packed: Tensor, result: Tensor) -> None:
         coarse = self._coarse(net, packed)
         self.net = net
-        self.rgb = rgb
+        self.result = result
         self.packed = packed.to(coarse.dtype)
         self.lift_mix = ComposedRows(net.lift_mix, coarse)
         self.near = ComposedRows(net.near, self.packed)
@@ -107,7 +109,7 @@ class _Band:
         self.begin, self.end = begin, end
 
     def run(self) -> None:
-        """Restore the band and write the result to its rows of the frame's RGB picture."""
+        """Restore the band and write it to its rows of the result."""
         net, (_, height, width) = self.net, self.frame.packed.shape
         medium = (height // MIDDLE, width // MIDDLE)
         begin = max(0, self.begin - CONTEXT_ROWS) // MIDDLE
@@ -151,7 +153,7 @@ class _Band:
         out = out[max(0, self.begin - first) : self.end - first]
         first = max(first, self.begin)
         out += self.frame.near.rows(first, first + out.shape[0])
-        _write_rgb(out.clamp_(0, 1), self.frame.rgb, first, self.net.cell)
+        _write_result(out.clamp_(0, 1), self.frame.result, first, self.net.head_form.shuffle)
 
 
 def _bands(height: int) -> Iterator[tuple[int, int]]:
@@ -261,11 +263,12 @@ def _unshuffle(packed: Tensor, begin: int, end: int, out: Tensor) -> None:
     _as_wide_elements(target).copy_(_as_wide_elements(cells).permute(1, 3, 0, 2, 4))
 
 
-def _write_rgb(rows: Tensor, rgb: Tensor, first: int, cell: int) -> None:
-    """Write the pixel shuffle of rows `(n, w, 3*cell*cell)` to `rgb` `(3, H, W)`, beginning at packed row `first`."""
+def _write_result(rows: Tensor, result: Tensor, first: int, scale: int) -> None:
+    """Write the pixel shuffle of rows `(n, w, c*scale*scale)` to `(c, H, W)` from packed row `first` on."""
     count, width, _ = rows.shape
-    target = rgb.view(3, -1, cell, width, cell)[:, first : first + count]
-    cells = rows.to(rgb.dtype).view(count, width, 3, cell, cell)
+    colours = result.shape[0]
+    target = result.view(colours, -1, scale, width, scale)[:, first : first + count]
+    cells = rows.to(result.dtype).view(count, width, colours, scale, scale)
     _as_wide_elements(target).copy_(_as_wide_elements(cells).permute(2, 0, 3, 1, 4))
 
 

@@ -1,9 +1,11 @@
-"""SID's U-Net, the network that REDIRT is compared with.
+"""The U-Net of SID, which REDIRT is compared with, and which ELD, PMN and LED train from RAW to RAW.
 
 The trade-off: written for readability and for training, not for speed; it needs 10 times REDIRT's
 arithmetic in any case.
 
-Source: C. Chen, Q. Chen, J. Xu, V. Koltun, "Learning to See in the Dark", CVPR 2018, section 4.1.
+Source: C. Chen, Q. Chen, J. Xu, V. Koltun, "Learning to See in the Dark", CVPR 2018, section 4.1;
+from RAW to RAW, K. Wei, Y. Fu, J. Yang, H. Huang, "A Physics-based Noise Formation Model for Extreme Low-light
+Raw Denoising", CVPR 2020.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from darkprep.model.blocks import Head, unit_clamp
 
 LEAK = 0.2
 WIDTHS = (32, 64, 128, 256, 512)
@@ -25,12 +29,16 @@ def _double_conv(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-class SidUNet(nn.Module):
-    """SID's U-Net: four levels down, four levels up with skip connections, a 1x1 convolution and a pixel shuffle."""
+class UNet(nn.Module):
+    """Four halvings, four doublings with skips, a 1x1 convolution and a pixel shuffle.
 
-    def __init__(self, planes: int, cell: int) -> None:
+    `keeps_negative` is whether input below black is kept; input above white is always clipped.
+    """
+
+    def __init__(self, planes: int, head: Head, *, keeps_negative: bool) -> None:
         super().__init__()
-        self.cell = cell
+        self.head = head
+        self.lowest = None if keeps_negative else 0
         self.down = nn.ModuleList(
             _double_conv(before, after)
             for before, after in zip((planes, *WIDTHS[:-1]), WIDTHS, strict=True)
@@ -40,21 +48,21 @@ class SidUNet(nn.Module):
             nn.ConvTranspose2d(wide, narrow, 2, stride=2) for wide, narrow in wide_to_narrow
         )
         self.up = nn.ModuleList(_double_conv(wide, narrow) for wide, narrow in wide_to_narrow)
-        self.out = nn.Conv2d(WIDTHS[0], 3 * cell**2, 1)
+        self.out = nn.Conv2d(WIDTHS[0], head.outputs, 1)
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Return RGB in [0, 1], `(B, 3, cell*h, cell*w)`, for amplified planes `(B, C, h, w)`.
+        """Black-subtracted, normalised, amplified planes to RGB, or to planes, in [0, 1].
 
-        h and w are multiples of 16. The planes have black subtracted and are normalised to white = 1. As in
-        Chen et al., the input is clipped to [0, 1]. Chen et al. clip the output when they write a picture
-        but not in the loss, so here the output is clamped and the clamp passes the gradient unchanged.
+        `(B, C, h, w)` with h and w multiples of 16, to `(B, 3, cell*h, cell*w)`, or to `(B, C, h, w)`. Chen
+        et al. clip the amplified input to [0, 1]. They clip the result when they write it and not in the loss, so the
+        gradient passes the clamp here.
         """
-        x, skips = packed.clamp(0, 1), []
+        x, skips = packed.clamp(self.lowest, 1), []
         for level in self.down[:-1]:
             skips.append(level(x))
             x = F.max_pool2d(skips[-1], 2)
         x = self.down[-1](x)
         for lift, level in zip(self.lift, self.up, strict=True):
             x = level(torch.cat([lift(x), skips.pop()], dim=1))
-        out = F.pixel_shuffle(self.out(x), self.cell)
-        return out + (out.clamp(0, 1) - out).detach() if self.training else out.clamp(0, 1)
+        out = F.pixel_shuffle(self.out(x), self.head.shuffle)
+        return unit_clamp(out, training=self.training)

@@ -17,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from darkprep.model.build import CfaKind, Network, build_model
+from darkprep.model.build import CfaKind, Network, Target, build_model
 from darkprep.model.errors import ModelError
+from darkprep.model.input_form import InputForm, PlaneOrder
 
 PUBLISHED_LICENCE = (
     "The released REDIRT weights are the authors' (M. Lamba, K. Mitra, CVPR 2021): for "
@@ -29,6 +30,8 @@ PUBLISHED_LICENCE = (
 FORMAT = "darkprep-weights-1"
 _INPUT, _CUT_AT_BLACK = "input", "cut at black"
 """Metadata of weights whose training clipped the input at the black level, as REDIRT's code does."""
+_TARGET, _PLANE_ORDER = "target", "plane order"
+"""Metadata of weights of another target than `srgb`, or of another plane order than RGGB."""
 
 _DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
@@ -64,7 +67,8 @@ class _WeightsFile:
     """By darkprep's names."""
     published_names: Mapping[str, str]
     """darkprep's name of a tensor to its name in the released file; empty for a darkprep file."""
-    cut_at_black: bool
+    target: Target
+    input_form: InputForm
 
 
 def published_names() -> dict[str, str]:
@@ -102,7 +106,7 @@ def load_weights(model: Network, path: str | os.PathLike[str]) -> None:
 def load_model(path: str | os.PathLike[str]) -> Network:
     """Build the network that a weights file names, load the weights, and return the network. Raises ModelError."""
     stored = _read(Path(path))
-    model = build_model(stored.name, stored.cfa)
+    model = build_model(stored.name, stored.cfa, stored.target)
     _load_into(model, stored, Path(path))
     return model
 
@@ -115,7 +119,10 @@ def save_weights(model: Network, path: str | os.PathLike[str], *, note: str = ""
     metadata = {"format": FORMAT, "name": model.name, "cfa": model.cfa} | (
         {"note": note} if note else {}
     )
-    metadata |= {_INPUT: _CUT_AT_BLACK} if model.cut_at_black else {}
+    form = model.input_form
+    metadata |= {_INPUT: _CUT_AT_BLACK} if form.cut_at_black else {}
+    metadata |= {_TARGET: model.target} if model.target != "srgb" else {}
+    metadata |= {_PLANE_ORDER: form.plane_order} if form.plane_order != "RGGB" else {}
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     _write_atomically(Path(path), save(tensors, metadata))
 
@@ -142,10 +149,11 @@ def import_published(
 
 
 def _load_into(model: Network, stored: _WeightsFile, path: Path) -> None:
-    if (stored.name, stored.cfa) != (model.name, model.cfa):
+    wanted_kind = (model.name, model.cfa, model.target)
+    if (stored.name, stored.cfa, stored.target) != wanted_kind:
         raise ModelError(
-            f"{path}: holds weights of {stored.name} ({stored.cfa}), not of {model.name} "
-            f"({model.cfa}); build that network, or choose another file"
+            f"{path}: holds weights of {stored.name} ({_kind(stored)}), not of {model.name} "
+            f"({_kind(model)}); build that network, or choose another file"
         )
     wanted = model.state_dict()
     in_file = {name: stored.published_names.get(name, name) for name in wanted | stored.tensors}
@@ -175,7 +183,12 @@ def _load_into(model: Network, stored: _WeightsFile, path: Path) -> None:
             f"{path}: does not fit {model.name} ({model.cfa}): {problems}; choose another file"
         )
     model.load_state_dict(stored.tensors)
-    model.cut_at_black = stored.cut_at_black
+    model.input_form = stored.input_form
+
+
+def _kind(network: _WeightsFile | Network) -> str:
+    """Return the CFA, and the target if it is not `srgb`."""
+    return network.cfa if network.target == "srgb" else f"{network.cfa}, {network.target}"
 
 
 def _is_dense_float(tensor: Tensor) -> bool:
@@ -222,12 +235,20 @@ def _read_darkprep(path: Path) -> _WeightsFile:
             f"{path}: is a safetensors file, but not one of darkprep weights; choose a file that darkprep wrote"
         )
     cfa = cast(CfaKind, metadata.get("cfa", ""))
+    try:
+        form = InputForm(
+            plane_order=cast(PlaneOrder, metadata.get(_PLANE_ORDER, "RGGB")),
+            cut_at_black=metadata.get(_INPUT) == _CUT_AT_BLACK,
+        )
+    except ModelError as error:
+        raise ModelError(f"{path}: is damaged: {error}") from error
     return _WeightsFile(
         name=metadata.get("name", ""),
         cfa=cfa,
         tensors=tensors,
         published_names={},
-        cut_at_black=metadata.get(_INPUT) == _CUT_AT_BLACK,
+        target=cast(Target, metadata.get(_TARGET, "srgb")),
+        input_form=form,
     )
 
 
@@ -252,7 +273,8 @@ def _read_published(path: Path) -> _WeightsFile:
         cfa="bayer",
         tensors={ours.get(str(name), str(name)): tensor for name, tensor in state.items()},
         published_names={our_name: name for name, our_name in ours.items()},
-        cut_at_black=True,
+        target="srgb",
+        input_form=InputForm(cut_at_black=True),
     )
 
 

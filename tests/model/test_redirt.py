@@ -19,6 +19,10 @@ COUNTS = {
     ("redirt-2rdb", "xtrans"): 761_769,
     ("redirt-gn", "xtrans"): 965_385,
     ("sid", "xtrans"): 7_762_683,
+    ("unet", "bayer"): 7_760_748,
+    ("unet", "xtrans"): 7_762_683,
+    ("nafnet", "bayer"): 29_162_604,
+    ("nafnet", "xtrans"): 29_168_379,
 }
 
 
@@ -103,8 +107,8 @@ def test_channels_are_interleaved_as_published():
 
 
 def test_an_unknown_model_is_refused_with_all_names():
-    with pytest.raises(ModelError, match="redirt, redirt-2rdb, redirt-gn, sid"):
-        build_model("unet")
+    with pytest.raises(ModelError, match="redirt, redirt-2rdb, redirt-gn, sid, unet, nafnet"):
+        build_model("resnet")
 
 
 def test_an_unknown_mosaic_is_refused():

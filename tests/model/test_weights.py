@@ -14,6 +14,7 @@ from torch import Tensor
 
 from darkprep.model import (
     PUBLISHED_LICENCE,
+    InputForm,
     ModelError,
     build_model,
     import_published,
@@ -126,7 +127,7 @@ def test_the_released_weights_get_input_clipped_at_black_as_in_their_training(
 def test_darkprep_weights_get_input_below_black(tmp_path: Path, released: Path):
     own = build_model("redirt")
     load_weights(own, released)
-    own.cut_at_black = False
+    own.input_form = InputForm()
     save_weights(own, tmp_path / "own.safetensors")
     noisy = torch.randn(1, 4, 32, 48, generator=torch.Generator().manual_seed(3)) * 0.1
 

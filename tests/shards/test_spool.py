@@ -74,7 +74,7 @@ def test_a_plan_of_another_version_is_refused(make_spool: MakeSpool):
     spool = make_spool()
     spool.plan_file.write_text(spool.plan_file.read_text().replace('"format": 1', '"format": 3'))
 
-    with pytest.raises(PlanError, match="version 2"):
+    with pytest.raises(PlanError, match="version 3"):
         Spool(spool.path).open()
 
 
