@@ -167,6 +167,11 @@ class Checkpoints:
             )
         return None
 
+    def newest_iteration(self) -> int | None:
+        """Return the iterations done at the newest checkpoint, by its name; None if there is none."""
+        paths = self._newest_first()
+        return int(paths[0].stem) if paths else None
+
     def _newest_first(self) -> list[Path]:
         found = (path for path in self.directory.glob("*.pt") if _NAME.fullmatch(path.name))
         return sorted(found, key=lambda path: int(path.stem), reverse=True)

@@ -7,11 +7,13 @@ line can read the defaults; creating a TrainConfig does.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from darkprep.shards.errors import OptionError
 from darkprep.shards.format import CELL, CfaKind
+from darkprep.trainer.records import decode
 
 Precision = Literal["fp32", "fp16", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -35,6 +37,9 @@ IDENTITY_FIELDS = (
     "parts",
 )
 """Fields that must be equal in a checkpoint and in the run that resumes it: they decide the network or the next batch."""
+
+_LATER_FIELDS = ("parts", "keep_shards", "evaluate_every")
+"""Fields that config.json did not always have."""
 
 _MAXIMA = {
     "iterations": 10**9,
@@ -81,6 +86,10 @@ class TrainConfig:
     """The digest of the plan of the samples; recorded, not used."""
     parts: int = 1
     """Number of parts that the plan's shards are divided into, one for each node."""
+    keep_shards: bool = False
+    """Whether the reader keeps the shards of the plan and repeats them; recorded, not used."""
+    evaluate_every: int | None = None
+    """Iterations between evaluations on validation frames, None for each checkpoint, 0 for never; recorded, not used."""
 
     def __post_init__(self) -> None:
         # Imported here because they load torch; the defaults above are read without it.
@@ -114,6 +123,8 @@ class TrainConfig:
             raise OptionError(
                 f"batch_size must be a multiple of the number of parts {self.parts}, not {self.batch_size}"
             )
+        if self.evaluate_every is not None and self.evaluate_every < 0:
+            raise OptionError(f"evaluate_every must not be negative, not {self.evaluate_every}")
         if self.keep_checkpoints < 1:
             raise OptionError(f"keep_checkpoints must be at least 1, not {self.keep_checkpoints}")
         if not 0 < self.learning_rate < 1:
@@ -124,15 +135,32 @@ class TrainConfig:
             raise OptionError(f"seed must be below 2^63, not {self.seed}")
 
     def record(self) -> dict[str, Any]:
-        """Return the fields as config.json holds them; `parts` only if above 1, as in runs of older versions."""
-        record = asdict(self)
-        if self.parts == 1:
-            del record["parts"]
-        return record
+        """Return the fields as config.json holds them; later fields only if not the default."""
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in _LATER_FIELDS or value != getattr(TrainConfig, name)
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> TrainConfig:
+        """Return the configuration in a config.json. Raises OptionError naming the field."""
+        missing = [one.name for one in fields(cls) if one.name not in {*record, *_LATER_FIELDS}]
+        if missing:
+            raise OptionError(f"{missing[0]} is missing")
+        try:
+            return decode(cls, record)
+        except ValueError as error:
+            raise OptionError(str(error)) from error
 
     def learning_rate_at(self, iteration: int) -> float:
         """Return the learning rate of step `iteration`, from 0: it drops to a tenth after half of the steps."""
-        return self.learning_rate * (0.1 if 2 * iteration >= self.iterations else 1)
+        return self.learning_rate * (1 if iteration < self.half_time else 0.1)
+
+    @property
+    def half_time(self) -> int:
+        """Number of steps with the full learning rate."""
+        return -(-self.iterations // 2)
 
 
 def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:

@@ -13,17 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from darkprep.model import Network
 from darkprep.shards.errors import OptionError, RankLost, StreamEnded
-from darkprep.trainer.checkpoint import Progress
+from darkprep.trainer.checkpoint import Progress, TrainState
 from darkprep.trainer.communicator import Communicator, SingleProcess, open_in_turn
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import open_device, out_of_memory_errors
 from darkprep.trainer.prefetch import pinned_memory
 from darkprep.trainer.records import RunSummary, StepReport
-from darkprep.trainer.run_files import NoFiles, RunFiles, begin_run, training_lock
+from darkprep.trainer.run_files import (
+    NoFiles,
+    RunFiles,
+    begin_run,
+    finished_summary,
+    training_lock,
+)
 from darkprep.trainer.step import new_train_state
-from darkprep.trainer.training import OpenReader, Training
+from darkprep.trainer.training import OpenReader, Training, run_summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +64,12 @@ def train(
 ) -> RunSummary:
     """Train a network, and write config.json, metrics.jsonl, summary.json, weights and checkpoints to `run_dir`.
 
-    With `resume`, training continues after the newest undamaged checkpoint, at exactly the next sample;
-    without `resume`, a directory that holds a run is refused. `on_step` is called after every step. When
-    `stop` is set, training ends after the current step, with a checkpoint; a reader that waits for a shard
-    should then raise StreamEnded. Training also ends when the stream ends. `validation` adds
-    evaluations.jsonl; the time of evaluations does not count as training time. `extra_metrics` returns
-    further numbers for each line of metrics.jsonl.
+    With `resume`, training continues after the newest undamaged checkpoint, at exactly the next sample, and
+    nothing changes in a run that has done all iterations of `config`; without `resume`, a directory that
+    holds a run is refused. `on_step` is called after every step. When `stop` is set, training ends after
+    the current step, with a checkpoint; a reader that waits for a shard should then raise StreamEnded.
+    Training also ends when the stream ends. `validation` adds evaluations.jsonl; the time of evaluations
+    does not count as training time. `extra_metrics` returns further numbers for each line of metrics.jsonl.
 
     With a `communicator`, every rank calls this function with the same arguments but for its reader, which
     reads the rank's part of each batch. Only rank 0 writes files and evaluates. Its counts of deleted and
@@ -84,6 +92,8 @@ def train(
                 resources.enter_context(training_lock(run_dir))
                 start = begin_run(run_dir, config, state, resume=resume)
         start = communicator.broadcast_state(state, start)
+        if start.iteration >= config.iterations:
+            return _finished(run_dir, config, state, start, device, writes=leader)
         reader = open_in_turn(
             communicator, lambda: open_reader(start.iteration, pinned_memory(device))
         )
@@ -126,6 +136,26 @@ def train(
         if validation and training.has_new_steps and training.iteration % validation.every:
             _validate(training, validation, files)
         files.write_hyperparameters(config.record(), summary)
+    return summary
+
+
+def _finished(
+    run_dir: Path,
+    config: TrainConfig,
+    state: TrainState,
+    done: Progress,
+    device: torch.device,
+    *,
+    writes: bool,
+) -> RunSummary:
+    """Return the summary of a run without steps left; write its weights if an earlier attempt could not."""
+    known = finished_summary(run_dir, config) if writes else None
+    if known:
+        return known
+    summary = run_summary(config, state, done, device=device)
+    if writes:
+        with RunFiles(run_dir, config, start=done.iteration) as files:
+            files.write_result(state, summary)
     return summary
 
 

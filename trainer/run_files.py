@@ -6,6 +6,7 @@ that all ranks run the same loop.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,15 @@ from torch import Tensor
 
 from darkprep.model import save_weights
 from darkprep.shards.errors import OptionError
-from darkprep.shards.files import disk_errors, write_json
+from darkprep.shards.files import disk_errors, read_json, write_json
 from darkprep.shards.locks import FileLock
 from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState
 from darkprep.trainer.config import IDENTITY_FIELDS, TrainConfig
-from darkprep.trainer.records import SUMMARY_FILE, MetricsLine, RunSummary
+from darkprep.trainer.records import SUMMARY_FILE, MetricsLine, RunSummary, read_summary
 from darkprep.trainer.run_log import RunLog
 
-_CONFIG_FILE = "config.json"
+_CONFIG_FILE, _WEIGHTS_FILE = "config.json", "weights.safetensors"
+_CHECKPOINTS = "checkpoints"
 
 
 def check_unused(run_dir: Path) -> None:
@@ -30,6 +32,44 @@ def check_unused(run_dir: Path) -> None:
         raise OptionError(
             f"{run_dir}: already holds a run; resume it with --resume, or choose another directory"
         )
+
+
+def read_run_config(run_dir: Path) -> TrainConfig | None:
+    """Return the configuration of the run in a directory; None if it holds no run.
+
+    Raises OptionError where there is a run whose configuration is missing or invalid.
+    """
+    path = run_dir / _CONFIG_FILE
+    record = read_json(path)
+    if record is not None:
+        try:
+            return TrainConfig.from_record(record)
+        except OptionError as error:
+            raise OptionError(
+                f"{path}: {error}; write the value that the run had, or start a new run"
+            ) from error
+    if os.path.lexists(path) or iterations_done(run_dir) is not None:
+        what = "is damaged" if os.path.lexists(path) else "is missing"
+        raise OptionError(
+            f"{path}: {what}, so the settings of the run are unknown; restore that file, or start a new run"
+        )
+    return None
+
+
+def iterations_done(run_dir: Path) -> int | None:
+    """Return the iterations done at a run's newest checkpoint; None if it has none."""
+    return Checkpoints(run_dir / _CHECKPOINTS).newest_iteration()
+
+
+def finished_summary(run_dir: Path, config: TrainConfig) -> RunSummary | None:
+    """Return the summary of a run that has done all iterations of `config` and has its weights; else None."""
+    summary = read_summary(run_dir)
+    is_finished = (
+        summary is not None
+        and summary.iterations == iterations_done(run_dir) == config.iterations
+        and (run_dir / _WEIGHTS_FILE).is_file()
+    )
+    return summary if is_finished else None
 
 
 def training_lock(run_dir: Path) -> FileLock:
@@ -46,9 +86,9 @@ def training_lock(run_dir: Path) -> FileLock:
 def begin_run(run_dir: Path, config: TrainConfig, state: TrainState, *, resume: bool) -> Progress:
     """Write config.json and return the progress to continue from; with `resume`, load the newest checkpoint into `state`.
 
-    A run without a checkpoint starts from the beginning. Raises OptionError for a directory that holds a
-    run if `resume` is not set, and when fewer iterations are requested than are already done; also
-    WeightsError, DiskFull and SpoolError.
+    A run without a checkpoint starts from the beginning; config.json of a finished run stays as it is.
+    Raises OptionError for a directory that holds a run if `resume` is not set, and when fewer iterations
+    are requested than are already done; also WeightsError, DiskFull and SpoolError.
     """
     if not resume:
         check_unused(run_dir)
@@ -57,7 +97,8 @@ def begin_run(run_dir: Path, config: TrainConfig, state: TrainState, *, resume: 
         raise OptionError(
             f"iterations must be at least {progress.iteration}, the number already done in {run_dir}, not {config.iterations}"
         )
-    write_json(run_dir / _CONFIG_FILE, config.record())
+    if not (resume and finished_summary(run_dir, config)):
+        write_json(run_dir / _CONFIG_FILE, config.record())
     return progress or Progress()
 
 
@@ -75,7 +116,7 @@ class RunFiles(RunLog):
 
     def write_result(self, state: TrainState, summary: RunSummary) -> None:
         """Write weights.safetensors and summary.json. Raises DiskFull or SpoolError."""
-        path = self._run_dir / "weights.safetensors"
+        path = self._run_dir / _WEIGHTS_FILE
         with disk_errors(path):
             save_weights(state.network, path, note=f"{summary.iterations} iterations")
         write_json(self._run_dir / SUMMARY_FILE, summary.record())
@@ -111,5 +152,5 @@ class NoFiles:
 
 def _checkpoints(run_dir: Path, config: TrainConfig) -> Checkpoints:
     return Checkpoints(
-        run_dir / "checkpoints", must_match=IDENTITY_FIELDS, keep=config.keep_checkpoints
+        run_dir / _CHECKPOINTS, must_match=IDENTITY_FIELDS, keep=config.keep_checkpoints
     )

@@ -168,26 +168,13 @@ class Training:
 
     def summary(self) -> RunSummary:
         """Return the result of the whole run."""
-        done = self.progress()
-        wait = done.waited_s / done.trained_s if done.trained_s else 0.0
-        samples = done.iteration * self.config.batch_size
-        finished = done.iteration >= self.config.iterations
-        stopped = self.lockstep.should_stop()
-        return RunSummary(
-            iterations=done.iteration,
-            samples=samples,
-            first_loss=done.first_loss,
-            last_loss=done.last_loss,
-            data_wait_fraction=wait,
-            samples_per_second=samples / done.trained_s if done.trained_s else 0.0,
-            seconds=done.trained_s,
-            first_batch_seconds=self._stats.first_batch_s,
-            shards_deleted=done.shards_deleted,
-            damaged_shards=done.damaged,
-            peak_disk_bytes=done.peak_disk_bytes,
-            parameters=sum(part.numel() for part in self.state.network.parameters()),
-            ended="finished" if finished else "stopped" if stopped else "stream ended",
-            limiting_side=limiting_side(wait, device=self._device.type),
+        return run_summary(
+            self.config,
+            self.state,
+            self.progress(),
+            device=self._device,
+            first_batch_s=self._stats.first_batch_s,
+            stopped=self.lockstep.should_stop(),
         )
 
     def _collect_losses(self, *, wait: bool = False) -> None:
@@ -196,3 +183,34 @@ class Training:
             self._first_loss = losses[0] if self._first_loss is None else self._first_loss
             self._newest_loss = losses[-1]
             self._losses.extend(losses)
+
+
+def run_summary(
+    config: TrainConfig,
+    state: TrainState,
+    done: Progress,
+    *,
+    device: torch.device,
+    first_batch_s: float = 0.0,
+    stopped: bool = False,
+) -> RunSummary:
+    """Return the result of a run that has come as far as `done`; `stopped` if it was asked to end."""
+    wait = done.waited_s / done.trained_s if done.trained_s else 0.0
+    samples = done.iteration * config.batch_size
+    finished = done.iteration >= config.iterations
+    return RunSummary(
+        iterations=done.iteration,
+        samples=samples,
+        first_loss=done.first_loss,
+        last_loss=done.last_loss,
+        data_wait_fraction=wait,
+        samples_per_second=samples / done.trained_s if done.trained_s else 0.0,
+        seconds=done.trained_s,
+        first_batch_seconds=first_batch_s,
+        shards_deleted=done.shards_deleted,
+        damaged_shards=done.damaged,
+        peak_disk_bytes=done.peak_disk_bytes,
+        parameters=sum(part.numel() for part in state.network.parameters()),
+        ended="finished" if finished else "stopped" if stopped else "stream ended",
+        limiting_side=limiting_side(wait, device=device.type),
+    )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from darkprep.commands.options import (
     device_option,
@@ -19,17 +22,17 @@ from darkprep.commands.parameters import COUNT_OR_AUTO, PATH, FiniteRange
 from darkprep.commands.torch_setup import prepare_torch
 from darkprep.jobs.background import stop_on_signals
 from darkprep.shards.remote.url import StoreUrl
-from darkprep.trainer.config import (
-    AUGMENT_MODES,
-    RANK_TIMEOUT_S,
-    AugmentMode,
-    Precision,
-    TrainConfig,
-)
+from darkprep.trainer.config import AUGMENT_MODES, RANK_TIMEOUT_S, TrainConfig
 from darkprep.view.live import LogFormat, Progress
 from darkprep.view.numbers import format_bytes, format_count
 
+if TYPE_CHECKING:
+    from darkprep.trainer.communicator import Communicator
+    from darkprep.trainer.records import RunSummary
+
 _POSITIVE = click.IntRange(min=1)
+_REPEATED = ("spool", "producers", "rank_timeout", "staging_budget", "staging")
+"""Options of which a run records nothing."""
 
 
 @click.command("stream-train", short_help="Train on a spool while it is being filled.")
@@ -73,7 +76,10 @@ _POSITIVE = click.IntRange(min=1)
     "--producers", type=COUNT_OR_AUTO, default="auto", show_default=True, metavar="auto|N",
     help="If no producer runs, start one with N worker processes; auto: as many as build used; 0: start none.",
 )  # fmt: skip
-@click.option("--resume", is_flag=True, help="Continue the run in --run, or the newest run.")
+@click.option(
+    "--resume", is_flag=True,
+    help="Continue the run in --run, or the newest run, with its own settings except those given; without a run, start one.",
+)  # fmt: skip
 @click.option(
     "--seed", type=click.IntRange(min=0), default=TrainConfig.seed, show_default=True, metavar="N",
     help="Seed of all random choices.",
@@ -101,36 +107,26 @@ _POSITIVE = click.IntRange(min=1)
 @staging_budget_option
 @staging_option
 @output_options
+@click.pass_context
 def stream_train(
+    ctx: click.Context,
+    /,
     *,
     spool: Path | StoreUrl,
     run_dir: Path | None,
-    iterations: int,
-    batch_size: int,
-    model: str,
-    device: str,
-    precision: Precision,
-    learning_rate: float,
-    reuse: int,
-    augment: AugmentMode,
-    keep_shards: bool,
     producers: int | None,
     resume: bool,
-    seed: int,
-    checkpoint_every: int,
-    log_every: int,
-    evaluate_every: int | None,
-    parts: int,
     rank_timeout: float,
     staging_budget: int | None,
     staging: Path | None,
     quiet: bool,
     log_format: LogFormat,
+    **settings: Any,
 ) -> None:
     """Train on a spool's shards and delete each one after use; start a producer if none is running.
 
     Ctrl-C and SIGTERM write a checkpoint and end the training; with --resume it continues with the
-    next sample.
+    next sample. Each training that ends early prints the command that continues it.
 
     On several GPUs: torchrun --nproc-per-node 4 -m darkprep stream-train ... (docs/scale.md).
 
@@ -138,54 +134,70 @@ def stream_train(
     """
     prepare_torch()
     from darkprep.jobs.remote_training import spool_to_train_on
+    from darkprep.jobs.resume import choose_run
     from darkprep.jobs.train import TrainOptions, stream_training
     from darkprep.trainer.distributed import communicator_from
 
     stop = stop_on_signals()
+    given = frozenset(name for name in settings if _is_given(ctx, name))
     with communicator_from(os.environ, rank_timeout) as communicator:
         quiet = quiet or communicator.rank > 0
-        local, remote = spool_to_train_on(
-            spool, staging=staging, staging_budget=staging_budget, ranks=communicator, stop=stop
-        )
-        with communicator.fail_together():
-            config = TrainConfig(
-                model=model,
-                iterations=iterations,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                precision=precision,
-                device=device,
-                reuse=reuse,
-                augment=augment,
-                seed=seed,
-                checkpoint_every=checkpoint_every,
-                log_every=log_every,
-                parts=parts,
-            )
-            options = TrainOptions(
-                spool=local,
-                remote=remote,
-                config=config,
-                run_dir=run_dir,
-                resume=resume,
-                keep_shards=keep_shards,
-                producers=producers,
-                evaluate_every=evaluate_every,
-            )
+        run = choose_run(run_dir, settings, given, communicator, resume=resume)
+        command = _resume_command(ctx, run.run_dir, communicator)
         with Progress(quiet=quiet, log_format=log_format) as progress:
-            run_dir, summary = stream_training(options, progress, stop, communicator=communicator)
-    if communicator.rank > 0:
-        return
+            if run.is_finished:
+                progress.print(*run.messages, event="finished")
+                return
+            local, remote = spool_to_train_on(
+                spool, staging=staging, staging_budget=staging_budget, ranks=communicator, stop=stop
+            )
+            with communicator.fail_together():
+                options = TrainOptions(
+                    spool=local,
+                    remote=remote,
+                    config=run.config,
+                    run_dir=run.run_dir,
+                    resume=run.resume,
+                    messages=run.messages,
+                    producers=producers,
+                    resume_command=command,
+                )
+            summary = stream_training(options, progress, stop, communicator=communicator)
     if log_format == "json":
-        progress.event("summary", run=str(run_dir), **vars(summary))
+        progress.event("summary", run=str(run.run_dir), command=command, **vars(summary))
     elif not quiet:
-        click.echo(
-            f"{summary.ended} after {format_count(summary.iterations, 'iteration')}, loss {_loss(summary.first_loss)} -> {_loss(summary.last_loss)}, "
-            f"{summary.samples_per_second:.1f} samples/s, waited for data {summary.data_wait_fraction:.1%} of the time, "
-            f"{format_count(summary.shards_deleted, 'shard')} deleted, spool at most {format_bytes(summary.peak_disk_bytes)}"
-        )
-        click.echo(summary.limiting_side)
-        click.echo(f"run in {run_dir}")
+        _print_summary(summary, run.run_dir, command)
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _resume_command(ctx: click.Context, run_dir: Path, communicator: Communicator) -> str:
+    """Return the command that continues this training: the run has its settings, the machine's are repeated."""
+    words = ["darkprep", "stream-train", "--resume", "--run", str(run_dir)]
+    if communicator.world > 1:
+        nodes = communicator.world // communicator.local_world
+        start = ["torchrun", *(["--nnodes", str(nodes), "..."] if nodes > 1 else [])]
+        start += ["--nproc-per-node", str(communicator.local_world), "-m"]
+        words = [*start, *words[:-2], "--run-dir", str(run_dir)]
+    for name in _REPEATED:
+        value = ctx.params[name]
+        if _is_given(ctx, name):
+            words += ["--" + name.replace("_", "-"), "auto" if value is None else str(value)]
+    return shlex.join(words)
+
+
+def _print_summary(summary: RunSummary, run_dir: Path, command: str) -> None:
+    click.echo(
+        f"{summary.ended} after {format_count(summary.iterations, 'iteration')}, loss {_loss(summary.first_loss)} -> {_loss(summary.last_loss)}, "
+        f"{summary.samples_per_second:.1f} samples/s, waited for data {summary.data_wait_fraction:.1%} of the time, "
+        f"{format_count(summary.shards_deleted, 'shard')} deleted, spool at most {format_bytes(summary.peak_disk_bytes)}"
+    )
+    click.echo(summary.limiting_side)
+    click.echo(f"run in {run_dir}")
+    if summary.ended != "finished":
+        click.echo(f"to continue: {command}")
 
 
 def _loss(value: float | None) -> str:

@@ -148,16 +148,15 @@ def _train(
         seed=seed,
         checkpoint_every=ITERATIONS,
         log_every=20,
+        evaluate_every=EVALUATE_EVERY,
     )
-    options = TrainOptions(
-        spool=spool, config=config, run_dir=layout.run, evaluate_every=EVALUATE_EVERY
-    )
+    options = TrainOptions(spool=spool, config=config, run_dir=layout.run)
     timer = threading.Timer(60 * minutes, stop.set)
     timer.daemon = True
     timer.start()
     ends_at = time.monotonic() + 60 * minutes
     try:
-        summary = stream_training(options, progress, stop, ends_at=ends_at)[1]
+        summary = stream_training(options, progress, stop, ends_at=ends_at)
     finally:
         timer.cancel()
     if not summary.iterations and time.monotonic() >= ends_at:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 from darkprep import __version__
 from darkprep.pipeline.plan.plan import Plan
@@ -56,14 +55,10 @@ def own_device(name: str, communicator: Communicator) -> str:
     return f"cuda:{communicator.local_rank}"
 
 
-def check_ranks(
-    spool: Spool, config: TrainConfig, communicator: Communicator, settings: dict[str, Any]
-) -> None:
+def check_ranks(spool: Spool, config: TrainConfig, communicator: Communicator) -> None:
     """Raise OptionError on rank 0, RankStopped elsewhere, unless all ranks have the same configuration."""
     recorded = {name: v for name, v in config.record().items() if name not in _FIELDS_PER_RANK}
-    communicator.check_same(
-        {"darkprep": __version__, "nodes": spool.part[1], **recorded, **settings}
-    )
+    communicator.check_same({"darkprep": __version__, "nodes": spool.part[1], **recorded})
     parts = communicator.gather(json.dumps(spool.part))
     with communicator.fail_together():
         _check_parts(Counter(json.loads(part)[0] for part in parts), spool, communicator)

@@ -14,36 +14,29 @@ RUNS = Path("runs")
 """Directory of the runs for which none was chosen."""
 
 
-def run_directory(chosen: Path | None, spool: Spool, *, resume: bool) -> Path:
-    """Return the run's directory. Raises OptionError where it cannot be used, SpoolBusy where it is in use."""
-    if chosen is None:
-        run_dir = _newest_run() if resume else _new_run()
-    else:
-        run_dir = chosen
-        check_output_directory("run", run_dir)
-        if is_inside(run_dir, spool.path):  # a spool is deleted when it is used up
-            raise OptionError(
-                f"{run_dir}: is the spool or a directory in it, and a spool is deleted once it is used up; choose another --run"
-            )
-        if resume and not (run_dir / "config.json").exists():
-            raise OptionError(f"{run_dir}: holds no run to resume; leave out --resume")
+def check_run_directory(run_dir: Path, spool: Spool, *, resume: bool) -> None:
+    """Raise OptionError where a run cannot use the directory, SpoolBusy where another training does."""
+    check_output_directory("run", run_dir)
+    if is_inside(run_dir, spool.path):  # a spool is deleted when it is used up
+        raise OptionError(
+            f"{run_dir}: is the spool or a directory in it, and a spool is deleted once it is used up; choose another --run"
+        )
     if resume:
         with training_lock(run_dir):
             pass
     else:
         check_unused(run_dir)
-    return run_dir
 
 
-def _newest_run() -> Path:
-    configs = list(RUNS.glob("*/config.json"))
-    if not configs:
-        raise OptionError(f"{RUNS}: holds no run to resume; name one with --run")
+def newest_run() -> Path | None:
+    """Return the run below RUNS that was started or resumed last; None if there is none."""
     # config.json is written again whenever a run is resumed.
-    return max(configs, key=lambda path: (path.stat().st_mtime_ns, path)).parent
+    configs = [(path.stat().st_mtime_ns, path) for path in RUNS.glob("*/config.json")]
+    return max(configs)[1].parent if configs else None
 
 
-def _new_run() -> Path:
+def new_run() -> Path:
+    """Return a directory below RUNS that does not exist, named after the time."""
     name = time.strftime("%Y-%m-%dT%H-%M-%S")
     taken = sum(1 for _ in RUNS.glob(f"{name}*"))
     return RUNS / (f"{name}-{taken + 1}" if taken else name)

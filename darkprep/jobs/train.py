@@ -25,7 +25,7 @@ from darkprep.jobs.placement import (
     rank_placement,
 )
 from darkprep.jobs.remote_training import BackgroundDownload, RemoteTraining
-from darkprep.jobs.run_directory import run_directory
+from darkprep.jobs.run_directory import check_run_directory
 from darkprep.jobs.validation import ValidationFrames
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import default_budget
@@ -40,6 +40,7 @@ from darkprep.trainer.device import open_device
 from darkprep.trainer.loop import Validation, train
 from darkprep.trainer.prefetch import Allocate
 from darkprep.trainer.records import RunSummary
+from darkprep.trainer.run_files import iterations_done
 from darkprep.view.history import SpoolHistory
 from darkprep.view.live import Progress
 from darkprep.view.read_status import spool_status
@@ -54,20 +55,21 @@ class TrainOptions:
     spool: Spool
     config: TrainConfig = field(default_factory=TrainConfig)
     """The training itself; what the spool's plan decides is filled in by `spool_config`."""
-    run_dir: Path | None = None
-    """Directory for the run's files; None for a new one below RUNS, or with `resume` the newest."""
+    run_dir: Path
+    """Directory for the run's files."""
     resume: bool = False
-    keep_shards: bool = False
-    """Delete no shard, and use those of the plan again and again."""
+    """Whether the directory holds a run, which is continued."""
+    messages: tuple[str, ...] = ()
+    """Lines to print when the training begins."""
+    resume_command: str = ""
+    """What continues the training, to print when it fails."""
     producers: int | None = None
     """Worker processes of a producer to start where none is running; None for as many as `build` had, 0 for none."""
-    evaluate_every: int | None = None
-    """Iterations between evaluations on validation frames; None for each checkpoint, 0 for never."""
     remote: RemoteTraining | None = None
     """Where the shards are downloaded from, for a spool in object storage."""
 
     def __post_init__(self) -> None:
-        if self.remote and self.keep_shards:
+        if self.remote and self.config.keep_shards:
             raise OptionError(
                 "keep-shards needs a spool in a directory: from object storage shards are downloaded, used and deleted"
             )
@@ -86,7 +88,7 @@ class TrainOptions:
     @property
     def validation_interval(self) -> int:
         """Iterations between evaluations on validation frames; 0 for never."""
-        every = self.evaluate_every
+        every = self.config.evaluate_every
         return self.config.checkpoint_every if every is None else every
 
     def spool_config(self, device: str) -> TrainConfig:
@@ -108,7 +110,7 @@ class TrainOptions:
         order = self.spool.use_order(seed=config.seed, reuse=config.reuse, parts=config.parts)
         samples = config.iterations * (config.batch_size // self.spool.part[1])
         needed = order.newest_shard(max(0, samples - 1)) + 1
-        if not self.keep_shards:
+        if not config.keep_shards:
             return needed
         if stream.shards is None:
             raise OptionError("keep-shards needs a plan with an end; build with --epochs N")
@@ -122,8 +124,8 @@ def stream_training(
     *,
     ends_at: float | None = None,
     communicator: Communicator | None = None,
-) -> tuple[Path, RunSummary]:
-    """Train on the spool, with a producer if none is running; return the run's directory and its summary.
+) -> RunSummary:
+    """Train on the spool, with a producer if none is running; return the run's summary.
 
     `ends_at` is the `time.monotonic()` at which the caller will set `stop`, for the live view. Every rank
     calls this with the same options; only rank 0 writes files and shows progress.
@@ -136,8 +138,11 @@ def stream_training(
         supervisor = _supervisor(options, placement)
         device = open_device(config.device)
         check_gpu(device)
-    check_ranks(spool, config, communicator, {"keep_shards": options.keep_shards})
-    run_dir, frames = _prepare(options, config, device, placement, communicator, progress)
+    check_ranks(spool, config, communicator)
+    run_dir, frames = (
+        options.run_dir,
+        _prepare(options, config, device, placement, communicator, progress),
+    )
     history = SpoolHistory(run_dir)
 
     def open_reader(start: int, allocate: Allocate | None) -> SpoolReader:
@@ -158,7 +163,7 @@ def stream_training(
             endless=options.may_produce,
             drop_last=True,
             reuse=config.reuse,
-            keep=options.keep_shards,
+            keep=config.keep_shards,
             run=str(run_dir.absolute()),
             stop=stop,
             allocate=allocate,
@@ -186,20 +191,25 @@ def stream_training(
         ) as monitor,
     ):
         monitor.set_deadline(ends_at)
-        summary = train(
-            config,
-            open_reader,
-            run_dir,
-            resume=options.resume,
-            on_step=monitor.set_step,
-            stop=stop,
-            validation=_validation(options, frames),
-            extra_metrics=monitor.gauges,
-            communicator=communicator,
-        )
+        try:
+            summary = train(
+                config,
+                open_reader,
+                run_dir,
+                resume=options.resume,
+                on_step=monitor.set_step,
+                stop=stop,
+                validation=_validation(options, frames),
+                extra_metrics=monitor.gauges,
+                communicator=communicator,
+            )
+        except BaseException:
+            if communicator.rank == 0 and options.resume_command and iterations_done(run_dir):
+                progress.print(f"to continue: {options.resume_command}", event="resume")
+            raise
     if communicator.rank == 0:
         _write_report(run_dir, progress)
-    return run_dir, summary
+    return summary
 
 
 def _prepare(
@@ -209,9 +219,9 @@ def _prepare(
     placement: RankPlacement,
     communicator: Communicator,
     progress: Progress,
-) -> tuple[Path, ValidationFrames | None]:
-    """Return the run's directory, on all ranks, and the validation frames, on rank 0."""
-    run_dir, frames = Path(), None
+) -> ValidationFrames | None:
+    """Check that the training can start; return the validation frames, on rank 0."""
+    frames = None
     with communicator.fail_together():
         if placement.is_leader:
             # A second trainer fails here, before it creates its run's directory.
@@ -220,20 +230,18 @@ def _prepare(
             with options.spool.trainer_lock():
                 pass
         if communicator.rank == 0:
-            run_dir = run_directory(options.run_dir, options.spool, resume=options.resume)
-            frames = _validation_frames(options, run_dir, device)
-            _announce(options, config, run_dir, device, frames, progress)
-    return Path(communicator.broadcast(str(run_dir))), frames
+            check_run_directory(options.run_dir, options.spool, resume=options.resume)
+            frames = _validation_frames(options, device)
+            _announce(options, config, device, frames, progress)
+    return frames
 
 
-def _validation_frames(
-    options: TrainOptions, run_dir: Path, device: torch.device
-) -> ValidationFrames | None:
+def _validation_frames(options: TrainOptions, device: torch.device) -> ValidationFrames | None:
     """Return the validation frames; None where they are not wanted or there are no photographs for them."""
     if not options.validation_interval:
         return None
     try:
-        frames = ValidationFrames(Plan.load(options.spool), run_dir, device)
+        frames = ValidationFrames(Plan.load(options.spool), options.run_dir, device)
     except DatasetError:
         return None
     return frames if len(frames) else None
@@ -248,7 +256,6 @@ def _validation(options: TrainOptions, frames: ValidationFrames | None) -> Valid
 def _announce(
     options: TrainOptions,
     config: TrainConfig,
-    run_dir: Path,
     device: torch.device,
     frames: ValidationFrames | None,
     progress: Progress,
@@ -260,14 +267,16 @@ def _announce(
         if frames
         else "not evaluated on validation frames"
     )
+    for text in options.messages:
+        progress.print(text, event="resume")
     for text in (
         f"{config.model} on {config.camera}, {config.iterations:,} iterations of "
-        f"{config.batch_size} x {config.crop} px, {device}, {config.precision}, run {run_dir}",
+        f"{config.batch_size} x {config.crop} px, {device}, {config.precision}, run {options.run_dir}",
         f"  learning rate {config.learning_rate:g}, then {config.learning_rate / 10:g}; "
         f"reuse {config.reuse}, augment {config.augment}, seed {config.seed}; {validation}",
         f"  plan {spool.digest} in {options.remote.url if options.remote else spool.path}, {stream.samples} samples per shard, "
         f"{'no end' if stream.shards is None else f'{stream.shards} shards'}; "
-        f"shards are {'kept' if options.keep_shards else 'deleted after use'}",
+        f"shards are {'kept' if config.keep_shards else 'deleted after use'}",
     ):
         progress.print(text, event="config")
 
@@ -276,7 +285,10 @@ def _supervisor(options: TrainOptions, placement: RankPlacement) -> Supervisor |
     spool, remote, until = options.spool, options.remote, options.shards_needed()
     budget_bytes = spool.settings.budget_bytes or default_budget(spool.path)
     check_room(
-        spool, options.config.parts, budget_bytes, kept=until if options.keep_shards else None
+        spool,
+        options.config.parts,
+        budget_bytes,
+        kept=until if options.config.keep_shards else None,
     )
     if remote:
         until = min(until, spool.stream.shards or until)

@@ -157,7 +157,7 @@ class TrainingTask:
         spool = Spool(folder / "spool")
         budget = self.execution.disk_budget or default_budget(spool.path)
         plan.save(spool, ProducerSettings(budget_bytes=budget, jobs=self.execution.jobs))
-        _, summary = stream_training(
+        summary = stream_training(
             self._train_options(spool, folder / "run"), context.progress, context.stop
         )
         if summary.ended != "finished":
@@ -204,13 +204,13 @@ class TrainingTask:
             seed=scale.seed,
             checkpoint_every=min(TrainConfig.checkpoint_every, every),
             log_every=max(1, min(TrainConfig.log_every, scale.iterations // 40)),
+            evaluate_every=every if scale.validations else 0,
         )
         return TrainOptions(
             spool=spool,
             config=config,
             run_dir=run_dir,
             resume=(run_dir / "config.json").exists(),
-            evaluate_every=every if scale.validations else 0,
         )
 
 

@@ -121,6 +121,16 @@ def test_without_producers_a_missing_shard_is_named_and_finished_steps_are_kept(
     assert list(Path("run/checkpoints").glob("*.pt"))
 
 
+def test_a_training_that_fails_prints_the_command_that_continues_it(call, large_spool):
+    (large_spool / "ready/00000001.tar").unlink()
+
+    result = call(*TRAIN, *NO_PRODUCERS, "--iterations", "9", "--run", "my run")
+
+    assert result.exit_code == 1
+    command = "darkprep stream-train --resume --run 'my run' --producers 0"
+    assert f"to continue: {command}\n" in result.stderr
+
+
 @pytest.mark.parametrize("run", ["spool", "spool/run", "link/run"])
 def test_a_run_inside_the_spool_is_refused(run, complaint, large_spool):
     Path("link").symlink_to(large_spool)
@@ -265,12 +275,89 @@ def test_a_run_directory_that_is_a_file_is_refused_before_anything_is_printed(
     assert complaint(*train) == "file: is a file; give --run a directory"
 
 
-def test_a_run_that_does_not_exist_cannot_be_resumed(complaint, large_spool):
-    train = (*TRAIN, *NO_PRODUCERS, "--iterations", "2", "--resume", "--quiet")
+@pytest.mark.parametrize("named", [("--run", "runs/mine"), ()])
+def test_where_there_is_nothing_to_resume_a_run_starts_and_the_same_command_finishes_it(
+    named, call, large_spool
+):
+    train = (*TRAIN, "--keep-shards", "--iterations", "2", "--resume", *named)
 
-    assert complaint(*train) == "runs: holds no run to resume; name one with --run"
-    assert complaint(*train, "--run", "typo").startswith("typo: holds no run to resume")
-    assert not Path("typo").exists()
+    first, second = call(*train), call(*train)
+
+    assert "no run to resume: starting one in runs/" in first.stderr
+    assert "finished after 2 iterations" in first.stdout
+    assert second.exit_code == 0
+    assert "the run is finished, 2 of 2 iterations" in second.stderr
+    assert len(list(Path("runs").iterdir())) == 1
+
+
+def test_a_resumed_run_keeps_its_own_settings(call, large_spool):
+    own = ("--keep-shards", "--iterations", "4", "--learning-rate", "0.002", "--seed", "5")
+    whole = call(*TRAIN, *own, "--run", "whole", "--model", "redirt-2rdb")
+    log = Path("run/metrics.jsonl").absolute()
+    with sigterm_when(lambda: log.exists() and log.stat().st_size > 0):
+        stopped = call(*TRAIN, *own, "--run", "run", "--model", "redirt-2rdb")
+    before = Path("run/config.json").read_text()
+
+    resumed = call("stream-train", "--resume", "--run", "run")
+
+    assert whole.exit_code == stopped.exit_code == resumed.exit_code == 0
+    assert "to continue: darkprep stream-train --resume --run run\n" in stopped.stdout
+    assert Path("run/config.json").read_text() == before
+    assert [line["loss"] for line in metrics("run")] == [line["loss"] for line in metrics("whole")]
+    assert (summary("run")["iterations"], summary("run")["shards_deleted"]) == (4, 0)
+
+
+@pytest.mark.parametrize("spool", ["spool", "gone"])
+def test_a_finished_run_stays_finished_and_unchanged(spool, call, large_spool):
+    call(*TRAIN, "--keep-shards", "--iterations", "2", "--run", "run")
+    before = snapshot(Path("run"))
+
+    resumed = call("stream-train", "--resume", "--run", "run", "--spool", spool)
+
+    assert resumed.exit_code == 0
+    assert "run: the run is finished, 2 of 2 iterations; nothing was changed" in resumed.stderr
+    assert snapshot(Path("run")) == before
+
+
+def test_an_option_given_with_resume_overrides_and_its_effect_on_the_learning_rate_is_printed(
+    call, large_spool
+):
+    call(*TRAIN, "--keep-shards", "--iterations", "2", "--run", "run")
+
+    resumed = call("stream-train", "--resume", "--run", "run", "--iterations", "6")
+
+    assert "resuming run after 2 of 6 iterations" in resumed.stderr
+    assert "--iterations 6 instead of 2" in resumed.stderr
+    assert (
+        "learning rate 0.0001 up to iteration 3, then 1e-05: iteration 3 has 0.0001, the one before had 1e-05"
+        in resumed.stderr
+    )
+    assert json.loads(Path("run/config.json").read_text())["iterations"] == 6
+    assert [line["learning_rate"] for line in metrics("run")][2:] == [1e-4, 1e-5, 1e-5, 1e-5]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "config.json: is missing, so the settings of the run are unknown; "),
+        ("{", "config.json: is damaged, so the settings of the run are unknown; "),
+        ("{}", "config.json: model is missing; "),
+        ({"iterations": "many"}, "config.json: iterations is not valid: 'many'; "),
+        ({"reuse": 10**6}, "config.json: reuse must be at most 1,000, not 1000000; "),
+    ],
+)
+def test_a_run_whose_settings_are_unknown_is_not_resumed_with_others(
+    content, said, call, complaint, large_spool
+):
+    call(*TRAIN, "--keep-shards", "--iterations", "1", "--run", "run")
+    path = Path("run/config.json")
+    if isinstance(content, dict):
+        content = json.dumps(json.loads(path.read_text()) | content)
+    path.unlink() if content is None else path.write_text(content)
+
+    line = complaint("stream-train", "--resume", "--run", "run")
+
+    assert line.startswith(f"run/{said}")
 
 
 def test_resuming_with_another_network_is_refused(call, complaint, large_spool):
