@@ -7,6 +7,7 @@ ranks contain what differs between them. The trade-off: one loss and one optimis
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 
 from darkprep.model import Network
-from darkprep.shards.errors import OptionError, RankLost, StreamEnded
+from darkprep.shards.errors import NonFiniteLoss, OptionError
 from darkprep.trainer.checkpoint import Progress, TrainState
 from darkprep.trainer.communicator import Communicator, SingleProcess, open_in_turn
 from darkprep.trainer.config import TrainConfig
@@ -32,6 +33,8 @@ from darkprep.trainer.run_files import (
 )
 from darkprep.trainer.step import new_train_state
 from darkprep.trainer.training import OpenReader, Training, run_summary
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,8 @@ def train(
     ranks after one more step.
 
     Raises SpoolBusy if another training run uses `run_dir`, OptionError, WeightsError, NonFiniteLoss,
-    DiskFull, and whatever the reader raises; after StreamEnded there is a checkpoint to resume from. Raises
+    DiskFull, and whatever the reader raises; there is then a checkpoint to resume from, and after the last
+    step the weights too, unless the directory cannot be written or the loss was not finite. Raises
     RankLost if another rank died. If a rank failed, rank 0 raises its error and the other ranks raise
     RankStopped.
     """
@@ -122,16 +126,17 @@ def train(
                         validation=validation,
                         extra_metrics=extra_metrics,
                     )
-            except (StreamEnded, RankLost):
-                files.save_checkpoint(state, training.progress())
+                with training.lockstep.errors_on_all_ranks():
+                    _log(training, files, extra_metrics)
+                    files.save_checkpoint(state, training.progress())
+                    files.write_weights(state, training.iteration)
+            except BaseException as error:
+                _save_after(error, training, files)
                 raise
-            with training.lockstep.errors_on_all_ranks():
-                _log(training, files, extra_metrics)
-                files.save_checkpoint(state, training.progress())
         # After closing, because that releases the last shards.
         training.lockstep.finish()
         summary = training.summary()
-        files.write_result(state, summary)
+        files.write_summary(summary)
         # Last, so that interrupting it costs nothing else; not again where the loop ended with one.
         if validation and training.has_new_steps and training.iteration % validation.every:
             _validate(training, validation, files)
@@ -155,8 +160,29 @@ def _finished(
     summary = run_summary(config, state, done, device=device)
     if writes:
         with RunFiles(run_dir, config, start=done.iteration) as files:
-            files.write_result(state, summary)
+            files.write_weights(state, done.iteration)
+            files.write_summary(summary)
     return summary
+
+
+def _save_after(error: BaseException, training: Training, files: RunFiles | NoFiles) -> None:
+    """Write a checkpoint of a training that `error` ends, and its weights if all steps are done.
+
+    None after a non-finite loss, which would come again at the same batch, nor where the error came
+    while the weights were changed, nor of a training that the options given made impossible.
+    """
+    impossible = isinstance(error, OptionError) and not training.has_new_steps
+    if impossible or isinstance(error, NonFiniteLoss) or not training.is_between_steps:
+        return
+    try:
+        files.save_checkpoint(training.state, training.progress())
+        if training.iteration >= training.config.iterations:
+            files.write_weights(training.state, training.iteration)
+    except Exception as second:  # noqa: BLE001 # `error` is raised, whatever this was
+        if str(second) != str(error):
+            log.warning(
+                "no checkpoint of iteration %d could be written: %s", training.iteration, second
+            )
 
 
 def _run_steps(

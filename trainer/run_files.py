@@ -114,11 +114,14 @@ class RunFiles(RunLog):
         """Write a checkpoint and delete the oldest ones. Raises DiskFull or SpoolError."""
         self._checkpoints.save(state, progress, self._config.record())
 
-    def write_result(self, state: TrainState, summary: RunSummary) -> None:
-        """Write weights.safetensors and summary.json. Raises DiskFull or SpoolError."""
+    def write_weights(self, state: TrainState, iteration: int) -> None:
+        """Write weights.safetensors. Raises DiskFull or SpoolError."""
         path = self._run_dir / _WEIGHTS_FILE
         with disk_errors(path):
-            save_weights(state.network, path, note=f"{summary.iterations} iterations")
+            save_weights(state.network, path, note=f"{iteration} iterations")
+
+    def write_summary(self, summary: RunSummary) -> None:
+        """Write summary.json. Raises DiskFull or SpoolError."""
         write_json(self._run_dir / SUMMARY_FILE, summary.record())
 
 
@@ -146,8 +149,11 @@ class NoFiles:
     def save_checkpoint(self, state: TrainState, progress: Progress) -> None:
         """Do nothing: only rank 0 writes checkpoints."""
 
-    def write_result(self, state: TrainState, summary: RunSummary) -> None:
-        """Do nothing: only rank 0 writes weights and summary."""
+    def write_weights(self, state: TrainState, iteration: int) -> None:
+        """Do nothing: only rank 0 writes weights."""
+
+    def write_summary(self, summary: RunSummary) -> None:
+        """Do nothing: only rank 0 writes the summary."""
 
 
 def _checkpoints(run_dir: Path, config: TrainConfig) -> Checkpoints:

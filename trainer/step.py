@@ -52,6 +52,8 @@ class TrainStep:
         )
         self.guard = LossGuard(device)
         """Reports the losses."""
+        self.changes_weights = False
+        """Whether the weights may have been changed by a step that the caller has not counted yet."""
 
     def __call__(self, batch: DeviceBatch, iteration: int) -> Tensor:
         """Do step number `iteration`, counted from 0, and return the restored batch, `(B, 3, H, W)`.
@@ -70,6 +72,7 @@ class TrainStep:
         if not scaler.is_enabled():
             # As a scaler would do for fused Adam: decided on the device, without a wait of the host.
             optimiser.found_inf = self.guard.skip  # type: ignore[attr-defined]
+        self.changes_weights = True
         scaler.step(optimiser)
         scaler.update()
         optimiser.zero_grad()

@@ -87,6 +87,11 @@ class Training:
         """Whether a step was done since the run was started or resumed."""
         return self.iteration > self._start.iteration
 
+    @property
+    def is_between_steps(self) -> bool:
+        """Whether the weights are those after `iteration` steps, also where a later one failed."""
+        return not self._step.changes_weights
+
     def next_batch(self) -> DeviceBatch | None:
         """Return the next batch, or None at the end of the stream. Raises the errors of Lockstep.next_batch.
 
@@ -108,6 +113,7 @@ class Training:
         """Train on a batch and return the restored batch, `(B, 3, H, W)`. Raises the errors of TrainStep."""
         restored = self._step(batch, self.iteration)
         self.iteration += 1
+        self._step.changes_weights = False
         self.timer.step()
         self._collect_losses()
         return restored

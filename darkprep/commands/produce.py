@@ -13,6 +13,7 @@ import click
 from darkprep.commands.options import executor_options, spool_option, staging_option
 from darkprep.commands.output import print_skipped
 from darkprep.commands.parameters import COUNT_OR_INF, SIZE
+from darkprep.jobs.background import stop_with_parent
 from darkprep.jobs.produce import run_producer
 from darkprep.jobs.remote_spool import BuildSpool
 from darkprep.pipeline.produce.executors.config import ExecutorConfig
@@ -28,6 +29,7 @@ from darkprep.view.live import Progress
 @click.option("--disk-budget", type=SIZE, required=True)
 @click.option("--until", type=COUNT_OR_INF, required=True)
 @executor_options
+@click.option("--parent", type=int)
 def produce(
     spool: Path | StoreUrl,
     staging: Path | None,
@@ -36,13 +38,19 @@ def produce(
     until: int | None,
     backend: str,
     address: str | None,
+    parent: int | None,
 ) -> None:
-    """Run a background producer; it prints no progress and waits for disk space without end."""
+    """Run a background producer; it prints no progress and waits for disk space without end.
+
+    With `parent`, the process that started it, it stops when that has ended.
+    """
     config = ProducerConfig(
         budget_bytes=disk_budget, jobs=jobs, until=until, disk_full_timeout_s=float("inf")
     )
     executor = ExecutorConfig(backend=backend, address=address)
     stop = threading.Event()
+    if parent is not None:
+        stop_with_parent(parent, stop)
     target = BuildSpool.at(spool, staging, stop)
     target.reopen()
     producer, _ = run_producer(target, config, Progress(quiet=True), executor, stop)

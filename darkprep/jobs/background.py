@@ -1,7 +1,7 @@
 """Producers in the background: starting, watching and stopping them.
 
-The trade-off: a background producer is a process in a session of its own that outlives whoever started
-it. Whether it is alive shows in its lock on the spool (shards/locks.py), so any later command can find it.
+The trade-off: a background producer is a process in a session of its own that outlives the command that
+started it; only one that a training started ends with it. Whether it is alive shows in its lock on the spool (shards/locks.py), so any later command can find it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _STOP_TIMEOUT_S = 30.0
 _IDENTIFY_TIMEOUT_S = 0.5
 _MOST_LOG_BYTES = 512 << 10
 _POLL_S = 0.05
+_PARENT_POLL_S = 0.5
 _MOST_STARTS = 10
 """Producers started for the same missing shard before a training gives up."""
 _OTHER_RANK_DELAY_S = 5.0
@@ -50,10 +51,11 @@ def start_producer(
     until: int | None,
     executor: ExecutorConfig = LOCAL,
     location: Sequence[str] = (),
+    ends_with_caller: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start a producer in the background and wait until it works.
 
-    `location` are the options that name its spool, by default `--spool` and the spool's path. Raises
+    It outlives this process unless it `ends_with_caller`, however this process ends. `location` are the options that name its spool, by default `--spool` and the spool's path. Raises
     SpoolError with the last line of its log when it ends at once.
     """
     arguments = ["produce", *(location or ("--spool", str(spool.path.absolute())))]
@@ -61,6 +63,7 @@ def start_producer(
     arguments += ["--until", "inf" if until is None else str(until)]
     arguments += ["--backend", executor.backend]
     arguments += ["--address", executor.address] if executor.address else []
+    arguments += ["--parent", str(os.getpid())] if ends_with_caller else []
     return start(spool, arguments)
 
 
@@ -262,6 +265,7 @@ class Supervisor:
             budget_bytes=self._budget_bytes,
             until=self._until,
             executor=ExecutorConfig.from_settings(self._spool.settings),
+            ends_with_caller=True,
         )
 
     def _misses_shards(self) -> bool:
@@ -273,14 +277,43 @@ class Supervisor:
 
 
 def stop_on_signals(stop: threading.Event | None = None) -> threading.Event:
-    """Return an event, `stop` if given, that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts at once."""
+    """Return an event, `stop` if given, that Ctrl-C, SIGTERM and SIGHUP set; a second Ctrl-C interrupts at once.
+
+    A SIGHUP that is ignored, as under nohup, stays ignored.
+    """
     stop = stop or threading.Event()
 
     def handle(number: int, frame: object) -> None:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if number == signal.SIGHUP:
+            _discard_output_of_closed_terminal()
         stop.set()
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, handle)
     return stop
+
+
+def stop_with_parent(parent: int, stop: threading.Event) -> None:
+    """Set `stop` within a second after the process `parent`, which started this one, has ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            if stop.wait(_PARENT_POLL_S):
+                return
+        stop.set()
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def _discard_output_of_closed_terminal() -> None:
+    """Redirect standard streams whose terminal is gone to /dev/null, where writing to them is no error."""
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError:
+            with contextlib.suppress(OSError), Path(os.devnull).open("wb") as null:
+                os.dup2(null.fileno(), descriptor)

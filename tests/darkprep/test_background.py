@@ -205,6 +205,18 @@ def test_the_first_ctrl_c_sets_the_event_and_the_second_interrupts(empty_directo
         os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_a_hangup_sets_the_event_unless_it_is_ignored(empty_directory):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert not stop_on_signals().is_set()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    stop = stop_on_signals()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert stop.wait(1.0)
+
+
 def test_an_interrupted_command_ends_with_status_130(call, monkeypatch):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -171,6 +173,46 @@ def test_a_training_that_waits_for_data_can_be_stopped_at_once(
         assert time.monotonic() - began < 15
     assert summary(spool)["ended"] == "stopped"
     assert checkpoints(spool) == ["00000000.pt"]
+
+
+def test_a_closed_terminal_leaves_a_checkpoint_weights_and_no_producer(spool: Spool):
+    """The terminal of the training is closed: it gets SIGHUP, and writing to its output fails."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvpe(sys.executable, command(spool, "--producers", "1"), ENVIRONMENT)
+    deadline = time.monotonic() + 90
+    while len(lines(spool)) < 2:
+        assert time.monotonic() < deadline, "it does not train"
+        if select.select([terminal], [], [], 0.05)[0]:
+            os.read(terminal, 1 << 16)
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    done = summary(spool)
+    assert done["ended"] == "stopped"
+    assert checkpoints(spool)[-1] == f"{done['iterations']:08d}.pt"
+    assert (spool.path.parent / "run/weights.safetensors").exists()
+    assert not spool.has_producer()
+
+
+def test_a_producer_ends_with_a_trainer_that_is_killed(spool: Spool):
+    plan = Plan.load(spool)
+    code = f"""
+import os, signal
+from darkprep.jobs.background import Supervisor
+from darkprep.shards import Spool
+spool = Spool({str(spool.path)!r}).open()
+assert Supervisor(spool, jobs=1, budget_bytes={smallest_budget(plan)}, until=None).ensure_producer()
+os.kill(os.getpid(), signal.SIGKILL)"""
+
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=False)
+
+    assert done.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 30
+    while spool.has_producer():
+        assert time.monotonic() < deadline, "the producer is still there"
+        time.sleep(0.05)
 
 
 @pytest.mark.slow

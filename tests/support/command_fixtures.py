@@ -16,11 +16,13 @@ from darkprep.commands.main import main
 from tests.support.command_line import LARGE, SMALL, Call, build_spool
 from tests.support.sid_tree import write_sid
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @pytest.fixture
 def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty current directory, no default data, one thread; afterwards the signal handlers of before."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DARKPREP_DATA", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -19,13 +19,15 @@ from darkprep.shards.errors import (
     DiskFull,
     NonFiniteLoss,
     OptionError,
+    ShardDamaged,
     SpoolBusy,
+    SpoolError,
     StreamEnded,
     WeightsError,
 )
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import open_device
-from darkprep.trainer.loop import train
+from darkprep.trainer.loop import Validation, train
 from darkprep.trainer.loss_guard import LossGuard
 from darkprep.trainer.records import StepReport, limiting_side
 
@@ -185,6 +187,78 @@ def test_when_no_producer_is_left_there_is_a_checkpoint_to_resume_from(tmp_path,
         train(TINY, lambda start, _: make_reader(start=start, before=abandon), tmp_path / "run")
 
     assert (tmp_path / "run" / "checkpoints" / "00000002.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SpoolError("spool/cursors: does not exist"),
+        SpoolError("spool: cannot be written (Read-only file system)"),
+        ShardDamaged("spool/ready/00000001.tar: is damaged"),
+        OSError(errno.EIO, "Input/output error", "spool/ready/00000001.tar"),
+        MemoryError(),
+        RuntimeError("an error of the code"),
+        KeyboardInterrupt(),
+    ],
+    ids=repr,
+)
+def test_any_error_of_the_reader_leaves_a_checkpoint_and_no_loss_changes(
+    tmp_path, open_reader, make_reader, error
+):
+    def fail(index: int) -> None:
+        if index == 2:
+            raise error
+
+    config = replace(TINY, iterations=3, checkpoint_every=100)
+    kind = OptionError if isinstance(error, MemoryError) else type(error)
+    with pytest.raises(kind):
+        train(config, lambda start, _: make_reader(start=start, before=fail), tmp_path / "cut")
+    assert [path.name for path in (tmp_path / "cut/checkpoints").iterdir()] == ["00000002.pt"]
+
+    train(config, open_reader, tmp_path / "cut", resume=True)
+    train(config, open_reader, tmp_path / "whole")
+    assert losses_in(tmp_path / "cut") == losses_in(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("place", ["step", "close", "validation"])
+def test_an_error_after_the_last_step_costs_neither_checkpoint_nor_weights(
+    tmp_path, make_reader, place
+):
+    def fail(*_: object) -> None:
+        raise RuntimeError("too late")
+
+    def open_reader(start, allocate):
+        reader = make_reader(start=start)
+        reader.close = fail if place == "close" else reader.close
+        return reader
+
+    config = replace(TINY, iterations=1)
+    with pytest.raises(RuntimeError, match="too late"):
+        train(
+            config,
+            open_reader,
+            tmp_path / "run",
+            on_step=fail if place == "step" else None,
+            validation=Validation(every=5, evaluate=fail) if place == "validation" else None,
+        )
+
+    assert (tmp_path / "run/checkpoints/00000001.pt").exists()
+    assert load_model(tmp_path / "run/weights.safetensors").name == "redirt-2rdb"
+    assert train(config, fail, tmp_path / "run", resume=True).ended == "finished"
+    assert (tmp_path / "run/summary.json").exists()
+
+
+def test_no_checkpoint_is_written_of_weights_that_a_step_was_changing(
+    tmp_path, open_reader, monkeypatch
+):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("torch.amp.GradScaler.update", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, open_reader, tmp_path / "run")
+
+    assert not (tmp_path / "run/checkpoints").exists()
 
 
 def test_a_stop_while_waiting_for_a_shard_ends_the_run_normally(tmp_path, make_reader):
