@@ -49,12 +49,12 @@ def main() -> None:
 
 
 def command(section: Section, size: tuple[int, int]) -> list[Row]:
-    """Return the wall time of the whole command for one file, and on a GPU for three, which share the start."""
+    """Return the wall time of the whole command for one file, and on a GPU for two, which share the start."""
     root, weights = section.directory / "restore", section.directory / "restore.safetensors"
     write_photographs(root, "sony", 1, size)
     save_weights(build_model("redirt"), weights)
     (short,) = root.glob("*/short/*.dng")
-    files = [short] + [short.with_name(f"{number}.dng") for number in range(2)]
+    files = [short] + [short.with_name(f"{number}.dng") for number in range(1)]
     for path in files[1:]:
         shutil.copyfile(short, path)
     rows: list[Row] = []
@@ -66,7 +66,7 @@ def command(section: Section, size: tuple[int, int]) -> list[Row]:
         rows.append({"files": count, "seconds": time.perf_counter() - began})
     if len(rows) > 1:
         each = (rows[1]["seconds"] - rows[0]["seconds"]) / (len(files) - 1)
-        rows.append({"files": "each further one", "seconds": each})
+        rows.append({"files": "the second one", "seconds": each})
     return rows
 
 

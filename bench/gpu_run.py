@@ -35,10 +35,11 @@ SECTIONS = {
     "steps": 60,
     "training": 150,
     "transfers": 30,
-    "restore": 60,
+    "restore": 80,
     "nccl": 70,
     "rivals": 120,
     "sweep": 100,
+    "compile": 150,
 }
 """Name and longest time in seconds, most valuable first. All but `tests` are scripts gpu_NAME.py."""
 GPU_TESTS = ("tests/model", "tests/trainer")

@@ -20,7 +20,7 @@ from gpu_section import (
     peak_memory,
     set_precision,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from darkprep.trainer.communicator import SingleProcess
@@ -104,9 +104,17 @@ def row(batch: DeviceBatch, name: str, precision: str, ms: float) -> Row:
 
 
 def our_step(
-    section: Section, batch: DeviceBatch, precision: str, *, channels_last: bool = False
+    section: Section,
+    batch: DeviceBatch,
+    precision: str,
+    *,
+    channels_last: bool = False,
+    change: Callable[[nn.Module], nn.Module] | None = None,
 ) -> Callable[[], Tensor]:
-    """Return a call that does the training step of `stream-train` on the batch."""
+    """Return a call that does the training step of `stream-train` on the batch.
+
+    `change` returns what takes the place of the network's body, such as the compiled body.
+    """
     name = "fp32" if precision == "tf32" else precision
     config = TrainConfig(precision=name, device=section.device.type)  # type: ignore[arg-type]
     state = new_train_state(config, section.device)
@@ -114,6 +122,8 @@ def our_step(
         state.network.to(memory_format=torch.channels_last)
         low = batch.low.contiguous(memory_format=torch.channels_last)
         batch = DeviceBatch(index=0, low=low, gt=batch.gt, metas=(), uses=())
+    if change:
+        state.network.body = change(state.network.body)
     step = TrainStep(config, state, SingleProcess(), section.device)
     return lambda: step(batch, 0)
 

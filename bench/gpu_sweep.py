@@ -17,7 +17,7 @@ from darkprep.shards import Spool
 from darkprep.trainer.device import synchronize
 
 JOBS, REUSES = (2, 4, 8, 16), (1, 2, 4)
-WARM_UP_S, SECONDS = 2.5, 3.0
+WARM_UP_S, SECONDS = 1.5, 2.0
 """The warm-up uses up what was in stock."""
 BUDGET = "3GB"
 

@@ -21,7 +21,7 @@ from gpu_spool import built_spool, photographs_in
 
 from darkprep.shards import Spool
 
-SECONDS = 10.0
+SECONDS = 8.0
 _START_TIMEOUT_S = 60.0
 _BUILD_S, _REST_S = 4.0, 14.0
 """What a case takes beside the training: building, and importing torch, the checkpoint, the report."""
