@@ -5,6 +5,7 @@ This package runs without torch and without a trainer; it shares only `darkprep.
 
 from darkprep.pipeline.pairs.cameras import CAMERAS, Camera, camera_named
 from darkprep.pipeline.pairs.find import find_pairs
+from darkprep.pipeline.pairs.pair_table import pairs_from_csv
 from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Pair, Pairs, Skipped
 from darkprep.pipeline.pairs.whole_frame import lone_frame, whole_frame
@@ -36,6 +37,7 @@ __all__ = [
     "lone_frame",
     "make_plan",
     "open_source",
+    "pairs_from_csv",
     "read_header",
     "read_raw",
     "whole_frame",

@@ -108,6 +108,8 @@ class ProducerSettings:
 
     root: str | None = None
     """The directory of the photographs."""
+    pairs: str | None = None
+    """The table that lists the pairs."""
     budget_bytes: int | None = None
     """The disk budget."""
     staging_bytes: int | None = None
@@ -254,7 +256,7 @@ def plan_digest(stream: dict[str, Any], recipe: dict[str, Any]) -> str:
 
 
 def _is_valid_setting(name: str, value: object) -> bool:
-    if name in ("root", "frames_dir", "backend"):
+    if name in ("root", "pairs", "frames_dir", "backend"):
         return isinstance(value, str)
     if name == "address":
         return value is None or isinstance(value, str)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from darkprep.commands.options import (
-    camera_option,
+    check_camera,
     crop_option,
     disk_budget_option,
     exclude_misaligned_option,
@@ -18,6 +18,7 @@ from darkprep.commands.options import (
     jobs_option,
     multiplier_option,
     output_options,
+    pair_options,
     root_option,
     seed_option,
     shard_options,
@@ -33,6 +34,7 @@ from darkprep.jobs import background
 from darkprep.jobs.produce import run_producer
 from darkprep.jobs.remote_spool import BuildSpool
 from darkprep.pipeline.noise.calibrations import CALIBRATIONS
+from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.pairs.table import Frames
 from darkprep.pipeline.plan.options import DEFAULT_MARGIN, PlanOptions
 from darkprep.pipeline.plan.plan import Plan
@@ -51,7 +53,7 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 
 
 @click.command(short_help="Make shards from RAW pairs, under a disk budget.")
-@camera_option
+@pair_options
 @click.option(
     "--fraction", type=FiniteRange(0, 1, min_open=True), default=PlanOptions.fraction,
     show_default=True, metavar="F", help="Share of the scenes to use.",
@@ -107,7 +109,8 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 @output_options
 def build(
     *,
-    camera: str,
+    camera: str | None,
+    pairs: Path | None,
     fraction: float,
     root: Path,
     spool: Path | StoreUrl,
@@ -148,8 +151,9 @@ def build(
     """
     if amplify == "estimate" and multiplier is None:
         multiplier = DEFAULT_MULTIPLIER
+    origin = PairOrigin(root=root, camera=check_camera(camera, pairs), table=pairs)
     options = PlanOptions(
-        camera=camera,
+        camera=origin.label,
         split=split,
         fraction=fraction,
         seed=seed,
@@ -167,15 +171,17 @@ def build(
         noise=noise,
         lmdb=lmdb,
     )
-    if isinstance(spool, Path) and is_inside(root, spool):  # a spool is deleted when it is used up
-        raise OptionError(
-            f"spool {spool}: contains the photographs of --root {root}; choose another directory"
-        )
     executor = ExecutorConfig(backend=backend, address=address)
     executor.check_installed()
     stop = threading.Event()
     target = BuildSpool.at(spool, staging, stop)
-    plan = make_plan(root, options)
+    found = origin.find(frames=frames, exclude_misaligned=exclude_misaligned) if pairs else None
+    root = found.root if found else root
+    if isinstance(spool, Path) and is_inside(root, spool):  # a spool is deleted when it is used up
+        raise OptionError(
+            f"spool {spool}: contains the photographs of --root {root}; choose another directory"
+        )
+    plan = make_plan(root, options, pairs=found)
     shares = target.divide_budget(plan, disk_budget, staging_budget)
     config = ProducerConfig(budget_bytes=shares.build_bytes, jobs=jobs, until=plan.shards)
     frames_directory = FramesDirectory.from_options(target.spool.path, frames_dir, frames_budget)
@@ -205,7 +211,7 @@ def build(
             f"producing in the background (pid {process.pid}), log in {background.log_path(target.spool)}; stop it with `darkprep stop`"
         )
         return
-    title = f"darkprep build · {camera}"
+    title = f"darkprep build · {origin.label}"
     with progress, progress.monitor(target.status, title=title):
         producer, final = run_producer(target, config, progress, executor, stop)
     print_skipped(producer.skipped)

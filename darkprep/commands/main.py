@@ -16,6 +16,7 @@ from darkprep.commands.build import build
 from darkprep.commands.data import demo, synth
 from darkprep.commands.errors import CommandGroup
 from darkprep.commands.inspect import advise, report
+from darkprep.commands.pairs import list_pairs
 from darkprep.commands.produce import produce
 from darkprep.commands.restore import evaluate, import_weights, restore
 from darkprep.commands.spool import status, stop, verify
@@ -37,7 +38,7 @@ def main() -> None:
 
 
 for command in (
-    *(demo, synth, build, produce, status, verify, stop),
+    *(demo, synth, list_pairs, build, produce, status, verify, stop),
     *(stream_train, evaluate, restore, import_weights, study, report, advise),
 ):
     main.add_command(command)

@@ -87,6 +87,16 @@ disk_budget_option = click.option(
 
 # -- photographs --------------------------------------------------------------------------------------
 
+pair_options = combined(
+    click.option(
+        "--camera", metavar="NAME",
+        help=f"Camera of SID or ELD: {', '.join(CAMERAS)}. With --pairs any name for the data set.",
+    ),
+    click.option(
+        "--pairs", type=PATH, metavar="FILE.csv",
+        help="Table of the pairs, of any cameras, instead of --camera; darkprep pairs writes one.",
+    ),
+)  # fmt: skip
 camera_option = click.option(
     "--camera", type=ANY_CAMERA, required=True, metavar="NAME",
     help=f"Camera: {', '.join(CAMERAS)}.",
@@ -129,6 +139,18 @@ shard_options = combined(
         show_default=True, metavar="N", help="Number of crops cut from a pair whenever it is used.",
     ),
 )  # fmt: skip
+
+
+def check_camera(camera: str | None, pairs: Path | None) -> str | None:
+    """Return the camera's name as the layouts have it, or the user's label of a table. Raises UsageError."""
+    if pairs is not None:
+        return camera
+    if camera is None:
+        raise click.UsageError("Missing option '--camera' (or '--pairs').")
+    if camera.lower() not in CAMERAS:
+        known = ", ".join(map(repr, CAMERAS))
+        raise click.BadParameter(f"{camera!r} is not one of {known}.", param_hint="'--camera'")
+    return camera.lower()
 
 
 def split_option(default: str) -> Callable[[Command], Command]:

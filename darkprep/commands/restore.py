@@ -8,13 +8,14 @@ from pathlib import Path
 import click
 
 from darkprep.commands.options import (
-    camera_option,
+    check_camera,
     device_option,
     exclude_misaligned_option,
     frames_option,
     match_option,
     match_root_option,
     multiplier_option,
+    pair_options,
     root_option,
     split_option,
     xtrans_option,
@@ -33,7 +34,7 @@ _weights_option = click.option(
 
 @click.command(short_help="Score trained weights on whole test frames.")
 @_weights_option
-@camera_option
+@pair_options
 @root_option
 @split_option("test")
 @frames_option
@@ -61,7 +62,8 @@ _weights_option = click.option(
 def evaluate(
     *,
     weights: Path,
-    camera: str,
+    camera: str | None,
+    pairs: Path | None,
     root: Path,
     split: str,
     frames: str,
@@ -76,7 +78,7 @@ def evaluate(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Restore every test frame of a camera and compare it with its long exposure.
+    """Restore every test frame of a camera or of a table of pairs, and compare it with its long exposure.
 
     Example: darkprep evaluate --weights runs/X/weights.safetensors --camera sony --out results
     """
@@ -87,8 +89,9 @@ def evaluate(
 
     options = EvaluateOptions(
         weights=weights,
-        camera=camera,
+        camera=check_camera(camera, pairs),
         root=root,
+        pairs=pairs,
         split=split,
         frames=frames,
         exclude_misaligned=exclude_misaligned,
@@ -104,7 +107,7 @@ def evaluate(
         result = evaluation(options, progress)
         if out:
             progress.show("writing report.html")
-            write_evaluation_report(out, result.record(), root=root, camera=camera, weights=weights)
+            write_evaluation_report(out, result.record(), pairs=result.pairs, weights=weights)
     print_skipped(result.skipped)
     if as_json:
         click.echo(json.dumps(result.record(), indent=1))

@@ -109,8 +109,7 @@ def run_demo(
     evaluation_page = write_evaluation_report(
         layout.results,
         result.record(),
-        root=layout.data,
-        camera=CAMERA,
+        pairs=result.pairs,
         weights=layout.run / "weights.safetensors",
     )
     yield f"4. {result.evaluation.pairs} test pairs restored"

@@ -11,9 +11,9 @@ from darkprep.jobs.decoding import DecodingOptions
 from darkprep.jobs.output_directory import check_output_directory
 from darkprep.jobs.protocols import ELD_CENTRE, packed_raw
 from darkprep.jobs.weights import load_restorer
-from darkprep.pipeline.pairs.cameras import camera_named
-from darkprep.pipeline.pairs.find import find_pairs
+from darkprep.pipeline.pairs.cameras import dataset_of
 from darkprep.pipeline.pairs.groups import report_groups
+from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.pairs.sid import MISALIGNED_SCENES
 from darkprep.pipeline.pairs.table import Pairs, Skipped, splits_named
 from darkprep.pipeline.raw.develop import develop_amplified
@@ -30,8 +30,11 @@ class EvaluateOptions:
     """What a user chooses of an evaluation. Raises OptionError naming the field."""
 
     weights: Path
-    camera: str
+    camera: str | None
+    """Name of a camera's data set; with `pairs` a label, or None."""
     root: Path
+    pairs: Path | None = None
+    """A table of the pairs, instead of a camera's."""
     split: str = "test"
     frames: str = "first"
     """`first`: only the first frame of each burst; `all`: every frame."""
@@ -50,13 +53,22 @@ class EvaluateOptions:
         if self.frames not in ("first", "all"):
             raise OptionError(f"frames must be first or all, not {self.frames!r}")
         splits_named(self.split)
+        _ = self.origin
+
+    @property
+    def origin(self) -> PairOrigin:
+        """Where the pairs come from."""
+        camera = self.camera.lower() if self.camera and not self.pairs else self.camera
+        return PairOrigin(root=self.root, camera=camera, table=self.pairs)
 
     def settings(self) -> dict[str, str]:
         """Return what the figures depend on besides the protocol, for the record."""
         decoding = self.decoding
         multiplier = decoding.effective_multiplier()
-        left_out = self.exclude_misaligned and self.camera.lower() in MISALIGNED_SCENES
+        left_out = self.exclude_misaligned and self.origin.label in MISALIGNED_SCENES
+        table = {"pairs": str(self.pairs)} if self.pairs else {}
         return {
+            **table,
             "split": self.split,
             "frames": self.frames,
             "misaligned scenes": "left out" if left_out else "as found",
@@ -73,6 +85,8 @@ class EvaluationResult:
 
     evaluation: Evaluation
     skipped: tuple[Skipped, ...]
+    pairs: Pairs
+    """The pairs that were to be scored."""
 
     def record(self) -> dict[str, Any]:
         """Return the content of metrics.json."""
@@ -104,15 +118,12 @@ def evaluation(
     check_output_directory("out", options.out)
     device = open_device(options.device)
     network = load_restorer(options.weights, device)
-    camera = camera_named(options.camera)
-    found = find_pairs(
-        options.root,
-        camera,
+    found = options.origin.find(
         frames=options.frames,  # type: ignore[arg-type] # checked by EvaluateOptions
         exclude_misaligned=options.exclude_misaligned,
     ).of_split(options.split)
     by_id = {pair.id: pair for pair in found.pairs}
-    skipped: list[RawError] = []
+    skipped: list[Skipped] = []
     done: list[ImageScores] = []
 
     def on_image(image: ImageScores) -> None:
@@ -127,7 +138,8 @@ def evaluation(
         )
 
     in_raw = protocol_named(options.protocol).domain == "packed RAW"
-    centre = ELD_CENTRE if in_raw and camera.dataset == "SID" else None
+    all_sid = {dataset_of(pair.camera) for pair in found.pairs} == {"SID"}
+    centre = ELD_CENTRE if in_raw and all_sid else None
     result = evaluate(
         network,
         _whole_frames(options, found, skipped, check),
@@ -141,24 +153,23 @@ def evaluation(
         groups=lambda pair: report_groups(by_id[pair]),
         on_image=on_image,
     )
-    unreadable = [Skipped(error.path, error.reason) for error in skipped]
-    return EvaluationResult(result, (*found.skipped, *unreadable))
+    return EvaluationResult(result, (*found.skipped, *skipped), found)
 
 
 def _whole_frames(
-    options: EvaluateOptions, found: Pairs, skipped: list[RawError], check: Callable[[], None]
+    options: EvaluateOptions, found: Pairs, skipped: list[Skipped], check: Callable[[], None]
 ) -> Iterator[Sample]:
-    """Yield the samples to score, and append to `skipped` the errors of files that cannot be used."""
+    """Yield the samples to score, and append to `skipped` the files that cannot be used."""
     decoder = options.decoding.decoder(options.root)
     for pair in found.pairs:
         check()
         try:
             yield decoder.pair(found.root, pair)
         except RawError as error:
-            skipped.append(error)
+            skipped.append(found.skip(pair, error.path, error.reason))
     if len(skipped) == len(found.pairs):
         raise DatasetError(
-            f"{found.root}: none of the {len(skipped)} pairs can be used; the first: {skipped[0]}"
+            f"{found.root}: none of the {len(skipped)} pairs can be used; the first: {skipped[0].path}: {skipped[0].reason}"
         )
 
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from darkprep.model import Network
-from darkprep.pipeline.pairs.cameras import camera_named
-from darkprep.pipeline.pairs.find import find_pairs
+from darkprep.pipeline.pairs.cameras import CAMERAS
+from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.pairs.whole_frame import whole_frame
 from darkprep.pipeline.plan.plan import Plan
@@ -73,7 +73,9 @@ def validation_pairs(plan: Plan) -> tuple[Pair, ...]:
     """
     options = plan.options
     trained = {planned.pair.scene for planned in plan.pairs}
-    found = find_pairs(plan.root, camera_named(options.camera))
+    if plan.table is None and options.camera not in CAMERAS:
+        return ()
+    found = PairOrigin(root=plan.root, camera=options.camera, table=plan.table).find()
     for split in ("val", "test"):
         darkest: dict[str, Pair] = {}
         for pair in found.pairs:

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from darkprep.pipeline.pairs.cameras import camera_named
-from darkprep.pipeline.pairs.find import find_pairs
-from darkprep.pipeline.pairs.table import Pair
+from darkprep.pipeline.pairs.table import Pair, Pairs
 from darkprep.pipeline.raw.develop import develop_amplified
 from darkprep.report.page import FILE, render_page, write_page
 from darkprep.report.pictures import (
@@ -34,20 +32,20 @@ _MAX_SETS = 6
 
 
 def write_evaluation_report(
-    out: Path, record: Mapping[str, Any], *, root: Path, camera: str, weights: Path
+    out: Path, record: Mapping[str, Any], *, pairs: Pairs, weights: Path
 ) -> Path:
     """Write report.html beside metrics.json and the pictures; return its path.
 
-    `record` is the content of metrics.json. Raises DiskFull or SpoolError.
+    `record` is the content of metrics.json, `pairs` are those that were scored. Raises DiskFull or SpoolError.
     """
-    by_id = {pair.id: pair for pair in find_pairs(root, camera_named(camera), frames="all").pairs}
+    by_id = {pair.id: pair for pair in pairs.pairs}
     sets = []
     for image in spread_by_psnr(record["images"]):
         pair = by_id.get(image["pair"])
         picture = out / f"{image['pair'].replace('/', '_')}.png"
         if pair and picture.exists():
-            sets.append(_picture_set(root, pair, image, picture))
-    lead = f"{record['pairs']} pairs below {root}, restored with {weights}."
+            sets.append(_picture_set(pairs.root, pair, image, picture))
+    lead = f"{record['pairs']} pairs below {pairs.root}, restored with {weights}."
     write_page(out / FILE, evaluation_page(record, [one for one in sets if one], lead=lead))
     return out / FILE
 

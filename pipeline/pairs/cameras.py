@@ -28,7 +28,7 @@ class Camera:
     folder: str
     """The camera's folder below the root."""
     cfa: CfaKind
-    """The CFA that its files must have."""
+    """The CFA of its sensor, for synthetic files; photographs state their own."""
     extensions: tuple[str, ...]
     """Lower case, the camera's own first. DNG is what converters and `darkprep synth` write."""
 
@@ -67,6 +67,11 @@ def camera_named(name: str) -> Camera:
         return CAMERAS[name.lower()]
     except KeyError:
         raise OptionError(f"unknown camera {name!r}; choose one of {', '.join(CAMERAS)}") from None
+
+
+def dataset_of(camera: str) -> Dataset | None:
+    """Return the data set whose camera has that name; None for a name of the user's choice."""
+    return CAMERAS[camera].dataset if camera in CAMERAS else None
 
 
 def raw_files(directory: Path, camera: Camera) -> list[Path]:

@@ -70,9 +70,10 @@ def eld_longs(root: Path, camera: Camera, skipped: list[Skipped]) -> Iterator[Pa
             )
 
 
-def light_factor(pair: Pair) -> int:
-    """Return by which factor (100 or 200, say) the light of an ELD pair's noisy image was reduced."""
-    return LIGHT_FACTORS[int(pair.id[-4:])]
+def light_factor(pair: Pair) -> int | None:
+    """Return by which factor (100 or 200, say) the light of an ELD pair's noisy image was reduced; None for another name."""
+    match = _IMAGE.search(pair.id)
+    return LIGHT_FACTORS.get(int(match[1])) if match else None
 
 
 def _scene_folders(root: Path, camera: Camera) -> list[Path]:

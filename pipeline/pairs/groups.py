@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from darkprep.pipeline.pairs.cameras import camera_named
+from darkprep.pipeline.pairs.cameras import dataset_of
 from darkprep.pipeline.pairs.eld import light_factor
 from darkprep.pipeline.pairs.sid import MISALIGNED_SCENES, is_misaligned
 from darkprep.pipeline.pairs.table import Pair
@@ -18,10 +18,11 @@ def report_groups(pair: Pair) -> tuple[str, ...]:
     """Return the names of the groups to which a pair belongs.
 
     SID: the exposure ratio; "without misaligned scenes", for cameras that have misaligned scenes; and the
-    fifteen indoor scenes of the ELD paper by ratio. ELD: the light factor.
+    fifteen indoor scenes of the ELD paper by ratio. ELD: the light factor. Others: the exposure ratio.
     """
-    if camera_named(pair.camera).dataset == "ELD":
-        return (f"x{light_factor(pair)}",)
+    factor = light_factor(pair) if dataset_of(pair.camera) == "ELD" else None
+    if factor is not None:
+        return (f"x{factor}",)
     ratio = f"x{round(pair.ratio)}"
     groups = [ratio]
     if pair.camera in MISALIGNED_SCENES and not is_misaligned(pair):

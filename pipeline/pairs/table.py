@@ -7,7 +7,7 @@ depend on which other files exist; its size is exact only to one scene.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ Frames = Literal["first", "all"]
 """Frames of a burst that are used: the first, as SID's own code trains and tests on, or all."""
 
 MAX_WEIGHT = 1000
+_FEWEST_FOR_TESTS, _FEWEST_FOR_VALIDATION = 2, 5
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SPLIT_CHOICES: dict[str, tuple[Split, ...]] = {
@@ -82,6 +83,8 @@ class Pairs:
     skipped: tuple[Skipped, ...]
     rows: Mapping[str, str] = field(default_factory=dict)
     """By id, where a table lists the pair: `pairs.csv:12`."""
+    table: Path | None = None
+    """The table that lists the pairs, if there is one."""
 
     def skip(self, pair: Pair, path: str, reason: str) -> Skipped:
         """Return the record of a pair that cannot be used because of the file `path`, with the table's row."""
@@ -108,6 +111,21 @@ def longs_of(pairs: Pairs) -> Pairs:
     of_path = {pair.long: pair for pair in reversed(pairs.pairs)}
     longs = tuple(replace(pair, short=pair.long, ratio=1.0, iso=0.0) for pair in of_path.values())
     return replace(pairs, pairs=tuple(sorted(longs, key=lambda pair: pair.id)))
+
+
+def splits_by_scene(scenes: Iterable[str]) -> dict[str, Split]:
+    """Return a split of each scene: a tenth for tests, a tenth for validation, the others for training.
+
+    Of two scenes or more at least one is for tests, of five or more one for validation. Which ones
+    follows from a hash of their names alone, so that every command draws the same.
+    """
+    ranked = sorted(set(scenes), key=lambda scene: (_rank(0, ("", "", scene)), scene))
+    tenth = max(1, round(len(ranked) / 10))
+    tests = tenth if len(ranked) >= _FEWEST_FOR_TESTS else 0
+    validations = tenth if len(ranked) >= _FEWEST_FOR_VALIDATION else 0
+    splits: dict[str, Split] = {scene: "train" for scene in ranked}
+    splits |= {scene: "test" for scene in ranked[:tests]}
+    return splits | {scene: "val" for scene in ranked[tests : tests + validations]}
 
 
 def draw_fraction(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[Pair, ...]:

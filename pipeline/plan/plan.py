@@ -124,6 +124,8 @@ class Plan:
     """CFA of the samples, as the files' own mosaics give it."""
     root: Path
     """Directory of the photographs; not part of the recipe."""
+    table: Path | None = field(default=None, compare=False)
+    """The table that lists the pairs, if there is one; not part of the recipe."""
     skipped: tuple[Skipped, ...] = field(default=(), compare=False)
     """Files that were left out; not part of the recipe."""
 
@@ -214,7 +216,11 @@ class Plan:
 
     def record(self, settings: ProducerSettings | None = None) -> PlanRecord:
         """Return the record of plan.json with the producers' default `settings`."""
-        settings = replace(settings or ProducerSettings(), root=str(self.root.absolute()))
+        settings = replace(
+            settings or ProducerSettings(),
+            root=str(self.root.absolute()),
+            pairs=str(self.table.absolute()) if self.table else None,
+        )
         return PlanRecord(stream=self.stream, recipe=self.recipe(), settings=settings)
 
     def save(self, spool: Spool, settings: ProducerSettings | None = None) -> None:
@@ -224,7 +230,8 @@ class Plan:
     @classmethod
     def load(cls, spool: Spool) -> Plan:
         """Read the plan of a spool. Raises PlanError when it is damaged."""
-        recipe, root = spool.plan.recipe, spool.settings.root
+        recipe, settings = spool.plan.recipe, spool.settings
+        root = settings.root
         if root is None:
             raise PlanError(
                 f"{spool.plan_file}: does not name the directory of the photographs (root); run `darkprep build` again"
@@ -236,6 +243,7 @@ class Plan:
                 pairs=pairs,
                 cfa=spool.stream.cfa,
                 root=Path(root),
+                table=Path(settings.pairs) if settings.pairs is not None else None,
             )
             fits = plan.stream == spool.stream
         except (KeyError, TypeError, ValueError, AttributeError, OptionError) as error:

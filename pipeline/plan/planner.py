@@ -64,6 +64,7 @@ def make_plan(root: Path, options: PlanOptions, *, pairs: Pairs | None = None) -
         pairs=tuple(planned),
         cfa=cfa,
         root=found.root,
+        table=found.table,
         skipped=tuple(dict.fromkeys(skipped)),
     )
     try:
@@ -89,10 +90,8 @@ def _find(root: Path, options: PlanOptions) -> Pairs:
 
 def _chosen(pairs: Pairs, options: PlanOptions) -> Pairs:
     """Return given pairs, or with made noise their long exposures. Raises OptionError for a finder's options."""
-    if options.frames != "first" or options.exclude_misaligned or options.lmdb is not None:
-        raise OptionError(
-            "frames, exclude-misaligned and lmdb choose among a camera's files; a table or a layout states its pairs itself"
-        )
+    if options.lmdb is not None:
+        raise OptionError("lmdb chooses a camera's patches; list them in the table instead")
     return pairs if options.noise is None else longs_of(pairs)
 
 

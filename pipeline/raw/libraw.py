@@ -24,6 +24,10 @@ SAMPLED = 12
 """Rows and columns of filters that are read: two periods of X-Trans, so that a longer period shows."""
 
 
+_BEFORE_MAKE, _TEXT_BYTES = 4, 64
+"""Layout of LibRaw's libraw_iparams_t: four bytes, then make and model of 64 bytes each."""
+
+
 def libraw_version() -> str:
     """Return the version of the LibRaw that is used here, such as `0.22.2`."""
     return ".".join(map(str, rawpy.libraw_version))
@@ -65,6 +69,26 @@ def header_exposure(path: str) -> tuple[float, float]:
         library.libraw_close(handle)
 
 
+def header_camera(path: str) -> tuple[str, str]:
+    """Return maker and model as LibRaw finds them, in every container that it reads; "" if unknown.
+
+    Empty if LibRaw's C functions are not available or it cannot open the file.
+    """
+    library = _c_library()
+    if library is None or not (handle := ctypes.c_void_p(library.libraw_init(0))):
+        return "", ""
+    try:
+        if library.libraw_open_file(handle, os.fsencode(path)):
+            return "", ""
+        library.libraw_get_iparams.restype = ctypes.POINTER(ctypes.c_char)
+        start = ctypes.addressof(library.libraw_get_iparams(handle).contents) + _BEFORE_MAKE
+        texts = (ctypes.string_at(start + at, _TEXT_BYTES) for at in (0, _TEXT_BYTES))
+        make, model = (text.split(b"\0")[0].decode("utf-8", "replace") for text in texts)
+        return make.strip(), model.strip()
+    finally:
+        library.libraw_close(handle)
+
+
 @cache
 def _c_library() -> ctypes.CDLL | None:
     """Return LibRaw's C functions, found through the libraries to which rawpy's extension module is linked."""
@@ -73,7 +97,7 @@ def _c_library() -> ctypes.CDLL | None:
         library.libraw_init.restype = ctypes.c_void_p
         needed = (
             library.libraw_open_file, library.libraw_COLOR, library.libraw_close,
-            library.libraw_get_imgother,
+            library.libraw_get_imgother, library.libraw_get_iparams,
         )  # fmt: skip
     except AttributeError:
         return None

@@ -28,6 +28,7 @@ from darkprep.pipeline.raw.image_data import COMPRESSIONS, read_image_data
 from darkprep.pipeline.raw.libraw import (
     SAMPLED,
     Indices,
+    header_camera,
     header_exposure,
     header_indices,
     single_openmp_thread,
@@ -273,6 +274,7 @@ def _header(path: str, raw: rawpy.RawPy, indices: Indices) -> RawHeader:
         raise RawError(path, "has non-square pixels, which are not supported")
     cfa, pattern = _filter_array(path, raw, indices)
     exif = read_exposure(path)
+    make, model = (exif.make, exif.model) if exif.model else header_camera(path)
     return RawHeader(
         path=path,
         height=sizes.height,
@@ -281,8 +283,8 @@ def _header(path: str, raw: rawpy.RawPy, indices: Indices) -> RawHeader:
         pattern=pattern,
         exposure_s=exif.exposure_s,
         iso=exif.iso,
-        make=exif.make,
-        model=exif.model,
+        make=make,
+        model=model,
         orientation=sizes.flip,
     )
 

@@ -74,6 +74,20 @@ def test_evaluate_uses_the_chosen_frames(call, large_data):
     )
 
 
+def test_evaluate_takes_a_table_of_pairs(call, large_data):
+    call("pairs", "--camera", "sony", "--root", large_data, "--out", "mine.csv")
+    table = ("--pairs", "mine.csv", "--root", large_data)
+
+    result = call("evaluate", "--weights", "w.safetensors", *table, "--json", "--out", "results")
+
+    by_camera = json.loads(call(*evaluate("--root", large_data, "--json")).stdout)
+    found = json.loads(result.stdout)
+    assert found["images"] == by_camera["images"]
+    assert found["groups"] == by_camera["groups"]
+    assert found["settings"]["pairs"] == "mine.csv"
+    assert "10001_00_0.1s" in Path("results/report.html").read_text()
+
+
 @pytest.mark.parametrize(("camera", "said"), [("Sony", "left out"), ("fuji", "as found")])
 def test_the_record_contains_whether_misaligned_scenes_were_left_out(camera, said):
     """Only Sony has any; Fuji's figures include all scenes even with the option."""

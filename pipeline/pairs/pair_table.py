@@ -1,0 +1,370 @@
+"""The pair table: a CSV file that lists which short exposure belongs to which long one.
+
+The trade-off: a row that cannot be used is named with its line number and left out, instead of ending the
+command, so that a data set of thousands of photographs is usable before its last mistake is corrected.
+
+    short,long,scene,split,ratio,camera,weight
+    a/short/0001.NEF,a/long/0001.NEF,0001,train,100,NIKON D1,1
+
+Only `short` and `long` are needed. `id` and `iso` are two more columns: `table_text` writes them where
+they do not follow from the others.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from darkprep.pipeline.pairs.photograph import Photograph, read_photograph
+from darkprep.pipeline.pairs.sources import is_patch
+from darkprep.pipeline.pairs.table import (
+    MAX_WEIGHT,
+    SPLITS,
+    Pair,
+    Pairs,
+    Skipped,
+    Split,
+    splits_by_scene,
+)
+from darkprep.pipeline.raw.amplify import exposure_ratio
+from darkprep.pipeline.raw.exif import read_exposure
+from darkprep.shards.errors import DatasetError, RawError
+from darkprep.shards.files import read_regular_file
+
+COLUMNS = ("short", "long", "scene", "split", "ratio", "camera", "weight")
+"""Columns that are always written; the first two are needed."""
+_DERIVED_COLUMNS = ("id", "iso")
+_MAX_BYTES = 64 << 20
+_MAX_NAME_BYTES = 300
+"""JSON bytes of id and camera together, which each sample's metadata of 1024 bytes repeats."""
+_MAX_RATIO = 1e9
+
+
+class _RowError(ValueError):
+    """A row that gives no pair; the message is the reason."""
+
+
+def pairs_from_csv(
+    path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
+) -> Pairs:
+    """Return the pairs that a table lists, ordered by id.
+
+    Paths in the table are relative to `root`, or, where that has none of the table's files, to the
+    table's own directory. What a row leaves out is derived: `scene` is the folder that holds both files,
+    else the common beginning of their names; `split` is drawn by scene (`splits_by_scene`); `ratio` is
+    that of ISO times exposure time, of the times alone where the ISO is equal or unknown; `camera` is the
+    short exposure's own; `weight` is 1.
+
+    Rows that cannot be used are listed in `skipped`, by line number. Raises DatasetError when the file
+    cannot be read, is no such table, or has no usable row.
+    """
+    table = Path(path)
+    rows = list(_read_rows(table))
+    base = _base(table, Path(root) if root is not None else None, [row for _, row in rows])
+    reader = _RowReader(base)
+    skipped, drafts = [], []
+    for line, row in rows:
+        where = f"{table.name}:{line}"
+        try:
+            drafts.append((where, reader.draft(where, row)))
+        except _RowError as error:
+            skipped.append(Skipped(where, str(error)))
+        except RawError as error:
+            skipped.append(Skipped(where, f"{error.path} {error.reason}"))
+    pairs, named = _finish(drafts, skipped)
+    if not pairs:
+        reasons = "; ".join(f"{one.path}: {one.reason}" for one in skipped[:3])
+        raise DatasetError(f"{table}: has no usable row ({reasons or 'it lists no pair'})")
+    return Pairs(
+        root=base,
+        label=table.stem,
+        pairs=tuple(sorted(pairs, key=lambda pair: pair.id)),
+        skipped=tuple(skipped),
+        rows=named,
+        table=table,
+    )
+
+
+def table_text(pairs: Sequence[Pair]) -> str:
+    """Return pairs as the text of a table, which `pairs_from_csv` reads as the same pairs."""
+    names = _default_ids([(pair.scene, pair.short) for pair in pairs])
+    columns = list(COLUMNS)
+    if any(pair.id != name for pair, name in zip(pairs, names, strict=True)):
+        columns.append("id")
+    if any(pair.iso for pair in pairs):
+        columns.append("iso")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for pair in pairs:
+        values = {**vars(pair), "ratio": _number_text(pair.ratio), "iso": _number_text(pair.iso)}
+        writer.writerow([values[column] for column in columns])
+    return text.getvalue()
+
+
+def default_scene(short: str, long: str) -> str:
+    """Return the folder that holds both files, else the common beginning of their names up to a `_`.
+
+    Names without a common beginning give the long exposure's name, so that all short exposures of one
+    long exposure are one scene.
+    """
+    one, other = PurePosixPath(short), PurePosixPath(long)
+    if one.parent == other.parent and one.parent.name not in ("", ".."):
+        return one.parent.name
+    words = zip(one.stem.split("_"), other.stem.split("_"), strict=False)
+    common = itertools.takewhile(lambda both: both[0] == both[1], words)
+    return "_".join(word for word, _ in common) or other.stem
+
+
+def named_apart(drafts: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs with ids that are unique: those without one get it from their scene and file."""
+    names = _default_ids([(pair.scene, pair.short) for pair in drafts])
+    return [
+        pair if pair.id else replace(pair, id=name)
+        for pair, name in zip(drafts, names, strict=True)
+    ]
+
+
+def _number_text(value: float) -> str:
+    return repr(float(value)).removesuffix(".0")
+
+
+def _read_rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield line number and fields of each row. Raises DatasetError for a file that is no pair table."""
+    try:
+        data = read_regular_file(table, _MAX_BYTES + 1)
+    except OSError as error:
+        raise DatasetError(f"{table}: cannot be read ({error.strerror or error})") from error
+    if len(data) > _MAX_BYTES:
+        raise DatasetError(f"{table}: is larger than {_MAX_BYTES >> 20} MiB")
+    text = data.decode("utf-8-sig", "surrogateescape")
+    heading = text.partition("\n")[0]
+    delimiter = max(",;\t", key=heading.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        names = [name.strip().lower() for name in next(reader, [])]
+        _check_columns(table, names)
+        for fields in reader:
+            values = [field.strip() for field in fields]
+            if any(values):
+                yield reader.line_num, dict(zip(names, values, strict=False))
+    except csv.Error as error:
+        raise DatasetError(
+            f"{table}:{reader.line_num}: is not a line of a CSV file ({error})"
+        ) from error
+
+
+def _check_columns(table: Path, names: list[str]) -> None:
+    known = (*COLUMNS, *_DERIVED_COLUMNS)
+    wanted = f"a table begins with the line {','.join(COLUMNS)}, of which short and long are needed"
+    unknown = [name for name in names if name not in known]
+    if "short" not in names or "long" not in names:
+        raise DatasetError(f"{table}: has no columns short and long; {wanted}")
+    if unknown or len(set(names)) < len(names):
+        problem = f"unknown column {unknown[0]!r}" if unknown else "a column twice"
+        raise DatasetError(f"{table}: has {problem[:80]}; {wanted}")
+
+
+def _base(table: Path, root: Path | None, rows: Sequence[Mapping[str, str]]) -> Path:
+    """Return the directory that the table's paths are relative to."""
+    if root is None or not any(_exists(root / row.get("short", "")) for row in rows):
+        return table.parent
+    return root
+
+
+def _exists(path: Path) -> bool:
+    return path.parent.is_dir() if is_patch(path) else path.is_file()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Draft:
+    """A row's pair, before splits and ids are given to all."""
+
+    pair: Pair
+    split: Split | None
+
+
+class _RowReader:
+    """Makes pairs of rows, one after the other; keeps what earlier rows have said of a short exposure."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._long_of: dict[str, tuple[str, str]] = {}
+
+    def draft(self, where: str, row: Mapping[str, str]) -> _Draft:
+        """Return what a row says. Raises _RowError or RawError for a row that cannot be used."""
+        short, long = (self._file(row, column) for column in ("short", "long"))
+        self._check_new(where, short, long)
+        split = _one_of(row, "split", SPLITS)
+        ratio, weight, iso = _ratio(row), _weight(row), _iso(row)
+        camera = row.get("camera", "")
+        if ratio is None or not camera:
+            found = read_photograph(self._base / short)
+            camera = camera or found.camera
+            if ratio is None:
+                ratio = _ratio_of(found, read_photograph(self._base / long))
+                iso = found.iso if iso is None else iso
+        if row.get("ratio"):
+            self._check_times(short, long)
+        pair = Pair(
+            id=row.get("id", ""),
+            scene=row.get("scene") or default_scene(short, long),
+            camera=camera,
+            split=split or "train",
+            short=short,
+            long=long,
+            ratio=ratio,
+            iso=iso or 0.0,
+            weight=weight,
+        )
+        _check_names(pair)
+        self._long_of[short] = (long, where)
+        return _Draft(pair=pair, split=split)
+
+    def _file(self, row: Mapping[str, str], column: str) -> str:
+        """Return a row's file as a POSIX path. Raises _RowError if it does not exist."""
+        name = row.get(column, "")
+        if not name:
+            raise _RowError(f"its {column} is empty")
+        if "\0" in name:
+            raise _RowError(f"its {column} is not a file name")
+        name = PurePosixPath(os.path.normpath(name)).as_posix()
+        if not _exists(self._base / name):
+            raise _RowError(f"there is no file {self._base / name} ({column})")
+        return name
+
+    def _check_times(self, short: str, long: str) -> None:
+        """Raise _RowError where both files state a time and the long exposure's is shorter."""
+        if is_patch(short) or is_patch(long):
+            return
+        one, other = (read_exposure(self._base / name).exposure_s for name in (short, long))
+        if 0 < other < one:
+            raise _RowError(
+                f"its long exposure of {other:.4g} s is shorter than its short one of {one:.4g} s; exchange them"
+            )
+
+    def _check_new(self, where: str, short: str, long: str) -> None:
+        if short not in self._long_of:
+            return
+        before, line = self._long_of[short]
+        if before == long:
+            raise _RowError(f"lists the same pair as {line}; give it a weight instead")
+        raise _RowError(f"{short} has the long exposure {before} in {line}; keep one of them")
+
+
+def _one_of(row: Mapping[str, str], column: str, choices: tuple[Split, ...]) -> Split | None:
+    value = row.get(column, "").lower()
+    for choice in choices:
+        if value == choice:
+            return choice
+    if value:
+        raise _RowError(f"{column} must be one of {', '.join(choices)}, not {value[:40]!r}")
+    return None
+
+
+def _number(row: Mapping[str, str], column: str) -> float | None:
+    text = row.get(column, "")
+    try:
+        return float(text) if text else None
+    except ValueError:
+        raise _RowError(f"{column} must be a number, not {text[:40]!r}") from None
+
+
+def _ratio(row: Mapping[str, str]) -> float | None:
+    value = _number(row, "ratio")
+    if value is not None and not 0 < value < _MAX_RATIO:
+        raise _RowError(f"ratio must be above 0 and below {_MAX_RATIO:g}, not {row['ratio'][:40]}")
+    return value
+
+
+def _iso(row: Mapping[str, str]) -> float | None:
+    value = _number(row, "iso")
+    if value is not None and not 0 <= value < _MAX_RATIO:
+        raise _RowError(f"iso must be from 0 and below {_MAX_RATIO:g}, not {row['iso'][:40]}")
+    return value
+
+
+def _weight(row: Mapping[str, str]) -> int:
+    value = _number(row, "weight")
+    if value is None:
+        return 1
+    if value not in range(1, MAX_WEIGHT + 1):
+        raise _RowError(
+            f"weight must be a whole number from 1 to {MAX_WEIGHT}, not {row['weight'][:40]}"
+        )
+    return int(value)
+
+
+def _ratio_of(short: Photograph, long: Photograph) -> float:
+    """Return the exposure ratio of two photographs. Raises _RowError if it is unknown or below 1."""
+    if not (short.exposure_s > 0 and long.exposure_s > 0):
+        raise _RowError("its files state no exposure time; give a ratio")
+    known_iso = short.iso > 0 and long.iso > 0
+    ratio = exposure_ratio(
+        short_s=short.exposure_s,
+        long_s=long.exposure_s,
+        short_iso=short.iso if known_iso else 1.0,
+        long_iso=long.iso if known_iso else 1.0,
+    )
+    if ratio < 1:
+        raise _RowError(
+            f"its long exposure has less light than its short one ({long.text()} and {short.text()}); exchange them, or give a ratio"
+        )
+    return ratio
+
+
+def _check_names(pair: Pair) -> None:
+    for column, value in (("scene", pair.scene), ("camera", pair.camera), ("id", pair.id)):
+        if value and not value.isprintable():
+            raise _RowError(f"its {column} has characters that cannot be printed")
+    if len(json.dumps([pair.id or f"{pair.scene}_{pair.short}", pair.camera])) > _MAX_NAME_BYTES:
+        raise _RowError("its scene, file name and camera are too long; shorten them")
+
+
+def _finish(
+    drafts: Sequence[tuple[str, _Draft]], skipped: list[Skipped]
+) -> tuple[list[Pair], dict[str, str]]:
+    """Return the pairs with splits and ids, and the row of each by id; rows of one id are skipped."""
+    given = {draft.pair.scene: draft.split for _, draft in drafts if draft.split}
+    drawn = splits_by_scene({draft.pair.scene for _, draft in drafts} - given.keys())
+    pairs = named_apart(
+        [
+            replace(draft.pair, split=draft.split or (given | drawn)[draft.pair.scene])
+            for _, draft in drafts
+        ]
+    )
+    rows: dict[str, str] = {}
+    kept = []
+    for (where, _), pair in zip(drafts, pairs, strict=True):
+        if pair.id in rows:
+            skipped.append(Skipped(where, f"has the id {pair.id} of {rows[pair.id]}"))
+        else:
+            rows[pair.id] = where
+            kept.append(pair)
+    return kept, rows
+
+
+def _default_ids(files: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a name of each (scene, short exposure), usable as a file name and unique if the files are.
+
+    Names of files that begin with their scene are used as they are, others after their scene; where two
+    would be equal, the whole path is used.
+    """
+    names = [_file_id(scene, PurePosixPath(short)) for scene, short in files]
+    count = Counter(names)
+    return [
+        name if count[name] == 1 else short.strip("/").replace("/", "_")
+        for name, (_, short) in zip(names, files, strict=True)
+    ]
+
+
+def _file_id(scene: str, short: PurePosixPath) -> str:
+    stem = short.stem if short.stem.startswith(scene) else f"{scene}_{short.stem}"
+    return stem.replace("/", "_")

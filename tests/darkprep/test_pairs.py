@@ -1,0 +1,80 @@
+"""`darkprep pairs` lists pairs as a table; build, evaluate and the validation during training take it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from darkprep.jobs.validation import validation_pairs
+from darkprep.pipeline.plan.plan import Plan
+from darkprep.shards import Spool
+from tests.support.command_line import SMALL
+from tests.support.sid_tree import write_sid
+
+pytestmark = pytest.mark.usefixtures("empty_directory")
+
+
+def test_a_camera_and_its_own_table_give_one_plan(call, small_data, small_spool):
+    listed = call("pairs", "--camera", "sony", "--root", small_data, "--out", "sony.csv")
+    assert "7 pairs of 4 scenes: 6 train, 1 test" in listed.stderr
+    assert f"darkprep build --pairs sony.csv --root {small_data}" in listed.stderr
+
+    built = call("build", "--pairs", "sony.csv", "--root", small_data, *SMALL)
+
+    assert built.exit_code == 0
+    assert "done: 0 shards made" in built.output
+    again = call("pairs", "--pairs", "sony.csv", "--root", small_data)
+    assert again.stdout == Path("sony.csv").read_text()
+
+
+def test_bad_rows_are_named_and_without_a_good_one_nothing_is_built(call, complaint, small_data):
+    rows = ["short,long,ratio", "Sony/short/00001_00_0.1s.dng,Sony/long/00001_00_10s.dng,0"]
+    Path("bad.csv").write_text("\n".join(rows))
+
+    line = complaint("build", "--pairs", "bad.csv", "--root", small_data, *SMALL)
+
+    assert line.startswith("bad.csv: has no usable row (bad.csv:2: ratio must be above 0")
+    assert not Path("spool").exists()
+
+
+def test_pairs_of_two_sizes_are_named_by_their_row(call, small_data):
+    shutil.copytree(small_data, "own")
+    write_sid(Path("other"), scenes=1, shorts=1, size=(128, 128))
+    shutil.copy("other/Sony/long/00001_00_10s.dng", "own/Sony/long/00001_00_10s.dng")
+    call("pairs", "--camera", "sony", "--root", "own", "--out", "own/pairs.csv")
+
+    built = call("build", "--pairs", "own/pairs.csv", *SMALL)
+
+    assert built.exit_code == 0
+    assert "skipped pairs.csv:2: own/Sony/short/00001_00_0.04s.dng: is 64x96" in built.stderr
+    assert len(Plan.load(Spool("spool").open()).pairs) == 4
+
+
+def test_training_is_validated_on_the_tables_scenes(call, small_data):
+    shutil.copytree(small_data, "own")
+    call("pairs", "--camera", "sony", "--root", "own", "--out", "own/mine.csv")
+    call("build", "--pairs", "own/mine.csv", "--quiet", *SMALL)
+
+    plan = Plan.load(Spool("spool").open())
+
+    assert plan.options.camera == "mine"
+    assert [pair.id for pair in validation_pairs(plan)] == ["10001_00_0.1s"]
+    Path("own/mine.csv").unlink()
+    spool = json.loads(Path("spool/plan.json").read_text())
+    assert spool["place"]["pairs"] == str(Path("own/mine.csv").absolute())
+
+
+def test_neither_a_camera_nor_a_table_is_bad_usage(complaint):
+    assert "Missing option '--camera' (or '--pairs')" in complaint("pairs", status=2)
+    assert "'leica' is not one of" in complaint("pairs", "--camera", "leica", status=2)
+
+
+def test_a_table_states_its_frames_itself(call, complaint, small_data):
+    call("pairs", "--camera", "sony", "--root", small_data, "--out", "sony.csv")
+
+    line = complaint("build", "--pairs", "sony.csv", "--root", small_data, "--frames", "all")
+
+    assert line.startswith("frames and exclude-misaligned choose among a camera's files")
