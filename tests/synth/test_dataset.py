@@ -18,6 +18,7 @@ from darkprep.shards.errors import DarkprepError, DiskFull, OptionError
 from darkprep.synth.capture import expose, record
 from darkprep.synth.dataset import synthesise
 from darkprep.synth.layouts import Exposure, split_of
+from darkprep.synth.renderer.scene import Scene
 from darkprep.synth.scenes.generate import make_scene
 from darkprep.synth.sensors import SENSORS, sensor_of
 from tests.support.rendering import render
@@ -29,6 +30,16 @@ F64 = npt.NDArray[np.float64]
 def make(out: Path, camera: str = "sony", **options: object) -> tuple[Path, ...]:
     chosen = {"scenes": 1, "shorts": 1, "size": SMALL, "seed": 4, **options}
     return synthesise(out, camera, **chosen)
+
+
+@pytest.fixture
+def blank_scenes(monkeypatch):
+    """Photographs of a grey wall, for tests of names, lists and metadata: a scene takes seconds to render."""
+    scene = Scene(eye=(0, 0, 1), target=(0, 0, 0), field_of_view=1.0, solids=(), lights=(), ambient=((1, 1, 1), (1, 1, 1)))
+    monkeypatch.setattr("darkprep.synth.capture.make_scene", lambda seed, number: scene)
+    monkeypatch.setattr(
+        "darkprep.synth.capture.expose", lambda scene, sensor, size: np.full(size, 0.2, np.float32)
+    )
 
 
 def names(files: tuple[Path, ...], root: Path) -> list[str]:
@@ -52,7 +63,7 @@ def psnr(a: F64, b: F64) -> float:
     return float(-10 * np.log10(((a - b) ** 2).mean()))
 
 
-def test_sid_has_its_layout_names_and_lists(tmp_path):
+def test_sid_has_its_layout_names_and_lists(tmp_path, blank_scenes):
     files = make(tmp_path, scenes=6, shorts=2)
 
     assert names(files, tmp_path) == [
@@ -103,7 +114,7 @@ def test_scenes_spread_over_the_splits(scenes, split):
     assert tuple(found.count(k) for k in range(3)) == split
 
 
-def test_more_shorts_than_exposures_are_bursts(tmp_path):
+def test_more_shorts_than_exposures_are_bursts(tmp_path, blank_scenes):
     files = make(tmp_path, shorts=5)
 
     assert [file.name for file in files[:5]] == [
@@ -112,7 +123,7 @@ def test_more_shorts_than_exposures_are_bursts(tmp_path):
     ]
 
 
-def test_the_files_contain_their_exposure(tmp_path):
+def test_the_files_contain_their_exposure(tmp_path, blank_scenes):
     files = make(tmp_path, shorts=3)
 
     exposures, isos = [], set()
@@ -125,7 +136,7 @@ def test_the_files_contain_their_exposure(tmp_path):
     assert f"ISO{isos.pop():.0f} " in (tmp_path / "Sony_train_list.txt").read_text()
 
 
-def test_the_isos_of_sids_scenes_can_be_chosen(tmp_path):
+def test_the_isos_of_sids_scenes_can_be_chosen(tmp_path, blank_scenes):
     synthesise(tmp_path, "sony", scenes=6, shorts=1, size=(96, 96), isos=(1600, 25600))
 
     pairs = find_pairs(tmp_path, camera_named("sony")).pairs
@@ -134,7 +145,7 @@ def test_the_isos_of_sids_scenes_can_be_chosen(tmp_path):
         synthesise(tmp_path, "sony", scenes=1, shorts=1, size=(96, 96), isos=(12,))
 
 
-def test_eld_has_sixteen_images_of_the_published_isos_and_ratios(tmp_path):
+def test_eld_has_sixteen_images_of_the_published_isos_and_ratios(tmp_path, blank_scenes):
     files = make(tmp_path, "canon70d", scenes=2)
 
     assert len(files) == 32
@@ -153,7 +164,7 @@ def test_eld_has_sixteen_images_of_the_published_isos_and_ratios(tmp_path):
 
 
 @pytest.mark.parametrize("camera", SENSORS)
-def test_each_camera_writes_what_it_is(tmp_path, camera):
+def test_each_camera_writes_what_it_is(tmp_path, camera, blank_scenes):
     sensor = sensor_of(camera)
     size = (516, 516) if camera == "fuji" else (120, 180)
     long = make(tmp_path, camera, size=size)[1 if sensor.layout.dataset == "SID" else 0]
@@ -245,7 +256,7 @@ def test_one_seed_gives_the_same_bytes_whatever_the_jobs(tmp_path):
             assert first.read_bytes() != third.read_bytes()
 
 
-def test_photographs_of_one_scene_have_noise_of_their_own(tmp_path):
+def test_photographs_of_one_scene_have_noise_of_their_own(tmp_path, blank_scenes):
     make(tmp_path, "nikond850")
     frames = []
     for k in (1, 6, 11, 16):
@@ -255,7 +266,7 @@ def test_photographs_of_one_scene_have_noise_of_their_own(tmp_path):
     assert all(np.abs(a - frames[0]).mean() > 0.3 for a in frames[1:])
 
 
-def test_progress_has_a_line_per_scene(tmp_path):
+def test_progress_has_a_line_per_scene(tmp_path, blank_scenes):
     lines: list[str] = []
     make(tmp_path, scenes=2, progress=lines.append)
 
@@ -338,7 +349,8 @@ def test_a_worker_that_ctrl_c_killed_is_not_reported_as_an_error(tmp_path, monke
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_the_work_can_be_stopped_between_scenes(tmp_path, jobs):
+def test_the_work_can_be_stopped_between_scenes(tmp_path, monkeypatch, jobs):
+    monkeypatch.setattr("darkprep.synth.dataset.capture_scene", lambda out, plan: plan)
     shown: list[str] = []
 
     def check() -> None:
