@@ -35,7 +35,14 @@ def make(out: Path, camera: str = "sony", **options: object) -> tuple[Path, ...]
 @pytest.fixture
 def blank_scenes(monkeypatch):
     """Photographs of a grey wall, for tests of names, lists and metadata: a scene takes seconds to render."""
-    scene = Scene(eye=(0, 0, 1), target=(0, 0, 0), field_of_view=1.0, solids=(), lights=(), ambient=((1, 1, 1), (1, 1, 1)))
+    scene = Scene(
+        eye=(0, 0, 1),
+        target=(0, 0, 0),
+        field_of_view=1.0,
+        solids=(),
+        lights=(),
+        ambient=((1, 1, 1), (1, 1, 1)),
+    )
     monkeypatch.setattr("darkprep.synth.capture.make_scene", lambda seed, number: scene)
     monkeypatch.setattr(
         "darkprep.synth.capture.expose", lambda scene, sensor, size: np.full(size, 0.2, np.float32)

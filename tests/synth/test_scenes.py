@@ -64,7 +64,7 @@ def test_other_numbers_and_seeds_give_other_pictures(picture):
 @pytest.mark.parametrize("number", KINDS)
 def test_a_small_picture_is_the_large_one_scaled(scenes, picture, number):
     large = shrunk(picture(number), 6)
-    small = shrunk(render(scenes[number], (40, 60)), 2)
+    small = shrunk(render(scenes[number], (60, 90)), 3)
 
     difference = log_tone(large) - log_tone(small)
     assert abs(difference.mean()) < 0.01
