@@ -14,6 +14,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -127,6 +128,22 @@ def last_holder(path: Path) -> ProcessId | None:
     """
     record = read_json(path, _RECORD_BYTES)
     return ProcessId.from_json(record) if record else None
+
+
+def holds_lock(pid: int, path: Path) -> bool:
+    """Return whether a process of this user holds the exclusive lock at `path`, as the kernel reports it.
+
+    A forked child that has the lock's file open does not hold it. False where the kernel reports no locks.
+    """
+    with contextlib.suppress(OSError):
+        lock_file = path.lstat()
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(link.stat(), lock_file):
+                    report = Path(f"/proc/{pid}/fdinfo/{link.name}").read_text()
+                    if re.search(rf"^lock:.*\bFLOCK\b.*\bWRITE\s+{pid}\b", report, re.MULTILINE):
+                        return True
+    return False
 
 
 @contextlib.contextmanager

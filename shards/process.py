@@ -7,8 +7,11 @@ two producers apart.
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,3 +66,47 @@ def start_ticks(pid: int) -> int | None:
         return None if state in "ZX" else int(fields[18])
     except (OSError, ValueError, IndexError):
         return None
+
+
+def signal_process(pid: int, number: int, *, is_meant: Callable[[], bool]) -> bool:
+    """Signal a process of this user if `is_meant()` is true; return whether it was signalled.
+
+    The pid is held while `is_meant` runs, so that no other process can get it. Raises PermissionError for a
+    process of another user.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if Path(f"/proc/{pid}").stat().st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        is_signalled = is_meant()
+        if is_signalled:
+            signal.pidfd_send_signal(descriptor, number)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    else:
+        return is_signalled
+    finally:
+        os.close(descriptor)
+
+
+def is_descendant(pid: int) -> bool:
+    """Return whether the calling process started the process `pid`, or started one that did."""
+    seen: set[int] = set()
+    while pid > 1 and pid not in seen:
+        seen.add(pid)
+        parent = _parent(pid)
+        if parent == os.getpid():
+            return True
+        pid = parent
+    return False
+
+
+def _parent(pid: int) -> int:
+    """Return the parent of a process; 0 if it does not run."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0

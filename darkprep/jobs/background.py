@@ -22,7 +22,8 @@ from darkprep.pipeline.produce.executors.config import LOCAL, ExecutorConfig
 from darkprep.shards import OptionError, Spool, SpoolError, StreamEnded
 from darkprep.shards.files import open_regular_file, read_regular_file
 from darkprep.shards.heartbeat import Heartbeat
-from darkprep.shards.process import ProcessId
+from darkprep.shards.locks import holds_lock
+from darkprep.shards.process import ProcessId, signal_process
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,8 @@ def last_log_line(spool: Spool) -> str:
 def stop_producers(spool: Spool) -> list[int]:
     """Stop the process that holds the spool's producer lock; return its pid, nothing where there is none.
 
-    Raises SpoolError when it runs on another host or in another container, or does not stop.
+    The process is signalled only if the kernel reports that it holds the lock. Raises SpoolError when it
+    runs on another host or in another container, or does not stop.
     """
     holder = _identified_producer(spool)
     if holder is None:
@@ -130,14 +132,19 @@ def stop_producers(spool: Spool) -> list[int]:
         raise SpoolError(
             f"{spool.path}: its producer ({holder}) runs on another host or in another container; run `darkprep stop` there"
         )
+    lock = spool.producers / "lock"
     try:
-        os.kill(holder.pid, signal.SIGTERM)
-    except ProcessLookupError:
-        pass
+        signalled = signal_process(
+            holder.pid, signal.SIGTERM, is_meant=lambda: holds_lock(holder.pid, lock)
+        )
     except PermissionError as error:
         raise SpoolError(
             f"{spool.path}: its producer ({holder}) belongs to another user; ask that user to stop it"
         ) from error
+    if not signalled and spool.producer_process() == holder:
+        raise SpoolError(
+            f"{spool.path}: {lock} names {holder}, but the kernel does not report that this process holds the lock; find the holder with `lslocks` and stop it with `kill`"
+        )
     deadline = time.monotonic() + _STOP_TIMEOUT_S
     while spool.producer_process() == holder:
         if time.monotonic() > deadline:

@@ -27,7 +27,7 @@ from darkprep.shards import DiskFull, RawError, Spool
 from darkprep.shards.errors import MachineError
 from darkprep.shards.files import read_json, write_json
 from darkprep.shards.machine import machine_errors
-from darkprep.shards.process import ProcessId
+from darkprep.shards.process import ProcessId, is_descendant, signal_process
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +112,8 @@ class FileQuarantine:
         self._deaths: Counter[tuple[str, str]] = Counter()
         """How many workers died while they decoded each file, given by path and fingerprint."""
         self._file = spool.producers / "crashing.json"
+        self._first_seen: dict[tuple[str, int, int], float] = {}
+        """When each decoding record was seen first, by its name, inode and time."""
         self.decoding_at_death: tuple[str, ...] = ()
         """Files that were being decoded at the last death."""
         self.fingerprints: frozenset[str] = frozenset()
@@ -135,24 +137,37 @@ class FileQuarantine:
         return None
 
     def kill_stuck_workers(self) -> None:
-        """Kill workers that have been decoding a file for longer than the timeout, and suspect the file."""
-        for file in self._record_files():
-            record = DecodingRecord.from_json(read_json(file))
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                seconds = time.time() - file.stat().st_mtime
-                if (
-                    record
-                    and record.worker
-                    and record.worker.is_alive()
-                    and seconds > self._decode_timeout_s
-                ):
+        """Kill this producer's workers that have decoded one file for longer than the timeout, and suspect that file.
+
+        Time is counted here, from when a record is first seen: a file server's clock may be wrong.
+        """
+        now, files = time.monotonic(), list(self._record_files())
+        seen, self._first_seen = self._first_seen, {}
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):
+                status = file.stat()
+                record_id = (file.name, status.st_ino, status.st_mtime_ns)
+                since = self._first_seen[record_id] = seen.get(record_id, now)
+                if now - since > self._decode_timeout_s:
+                    self._kill_stuck_worker(DecodingRecord.from_json(read_json(file)))
+
+    def _kill_stuck_worker(self, record: DecodingRecord | None) -> None:
+        worker = record.worker if record else None
+        if record is None or worker is None:
+            return
+
+        def is_own() -> bool:
+            return worker.is_alive() and is_descendant(worker.pid)
+
+        if is_own():
+            self._deaths[record.path, record.fingerprint] = _DEATHS_BEFORE_TEST
+            with contextlib.suppress(PermissionError):
+                if signal_process(worker.pid, signal.SIGKILL, is_meant=is_own):
                     log.warning(
                         "%s: decoding takes more than %.0f s; its worker is killed",
                         record.path,
                         self._decode_timeout_s,
                     )
-                    self._deaths[record.path, record.fingerprint] = _DEATHS_BEFORE_TEST
-                    os.kill(record.worker.pid, signal.SIGKILL)
 
     def delete_decoding_records(self) -> None:
         """Delete the decoding records of workers that were killed for other reasons."""

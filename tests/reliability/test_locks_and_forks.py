@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.shards import Spool, SpoolBusy, SpoolError
 from darkprep.shards import locks as locks_module
 from darkprep.shards.heartbeat import ProducerStatus
-from darkprep.shards.locks import has_shared_holders, is_held, shared_lock
-from darkprep.shards.process import ProcessId
+from darkprep.shards.locks import has_shared_holders, holds_lock, is_held, shared_lock
+from darkprep.shards.process import ProcessId, start_ticks
 from darkprep.view.read_status import spool_status
 from tests.support.processes import wait_until
 from tests.support.small_spools import MakeSpool
@@ -249,6 +250,42 @@ def test_stop_signals_no_process_for_a_lock_that_is_free(
         spool.write_heartbeat(ProducerStatus(state="making"))
 
     assert stop_producers(spool) == []
+
+
+def test_stop_signals_no_process_that_merely_stands_in_the_lock(make_spool: MakeSpool):
+    """A spool may come from a stranger, with any pid in its files."""
+    spool = make_spool()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as bystander:
+        with spool.producer_lock():
+            record = asdict(ProcessId.own()) | {
+                "pid": bystander.pid,
+                "started": start_ticks(bystander.pid),
+            }
+            (spool.producers / "lock").write_text(json.dumps(record))
+
+            with pytest.raises(
+                SpoolError, match="does not report that this process holds the lock"
+            ):
+                stop_producers(spool)
+
+        assert bystander.poll() is None
+        bystander.communicate()
+    assert bystander.returncode == 1  # the end of its input
+
+
+def test_the_kernel_reports_the_holder_and_not_its_forked_child(make_spool: MakeSpool):
+    lock = make_spool().producers / "lock"
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
+    child = subprocess.Popen(["sleep", "60"], pass_fds=[descriptor])
+    try:
+        assert not holds_lock(os.getpid(), lock)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        assert holds_lock(os.getpid(), lock)
+        assert not holds_lock(child.pid, lock)
+    finally:
+        os.close(descriptor)
+        child.kill()
+        child.wait()
 
 
 # -- file systems without locks ---------------------------------------------------------------------

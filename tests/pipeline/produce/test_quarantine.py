@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +23,7 @@ from darkprep.pipeline.produce.quarantine import (
     decoding_record,
 )
 from darkprep.shards import Spool
-from darkprep.shards.process import ProcessId
+from darkprep.shards.process import ProcessId, start_ticks
 from tests.support.builds import planned
 from tests.support.sid_tree import write_sid
 
@@ -130,3 +135,63 @@ def test_the_next_producer_reads_the_quarantine(spool: Spool, tmp_path: Path):
         "prints": [f"1-{bad.stem}"]
     }
     assert second.fingerprints == first.fingerprints == {f"1-{bad.stem}"}
+
+
+@pytest.fixture
+def stuck(spool: Spool) -> Iterator[Callable[[int], None]]:
+    """Leaves the record of a process that seems to decode since 1970."""
+
+    def leave(pid: int) -> None:
+        worker = ProcessId(host=ProcessId.own().host, pid=pid, started=start_ticks(pid) or 0)
+        record = DecodingRecord(path="data/a.dng", fingerprint="1-a", worker=worker)
+        file = spool.producers / f"decoding-{pid}.json"
+        file.write_text(json.dumps(record.to_json()))
+        os.utime(file, (0, 0))
+
+    yield leave
+
+
+def sleeper(*command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*command, sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def kill_stuck_workers(spool: Spool, timeout_s: float) -> None:
+    """As a producer does, twice: a record is timed from when it is seen first."""
+    quarantine = FileQuarantine(spool, lambda path: False, timeout_s)
+    quarantine.kill_stuck_workers()
+    time.sleep(0.02)
+    quarantine.kill_stuck_workers()
+
+
+def test_a_worker_that_decodes_for_too_long_is_killed(spool: Spool, stuck: Callable[[int], None]):
+    with sleeper() as worker:
+        stuck(worker.pid)
+        kill_stuck_workers(spool, 0.01)
+        assert worker.wait(10) == -signal.SIGKILL
+
+
+def test_a_process_that_the_producer_did_not_start_is_not_killed(
+    spool: Spool, stuck: Callable[[int], None]
+):
+    """A record may come with the spool, from a stranger."""
+    with sleeper("setsid", "--fork") as parent:
+        assert parent.stdout
+        pid = int(parent.stdout.readline())
+        parent.wait()  # the process has no parent here any more
+        stuck(pid)
+        kill_stuck_workers(spool, 0.01)
+        assert start_ticks(pid) is not None
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_file_server_with_a_wrong_clock_makes_no_worker_stuck(
+    spool: Spool, stuck: Callable[[int], None]
+):
+    with sleeper() as worker:
+        stuck(worker.pid)
+        kill_stuck_workers(spool, 900.0)
+        assert worker.poll() is None
+        worker.kill()
