@@ -10,12 +10,14 @@ import contextlib
 import os
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
+from darkprep.commands.parameters import SpoolLocation
 from darkprep.shards import DarkprepError
 from darkprep.shards.errors import RankStopped
 from darkprep.view.numbers import one_line
@@ -35,6 +37,15 @@ class CommandGroup(click.Group):
         """Run the command."""
         with _hidden_from_click():
             return super().invoke(ctx)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command and its arguments; refuse a file or directory that is named twice."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command:
+            _refuse_repeated(click.Context(command, info_name=name, parent=ctx), rest)
+        return name, command, rest
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Parse a command line, run it, and exit with its status."""
@@ -58,6 +69,20 @@ class CommandGroup(click.Group):
         except (_Interrupted, click.Abort, KeyboardInterrupt):
             _fail("interrupted", 130)
         sys.exit(result if isinstance(result, int) else 0)
+
+
+def _refuse_repeated(ctx: click.Context, args: list[str]) -> None:
+    """Raise click's usage error if an option for one file, directory or spool is given twice.
+
+    click would use the last and ignore the others. For other options that is the documented rule.
+    """
+    order = ctx.command.make_parser(ctx).parse_args(args=list(args))[2]
+    if any(param.name == "help" for param in order):
+        return
+    for param, count in Counter(order).items():
+        is_location = isinstance(param.type, click.Path | SpoolLocation)
+        if count > 1 and is_location and isinstance(param, click.Option) and not param.multiple:
+            raise click.UsageError(f"{param.opts[0]} is given {count} times; give it once", ctx)
 
 
 class _Interrupted(Exception):

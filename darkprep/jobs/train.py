@@ -104,6 +104,22 @@ class TrainOptions:
             device=device,
         )
 
+    def check_batch(self) -> None:
+        """Raise OptionError when the plan ends before its first batch is complete."""
+        config, spool = self.config, self.spool
+        if config.keep_shards or self.may_produce:
+            return
+        order = spool.use_order(
+            seed=config.seed, reuse=config.reuse, shards=spool.stream.shards, parts=config.parts
+        )
+        nodes = spool.part[1]
+        there = len(order.uses(0, config.batch_size // nodes)) * nodes
+        if there < config.batch_size - config.batch_size % nodes:
+            raise OptionError(
+                f"batch-size must be at most {there}, the number of samples in the plan, not {config.batch_size}; "
+                "build a spool with more --epochs for a larger one"
+            )
+
     def shards_needed(self) -> int:
         """Return how many shards of the plan the training needs. Raises OptionError."""
         config, stream = self.config, self.spool.stream
@@ -135,6 +151,7 @@ def stream_training(
     with communicator.fail_together():
         config = options.spool_config(own_device(options.config.device, communicator))
         placement = rank_placement(spool, communicator)
+        options.check_batch()
         supervisor = _supervisor(options, placement)
         device = open_device(config.device)
         check_gpu(device)

@@ -413,7 +413,7 @@ def test_keeping_more_shards_than_the_budget_has_room_for_is_refused(complaint, 
         (["--reuse", "1001"], "reuse must be at most 1,000, not 1001", 1),
         (["--learning-rate", "0"], "'--learning-rate': 0.0 is not in the range 0<x<1", 2),
         (["--seed", "-1"], "'--seed': -1 is not in the range x>=0", 2),
-        (["--model", "unet"], "model must be one of redirt, ", 1),
+        (["--model", "resnet"], "model must be one of redirt, ", 1),
         (["--precision", "fp8"], "'fp8' is not one of 'fp32', 'fp16', 'bf16'", 2),
         (["--augment", "all"], "'all' is not one of 'cfa', 'paper', 'none'", 2),
         (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:N, not 'tpu'", 1),
@@ -432,6 +432,26 @@ def test_an_invalid_value_is_refused_before_anything_is_written(
     assert said in complaint(*train, *words, status=status)
     assert not Path("run").exists()
     assert snapshot(large_spool) == before
+
+
+@pytest.mark.parametrize("option", ["--spool", "--run", "--staging"])
+def test_a_second_directory_for_one_option_is_refused(option, complaint, large_spool):
+    line = complaint(*TRAIN, option, "one", option, "two", status=2)
+
+    assert line.startswith(f"{option} is given 2 times; give it once")
+    assert not Path("runs").exists()
+
+
+def test_a_batch_larger_than_the_plan_is_refused(complaint, large_spool):
+    train = ("stream-train", "--device", "cpu", *NO_PRODUCERS, "--iterations", "1", "--run", "run")
+
+    line = complaint(*train, "--batch-size", "9")
+
+    assert line == (
+        "batch-size must be at most 8, the number of samples in the plan, not 9; "
+        "build a spool with more --epochs for a larger one"
+    )
+    assert not Path("run").exists()
 
 
 def test_crops_too_small_for_the_loss_are_refused(complaint, small_spool):
