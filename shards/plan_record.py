@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import json
 import reprlib
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 import xxhash
 
@@ -247,6 +248,40 @@ def _setting(name: str, record: dict[str, Any]) -> str:
     if value is None:
         return "inf" if name in ("epochs", "shards") else "not set"
     return f"{len(value)} entries" if isinstance(value, list) else str(value)
+
+
+class RecordedPlan(ABC):
+    """Base of the places that record a plan: a directory (Spool) or a prefix of object storage (Bucket)."""
+
+    def __init__(self) -> None:
+        self._plan: PlanRecord | None = None
+
+    @abstractmethod
+    def open(self) -> Self:
+        """Read the plan into `_plan`; raise SpoolError when there is none, PlanError when it is damaged."""
+
+    @property
+    def plan(self) -> PlanRecord:
+        """The content of plan.json, read once; raises as `open`."""
+        if self._plan is None:
+            self.open()
+        assert self._plan is not None
+        return self._plan
+
+    @property
+    def stream(self) -> StreamSpec:
+        """The shape of the stream; raises as `open`."""
+        return self.plan.stream
+
+    @property
+    def settings(self) -> ProducerSettings:
+        """The settings of producers and the budget that the plan records; raises as `open`."""
+        return self.plan.settings
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that identify the plan; every sample contains them. Raises as `open`."""
+        return self.plan.digest
 
 
 def plan_digest(stream: dict[str, Any], recipe: dict[str, Any]) -> str:

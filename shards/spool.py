@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from darkprep.shards.cursor import CURSOR_BYTES, Cursor
 from darkprep.shards.disk_usage import SpoolUsage
@@ -38,7 +38,7 @@ from darkprep.shards.files import (
 from darkprep.shards.heartbeat import HEARTBEAT_BYTES, Heartbeat, ProducerStatus
 from darkprep.shards.locks import FileLock, has_shared_holders, is_held, last_holder, shared_lock
 from darkprep.shards.order import InterleavedOrder, UseOrder, interleaved_order
-from darkprep.shards.plan_record import PlanRecord, ProducerSettings, StreamSpec
+from darkprep.shards.plan_record import PlanRecord, RecordedPlan
 from darkprep.shards.process import ProcessId
 from darkprep.shards.quarantine import ShardQuarantine
 
@@ -47,10 +47,11 @@ _LOCK_RESTORED_S = 3.0
 _POLL_S = 0.05
 
 
-class Spool:
+class Spool(RecordedPlan):
     """A spool directory. The constructor does not access the disk; `create` and `open` do."""
 
     def __init__(self, path: Path | str) -> None:
+        super().__init__()
         self.path = Path(path)
         self.frames = self.path / "frames"
         self.partial = self.path / "partial"
@@ -59,7 +60,6 @@ class Spool:
         self.cursors = self.path / "cursors"
         self.producers = self.path / "producers"
         self.quarantine = ShardQuarantine(self.damaged)
-        self._plan: PlanRecord | None = None
         self._usage = SpoolUsage(self.path, self.frames)
 
     # -- the plan ---------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ class Spool:
             write_bytes(self.plan_file, data)
         self._plan = plan
 
-    def open(self) -> Spool:
+    def open(self) -> Self:
         """Read the plan, and create missing directories if the spool is writable.
 
         Raises PlanError when the plan is missing or damaged, SpoolError when there is no spool.
@@ -111,29 +111,6 @@ class Spool:
         """
         for directory in (self.partial, self.ready, self.damaged, self.cursors, self.producers):
             ensure_directory(directory)
-
-    @property
-    def plan(self) -> PlanRecord:
-        """The content of plan.json, read once. Raises the errors of `open`."""
-        if self._plan is None:
-            self.open()
-        assert self._plan is not None
-        return self._plan
-
-    @property
-    def stream(self) -> StreamSpec:
-        """The shape of the shards and how they are mixed. Raises the errors of `open`."""
-        return self.plan.stream
-
-    @property
-    def settings(self) -> ProducerSettings:
-        """The default settings of producers on this spool. Raises the errors of `open`."""
-        return self.plan.settings
-
-    @property
-    def digest(self) -> str:
-        """Sixteen hex digits that identify the plan; each sample contains them. Raises the errors of `open`."""
-        return self.plan.digest
 
     @property
     def part(self) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Generic, Protocol, TypeVar
@@ -71,7 +72,7 @@ class DiskFullPause:
         self._full_since = None
 
 
-class ShardSupply(Generic[Result]):
+class ShardSupply(ABC, Generic[Result]):
     """Base class of the producer and the downloader. Subclasses start tasks and keep them in `_in_flight`.
 
     `shards` is the store of finished shards. The plan ends before shard `until`; None means no end.
@@ -94,9 +95,9 @@ class ShardSupply(Generic[Result]):
         self._in_flight: dict[Future[Result], int] = {}
         """The shard number of each unfinished task."""
 
+    @abstractmethod
     def _take(self, future: Future[Result], shard: int) -> None:
         """Process the result of a finished task; raise DiskFull if the task failed with it."""
-        raise NotImplementedError
 
     def _missing(self, present: Collection[int]) -> Iterator[int]:
         """Yield the shards that the trainer needs and that are neither `present` nor in progress, earliest first."""

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Self
 
 from darkprep.shards.cursor import CURSOR_BYTES, Cursor
 from darkprep.shards.errors import PlanError, SpoolError
 from darkprep.shards.file_names import cursor_file_name, shard_file_name, shard_of_file_name
 from darkprep.shards.files import json_bytes, parse_json_object
-from darkprep.shards.plan_record import PlanRecord, ProducerSettings, StreamSpec
+from darkprep.shards.plan_record import PlanRecord, RecordedPlan
 from darkprep.shards.remote.lease import Lease, Watch
 from darkprep.shards.remote.object_store import MAX_PUT_BYTES, Check, ObjectStore
 from darkprep.shards.remote.url import StoreUrl
@@ -30,7 +31,7 @@ _CURSOR = f"cursors/{cursor_file_name(0)}"
 _PRODUCER, _TRAINER = "producers/lease.json", "cursors/lease.json"
 
 
-class Bucket:
+class Bucket(RecordedPlan):
     """A spool in object storage. All methods raise SpoolError when the store fails.
 
     `label` is the URL of the spool, for messages. Methods that change something take `check`, a function
@@ -38,9 +39,9 @@ class Bucket:
     """
 
     def __init__(self, store: ObjectStore, label: str) -> None:
+        super().__init__()
         self.store = store
         self.label = label
-        self._plan: PlanRecord | None = None
 
     @classmethod
     def at(cls, url: StoreUrl, *, stop: threading.Event | None = None) -> Bucket:
@@ -70,7 +71,7 @@ class Bucket:
                 self.store.write(_PLAN, data)
         self._plan = plan
 
-    def open(self) -> Bucket:
+    def open(self) -> Self:
         """Read the plan; raise SpoolError when there is no spool, PlanError when the plan is damaged."""
         found = self.store.read(_PLAN, _PLAN_BYTES)
         if found is None:
@@ -79,29 +80,6 @@ class Bucket:
             )
         self._plan = self._decoded(found.data)
         return self
-
-    @property
-    def plan(self) -> PlanRecord:
-        """The content of plan.json, read once. Raises the errors of `open`."""
-        if self._plan is None:
-            self.open()
-        assert self._plan is not None
-        return self._plan
-
-    @property
-    def stream(self) -> StreamSpec:
-        """The shape of the shards and how they are mixed. Raises the errors of `open`."""
-        return self.plan.stream
-
-    @property
-    def settings(self) -> ProducerSettings:
-        """Return the producers' settings and the budget recorded in the bucket's plan. Raises the errors of `open`."""
-        return self.plan.settings
-
-    @property
-    def digest(self) -> str:
-        """Sixteen hex digits that identify the plan. Raises the errors of `open`."""
-        return self.plan.digest
 
     def _decoded(self, data: bytes, *, only_part: bool = False) -> PlanRecord:
         where, remedy = f"{self.label}/{_PLAN}", "remove the prefix and build it again"
