@@ -111,6 +111,8 @@ class ProducerSettings:
     """The directory of the photographs."""
     pairs: str | None = None
     """The table that lists the pairs."""
+    layout: str | None = None
+    """The layout of folders in which the pairs were found."""
     budget_bytes: int | None = None
     """The disk budget."""
     staging_bytes: int | None = None
@@ -291,7 +293,7 @@ def plan_digest(stream: dict[str, Any], recipe: dict[str, Any]) -> str:
 
 
 def _is_valid_setting(name: str, value: object) -> bool:
-    if name in ("root", "pairs", "frames_dir", "backend"):
+    if name in ("root", "pairs", "layout", "frames_dir", "backend"):
         return isinstance(value, str)
     if name == "address":
         return value is None or isinstance(value, str)

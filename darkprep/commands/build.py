@@ -111,6 +111,7 @@ def build(
     *,
     camera: str | None,
     pairs: Path | None,
+    layout: str | None,
     fraction: float,
     root: Path,
     spool: Path | StoreUrl,
@@ -151,7 +152,9 @@ def build(
     """
     if amplify == "estimate" and multiplier is None:
         multiplier = DEFAULT_MULTIPLIER
-    origin = PairOrigin(root=root, camera=check_camera(camera, pairs), table=pairs)
+    origin = PairOrigin(
+        root=root, camera=check_camera(camera, pairs, layout), table=pairs, layout=layout
+    )
     options = PlanOptions(
         camera=origin.label,
         split=split,
@@ -175,8 +178,10 @@ def build(
     executor.check_installed()
     stop = threading.Event()
     target = BuildSpool.at(spool, staging, stop)
-    found = origin.find(frames=frames, exclude_misaligned=exclude_misaligned) if pairs else None
-    root = found.root if found else root
+    found = None
+    if not origin.is_data_set:
+        found = origin.find(frames=frames, exclude_misaligned=exclude_misaligned)
+        root = found.root
     if isinstance(spool, Path) and is_inside(root, spool):  # a spool is deleted when it is used up
         raise OptionError(
             f"spool {spool}: contains the photographs of --root {root}; choose another directory"

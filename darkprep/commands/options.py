@@ -16,6 +16,7 @@ import click
 from darkprep.commands.parameters import PATH, SIZE, SPOOL_LOCATION, FiniteRange
 from darkprep.jobs.remote_spool import STAGING
 from darkprep.pipeline.pairs.cameras import CAMERAS
+from darkprep.pipeline.pairs.folders import LAYOUTS
 from darkprep.pipeline.pairs.table import SPLIT_CHOICES
 from darkprep.pipeline.plan.options import DEFAULT_CROP, PlanOptions
 from darkprep.pipeline.produce.executors.config import BACKENDS, ExecutorConfig
@@ -90,11 +91,16 @@ disk_budget_option = click.option(
 pair_options = combined(
     click.option(
         "--camera", metavar="NAME",
-        help=f"Camera of SID or ELD: {', '.join(CAMERAS)}. With --pairs any name for the data set.",
+        help=f"Camera of SID or ELD: {', '.join(CAMERAS)}. With --pairs or --layout any name for the data set.",
     ),
     click.option(
         "--pairs", type=PATH, metavar="FILE.csv",
         help="Table of the pairs, of any cameras, instead of --camera; darkprep pairs writes one.",
+    ),
+    click.option(
+        "--layout", type=click.Choice(LAYOUTS),
+        help="Find the pairs in folders of your own, instead of --camera: short/ and long/ with equal names (short-long), "
+        "or a folder per scene, whose longest exposure at the lowest ISO is the truth (scenes), or RawNIND (rawnind).",
     ),
 )  # fmt: skip
 camera_option = click.option(
@@ -141,12 +147,14 @@ shard_options = combined(
 )  # fmt: skip
 
 
-def check_camera(camera: str | None, pairs: Path | None) -> str | None:
-    """Return the camera's name as the layouts have it, or the user's label of a table. Raises UsageError."""
-    if pairs is not None:
+def check_camera(camera: str | None, pairs: Path | None, layout: str | None) -> str | None:
+    """Return a camera's name in lower case, or the user's label of a table or a layout. Raises UsageError."""
+    if pairs is not None and layout is not None:
+        raise click.UsageError("--pairs and --layout cannot be used together.")
+    if pairs is not None or layout is not None:
         return camera
     if camera is None:
-        raise click.UsageError("Missing option '--camera' (or '--pairs').")
+        raise click.UsageError("Missing option '--camera' (or '--pairs', or '--layout').")
     if camera.lower() not in CAMERAS:
         known = ", ".join(map(repr, CAMERAS))
         raise click.BadParameter(f"{camera!r} is not one of {known}.", param_hint="'--camera'")

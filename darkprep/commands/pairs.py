@@ -37,6 +37,7 @@ def list_pairs(
     *,
     camera: str | None,
     pairs: Path | None,
+    layout: str | None,
     root: Path,
     frames: Frames,
     exclude_misaligned: bool,
@@ -50,7 +51,9 @@ def list_pairs(
 
     Example: darkprep pairs --camera sony --out sony.csv
     """
-    origin = PairOrigin(root=root, camera=check_camera(camera, pairs), table=pairs)
+    origin = PairOrigin(
+        root=root, camera=check_camera(camera, pairs, layout), table=pairs, layout=layout
+    )
     found = origin.find(frames=frames, exclude_misaligned=exclude_misaligned)
     table = table_text(found.pairs).encode("utf-8", "surrogateescape")
     if out is None:

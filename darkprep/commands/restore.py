@@ -64,6 +64,7 @@ def evaluate(
     weights: Path,
     camera: str | None,
     pairs: Path | None,
+    layout: str | None,
     root: Path,
     split: str,
     frames: str,
@@ -78,7 +79,7 @@ def evaluate(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Restore every test frame of a camera or of a table of pairs, and compare it with its long exposure.
+    """Restore every test frame of a camera a table or a layout, and compare it with its long exposure.
 
     Example: darkprep evaluate --weights runs/X/weights.safetensors --camera sony --out results
     """
@@ -89,9 +90,10 @@ def evaluate(
 
     options = EvaluateOptions(
         weights=weights,
-        camera=check_camera(camera, pairs),
+        camera=check_camera(camera, pairs, layout),
         root=root,
         pairs=pairs,
+        layout=layout,
         split=split,
         frames=frames,
         exclude_misaligned=exclude_misaligned,

@@ -31,10 +31,12 @@ class EvaluateOptions:
 
     weights: Path
     camera: str | None
-    """Name of a camera's data set; with `pairs` a label, or None."""
+    """Name of a camera's data set; with `pairs` or `layout` a label, or None."""
     root: Path
     pairs: Path | None = None
     """A table of the pairs, instead of a camera's."""
+    layout: str | None = None
+    """A layout of folders, instead of a camera's."""
     split: str = "test"
     frames: str = "first"
     """`first`: only the first frame of each burst; `all`: every frame."""
@@ -58,17 +60,18 @@ class EvaluateOptions:
     @property
     def origin(self) -> PairOrigin:
         """Where the pairs come from."""
-        camera = self.camera.lower() if self.camera and not self.pairs else self.camera
-        return PairOrigin(root=self.root, camera=camera, table=self.pairs)
+        is_label = self.pairs is not None or self.layout is not None
+        camera = self.camera if is_label or self.camera is None else self.camera.lower()
+        return PairOrigin(root=self.root, camera=camera, table=self.pairs, layout=self.layout)
 
     def settings(self) -> dict[str, str]:
         """Return what the figures depend on besides the protocol, for the record."""
         decoding = self.decoding
         multiplier = decoding.effective_multiplier()
         left_out = self.exclude_misaligned and self.origin.label in MISALIGNED_SCENES
-        table = {"pairs": str(self.pairs)} if self.pairs else {}
+        chosen = {"pairs": str(self.pairs or ""), "layout": self.layout or ""}
         return {
-            **table,
+            **{name: value for name, value in chosen.items() if value},
             "split": self.split,
             "frames": self.frames,
             "misaligned scenes": "left out" if left_out else "as found",

@@ -73,9 +73,10 @@ def validation_pairs(plan: Plan) -> tuple[Pair, ...]:
     """
     options = plan.options
     trained = {planned.pair.scene for planned in plan.pairs}
-    if plan.table is None and options.camera not in CAMERAS:
+    origin = PairOrigin(root=plan.root, camera=options.camera, table=plan.table, layout=plan.layout)
+    if origin.is_data_set and options.camera not in CAMERAS:
         return ()
-    found = PairOrigin(root=plan.root, camera=options.camera, table=plan.table).find()
+    found = origin.find()
     for split in ("val", "test"):
         darkest: dict[str, Pair] = {}
         for pair in found.pairs:

@@ -1,4 +1,4 @@
-"""Where a command's pairs come from: a camera's data set, or a table of the user's own."""
+"""Where a command's pairs come from: a camera's data set, a table of the user's own, or a layout of folders."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from darkprep.pipeline.pairs.cameras import CAMERAS, camera_named
 from darkprep.pipeline.pairs.find import find_pairs
+from darkprep.pipeline.pairs.folders import LAYOUTS, find_layout
 from darkprep.pipeline.pairs.pair_table import pairs_from_csv
 from darkprep.pipeline.pairs.table import Frames, Pairs
 from darkprep.shards.errors import OptionError
@@ -19,31 +20,46 @@ class PairOrigin:
     root: Path
     """Directory of the photographs; of a table's, unless they are beside the table."""
     camera: str | None = None
-    """Name of a camera's data set; with a table a label of the user's choice."""
+    """Name of a camera's data set; with a table or a layout a label of the user's choice."""
     table: Path | None = None
     """A pair table."""
+    layout: str | None = None
+    """A layout of folders (LAYOUTS)."""
 
     def __post_init__(self) -> None:
-        if self.camera is None and self.table is None:
-            raise OptionError(f"camera must be one of {', '.join(CAMERAS)} where there is no table")
+        if self.table is not None and self.layout is not None:
+            raise OptionError("pairs come from a table or from a layout of folders, not from both")
+        if self.camera is None and self.is_data_set:
+            raise OptionError(
+                f"camera must be one of {', '.join(CAMERAS)} where there is neither a table nor a layout"
+            )
+        if self.layout is not None and self.layout not in LAYOUTS:
+            raise OptionError(f"layout must be one of {', '.join(LAYOUTS)}, not {self.layout!r}")
+
+    @property
+    def is_data_set(self) -> bool:
+        """Whether the pairs are those of a camera's data set."""
+        return self.table is None and self.layout is None
 
     @property
     def label(self) -> str:
-        """The camera, or without one the name of the table."""
+        """The camera, or without one the name of the table or of the root directory."""
         if self.camera is not None:
             return self.camera
-        assert self.table is not None, "one of both is given"
-        return self.table.stem
+        return self.table.stem if self.table else self.root.resolve().name or "photographs"
 
     def find(self, *, frames: Frames = "first", exclude_misaligned: bool = False) -> Pairs:
         """Return the pairs; the arguments choose among a camera's. Raises OptionError or DatasetError."""
-        if self.table is None:
+        if self.is_data_set:
             camera = camera_named(self.label)
             return find_pairs(
                 self.root, camera, frames=frames, exclude_misaligned=exclude_misaligned
             )
         if frames != "first" or exclude_misaligned:
             raise OptionError(
-                "frames and exclude-misaligned choose among a camera's files; a table states its pairs itself"
+                "frames and exclude-misaligned choose among the files of SID and ELD; a table and a layout state their pairs themselves"
             )
+        if self.layout is not None:
+            return replace(find_layout(self.root, self.layout), label=self.label)
+        assert self.table is not None, "checked when it was made"
         return replace(pairs_from_csv(self.table, root=self.root), label=self.label)

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from darkprep.pipeline.pairs.photograph import Photograph, read_photograph
+from darkprep.pipeline.pairs.naming import default_ids, default_scene, named_apart
+from darkprep.pipeline.pairs.photograph import Photograph, light_ratio, read_photograph
 from darkprep.pipeline.pairs.sources import is_patch
 from darkprep.pipeline.pairs.table import (
     MAX_WEIGHT,
@@ -33,7 +32,6 @@ from darkprep.pipeline.pairs.table import (
     Split,
     splits_by_scene,
 )
-from darkprep.pipeline.raw.amplify import exposure_ratio
 from darkprep.pipeline.raw.exif import read_exposure
 from darkprep.shards.errors import DatasetError, RawError
 from darkprep.shards.files import read_regular_file
@@ -94,7 +92,7 @@ def pairs_from_csv(
 
 def table_text(pairs: Sequence[Pair]) -> str:
     """Return pairs as the text of a table, which `pairs_from_csv` reads as the same pairs."""
-    names = _default_ids([(pair.scene, pair.short) for pair in pairs])
+    names = default_ids([(pair.scene, pair.short) for pair in pairs])
     columns = list(COLUMNS)
     if any(pair.id != name for pair, name in zip(pairs, names, strict=True)):
         columns.append("id")
@@ -107,29 +105,6 @@ def table_text(pairs: Sequence[Pair]) -> str:
         values = {**vars(pair), "ratio": _number_text(pair.ratio), "iso": _number_text(pair.iso)}
         writer.writerow([values[column] for column in columns])
     return text.getvalue()
-
-
-def default_scene(short: str, long: str) -> str:
-    """Return the folder that holds both files, else the common beginning of their names up to a `_`.
-
-    Names without a common beginning give the long exposure's name, so that all short exposures of one
-    long exposure are one scene.
-    """
-    one, other = PurePosixPath(short), PurePosixPath(long)
-    if one.parent == other.parent and one.parent.name not in ("", ".."):
-        return one.parent.name
-    words = zip(one.stem.split("_"), other.stem.split("_"), strict=False)
-    common = itertools.takewhile(lambda both: both[0] == both[1], words)
-    return "_".join(word for word, _ in common) or other.stem
-
-
-def named_apart(drafts: Sequence[Pair]) -> list[Pair]:
-    """Return the pairs with ids that are unique: those without one get it from their scene and file."""
-    names = _default_ids([(pair.scene, pair.short) for pair in drafts])
-    return [
-        pair if pair.id else replace(pair, id=name)
-        for pair, name in zip(drafts, names, strict=True)
-    ]
 
 
 def _number_text(value: float) -> str:
@@ -209,7 +184,7 @@ class _RowReader:
             found = read_photograph(self._base / short)
             camera = camera or found.camera
             if ratio is None:
-                ratio = _ratio_of(found, read_photograph(self._base / long))
+                ratio = _light_ratio(found, read_photograph(self._base / long))
                 iso = found.iso if iso is None else iso
         if row.get("ratio"):
             self._check_times(short, long)
@@ -302,22 +277,11 @@ def _weight(row: Mapping[str, str]) -> int:
     return int(value)
 
 
-def _ratio_of(short: Photograph, long: Photograph) -> float:
-    """Return the exposure ratio of two photographs. Raises _RowError if it is unknown or below 1."""
-    if not (short.exposure_s > 0 and long.exposure_s > 0):
-        raise _RowError("its files state no exposure time; give a ratio")
-    known_iso = short.iso > 0 and long.iso > 0
-    ratio = exposure_ratio(
-        short_s=short.exposure_s,
-        long_s=long.exposure_s,
-        short_iso=short.iso if known_iso else 1.0,
-        long_iso=long.iso if known_iso else 1.0,
-    )
-    if ratio < 1:
-        raise _RowError(
-            f"its long exposure has less light than its short one ({long.text()} and {short.text()}); exchange them, or give a ratio"
-        )
-    return ratio
+def _light_ratio(short: Photograph, long: Photograph) -> float:
+    try:
+        return light_ratio(short, long)
+    except ValueError as error:
+        raise _RowError(f"{error}; exchange them, or give a ratio") from error
 
 
 def _check_names(pair: Pair) -> None:
@@ -349,22 +313,3 @@ def _finish(
             rows[pair.id] = where
             kept.append(pair)
     return kept, rows
-
-
-def _default_ids(files: Sequence[tuple[str, str]]) -> list[str]:
-    """Return a name of each (scene, short exposure), usable as a file name and unique if the files are.
-
-    Names of files that begin with their scene are used as they are, others after their scene; where two
-    would be equal, the whole path is used.
-    """
-    names = [_file_id(scene, PurePosixPath(short)) for scene, short in files]
-    count = Counter(names)
-    return [
-        name if count[name] == 1 else short.strip("/").replace("/", "_")
-        for name, (_, short) in zip(names, files, strict=True)
-    ]
-
-
-def _file_id(scene: str, short: PurePosixPath) -> str:
-    stem = short.stem if short.stem.startswith(scene) else f"{scene}_{short.stem}"
-    return stem.replace("/", "_")

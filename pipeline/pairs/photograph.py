@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkprep.pipeline.pairs.sources import open_source
+from darkprep.pipeline.raw.amplify import exposure_ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,11 +17,6 @@ class Photograph:
     iso: float
     camera: str
     """Maker and model as the file states them, `unknown` if it does not."""
-
-    @property
-    def light(self) -> float:
-        """Exposure time, times ISO where that is known: proportional to a photograph's brightness."""
-        return self.exposure_s * (self.iso or 1.0)
 
     def text(self) -> str:
         """Return the exposure as a message states it: `0.1 s, ISO 800`."""
@@ -38,3 +34,24 @@ def read_photograph(path: Path) -> Photograph:
         iso=header.iso,
         camera=(model if is_named else f"{make} {model}".strip()) or "unknown",
     )
+
+
+def light_ratio(short: Photograph, long: Photograph, *, smallest: float = 1.0) -> float:
+    """Return the exposure ratio: of ISO times time, or of the times alone where an ISO is unknown.
+
+    Raises ValueError with the reason if a time is unknown or the ratio is below `smallest`.
+    """
+    if not (short.exposure_s > 0 and long.exposure_s > 0):
+        raise ValueError("its files state no exposure time")
+    known_iso = short.iso > 0 and long.iso > 0
+    ratio = exposure_ratio(
+        short_s=short.exposure_s,
+        long_s=long.exposure_s,
+        short_iso=short.iso if known_iso else 1.0,
+        long_iso=long.iso if known_iso else 1.0,
+    )
+    if ratio < smallest:
+        raise ValueError(
+            f"its long exposure has less light than its short one ({long.text()} and {short.text()})"
+        )
+    return ratio

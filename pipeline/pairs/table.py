@@ -83,6 +83,8 @@ class Pairs:
     skipped: tuple[Skipped, ...]
     rows: Mapping[str, str] = field(default_factory=dict)
     """By id, where a table lists the pair: `pairs.csv:12`."""
+    layout: str | None = None
+    """The layout of folders in which the pairs were found, if they were."""
     table: Path | None = None
     """The table that lists the pairs, if there is one."""
 

@@ -126,6 +126,8 @@ class Plan:
     """Directory of the photographs; not part of the recipe."""
     table: Path | None = field(default=None, compare=False)
     """The table that lists the pairs, if there is one; not part of the recipe."""
+    layout: str | None = field(default=None, compare=False)
+    """The layout of folders in which the pairs were found, if they were; not part of the recipe."""
     skipped: tuple[Skipped, ...] = field(default=(), compare=False)
     """Files that were left out; not part of the recipe."""
 
@@ -220,6 +222,7 @@ class Plan:
             settings or ProducerSettings(),
             root=str(self.root.absolute()),
             pairs=str(self.table.absolute()) if self.table else None,
+            layout=self.layout,
         )
         return PlanRecord(stream=self.stream, recipe=self.recipe(), settings=settings)
 
@@ -244,6 +247,7 @@ class Plan:
                 cfa=spool.stream.cfa,
                 root=Path(root),
                 table=Path(settings.pairs) if settings.pairs is not None else None,
+                layout=settings.layout,
             )
             fits = plan.stream == spool.stream
         except (KeyError, TypeError, ValueError, AttributeError, OptionError) as error:

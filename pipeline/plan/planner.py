@@ -65,6 +65,7 @@ def make_plan(root: Path, options: PlanOptions, *, pairs: Pairs | None = None) -
         cfa=cfa,
         root=found.root,
         table=found.table,
+        layout=found.layout,
         skipped=tuple(dict.fromkeys(skipped)),
     )
     try:

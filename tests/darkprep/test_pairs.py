@@ -68,7 +68,7 @@ def test_training_is_validated_on_the_tables_scenes(call, small_data):
 
 
 def test_neither_a_camera_nor_a_table_is_bad_usage(complaint):
-    assert "Missing option '--camera' (or '--pairs')" in complaint("pairs", status=2)
+    assert "Missing option '--camera' (or '--pairs', or '--layout')" in complaint("pairs", status=2)
     assert "'leica' is not one of" in complaint("pairs", "--camera", "leica", status=2)
 
 
@@ -77,4 +77,30 @@ def test_a_table_states_its_frames_itself(call, complaint, small_data):
 
     line = complaint("build", "--pairs", "sony.csv", "--root", small_data, "--frames", "all")
 
-    assert line.startswith("frames and exclude-misaligned choose among a camera's files")
+    assert line.startswith("frames and exclude-misaligned choose among the files of SID and ELD")
+
+
+def test_a_plan_of_a_layout_is_built_and_validated_in_it(call, small_data):
+    for number in range(3):
+        for kind, seconds in (("short", "0.1"), ("long", "10")):
+            Path("mine", kind).mkdir(parents=True, exist_ok=True)
+            source = small_data / "Sony" / kind / f"0000{number + 1}_00_{seconds}s.dng"
+            shutil.copy(source, Path("mine", kind, f"photo{number}.dng"))
+    layout = ("--layout", "short-long", "--root", "mine")
+
+    built = call("build", *layout, *SMALL)
+    listed = call("pairs", *layout, "--out", "mine/pairs.csv")
+    again = call("build", "--pairs", "mine/pairs.csv", "--camera", "mine", *SMALL)
+
+    assert built.output.startswith("mine: 2 pairs of 2 scenes")
+    assert "--root" not in listed.stderr
+    assert "done: 0 shards made" in again.output
+    plan = Plan.load(Spool("spool").open())
+    (validation,) = validation_pairs(plan)
+    assert validation.scene not in {one.pair.scene for one in plan.pairs}
+
+
+def test_a_table_and_a_layout_cannot_be_used_together(complaint):
+    line = complaint("build", "--pairs", "a.csv", "--layout", "scenes", status=2)
+
+    assert line.startswith("--pairs and --layout cannot be used together")

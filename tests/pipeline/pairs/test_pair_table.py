@@ -13,7 +13,8 @@ import pytest
 from darkprep.pipeline.pairs import pair_table
 from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.find import find_pairs
-from darkprep.pipeline.pairs.pair_table import default_scene, pairs_from_csv, table_text
+from darkprep.pipeline.pairs.naming import default_scene
+from darkprep.pipeline.pairs.pair_table import pairs_from_csv, table_text
 from darkprep.pipeline.pairs.photograph import Photograph, read_photograph
 from darkprep.pipeline.pairs.table import splits_by_scene
 from darkprep.shards import DatasetError

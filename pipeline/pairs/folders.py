@@ -1,0 +1,284 @@
+"""Layouts of folders as people have them: `short/` and `long/`, a folder a scene, and RawNIND's names.
+
+The trade-off: only names and Exif decide. Where they leave a choice (two long exposures that fit one short
+one), the file is named and left out; `darkprep pairs` writes the rest as a table in which it can be added.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from darkprep.pipeline.pairs.naming import named_apart
+from darkprep.pipeline.pairs.photograph import Photograph, light_ratio, read_photograph
+from darkprep.pipeline.pairs.table import Pair, Pairs, Skipped, Split, splits_by_scene
+from darkprep.shards.errors import DatasetError, OptionError, RawError
+
+Layout = Literal["short-long", "scenes", "rawnind"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+RAW_EXTENSIONS = frozenset(
+    ".3fr .ari .arw .bay .cap .cin .cr2 .cr3 .crw .cs1 .dcr .dcs .dng .drf .eip .erf .fff .gpr .iiq "
+    ".k25 .kdc .mdc .mef .mos .mrw .nef .nrw .orf .ori .pef .ptx .pxn .raf .raw .rw2 .rwl .rwz .sr2 "
+    ".srf .srw .sti .x3f".split()
+)
+"""Extensions of RAW files that LibRaw reads, in lower case."""
+_RAWNIND = re.compile(r"(?:Bayer|X-Trans)_(.+?)_(GT_)?ISO\d+_sha1=[0-9a-f]+", re.IGNORECASE)
+_RAWNIND_TEST = ("TEST_", "UNK_TEST_")
+
+
+def find_layout(root: Path, layout: str) -> Pairs:
+    """Return the pairs below `root`, ordered by id; files that give none are listed in `skipped`.
+
+    `short-long`: each file in a folder `short` and the one in `long` beside it that has the same name, or
+    the same beginning up to the last `_`. `scenes`: in each folder the longest exposure at the lowest ISO
+    is the truth of all others. `rawnind`: RawNIND's file names, with the same choice among the truths of
+    a set. Exposure ratios are of ISO times time. Raises OptionError for another layout, DatasetError when
+    there is no pair.
+    """
+    if layout not in LAYOUTS:
+        raise OptionError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
+    if not root.is_dir():
+        problem = "is not a directory" if root.exists() else "does not exist"
+        raise DatasetError(f"{root}: {problem}; give the folder of the photographs with --root")
+    skipped: list[Skipped] = []
+    find = {"short-long": _short_long, "scenes": _scenes, "rawnind": _rawnind}[layout]
+    drafts = list(find(root, skipped))
+    if not drafts:
+        reasons = "".join(f"; {one.path}: {one.reason}" for one in skipped[:3])
+        raise DatasetError(
+            f"{root}: holds no pairs in the layout {layout}{reasons or _found(root)}"
+        )
+    if layout != "rawnind":
+        splits = splits_by_scene(pair.scene for pair in drafts)
+        drafts = [replace(pair, split=splits[pair.scene]) for pair in drafts]
+    return Pairs(
+        root=root,
+        label=root.resolve().name or layout,
+        pairs=tuple(sorted(named_apart(drafts), key=lambda pair: pair.id)),
+        skipped=tuple(skipped),
+        layout=layout,
+    )
+
+
+def _found(root: Path) -> str:
+    """Return how many files of which extensions there are instead."""
+    counts = Counter(
+        os.path.splitext(name)[1].lower() or "no extension"  # noqa: PTH122 (no Path per file)
+        for _, _, names in _walk(root)
+        for name in names
+    )
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(3))
+    return f" (found {kinds or 'no files'})"
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield each folder below `root`, itself included, with its folders and files by name; no hidden ones."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(folder), folders, sorted(name for name in names if not name.startswith("."))
+
+
+def _raw_files(folder: Path, names: list[str]) -> list[Path]:
+    return [folder / name for name in names if Path(name).suffix.lower() in RAW_EXTENSIONS]
+
+
+# -- short/ and long/ ---------------------------------------------------------------------------------
+
+
+def _short_long(root: Path, skipped: list[Skipped]) -> Iterator[Pair]:
+    """Yield a pair of each file in a folder `short` and the one of its name in `long` beside it."""
+    for parent, folders, _ in _walk(root):
+        named = {name.lower(): parent / name for name in folders}
+        if "short" in named and "long" in named:
+            yield from _pairs_of_folders(root, named["short"], named["long"], skipped)
+
+
+def _pairs_of_folders(
+    root: Path, short: Path, long: Path, skipped: list[Skipped]
+) -> Iterator[Pair]:
+    shorts, longs = (_files_by_stem(root, folder, skipped) for folder in (short, long))
+    of_beginning = defaultdict(list)
+    for stem, path in longs.items():
+        of_beginning[_beginning(stem)].append(path)
+    known = _Known()
+    for stem, path in shorts.items():
+        beginning = _beginning(stem)
+        fitting = [longs[key] for key in (stem, beginning) if key in longs][:1]
+        fitting = fitting or of_beginning[beginning]
+        if len(fitting) == 1:
+            scene = fitting[0].stem if fitting[0].stem in (stem, beginning) else beginning
+            yield from _paired(root, scene, path, fitting[0], known, skipped)
+        else:
+            names = ", ".join(one.name for one in fitting[:3])
+            why = f"{len(fitting)} long exposures have the beginning of its name ({names})"
+            if not fitting:
+                why = f"{long.relative_to(root)} has no file named {stem} or {beginning}_..."
+            skipped.append(Skipped(path.relative_to(root).as_posix(), why))
+
+
+def _beginning(stem: str) -> str:
+    """Return the part of a name before its last `_`, the whole name without any."""
+    return stem.rpartition("_")[0] or stem
+
+
+def _files_by_stem(root: Path, folder: Path, skipped: list[Skipped]) -> dict[str, Path]:
+    """Return a folder's RAW files by stem; of equal stems (a file and its DNG) the DNG is left out."""
+    found: dict[str, Path] = {}
+    names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+    files = _raw_files(folder, names)
+    for path in sorted(files, key=lambda path: (path.suffix.lower() == ".dng", path.name)):
+        if path.stem in found:
+            why = f"{found[path.stem].name} has the same name and is used instead"
+            skipped.append(Skipped(path.relative_to(root).as_posix(), why))
+        else:
+            found[path.stem] = path
+    return dict(sorted(found.items()))
+
+
+# -- a folder a scene ---------------------------------------------------------------------------------
+
+
+def _scenes(root: Path, skipped: list[Skipped]) -> Iterator[Pair]:
+    """Yield a pair of each file with the truth of its folder."""
+    known = _Known()
+    for folder, _, names in _walk(root):
+        files = _raw_files(folder, names)
+        if folder == root and files:
+            why = "lies in no scene's folder; give the folder above the scenes with --root"
+            skipped += [Skipped(path.name, why) for path in files]
+        elif files:
+            yield from _pairs_of_scene(
+                root, folder.name, files, _usable(root, files, known, skipped), known, skipped
+            )
+
+
+def _pairs_of_scene(
+    root: Path,
+    scene: str,
+    files: list[Path],
+    truths: Mapping[Path, Photograph],
+    known: _Known,
+    skipped: list[Skipped],
+) -> Iterator[Pair]:
+    """Yield a pair of each of `files` and the longest exposure at the lowest ISO of `truths`."""
+    if not truths:
+        return
+
+    def rank(path: Path) -> tuple[float, float, str]:
+        found = truths[path]
+        return found.iso or float("inf"), -found.exposure_s, path.name
+
+    truth = min(truths, key=rank)
+    for path in files:
+        if path != truth and path not in known.failed:
+            yield from _paired(root, scene, path, truth, known, skipped)
+    if files == [truth]:
+        why = "is the only photograph of its scene"
+        skipped.append(Skipped(truth.relative_to(root).as_posix(), why))
+
+
+def _usable(
+    root: Path, files: list[Path], known: _Known, skipped: list[Skipped]
+) -> dict[Path, Photograph]:
+    """Return exposure and camera of each file; those without an exposure time are skipped."""
+    found = {}
+    for path in files:
+        try:
+            photograph = known.read(path)
+        except RawError as error:
+            skipped.append(Skipped(path.relative_to(root).as_posix(), error.reason))
+            continue
+        if photograph.exposure_s > 0:
+            found[path] = photograph
+        else:
+            known.failed.add(path)
+            why = "states no exposure time; list it in a table with a ratio"
+            skipped.append(Skipped(path.relative_to(root).as_posix(), why))
+    return found
+
+
+# -- RawNIND ------------------------------------------------------------------------------------------
+
+
+def _rawnind(root: Path, skipped: list[Skipped]) -> Iterator[Pair]:
+    """Yield a pair of each noisy file with its set's truth.
+
+    Files are of a set by their names, wherever they lie. Truths have `GT_` in the name or lie in a folder
+    `gt`. Photographs of a set are equally bright, so a ratio may be somewhat below 1.
+    """
+    noisy: dict[str, list[Path]] = defaultdict(list)
+    truths: dict[str, list[Path]] = defaultdict(list)
+    for folder, _, names in _walk(root):
+        for path in _raw_files(folder, names):
+            match = _RAWNIND.fullmatch(path.stem)
+            if match:
+                is_truth = match[2] or folder.name == "gt"
+                (truths if is_truth else noisy)[match[1]].append(path)
+            else:
+                why = "its name is not like Bayer_SET_ISO3200_sha1=0123.ARW"
+                skipped.append(Skipped(path.relative_to(root).as_posix(), why))
+    known = _Known(smallest_ratio=0.1)
+    for scene, files in sorted(noisy.items()):
+        split: Split = "test" if scene.startswith(_RAWNIND_TEST) else "train"
+        usable = _usable(root, truths[scene], known, skipped)
+        if not usable:
+            why = f"the set {scene} has no truth (GT) that can be used"
+            skipped += [Skipped(path.relative_to(root).as_posix(), why) for path in files]
+        _usable(root, files, known, skipped)
+        for pair in _pairs_of_scene(root, scene, files, usable, known, skipped):
+            yield replace(pair, split=split)
+
+
+# -- any layout ---------------------------------------------------------------------------------------
+
+
+class _Known:
+    """Reads each photograph once, and keeps which ones failed."""
+
+    def __init__(self, smallest_ratio: float = 1.0) -> None:
+        self.smallest_ratio = smallest_ratio
+        self.failed: set[Path] = set()
+        self._found: dict[Path, Photograph] = {}
+
+    def read(self, path: Path) -> Photograph:
+        """Return exposure and camera of a file. Raises RawError if it cannot be used."""
+        if path not in self._found:
+            try:
+                self._found[path] = read_photograph(path)
+            except RawError:
+                self.failed.add(path)
+                raise
+        return self._found[path]
+
+
+def _paired(
+    root: Path, scene: str, short: Path, long: Path, known: _Known, skipped: list[Skipped]
+) -> Iterator[Pair]:
+    """Yield the pair of two files, without an id yet, or nothing where it is skipped."""
+    name = short.relative_to(root).as_posix()
+    try:
+        found, truth = known.read(short), known.read(long)
+        ratio = light_ratio(found, truth, smallest=known.smallest_ratio)
+    except RawError as error:
+        of = "" if error.path == str(short) else f"its long exposure {Path(error.path).name} "
+        skipped.append(Skipped(name, f"{of}{error.reason}"))
+        return
+    except ValueError as error:
+        skipped.append(Skipped(name, f"{error}; list it in a table with a ratio"))
+        return
+    yield Pair(
+        id="",
+        scene=scene,
+        camera=found.camera,
+        split="train",
+        short=name,
+        long=long.relative_to(root).as_posix(),
+        ratio=ratio,
+        iso=found.iso,
+    )

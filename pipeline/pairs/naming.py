@@ -1,0 +1,53 @@
+"""Names of scenes and pairs that follow from the names of their files."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from darkprep.pipeline.pairs.table import Pair
+
+
+def default_scene(short: str, long: str) -> str:
+    """Return the folder that holds both files, else the common beginning of their names up to a `_`.
+
+    Names without a common beginning give the long exposure's name, so that all short exposures of one
+    long exposure are one scene.
+    """
+    one, other = PurePosixPath(short), PurePosixPath(long)
+    if one.parent == other.parent and one.parent.name not in ("", ".."):
+        return one.parent.name
+    words = zip(one.stem.split("_"), other.stem.split("_"), strict=False)
+    common = itertools.takewhile(lambda both: both[0] == both[1], words)
+    return "_".join(word for word, _ in common) or other.stem
+
+
+def named_apart(drafts: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs with ids that are unique: those without one get it from their scene and file."""
+    names = default_ids([(pair.scene, pair.short) for pair in drafts])
+    return [
+        pair if pair.id else replace(pair, id=name)
+        for pair, name in zip(drafts, names, strict=True)
+    ]
+
+
+def default_ids(files: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a name of each (scene, short exposure), usable as a file name and unique if the files are.
+
+    Names of files that begin with their scene are used as they are, others after their scene; where two
+    would be equal, the whole path is used.
+    """
+    names = [_file_id(scene, PurePosixPath(short)) for scene, short in files]
+    count = Counter(names)
+    return [
+        name if count[name] == 1 else short.strip("/").replace("/", "_")
+        for name, (_, short) in zip(names, files, strict=True)
+    ]
+
+
+def _file_id(scene: str, short: PurePosixPath) -> str:
+    stem = short.stem if short.stem.startswith(scene) else f"{scene}_{short.stem}"
+    return stem.replace("/", "_")
