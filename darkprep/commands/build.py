@@ -43,7 +43,7 @@ from darkprep.pipeline.produce.executors.config import ExecutorConfig
 from darkprep.pipeline.produce.frames_directory import FramesDirectory, is_inside
 from darkprep.pipeline.produce.producer import ProducerConfig
 from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER
-from darkprep.shards import OptionError
+from darkprep.shards import TARGETS, OptionError, Target
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.remote.url import StoreUrl
 from darkprep.view.live import LogFormat, Progress
@@ -86,6 +86,10 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 @exclude_misaligned_option
 @split_option(PlanOptions.split)
 @xtrans_option
+@click.option(
+    "--target", "sample_target", type=click.Choice(TARGETS), default=PlanOptions.target, show_default=True,
+    help="What the network is trained towards: developed sRGB, linear camera RGB, or the long exposure's RAW planes.",
+)  # fmt: skip
 @click.option(
     "--noise", type=click.Choice(tuple(CALIBRATIONS)), metavar="CAMERA",
     help=f"Make short exposures from the long ones by adding this camera's noise: {', '.join(CALIBRATIONS)}. Photographed short exposures are not needed.",
@@ -130,6 +134,7 @@ def build(
     exclude_misaligned: bool,
     split: str,
     xtrans: str,
+    sample_target: Target,
     noise: str | None,
     lmdb: str | None,
     part: tuple[int, int],
@@ -171,6 +176,7 @@ def build(
         frames=frames,
         exclude_misaligned=exclude_misaligned,
         xtrans=xtrans,
+        target=sample_target,
         noise=noise,
         lmdb=lmdb,
     )

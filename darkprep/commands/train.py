@@ -51,7 +51,7 @@ _REPEATED = ("spool", "producers", "rank_timeout", "staging_budget", "staging")
 )  # fmt: skip
 @click.option(
     "--model", default=TrainConfig.model, show_default=True, metavar="NAME",
-    help="Network: redirt, redirt-2rdb, redirt-gn or sid.",
+    help="Network: redirt, redirt-2rdb, redirt-gn, sid, unet or nafnet.",
 )  # fmt: skip
 @device_option
 @precision_option

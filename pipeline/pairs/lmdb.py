@@ -137,8 +137,8 @@ class LmdbPatch:
             camera_to_srgb=colours.to_srgb.astype(np.float32),
         )
 
-    def develop(self) -> U16:
-        """Develop the patch as `RawFile` does a RAW file, at constant brightness: `(3, H, W)` uint16 sRGB."""
+    def develop(self, *, linear: bool = False) -> U16:
+        """Develop the patch as `RawFile` does a RAW file, at constant brightness, to `(3, H, W)` uint16."""
         from darkprep.pipeline.raw.dng import (  # its tifffile would slow down every worker's start
             DngTags,
             write_dng,
@@ -157,7 +157,7 @@ class LmdbPatch:
             dng = Path(directory) / "patch.dng"
             write_dng(dng, unpack(self.planes(), "bayer"), tags)
             try:
-                _, rgb = develop(dng, brightness="constant")
+                _, rgb = develop(dng, brightness="constant", linear=linear)
             except RawError as error:
                 raise RawError(str(self.path), error.reason) from error
         return np.ascontiguousarray(rgb.transpose(2, 0, 1))

@@ -1,4 +1,4 @@
-"""Whole frames as samples: packed short exposure, developed long exposure, amplification.
+"""Whole frames as samples: packed short exposure, long exposure in the form of the target, amplification.
 
 The trade-off: a frame is decoded at every call. Training stores decoded frames and cuts crops (`produce/`);
 whole frames are for evaluation and restoration.
@@ -20,7 +20,7 @@ from darkprep.pipeline.raw.frame import RawHeader
 from darkprep.pipeline.raw.resample import XtransMode
 from darkprep.pipeline.raw.source import PackedFrame
 from darkprep.shards.errors import OptionError, RawError
-from darkprep.shards.format import U16, Sample, SampleMeta
+from darkprep.shards.format import U16, Sample, SampleMeta, Target
 
 
 def whole_frame(
@@ -31,6 +31,7 @@ def whole_frame(
     multiplier: float = 1.0,
     xtrans: XtransMode = "native",
     match: Colours | None = None,
+    target: Target = "srgb",
 ) -> Sample:
     """Decode both exposures of a pair, found below `root`, as one sample of the whole frame.
 
@@ -38,17 +39,20 @@ def whole_frame(
     m = `multiplier`, or a factor. `xtrans` is how an X-Trans camera is fed to the network. `match` are
     colours that the short exposure is converted to, as if their camera had taken it.
 
-    Returns `low` `(C, h, w)` uint16 codes and `gt` `(3, H, W)` uint16 sRGB. Raises RawError for a file
-    that cannot be used or a pair of different sizes or phases, OptionError for an invalid
-    amplification or multiplier.
+    Returns `low` `(C, h, w)` uint16 codes and `gt` in the form of the `target`: `(3, H, W)` uint16 sRGB or
+    camera RGB, or `(C, h, w)` uint16 codes. Raises RawError for a file that cannot be used or a pair of
+    different sizes or phases, OptionError for an invalid amplification or multiplier.
     """
     _check_amplification(amplification, multiplier)
     short = open_source(Path(root) / pair.short).decode(xtrans=xtrans)
     long = open_source(Path(root) / pair.long)
     _check_same_geometry(long.header(), short.header)
+    truth = long.decode(xtrans=xtrans) if target == "raw" else None
     return _sample(
         short,
-        long.develop(),
+        truth.planes if truth else long.develop(linear=target == "linear"),
+        truth=truth,
+        target=target,
         name=pair.id,
         camera=pair.camera,
         ratio=pair.ratio,
@@ -97,6 +101,8 @@ def _sample(
     amplification: Amplification,
     multiplier: float,
     match: Colours | None,
+    truth: PackedFrame | None = None,
+    target: Target = "srgb",
 ) -> Sample:
     meta = SampleMeta(
         key=name,
@@ -110,6 +116,9 @@ def _sample(
         amplification=_factor(short, ratio, amplification, multiplier),
         amplification_source=amplification if isinstance(amplification, str) else "constant",
         iso=short.iso,
+        target=target,
+        gt_black=truth.black if truth else (),
+        gt_white=truth.white if truth else 0,
     )
     sample = Sample(short.planes, gt, meta)
     if match is None:

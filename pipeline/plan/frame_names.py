@@ -7,7 +7,7 @@ from typing import Literal
 from darkprep.pipeline.raw.libraw import libraw_version
 
 FrameKind = Literal["short", "long"]
-"""Packed codes of a short exposure, or the development of a long one."""
+"""Packed codes of an exposure, or the development of a long one."""
 
 
 def frame_name(kind: FrameKind, fingerprint: str) -> str:

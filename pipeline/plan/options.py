@@ -13,7 +13,7 @@ from darkprep.pipeline.noise.calibrations import CALIBRATIONS
 from darkprep.pipeline.pairs.table import Frames, splits_named
 from darkprep.pipeline.raw.amplify import parse_amplification
 from darkprep.pipeline.raw.resample import parse_xtrans_mode
-from darkprep.shards import PERIOD, CfaKind, OptionError
+from darkprep.shards import PERIOD, TARGETS, CfaKind, OptionError, Target
 
 DEFAULT_CROP: dict[CfaKind, int] = {"bayer": 512, "xtrans": 480}
 """The paper's crop; for X-Trans the nearest size that its network can take (a multiple of 48)."""
@@ -24,7 +24,7 @@ _MAX_LABEL = 100
 """Characters of a label: each sample's metadata of limited size repeats a camera's name."""
 _STORED_NAMES = {"amplify": "gain", "xtrans": "form"}
 """Options that a recipe stores under another name."""
-_STORED_IF_USED = ("xtrans", "noise", "lmdb")
+_STORED_IF_USED = ("xtrans", "noise", "lmdb", "target")
 """Options that a recipe stores only if they differ from the default: they were added later."""
 
 
@@ -65,6 +65,9 @@ class PlanOptions:
     short exposures that were taken."""
     lmdb: str | None = None
     """Name of ELD's LMDB files whose patches are used instead of photographs, such as `SID_Sony`."""
+
+    target: Target = "srgb"
+    """What the network is trained towards: `srgb`, `linear` or `raw` (shards/FORMAT.md)."""
 
     def __post_init__(self) -> None:
         if not (isinstance(self.camera, str) and 0 < len(self.camera) <= _MAX_LABEL):
@@ -110,6 +113,8 @@ class PlanOptions:
 
     def _check_data(self) -> None:
         parse_xtrans_mode(self.xtrans)
+        if self.target not in TARGETS:
+            raise OptionError(f"target must be one of {', '.join(TARGETS)}, not {self.target!r}")
         if self.noise is not None:
             if self.noise not in CALIBRATIONS:
                 raise OptionError(

@@ -145,6 +145,7 @@ class Plan:
             window=options.window,
             shards=self.shards,
             seed=options.seed,
+            target=options.target,
         )
 
     @property
@@ -203,11 +204,17 @@ class Plan:
         return [Crop(slot, (y, x)) for slot, (y, x) in zip(visit.slots, origins, strict=True)]
 
     def frame_name(self, kind: FrameKind, pair: PlannedPair) -> str:
-        """Return the name under which a frame of the pair is stored; it differs between X-Trans modes."""
-        if kind == "long":
-            return frame_name(kind, pair.long_fingerprint)
+        """Return the name under which a frame of the pair is stored; it differs between X-Trans modes.
+
+        With the target `raw` a long exposure is stored as a short one is: the packed codes of its file.
+        """
+        target = self.options.target
+        if kind == "long" and target != "raw":
+            form = "-linear" if target == "linear" else ""
+            return frame_name("long", f"{pair.long_fingerprint}{form}")
         mode = "" if self.options.xtrans == "native" else f"-{self.options.xtrans}"
-        return frame_name(kind, f"{pair.short_fingerprint}{mode}")
+        fingerprint = pair.short_fingerprint if kind == "short" else pair.long_fingerprint
+        return frame_name("short", f"{fingerprint}{mode}")
 
     def recipe(self) -> dict[str, Any]:
         """Return options and pairs as JSON values: all that the content of shards depends on, besides `stream`."""

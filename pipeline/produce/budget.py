@@ -149,7 +149,8 @@ def frame_array_bytes(pair: PlannedPair, kind: FrameKind, plan: Plan) -> int:
     """Return the bytes of a stored frame: three channels of a developed exposure, or packed planes."""
     pixels = pair.height * pair.width
     cfa = plan.cfa
-    return 2 * pixels * 3 if kind == "long" else 2 * pixels * PLANES[cfa] // CELL[cfa] ** 2
+    is_developed = kind == "long" and plan.options.target != "raw"
+    return 2 * pixels * 3 if is_developed else 2 * pixels * PLANES[cfa] // CELL[cfa] ** 2
 
 
 def block_size(path: Path) -> int:
@@ -193,4 +194,5 @@ def _frames_by_priority(plan: Plan) -> list[tuple[str, int]]:
         pair = next(plan.candidates(visit))
         longs.setdefault(plan.frame_name("long", pair), frame_array_bytes(pair, "long", plan))
         shorts.setdefault(plan.frame_name("short", pair), frame_array_bytes(pair, "short", plan))
-    return [*longs.items(), *shorts.items()]
+    # A photograph is both with synthetic noise and the target `raw`.
+    return list((longs | shorts).items())

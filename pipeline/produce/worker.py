@@ -196,7 +196,7 @@ class _ShardBuilder:
         """Return the samples of one visit with their slots, from its pair or the first usable substitute."""
         for pair in self._plan.candidates(visit.number):
             try:
-                short, long = self._load_frame("short", pair), self._load_frame("long", pair)
+                short, long = self._load_frames(pair)
             except RawError as error:
                 self._skipped.append(Skipped(error.path, error.reason))
                 continue
@@ -225,6 +225,12 @@ class _ShardBuilder:
                 ):
                     if is_held and store.get(name) is None:
                         self._decode_and_store(kind, pair, name)
+
+    def _load_frames(self, pair: PlannedPair) -> tuple[Frame, Frame]:
+        """Return the short and the long exposure; with synthetic noise and the target `raw` they are one frame."""
+        short = self._load_frame("short", pair)
+        names = [self._plan.frame_name(kind, pair) for kind in ("short", "long")]
+        return short, short if names[0] == names[1] else self._load_frame("long", pair)
 
     def _load_frame(self, kind: FrameKind, pair: PlannedPair) -> Frame:
         """Return a frame from the store; otherwise decode it, and store it if there is space."""
@@ -268,20 +274,20 @@ class _ShardBuilder:
     ) -> Frame:
         if file_print in self._task.quarantined:
             raise RawError(str(path), CRASHES_DECODER)
-        source = open_source(path)
+        source, target = open_source(path), self._plan.options.target
         try:
             if source.fingerprint() != file_print:
                 raise RawError(str(path), "has changed since the plan was made; build a new spool")
             with decoding_record(self._state.spool, path, file_print), _without_libraws_messages():
-                if kind == "short":
-                    frame = _decode_short(source, parse_xtrans_mode(self._plan.options.xtrans))
+                if kind == "short" or target == "raw":
+                    frame = _decode_planes(source, parse_xtrans_mode(self._plan.options.xtrans))
                 else:
-                    frame = _decode_long(source)
+                    frame = _develop_long(source, linear=target == "linear")
         except RawError as error:
             if isinstance(error.__cause__, OSError):
                 self._check_root()
             raise
-        cell = 1 if kind == "long" else CELL[self._plan.cfa]
+        cell = CELL[self._plan.cfa] if frame.attributes.levels else 1
         if frame.array.shape[-2:] != (pair.height // cell, pair.width // cell):
             raise RawError(
                 str(path),
@@ -303,8 +309,9 @@ class _ShardBuilder:
         size, cell = options.stored_size(cfa), CELL[cfa]
         y, x = crop.origin
         low = short.array[:, y // cell : (y + size) // cell, x // cell : (x + size) // cell]
-        gt = long.array[:, y : y + size, x : x + size]
-        levels = _levels_of(short)
+        levels, truth = _levels_of(short), long.attributes.levels
+        step = cell if truth else 1
+        gt = long.array[:, y // step : (y + size) // step, x // step : (x + size) // step]
         black, white = levels.black, levels.white
         ratio, iso = pair.pair.ratio, levels.iso
         if options.noise is not None:
@@ -325,6 +332,9 @@ class _ShardBuilder:
             if options.constant_amplification() is None
             else "constant",
             iso=iso,
+            target=options.target,
+            gt_black=truth.black if truth else (),
+            gt_white=truth.white if truth else 0,
         )
         return Sample(np.ascontiguousarray(low), np.ascontiguousarray(gt), meta)
 
@@ -394,11 +404,11 @@ def _levels_of(short: Frame) -> SensorLevels:
     return short.attributes.levels
 
 
-def _decode_short(source: Source, xtrans: XtransMode) -> Frame:
+def _decode_planes(source: Source, xtrans: XtransMode) -> Frame:
     decoded = source.decode(xtrans=xtrans)
     levels = SensorLevels(black=decoded.black, white=decoded.white, iso=decoded.header.iso)
     return Frame(decoded.planes, FrameAttributes(kind="short", raw=source.path.name, levels=levels))
 
 
-def _decode_long(source: Source) -> Frame:
-    return Frame(source.develop(), FrameAttributes(kind="long", raw=source.path.name))
+def _develop_long(source: Source, *, linear: bool) -> Frame:
+    return Frame(source.develop(linear=linear), FrameAttributes(kind="long", raw=source.path.name))

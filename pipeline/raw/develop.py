@@ -14,6 +14,7 @@ import os
 from typing import Literal
 
 import numpy as np
+import rawpy
 
 from darkprep.pipeline.raw.frame import RawFrame
 from darkprep.pipeline.raw.mosaic import canonical_origin, canonical_rgb, canonical_shape
@@ -28,7 +29,7 @@ _ADJUST_ABOVE = 0.75
 
 
 def develop(
-    path: str | os.PathLike[str], *, brightness: Brightness = "paper"
+    path: str | os.PathLike[str], *, brightness: Brightness = "paper", linear: bool = False
 ) -> tuple[RawFrame, U16]:
     """Decode a RAW file and develop it. Raises RawError as `read_raw` does.
 
@@ -38,12 +39,26 @@ def develop(
     papers kept: a brightest pixel between 0.75 and 1 of full scale becomes full scale, a factor of
     up to 1.33 that one hot pixel can switch. "constant" is white minus black, so that equal light
     gives equal values in all frames.
+
+    With `linear` the result is camera RGB instead: LibRaw's demosaic alone, without white balance, colour
+    matrix and gamma curve; 0 is black and 65535 is white, whatever `brightness` is.
     """
-    return with_retries(os.fspath(path), lambda: _develop_once(path, brightness))
+    return with_retries(os.fspath(path), lambda: _develop_once(path, brightness, linear))
 
 
-def _develop_once(path: str | os.PathLike[str], brightness: Brightness) -> tuple[RawFrame, U16]:
+def _develop_once(
+    path: str | os.PathLike[str], brightness: Brightness, linear: bool
+) -> tuple[RawFrame, U16]:
     with open_raw(path) as raw:
+        if linear:
+            return raw.frame, raw.postprocess(
+                output_color=rawpy.ColorSpace.raw,
+                gamma=(1, 1),
+                user_wb=[1.0, 1.0, 1.0, 1.0],
+                no_auto_bright=True,
+                adjust_maximum_thr=0.0,
+                user_sat=full_scale(raw.frame, "constant"),
+            )
         full = full_scale(raw.frame, brightness)
         rgb = raw.postprocess(
             use_camera_wb=True, no_auto_bright=True, adjust_maximum_thr=0.0, user_sat=full

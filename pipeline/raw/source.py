@@ -86,8 +86,8 @@ class Source(Protocol):
     def decode(self, *, xtrans: XtransMode = "native") -> PackedFrame:
         """Decode and pack the canonical mosaic; an X-Trans mosaic is converted as `xtrans` requests."""
 
-    def develop(self) -> U16:
-        """Develop to `(3, H, W)` uint16 sRGB of the canonical mosaic, pixel for pixel."""
+    def develop(self, *, linear: bool = False) -> U16:
+        """Develop the canonical mosaic, pixel for pixel, to `(3, H, W)` uint16 sRGB, or with `linear` to camera RGB."""
 
     def fingerprint(self) -> str:
         """Return a short text that changes when the content changes."""
@@ -121,9 +121,9 @@ class RawFile:
             xtrans=xtrans,
         )
 
-    def develop(self, *, brightness: Brightness = "paper") -> U16:
-        """Develop to `(3, H, W)` uint16 sRGB of the canonical mosaic. Raises RawError as `read_raw`."""
-        frame, rgb = develop(self.path, brightness=brightness)
+    def develop(self, *, brightness: Brightness = "paper", linear: bool = False) -> U16:
+        """Develop the canonical mosaic to `(3, H, W)` uint16 sRGB, or camera RGB. Raises RawError as `read_raw`."""
+        frame, rgb = develop(self.path, brightness=brightness, linear=linear)
         return canonical_rgb(rgb, canonical_origin(frame.pattern), canonical_shape(frame))
 
     def fingerprint(self) -> str:
