@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from darkprep.commands.options import (
+    build_budget_option,
     check_camera,
     crop_option,
-    disk_budget_option,
+    epochs_ahead_option,
     exclude_misaligned_option,
     executor_options,
     frames_directory_options,
@@ -22,6 +23,7 @@ from darkprep.commands.options import (
     root_option,
     seed_option,
     shard_options,
+    shrink_option,
     split_option,
     spool_option,
     staging_budget_option,
@@ -42,6 +44,7 @@ from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.executors.config import ExecutorConfig
 from darkprep.pipeline.produce.frames_directory import FramesDirectory, is_inside
 from darkprep.pipeline.produce.producer import ProducerConfig
+from darkprep.pipeline.produce.shrinking import check_not_shrinking
 from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER
 from darkprep.shards import TARGETS, OptionError, Target
 from darkprep.shards.plan_record import ProducerSettings
@@ -60,12 +63,14 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 )  # fmt: skip
 @root_option
 @spool_option
-@disk_budget_option
+@build_budget_option
+@shrink_option
 @jobs_option("Number of worker processes.")
 @click.option(
     "--epochs", type=COUNT_OR_INF, default=PlanOptions.epochs, show_default=True, metavar="N|inf",
     help="How often each pair is used; inf for no end.",
 )  # fmt: skip
+@epochs_ahead_option
 @seed_option
 @crop_option
 @click.option(
@@ -120,8 +125,10 @@ def build(
     root: Path,
     spool: Path | StoreUrl,
     disk_budget: int | None,
+    shrink: bool,
     jobs: int,
     epochs: int | None,
+    epochs_ahead: int | None,
     seed: int,
     crop: int | None,
     margin: int | None,
@@ -151,7 +158,8 @@ def build(
     """Decode, develop, crop and amplify RAW pairs into shards, which a trainer uses and deletes.
 
     It ends when every pair has been written into shards --epochs times. Where the disk budget cannot hold all shards, it
-    waits for the trainer to use some. Started again, it continues where it stopped.
+    waits for the trainer to use some. While no trainer is at work, it also waits after --epochs-ahead epochs. Started again, it
+    continues where it stopped.
 
     Example: darkprep build --camera sony --fraction 0.2 --disk-budget 20GB
     """
@@ -193,8 +201,17 @@ def build(
             f"spool {spool}: contains the photographs of --root {root}; choose another directory"
         )
     plan = make_plan(root, options, pairs=found)
+    before = target.recorded_settings(plan)
+    if disk_budget is None and before:
+        disk_budget = before.budget_bytes
     shares = target.divide_budget(plan, disk_budget, staging_budget)
-    config = ProducerConfig(budget_bytes=shares.build_bytes, jobs=jobs, until=plan.shards)
+    config = ProducerConfig(
+        budget_bytes=shares.build_bytes,
+        jobs=jobs,
+        until=plan.shards,
+        epochs_ahead=epochs_ahead,
+        shrink=shrink,
+    )
     frames_directory = FramesDirectory.from_options(target.spool.path, frames_dir, frames_budget)
     number, parts = part
     if plan.shards is not None and plan.shards < parts:
@@ -202,8 +219,15 @@ def build(
             f"part {number}/{parts} of {plan.shards} shards would be empty; give more --epochs, or fewer parts"
         )
     settings = ProducerSettings(
-        jobs=jobs, backend=backend, address=address, part=number, parts=parts
+        budget_bytes=shares.build_bytes,
+        jobs=jobs,
+        backend=backend,
+        address=address,
+        part=number,
+        parts=parts,
     )
+    if before and not shrink:
+        check_not_shrinking(target.spool, plan, settings, frames_directory, before)
     target.save(plan, shares, frames_directory.recorded_in(settings))
     progress = Progress(quiet=quiet, log_format=log_format)
     progress.print(_summary(plan, shares.budget_bytes), event="plan")
@@ -217,6 +241,8 @@ def build(
             until=plan.shards,
             executor=executor,
             location=target.producer_options(),
+            epochs_ahead=epochs_ahead,
+            shrink=shrink,
         )
         progress.print(
             f"producing in the background (pid {process.pid}), log in {background.log_path(target.spool)}; stop it with `darkprep stop`"

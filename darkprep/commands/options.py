@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from darkprep.commands.parameters import PATH, SIZE, SPOOL_LOCATION, FiniteRange
+from darkprep.commands.parameters import COUNT_OR_INF, PATH, SIZE, SPOOL_LOCATION, FiniteRange
 from darkprep.jobs.remote_spool import STAGING
 from darkprep.pipeline.pairs.cameras import CAMERAS
 from darkprep.pipeline.pairs.folders import LAYOUTS
@@ -21,6 +21,7 @@ from darkprep.pipeline.pairs.table import SPLIT_CHOICES
 from darkprep.pipeline.plan.options import DEFAULT_CROP, PlanOptions
 from darkprep.pipeline.produce.executors.config import BACKENDS, ExecutorConfig
 from darkprep.pipeline.produce.executors.pool import MAX_JOBS
+from darkprep.pipeline.produce.producer import DEFAULT_EPOCHS_AHEAD
 from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER
 from darkprep.pipeline.raw.resample import XTRANS_MODES
 from darkprep.trainer.config import PRECISIONS, TrainConfig
@@ -80,9 +81,22 @@ frames_directory_options = combined(
 )  # fmt: skip
 
 
-disk_budget_option = click.option(
-    "--disk-budget", type=SIZE, show_default=_DEFAULT_BUDGET, metavar="SIZE",
-    help="Maximum size of the spool at any time, such as 20GB.",
+def _disk_budget_option(default: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--disk-budget", type=SIZE, show_default=default, metavar="SIZE",
+        help="Maximum size of the spool at any time, such as 20GB.",
+    )  # fmt: skip
+
+
+disk_budget_option = _disk_budget_option(_DEFAULT_BUDGET)
+build_budget_option = _disk_budget_option(f"that of an existing spool, else {_DEFAULT_BUDGET}")
+shrink_option = click.option(
+    "--shrink", is_flag=True,
+    help="Let a smaller --disk-budget than before delete finished shards and decoded frames.",
+)  # fmt: skip
+epochs_ahead_option = click.option(
+    "--epochs-ahead", type=COUNT_OR_INF, default=DEFAULT_EPOCHS_AHEAD, show_default=True, metavar="N|inf",
+    help="How many epochs to make ahead while no trainer is at work; inf for as many as the budget holds.",
 )  # fmt: skip
 
 

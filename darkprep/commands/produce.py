@@ -10,7 +10,13 @@ from pathlib import Path
 
 import click
 
-from darkprep.commands.options import executor_options, spool_option, staging_option
+from darkprep.commands.options import (
+    epochs_ahead_option,
+    executor_options,
+    shrink_option,
+    spool_option,
+    staging_option,
+)
 from darkprep.commands.output import print_skipped
 from darkprep.commands.parameters import COUNT_OR_INF, SIZE
 from darkprep.jobs.background import stop_with_parent
@@ -29,6 +35,8 @@ from darkprep.view.live import Progress
 @click.option("--disk-budget", type=SIZE, required=True)
 @click.option("--until", type=COUNT_OR_INF, required=True)
 @executor_options
+@epochs_ahead_option
+@shrink_option
 @click.option("--parent", type=int)
 def produce(
     spool: Path | StoreUrl,
@@ -38,6 +46,8 @@ def produce(
     until: int | None,
     backend: str,
     address: str | None,
+    epochs_ahead: int | None,
+    shrink: bool,
     parent: int | None,
 ) -> None:
     """Run a background producer; it prints no progress and waits for disk space without end.
@@ -45,7 +55,12 @@ def produce(
     With `parent`, the process that started it, it stops when that has ended.
     """
     config = ProducerConfig(
-        budget_bytes=disk_budget, jobs=jobs, until=until, disk_full_timeout_s=float("inf")
+        budget_bytes=disk_budget,
+        jobs=jobs,
+        until=until,
+        disk_full_timeout_s=float("inf"),
+        epochs_ahead=epochs_ahead,
+        shrink=shrink,
     )
     executor = ExecutorConfig(backend=backend, address=address)
     stop = threading.Event()

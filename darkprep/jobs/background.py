@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from darkprep.pipeline.produce.executors.config import LOCAL, ExecutorConfig
+from darkprep.pipeline.produce.producer import DEFAULT_EPOCHS_AHEAD
 from darkprep.shards import OptionError, Spool, SpoolError, StreamEnded
 from darkprep.shards.files import open_regular_file, read_regular_file
 from darkprep.shards.heartbeat import Heartbeat
@@ -53,11 +54,14 @@ def start_producer(
     executor: ExecutorConfig = LOCAL,
     location: Sequence[str] = (),
     ends_with_caller: bool = False,
+    epochs_ahead: int | None = DEFAULT_EPOCHS_AHEAD,
+    shrink: bool = True,
 ) -> subprocess.Popen[bytes]:
     """Start a producer in the background and wait until it works.
 
-    It outlives this process unless it `ends_with_caller`, however this process ends. `location` are the options that name its spool, by default `--spool` and the spool's path. Raises
-    SpoolError with the last line of its log when it ends at once.
+    It outlives this process unless it `ends_with_caller`, however this process ends. `location` are the options
+    that name its spool, by default `--spool` and the spool's path; `epochs_ahead` and `shrink` are those of
+    ProducerConfig. Raises SpoolError with the last line of its log when it ends at once.
     """
     arguments = ["produce", *(location or ("--spool", str(spool.path.absolute())))]
     arguments += ["--jobs", str(jobs), "--disk-budget", str(budget_bytes)]
@@ -65,6 +69,8 @@ def start_producer(
     arguments += ["--backend", executor.backend]
     arguments += ["--address", executor.address] if executor.address else []
     arguments += ["--parent", str(os.getpid())] if ends_with_caller else []
+    arguments += ["--epochs-ahead", "inf" if epochs_ahead is None else str(epochs_ahead)]
+    arguments += ["--shrink"] if shrink else []
     return start(spool, arguments)
 
 

@@ -25,8 +25,13 @@ def run_producer(
     def report(now: ProducerStatus) -> None:
         if now.state == "waiting for the trainer" and not announced.is_set():
             announced.set()
+            reason = (
+                f"{config.epochs_ahead} epochs ahead of the trainer (--epochs-ahead)"
+                if producer.is_ahead
+                else "the disk budget is used up"
+            )
             progress.print(
-                f"the disk budget is used up: waiting for `darkprep stream-train --spool {target.location}` to use shards (Ctrl-C stops; nothing is lost)"
+                f"{reason}: waiting for `darkprep stream-train --spool {target.location}` to use shards (Ctrl-C stops; nothing is lost)"
             )
 
     stop_on_signals(stop)

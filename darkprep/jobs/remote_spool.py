@@ -23,6 +23,7 @@ from darkprep.pipeline.produce.budget import (
     default_staging_budget,
     staging_capacity,
 )
+from darkprep.pipeline.produce.shrinking import recorded_settings
 from darkprep.shards import OptionError, PlanError, ShardDamaged, Spool
 from darkprep.shards.files import disk_errors
 from darkprep.shards.plan_record import ProducerSettings
@@ -112,6 +113,10 @@ class BuildSpool:
         staging_capacity(plan, share)
         check_budget(plan, total, in_transit=UPLOADS, staged_bytes=share)
         return BudgetShares(budget_bytes=total, staging_bytes=share)
+
+    def recorded_settings(self, plan: Plan) -> ProducerSettings | None:
+        """Return how the plan's spool was built before; None for a new one and for one in object storage."""
+        return None if self.bucket else recorded_settings(self.spool, plan)
 
     def save(self, plan: Plan, shares: BudgetShares, settings: ProducerSettings) -> None:
         """Write the plan, with `settings` for the producers of this host.

@@ -24,7 +24,7 @@ _FIXED_BYTES = 4 << 20
 """Directories, cursors, heartbeats, logs of bounded size, zarr's group metadata."""
 _MAX_STAGED_AHEAD = 8
 """Shards that a trainer fetches before it needs them, when the budget is large: some seconds of one GPU."""
-_SPARE_SHARDS = 2
+SPARE_SHARDS = 2
 """Shards beyond the window and the workers' own for which space is reserved before frames get any."""
 
 
@@ -101,6 +101,7 @@ def divide_budget(
     block: int = 4096,
     frames_available_bytes: int | None = None,
     in_transit: int = 0,
+    kept_shards: int = 0,
 ) -> DiskBudget:
     """Divide `budget_bytes` between shards and frames. Raises BudgetTooSmall.
 
@@ -108,14 +109,16 @@ def divide_budget(
     directory outside the spool (frames_directory.py); the whole budget is then for shards. `in_transit` is
     the number of shards that may exist twice while they are uploaded; the number of shards is smaller by as
     many.
+
+    Room for `kept_shards` comes before room for frames.
     """
     check_budget(plan, budget_bytes, block, in_transit=in_transit)
     shard = _shard_allocation(plan, block)
     left = budget_bytes - _fixed_bytes(plan)
-    reserved = plan.options.window + jobs + _SPARE_SHARDS
+    reserved = plan.options.window + jobs + SPARE_SHARDS
     if plan.shards is not None:
         reserved = min(reserved, max(plan.shards, plan.options.window + 1))
-    reserved += in_transit
+    reserved = max(reserved, kept_shards) + in_transit
     in_spool = frames_available_bytes is None
     for_frames = (
         max(0, left - reserved * shard)

@@ -29,6 +29,9 @@ class Destination(Protocol):
     def oldest_needed(self) -> int:
         """Return the oldest shard that a trainer may still need."""
 
+    def has_trainer(self) -> bool:
+        """Return whether a trainer is at work; False where that cannot be seen."""
+
     def delete(self, shard: int) -> bool:
         """Delete a finished shard; return whether it existed."""
 
@@ -51,6 +54,7 @@ class SpoolDestination:
         self._spool = spool
         self.ready_shards = spool.ready_shards
         self.oldest_needed = spool.oldest_needed
+        self.has_trainer = spool.has_trainer
         self.delete = spool.delete
         self.disk_bytes = spool.disk_bytes
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from typing import Literal
 from darkprep.pipeline.pairs.table import Skipped
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import (
+    SPARE_SHARDS,
     DiskBudget,
     block_size,
     divide_budget,
@@ -32,12 +34,19 @@ from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.frames_directory import FramesDirectory
 from darkprep.pipeline.produce.quarantine import DECODE_TIMEOUT_S, FileQuarantine, crashes_decoder
 from darkprep.pipeline.produce.recovery import WorkerRecovery
+from darkprep.pipeline.produce.shrinking import deleted_shards, refusal
 from darkprep.pipeline.produce.worker import ShardTask, TaskResult, make_shard, store_frames
 from darkprep.shards import DarkprepError, DiskFull, OptionError, Spool
 from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.machine import retries_end_with
 from darkprep.shards.process import ProcessId
 from darkprep.shards.supply import DISK_RETRY_S, REPORT_EVERY_S, ShardSupply
+
+log = logging.getLogger(__name__)
+
+DEFAULT_EPOCHS_AHEAD = 8
+"""How many epochs `build` makes ahead of an absent trainer: new crops of the same photographs teach less
+and less, while the disk fills."""
 
 State = Literal[
     "making", "waiting for the trainer", "waiting for disk space", "done", "stopped", "failed"
@@ -56,6 +65,10 @@ class ProducerConfig:
     """Seconds to wait for space on a disk that other programs have filled, before an error is raised."""
     decode_timeout_s: float = DECODE_TIMEOUT_S
     """Seconds after which a running decoder is killed."""
+    epochs_ahead: int | None = None
+    """How many epochs to make ahead of the trainer while none is at work; None for as many as the budget holds."""
+    shrink: bool = True
+    """Delete finished shards that the budget has no room for, those that are needed last, instead of raising."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.jobs <= MAX_JOBS:
@@ -127,6 +140,10 @@ class Producer(ShardSupply[TaskResult]):
         options = self._plan.options
         self._decode_ahead_tasks = options.samples_per_shard // options.crops_per_visit - 1
         """Number of further tasks that may decode frames for the first shard: one for each visit except the first."""
+        self._max_ahead = self._shards_ahead()
+        """How many shards to make ahead of an absent trainer."""
+        self.is_ahead = False
+        """Whether the producer waits because it is far enough ahead of the trainer, not for the budget."""
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
@@ -190,11 +207,29 @@ class Producer(ShardSupply[TaskResult]):
             shard = next(self._missing(set(ready)), None)
             if shard is None:
                 return "making"
+            self.is_ahead = self._is_too_far_ahead(shard)
+            if self.is_ahead:
+                return "waiting for the trainer"
             if not self._make_room(shard, ready, self.budget.max_shards):
                 return "waiting for the trainer"
             if not self._submit(make_shard, shard):
                 return "making"
         return "making"
+
+    def _is_too_far_ahead(self, shard: int) -> bool:
+        """Return whether a shard is made only when a trainer is at work."""
+        if self._max_ahead is None or shard < self._destination.oldest_needed() + self._max_ahead:
+            return False
+        return not self._destination.has_trainer()
+
+    def _shards_ahead(self) -> int | None:
+        """Return `epochs_ahead` in shards of the whole plan, at least what keeps trainer and workers busy."""
+        if self._config.epochs_ahead is None:
+            return None
+        options, parts = self._plan.options, self._spool.part[1]
+        samples = self._config.epochs_ahead * len(self._plan.pairs) * options.crops_per_visit
+        fewest = options.window + self._config.jobs + SPARE_SHARDS
+        return max(-(-samples // options.samples_per_shard), fewest * parts)
 
     def _should_decode_ahead(self, ready: list[int]) -> bool:
         """Return whether idle workers should first help decode frames for the first shard, which a trainer awaits."""
@@ -248,7 +283,7 @@ class Producer(ShardSupply[TaskResult]):
 
     # -- start and status -------------------------------------------------------------------------
 
-    def _divide_budget(self) -> DiskBudget:
+    def _divide_budget(self, *, kept_shards: int = 0) -> DiskBudget:
         return divide_budget(
             self._plan,
             self._config.budget_bytes,
@@ -258,6 +293,7 @@ class Producer(ShardSupply[TaskResult]):
                 frame_names_of(self._plan)
             ),
             in_transit=self._destination.in_transit,
+            kept_shards=kept_shards,
         )
 
     def _start(self) -> None:
@@ -283,12 +319,27 @@ class Producer(ShardSupply[TaskResult]):
         self._store.create()
 
     def _delete_excess_shards(self) -> None:
-        """Delete the shards that are needed last, if an earlier producer had a larger budget."""
+        """Delete the shards that are needed last, if an earlier producer had a larger budget.
+
+        Raises BudgetTooSmall instead where they are to be kept.
+        """
         ready, limit = self._destination.ready_shards(), self.budget.max_shards
         if len(ready) + self._spool.quarantine.count() <= limit:
             return
         ready = self._delete_passed(ready)
-        for shard in ready[limit:]:
+        # An earlier producer with more workers reserved more room for shards: store fewer frames then.
+        fewer_frames = self._divide_budget(kept_shards=len(ready))
+        if limit < len(ready) <= fewer_frames.max_shards:
+            self.budget, limit = fewer_frames, fewer_frames.max_shards
+        if excess := ready[limit:]:
+            deleted = deleted_shards(len(excess), len(ready), self.budget.shard_bytes)
+            budget = f"disk-budget {self.budget.budget_bytes / 1e6:,.1f} MB"
+            if not self._config.shrink:
+                raise refusal(self._spool, [deleted], budget)
+            log.warning(
+                "%s: %s has no room for %s; they are deleted", self._spool.path, budget, deleted
+            )
+        for shard in excess:
             self._destination.delete(shard)
         self._spool.quarantine.trim(max(0, limit - len(ready)))
 

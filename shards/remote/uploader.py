@@ -92,6 +92,10 @@ class Uploader:
         """Return the oldest shard that the trainer needs, from its last known cursor."""
         return self._needed
 
+    def has_trainer(self) -> bool:
+        """Return False: a trainer elsewhere shows by its cursor only."""
+        return False
+
     def delete(self, shard: int) -> bool:
         """Delete a finished shard from directory and bucket; return whether it existed."""
         local, remote = self._spool.delete(shard), shard in self._objects
