@@ -30,7 +30,7 @@ def main() -> None:
     for name in ("one process", "one rank"):
         with section.guarded(name), built_spool(section, f"spool-{name[4:]}") as spool:
             rows.append({"training": name} | train(section, spool, communicator(name)))
-            section.save("One rank through torch.distributed, bf16", rows)
+            section.save("One rank through torch.distributed", rows)
     section.finish()
 
 
@@ -57,17 +57,15 @@ def train(
         precision="fp32" if section.cpu else "bf16",
         device=section.device.type,
         log_every=10,
+        evaluate_every=0,
     )
     options = TrainOptions(
         spool=spool,
         config=config,
         run_dir=section.directory / f"run-{spool.path.name}",
-        evaluate_every=0,
     )
     with ranks as communicator, Progress(quiet=True) as progress:
-        _, summary = stream_training(
-            options, progress, threading.Event(), communicator=communicator
-        )
+        summary = stream_training(options, progress, threading.Event(), communicator=communicator)
     return {
         "samples/s": summary.samples_per_second,
         "data wait %": 100 * summary.data_wait_fraction,

@@ -28,12 +28,15 @@ def run(tmp_path: Path, *more: str) -> tuple[subprocess.CompletedProcess[str], d
     return done, json.loads(figures.read_text())["sections"] if figures.exists() else {}
 
 
-def test_copies_and_kernels_are_measured_and_written(tmp_path: Path):
-    done, sections = run(tmp_path, "--only", "transfers")
+def test_kernels_and_a_training_are_measured_and_written(tmp_path: Path):
+    done, sections = run(tmp_path, "--only", "transfers,nccl")
 
     assert done.returncode == 0, done.stdout + done.stderr
     tables = sections["transfers"]["tables"]
     assert tables["Decoding and augmenting a batch"][0]["ms"] > 0
+    trainings = sections["nccl"]["tables"]["One rank through torch.distributed"]
+    assert len(trainings) == 2
+    assert trainings[0]["last loss"] == trainings[1]["last loss"]
     assert "uint16, pageable" in done.stdout
     assert (tmp_path / "results" / "gpu.txt").read_text().strip() == done.stdout.strip()
 
