@@ -1,4 +1,4 @@
-"""darkprep: trains on dark RAW photographs while they are preprocessed, with a limit on the disk space used."""
+"""darkprep: train on dark RAW photographs while they are preprocessed, within a limit on disk space."""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -1,7 +1,7 @@
-"""`darkprep` and `python -m darkprep`; background producers start this way.
+"""Entry point of `darkprep` and `python -m darkprep`, also for background producers.
 
-This module imports little: everything else is loaded with the command line, after the standard streams
-are usable and where Ctrl-C is handled.
+This module imports little: everything else is loaded with the command line, after the standard streams are
+usable and where Ctrl-C is handled.
 """
 
 import io
@@ -10,7 +10,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line in this process, and exit with its status."""
+    """Run the command line in this process and exit with its status."""
     try:
         _open_closed_streams()
         os.environ.setdefault(
@@ -28,9 +28,10 @@ def main() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Open /dev/null for each standard stream that is closed, as they are under cron and some daemons.
+    """Open /dev/null in place of each standard stream that is closed, as under cron and some daemons.
 
-    Otherwise a file opened later would get its number, which workers do not inherit.
+    Otherwise a file opened later would get the file descriptor of a standard stream (0 to 2), and worker
+    processes could not inherit it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:

@@ -1,1 +1,1 @@
-"""The command line: each command turns its options into one call and prints the result. The only package that uses click."""
+"""The command line: each command turns its options into one call and prints the result. Only this package uses click."""

@@ -1,4 +1,4 @@
-"""`build`: makes shards from RAW pairs, in this process or in the background."""
+"""The command `build`: make shards from RAW pairs, in this process or in the background."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 @jobs_option("Number of worker processes.")
 @click.option(
     "--epochs", type=COUNT_OR_INF, default=PlanOptions.epochs, show_default=True, metavar="N|inf",
-    help="How often each pair is used; inf for no end.",
+    help="Number of times that each pair is used; inf for no end.",
 )  # fmt: skip
 @epochs_ahead_option
 @seed_option
@@ -113,7 +113,7 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 @executor_options
 @click.option(
     "--background", "in_background", is_flag=True,
-    help="Return at once and go on in the background; see darkprep status and darkprep stop.",
+    help="Run in the background and return at once; see darkprep status and darkprep stop.",
 )  # fmt: skip
 @output_options
 def build(
@@ -216,7 +216,7 @@ def build(
     number, parts = part
     if plan.shards is not None and plan.shards < parts:
         raise OptionError(
-            f"part {number}/{parts} of {plan.shards} shards would be empty; give more --epochs, or fewer parts"
+            f"part {number}/{parts} of {plan.shards} shards would be empty; give more --epochs, or a smaller N in --part n/N"
         )
     settings = ProducerSettings(
         budget_bytes=shares.build_bytes,

@@ -1,4 +1,4 @@
-"""Commands that need no photographs: `synth` makes some, `demo` shows all of darkprep with them."""
+"""Commands that need no photographs: `synth` makes synthetic ones, `demo` shows all of darkprep with them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def synth(
 )  # fmt: skip
 @click.option(
     "--minutes", type=FiniteRange(0, 10_000, min_open=True), default=3.5, show_default=True, metavar="M",
-    help="Longest time to train.",
+    help="Maximum training time in minutes.",
 )  # fmt: skip
 @seed_option
 def demo(out: Path, minutes: float, seed: int) -> None:

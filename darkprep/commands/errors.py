@@ -1,7 +1,8 @@
 """Error handling of the command line: every failure is one line on stderr and an exit status.
 
-The status is 1 for a failure, 2 for bad usage, 130 after Ctrl-C, 141 when the reader of a pipe is gone. The
-trade-off: click handles some of these differently, so the group catches the errors before click does.
+The status is 1 for a failure, 2 for bad usage, 130 after Ctrl-C, and 141 when the reader of a pipe has
+ended. The trade-off: click handles some of these differently, so the command group catches errors before
+click does.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ NO_WORKING_DIRECTORY = "the current directory no longer exists; change to one th
 
 
 class CommandGroup(click.Group):
-    """A group of commands that reports every expected failure as one line on stderr."""
+    """A group of commands that prints every expected failure as one line on stderr."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        """Parse the group's own options; --help and --version print here."""
+        """Parse the options of the group itself; --help and --version print their text here."""
         with _hidden_from_click():
             return super().make_context(*args, **extra)
 
@@ -86,7 +87,7 @@ def _refuse_repeated(ctx: click.Context, args: list[str]) -> None:
 
 
 class _Interrupted(Exception):
-    """Ctrl-C; for a KeyboardInterrupt click would print an empty line first."""
+    """Ctrl-C; if it were a KeyboardInterrupt, click would first print an empty line."""
 
 
 class _UnexpectedOSError(Exception):
@@ -99,7 +100,7 @@ class _UnexpectedOSError(Exception):
 
 @contextlib.contextmanager
 def _hidden_from_click() -> Iterator[None]:
-    """Replace the exceptions that click would handle itself."""
+    """Replace the exceptions of a block that click would handle itself."""
     try:
         yield
     except (KeyboardInterrupt, EOFError) as error:
@@ -117,7 +118,7 @@ def _fail(message: str, status: int) -> None:
 
 
 def _on_one_line(error: click.ClickException) -> str:
-    """Return click's message, which may have several lines, as one line."""
+    """Return a message of click, which may have several lines, as one line."""
     return " ".join(error.format_message().split())
 
 
@@ -129,7 +130,7 @@ def _fail_with(error: OSError) -> None:
 
 
 def _describe(error: OSError) -> str:
-    """Return where an error happened and why; the system names neither a stream nor the current directory."""
+    """Return where an OSError occurred and why; the system's message does not name standard streams."""
     reason = error.strerror or str(error)
     if not Path(str(error.filename or "")).is_absolute() and not working_directory_exists():
         return NO_WORKING_DIRECTORY
@@ -144,7 +145,7 @@ def _describe(error: OSError) -> str:
 
 
 def working_directory_exists() -> bool:
-    """Return whether the current directory has not been deleted."""
+    """Return whether the current directory still exists."""
     try:
         Path.cwd()
     except OSError:
@@ -153,7 +154,7 @@ def working_directory_exists() -> bool:
 
 
 def _discard(*streams: TextIO) -> None:
-    """Redirect streams to /dev/null, or the interpreter would flush them again at exit, and fail."""
+    """Redirect streams to /dev/null, so that the interpreter does not fail when it flushes them at exit."""
     for stream in streams:
         with contextlib.suppress(OSError), Path(os.devnull).open("wb") as null:
             os.dup2(null.fileno(), stream.fileno())

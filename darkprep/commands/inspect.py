@@ -33,7 +33,7 @@ _POSITIVE = click.IntRange(min=1)
 def report(run: Path) -> None:
     """Write report.html into the directory RUN: curves, validation pictures, disk use, settings.
 
-    Every training does this when it ends; use this command while a training runs, or after it was killed.
+    A training run does this when it ends; use this command while it is still running, or after it was killed.
 
     Example: darkprep report runs/2026-01-31T18-00-00
     """
@@ -47,7 +47,7 @@ def report(run: Path) -> None:
 @root_option
 @click.option(
     "--spool", type=SPOOL_LOCATION, default=Path("spool"), show_default=True, metavar="DIR",
-    help="Directory where the spool will be; its disk is measured, and nothing is left there.",
+    help="Directory where the spool will be; its disk is measured, and no files remain.",
 )  # fmt: skip
 @click.option(
     "--model",
@@ -66,12 +66,12 @@ def report(run: Path) -> None:
 @shard_options
 @click.option(
     "--iterations", type=_POSITIVE, default=TrainConfig.iterations, show_default=True, metavar="N",
-    help="Number of iterations to predict the time of.",
+    help="Number of iterations for which the time is predicted.",
 )  # fmt: skip
 @jobs_option("Number of worker processes.")
 @click.option(
     "--reuse", type=_POSITIVE, default=TrainConfig.reuse, show_default=True, metavar="N",
-    help="How often each shard is used before it is deleted.",
+    help="Number of times that each shard is used before it is deleted.",
 )  # fmt: skip
 @disk_budget_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
@@ -93,11 +93,11 @@ def advise(
     disk_budget: int | None,
     as_json: bool,
 ) -> None:
-    """Measure this machine for about a minute, predict the speed of a training and suggest settings.
+    """Measure this machine for about a minute, predict the speed of training and suggest settings.
 
-    Decoding, developing, cropping, writing, reading and training are measured with the code that a
-    training runs, on your photographs or, without any, on synthetic ones. From that follow: samples per
-    second, how long the GPU waits for data, hours, bytes written, and values for --jobs, --reuse and
+    Decoding, developing, cropping, writing, reading and training are measured with the same code as in a
+    real run, on your photographs or, if there are none, on synthetic ones. The command prints samples per
+    second, the time that the GPU waits for data, hours, bytes written, and values for --jobs, --reuse and
     --disk-budget.
 
     Example: darkprep advise --camera sony --iterations 1000000

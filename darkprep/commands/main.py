@@ -1,7 +1,8 @@
-"""The command line: a group of commands, of which each turns its options into one call and prints the result.
+"""The command line: a group of commands, each of which turns its options into one call and prints the result.
 
-Everything that a command does can also be done with the library. The trade-off: torch is imported inside the
-commands that need it and not at the top, so help and producers start fast, and producers run without torch.
+Everything that a command does is also possible with the library. The trade-off: torch is imported inside
+the commands that need it, not at the top, so help and producers start fast, and producers run without
+torch.
 """
 
 from __future__ import annotations

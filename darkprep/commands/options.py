@@ -1,7 +1,7 @@
 """Options that several commands share.
 
-The trade-off: defaults and choices are read from the code that uses them, so that each is written once and
-the command line loads that code, but never torch.
+The trade-off: defaults and choices are read from the code that uses them, so that each is written only
+once; the command line therefore loads this code, but never torch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ANY_CAMERA = click.Choice(tuple(CAMERAS), case_sensitive=False)
 
 
 def combined(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Return a decorator that adds several options, listed in help in this order."""
+    """Return a decorator that adds several options to a command; help lists them in this order."""
 
     def decorate(command: Command) -> Command:
         for option in reversed(options):
@@ -72,7 +72,7 @@ match_root_option = _root_option("Directory of the data set, for --match-colour 
 frames_directory_options = combined(
     click.option(
         "--frames-dir", type=PATH, metavar="DIR",
-        help="Keep decoded frames in this directory, outside the spool and --disk-budget; later spools reuse them.",
+        help="Store decoded frames in this directory, outside the spool and its --disk-budget; later spools can use them again.",
     ),
     click.option(
         "--frames-budget", type=SIZE, show_default=_DEFAULT_BUDGET, metavar="SIZE",
@@ -135,7 +135,7 @@ multiplier_option = click.option(
 )  # fmt: skip
 xtrans_option = click.option(
     "--xtrans", type=click.Choice(XTRANS_MODES), default=PlanOptions.xtrans, show_default=True,
-    help="How X-Trans is fed to the network: as nine planes (native), as four like the published code (plain), "
+    help="How an X-Trans mosaic is fed to the network: as nine planes (native), as four planes as in the published code (plain), "
     "or resampled to a Bayer mosaic (rggb).",
 )  # fmt: skip
 match_option = click.option(
@@ -156,7 +156,7 @@ shard_options = combined(
     ),
     click.option(
         "--crops-per-visit", type=click.IntRange(min=1), default=PlanOptions.crops_per_visit,
-        show_default=True, metavar="N", help="Number of crops cut from a pair whenever it is used.",
+        show_default=True, metavar="N", help="Number of crops cut from a pair each time it is used.",
     ),
 )  # fmt: skip
 
@@ -176,10 +176,10 @@ def check_camera(camera: str | None, pairs: Path | None, layout: str | None) -> 
 
 
 def split_option(default: str) -> Callable[[Command], Command]:
-    """`--split`, which takes training or test scenes by default."""
+    """Return the option `--split`; `default` is the split used without it."""
     return click.option(
         "--split", type=click.Choice(tuple(SPLIT_CHOICES)), default=default, show_default=True,
-        help="Which part of the data set to use.",
+        help="Split of the data set to use.",
     )  # fmt: skip
 
 
@@ -204,20 +204,20 @@ output_options = combined(
 )  # fmt: skip
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="NAME",
-    help="auto, cpu, cuda or cuda:N; auto is a GPU if there is one.",
+    help="Device: cpu, cuda, cuda:N, or auto for a GPU if there is one.",
 )  # fmt: skip
 precision_option = click.option(
     "--precision", type=click.Choice(PRECISIONS), default=TrainConfig.precision, show_default=True,
-    help="Number format of the network's arithmetic.",
+    help="Number format in which the network computes.",
 )  # fmt: skip
 seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=TrainConfig.seed, show_default=True,
-    metavar="N", help="Seed of all random choices; the same seed gives the same result.",
+    metavar="N", help="Seed of all random choices; equal seeds give equal results.",
 )  # fmt: skip
 
 
 def jobs_option(help: str, show_default: str = "all cores") -> Callable[[Command], Command]:
-    """`--jobs N`, by default as many as there are cores."""
+    """Return the option `--jobs N`; its default is the number of cores."""
     return click.option(
         "--jobs", type=click.IntRange(1, MAX_JOBS), default=lambda: os.cpu_count() or 1,
         show_default=show_default, metavar="N", help=help,

@@ -1,4 +1,4 @@
-"""What several commands print."""
+"""Output that several commands print."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_LISTED = 20
 
 
 def print_skipped(skipped: Sequence[Skipped]) -> None:
-    """List on stderr the files that could not be used, and their number."""
+    """Print on stderr the files that could not be used, and their number."""
     for one in skipped[:_MOST_LISTED]:
         click.echo(one_line(f"skipped {one.path}: {one.reason}"), err=True)
     if len(skipped) > _MOST_LISTED:

@@ -1,6 +1,6 @@
 """Types of option values: sizes, counts that may be infinite, frame sizes, parts of a plan, spools.
 
-Each raises click's usage error, which names the option and how to write its value.
+Each type raises click's usage error, which names the option and the form of its value.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _UNITS = {
 
 
 class Size(click.ParamType[int]):
-    """`20GB`, `500MiB`, `1.5 GB`: a number of bytes."""
+    """A number of bytes, written as `20GB`, `500MiB` or `1.5 GB`."""
 
     name = "size"
 
@@ -42,7 +42,7 @@ class Size(click.ParamType[int]):
 
 
 class CountOrWord(click.ParamType["int | None"]):
-    """A whole number, or a word such as `inf` that means None."""
+    """A whole number, or a word such as `inf`, which is converted to None."""
 
     def __init__(self, word: str, *, smallest: int) -> None:
         self.name = f"n|{word}"
@@ -51,7 +51,7 @@ class CountOrWord(click.ParamType["int | None"]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | None:
-        """Return the number, or None for the word."""
+        """Return the number; None for the word."""
         if value is None or isinstance(value, int):
             return value
         if str(value).lower() == self._word:
@@ -66,7 +66,7 @@ class CountOrWord(click.ParamType["int | None"]):
 
 
 class FiniteRange(click.FloatRange):
-    """click.FloatRange, which would let nan and inf pass."""
+    """A number in a range; unlike click.FloatRange it refuses nan and inf."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -79,14 +79,14 @@ class FiniteRange(click.FloatRange):
 
 
 class FrameSize(click.ParamType["tuple[int, int]"]):
-    """`HxW` in pixels, rows first."""
+    """A frame size `HxW` in pixels, rows first."""
 
     name = "HxW"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
-        """Return (rows, columns)."""
+        """Return the size as (rows, columns)."""
         if isinstance(value, tuple):
             return value
         match = re.fullmatch(r"(\d{1,9})[xX×](\d{1,9})", str(value))
@@ -98,14 +98,14 @@ class FrameSize(click.ParamType["tuple[int, int]"]):
 
 
 class Part(click.ParamType["tuple[int, int]"]):
-    """`n/N`: part n, from 0, of N."""
+    """A part of a plan, written as `n/N`: part n of N, counted from 0."""
 
     name = "n/N"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
-        """Return (n, N)."""
+        """Return the part as (n, N)."""
         if isinstance(value, tuple):
             return value
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(value))
@@ -117,14 +117,14 @@ class Part(click.ParamType["tuple[int, int]"]):
 
 
 class SpoolLocation(click.ParamType["Path | StoreUrl"]):
-    """A directory, or `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`."""
+    """A spool: a directory, or `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX`, `az://CONTAINER/PREFIX`."""
 
     name = "dir|url"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Path | StoreUrl:
-        """Return the directory or URL. Raises OptionError for an invalid URL, without repeating secrets in it."""
+        """Return the directory or the URL. Raises OptionError for an invalid URL; its message contains no secrets."""
         if isinstance(value, Path | StoreUrl):
             return value
         return StoreUrl.parse(str(value)) if "://" in str(value) else Path(str(value))

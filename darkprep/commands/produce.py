@@ -1,6 +1,6 @@
-"""The hidden command `produce`, a producer in the background.
+"""The hidden command `produce`: a producer in the background.
 
-jobs/background.py starts it; nothing else relies on its options.
+jobs/background.py starts it; nothing else uses its options.
 """
 
 from __future__ import annotations

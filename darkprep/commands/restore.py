@@ -52,7 +52,7 @@ _weights_option = click.option(
 @match_option
 @click.option(
     "--baseline", is_flag=True,
-    help="Also score the amplified short exposure, developed by LibRaw.",
+    help="Also score the amplified short exposure developed by LibRaw, as a baseline.",
 )  # fmt: skip
 @device_option
 @click.option(

@@ -1,4 +1,4 @@
-"""Commands on a spool that is there: `status`, `verify`, `stop`."""
+"""Commands on an existing spool: `status`, `verify`, `stop`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _POLL_S = 0.2
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object; with --watch, one per line."
 )
-@click.option("--watch", is_flag=True, help="Show it again every second until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Update the output every second until Ctrl-C.")
 def status(spool: Path | StoreUrl, as_json: bool, watch: bool) -> None:
     """Show a spool's shards, disk use and budget, trainer, producers, rates and damaged shards.
 

@@ -1,4 +1,4 @@
-"""`study`: a table of several trainings and evaluations."""
+"""The command `study`: make a table of several training runs and evaluations."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ from darkprep.trainer.config import Precision
 from darkprep.view.live import Progress
 
 
-@click.command(short_help="Make a table of trainings and evaluations.")
+@click.command(short_help="Make a table of several training runs and evaluations.")
 @click.argument("name", metavar="NAME")
 @root_option
 @click.option(
     "--out", type=PATH, default=Path("studies"), show_default=True, metavar="DIR",
-    help="Directory for trainings, scores and tables; studies in one directory share trainings.",
+    help="Directory for runs, scores and tables; studies in the same directory share training runs.",
 )  # fmt: skip
 @click.option(
     "--small", is_flag=True,
-    help="Use synthetic photographs and short trainings: minutes on two CPU cores.",
+    help="Use synthetic photographs and short training runs, which take minutes on two CPU cores.",
 )  # fmt: skip
 @click.option(
     "--iterations", type=click.IntRange(min=1), metavar="N",
     show_default="as published; 3500 with --small",
-    help="Iterations of each training.",
+    help="Number of iterations of each training run.",
 )  # fmt: skip
 @device_option
 @precision_option
 @jobs_option(
-    "Number of worker processes of the producer that feeds a training.",
+    "Number of worker processes that make the shards of a training run.",
     show_default="all cores; 1 with --small",
 )
 @click.option(
     "--disk-budget", type=SIZE, metavar="SIZE",
     show_default="20GB, at most half of the free space; 250MB with --small",
-    help="Disk budget of each training's spool.",
+    help="Maximum size of each training run's spool.",
 )  # fmt: skip
 @click.option(
     "--xtrans", "fuji_xtrans", type=click.Choice(("rggb", "plain")), default="rggb", show_default=True,
-    help="How section-5 feeds Fuji's X-Trans to a network that also reads Bayer cameras.",
+    help="How section-5 feeds Fuji's X-Trans mosaic to a network that also reads Bayer cameras.",
 )  # fmt: skip
 @click.option(
     "--weights", type=PATH, metavar="FILE",
-    help="Trained weights for `levels`, which otherwise trains a network.",
+    help="Trained weights for the study levels; without them it trains a network.",
 )  # fmt: skip
 @seed_option
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")

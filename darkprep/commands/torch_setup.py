@@ -1,4 +1,4 @@
-"""Preparations that must be made before torch is imported."""
+"""Settings that must be made before torch is imported."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from darkprep.shards import OptionError
 
 
 def prepare_torch() -> None:
-    """Set the environment that torch reads when it is imported. Raises OptionError in a directory that was deleted.
+    """Set the environment variables that torch reads when it is imported. Raises OptionError in a deleted directory.
 
-    OpenMP threads are set to sleep while they wait, because spinning takes CPU time from producers. In a
-    deleted directory torch's libraries would end the process without a message.
+    OpenMP threads are set to sleep while they wait, because busy waiting takes CPU time from producers. In
+    a deleted directory torch's libraries would end the process without a message.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not working_directory_exists():

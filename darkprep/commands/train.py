@@ -1,4 +1,4 @@
-"""`stream-train`: trains on a spool while producers fill it."""
+"""The command `stream-train`: train on a spool while producers fill it."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _REPEATED = ("spool", "producers", "rank_timeout", "staging_budget", "staging")
 @spool_option
 @click.option(
     "--run", "--run-dir", "run_dir", type=PATH, show_default="runs/<time>", metavar="DIR",
-    help="Directory for the run's files. Under torchrun, which has a --run of its own, write --run-dir.",
+    help="Directory for the run's files. Under torchrun, which has its own option --run, write --run-dir.",
 )  # fmt: skip
 @click.option(
     "--iterations", type=_POSITIVE, default=TrainConfig.iterations, show_default=True, metavar="N",
-    help="Number of iterations in total.",
+    help="Total number of iterations.",
 )  # fmt: skip
 @click.option(
     "--batch-size", type=_POSITIVE, default=TrainConfig.batch_size, show_default=True, metavar="N",
@@ -58,11 +58,11 @@ _REPEATED = ("spool", "producers", "rank_timeout", "staging_budget", "staging")
 @click.option(
     "--learning-rate", type=FiniteRange(0, 1, min_open=True, max_open=True),
     default=TrainConfig.learning_rate, show_default=True, metavar="RATE",
-    help="Learning rate of the first half of the iterations; the second half has a tenth of it.",
+    help="Learning rate for the first half of the iterations; the second half uses a tenth of it.",
 )  # fmt: skip
 @click.option(
     "--reuse", type=_POSITIVE, default=TrainConfig.reuse, show_default=True, metavar="N",
-    help="How often each shard is used before it is deleted.",
+    help="Number of times that each shard is used before it is deleted.",
 )  # fmt: skip
 @click.option(
     "--augment", type=click.Choice(AUGMENT_MODES), default=TrainConfig.augment, show_default=True,
@@ -70,11 +70,11 @@ _REPEATED = ("spool", "producers", "rank_timeout", "staging_budget", "staging")
 )  # fmt: skip
 @click.option(
     "--keep-shards", is_flag=True,
-    help="Delete no shard; use the shards of the plan again and again.",
+    help="Delete no shards, and repeat the shards of the plan.",
 )  # fmt: skip
 @click.option(
     "--producers", type=COUNT_OR_AUTO, default="auto", show_default=True, metavar="auto|N",
-    help="If no producer runs, start one with N worker processes; auto: as many as build used; 0: start none.",
+    help="Start a producer with N worker processes if none is running; auto: as many as build used; 0: start none.",
 )  # fmt: skip
 @click.option(
     "--resume", is_flag=True,
@@ -90,7 +90,7 @@ _REPEATED = ("spool", "producers", "rank_timeout", "staging_budget", "staging")
 )  # fmt: skip
 @click.option(
     "--log-every", type=_POSITIVE, default=TrainConfig.log_every, show_default=True, metavar="N",
-    help="Iterations per line of metrics.jsonl.",
+    help="Iterations between lines of metrics.jsonl.",
 )  # fmt: skip
 @click.option(
     "--evaluate-every", type=click.IntRange(min=0), show_default="at each checkpoint", metavar="N",
@@ -98,11 +98,11 @@ _REPEATED = ("spool", "producers", "rank_timeout", "staging_budget", "staging")
 )  # fmt: skip
 @click.option(
     "--parts", type=_POSITIVE, default=TrainConfig.parts, show_default=True, metavar="N",
-    help="Read a spool that holds the whole plan in the sample order of N nodes that each hold one part (docs/scale.md).",
+    help="For one machine: use the samples in the order in which N machines, each with one part of the plan, would use them (docs/scale.md).",
 )  # fmt: skip
 @click.option(
     "--rank-timeout", type=FiniteRange(min=0, min_open=True), default=RANK_TIMEOUT_S, show_default=True,
-    metavar="SECONDS", help="How long a rank waits for another that does not answer.",
+    metavar="SECONDS", help="Seconds that a rank waits for another rank's answer before it stops.",
 )  # fmt: skip
 @staging_budget_option
 @staging_option

@@ -1,1 +1,1 @@
-"""What the commands do, for callers without a command line: build, train, evaluate, restore, advise, demo."""
+"""The work of the commands, for callers without a command line: build, train, evaluate, restore, advise, demo."""

@@ -1,8 +1,9 @@
-"""Predicts the speed of a training on this machine and suggests settings, from a minute of measurements.
+"""Predict the speed of training on this machine and suggest settings, from a minute of measurements.
 
-A worker decodes a pair and makes shards of it, and the trainer trains on those, both with the code of a
-real run; the rest is arithmetic. The trade-off: the parts are measured one after the other and combined
-by the CPU time they take, so what they cost each other in caches and on the disk is left out.
+A worker decodes a pair and makes shards of it, and the trainer trains on these shards, both with the code
+of a real run; the prediction is computed from these measurements. The trade-off: the parts are measured one
+after the other and combined by the CPU time they take, so their mutual slow-down in caches and on the disk
+is left out.
 """
 
 from __future__ import annotations
@@ -47,26 +48,26 @@ _ELD_TRAINING = (60, 20)
 
 @dataclass(frozen=True, kw_only=True)
 class AdviseOptions:
-    """The build and the training to give advice for. Raises OptionError naming the field."""
+    """The build and the training run to predict. Raises OptionError, which names the invalid field."""
 
     plan: PlanOptions
-    """An endless plan."""
+    """A plan without end."""
     config: TrainConfig
     root: Path
-    """Directory of the photographs; without any, synthetic ones are measured."""
+    """Directory of the photographs; if it has none, synthetic ones are measured."""
     spool: Path
     """Where the spool will be."""
     jobs: int | None = None
     """Worker processes; None for all cores."""
     disk_budget: int | None = None
-    """Most bytes that the spool may occupy; None for the default of `build`."""
+    """Maximum size of the spool in bytes; None for the default of `build`."""
 
     def __post_init__(self) -> None:
         if self.jobs is not None and self.jobs < 1:
             raise OptionError(f"jobs must be at least 1, not {self.jobs}")
 
     def measured_config(self, device: torch.device, plan: Plan) -> TrainConfig:
-        """Return the short training to measure on a plan's samples. Raises OptionError."""
+        """Return the configuration of a short training run to measure on a plan's samples. Raises OptionError."""
         return replace(
             self.config,
             cfa=plan.cfa,
@@ -82,18 +83,18 @@ class AdviseOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """A prediction for a whole training, and settings to use."""
+    """A prediction for a whole training run, and suggested settings."""
 
     measured: Measured
     jobs: int
     reuse: int
     budget_bytes: int
     frames_kept: float
-    """Share of the frames that stay decoded under the budget."""
+    """Share of the frames that the budget has room for."""
     producer_samples_per_s: float
-    """Rate of all workers together if they never wait."""
+    """Samples per second of all workers together if they never wait."""
     samples_per_s: float
-    """Rate of producers and trainer together."""
+    """Samples per second of producers and trainer together."""
     wait_fraction: float
     """Share of the time that the trainer waits for data."""
     first_epoch_s: float
@@ -102,12 +103,12 @@ class Advice:
     hours: float
     bytes_written: int
     all_frames_bytes: int
-    """The smallest budget under which every frame stays decoded."""
+    """The smallest budget that has room for every decoded frame."""
     suggestions: tuple[str, ...]
 
 
 def advise(options: AdviseOptions, report: Callable[[str], None] = lambda text: None) -> Advice:
-    """Measure and predict; `report` is called at each step. Raises OptionError, DatasetError and DiskFull."""
+    """Measure and predict; `report` is called with a text at each step. Raises OptionError, DatasetError and DiskFull."""
     device = open_device(options.config.device)
     check_gpu(device)
     with _temporary_directory(options.spool) as directory:
@@ -122,7 +123,7 @@ def advise(options: AdviseOptions, report: Callable[[str], None] = lambda text: 
 
 @contextmanager
 def _temporary_directory(spool: Path) -> Iterator[Path]:
-    """Make a directory on the disk where `spool` will be, whose parents need not exist yet; remove it at the end."""
+    """Create a directory on the disk of the future `spool`, whose parents may not exist yet; remove it at the end."""
     parent = existing_ancestor(spool.absolute().parent)
     if not parent.is_dir():
         raise OptionError(f"spool {spool}: {parent} is not a directory; choose another --spool")
@@ -135,7 +136,7 @@ def _temporary_directory(spool: Path) -> Iterator[Path]:
 def _plans(
     options: AdviseOptions, directory: Path, report: Callable[[str], None]
 ) -> tuple[Plan, Plan, FrameSource]:
-    """Return a plan of two pairs to measure, the plan to predict for, and where the frames come from."""
+    """Return a plan of two pairs to measure, the plan to predict for, and a text that states where the frames come from."""
     camera = options.plan.camera
     try:
         whole = make_plan(options.root, options.plan)
@@ -148,7 +149,7 @@ def _plans(
 
 
 def assumed_plan(options: PlanOptions) -> Plan:
-    """Return the plan of a whole data set that is not on this machine, with its number and size of frames."""
+    """Return the plan of a whole data set that is not on this machine, with its true number and size of frames."""
     sensor = sensor_of(options.camera)
     pairs, scenes = _PUBLISHED_TRAINING.get(options.camera, _ELD_TRAINING)
     planned = []
@@ -174,7 +175,7 @@ def assumed_plan(options: PlanOptions) -> Plan:
 
 
 def predict(options: AdviseOptions, measured: Measured, plan: Plan) -> Advice:
-    """Compute the rate of the whole from the rates of the parts, and settings. Raises BudgetTooSmall."""
+    """Compute the speed of the whole run from the rates of its parts, and suggest settings. Raises BudgetTooSmall."""
     cores, config = measured.cores, options.config
     jobs = options.jobs or cores
     budget = options.disk_budget or default_budget(options.spool)
@@ -216,7 +217,7 @@ def predict(options: AdviseOptions, measured: Measured, plan: Plan) -> Advice:
 
 
 def kept_shares(plan: Plan, budget: int, jobs: int) -> tuple[float, float]:
-    """Return the shares of the short and of the long exposures that stay decoded under a budget."""
+    """Return the shares of short and of long exposures whose decoded frames fit into a budget."""
     kept = divide_budget(plan, budget, jobs=jobs).frames
     shorts, longs = _frame_counts(plan)
     long_kept = sum(name.startswith("long") for name in kept)
@@ -224,7 +225,7 @@ def kept_shares(plan: Plan, budget: int, jobs: int) -> tuple[float, float]:
 
 
 def whole_budget(plan: Plan, jobs: int) -> int:
-    """Return the smallest budget, within a hundredth, under which every frame stays decoded."""
+    """Return the smallest budget, to one per cent, in which every decoded frame fits."""
     low, high = smallest_budget(plan), smallest_budget(plan) + 1_000_000
     while min(kept_shares(plan, high, jobs)) < 1:
         low, high = high, 2 * high
@@ -253,7 +254,7 @@ def _suggestions(
     needed = max(1, math.ceil(1.1 * alone * worker_s / reuse))
     jobs = min(needed, cores)
     yield f"--jobs {jobs}" + (
-        f" ({needed} would be needed, there are {cores} cores)" if needed > cores else ""
+        f" ({needed} would be needed, but there are only {cores} cores)" if needed > cores else ""
     )
     if needed > cores:
         enough = math.ceil(alone * worker_s / cores)
@@ -269,7 +270,7 @@ def _suggestions(
 
 
 def advice_lines(advice: Advice) -> list[str]:
-    """Return the advice as text."""
+    """Return the advice as lines of text."""
     found = advice.measured
     frames = "your photographs" if found.frames == "photographs" else "synthetic frames, scaled"
     wait = advice.wait_fraction

@@ -1,4 +1,4 @@
-"""Producers in the background: starting, watching and stopping them.
+"""Start, watch and stop background producers.
 
 The trade-off: a background producer is a process in a session of its own that outlives the command that
 started it; only one that a training started ends with it. Whether it is alive shows in its lock on the spool (shards/locks.py), so any later command can find it.
@@ -35,9 +35,9 @@ _MOST_LOG_BYTES = 512 << 10
 _POLL_S = 0.05
 _PARENT_POLL_S = 0.5
 _MOST_STARTS = 10
-"""Producers started for the same missing shard before a training gives up."""
+"""Number of producers started for the same missing shard before an error is raised."""
 _OTHER_RANK_DELAY_S = 5.0
-"""How long other ranks leave a missing shard to the leader."""
+"""Seconds for which other ranks wait for the leader to start a producer for a missing shard."""
 
 
 def log_path(spool: Spool) -> Path:
@@ -57,7 +57,7 @@ def start_producer(
     epochs_ahead: int | None = DEFAULT_EPOCHS_AHEAD,
     shrink: bool = True,
 ) -> subprocess.Popen[bytes]:
-    """Start a producer in the background and wait until it works.
+    """Start a producer in the background and wait until it is working.
 
     It outlives this process unless it `ends_with_caller`, however this process ends. `location` are the options
     that name its spool, by default `--spool` and the spool's path; `epochs_ahead` and `shrink` are those of
@@ -75,9 +75,9 @@ def start_producer(
 
 
 def start(spool: Spool, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start `darkprep ARGUMENTS`, which takes the producer's lock on `spool`, and wait until it works.
+    """Run `darkprep ARGUMENTS` in the background, and wait until it holds the producer lock of `spool` and is working.
 
-    Raises SpoolError with the last line of its log when it ends at once.
+    Raises SpoolError, with the last line of the log, when it ends at once.
     """
     spool.restore_directories()
     path = log_path(spool)
@@ -114,7 +114,7 @@ def start(spool: Spool, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def last_log_line(spool: Spool) -> str:
-    """Return the last line of the producers' log, or where the log is."""
+    """Return the last line of the producers' log; if there is none, the path of the log."""
     with contextlib.suppress(OSError):
         lines = read_regular_file(log_path(spool)).decode(errors="replace").split("\n")
         written = [line.strip() for line in lines if line.strip()]
@@ -124,7 +124,7 @@ def last_log_line(spool: Spool) -> str:
 
 
 def stop_producers(spool: Spool) -> list[int]:
-    """Stop the process that holds the spool's producer lock; return its pid, nothing where there is none.
+    """Stop the process that holds the spool's producer lock; return its pid, or an empty list if there is none.
 
     The process is signalled only if the kernel reports that it holds the lock. Raises SpoolError when it
     runs on another host or in another container, or does not stop.
@@ -133,7 +133,9 @@ def stop_producers(spool: Spool) -> list[int]:
     if holder is None:
         return []
     if holder == ProcessId.own():
-        raise SpoolError(f"{spool.path}: this process is its producer and cannot stop itself")
+        raise SpoolError(
+            f"{spool.path}: the producer is this process, which cannot stop itself; end it with Ctrl-C"
+        )
     if not holder.is_alive():
         raise SpoolError(
             f"{spool.path}: its producer ({holder}) runs on another host or in another container; run `darkprep stop` there"
@@ -155,16 +157,16 @@ def stop_producers(spool: Spool) -> list[int]:
     while spool.producer_process() == holder:
         if time.monotonic() > deadline:
             raise SpoolError(
-                f"{spool.path}: its producer ({holder}) does not stop; end it with `kill -9 {holder.pid}`, which loses no finished shard"
+                f"{spool.path}: its producer ({holder}) does not stop; end it with `kill -9 {holder.pid}` (finished shards are not lost)"
             )
         time.sleep(_POLL_S)
     return [holder.pid]
 
 
 def _identified_producer(spool: Spool) -> ProcessId | None:
-    """Return the holder of the producer lock; None where it is free.
+    """Return the process that holds the producer lock; None if the lock is free.
 
-    Waits a moment for a process that has acquired the lock and not yet written its record.
+    Waits a moment if a process has acquired the lock but not yet written its record.
     """
     deadline = time.monotonic() + _IDENTIFY_TIMEOUT_S
     while spool.has_producer():
@@ -180,20 +182,20 @@ def _identified_producer(spool: Spool) -> ProcessId | None:
 
 
 def _is_at_work(heartbeat: Heartbeat) -> bool:
-    """Return whether the process is still producing; it may be alive and do other things by now."""
+    """Return whether a process is still producing; a living process may have finished and do other work."""
     return heartbeat.process.is_alive() and heartbeat.status.is_working
 
 
 class _ProducerKilled(SpoolError):
-    """A producer was killed before it worked."""
+    """A background producer was killed before it started to work."""
 
 
 class Supervisor:
     """Keeps a producer running while a trainer needs shards.
 
-    With `jobs` 0 it starts none, and only reports when no producer is left to wait for. Of several ranks on
-    one spool the leader starts it; another rank does so only for a shard that is missing for long, which
-    the leader may not notice, as its own samples may be in other shards.
+    With `jobs` 0 it starts no producer, and only raises an error when a missing shard can never come. If
+    several ranks use one spool, the leader starts the producer. Another rank starts one only if a shard is
+    missing for a long time, because the leader, whose samples may be in other shards, may not notice this.
     """
 
     def __init__(
@@ -216,7 +218,7 @@ class Supervisor:
         """Number of producers started, by the shard that was missing."""
 
     def ensure_producer(self) -> bool:
-        """Start a producer if shards are missing and none is running; return whether one was started."""
+        """Start a producer if shards are missing and no producer is running; return whether one was started."""
         with self._lock:
             if self._jobs == 0 or not self._misses_shards() or self._spool.has_producer():
                 return False
@@ -229,7 +231,7 @@ class Supervisor:
             return True
 
     def on_missing_shard(self, shard: int, seconds: float) -> None:
-        """Handle a shard that a reader has waited `seconds` for. Raises StreamEnded when it will not come."""
+        """React to a shard for which a reader has waited `seconds`. Raises StreamEnded when the shard will not come."""
         if self._spool.has_producer() or self._spool.shard_path(shard).exists():
             return
         if not self._is_leader and seconds < _OTHER_RANK_DELAY_S:
@@ -249,7 +251,9 @@ class Supervisor:
         except SpoolError as error:
             raise StreamEnded(f"{missing}: {error}") from error
         if started:
-            log.warning("shard %d is missing and no producer is running: started one", shard)
+            log.warning(
+                "shard %d is missing and no producer is running, so a producer was started", shard
+            )
         self._starts[shard] += started
         if self._starts[shard] > _MOST_STARTS:
             raise StreamEnded(
@@ -257,14 +261,14 @@ class Supervisor:
             )
 
     def close(self) -> None:
-        """Stop the producer that was started here."""
+        """Stop the producer that this Supervisor started."""
         if self._process and self._process.poll() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_STOP_TIMEOUT_S)
 
     def _exit_status(self) -> int | None:
-        """Return the exit status of the process started here, which may run for a moment after releasing its lock."""
+        """Return the exit status of the started process, which may run for a moment after it released its lock."""
         if self._process is None:
             return None
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""How `evaluate` and `restore` turn RAW files into the network's input: the options, and a decoder made of them."""
+"""Decode RAW files to the network's input for `evaluate` and `restore`: the options, and the decoder made from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from darkprep.shards import OptionError, Sample
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingOptions:
-    """What a user chooses of decoding whole frames. Raises OptionError naming the field."""
+    """The options with which a user decodes whole frames. Raises OptionError, which names the invalid field."""
 
     amplify: str = "ratio"
     """`ratio`, `estimate` or a number: how the amplification is found."""
@@ -26,7 +26,7 @@ class DecodingOptions:
     xtrans: str = "native"
     """How an X-Trans camera is fed to the network: `native`, `plain` or `rggb`."""
     match_colour: str | None = None
-    """A camera or a RAW file whose colours the frames are converted to."""
+    """A camera or a RAW file to whose colours the frames are converted."""
 
     def __post_init__(self) -> None:
         parse_amplification(self.amplify)
@@ -35,13 +35,13 @@ class DecodingOptions:
             raise OptionError("multiplier can be used only with --amplify estimate")
 
     def effective_multiplier(self) -> float:
-        """Return the paper's m, which is 1 where nothing is estimated."""
+        """Return m of the paper's estimate; 1 if nothing is estimated."""
         if self.amplify != "estimate":
             return 1.0
         return DEFAULT_MULTIPLIER if self.multiplier is None else self.multiplier
 
     def decoder(self, root: Path) -> FrameDecoder:
-        """Return a decoder of RAW files; where `match_colour` names a camera, its photographs are below `root`.
+        """Return a decoder of RAW files; if `match_colour` names a camera, its photographs must be below `root`.
 
         Raises OptionError, DatasetError or RawError when the colours to match cannot be read.
         """
@@ -63,7 +63,7 @@ class FrameDecoder:
     match: Colours | None
 
     def pair(self, root: Path, pair: Pair) -> Sample:
-        """Return both exposures of a pair below `root` as one sample. Raises RawError."""
+        """Decode both exposures of a pair below `root` to one sample. Raises RawError."""
         return whole_frame(
             root,
             pair,
@@ -74,11 +74,13 @@ class FrameDecoder:
         )
 
     def file(self, path: Path) -> tuple[Sample, RawHeader]:
-        """Return a file without a long exposure as a sample, and its header. Raises RawError.
+        """Decode a file without a long exposure; return the sample and the file's header. Raises RawError.
 
         The amplification must not be `ratio`.
         """
-        assert self.amplification != "ratio", "a single file has no exposure ratio"
+        assert self.amplification != "ratio", (
+            "amplification `ratio` is not possible for a single file"
+        )
         return lone_frame(
             path,
             amplification=self.amplification,

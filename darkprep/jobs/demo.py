@@ -1,7 +1,7 @@
-"""Everything on synthetic photographs: make RAW pairs, stream them through a small budget, train, score.
+"""Show everything with synthetic photographs: make RAW pairs, stream them through a small budget, train, score.
 
-The trade-off: small frames, small crops and a high learning rate, so that minutes on two CPU cores show
-what days on a GPU do with the published recipe. The figures show that the parts work, not how well.
+The trade-off: frames and crops are small and the learning rate is high, so that minutes on two CPU cores
+show what the published recipe does in days on a GPU. The figures show that the parts work, not how well.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from darkprep.view.numbers import format_bytes, format_duration
 
 CAMERA = "sony"
 SCENES = 18
-"""Twelve of them are for training; with half as many the colours of the test scenes are wrong."""
+"""Number of scenes; twelve are for training. With half as many, the test scenes get wrong colours."""
 SHORTS = 1
 FRAME = (768, 1152)
 CROP = 192
@@ -39,7 +39,7 @@ EVALUATE_EVERY = 50
 BUDGET_BYTES = 120_000_000
 JOBS = 1
 ITERATIONS = 1400
-"""The learning rate drops after half of them; on a slow machine the time limit ends the training earlier."""
+"""Number of iterations; the learning rate drops after half of them. On a slow machine the time limit ends the run earlier."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ class _Layout:
 def run_demo(
     out: Path, *, minutes: float, seed: int, progress: Progress, stop: threading.Event
 ) -> Iterator[str]:
-    """Run everything below `out` and yield the output line by line.
+    """Run the demo below `out` and yield its output line by line.
 
-    Raises OptionError when `out` is not empty, DarkprepError when it is stopped before it trains,
-    TrainingError when the minutes are too few for one iteration.
+    Raises OptionError when `out` is not empty, DarkprepError when the demo is stopped before training
+    starts, TrainingError when `minutes` are too few for one iteration.
     """
     layout = _Layout(out)
     check_output_directory("out", out)
@@ -190,7 +190,7 @@ def _table(result: EvaluationResult) -> Iterator[str]:
 
 
 def _copy_darkest(layout: _Layout, result: EvaluationResult) -> Path:
-    """Copy the picture of the pair with the largest exposure ratio to the demo's directory; return its path."""
+    """Copy the picture of the pair with the largest exposure ratio to the demo's directory; return the copy's path."""
     darkest = max(result.evaluation.images, key=lambda image: image.ratio)
     target = layout.out / "demo.png"
     shutil.copyfile(layout.results / f"{darkest.pair}.png", target)

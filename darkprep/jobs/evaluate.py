@@ -1,4 +1,4 @@
-"""Scoring trained weights on the photographs of a camera."""
+"""Score trained weights on the photographs of a camera."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from darkprep.view.live import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """What a user chooses of an evaluation. Raises OptionError naming the field."""
+    """The options of an evaluation. Raises OptionError, which names the invalid field."""
 
     weights: Path
     camera: str | None
@@ -65,7 +65,7 @@ class EvaluateOptions:
         return PairOrigin(root=self.root, camera=camera, table=self.pairs, layout=self.layout)
 
     def settings(self) -> dict[str, str]:
-        """Return what the figures depend on besides the protocol, for the record."""
+        """Return the settings, other than the protocol, on which the scores depend."""
         decoding = self.decoding
         multiplier = decoding.effective_multiplier()
         left_out = self.exclude_misaligned and self.origin.label in MISALIGNED_SCENES
@@ -96,7 +96,7 @@ class EvaluationResult:
         return asdict(self.evaluation)
 
     def lines(self) -> list[str]:
-        """Return the figures as text."""
+        """Return the scores as lines of text."""
         found = self.evaluation
         lines = [f"{found.camera}: {_figures(found.pairs, found.psnr, found.ssim)}"]
         if found.baseline_ssim is not None:
@@ -116,7 +116,7 @@ def evaluation(
 ) -> EvaluationResult:
     """Score weights on a camera's frames. Raises OptionError, WeightsError, and DatasetError when no frame is usable.
 
-    `check` is called before each frame, and may raise to end the evaluation.
+    `check` is called before each frame and may raise an error to end the evaluation.
     """
     check_output_directory("out", options.out)
     device = open_device(options.device)

@@ -1,7 +1,7 @@
-"""Whether the installed torch has kernels for this machine's GPU, checked before hours are spent.
+"""Check, before hours of work, whether the installed torch has kernels for this machine's GPU.
 
-The trade-off: the list of architectures that torch was built for is compared, and no kernel is tried; a
-build that lacks a kernel for an architecture on its list is not noticed.
+The trade-off: only the list of architectures for which torch was built is compared; no kernel is run. So a
+build that lacks a kernel for an architecture on its list is not detected.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def check_gpu(device: torch.device) -> None:
-    """Raise OptionError for a GPU that this build of torch has no kernels for."""
+    """Raise OptionError for a GPU for which this build of torch has no kernels."""
     if device.type != "cuda":
         return
     problem = missing_kernels(
@@ -31,10 +31,10 @@ def check_gpu(device: torch.device) -> None:
 
 
 def missing_kernels(name: str, capability: tuple[int, int], built_for: Sequence[str]) -> str | None:
-    """Return why a build for some architectures cannot run on a GPU of a compute capability, or None if it can.
+    """Return the reason why a build for some architectures cannot run on a GPU of a compute capability; None if it can.
 
-    Machine code for sm_XY runs on every X.Z with Z >= Y; PTX for compute_XY on every later chip;
-    a letter after the number means that chip only (CUDA C++ Programming Guide, "Application
+    Machine code for sm_XY runs on every X.Z with Z >= Y; PTX for compute_XY runs on every later GPU; a
+    letter after the number restricts the code to that GPU (CUDA C++ Programming Guide, "Application
     compatibility").
     """
     if not built_for or any(_runs_on(one, capability) for one in built_for):
@@ -47,7 +47,7 @@ def missing_kernels(name: str, capability: tuple[int, int], built_for: Sequence[
 
 
 def unused_gpu() -> str | None:
-    """Return a hint where there is an NVIDIA driver but torch was built without CUDA, else None."""
+    """Return a hint if there is an NVIDIA driver but torch was built without CUDA; otherwise None."""
     if torch.version.cuda is None and _NVIDIA_DRIVER.exists():
         return (
             f"this machine has an NVIDIA driver, but torch {torch.__version__} was built without CUDA; "

@@ -1,6 +1,6 @@
-"""Measures what each part of a training takes on this machine: decoding, making shards, reading, training.
+"""Measure how long each part of a training run takes on this machine: decoding, making shards, reading, training.
 
-The trade-off: each part runs alone and for seconds, with the code of a real run.
+The trade-off: each part runs alone and for seconds only, with the code of a real run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FrameSource = Literal["photographs", "synthetic"]
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What each part takes on this machine, measured alone."""
+    """The time or rate of each part on this machine, measured alone."""
 
     decode_s: float
     """CPU seconds to decode one short exposure."""
@@ -47,7 +47,7 @@ class Measured:
     sample_s: float
     """A worker's seconds to crop and write one sample from decoded frames."""
     sample_cpu_s: float
-    """CPU seconds of the same."""
+    """A worker's CPU seconds to crop and write one sample from decoded frames."""
     sample_bytes: int
     read_samples_per_s: float
     """Rate of the reader alone, from the page cache."""
@@ -67,7 +67,7 @@ def measure(
     kind: FrameSource,
     report: Callable[[str], None],
 ) -> Measured:
-    """Measure the parts in `directory`, with the pairs of `plan`; `report` is called at each step."""
+    """Measure the parts in `directory` with the pairs of `plan`; `report` is called with a text at each step."""
     spool = Spool(directory / "spool")
     plan.save(spool)
     with _worker() as pool:
@@ -123,7 +123,7 @@ def _seconds_to_develop(path: Path) -> float:
 
 
 def _make_shards(pool: LokyPool, spool: Spool, plan: Plan) -> list[TaskResult]:
-    """Make shards, and return those made of decoded frames; the first one, which decodes them, is left out."""
+    """Make shards and return those made from stored frames; the first one, which decodes the frames, is left out."""
     budget = smallest_budget(plan) * 1000
     frames = divide_budget(plan, budget, jobs=1).frames
     began = time.monotonic()
@@ -147,7 +147,7 @@ def _make_shards(pool: LokyPool, spool: Spool, plan: Plan) -> list[TaskResult]:
 
 
 def _read_rate(spool: Spool, batch_size: int) -> float:
-    """Return the reader's samples per second: the faster of two passes, as the first fills the page cache."""
+    """Return the reader's samples per second in the faster of two passes; the first pass fills the page cache."""
     count = len(spool.ready_shards()) * spool.stream.samples // batch_size
     rates = []
     for _ in range(2):
@@ -161,13 +161,13 @@ def _read_rate(spool: Spool, batch_size: int) -> float:
 
 
 def _repeating_reader(spool: Spool, batch_size: int, allocate: Any) -> SpoolReader:
-    """Return a reader that reads the ready shards again and again."""
+    """Return a reader that repeats the ready shards without end."""
     finite = _FiniteSpool(spool, len(spool.ready_shards()))
     return SpoolReader(finite, batch_size=batch_size, keep=True, allocate=allocate)
 
 
 class _FiniteSpool(Spool):
-    """A spool whose plan ends after the shards that are ready."""
+    """A spool whose plan ends after the shards that are ready now."""
 
     def __init__(self, spool: Spool, shards: int) -> None:
         super().__init__(spool.path)
@@ -175,7 +175,7 @@ class _FiniteSpool(Spool):
 
     @property
     def stream(self) -> Any:
-        """Return the stream with that end."""
+        """The stream, ending after the ready shards."""
         return replace(super().stream, shards=self._shards)
 
 
@@ -206,7 +206,7 @@ def _train_rate(config: TrainConfig, spool: Spool, directory: Path) -> tuple[flo
 
 
 def scale_to(measured: Measured, small: Plan, whole: Plan) -> Measured:
-    """Scale the decoding times from synthetic frames to the sensor's size; the others do not depend on it."""
+    """Scale the decoding times from synthetic frames to a sensor's size; the other times do not depend on it."""
     factor = _pixels(whole) / _pixels(small)
     return replace(
         measured,

@@ -1,4 +1,4 @@
-"""Directories that a command writes into, checked before any work is done."""
+"""Check the directories into which a command will write, before any work is done."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from darkprep.shards import OptionError
 
 
 def check_output_directory(option: str, directory: Path | None) -> None:
-    """Raise OptionError when `directory`, the value of `--option`, is not one and cannot be created."""
+    """Raise OptionError if `directory`, the value of `--option`, is not a directory and cannot be created."""
     for path in (directory, *directory.parents) if directory else ():
         if path.is_dir():
             return

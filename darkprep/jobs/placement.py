@@ -1,7 +1,7 @@
-"""How the ranks of a distributed training share spools and devices, and checks that they fit together.
+"""Assign spools and devices to the ranks of a distributed training run, and check that they fit together.
 
-The trade-off: every rank reads its samples itself, from the spool on its machine; only gradients and a
-few numbers are exchanged between ranks.
+The trade-off: every rank reads its own samples from the spool on its machine; only gradients and a few
+numbers are exchanged between ranks.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from darkprep.trainer.communicator import Communicator
 from darkprep.trainer.config import TrainConfig
 
 _FIELDS_PER_RANK = ("device",)
-"""Fields of TrainConfig that may differ between ranks."""
+"""Fields of TrainConfig whose values may differ between ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankPlacement:
-    """A rank among those that use one spool."""
+    """The number of a rank among the ranks that use the same spool."""
 
     rank: int
     world: int
@@ -36,14 +36,14 @@ class RankPlacement:
 
 
 def rank_placement(spool: Spool, communicator: Communicator) -> RankPlacement:
-    """Return a rank's number among all ranks on a shared spool, or among its node's on a part of the plan."""
+    """Return a rank's number among all ranks of a shared spool, or among the ranks of its node if each node has a part."""
     if spool.part[1] == 1:
         return RankPlacement(rank=communicator.rank, world=communicator.world)
     return RankPlacement(rank=communicator.local_rank, world=communicator.local_world)
 
 
 def own_device(name: str, communicator: Communicator) -> str:
-    """Return the device of a rank: a GPU of its own where there are any. Raises OptionError."""
+    """Return the device of a rank: its own GPU if there are GPUs. Raises OptionError."""
     if communicator.world == 1 or name == "cpu":
         return name
     if name not in ("auto", "cuda"):
@@ -82,10 +82,10 @@ def _check_parts(ranks_of_part: Counter[int], spool: Spool, communicator: Commun
 
 
 def check_room(spool: Spool, parts: int, budget_bytes: int, *, kept: int | None = None) -> None:
-    """Raise OptionError when the budget has no room for the shards that a training needs at once.
+    """Raise OptionError when the disk budget has no room for the shards that a training run needs at the same time.
 
-    These are a window of shards for each of `parts`, or the first `kept` shards where none is deleted.
-    With less, the producer would wait for a shard to be deleted and the trainer for one to be made.
+    These shards are a window for each of `parts`, or the first `kept` shards if no shard is deleted. With
+    less room, the producer would wait until a shard is deleted, and the trainer until a shard is made.
     """
     if kept is not None:
         wanted = set(spool.shards_in_part(0, kept))
@@ -101,12 +101,12 @@ def check_room(spool: Spool, parts: int, budget_bytes: int, *, kept: int | None 
     room = _room_in_shards(spool, budget_bytes)
     if room < needed:
         raise OptionError(
-            f"{why} needs {needed} shards on the disk at once, the budget has room for {room}; build with {advice}"
+            f"{why} needs {needed} shards on the disk at once, but the budget has room for {room}; build with {advice}"
         )
 
 
 def _room_in_shards(spool: Spool, budget_bytes: int) -> int:
-    """Return how many shards a producer would keep on the disk at once."""
+    """Return the number of shards that a producer keeps on the disk at the same time."""
     frames_elsewhere = FramesDirectory.from_spool(spool).is_shared
     return divide_budget(
         Plan.load(spool),

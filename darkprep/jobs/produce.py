@@ -1,4 +1,4 @@
-"""Running a producer in this process, for `build` and for background producers."""
+"""Run a producer in this process, for `build` and for background producers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run_producer(
     executor: ExecutorConfig,
     stop: threading.Event,
 ) -> tuple[Producer, ProducerStatus]:
-    """Run a producer until it is done; print once when it has to wait for a trainer."""
+    """Run a producer until it is done; print a line the first time that it waits for a trainer."""
     announced = threading.Event()
 
     def report(now: ProducerStatus) -> None:

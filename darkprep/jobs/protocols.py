@@ -1,7 +1,7 @@
 """The comparison in packed RAW that the protocol of ELD prescribes, for networks that produce sRGB.
 
-The trade-off: a restored picture is converted back to RAW by inverting the development of its long
-exposure. That decodes the long exposure once more, and even the ground truth then scores only 62 to 64 dB
+The trade-off: a restored picture is converted back to RAW by inverting the development of the long
+exposure. For this the long exposure is decoded again, and even the ground truth scores only 62 to 64 dB
 on synthetic files (`bench/bench_colour.py`), where equal RAW would score infinity.
 
 The value 1 in these planes is ELD's full scale, not the file's: PSNR depends on it.
@@ -30,7 +30,7 @@ noise in a corner; their own frames they score whole."""
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Truth:
-    """A long exposure as RAW planes, and what converts its developed picture to such planes."""
+    """A long exposure as RAW planes, and the data that convert its developed picture to such planes."""
 
     planes: F32
     """`(C, h, w)` in [0, 1]."""
@@ -43,9 +43,10 @@ class _Truth:
 def packed_raw(root: Path, pairs: Mapping[str, Pair], *, centre: int | None) -> Prepare:
     """Return a function that converts a picture and its ground truth to packed RAW, in [0, 1] of ELD's full scale.
 
-    The planes are always the sensor's, nine for X-Trans, so figures of all X-Trans modes can be compared.
-    `pairs` are by id. With `centre`, only the central square of that many packed pixels is compared, or the
-    part of it that a frame has. The function raises RawError when a long exposure cannot be read.
+    The planes are always those of the sensor, nine for X-Trans, so that scores of all X-Trans modes can be
+    compared. `pairs` are given by id. With `centre`, only the central square of this many packed pixels is
+    compared, or as much of it as a frame has. The returned function raises RawError when a long exposure
+    cannot be read.
     """
 
     @lru_cache(maxsize=1)  # the restored picture and the baseline are compared one after the other
@@ -73,10 +74,10 @@ def packed_raw(root: Path, pairs: Mapping[str, Pair], *, centre: int | None) -> 
 
 
 def _full_scale(white: int) -> int:
-    """Return the code that is 1 in ELD's figures: the largest code with as many bits as the white level.
+    """Return the code that counts as 1 in ELD's scores: the largest code with as many bits as the white level.
 
-    As in ELD's code that is 16383 for every camera with 14-bit codes, though a Canon saturates at 15303:
-    with the file's own white level its PSNR would be 0.7 dB lower than published ones.
+    As in ELD's code, this is 16383 for every camera with 14-bit codes, although a Canon saturates at 15303.
+    With the file's own white level, its PSNR would be 0.7 dB lower than published scores.
     """
     return (1 << white.bit_length()) - 1
 

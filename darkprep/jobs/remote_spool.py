@@ -1,8 +1,8 @@
-"""A spool in object storage as the commands use it: its directory on this host, and how its budget is divided.
+"""A spool in object storage as the commands use it: its directory on this host, and the division of its budget.
 
 The trade-off: every host that builds or trains has a directory for the bucket, below --staging and named
-after its URL, so that no two spools share one. It may be deleted whenever no process uses it, at the price of
-downloading or decoding again.
+after the bucket's URL, so that no two spools share a directory. It may be deleted when no process uses it;
+then files must be downloaded or decoded again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def staging_directory(
 
 
 def refuse_staging_options(staging: Path | None, staging_budget: int | None = None) -> None:
-    """Raise OptionError when options for object storage are given for a spool in a directory."""
+    """Raise OptionError if options for object storage are given although the spool is a directory."""
     for name, value in (("staging", staging), ("staging-budget", staging_budget)):
         if value is not None:
             raise OptionError(
@@ -60,22 +60,22 @@ def refuse_staging_options(staging: Path | None, staging_budget: int | None = No
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetShares:
-    """How a disk budget is divided."""
+    """The parts into which a disk budget is divided."""
 
     budget_bytes: int
-    """All of it: objects, the producer's directory and the trainer's."""
+    """The whole budget: objects, the producer's directory and the trainer's directory."""
     staging_bytes: int = 0
-    """The trainer's directory."""
+    """Bytes for the trainer's directory."""
 
     @property
     def build_bytes(self) -> int:
-        """The objects and the producer's directory."""
+        """Bytes for the objects and the producer's directory together."""
         return self.budget_bytes - self.staging_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSpool:
-    """The spool of a build: a directory, which either is the spool or is where shards are made for a bucket."""
+    """The spool of a build: a directory that is the spool, or in which shards for a bucket are made."""
 
     location: Path | StoreUrl
     staging: Path | None
@@ -85,9 +85,9 @@ class BuildSpool:
     def at(
         cls, location: Path | StoreUrl, staging: Path | None, stop: threading.Event
     ) -> BuildSpool:
-        """Return the chosen spool. A bucket is contacted at once, before any photograph is read.
+        """Return the spool at the chosen location. A bucket is contacted at once, before any photograph is read.
 
-        Raises OptionError, and SpoolError as Bucket.at.
+        Raises OptionError, and the errors of Bucket.at.
         """
         if isinstance(location, StoreUrl):
             bucket = Bucket.at(location, stop=stop)
@@ -97,13 +97,13 @@ class BuildSpool:
 
     @property
     def spool(self) -> Spool:
-        """The directory."""
+        """The spool's directory on this host."""
         if isinstance(self.location, StoreUrl):
             return Spool(staging_directory(self.location, self.staging, "build"))
         return Spool(self.location)
 
     def divide_budget(self, plan: Plan, budget: int | None, staged: int | None) -> BudgetShares:
-        """Return the shares of a budget, with defaults for None. Raises BudgetTooSmall and OptionError."""
+        """Return the parts of a budget; None stands for a default. Raises BudgetTooSmall and OptionError."""
         total = default_budget(self.spool.path) if budget is None else budget
         if not self.bucket:
             refuse_staging_options(None, staged)
@@ -119,7 +119,7 @@ class BuildSpool:
         return None if self.bucket else recorded_settings(self.spool, plan)
 
     def save(self, plan: Plan, shares: BudgetShares, settings: ProducerSettings) -> None:
-        """Write the plan, with `settings` for the producers of this host.
+        """Write the plan, with the `settings` for producers on this host.
 
         Raises PlanError when the spool holds another plan.
         """
@@ -129,7 +129,7 @@ class BuildSpool:
         plan.save(self.spool, replace(settings, budget_bytes=shares.build_bytes))
 
     def reopen(self) -> Spool:
-        """Return the spool that was saved. Raises PlanError when its bucket holds another plan by now."""
+        """Open the spool that was saved. Raises PlanError when its bucket now holds another plan."""
         spool = self.spool.open()
         if self.bucket and self.bucket.open().digest != spool.digest:
             raise PlanError(
@@ -138,18 +138,18 @@ class BuildSpool:
         return spool
 
     def destination(self, jobs: int) -> Uploader | None:
-        """Return where finished shards go; None for the directory itself."""
+        """Return the destination of finished shards; None if it is the directory itself."""
         return Uploader(self.spool, self.bucket, jobs=jobs) if self.bucket else None
 
     def producer_options(self) -> list[str]:
-        """Return the options that name the spool to a background producer; none for a directory."""
+        """Return the options that name the spool to a background producer; empty for a directory."""
         if not self.bucket:
             return []
         staging = (self.staging or STAGING).absolute()
         return ["--spool", str(self.location), "--staging", str(staging)]
 
     def status(self) -> SpoolStatus:
-        """Return the status to show while shards are made."""
+        """Return the status that is shown while shards are made."""
         return build_status(self.spool, self.bucket) if self.bucket else spool_status(self.spool)
 
 
@@ -157,7 +157,7 @@ class BuildSpool:
 
 
 def verify_bucket(bucket: Bucket, staging: Path | None) -> tuple[int, list[str]]:
-    """Download and check every object, one at a time; return how many, and a line for each that is damaged."""
+    """Download and check every object, one at a time; return their number, and a line for each damaged one."""
     layout, plan = bucket.stream.layout(), bucket.digest
     faults: list[str] = []
     listed = bucket.list_shards()
@@ -169,7 +169,7 @@ def verify_bucket(bucket: Bucket, staging: Path | None) -> tuple[int, list[str]]
         for shard, size in sorted(listed.items()):
             reason = ""
             if size != layout.shard_bytes:
-                reason = f"{size} bytes, the plan's shards have {layout.shard_bytes}"
+                reason = f"{size} bytes, but shards of the plan have {layout.shard_bytes}"
             elif bucket.download(shard, path):
                 try:
                     verify_shard(path, layout, shard, plan)
@@ -181,7 +181,7 @@ def verify_bucket(bucket: Bucket, staging: Path | None) -> tuple[int, list[str]]
 
 
 def stop_local_producers(url: StoreUrl, staging: Path | None) -> str:
-    """Stop this host's background producers of a bucket; return a line for the user. Raises SpoolError."""
+    """Stop this host's background producers of a bucket; return a message for the user. Raises SpoolError."""
     spool = Spool(staging_directory(url, staging, "build"))
     pids = background.stop_producers(spool.open()) if spool.path.is_dir() else []
     if pids:

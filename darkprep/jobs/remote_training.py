@@ -1,7 +1,7 @@
-"""Training on a spool in object storage: the directory for its shards, and the thread that downloads them.
+"""Train on a spool in object storage: the local directory for its shards, and the thread that downloads them.
 
 The trade-off: the ranks of one host share a directory and one download. Several hosts would each download
-everything and delete what the others need, so each needs a prefix of its own, with a part of the plan.
+everything and delete what the others need, so each host needs its own prefix with a part of the plan.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 30.0
 _LEADER_TIMEOUT_S = 30.0
-"""How long another rank waits for a missing shard when the leader downloads nothing."""
+"""Seconds for which another rank waits for a missing shard while the leader downloads nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteTraining:
-    """A bucket to train from, the directory on this host, and how many shards fit into it."""
+    """The bucket to train from, the directory on this host, and the number of shards that fit into it."""
 
     url: StoreUrl
     bucket: Bucket
@@ -47,14 +47,16 @@ class RemoteTraining:
         *,
         create: bool,
     ) -> RemoteTraining:
-        """Open the bucket and its directory, which one rank of each host must `create`.
+        """Open the bucket and its directory; one rank of each host must pass `create` to create the directory.
 
         Raises OptionError, PlanError and SpoolError.
         """
         bucket = Bucket.at(url, stop=stop).open()
         share = bucket.settings.staging_bytes
         if not share:
-            raise PlanError(f"{url}/plan.json: has no staging_bytes; run `darkprep build` again")
+            raise PlanError(
+                f"{url}/plan.json: does not record the trainer's part of the budget (staging_bytes); run `darkprep build` again"
+            )
         if staging_budget is not None and staging_budget > share:
             raise OptionError(
                 f"staging-budget {staging_budget / 1e6:,.1f} MB is more than the {share / 1e6:,.1f} MB that the disk budget has for it; "
@@ -78,7 +80,7 @@ class RemoteTraining:
             pass
 
     def check_ranks(self, ranks: Communicator) -> None:
-        """Raise OptionError when ranks of several hosts would share the bucket."""
+        """Raise OptionError if ranks of several hosts would share the bucket."""
         if ranks.world > ranks.local_world and self.bucket.settings.parts == 1:
             raise OptionError(
                 f"{self.url}: a spool in object storage can feed only one host; for N hosts build N spools (--part 0/N ... N-1/N, each with its own prefix; docs/scale.md)"
@@ -86,9 +88,9 @@ class RemoteTraining:
 
 
 class BackgroundDownload:
-    """Downloads the shards of a training, in a thread of the host's first rank (the leader).
+    """Downloads the shards of a training run in a thread of the host's first rank (the leader).
 
-    It has the methods of background.Supervisor.
+    It has the same methods as background.Supervisor.
     """
 
     def __init__(self, remote: RemoteTraining, *, until: int, is_leader: bool) -> None:
@@ -98,7 +100,7 @@ class BackgroundDownload:
         self._failure: Exception | None = None
 
     def ensure_producer(self) -> bool:
-        """Start the download, once; return whether it was started."""
+        """Start the download if it is not running; return whether it was started."""
         if self._thread:
             return False
         self._thread = threading.Thread(target=self._run, name="download", daemon=True)
@@ -106,18 +108,18 @@ class BackgroundDownload:
         return True
 
     def on_missing_shard(self, shard: int, seconds: float) -> None:
-        """Handle a shard that a reader has waited `seconds` for. Raises StreamEnded when it will not come."""
+        """React to a shard for which a reader has waited `seconds`. Raises StreamEnded when it will not come."""
         spool = self._remote.spool
         reason = str(self._failure or "")
         if not self._is_leader and seconds > _LEADER_TIMEOUT_S and not spool.has_producer():
-            reason = "no rank of this host downloads it"
+            reason = "no rank of this host is downloading shards"
         if reason and not spool.shard_path(shard).exists():
             raise StreamEnded(
                 f"{spool.path}: shard {shard} is missing and its download failed: {reason}"
             )
 
     def close(self) -> None:
-        """Stop the download; wait until the trainer's last position is published."""
+        """Stop the download, after the trainer's last cursor is published."""
         self._stop.set()
         if self._thread:
             self._thread.join(_STOP_TIMEOUT_S)
@@ -142,7 +144,7 @@ def spool_to_train_on(
     ranks: Communicator,
     stop: threading.Event,
 ) -> tuple[Spool, RemoteTraining | None]:
-    """Return the directory to train from, on every rank, and the bucket behind it; raises as RemoteTraining.open."""
+    """Return the directory to train from, on every rank, and its bucket. Raises the errors of RemoteTraining.open."""
     if not isinstance(location, StoreUrl):
         with ranks.fail_together():
             refuse_staging_options(staging, staging_budget)

@@ -1,4 +1,4 @@
-"""Restoring RAW files to pictures."""
+"""Restore RAW files to pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from darkprep.trainer.restoration import RestoreJob, RestoreResult, UnpairedFram
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreOptions:
-    """What a user chooses of restoring files. Raises OptionError naming the field."""
+    """The options for restoring files. Raises OptionError, which names the invalid field."""
 
     raw: tuple[Path, ...]
     weights: Path
@@ -37,12 +37,12 @@ class RestoreOptions:
             raise OptionError(f"bits must be 8 or 16, not {self.bits}")
         if self.decoding.amplify == "ratio":
             raise OptionError(
-                "amplify must be estimate or a number: a single file has no exposure ratio"
+                "amplify must be estimate or a number, because a single file has no exposure ratio"
             )
 
 
 def restoration(options: RestoreOptions) -> Iterator[RestoreResult]:
-    """Restore the files one after the other, and yield the result of each.
+    """Restore the files one after the other, and yield the result for each file.
 
     Raises OptionError, WeightsError, and DiskFull.
     """
@@ -60,7 +60,7 @@ def restoration(options: RestoreOptions) -> Iterator[RestoreResult]:
 
 
 def _picture_paths(options: RestoreOptions) -> list[Path]:
-    """Return a path per file; files of the same name in different directories get numbers."""
+    """Return a path for each picture; files of the same name from different directories get numbers."""
     taken: dict[str, None] = {}
     for path in options.raw:
         name, count = path.stem, 1
@@ -72,7 +72,7 @@ def _picture_paths(options: RestoreOptions) -> list[Path]:
 
 
 def _refuse_overwriting_sources(raw: tuple[Path, ...], targets: list[Path]) -> None:
-    """Raise OptionError where a picture would replace one of the RAW files, as a TIFF could."""
+    """Raise OptionError if a picture (such as a TIFF) would overwrite one of the RAW files."""
     sources = {_file_id(path) for path in raw} - {None}
     for target in targets:
         if _file_id(target) in sources:
@@ -82,7 +82,7 @@ def _refuse_overwriting_sources(raw: tuple[Path, ...], targets: list[Path]) -> N
 
 
 def _file_id(path: Path) -> tuple[int, int] | None:
-    """Return device and inode, which are the same for all links to a file; None where there is no file."""
+    """Return device and inode, which are equal for all links to a file; None if there is no file."""
     try:
         found = path.stat()
     except OSError:

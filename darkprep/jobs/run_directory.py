@@ -1,4 +1,4 @@
-"""Choosing the directory of a run: the one that the user named, the newest one, or a new one."""
+"""Choose the directory of a run: the one that the user named, the newest one, or a new one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from darkprep.shards import OptionError, Spool
 from darkprep.trainer.run_files import check_unused, training_lock
 
 RUNS = Path("runs")
-"""Directory of the runs for which none was chosen."""
+"""Directory for runs without an explicit --run."""
 
 
 def check_run_directory(run_dir: Path, spool: Spool, *, resume: bool) -> None:

@@ -1,4 +1,4 @@
-"""Training on a spool: puts together the trainer, its reader, a producer, the live view and the report.
+"""Train on a spool: connect the trainer, its reader, a producer, the live view and the report.
 
 The trade-off: the trainer takes batches from any reader, and producers work for any trainer; only this
 module connects them.
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What a user chooses of a training on a spool. Raises OptionError naming the field."""
+    """The options of a training run on a spool. Raises OptionError, which names the invalid field."""
 
     spool: Spool
     config: TrainConfig = field(default_factory=TrainConfig)
@@ -66,7 +66,7 @@ class TrainOptions:
     producers: int | None = None
     """Worker processes of a producer to start where none is running; None for as many as `build` had, 0 for none."""
     remote: RemoteTraining | None = None
-    """Where the shards are downloaded from, for a spool in object storage."""
+    """The bucket from which the shards are downloaded; None for a spool in a directory."""
 
     def __post_init__(self) -> None:
         if self.remote and self.config.keep_shards:
@@ -82,7 +82,7 @@ class TrainOptions:
 
     @property
     def may_produce(self) -> bool:
-        """Whether a producer may be started here, to make shards beyond those that were built."""
+        """Whether this process may start a producer, which makes shards beyond those already built."""
         return self.producers != 0 and not self.remote
 
     @property
@@ -92,7 +92,7 @@ class TrainOptions:
         return self.config.checkpoint_every if every is None else every
 
     def spool_config(self, device: str) -> TrainConfig:
-        """Return the training with what the spool's plan decides, on `device`. Raises OptionError."""
+        """Return the configuration on `device`, completed with what the spool's plan decides. Raises OptionError."""
         stream = self.spool.stream
         return replace(
             self.config,
@@ -121,7 +121,7 @@ class TrainOptions:
             )
 
     def shards_needed(self) -> int:
-        """Return how many shards of the plan the training needs. Raises OptionError."""
+        """Return how many shards of the plan the training run needs. Raises OptionError."""
         config, stream = self.config, self.spool.stream
         order = self.spool.use_order(seed=config.seed, reuse=config.reuse, parts=config.parts)
         samples = config.iterations * (config.batch_size // self.spool.part[1])
@@ -129,7 +129,9 @@ class TrainOptions:
         if not config.keep_shards:
             return needed
         if stream.shards is None:
-            raise OptionError("keep-shards needs a plan with an end; build with --epochs N")
+            raise OptionError(
+                "keep-shards needs a plan with an end; run `darkprep build` with --epochs N"
+            )
         return min(needed, stream.shards)
 
 
@@ -191,7 +193,7 @@ def stream_training(
         try:
             started = placement.is_leader and supervisor.ensure_producer()
             if started and not options.remote:
-                progress.print("no producer is running: started one in the background")
+                progress.print("no producer is running, so one was started in the background")
         except BaseException:
             reader.close()
             raise
@@ -277,7 +279,7 @@ def _announce(
     frames: ValidationFrames | None,
     progress: Progress,
 ) -> None:
-    """Print what the training will do, before it takes any time."""
+    """Print the settings of the run before it starts."""
     spool, stream = options.spool, options.spool.stream
     validation = (
         f"evaluated on {len(frames)} validation frame{'s' * (len(frames) > 1)} every {options.validation_interval:,} iterations"
@@ -323,8 +325,12 @@ def _supervisor(options: TrainOptions, placement: RankPlacement) -> Supervisor |
 
 
 def _write_report(run_dir: Path, progress: Progress) -> None:
-    """Write the run's page; a finished training does not fail when that fails."""
+    """Write the run's page; if this fails, print a warning and do not fail the run."""
     try:
         progress.print(f"report: {write_run_report(run_dir)}", event="report")
     except (DarkprepError, OSError) as error:
-        log.warning("no report was written; `darkprep report %s` writes it: %s", run_dir, error)
+        log.warning(
+            "the report could not be written (write it with `darkprep report %s`): %s",
+            run_dir,
+            error,
+        )

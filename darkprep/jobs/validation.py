@@ -1,8 +1,8 @@
-"""Validation frames: a few crops that a training is evaluated on while it runs, and pictures of them.
+"""Validation frames: crops of a few scenes on which a network is evaluated while it is trained, and pictures of them.
 
-The trade-off: one detailed crop of a few frames, not whole frames: an evaluation takes seconds instead of
-minutes, and its pictures show single pixels. The figures show the course of a training; those of the
-data set come from `darkprep evaluate`.
+The trade-off: one detailed crop of each of a few frames, not whole frames: an evaluation takes seconds
+instead of minutes, and its pictures show single pixels. The scores show how training progresses; scores of
+the whole data set come from `darkprep evaluate`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FRAMES = 4
 _CROP = (512, 768)
 """Height and width in pixels."""
 _MOST_PICTURES = 10
-"""Evaluations whose pictures are kept; all figures are kept."""
+"""Maximum number of evaluations whose pictures are kept; all scores are kept."""
 _JPEG_QUALITY = 90
 
 
@@ -53,23 +53,23 @@ class ValidationCrop:
     """A crop of a validation pair, ready to be restored."""
 
     sample: Sample
-    """Its `low` and `gt` are cropped."""
+    """The sample, with `low` and `gt` cropped."""
     dark: U16
-    """`(3, H, W)` sRGB: the short exposure as it is."""
+    """`(3, H, W)` sRGB: the short exposure developed without amplification."""
     amplified: U16
-    """The same, amplified and developed by LibRaw, as a baseline."""
+    """`(3, H, W)` sRGB: the short exposure amplified and developed by LibRaw, as a baseline."""
 
     @property
     def name(self) -> str:
-        """Its pair's id as a file name."""
+        """The pair's id, as a file name."""
         return self.sample.meta.pair.replace("/", "_")
 
 
 def validation_pairs(plan: Plan) -> tuple[Pair, ...]:
-    """Return a pair from each of up to FRAMES scenes that the plan does not train on, spread over all such scenes.
+    """Return pairs from up to FRAMES scenes on which the plan does not train, spread evenly over all such scenes.
 
-    It is the scene's pair with the largest exposure ratio. The scenes are of the validation split, or of
-    the test split where that is empty.
+    From each scene the pair with the largest exposure ratio is taken. The scenes are of the validation
+    split, or of the test split if the validation split is empty.
     """
     options = plan.options
     trained = {planned.pair.scene for planned in plan.pairs}
@@ -101,7 +101,7 @@ def cut_validation_crop(
     multiplier: float,
     xtrans: XtransMode = "native",
 ) -> ValidationCrop:
-    """Decode a pair and crop it to its most detailed part. Raises RawError."""
+    """Decode a pair and crop it to its most detailed region. Raises RawError."""
     whole = whole_frame(
         root, pair, amplification=amplification, multiplier=multiplier, xtrans=xtrans
     )
@@ -112,7 +112,9 @@ def cut_validation_crop(
         for wanted, side in zip(_CROP, whole.gt.shape[1:], strict=True)
     )
     if not height or not width:
-        raise RawError(str(root / pair.short), f"is smaller than {multiple} pixels")
+        raise RawError(
+            str(root / pair.short), f"is smaller than a validation crop of {multiple} pixels"
+        )
     y, x = most_detailed(whole.gt, height, width, align=PERIOD[cfa])
     cell = CELL[cfa]
     low = whole.low[:, y // cell : (y + height) // cell, x // cell : (x + width) // cell]
@@ -126,10 +128,10 @@ def cut_validation_crop(
 
 
 def most_detailed(truth: U16, height: int, width: int, *, align: int) -> tuple[int, int]:
-    """Return row and column of the `height` x `width` crop of `(3, H, W)` with the most detail.
+    """Return row and column of the `height` x `width` region of `(3, H, W)` with the most detail.
 
-    Detail is the sum of differences between neighbouring 8 x 8 blocks of the green channel, whose square
-    root is taken so that shadows count. Row and column are multiples of `align`.
+    Detail is the sum of differences between neighbouring 8 x 8 blocks of the square root of the green
+    channel; the square root makes shadows count. Row and column are multiples of `align`.
     """
     block = 8
     rows, columns = (side // block for side in truth.shape[1:])
@@ -152,9 +154,9 @@ def most_detailed(truth: U16, height: int, width: int, *, align: int) -> tuple[i
 class ValidationFrames:
     """Evaluates a network on crops of validation frames, and writes pictures of the results.
 
-    A thread decodes the frames while the training begins; the first evaluation waits for it. Pictures go
-    to `run_dir/heldout/PAIR/`: dark.jpg, amplified.jpg, truth.jpg, and one named after the iteration for
-    each evaluation that is kept.
+    A thread decodes the frames while training starts; the first evaluation waits for it. Pictures are
+    written to `run_dir/heldout/PAIR/`: dark.jpg, amplified.jpg, truth.jpg, and one named after the
+    iteration for each evaluation that is kept.
     """
 
     def __init__(self, plan: Plan, run_dir: Path, device: torch.device) -> None:
@@ -165,11 +167,11 @@ class ValidationFrames:
         self._closing = threading.Event()
 
     def start(self) -> None:
-        """Start decoding; pictures are written to the run's directory, which must be locked by this process."""
+        """Start decoding in a thread; this process must hold the lock of the run's directory."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop decoding after the current frame; nothing is written after this returns."""
+        """Stop decoding after the current frame; nothing is written afterwards."""
         self._closing.set()
         if self._thread.ident:
             self._thread.join()
@@ -178,7 +180,7 @@ class ValidationFrames:
         return len(self._pairs)
 
     def evaluate(self, network: Network, iteration: int) -> dict[str, Any]:
-        """Return a line of evaluations.jsonl: mean PSNR and SSIM and those of each crop; {} without crops."""
+        """Return the content of a line of evaluations.jsonl: mean PSNR and SSIM, and those of each crop."""
         self._thread.join()
         rules = protocol_named(PROTOCOL)
         images: list[dict[str, Any]] = []
@@ -187,7 +189,10 @@ class ValidationFrames:
                 restored = restore_frame(network, crop.sample, self._device)
             except DarkprepError as error:
                 # A failed evaluation must not end the training.
-                log.warning("validation frames cannot be restored: %s", error)
+                log.warning(
+                    "evaluation on validation frames is switched off, because they cannot be restored: %s",
+                    error,
+                )
                 self._crops.clear()
                 return {}
             scores = score(restored, crop.sample.gt, rules)
@@ -202,7 +207,7 @@ class ValidationFrames:
         return {**means, "protocol": PROTOCOL, "images": images}
 
     def _load(self) -> None:
-        """Decode the frames, and leave out those that cannot be used."""
+        """Decode the frames; those that cannot be used are left out."""
         with retries_end_with(self._closing):
             self._load_crops()
 
@@ -234,9 +239,9 @@ class ValidationFrames:
 
     @staticmethod
     def _delete_pictures(directory: Path) -> None:
-        """Above _MOST_PICTURES, delete the picture whose neighbours are closest in iterations, as a ratio.
+        """If there are more than _MOST_PICTURES, delete the one that is most similar to its neighbours in iterations.
 
-        The first and the last picture stay.
+        Iterations are compared by their ratio. The first and the last picture stay.
         """
         pictures = sorted(directory.glob("[0-9]*.jpg"))
         if len(pictures) <= _MOST_PICTURES:
@@ -249,7 +254,7 @@ class ValidationFrames:
 
 
 def write_jpeg(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
-    """Write `(H, W, 3)` uint8 as JPEG, atomically. Raises DiskFull or SpoolError."""
+    """Write `(H, W, 3)` uint8 as a JPEG file, atomically. Raises DiskFull or SpoolError."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
 

@@ -1,4 +1,4 @@
-"""Checks everything that a spool in a directory holds: shards with their payloads, and stored frames."""
+"""Check everything in a spool directory: shards with their payloads, and stored frames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from darkprep.shards.shard_file import verify_shard
 
 
 def verify_spool(spool: Spool) -> tuple[int, int, list[str]]:
-    """Check all shards and frames; return how many of each, and a line for each that is damaged."""
+    """Check all shards and frames; return the number of each, and a line for each damaged one."""
     faults: list[str] = []
     layout, plan = spool.stream.layout(), spool.digest
     shards = spool.ready_shards()

@@ -1,4 +1,4 @@
-"""Weights as users name them: a run's file, or the paper's released checkpoint."""
+"""Load the weights that a user names: the file of a run, or the checkpoint released by REDIRT's authors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from darkprep.trainer.evaluation import Restorer
 
 
 def load_restorer(weights: Path, device: torch.device) -> Restorer:
-    """Return a network with these weights, ready for whole frames. Raises WeightsError."""
+    """Return a network with these weights, ready to restore whole frames. Raises WeightsError."""
     _refuse_other_files(weights)
     try:
         if weights.suffix == ".safetensors":
@@ -36,21 +36,21 @@ def load_restorer(weights: Path, device: torch.device) -> Restorer:
 
 
 def _refuse_other_files(weights: Path) -> None:
-    """Raise WeightsError for another part of a run, naming the file that was probably meant."""
+    """Raise WeightsError for another file of a run, and name the file that was probably meant."""
     if weights.is_dir():
-        raise WeightsError(f"{weights}: is a directory; name the weights.safetensors in it")
+        raise WeightsError(f"{weights}: is a directory; choose the weights.safetensors in it")
     if weights.suffix == ".pt" and (weights.parent.parent / "config.json").exists():
         raise WeightsError(
-            f"{weights}: is a checkpoint, for --resume; name the run's weights.safetensors, which a training writes when it ends"
+            f"{weights}: is a checkpoint, which is for --resume only; choose the run's weights.safetensors, which is written when training ends"
         )
     if not weights.exists() and (weights.parent / "config.json").exists():
         raise WeightsError(
-            f"{weights}: does not exist yet, a training writes it when it ends; continue with `darkprep stream-train --resume --run {shlex.quote(str(weights.parent))}`"
+            f"{weights}: does not exist yet, because it is written when training ends; finish the run with `darkprep stream-train --resume --run {shlex.quote(str(weights.parent))}`"
         )
 
 
 def import_released(published: Path, out: Path) -> str:
-    """Convert the paper's checkpoint to `out` and return a message for the user.
+    """Convert the checkpoint released by REDIRT's authors to `out`, and return a message for the user.
 
     Raises WeightsError, DiskFull and SpoolError.
     """
@@ -65,7 +65,7 @@ def import_released(published: Path, out: Path) -> str:
 
 
 def _import(published: Path, out: Path) -> None:
-    """Convert `published` to `out`; raises WeightsError where the directory of `out` does not exist."""
+    """Convert `published` to `out`. Raises WeightsError if the directory of `out` does not exist."""
     try:
         import_published(published, out)
     except (FileNotFoundError, NotADirectoryError) as error:

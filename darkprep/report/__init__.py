@@ -1,1 +1,1 @@
-"""Pages to look at: charts, the page of a run, the page of an evaluation."""
+"""HTML pages: charts, the page of a run, the page of an evaluation."""

@@ -1,8 +1,8 @@
 """Line charts as values for a template: paths in a box of 1000 x 1000, ticks, legend, numbers.
 
 The template draws the paths as SVG that stretches to its box, and the labels as HTML text, so both stay
-sharp at every width without a library. The trade-off: a curve is drawn with at most some hundred points,
-each the mean of the points that it replaces, or their extremes where asked.
+sharp at every width without a library. The trade-off: a curve is drawn with at most a few hundred points;
+each is the mean of the points that it replaces, or on request one of their extremes.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ class Curve:
     points: Points
     style: Literal["line", "thin", "area", "dots"] = "line"
     colour: int = 1
-    """1 to 3, as in the style sheet."""
+    """Number of the curve's colour in the style sheet, 1 to 3."""
     keep_extremes: bool = False
-    """Downsample to the lowest and highest point of each stretch, not to its mean."""
+    """Whether to downsample to the lowest and highest point of each section instead of its mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Curves in one pair of axes."""
+    """Several curves in one pair of axes."""
 
     title: str
     description: str
     """What the chart shows in one sentence, also for readers who cannot see it."""
     curves: tuple[Curve, ...]
-    """The last one is read out and listed as numbers."""
+    """The curves; the values of the last one are also listed as numbers, for screen readers."""
     x_label: str
     format_y: Callable[[float], str]
     format_x: Callable[[float], str] = lambda value: f"{value:,.0f}"
     x_resolution: float = 1.0
-    """The smallest difference that `format_x` shows, a power of ten; 0 for no limit."""
+    """The smallest difference in x that `format_x` shows, a power of ten; 0 for no limit."""
     y_resolution: float = 0.0
-    """The same for `format_y`."""
+    """The smallest difference in y that `format_y` shows, a power of ten; 0 for no limit."""
     log_scale: bool = False
-    """Logarithmic y axis, where all values are positive."""
+    """Whether the y axis is logarithmic, if all values are positive."""
     starts_at_zero: bool = False
     limit: tuple[str, float] | None = None
-    """Name and y value of a line that must not be crossed."""
+    """Name and y value of a limit, drawn as a line."""
     wide: bool = False
 
     def layout(self) -> ChartLayout | None:
-        """Return everything that a template needs; None where no curve has two points."""
+        """Return all values that the template needs; None if no curve has two points."""
         curves = [curve for curve in self.curves if len(curve.points) > 1]
         if not curves:
             return None
@@ -93,13 +93,13 @@ class Chart:
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """A label of an axis."""
+    """A labelled position on an axis."""
 
     percent: float
     """Distance from the left or the top of the chart."""
     text: str
     edge: Literal["", "first", "last"] = ""
-    """Which end of the axis it is too close to for being centred."""
+    """The end of the axis to which the tick is so close that its label cannot be centred."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ class ChartPath:
 
 @dataclass(frozen=True, kw_only=True)
 class ChartLayout:
-    """A chart as the template draws it."""
+    """The values from which the template draws a chart."""
 
     title: str
     description: str
@@ -126,14 +126,14 @@ class ChartLayout:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     legend: tuple[tuple[str, str], ...]
-    """CSS class and name; empty where one curve is alone."""
+    """CSS class and name of each curve; empty if there is only one."""
     readout: tuple[tuple[float, str], ...]
     """Position from 0 (left) to 1, and the text that is shown there."""
     rows: tuple[tuple[str, str], ...]
 
 
 class _Axes:
-    """Maps values to a box of 1000 x 1000 whose y grows downwards."""
+    """Maps values to a box of 1000 x 1000 in which y increases downwards."""
 
     def __init__(self, chart: Chart, curves: Sequence[Curve]) -> None:
         xs = [x for curve in curves for x, _ in curve.points]
@@ -181,7 +181,7 @@ class _Axes:
         )
 
     def y_values(self) -> list[float]:
-        """Return the values with a tick and a grid line."""
+        """Return the values that get a tick and a grid line."""
         if not self._log:
             return nice_ticks(self._low, self._high, resolution=self._chart.y_resolution)
         steps = [
@@ -196,7 +196,7 @@ class _Axes:
 
 
 def nice_ticks(low: float, high: float, *, resolution: float = 0.0) -> list[float]:
-    """Return round numbers from `low` to `high`, some three to six; multiples of `resolution`, a power of ten."""
+    """Return three to six round numbers between `low` and `high`; multiples of `resolution`, a power of ten."""
     if not high > low:
         return [low]
     wanted = max((high - low) / _TICKS, resolution)
@@ -218,10 +218,10 @@ def _is_multiple(value: float, unit: float) -> bool:
 def downsample(
     points: Points, most: int, *, keep_extremes: bool = False
 ) -> list[tuple[float, float]]:
-    """Reduce a curve of more than `most` points, sorted by x, to about `most`.
+    """Reduce a curve of more than `most` points, sorted by x, to about `most` points.
 
-    It is split into parts of equally many points. Each part becomes its mean or, if `keep_extremes`, its
-    points of minimum and maximum y.
+    The curve is split into sections with equal numbers of points. Each section is replaced by its mean or,
+    with `keep_extremes`, by its points with the smallest and the largest y.
     """
     if len(points) <= most:
         return list(points)
@@ -239,7 +239,7 @@ def downsample(
 
 
 def smooth(points: Points) -> list[tuple[float, float]]:
-    """Return the points, each y replaced by the mean of its neighbourhood, a twelfth of all points wide and centred."""
+    """Return the points with each y replaced by the mean over a centred window of a twelfth of all points."""
     reach = max(1, len(points) // 24)
     smoothed = []
     for index, (x, _) in enumerate(points):

@@ -1,7 +1,7 @@
-"""The page of an evaluation: scores of all pairs, and pictures of a few, from the worst to the best.
+"""The page of an evaluation: scores of all pairs, and pictures of a few pairs, from the worst to the best.
 
-The trade-off: restored pictures are taken from the PNGs that the evaluation wrote, and only the inputs of
-the few that are shown are developed again, so that the page costs seconds.
+The trade-off: restored pictures are read from the PNGs that the evaluation wrote, and only the inputs of
+the few pairs that are shown are developed again, so that the page takes seconds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MAX_SETS = 6
 def write_evaluation_report(
     out: Path, record: Mapping[str, Any], *, pairs: Pairs, weights: Path
 ) -> Path:
-    """Write report.html beside metrics.json and the pictures; return its path.
+    """Write report.html into the directory of metrics.json and the pictures; return its path.
 
     `record` is the content of metrics.json, `pairs` are those that were scored. Raises DiskFull or SpoolError.
     """
@@ -51,7 +51,7 @@ def write_evaluation_report(
 
 
 def evaluation_page(record: Mapping[str, Any], sets: Sequence[PictureSet], *, lead: str) -> str:
-    """Return the page of an evaluation; `record` is the content of metrics.json."""
+    """Return the HTML page of an evaluation; `record` is the content of metrics.json."""
     with_baseline = record.get("baseline_ssim") is not None
     figures = [
         ("PSNR", _decibels(record["psnr"]), f"mean of {record['pairs']} pairs"),
@@ -76,7 +76,7 @@ def evaluation_page(record: Mapping[str, Any], sets: Sequence[PictureSet], *, le
 
 
 def spread_by_psnr(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return at most six images, evenly spaced in ascending PSNR, the worst and the best included."""
+    """Return up to six images, evenly spaced in order of PSNR, including the worst and the best."""
     ranked = sorted(
         images, key=lambda image: float("inf") if image["psnr"] is None else image["psnr"]
     )
@@ -84,7 +84,7 @@ def spread_by_psnr(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _picture_set(root: Path, pair: Pair, image: dict[str, Any], png: Path) -> PictureSet | None:
-    """Return the pictures of one pair; None where its input can no longer be read."""
+    """Return the pictures of one pair; None if its input can no longer be read."""
     try:
         dark, amplified = (
             quantised(develop_amplified(root / pair.short, factor), 8).astype(np.uint8, copy=False)

@@ -1,8 +1,8 @@
-"""Renders the pages of all reports from jinja2 templates, and writes them.
+"""Render the pages of all reports from jinja2 templates, and write them.
 
 A page is one file: style, script and pictures are part of it, and it loads nothing from the network. Python
-prepares values, templates/ holds the markup. The trade-off: charts are downsampled and pictures are JPEG, so
-that a report takes megabytes and opens on a phone.
+computes the values, templates/ contains the markup. The trade-off: charts are downsampled and pictures are
+JPEG, so that a report has only megabytes and opens on a phone.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ FILE = "report.html"
 
 
 def render_page(template: str, **values: object) -> str:
-    """Return the page that `template` makes of `values`; every value is escaped."""
+    """Fill `template` with `values` and return the page; every value is escaped."""
     made = time.strftime("%Y-%m-%d %H:%M")
     return _environment().get_template(template).render(version=__version__, made=made, **values)
 
 
 def write_page(path: Path, page: str) -> None:
-    """Write a page in one step. Raises DiskFull or SpoolError."""
+    """Write a page atomically. Raises DiskFull or SpoolError."""
     # A run's name may be bytes that are no text, its files may hold half of a surrogate pair: they are
     # shown escaped, as on the command line.
     write_bytes(path, page.encode("utf-8", "backslashreplace"), sync=False)
@@ -49,7 +49,7 @@ def _environment() -> Environment:
 
 
 def _format_setting(value: object) -> str:
-    """Return the value of an option as people read it."""
+    """Return the value of an option as text for a reader."""
     if value is None:
         return "-"
     if isinstance(value, bool):

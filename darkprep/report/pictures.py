@@ -1,4 +1,4 @@
-"""Pictures to compare with a divider: JPEGs of one scene, and what a reader chooses them by."""
+"""Pictures of a scene that a reader compares with a slider: JPEGs, and the labels by which they are selected."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Picture:
     """One picture of a scene."""
 
     kind: str
-    """What a reader chooses it by: `dark`, `amplified`, `restored`, `truth`."""
+    """The label by which a reader selects it: `dark`, `amplified`, `restored`, `truth`."""
     label: str
     """Printed on the picture."""
     jpeg: bytes
     iteration: int | None = None
-    """After which iteration it was restored, where there are several."""
+    """The iteration after which it was restored, if there are pictures of several iterations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSet:
-    """Pictures of one scene, all of one size."""
+    """Pictures of one scene, all of the same size."""
 
     name: str
     caption: str
@@ -42,10 +42,10 @@ class PictureSet:
 
 
 class Gallery:
-    """Picture sets with the choices that a reader has."""
+    """Several picture sets, with the selections that a reader can make."""
 
     def __init__(self, sets: Sequence[PictureSet]) -> None:
-        """`sets` must not be empty."""
+        """Create a gallery of `sets`, which must not be empty."""
         self.sets = tuple(sets)
         self.kinds = tuple(dict.fromkeys(picture.kind for one in sets for picture in one.pictures))
         self.left = "amplified" if "amplified" in self.kinds else self.kinds[0]
@@ -59,13 +59,13 @@ class Gallery:
 
 
 def evenly_spaced(items: Sequence[Item], most: int) -> list[Item]:
-    """Return at most `most` of the items, evenly spaced, the first and the last included."""
+    """Return at most `most` of the items, evenly spaced, including the first and the last."""
     count = min(most, len(items))
     return [items[round(k * (len(items) - 1) / max(1, count - 1))] for k in range(count)]
 
 
 def small_jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """Return `(H, W, 3)` as a JPEG that is no wider than a page."""
+    """Return the picture `(H, W, 3)` as a JPEG that is at most as wide as a page."""
     picture = Image.fromarray(pixels)
     if picture.width > _MAX_WIDTH:
         height = round(picture.height * _MAX_WIDTH / picture.width)
@@ -76,7 +76,7 @@ def small_jpeg(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def jpeg_size(jpeg: bytes) -> tuple[int, int] | None:
-    """Return width and height in pixels; None where `jpeg` is not a valid JPEG."""
+    """Return width and height of a JPEG in pixels; None if `jpeg` is not a valid JPEG."""
     try:
         with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as picture:
             return picture.size if all(picture.size) else None

@@ -1,4 +1,4 @@
-"""Provenance of a run: versions, machine and plan, written to about.json when it starts.
+"""The provenance of a run: versions, machine and plan, written to about.json when the run starts.
 
 The trade-off: names of hosts and users are left out, so that a report can be shown to others.
 """
@@ -24,7 +24,7 @@ _PACKAGES = ("torch", "numpy", "rawpy", "zarr", "webdataset", "scikit-image")
 
 
 def run_provenance(spool: Spool, device: torch.device) -> dict[str, Any]:
-    """Return everything as JSON values. Raises PlanError."""
+    """Return the provenance as JSON values. Raises PlanError."""
     return {
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "command": " ".join(["darkprep", *sys.argv[1:]]),
@@ -35,7 +35,7 @@ def run_provenance(spool: Spool, device: torch.device) -> dict[str, Any]:
 
 
 def _plan(spool: Spool) -> dict[str, Any]:
-    """Return the plan's size and options."""
+    """Return the size and the options of the plan."""
     stream, recipe = spool.stream, spool.plan.recipe
     pairs = recipe.get("pairs", [])
     return {
@@ -50,7 +50,7 @@ def _plan(spool: Spool) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    """Return the versions of Python, darkprep, and the packages that a result depends on."""
+    """Return the versions of Python, darkprep, and the packages on which a result depends."""
     found = {"darkprep": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -61,7 +61,7 @@ def _versions() -> dict[str, str]:
 
 
 def _machine(device: torch.device) -> dict[str, str]:
-    """Return system, processor, memory, and the GPU if `device` is one."""
+    """Return system, processor, memory, and the GPU if `device` is a GPU."""
     import torch  # not at the top: `darkprep report` reads what is written here, and needs no torch
 
     facts = {
@@ -82,7 +82,7 @@ def _machine(device: torch.device) -> dict[str, str]:
 
 
 def _processor() -> str:
-    """Return the processor's name from /proc/cpuinfo, else its architecture."""
+    """Return the processor's name from /proc/cpuinfo; if this fails, its architecture."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

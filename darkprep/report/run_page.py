@@ -1,7 +1,7 @@
-"""The page of a training run, made from the files of its directory.
+"""The page of a training run, made from the files of the run's directory.
 
-The trade-off: the page is made from the files each time, so that one can be made of a run that is still
-running, of one that was killed, and of one from another machine; what no file holds cannot be shown.
+The trade-off: the page is always made from files alone, so that it can be made while a run is going on,
+after it was killed, and on another machine; what is in no file cannot be shown.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from darkprep.view.history import SpoolHistoryLine, read_history
 from darkprep.view.numbers import format_bytes, format_count, format_duration, format_number
 
 VALIDATION_FOLDER = "heldout"
-"""Where a run keeps the pictures of its validation, below its directory."""
+"""Subdirectory of a run for the pictures of its validation frames."""
 _MAX_RESTORED = 8
-"""Iterations whose pictures are shown of a scene."""
+"""Maximum number of iterations for which a scene's pictures are shown."""
 _INPUTS_AND_TRUTH = (("dark", "dark input"), ("amplified", "amplified input"), ("truth", "truth"))
 
 
 def write_run_report(run_dir: Path) -> Path:
-    """Write report.html into a run's directory and return its path. Raises OptionError where there is no run."""
+    """Write report.html into a run's directory and return its path. Raises OptionError if there is no run."""
     config = read_json(run_dir / "config.json")
     if config is None:
         raise OptionError(f"{run_dir}: holds no run (no config.json); name a run's directory")
@@ -39,7 +39,7 @@ def write_run_report(run_dir: Path) -> Path:
 
 
 def run_page(run_dir: Path, config: dict[str, Any]) -> str:
-    """Return the page of a run; damaged files and lines are left out, as if they had not been written."""
+    """Return the HTML page of a run; damaged files and lines are left out."""
     summary = read_summary(run_dir)
     provenance = read_json(run_dir / PROVENANCE) or {}
     metrics = read_metrics(run_dir)
@@ -88,7 +88,7 @@ def _figures(
     validations: Sequence[Validation],
     history: Sequence[SpoolHistoryLine],
 ) -> list[tuple[str, str, str]]:
-    """Return name, value and remark of the most important figures that are known."""
+    """Return name, value and remark of the most important figures, where they are known."""
     newest = metrics[-1] if metrics else None
     rates: tuple[float, float] | None = None
     done, seconds = 0, 0.0
@@ -127,7 +127,7 @@ def _layouts(charts: Sequence[Chart]) -> list[ChartLayout]:
 
 
 def _points(lines: Sequence[MetricsLine | Validation], name: str) -> Points:
-    """Return (iteration, value) of all lines where the field `name` is not None."""
+    """Return (iteration, value) for all lines in which the field `name` is not None."""
     found = ((line.iteration, getattr(line, name)) for line in lines)
     return [(float(iteration), float(value)) for iteration, value in found if value is not None]
 
@@ -284,7 +284,7 @@ def _restored(path: Path, scores: Mapping[int, PictureScore]) -> Picture:
 
 
 def _read_jpeg(path: Path) -> bytes:
-    """Return the file's content; empty where there is no valid JPEG."""
+    """Return the content of a JPEG file; empty if it is not a valid JPEG."""
     try:
         jpeg = read_regular_file(path)
     except OSError:
@@ -298,7 +298,7 @@ def _read_jpeg(path: Path) -> bytes:
 def _settings(
     config: dict[str, Any], provenance: dict[str, Any], summary: RunSummary | None
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Return titles, each with names and values, of everything that the run was made with."""
+    """Return the run's settings in titled groups of names and values."""
     parts = {name: provenance.get(name) for name in ("plan", "versions", "machine")}
     plan, versions, machine = (part if isinstance(part, dict) else {} for part in parts.values())
     tables = [
@@ -312,7 +312,7 @@ def _settings(
 
 
 def _readable_bytes(entries: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries with words for names, and with a unit for numbers of bytes."""
+    """Return the settings with readable names, and numbers of bytes with a unit."""
     return {
         name.removesuffix("_bytes").replace("_", " "): format_bytes(value)
         if name.endswith("_bytes") and type(value) is int and 0 <= value < 10**18

@@ -1,4 +1,4 @@
-"""The lines of evaluations.jsonl: scores of a network on validation pictures while it is trained."""
+"""Read evaluations.jsonl: scores of a network on validation pictures while it is trained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from darkprep.trainer.records import decode
 
 @dataclass(frozen=True, kw_only=True)
 class PictureScore:
-    """The score of one picture."""
+    """The score of one picture in one evaluation."""
 
     pair: str
     psnr: float
@@ -23,7 +23,7 @@ class PictureScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """One line: the means over all pictures, and the score of each."""
+    """One line of evaluations.jsonl: mean scores over all pictures, and the score of each picture."""
 
     iteration: int
     psnr: float
@@ -32,7 +32,7 @@ class Validation:
 
 
 def read_validations(run_dir: Path) -> list[Validation]:
-    """Return the valid lines of a run's evaluations.jsonl; a missing or unreadable file has none."""
+    """Return the valid lines of a run's evaluations.jsonl; none if the file is missing or cannot be read."""
     try:
         rows = read_regular_file(run_dir / "evaluations.jsonl").splitlines()
     except OSError:
@@ -42,7 +42,7 @@ def read_validations(run_dir: Path) -> list[Validation]:
 
 
 def _decode(record: Mapping[str, Any]) -> Validation | None:
-    """Decode a line; None if it is invalid. Invalid scores of single pictures are left out."""
+    """Decode a line; return None if it is invalid. Invalid scores of single pictures are left out."""
     images = record.get("images")
     try:
         means = decode(Validation, {name: record[name] for name in record if name != "scores"})

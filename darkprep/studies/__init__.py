@@ -1,1 +1,1 @@
-"""Studies: tables of several trainings and evaluations, each made by one command: `darkprep study NAME`."""
+"""Studies: tables of several training runs and evaluations, each made by one command: `darkprep study NAME`."""

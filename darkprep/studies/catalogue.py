@@ -1,4 +1,4 @@
-"""All studies by name, and running one."""
+"""All studies by name, and the function that runs one of them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ STUDIES: dict[str, Callable[[StudyOptions], Study]] = {
     "x-trans": x_trans,
     "noise": noise,
 }
-"""By their names on the command line. Studies in one output directory share their tasks."""
+"""All studies by their names on the command line. Studies in one output directory share their tasks."""
 
 
 def run_study(name: str, options: StudyOptions, context: StudyContext) -> Path:
-    """Run a study, or continue it, and write its files; return the path of its page. Raises as `run_tasks`."""
+    """Run or continue a study, and write its files; return the path of its page. Raises the errors of `run_tasks`."""
     study = study_named(name)(options)
     check_output_directory("out", context.out)
     run_tasks(study.tasks, context)
@@ -35,7 +35,7 @@ def run_study(name: str, options: StudyOptions, context: StudyContext) -> Path:
 
 
 def study_named(name: str) -> Callable[[StudyOptions], Study]:
-    """Return the study of that name. Raises OptionError, which lists all names."""
+    """Return the study with this name. Raises OptionError, which lists all names."""
     if name not in STUDIES:
         raise OptionError(f"no study {name!r}; the studies are {', '.join(STUDIES)}")
     return STUDIES[name]

@@ -1,4 +1,4 @@
-"""Results of finished tasks as cells of tables and as comparisons of pictures."""
+"""Results of finished tasks, formatted as table cells and as comparisons of pictures."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ AMPLIFIED_INPUT = "none: the amplified input"
 def result_of(context: StudyContext, task: Task) -> dict[str, Any]:
     """Return the result of a finished task."""
     result = context.result(task.name)
-    assert result is not None, f"{task.name} is finished"
+    assert result is not None, f"{task.name} must be finished"
     return result
 
 
 def format_psnr(value: float | None) -> str:
-    """Return a PSNR in dB without its unit; None is infinite."""
+    """Return a PSNR in dB as text without the unit; None stands for infinity."""
     return "infinite" if value is None else f"{value:.2f}"
 
 
 def format_scores(context: StudyContext, task: EvaluationTask, prefix: str = "") -> str:
-    """Return PSNR / SSIM of an evaluation; with the prefix "input " those of the amplified input."""
+    """Return PSNR / SSIM of an evaluation as text; with the prefix "input ", those of the amplified input."""
     result = result_of(context, task)
     return f"{format_psnr(result[f'{prefix}psnr'])} / {result[f'{prefix}ssim']:.3f}"
 
@@ -41,13 +41,13 @@ def format_scores(context: StudyContext, task: EvaluationTask, prefix: str = "")
 def format_group_scores(
     context: StudyContext, task: EvaluationTask, group: str, prefix: str = ""
 ) -> str:
-    """Return PSNR / SSIM of one group of pairs; with the prefix "baseline_" those of the amplified input."""
+    """Return PSNR / SSIM of a group of pairs as text; with the prefix "baseline_", those of the amplified input."""
     result = result_of(context, task)["groups"][group]
     return f"{format_psnr(result[f'{prefix}psnr'])} / {result[f'{prefix}ssim']:.3f}"
 
 
 def training_columns(context: StudyContext, training: TrainingTask) -> dict[str, str]:
-    """Return a training's scenes, parameters, last loss and time."""
+    """Return the table cells of a training run: scenes, parameters, last loss and time."""
     result = result_of(context, training)
     return {
         "scenes": str(result["scenes"]),
@@ -58,7 +58,7 @@ def training_columns(context: StudyContext, training: TrainingTask) -> dict[str,
 
 
 def pair_scores(context: StudyContext, task: EvaluationTask) -> list[dict[str, Any]]:
-    """Return the scores of an evaluation by pair."""
+    """Return an evaluation's scores for each pair."""
     return list((read_json(task.folder(context) / "metrics.json") or {})["images"])
 
 
@@ -68,9 +68,10 @@ def comparison_of(
     labelled: Sequence[tuple[str, EvaluationTask]],
     pair: str | None = None,
 ) -> Comparison:
-    """Return one pair of a camera: the amplified input, the picture by each network, and the truth.
+    """Return the pictures of one pair of a camera: amplified input, the restored picture of each network, and truth.
 
-    It is the pair of median PSNR by the first network, or the given `pair` where that network restored it.
+    The pair is the one with the median PSNR for the first network, or `pair` if the first network restored
+    it.
     """
     scores = pair_scores(context, labelled[0][1])
     restored = pair in {score["pair"] for score in scores}

@@ -1,7 +1,7 @@
-"""The study levels: one network, the same scenes from four cameras, each decoded with two pairs of levels.
+"""The study `levels`: one network restores the same scenes of four cameras, decoded with two pairs of levels.
 
 The released code uses the black and white level of one camera, 512 and 16383, for every camera. Here a
-network restores each camera's frames twice: decoded with those levels, and with the levels in the files.
+network restores each camera's frames twice: decoded with these levels, and with the levels in the files.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _MEANS = (
     *("mean", "truth mean", "input white", "input black"),
     *("white", "black", "psnr", "ssim"),
 )
-"""Figures of which the table has the means over all frames."""
+"""Figures whose means over all frames are shown in the table."""
 
 Levels = Literal["published", "file"]
 
@@ -115,7 +115,7 @@ def levels(options: StudyOptions) -> Study:
 
 
 def with_published_levels(sample: Sample) -> Sample:
-    """Return the sample as the released code decodes it: with its levels, and clipped at its black level."""
+    """Return the sample as the released code decodes it: with the published levels, clipped at their black level."""
     clipped = np.maximum(sample.low, PUBLISHED_BLACK)
     black = (float(PUBLISHED_BLACK),) * len(sample.meta.black)
     return Sample(clipped, sample.gt, replace(sample.meta, black=black, white=PUBLISHED_WHITE))
@@ -123,10 +123,10 @@ def with_published_levels(sample: Sample) -> Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class LevelsTask:
-    """Restore and score one camera's x100 frames, decoded with one pair of levels."""
+    """Restore and score one camera's frames of light factor 100, decoded with one pair of levels."""
 
     network: TrainingTask | Path
-    """A training of the study, or a weights file."""
+    """A training task of the study, or a weights file."""
     camera: str
     levels: Levels
     execution: ExecutionOptions
@@ -134,29 +134,29 @@ class LevelsTask:
 
     @property
     def name(self) -> str:
-        """See Task."""
+        """The task's name, unique in the output directory."""
         by = "" if isinstance(self.network, TrainingTask) else f"-by-{self.network.stem}"
         return f"levels-{self.camera}-{self.levels}{by}"
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """See Task."""
+        """Names of the tasks that must be finished before this one."""
         data = (f"data-{self.camera}",) if self.synthetic else ()
         return (self.network.name, *data) if isinstance(self.network, TrainingTask) else data
 
     def spec(self) -> dict[str, Any]:
-        """See Task."""
+        """Return the settings on which the result depends, as JSON values."""
         own = {"camera": self.camera, "levels": self.levels}
         if isinstance(self.network, TrainingTask):
             return {**own, "network": self.network.spec()}
         return {**own, "network": str(self.network.absolute())}
 
     def folder(self, context: StudyContext) -> Path:
-        """Return the directory of the pictures."""
+        """Return the directory for the pictures of this task."""
         return context.out / "levels" / self.name.removeprefix("levels-")
 
     def run(self, context: StudyContext) -> dict[str, Any]:
-        """See Task. Raises DatasetError where there are no frames."""
+        """Restore and score the frames; return the scores. Raises DatasetError if there are no frames."""
         weights = (
             self.network.weights(context)
             if isinstance(self.network, TrainingTask)
@@ -195,7 +195,7 @@ class LevelsTask:
 
 
 def _lowest_iso_scores(context: StudyContext, task: LevelsTask) -> list[dict[str, Any]]:
-    """Return the scores at the lowest ISO, where noise hides least of the effect of the levels."""
+    """Return the scores at the lowest ISO, at which noise hides the effect of the levels least."""
     images = result_of(context, task)["images"]
     lowest = min(image["iso"] for image in images)
     return [image for image in images if image["iso"] == lowest]
@@ -241,7 +241,7 @@ def _row(context: StudyContext, task: LevelsTask) -> tuple[str, ...]:
 def _comparison(
     context: StudyContext, published: LevelsTask, own: LevelsTask, wanted: str
 ) -> Comparison:
-    """Return the pair `wanted`, or the median one of a camera that does not have it."""
+    """Return the pair `wanted`, or the pair of median PSNR if the camera does not have it."""
     by_pair = {image["pair"]: image for image in result_of(context, own)["images"]}
     pair = wanted if wanted in by_pair else median_pair(list(by_pair.values()))
     amplified, wrong, truth = read_picture_row(published.folder(context) / f"{pair}.png", 3)

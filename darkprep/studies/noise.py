@@ -1,4 +1,4 @@
-"""Training on long exposures with synthetic noise, compared with training on photographed pairs."""
+"""The study `noise`: training on long exposures with synthetic noise, compared with training on photographed pairs."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ _SMALL_NOTE = (
     "what training on synthetic noise costs when the model is right, not that the model is right."
 )
 _Evaluations = dict[tuple[str, str, str], EvaluationTask]
-"""By training, camera and protocol."""
+"""The evaluations by training run, camera and protocol."""
 
 
 def noise(options: StudyOptions) -> Study:
-    """Train on photographed and on synthetic short exposures; score both by exposure ratio."""
+    """Train on photographed and on simulated short exposures; score both by exposure ratio."""
     options.available_cameras((CAMERA,))
     tested = (CAMERA, *options.available_cameras((ELD_CAMERA,), required=False))
     trainings = (

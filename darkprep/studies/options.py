@@ -1,4 +1,4 @@
-"""The options of a study, and what all studies take from them: training scale, data sets, tasks, notes."""
+"""The options of a study, and what all studies derive from them: scale of training, data sets, tasks, notes."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ PROTOCOL_NOTE = (
     "amplified by the exposure ratio."
 )
 _ELD_SEED_OFFSET = 1000
-"""Added to the seed of ELD's scenes, so that they differ from those that SID's cameras are trained on."""
+"""Added to the seed of ELD's scenes, so that they differ from SID's scenes, on which networks are trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SmallRun:
-    """Synthetic data sets and short trainings, for minutes on two CPU cores."""
+    """The scale of a small run: synthetic data sets and short training runs that take minutes on two CPU cores."""
 
     size: tuple[int, int] = (516, 768)
     """Rows and columns of a frame: whole periods of both CFAs, and not below LibRaw's X-Trans tile."""
@@ -63,11 +63,11 @@ class SmallRun:
     )
 
     def scenes(self, camera: str) -> int:
-        """Return the number of scenes of a camera's data set."""
+        """Return the number of scenes in a camera's synthetic data set."""
         return self.sid_scenes if camera_named(camera).dataset == "SID" else self.eld_scenes
 
     def note(self, scale: TrainingScale) -> str:
-        """Return the note below the tables of a small run."""
+        """Return the note that is printed below the tables of a small run."""
         rows, columns = self.size
         return (
             f"A small run: {self.sid_scenes} synthetic scenes of {rows}x{columns} for training and testing, "
@@ -80,7 +80,7 @@ class SmallRun:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions:
-    """The options of a study. Raises OptionError naming the field."""
+    """The options of a study. Raises OptionError, which names the invalid option."""
 
     out: Path
     root: Path
@@ -108,10 +108,10 @@ class StudyOptions:
         check_gpu(open_device(self.execution.device))
         self._check_training_options()
         if self.weights is not None and not self.weights.is_file():
-            raise OptionError(f"{self.weights}: no such file")
+            raise OptionError(f"{self.weights}: does not exist; choose another --weights")
 
     def _check_training_options(self) -> None:
-        """Raise OptionError at once for options that a later training would refuse."""
+        """Raise OptionError at once for options that a training run would refuse hours later."""
         scale = self.scale()
         TrainConfig(
             iterations=scale.iterations,
@@ -122,20 +122,20 @@ class StudyOptions:
         )
 
     def scale(self) -> TrainingScale:
-        """Return the scale of each training."""
+        """Return the scale of each training run."""
         scale = replace(self.small.scale if self.small else TrainingScale(), seed=self.seed)
         return scale if self.iterations is None else replace(scale, iterations=self.iterations)
 
     def data_root(self) -> Path:
-        """Return the directory of the photographs; in a small run those that the study makes."""
+        """Return the directory of the photographs; in a small run, of those that the study makes."""
         return self.out / DATA if self.small else self.root
 
     def notes(self) -> tuple[str, ...]:
-        """Return the notes below the tables of every study."""
+        """Return the notes that are printed below the tables of every study."""
         return (*((self.small.note(self.scale()),) if self.small else ()), PROTOCOL_NOTE)
 
     def training_task(self, label: str, camera: str, **chosen: Any) -> TrainingTask:
-        """Return a training at the study's scale; `chosen` are further fields of TrainingTask."""
+        """Create a training task at the study's scale; `chosen` are further fields of TrainingTask."""
         return TrainingTask(
             label=label,
             camera=camera,
@@ -146,12 +146,12 @@ class StudyOptions:
         )
 
     def evaluation_task(self, training: TrainingTask, camera: str, **chosen: Any) -> EvaluationTask:
-        """Return an evaluation of a training on a camera; `chosen` are further fields of EvaluationTask."""
+        """Create a task that evaluates a training task on a camera; `chosen` are further fields of EvaluationTask."""
         synthetic = self.small is not None
         return EvaluationTask(training=training, camera=camera, synthetic=synthetic, **chosen)
 
     def dataset_tasks(self, cameras: Sequence[str]) -> tuple[Task, ...]:
-        """Return the tasks that make the photographs of a small run; none for the user's photographs."""
+        """Return the tasks that make the photographs of a small run; none if the user's photographs are used."""
         if self.small is None:
             return ()
         return tuple(
@@ -174,7 +174,7 @@ class StudyOptions:
     def available_cameras(
         self, cameras: Sequence[str], *, required: bool = True
     ) -> tuple[str, ...]:
-        """Return those of `cameras` whose photographs exist. Raises DatasetError if `required` and there are none."""
+        """Return the cameras that have photographs. Raises DatasetError if none has and `required` is set."""
         if self.small:
             return tuple(cameras)
         found, first_error = [], None
@@ -190,14 +190,14 @@ class StudyOptions:
         return tuple(found)
 
     def missing_note(self, wanted: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
-        """Return a note that names the cameras that were left out, if any were."""
+        """Return a note that names the cameras left out for lack of photographs; empty if there are none."""
         absent = [camera_named(camera).title for camera in wanted if camera not in found]
         return (f"Left out, not found in {self.root}: {', '.join(absent)}.",) if absent else ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """The tasks of a study, and how its result is made of theirs."""
+    """The tasks of a study, and the function that makes the study's result from the results of the tasks."""
 
     tasks: tuple[Task, ...]
     result: Callable[[StudyContext], StudyResult]

@@ -1,4 +1,4 @@
-"""The panel of a study: all of its comparisons in one JPEG, for documents that show one picture."""
+"""The panel of a study: all comparisons in one JPEG, for documents that show a single picture."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _GAP_PX = 8
 _WIDTH_PX = 1276
 _LABEL_PX = 26
 _MAX_IN_A_ROW = 4
-"""A comparison of more pictures takes several rows."""
+"""Maximum number of pictures in a row; a comparison with more takes several rows."""
 _QUALITIES = (85, 70, 50)
 _MAX_BYTES = 300_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledPicture:
-    """One picture of a comparison."""
+    """A picture of a comparison, with its label."""
 
     label: str
     pixels: Pixels
@@ -36,20 +36,20 @@ class LabelledPicture:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """Pictures of one scene, the input first, the truth last."""
+    """Pictures of one scene: the input first, the truth last."""
 
     name: str
     pictures: tuple[LabelledPicture, ...]
 
 
 def read_picture_row(path: Path, count: int) -> list[Pixels]:
-    """Return the `count` pictures of a PNG that holds them side by side."""
+    """Return the `count` pictures that a PNG file holds side by side."""
     with Image.open(path) as image:
         return split_row(np.asarray(image.convert("RGB")), count)
 
 
 def median_pair(scores: Sequence[Mapping[str, Any]]) -> str:
-    """Return the pair of median PSNR; None counts as infinite."""
+    """Return the pair with the median PSNR; a PSNR of None counts as infinite."""
     ranked = sorted(
         scores, key=lambda score: float("inf") if score["psnr"] is None else score["psnr"]
     )
@@ -57,7 +57,7 @@ def median_pair(scores: Sequence[Mapping[str, Any]]) -> str:
 
 
 def common_median_pair(each: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """Return the pair, among those that all have, whose mean PSNR is the median; without one the first's median."""
+    """Return, of the pairs common to all, the one with the median mean PSNR; if there are none, the first's median pair."""
     by_pair = [{score["pair"]: score["psnr"] for score in scores} for scores in each]
     shared = sorted(set(by_pair[0]).intersection(*by_pair))
     finite = [pair for pair in shared if None not in [one[pair] for one in by_pair]]
@@ -69,7 +69,7 @@ def common_median_pair(each: Sequence[Sequence[Mapping[str, Any]]]) -> str:
 
 
 def panel(comparisons: Sequence[Comparison]) -> Pixels:
-    """Return all comparisons in one picture: a row or two each, cropped to their centres, with labels."""
+    """Draw all comparisons as one picture: each takes one row or two, cropped to the centre, with labels."""
     most = max(len(comparison.pictures) for comparison in comparisons)
     across = -(-most // -(-most // _MAX_IN_A_ROW))
     width = (_WIDTH_PX + _GAP_PX) // across - _GAP_PX
@@ -93,7 +93,7 @@ def panel(comparisons: Sequence[Comparison]) -> Pixels:
 
 
 def encode_panel(pixels: Pixels) -> bytes:
-    """Return a JPEG in the best of three qualities that keeps it small, or in the last."""
+    """Return the panel as a JPEG of the best of three qualities with which it stays small; else of the lowest."""
     for quality in _QUALITIES:
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "JPEG", quality=quality, optimize=True)
@@ -103,19 +103,19 @@ def encode_panel(pixels: Pixels) -> bytes:
 
 
 def _font(label: str, width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return the largest of three sizes in which the label is no wider than its picture."""
+    """Return the largest of three font sizes in which the label is at most as wide as its picture."""
     fonts = [ImageFont.load_default(size=size) for size in (15, 13, 11)]
     return next((font for font in fonts if font.getlength(label) < width), fonts[-1])
 
 
 def _first_rows(comparisons: Sequence[Comparison], across: int) -> list[int]:
-    """Return the row of pictures in which each comparison begins."""
+    """Return for each comparison the row of pictures in which it begins."""
     rows = [-(-len(comparison.pictures) // across) for comparison in comparisons]
     return [sum(rows[:k]) for k in range(len(rows))]
 
 
 def _crop_centre(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Return the centre of a picture in a tile's shape, scaled down where the picture is several times larger."""
+    """Return the centre of a picture in the shape of a tile, scaled down if the picture is several times larger."""
     scale = max(1, min(pixels.shape[0] // height, pixels.shape[1] // width))
     rows, columns = min(pixels.shape[0], height * scale), min(pixels.shape[1], width * scale)
     top, left = (pixels.shape[0] - rows) // 2, (pixels.shape[1] - columns) // 2

@@ -1,7 +1,7 @@
-"""The files of a finished study: results.json, a Markdown table, a panel of pictures, and a page with all of them.
+"""The files of a finished study: results.json, a Markdown table, a panel of pictures, and a page with all of these.
 
-The trade-off: all files are made anew from the tasks' records whenever the command runs, so that none is
-older than its tasks; it costs seconds.
+The trade-off: all files are written again from the tasks' records each time the command runs, so that no
+file is older than its tasks; this takes seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CURVES_PER_CHART = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of text; the first column names its rows."""
+    """A table of text; its first column has the names of the rows."""
 
     caption: str
     heads: tuple[str, ...]
@@ -35,7 +35,7 @@ class Table:
     note: str = ""
 
     def markdown(self) -> str:
-        """Return the table with its caption and its note."""
+        """Return the table in Markdown, with its caption and its note."""
         rows = [self.heads, ["---"] * len(self.heads), *self.rows]
         lines = [f"**{self.caption}**", "", *(f"| {' | '.join(row)} |" for row in rows)]
         return "\n".join([*lines, *(["", self.note] if self.note else [])])
@@ -43,7 +43,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResult:
-    """A finished study."""
+    """The result of a finished study: texts, tables, comparisons and runs."""
 
     name: str
     title: str
@@ -102,7 +102,7 @@ def _page(result: StudyResult, context: StudyContext) -> str:
 
 
 def _loss_charts(trainings: Sequence[TrainingTask], context: StudyContext) -> list[Chart]:
-    """Return training loss and validation PSNR, some trainings to a chart."""
+    """Return charts of training loss and validation PSNR, with up to three runs in each chart."""
     charts = []
     for first in range(0, len(trainings), _CURVES_PER_CHART):
         some = trainings[first : first + _CURVES_PER_CHART]

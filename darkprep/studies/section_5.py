@@ -45,13 +45,13 @@ class _Tasks:
     trainings: tuple[TrainingTask, ...]
     cameras: tuple[str, ...]
     own: dict[str, EvaluationTask]
-    """By the training's name: on its own camera's test set."""
+    """Evaluations on the test set of the training camera, by the name of the training task."""
     cross: dict[tuple[str, str, bool], EvaluationTask]
-    """By the training's name, the camera, and whether colours are matched."""
+    """Evaluations on other cameras, by name of the training task, camera, and whether colours are matched."""
 
 
 def section_5(options: StudyOptions) -> Study:
-    """Train on {Sony, Fuji} x {all, a fifth of the scenes}; test on their own cameras and on three others."""
+    """Train on Sony and on Fuji, with all scenes and a fifth of them; test on their own and on three other cameras."""
     tasks = _tasks(options)
 
     def result(context: StudyContext) -> StudyResult:
@@ -162,7 +162,7 @@ def _matched_table(context: StudyContext, tasks: _Tasks) -> Table:
 def _matched_scores(
     context: StudyContext, tasks: _Tasks, training: TrainingTask, camera: str
 ) -> str:
-    """Return PSNR / SSIM with matched colours, and the change of PSNR."""
+    """Return PSNR / SSIM with matched colours, and the change of PSNR that the matching causes."""
     plain, matched = (
         tasks.cross[training.name, camera, is_matched] for is_matched in (False, True)
     )
@@ -172,7 +172,7 @@ def _matched_scores(
 
 
 def _comparisons(context: StudyContext, tasks: _Tasks) -> tuple[Comparison, ...]:
-    """Return one pair of each camera, the same pair of all cameras that have it."""
+    """Return the comparison of one pair for each camera; cameras that have the same pair show the same one."""
     first = tasks.trainings[0]
     plain = [tasks.cross[first.name, camera, False] for camera in tasks.cameras]
     pair = common_median_pair([pair_scores(context, task) for task in plain]) if plain else None

@@ -31,7 +31,7 @@ _PUBLISHED = Table(
 
 
 def section_7(options: StudyOptions) -> Study:
-    """Train four networks on Sony, which differ in their layers or in their share of the scenes."""
+    """Train four networks on Sony that differ in their layers or in the share of the scenes."""
     options.available_cameras((CAMERA,))
     trainings = (
         options.training_task("standard", CAMERA),

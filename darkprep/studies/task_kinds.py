@@ -1,7 +1,7 @@
-"""The kinds of tasks that studies consist of: synthetic data sets, trainings and evaluations.
+"""The kinds of tasks of which studies consist: synthetic data sets, training runs and evaluations.
 
-The trade-off: each task makes the same calls as the command of that name, so that its figures are what a
-user gets by hand; a training costs the start of a producer, a second or two.
+The trade-off: each task calls the same functions as the command of that name, so that its figures are the
+same as a user's; each training run therefore has to start a producer, which takes a second or two.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from darkprep.synth.dataset import synthesise
 from darkprep.trainer.config import Precision, TrainConfig
 
 TRAININGS, SCORES, DATA = "trainings", "scores", "data"
-"""Directories below the output directory."""
+"""Subdirectories of the output directory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingScale:
-    """The length and batches of each training, the same for all of a study. The defaults are the published ones."""
+    """Length and batch size of each training run of a study. The defaults are the published values."""
 
     iterations: int = TrainConfig.iterations
     batch_size: int = TrainConfig.batch_size
@@ -40,18 +40,18 @@ class TrainingScale:
     samples_per_shard: int = PlanOptions.samples_per_shard
     crops_per_visit: int = PlanOptions.crops_per_visit
     validations: int = 20
-    """How many times the network is validated during the training; 0 for never."""
+    """Number of evaluations on validation frames during a run; 0 for none."""
     seed: int = TrainConfig.seed
 
     def record(self) -> dict[str, Any]:
-        """Return the JSON object of a training's specification."""
+        """Return the JSON object that is part of a training task's specification."""
         record = asdict(self)
         return {("looks" if name == "validations" else name): record[name] for name in record}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionOptions:
-    """How trainings are run; only the precision is part of a training's specification."""
+    """How training runs are executed on this machine; only the precision changes results, so only it is recorded."""
 
     device: str = "auto"
     precision: Precision = TrainConfig.precision
@@ -69,25 +69,25 @@ class DatasetTask:
     size: tuple[int, int]
     seed: int
     isos: tuple[int, ...] = ()
-    """ISO values that the scenes are drawn from; empty for the default ones."""
+    """ISO values from which the scenes' ISO is drawn; empty for the default values."""
     jobs: int = 1
 
     @property
     def name(self) -> str:
-        """See Task."""
+        """The task's name, unique in the output directory."""
         return f"data-{self.camera}"
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """See Task."""
+        """Names of the tasks that must be finished before this one: none."""
         return ()
 
     def spec(self) -> dict[str, Any]:
-        """See Task."""
+        """Return the settings on which the data set depends, as JSON values."""
         return {**asdict(replace(self, jobs=1)), "size": list(self.size), "isos": list(self.isos)}
 
     def run(self, context: StudyContext) -> dict[str, Any]:
-        """See Task."""
+        """Make the data set; return its description as JSON values."""
         files = synthesise(
             context.root,
             self.camera,
@@ -105,10 +105,10 @@ class DatasetTask:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTask:
-    """Train one network on one camera's scenes, or a share of them."""
+    """Train one network on all scenes of one camera, or on a share of them."""
 
     label: str
-    """Its name in tables."""
+    """The name of the training run in tables."""
     camera: str
     scale: TrainingScale
     execution: ExecutionOptions
@@ -120,7 +120,7 @@ class TrainingTask:
 
     @property
     def name(self) -> str:
-        """See Task."""
+        """The task's name, unique in the output directory."""
         parts = [self.camera, f"{100 * self.fraction:g}", self.model]
         parts += [self.xtrans] if self.xtrans != "native" else []
         parts += [f"noise-{self.noise}"] if self.noise else []
@@ -128,11 +128,11 @@ class TrainingTask:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """See Task."""
+        """Names of the tasks that must be finished before this one."""
         return (f"data-{self.camera}",) if self.synthetic else ()
 
     def spec(self) -> dict[str, Any]:
-        """See Task."""
+        """Return the settings on which the trained weights depend, as JSON values."""
         named = ("camera", "fraction", "model", "noise")
         spec = {**{name: getattr(self, name) for name in named}, "form": self.xtrans}
         spec["scale"] = self.scale.record()
@@ -141,15 +141,15 @@ class TrainingTask:
         return spec if precision == "fp32" else spec | {"precision": precision}
 
     def folder(self, context: StudyContext) -> Path:
-        """Return the directory of its spool and its run."""
+        """Return the directory for the spool and the run of this task."""
         return context.out / TRAININGS / self.name.removeprefix("train-")
 
     def weights(self, context: StudyContext) -> Path:
-        """Return the file of its trained weights."""
+        """Return the path of the trained weights."""
         return self.folder(context) / "run" / "weights.safetensors"
 
     def run(self, context: StudyContext) -> dict[str, Any]:
-        """See Task; the spool is removed when the training is finished. Raises Stopped."""
+        """Train, continuing an earlier attempt; then remove the spool and return the summary. Raises Stopped."""
         scale, folder = self.scale, self.folder(context)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -216,19 +216,19 @@ class TrainingTask:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationTask:
-    """Evaluate a training on one camera's test frames."""
+    """Evaluate the weights of a training task on one camera's test frames."""
 
     training: TrainingTask
     camera: str
     xtrans: str = "native"
     matched: bool = False
-    """Convert the frames to the colours of the training's camera."""
+    """Whether to convert the frames to the colours of the camera on which the network was trained."""
     protocol: str = "redirt"
     synthetic: bool = False
 
     @property
     def name(self) -> str:
-        """See Task."""
+        """The task's name, unique in the output directory."""
         parts = [self.training.name.removeprefix("train-"), "on", self.camera]
         parts += ["matched"] if self.matched else []
         parts += [self.protocol] if self.protocol != "redirt" else []
@@ -236,21 +236,21 @@ class EvaluationTask:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """See Task."""
+        """Names of the tasks that must be finished before this one."""
         data = (f"data-{self.camera}",) if self.synthetic else ()
         return (self.training.name, *data)
 
     def spec(self) -> dict[str, Any]:
-        """See Task."""
+        """Return the settings on which the scores depend, as JSON values."""
         own = {"camera": self.camera, "form": self.xtrans, "matched": self.matched}
         return {**own, "protocol": self.protocol, "training": self.training.spec()}
 
     def folder(self, context: StudyContext) -> Path:
-        """Return the directory of metrics.json and the pictures."""
+        """Return the directory for metrics.json and the pictures."""
         return context.out / SCORES / self.name.removeprefix("score-")
 
     def run(self, context: StudyContext) -> dict[str, Any]:
-        """See Task."""
+        """Evaluate the weights; return the scores as JSON values."""
         options = EvaluateOptions(
             weights=self.training.weights(context),
             camera=self.camera,

@@ -1,8 +1,8 @@
-"""Runs the tasks of a study: each once, by any of several processes, however often all are interrupted.
+"""Run the tasks of a study: each task once, by any of several processes, even if all are interrupted.
 
-A task is a data set to make, a training, or an evaluation. Its result is recorded in a file when it is
-finished, so that the same command continues; a file lock per task lets several processes share one output
-directory. The trade-off: a process that finds all tasks locked looks again only every two seconds.
+A task makes a data set, trains a network, or evaluates one. Its result is recorded in a file when it is
+finished, so that the same command continues a study; a file lock per task lets several processes share an
+output directory. The trade-off: a process that finds all tasks locked looks again only every two seconds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from darkprep.view.numbers import format_duration
 
 _POLL_S = 2.0
 _RECORDS = "cells"
-"""Directory of the records, below the output directory."""
+"""Subdirectory of the output directory for the records of tasks."""
 
 
 class Stopped(DarkprepError):
@@ -36,7 +36,7 @@ class Stopped(DarkprepError):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StudyContext:
-    """The directories, the progress display and the stop signal of a study."""
+    """What all tasks of a study use: directories, progress display and stop signal."""
 
     out: Path
     root: Path
@@ -50,16 +50,16 @@ class StudyContext:
             raise Stopped
 
     def result(self, name: str) -> dict[str, Any] | None:
-        """Return the result of a finished task; None for an unfinished one."""
+        """Return the result of a task; None if it is not finished."""
         record = read_json(self.record_path(name)) or {}
         return record.get("result")
 
     def seconds(self, name: str) -> float:
-        """Return how long a task has run, all attempts together."""
+        """Return for how many seconds a task has run, all attempts together."""
         return float((read_json(self.record_path(name)) or {}).get("seconds", 0.0))
 
     def record_path(self, name: str) -> Path:
-        """Return the file that holds a task's specification and result."""
+        """Return the path of the file with a task's specification and result."""
         return self.out / _RECORDS / f"{name}.json"
 
 
@@ -68,24 +68,24 @@ class Task(Protocol):
 
     @property
     def name(self) -> str:
-        """A file name that is unique in the output directory."""
+        """The task's name; it is unique in the output directory and usable as a file name."""
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Names of the tasks that must be finished before."""
+        """Names of the tasks that must be finished before this one."""
 
     def spec(self) -> dict[str, Any]:
-        """Return everything that the result depends on, as JSON values."""
+        """Return all settings on which the result depends, as JSON values."""
 
     def run(self, context: StudyContext) -> dict[str, Any]:
         """Run the task, continuing an earlier attempt, and return its result as JSON values."""
 
 
 def run_tasks(tasks: Sequence[Task], context: StudyContext) -> None:
-    """Run all tasks that are not finished, or wait until other processes have.
+    """Run all tasks that are not finished, or wait until other processes have finished them.
 
-    Raises Stopped, OptionError when a record in the output directory has another specification, and
-    whatever a task raises.
+    Raises Stopped, OptionError when a record in the output directory has another specification, and the
+    errors of the tasks.
     """
     with disk_errors(context.out):
         (context.out / _RECORDS).mkdir(parents=True, exist_ok=True)
@@ -101,13 +101,15 @@ def run_tasks(tasks: Sequence[Task], context: StudyContext) -> None:
         if remaining and not finished:
             if not announced:
                 names = ", ".join(task.name for task in remaining)
-                context.progress.print(f"waiting for another process that runs: {names}")
+                context.progress.print(
+                    f"waiting for another process, which runs these tasks: {names}"
+                )
                 announced = True
             context.stop.wait(_POLL_S)
 
 
 def _finish_if_possible(task: Task, context: StudyContext, position: str) -> bool:
-    """Run a task unless it is finished, waits for others or is locked; return whether it is finished."""
+    """Run a task unless it is finished, locked, or must wait for others; return whether it is finished."""
     if _is_finished(task, context):
         return True
     if any(context.result(name) is None for name in task.needs):
@@ -137,7 +139,7 @@ def _run(task: Task, context: StudyContext, position: str) -> None:
 
 
 def _is_finished(task: Task, context: StudyContext) -> bool:
-    """Return whether the task has a result; raises OptionError when that of another specification is recorded."""
+    """Return whether a task has a result. Raises OptionError if the recorded specification differs from the task's."""
     record = read_json(context.record_path(task.name))
     if record is None:
         return False
@@ -147,21 +149,23 @@ def _is_finished(task: Task, context: StudyContext) -> bool:
             key for key in spec if not isinstance(recorded, dict) or recorded.get(key) != spec[key]
         )
         raise OptionError(
-            f"{context.out}: holds {task.name} with another {differing}; choose another --out"
+            f"{context.out}: holds {task.name} with other settings ({differing}); choose another --out"
         )
     return record.get("result") is not None
 
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[bool]:
-    """Lock a task and yield True; yield False where another process holds it.
+    """Lock a task and yield True; yield False if another process has locked it.
 
     The system releases the locks of processes that died.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise SpoolError(f"{path}: cannot be locked ({error.strerror})") from error
+        raise SpoolError(
+            f"{path}: cannot be locked ({error.strerror}); choose an --out on a disk that supports file locks"
+        ) from error
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Three ways to feed an X-Trans camera to a network: nine planes, unshuffled as if Bayer, resampled to RGGB."""
+"""The study `x-trans`: three ways to feed an X-Trans camera to a network: nine planes, as if Bayer, or resampled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOTE = (
 
 
 def x_trans(options: StudyOptions) -> Study:
-    """Train on Fuji once for each way to feed X-Trans; test on Fuji and, where the network can read it, on Sony."""
+    """Train on Fuji once for each X-Trans mode; test on Fuji and, if the network can read Bayer frames, on Sony."""
     options.available_cameras((CAMERA,))
     others = options.available_cameras((BAYER_CAMERA,), required=False)
     trainings = tuple(options.training_task(mode, CAMERA, xtrans=mode) for mode in XTRANS_MODES)

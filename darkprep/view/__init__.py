@@ -1,1 +1,1 @@
-"""What a terminal shows: the live screen, status, and how numbers are written."""
+"""Terminal output: live screen, status, and the format of numbers."""

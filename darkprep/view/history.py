@@ -1,7 +1,8 @@
-"""The disk use of a spool over a run, as spool.jsonl in the run directory.
+"""Record a spool's disk use during a run, in spool.jsonl in the run directory.
 
-The trade-off: lines become rarer as a run grows older, a thousandth of its age apart, so that a day makes
-some five thousand; each line holds the extremes since the one before.
+The trade-off: the older a run is, the fewer lines are written: the distance between two lines is a
+thousandth of the run's age, so a day gives some five thousand lines. Each line holds the smallest and
+largest values since the line before.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ class SpoolHistoryLine:
     """One line of spool.jsonl."""
 
     seconds: float
-    """Since the training began, including the time before it was resumed."""
+    """Seconds since the run was started, including the time before it was resumed."""
     disk_bytes: int
-    """The most since the line before."""
+    """Maximum since the previous line."""
     least_disk_bytes: int
-    """The least since the line before."""
+    """Minimum since the previous line."""
     shards_ready: int | None = None
     budget_bytes: int | None = None
 
 
 class SpoolHistory:
-    """Writes spool.jsonl of a run from the statuses that it is given about once a second."""
+    """Writes spool.jsonl of a run; its caller passes a status about once a second."""
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / FILE
@@ -49,12 +50,12 @@ class SpoolHistory:
         self._failed = False
 
     def start(self) -> None:
-        """Begin to write, or continue after the last line; until then `add` does nothing."""
+        """Start to write, or continue after the last line; before this call `add` does nothing."""
         before = read_history(self._path.parent)
         self._began = time.monotonic() - (before[-1].seconds if before else 0.0)
 
     def add(self, status: SpoolStatus) -> None:
-        """Note a status, and write a line if one is due. Logs the first write error, raises none."""
+        """Take a status into account, and write a line if one is due. The first write error is logged; none is raised."""
         if self._began is None:
             return
         used = status.disk_bytes
@@ -79,12 +80,12 @@ class SpoolHistory:
                 file.write(json.dumps(asdict(line)) + "\n")
         except (DarkprepError, OSError) as error:
             if not self._failed:
-                log.warning("the disk use of the spool is not recorded: %s", error)
+                log.warning("the spool's disk use could not be recorded for the report: %s", error)
             self._failed = True
 
 
 def read_history(run_dir: Path) -> list[SpoolHistoryLine]:
-    """Return the valid lines of a run's spool.jsonl; a missing or unreadable file has none."""
+    """Return the valid lines of a run's spool.jsonl; none if the file is missing or cannot be read."""
     try:
         rows = read_regular_file(run_dir / FILE).splitlines()
     except OSError:

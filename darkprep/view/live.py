@@ -1,8 +1,8 @@
-"""Output while work goes on: a screen on a terminal, lines in a pipe, JSON lines on request.
+"""Show progress: a live screen on a terminal, lines in a pipe, JSON lines on request.
 
-The work only stores its newest state; a thread reads the spool and draws, so that the display costs a
-training step one assignment (docs/concepts.md has the figures). The trade-off: what is shown is up
-to a second old.
+The caller only stores its newest state; a thread reads the spool and draws, so that the display costs a
+training step only one assignment (docs/concepts.md has the figures). The trade-off: the display is up to a
+second old.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _JOIN_S = 10.0
 class Progress:
     """Shows the progress of some work on stderr. Use as a context manager.
 
-    `show` is for work with one line to show; `monitor` is for work on a spool.
+    `show` is for work that has one line to show; `monitor` is for work on a spool.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class Progress:
         console: Console | None = None,
         on_stdout: bool = False,
     ) -> None:
-        """`on_stdout` is for a command whose whole result is what it shows."""
+        """Create a display; `on_stdout` is for a command whose only result is the display."""
         self._json = log_format == "json" and not quiet
         self.output_closed = threading.Event()
-        """Set when the reader of the output has gone; the work continues without output."""
+        """Set when the program that reads the output has ended; the work continues without output."""
         self._console = console or _PipeConsole(
             self.output_closed, stderr=not on_stdout, quiet=quiet, highlight=False
         )
@@ -101,7 +101,7 @@ class Progress:
             self._live.stop()
 
     def show(self, text: str, *, always: bool = False) -> None:
-        """Show one line in place of the one before, if it is time to or `always`."""
+        """Replace the line shown before by another one, if enough time has passed or `always` is set."""
         now = time.monotonic()
         if not always and now - self._shown < (DRAW_INTERVAL_S if self._live else _LINE_INTERVAL_S):
             return
@@ -114,14 +114,14 @@ class Progress:
             self._console.print(text, soft_wrap=True, markup=False)
 
     def print(self, text: str, *, event: str = "message") -> None:
-        """Print a line that stays, above the screen if there is one."""
+        """Print a line that is not replaced, above the screen if there is one."""
         if self._json:
             self.event(event, text=text)
         else:
             self._console.print(text, soft_wrap=True, markup=False)
 
     def event(self, name: str, **fields: Any) -> None:
-        """Print one JSON line where those are requested; else do nothing."""
+        """Print one JSON line if JSON lines were requested; otherwise do nothing."""
         if self._json:
             record = {"time": round(time.time(), 3), "event": name, **fields}
             with self._lock:
@@ -137,9 +137,9 @@ class Progress:
     def monitor(
         self, read_status: ReadStatus, *, title: str, on_status: OnStatus | None = None
     ) -> Iterator[StatusMonitor]:
-        """Read the status of a spool about once a second and show it, until the block ends.
+        """Read and show the status of a spool about once a second during a block.
 
-        `on_status` is called with every status, also where nothing is shown.
+        `on_status` is called with every status, even if nothing is shown.
         """
         draw = None if self._quiet else self._draw
         monitor = StatusMonitor(read_status, draw, on_status, title=title)
@@ -171,7 +171,7 @@ class Progress:
 
 
 class _PipeConsole(Console):
-    """A console that becomes quiet on a broken pipe, where rich's ends the program."""
+    """A console that stops printing at a broken pipe, where rich's own console ends the program."""
 
     def __init__(self, closed: threading.Event, **options: Any) -> None:
         super().__init__(**options)
@@ -184,7 +184,7 @@ class _PipeConsole(Console):
 
 
 class StatusMonitor:
-    """A thread that reads a spool's status and draws it. `set_step` and `set_deadline` only store."""
+    """A thread that reads a spool's status and draws it. `set_step` and `set_deadline` only store values."""
 
     def __init__(
         self,
@@ -209,21 +209,21 @@ class StatusMonitor:
         self._thread.start()
 
     def stop(self) -> None:
-        """Read and draw a last time, and end the thread."""
+        """Read and draw the status a last time, and end the thread."""
         self._done.set()
         if self._thread.ident:
             self._thread.join(_JOIN_S)
 
     def set_step(self, report: StepReport) -> None:
-        """Store the newest step of a training in this process."""
+        """Store the newest step of a training run in this process."""
         self._step = report
 
     def set_deadline(self, monotonic_s: float | None) -> None:
-        """Store the `time.monotonic()` at which the training will be ended; None for none."""
+        """Store the `time.monotonic()` at which the training run will be ended; None for no deadline."""
         self._deadline = monotonic_s
 
     def gauges(self) -> dict[str, float]:
-        """Return the size of the spool, for a line of metrics; empty before the first status."""
+        """Return the size of the spool, for a line of metrics; empty before the first status is read."""
         latest = self.latest
         if latest is None:
             return {}
@@ -243,12 +243,12 @@ class StatusMonitor:
                     elapsed = time.monotonic() - self._began
                     self._draw(self._with_step(self.latest), self._title, elapsed)
             except (DarkprepError, OSError) as error:
-                log.debug("no status to show: %s", error)
+                log.debug("the spool's status cannot be shown: %s", error)
             if ends:
                 return
 
     def _with_step(self, status: SpoolStatus) -> SpoolStatus:
-        """Return the status with the newest step, which is newer than the files of the run."""
+        """Return the status with the newest step, which is newer than the run's files."""
         if self._step is None:
             return status
         before = status.trainer.training
@@ -268,14 +268,14 @@ class StatusMonitor:
 
 
 class _WarningHandler(logging.Handler):
-    """Prints warnings above the screen, which they would damage otherwise."""
+    """Prints warnings above the screen; printed directly, they would damage the screen."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__(logging.WARNING)
         self._progress = progress
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one."""
+        """Print one warning."""
         try:
             self._progress.print(f"darkprep: {record.getMessage()}", event="warning")
         except Exception:  # noqa: BLE001 # logging's own convention: a handler never raises

@@ -1,4 +1,4 @@
-"""How numbers and lines are written for people: counts, bytes, durations, one line of text."""
+"""Format numbers and lines for readers: counts, bytes, durations, one line of text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def one_line(text: str) -> str:
-    """Return `text` with unprintable characters escaped: line ends, control characters, undecodable bytes."""
+    """Return `text` with line ends, control characters and undecodable bytes escaped."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text
@@ -14,12 +14,12 @@ def one_line(text: str) -> str:
 
 
 def format_count(count: float, noun: str) -> str:
-    """Return a number with its noun: `1 shard`, `2,000 shards`."""
+    """Return a number with its noun, such as `1 shard` or `2,000 shards`."""
     return f"{count:,.0f} {noun}" if count == 1 else f"{count:,.0f} {noun}s"
 
 
 def format_number(value: float) -> str:
-    """Return at least three significant digits, without an exponent above 0.0001: `1,903`, `12.5`, `0.0123`, `1e-05`."""
+    """Return a number with at least three significant digits: `1,903`, `12.5`, `0.0123`; `1e-05` below 0.0001."""
     if not math.isfinite(value) or abs(value) < 1e-4:
         return f"{value:.3g}"
     decimals = max(0, 2 - math.floor(math.log10(abs(value))))
@@ -28,7 +28,7 @@ def format_number(value: float) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """Return a size with its unit: `1.23 GB`."""
+    """Return a size with its unit, such as `1.23 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < (1000 if unit == "B" else 999.5):  # what rounds to 1000 is one of the next unit
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
@@ -37,7 +37,7 @@ def format_bytes(count: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return `12 s`, `3:05 min`, `2:15 h`, `1,903:20 h`, or `?` if `seconds` is not finite."""
+    """Return a duration: `12 s`, `3:05 min`, `2:15 h`, `1,903:20 h`, or `?` if `seconds` is not finite."""
     if not math.isfinite(seconds):
         return "?"
     if seconds < 59.5:

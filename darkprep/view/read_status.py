@@ -1,7 +1,7 @@
-"""Reads the status of a spool from its directory, or from object storage.
+"""Read the status of a spool from its directory, or from object storage.
 
-The trade-off: in a directory, locks and process numbers show at once who runs; in object storage only a
-change between two reads does, so BucketReader needs seconds before it can be sure.
+The trade-off: in a directory, locks and pids show at once which processes are running; in object storage
+only a change between two reads shows this, so BucketReader needs a few seconds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MAX_RECENT = 60
 
 
 def spool_status(spool: Spool) -> SpoolStatus:
-    """Return the status of a spool in a directory. Raises PlanError or SpoolError where there is none."""
+    """Return the status of a spool in a directory. Raises PlanError or SpoolError if there is no spool."""
     stream = spool.stream
     # By the lock: a process of another container has a number of its own there.
     holder = spool.producer_process()
@@ -61,7 +61,7 @@ def spool_status(spool: Spool) -> SpoolStatus:
 
 
 def build_status(spool: Spool, bucket: Bucket) -> SpoolStatus:
-    """Return the status of a build into a bucket: of its directory, with what its producer reports of the bucket."""
+    """Return the status of a build into a bucket, from its local directory and the producer's report about the bucket."""
     status = replace(
         spool_status(spool), spool=str(bucket), budget_bytes=bucket.settings.budget_bytes or None
     )
@@ -77,14 +77,14 @@ def build_status(spool: Spool, bucket: Bucket) -> SpoolStatus:
 
 
 class BucketReader:
-    """Reads the status of a spool in object storage; a lease that changes between two reads is alive."""
+    """Reads the status of a spool in object storage; a process is alive if its lease changes between two reads."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._producer, self._trainer = bucket.watch_producer(), bucket.watch_trainer()
 
     def wait_until_known(self) -> None:
-        """Read the leases until it is known whether their holders run, some seconds at most."""
+        """Read the leases until it is known whether their holders are alive, for at most a few seconds."""
         deadline = time.monotonic() + 2 * RENEWAL_S
         unknown = [self._producer, self._trainer]
         while unknown and time.monotonic() < deadline:
@@ -92,7 +92,7 @@ class BucketReader:
             time.sleep(0.2 if unknown else 0)
 
     def status(self) -> SpoolStatus:
-        """Return the status now. Raises SpoolError."""
+        """Return the present status. Raises SpoolError."""
         bucket = self._bucket
         stream, objects, cursor = bucket.stream, bucket.list_shards(), bucket.read_cursor()
         producer, trainer = self._producer.look(), self._trainer.look()
@@ -131,7 +131,7 @@ class BucketReader:
 
 
 def _is_alive(watch: Watch, holder: Holder | None) -> bool | None:
-    """Return whether the holder of a lease runs; None while that is unknown. Local processes are known at once."""
+    """Return whether the holder of a lease is alive; None while unknown. For local processes it is known at once."""
     alive = watch.is_alive(holder)
     if alive is None and holder and holder.is_on_this_machine:
         return not holder.is_known_dead()
@@ -139,7 +139,7 @@ def _is_alive(watch: Watch, holder: Holder | None) -> bool | None:
 
 
 def _reported(holder: Holder | None) -> ProducerStatus:
-    """Return what the holder of a lease reports of its work; a status without figures where that is invalid."""
+    """Return the status that the holder of a lease published; a status without figures if it is invalid."""
     status = ProducerStatus.from_json(holder.report) if holder else None
     return status or ProducerStatus(state="making")
 
@@ -158,7 +158,7 @@ def _watched_producer(heartbeat: Heartbeat, *, alive: bool) -> WatchedProducer:
 
 
 def _frames_status(spool: Spool) -> FramesStatus | None:
-    """Return the directory of frames on another disk; None where frames are in the spool."""
+    """Return the status of the frames directory on another disk; None if frames are in the spool."""
     directory = FramesDirectory.from_spool(spool)
     if directory.budget_bytes is None:
         return None
@@ -203,7 +203,7 @@ def _trainer_status(cursors: Sequence[Cursor], *, alive: bool) -> TrainerStatus:
 
 
 def _iterations(run_dir: Path) -> int | None:
-    """Return the iterations that a run was started for; None where its configuration is missing or invalid."""
+    """Return the number of iterations for which a run was started; None if its configuration is missing or invalid."""
     iterations = (read_json(run_dir / "config.json") or {}).get("iterations")
     return iterations if type(iterations) is int and 0 < iterations <= 10**9 else None
 

@@ -1,4 +1,4 @@
-"""A spool's status as a screen for a terminal: producers, spool, trainer, and which side limits."""
+"""Draw a spool's status as a screen: producers, spool, trainer, and which of them limits the pace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BAR_CELLS = 40
 _SPARKS = "▁▂▃▄▅▆▇█"
 _MAX_WIDTH = 100
 _FREE_COLUMNS = 4
-"""Beside the screen, for the `^C` that a terminal prints after it: on a line of its own it would stay there."""
+"""Columns left free beside the screen for the `^C` that a terminal prints; otherwise it would start a new line."""
 _STATE_STYLES = {
     "making": "green",
     "done": "green",
@@ -122,7 +122,7 @@ def _trainer_rows(trainer: TrainerStatus, cells: int) -> list[Text]:
 
 
 def _bar(parts: list[tuple[float, str, str]], cells: int) -> Text:
-    """Return a bar of shares, each (share, glyph, style), at least one cell each; readable without colour."""
+    """Return a bar of shares (share, glyph, style), each at least one cell wide; it is readable without colour."""
     bar, used = Text(), 0
     for share, glyph, style in parts:
         wanted = max(1, round(share * cells)) if share > 0 else 0
@@ -133,7 +133,7 @@ def _bar(parts: list[tuple[float, str, str]], cells: int) -> Text:
 
 
 def sparkline(values: Sequence[float], cells: int) -> str:
-    """Return the last `cells` values as one row of characters, scaled between their extremes."""
+    """Return the last `cells` values as one row of characters, scaled between their minimum and maximum."""
     shown = list(values)[-max(1, cells) :]
     low, high = min(shown), max(shown)
     span = (high - low) or 1.0

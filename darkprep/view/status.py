@@ -1,7 +1,7 @@
-"""The status of a spool: what it holds, who works on it, and which side is slower.
+"""The status of a spool: what it contains, which processes use it, and which side is slower.
 
-One record for `darkprep status`, its JSON, the live screen and the history of a run. The trade-off: a figure
-that is not in this record cannot be shown.
+One record for `darkprep status`, its JSON, the live screen and the history of a run. The trade-off: a
+figure that is not in this record cannot be shown.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.trainer.records import StepReport
 
 LONG_WAIT_S = 3.0
-"""A wait for data that lasts longer is shown before it is over."""
+"""Seconds after which a wait for data is shown while it lasts."""
 _BLOCKED = 0.05
-"""Share of its time that a producer waits for the trainer, above which it counts as the faster side."""
+"""If a producer waits for the trainer for more than this share of the time, it counts as the faster side."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingProgress:
-    """How far a training is, by its newest lines of metrics or, in its own process, by its last step."""
+    """How far a run is, from its newest lines of metrics or, in the run's own process, from its last step."""
 
     iteration: int
     iterations: int | None
@@ -33,15 +33,15 @@ class TrainingProgress:
     recent_losses: tuple[float, ...] = ()
     """Losses of the newest lines of metrics, the oldest first."""
     learning_rate: float | None = None
-    """Known in the training's own process only, as is the rest."""
+    """Known only in the run's own process, like the fields below."""
     shards_deleted: int | None = None
     ends_in_s: float | None = None
-    """Seconds until the deadline of a training that has one."""
+    """Seconds until the run's deadline; None without a deadline."""
     clock_s: float | None = None
-    """Seconds since the start of a training that has a deadline."""
+    """Seconds since the start of a run with a deadline; None without a deadline."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object, without what only the training's own process knows where it is None."""
+        """Return the JSON object; fields that are known only in the run's own process are left out if None."""
         record = asdict(self) | {"recent_losses": list(self.recent_losses)}
         optional = ("learning_rate", "shards_deleted", "ends_in_s", "clock_s")
         absent = {name for name in optional if record[name] is None}
@@ -50,12 +50,12 @@ class TrainingProgress:
 
     @property
     def ends_by_clock(self) -> bool:
-        """Whether the deadline comes before the last iteration."""
+        """Whether the run's deadline will come before its last iteration."""
         return self.ends_in_s is not None and (self.eta_s is None or self.eta_s > self.ends_in_s)
 
     @property
     def share_done(self) -> float | None:
-        """In [0, 1], by the clock where the training ends by it; None where the end is unknown."""
+        """Share of the run that is done, in [0, 1], by time if it has a deadline; None if its end is unknown."""
         if self.ends_by_clock:
             elapsed = self.clock_s or 0.0
             whole = elapsed + (self.ends_in_s or 0.0)
@@ -65,11 +65,11 @@ class TrainingProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerStatus:
-    """The trainer of a spool, by the cursors of its ranks and the files of its run."""
+    """The status of a spool's trainer, from the cursors of its ranks and the files of its run."""
 
     alive: bool
     ranks: int
-    """Cursors that were found."""
+    """Number of trainer ranks, from their cursors."""
     batch: int
     """The next global batch."""
     run: str
@@ -81,34 +81,34 @@ class TrainerStatus:
     training: TrainingProgress | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object: all on one level."""
+        """Return the JSON object, with all fields on one level."""
         names = ("alive", "ranks", "batch", "run", "wait_fraction", "waiting_s")
         training = self.training.to_json() if self.training else {}
         return {name: getattr(self, name) for name in names} | training
 
     @property
     def waits_long(self) -> bool:
-        """Whether a long wait for data is not over."""
+        """Whether the trainer has been waiting for data for a long time and still is."""
         return self.waiting_s > LONG_WAIT_S
 
 
 @dataclass(frozen=True, kw_only=True)
 class WatchedProducer:
-    """A producer's own report, and what is known of its process."""
+    """A producer's own report, and what is known about its process."""
 
     status: ProducerStatus
     alive: bool
     seconds_since: float
-    """Since the last sign of life."""
+    """Seconds since the last heartbeat."""
     host: str
     pid: int
     started: int | None = None
-    """As in ProcessId; None for producers of a spool in object storage, as is the next."""
+    """The process's start time, as in ProcessId; None for a spool in object storage, like the next field."""
     time: float | None = None
     """When the heartbeat was written, in seconds since the epoch."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object: all on one level."""
+        """Return the JSON object, with all fields on one level."""
         process = {name: getattr(self, name) for name in ("host", "pid", "started", "time")}
         return {
             **self.status.to_json(),
@@ -120,13 +120,13 @@ class WatchedProducer:
 
     @property
     def blocked_fraction(self) -> float:
-        """Share of its time that the producer waited for the trainer."""
+        """Share of the time in which the producer waited for the trainer."""
         running = self.status.running_s
         return (self.status.blocked_s or 0.0) / running if running else 0.0
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds until all shards are made; None without an end, or while the producer waits."""
+        """Seconds until all shards are made; None for a plan without end, or while the producer waits."""
         status = self.status
         if status.until is None or not status.shards_made or not status.running_s:
             return None
@@ -138,7 +138,7 @@ class WatchedProducer:
 
 @dataclass(frozen=True, kw_only=True)
 class FramesStatus:
-    """Decoded frames that are kept outside the spool and its budget."""
+    """The status of decoded frames that are stored outside the spool and its budget."""
 
     path: str
     disk_bytes: int
@@ -147,34 +147,34 @@ class FramesStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class SpoolStatus:
-    """The status of a spool, which is a directory or in object storage."""
+    """The status of a spool in a directory or in object storage."""
 
     spool: str
-    """Its directory or URL."""
+    """Directory or URL of the spool."""
     camera: str
     plan: str
     """The plan's digest."""
     shards_ready: int
     shards_planned: int | None
-    """None for a plan without an end."""
+    """Number of shards of the plan; None for a plan without end."""
     shard_bytes: int
     samples_per_shard: int
     budget_bytes: int | None
-    """None where no budget is recorded."""
+    """The disk budget; None if it is not recorded."""
     disk_bytes: int
-    """All that counts against the budget."""
+    """Bytes of everything that counts against the budget."""
     objects_bytes: int | None = None
-    """The part of `disk_bytes` in object storage; None for a spool in a directory, as is the next."""
+    """The part of `disk_bytes` in object storage; None for a spool in a directory, like the next field."""
     staged_bytes: int | None = None
     """The part of `disk_bytes` in the trainer's directory."""
     frames_elsewhere: FramesStatus | None = None
     next_needed: int
     """The oldest shard that the trainer still needs."""
     damaged: int
-    """Shards that were found damaged."""
+    """Number of shards that were found damaged."""
     trainer: TrainerStatus
     producers: tuple[WatchedProducer, ...]
-    """In the order of their heartbeats, the newest last."""
+    """Producers in the order of their heartbeats, the newest last."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that `darkprep status --json` prints."""
@@ -191,12 +191,12 @@ class SpoolStatus:
 
     @property
     def live_producers(self) -> list[WatchedProducer]:
-        """The producers that run, the newest last."""
+        """The producers that are running, the newest last."""
         return [producer for producer in self.producers if producer.alive]
 
     @property
     def limiting_side(self) -> str:
-        """A sentence that says whether trainer or producers limit the speed, and what to change."""
+        """A sentence that states whether trainer or producers limit the pace, and what to change."""
         trainer, alive = self.trainer, self.live_producers
         state = alive[-1].status.state if alive else ""
         if not trainer.alive:
@@ -214,14 +214,16 @@ class SpoolStatus:
         if trainer.waits_long:
             return "the trainer waits for the next shard"
         if trainer.wait_fraction >= NEGLIGIBLE_WAIT:
-            return "nearly balanced: more --jobs would close the gap"
+            return (
+                "the producers are nearly as fast as the trainer: a few more --jobs would be enough"
+            )
         if alive and alive[-1].blocked_fraction > _BLOCKED:
             return "the trainer is slower than the producers, which wait for it: nothing to change"
         return "producers and trainer are equally fast: nothing to change"
 
 
 def progress_of_step(report: StepReport, recent_losses: tuple[float, ...]) -> TrainingProgress:
-    """Return the progress of a training in this process after a step."""
+    """Return the progress of a training run in this process after a step."""
     return TrainingProgress(
         iteration=report.iteration,
         iterations=report.iterations,

@@ -1,4 +1,4 @@
-"""A spool's status as plain text: several lines for `darkprep status`, one line for a pipe."""
+"""Show a spool's status as plain text: several lines for `darkprep status`, one line in a pipe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from darkprep.view.status import FramesStatus, SpoolStatus, TrainerStatus, Watch
 
 
 def status_lines(status: SpoolStatus) -> list[str]:
-    """Return the whole status."""
+    """Return the whole status as lines of text."""
     planned = (
         "plan without end" if status.shards_planned is None else f"{status.shards_planned} planned"
     )
@@ -29,7 +29,7 @@ def status_lines(status: SpoolStatus) -> list[str]:
 
 
 def summary_line(status: SpoolStatus) -> str:
-    """Return the figures that change, in one line."""
+    """Return the changing figures in one line."""
     parts = trainer_parts(status.trainer) if status.trainer.alive else []
     parts += [disk_text(status), f"{format_count(status.shards_ready, 'shard')} ready"]
     if status.live_producers:
@@ -40,14 +40,14 @@ def summary_line(status: SpoolStatus) -> str:
 
 
 def disk_text(status: SpoolStatus) -> str:
-    """Return `40 MB of 80 MB (50%)`."""
+    """Return the used and allowed disk space, such as `40 MB of 80 MB (50%)`."""
     used, budget = status.disk_bytes, status.budget_bytes
     share = f" of {format_bytes(budget)} ({used / budget:.0%})" if budget else ""
     return f"{format_bytes(used)}{share}"
 
 
 def trainer_parts(trainer: TrainerStatus) -> list[str]:
-    """Return position and two rates first, then all that is known."""
+    """Return the trainer's figures: position and two rates first, then everything else that is known."""
     training = trainer.training
     if training is None:
         return [f"batch {trainer.batch:,}"]
@@ -111,7 +111,7 @@ def _producer_part(producer: WatchedProducer) -> str:
 
 
 def _disk_parts(status: SpoolStatus) -> str:
-    """Return where the bytes of a spool in object storage are; empty for a directory."""
+    """Return where the bytes of a spool in object storage are; empty for a spool in a directory."""
     if status.objects_bytes is None:
         return ""
     objects, staged = status.objects_bytes, status.staged_bytes or 0

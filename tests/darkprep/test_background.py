@@ -252,7 +252,7 @@ def status_where(
         ({"trains": False}, "no trainer is running yet: the producer fills the budget"),
         ({"trains": False, "state": "waiting for the trainer"}, "is full and the producer waits"),
         ({"trains": True, "wait": 0.2}, "the producers are slower than the trainer: use more"),
-        ({"trains": True, "wait": 0.05}, "nearly balanced: more --jobs"),
+        ({"trains": True, "wait": 0.05}, "nearly as fast as the trainer"),
         ({"trains": True, "wait": 0.005}, "equally fast: nothing to change"),
         ({"trains": True, "blocked": 0.5}, "the trainer is slower than the producers"),
         ({"trains": True}, "equally fast: nothing to change"),

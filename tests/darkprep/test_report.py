@@ -273,7 +273,7 @@ def test_a_training_succeeds_when_its_page_cannot_be_written(call, large_spool, 
     )
 
     assert "finished after 1 iteration," in result.stdout
-    assert "no report was written" in result.stderr
+    assert "the report could not be written" in result.stderr
 
 
 @pytest.mark.parametrize(

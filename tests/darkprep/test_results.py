@@ -201,9 +201,9 @@ def test_other_files_of_a_run_than_its_weights_are_refused_with_a_hint(complaint
     (run / "checkpoints" / "00000008.pt").write_bytes(b"")
 
     for name, said in {
-        "": "is a directory; name the weights.safetensors in it",
-        "checkpoints/00000008.pt": "is a checkpoint, for --resume",
-        "weights.safetensors": "continue with `darkprep stream-train --resume --run 'my run'`",
+        "": "is a directory; choose the weights.safetensors in it",
+        "checkpoints/00000008.pt": "is a checkpoint, which is for --resume only",
+        "weights.safetensors": "finish the run with `darkprep stream-train --resume --run 'my run'`",
     }.items():
         line = complaint(*evaluate("--root", large_data, "--weights", run / name))
         assert line.startswith(f"{run / name}: ")

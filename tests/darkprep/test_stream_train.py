@@ -71,7 +71,7 @@ def test_a_training_starts_a_producer_deletes_used_shards_and_stops_it(start, la
     output, said = trained.communicate(timeout=120)
 
     assert trained.returncode == 0, said
-    assert "no producer is running: started one in the background" in output + said
+    assert "no producer is running, so one was started in the background" in output + said
     assert "finished after 6 iterations" in output
     assert "run in run" in output
     done = summary("run")
@@ -138,7 +138,7 @@ def test_a_run_inside_the_spool_is_refused(run, complaint, large_spool):
 
     line = complaint(*TRAIN, *NO_PRODUCERS, "--iterations", "1", "--run", run)
 
-    assert line.startswith(f"{run}: is the spool or a directory in it")
+    assert line.startswith(f"{run}: is the spool or inside it")
     assert line.endswith("choose another --run")
     assert snapshot(large_spool).keys() - {"cursors/lock"} == before.keys()
 
@@ -156,7 +156,7 @@ def test_a_run_in_use_by_another_training_is_refused_before_anything_is_written(
         line = complaint(*TRAIN, *NO_PRODUCERS, "--iterations", "2", *named, "--resume")
         assert snapshot(run) == held
 
-    assert line.startswith("runs/mine: a training is already running (pid ")
+    assert line.startswith("runs/mine: a training run is already running (pid ")
     assert held.keys() == before.keys()
 
 
@@ -398,7 +398,7 @@ def test_keeping_more_shards_than_the_budget_has_room_for_is_refused(complaint, 
     line = complaint(*TRAIN, "--keep-shards", "--iterations", "1000", "--quiet")
 
     assert line == (
-        "keep-shards needs 18 shards on the disk at once, the budget has room for 3; "
+        "keep-shards needs 18 shards on the disk at once, but the budget has room for 3; "
         "build with a larger --disk-budget, or leave it out"
     )
     assert not Path("runs").exists()

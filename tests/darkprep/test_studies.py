@@ -134,7 +134,7 @@ def test_a_study_of_photographs_names_the_missing_directory(photographs, weights
     [
         ({"iterations": 0}, "iterations must be at least 1"),
         ({"fuji_xtrans": "native"}, "xtrans must be plain or rggb here"),
-        ({"weights": Path("absent")}, "absent: no such file"),
+        ({"weights": Path("absent")}, "absent: does not exist; choose another --weights"),
         ({"execution": ExecutionOptions(jobs=0)}, "jobs must be 1 to 1024, not 0"),
         ({"execution": ExecutionOptions(device="nope")}, "device must be auto, cpu, cuda"),
         (

@@ -79,7 +79,7 @@ def test_a_constant_gain_is_taken_as_it_is(tmp_path, pair):
         (0.0, 1.0, "amplification must be"),
         (float("nan"), 1.0, "amplification must be"),
         ("estimate", 0.0, "multiplier must be"),
-        ("ratio", 5.0, "can be used only with the amplification estimate"),
+        ("ratio", 5.0, "can be used only with --amplify estimate"),
     ],
 )
 def test_an_amplification_that_cannot_work_is_refused_first(
