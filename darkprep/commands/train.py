@@ -125,8 +125,8 @@ def stream_train(
 ) -> None:
     """Train on a spool's shards and delete each one after use; start a producer if none is running.
 
-    Ctrl-C and SIGTERM write a checkpoint and end the training; with --resume it continues with the
-    next sample. Each training that ends early prints the command that continues it.
+    After Ctrl-C or SIGTERM a checkpoint is written and training ends; --resume continues it with the
+    next sample. A run that ends early prints the command that continues it.
 
     On several GPUs: torchrun --nproc-per-node 4 -m darkprep stream-train ... (docs/scale.md).
 

@@ -1,7 +1,8 @@
 """Start, watch and stop background producers.
 
-The trade-off: a background producer is a process in a session of its own that outlives the command that
-started it; only one that a training started ends with it. Whether it is alive shows in its lock on the spool (shards/locks.py), so any later command can find it.
+The trade-off: a background producer is a process in a session of its own, which continues after the command
+that started it has ended; only a producer that a training run started ends with the run. Its lock on the
+spool (shards/locks.py) shows whether it is alive, so any later command can find it.
 """
 
 from __future__ import annotations
@@ -294,7 +295,7 @@ class Supervisor:
 
 
 def stop_on_signals(stop: threading.Event | None = None) -> threading.Event:
-    """Return an event, `stop` if given, that Ctrl-C, SIGTERM and SIGHUP set; a second Ctrl-C interrupts at once.
+    """Return an event (`stop` if given) that Ctrl-C, SIGTERM and SIGHUP set; a second Ctrl-C interrupts at once.
 
     A SIGHUP that is ignored, as under nohup, stays ignored.
     """

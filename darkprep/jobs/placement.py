@@ -56,7 +56,7 @@ def own_device(name: str, communicator: Communicator) -> str:
 
 
 def check_ranks(spool: Spool, config: TrainConfig, communicator: Communicator) -> None:
-    """Raise OptionError on rank 0, RankStopped elsewhere, unless all ranks have the same configuration."""
+    """Raise OptionError on rank 0, RankStopped on the others, unless all ranks have the same configuration."""
     recorded = {name: v for name, v in config.record().items() if name not in _FIELDS_PER_RANK}
     communicator.check_same({"darkprep": __version__, "nodes": spool.part[1], **recorded})
     parts = communicator.gather(json.dumps(spool.part))

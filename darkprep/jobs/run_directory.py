@@ -19,7 +19,7 @@ def check_run_directory(run_dir: Path, spool: Spool, *, resume: bool) -> None:
     check_output_directory("run", run_dir)
     if is_inside(run_dir, spool.path):  # a spool is deleted when it is used up
         raise OptionError(
-            f"{run_dir}: is the spool or a directory in it, and a spool is deleted once it is used up; choose another --run"
+            f"{run_dir}: is the spool or inside it, and a spool may be deleted after training; choose another --run"
         )
     if resume:
         with training_lock(run_dir):

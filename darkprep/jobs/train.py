@@ -54,7 +54,7 @@ class TrainOptions:
 
     spool: Spool
     config: TrainConfig = field(default_factory=TrainConfig)
-    """The training itself; what the spool's plan decides is filled in by `spool_config`."""
+    """The configuration; `spool_config` sets the fields that the spool's plan decides."""
     run_dir: Path
     """Directory for the run's files."""
     resume: bool = False
@@ -62,9 +62,9 @@ class TrainOptions:
     messages: tuple[str, ...] = ()
     """Lines to print when the training begins."""
     resume_command: str = ""
-    """What continues the training, to print when it fails."""
+    """The command that continues the run, printed when the run fails."""
     producers: int | None = None
-    """Worker processes of a producer to start where none is running; None for as many as `build` had, 0 for none."""
+    """Number of worker processes of a producer to start if none is running; None for as many as `build` used, 0 to start none."""
     remote: RemoteTraining | None = None
     """The bucket from which the shards are downloaded; None for a spool in a directory."""
 
@@ -143,7 +143,7 @@ def stream_training(
     ends_at: float | None = None,
     communicator: Communicator | None = None,
 ) -> RunSummary:
-    """Train on the spool, with a producer if none is running; return the run's summary.
+    """Train on the spool, and start a producer if none is running; return the run's summary.
 
     `ends_at` is the `time.monotonic()` at which the caller will set `stop`, for the live view. Every rank
     calls this with the same options; only rank 0 writes files and shows progress.
@@ -239,7 +239,7 @@ def _prepare(
     communicator: Communicator,
     progress: Progress,
 ) -> ValidationFrames | None:
-    """Check that the training can start; return the validation frames, on rank 0."""
+    """Check that the training run can start; return the validation frames, on rank 0."""
     frames = None
     with communicator.fail_together():
         if placement.is_leader:
@@ -256,7 +256,7 @@ def _prepare(
 
 
 def _validation_frames(options: TrainOptions, device: torch.device) -> ValidationFrames | None:
-    """Return the validation frames; None where they are not wanted or there are no photographs for them."""
+    """Return the validation frames; None if evaluations are off or there are no photographs for them."""
     if not options.validation_interval:
         return None
     try:

@@ -36,7 +36,8 @@ def write_evaluation_report(
 ) -> Path:
     """Write report.html into the directory of metrics.json and the pictures; return its path.
 
-    `record` is the content of metrics.json, `pairs` are those that were scored. Raises DiskFull or SpoolError.
+    `record` is the content of metrics.json, `pairs` are the pairs that were scored. Raises DiskFull or
+    SpoolError.
     """
     by_id = {pair.id: pair for pair in pairs.pairs}
     sets = []
