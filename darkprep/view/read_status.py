@@ -41,7 +41,9 @@ def spool_status(spool: Spool) -> SpoolStatus:
         _watched_producer(heartbeat, alive=heartbeat.process == holder)
         for heartbeat in spool.heartbeats()
     )
-    reported_budget = producers[-1].status.budget_bytes if producers else None
+    # The newest heartbeat by its own clock may be of a producer that has ended.
+    at_work = [producer for producer in producers if producer.alive] or producers
+    reported_budget = at_work[-1].status.budget_bytes if at_work else None
     return SpoolStatus(
         spool=str(spool.path),
         camera=stream.camera,
@@ -146,10 +148,12 @@ def _reported(holder: Holder | None) -> ProducerStatus:
 
 def _watched_producer(heartbeat: Heartbeat, *, alive: bool) -> WatchedProducer:
     process = heartbeat.process
+    # The clocks of two hosts are never compared.
+    since = max(0.0, time.time() - heartbeat.time) if process.is_local else None
     return WatchedProducer(
         status=heartbeat.status,
         alive=alive,
-        seconds_since=round(time.time() - heartbeat.time, 1),
+        seconds_since=None if since is None else round(since, 1),
         host=process.host,
         pid=process.pid,
         started=process.started,

@@ -98,8 +98,8 @@ class WatchedProducer:
 
     status: ProducerStatus
     alive: bool
-    seconds_since: float
-    """Seconds since the last heartbeat."""
+    seconds_since: float | None
+    """Seconds since the last heartbeat; None where only another host's clock states its time."""
     host: str
     pid: int
     started: int | None = None

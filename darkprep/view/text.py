@@ -94,10 +94,12 @@ def _training_lines(trainer: TrainerStatus) -> list[str]:
 def _producer_line(producer: WatchedProducer) -> str:
     status = producer.status
     state = status.state if producer.alive else f"ended ({status.state})"
+    since = producer.seconds_since
+    seen = "" if since is None else f", seen {since:.0f} s ago"
     return (
         f"producer   pid {producer.pid} on {producer.host}: {state}, "
         f"{format_count(status.shards_made or 0, 'shard')} made, {status.mb_per_s or 0.0:.1f} MB/s, "
-        f"blocked {producer.blocked_fraction:.0%}, seen {producer.seconds_since:.0f} s ago"
+        f"blocked {producer.blocked_fraction:.0%}{seen}"
     )
 
 

@@ -37,6 +37,8 @@ CRASHES_DECODER = "crashes the decoder; replace the file"
 """The message about a quarantined file."""
 _DEATHS_BEFORE_TEST = 2
 """Number of workers that must die while they decode a file before the file is tested."""
+_MAX_PAUSE_S = 10.0
+"""The most that the time between two looks at the workers counts."""
 _TEST_POLL_S = 0.1
 _CRASH_SIGNALS = frozenset(
     {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
@@ -112,8 +114,9 @@ class FileQuarantine:
         self._deaths: Counter[tuple[str, str]] = Counter()
         """How many workers died while they decoded each file, given by path and fingerprint."""
         self._file = spool.producers / "crashing.json"
-        self._first_seen: dict[tuple[str, int, int], float] = {}
-        """When each decoding record was seen first, by its name, inode and time."""
+        self._watched_s: dict[tuple[str, int, int], float] = {}
+        """For how many seconds each decoding record was watched, by its name, inode and time."""
+        self._looked = time.monotonic()
         self.decoding_at_death: tuple[str, ...] = ()
         """Files that were being decoded at the last death."""
         self.fingerprints: frozenset[str] = frozenset()
@@ -139,16 +142,19 @@ class FileQuarantine:
     def kill_stuck_workers(self) -> None:
         """Kill this producer's workers that have decoded one file for longer than the timeout, and suspect that file.
 
-        Time is counted here, from when a record is first seen: a file server's clock may be wrong.
+        Time is counted here, from when a record is first seen: a file server's clock may be wrong. A pause
+        counts little: this process was stopped then, and its workers may have been too.
         """
         now, files = time.monotonic(), list(self._record_files())
-        seen, self._first_seen = self._first_seen, {}
+        elapsed, self._looked = min(now - self._looked, _MAX_PAUSE_S), now
+        watched, self._watched_s = self._watched_s, {}
         for file in files:
             with contextlib.suppress(FileNotFoundError):
                 status = file.stat()
                 record_id = (file.name, status.st_ino, status.st_mtime_ns)
-                since = self._first_seen[record_id] = seen.get(record_id, now)
-                if now - since > self._decode_timeout_s:
+                seconds = watched[record_id] + elapsed if record_id in watched else 0.0
+                self._watched_s[record_id] = seconds
+                if seconds > self._decode_timeout_s:
                     self._kill_stuck_worker(DecodingRecord.from_json(read_json(file)))
 
     def _kill_stuck_worker(self, record: DecodingRecord | None) -> None:
