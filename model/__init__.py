@@ -1,4 +1,4 @@
-"""The networks: RAW planes to RGB, or to less noisy planes. This package imports torch, and nothing else of darkprep."""
+"""The networks: from RAW planes to RGB, or to planes with less noise. Apart from torch, nothing is imported."""
 
 from darkprep.model.build import (
     MODELS,

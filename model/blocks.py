@@ -28,15 +28,15 @@ MakeConv = Callable[[int, int, int, float], nn.Module]
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """The form of a network's result: its channels before the final pixel shuffle, and that shuffle's factor."""
+    """The form of a network's output: the channels before the final pixel shuffle, and the shuffle's factor."""
 
     outputs: int
     shuffle: int
-    """Pixels of the result per packed pixel, in each direction; 1 for packed planes."""
+    """Pixels of the output per packed pixel, in each direction; 1 for packed planes."""
 
 
 def unit_clamp(x: Tensor, *, training: bool) -> Tensor:
-    """Return `x` clamped to [0, 1]; in training the gradient passes as if it were not."""
+    """Return `x` clamped to [0, 1]; in training, the gradient passes the clamp unchanged."""
     return x + (x.clamp(0, 1) - x).detach() if training else x.clamp(0, 1)
 
 

@@ -52,7 +52,7 @@ class Mosaic:
     """Groups of the higher-scale encoder's first convolution; no group reads two planes."""
 
     def head(self, target: Target) -> Head:
-        """Return the form of a network's result for a target."""
+        """Return the form of a network's output for a target."""
         if target == "raw":
             return Head(outputs=self.planes, shuffle=1)
         return Head(outputs=3 * self.cell**2, shuffle=self.cell)
@@ -88,14 +88,14 @@ class Network(nn.Module):
 
     @property
     def scale(self) -> int:
-        """Pixels of the result per packed pixel, in each direction."""
+        """Pixels of the output per packed pixel, in each direction."""
         return self.mosaic.head(self.target).shuffle
 
     def forward(self, packed: Tensor) -> Tensor:
         """Return the restored target in [0, 1] for `(B, C, h, w)` float planes.
 
-        That is RGB `(B, 3, cell*h, cell*w)`, or `(B, C, h, w)` planes with the target `raw`.
-        The planes have black subtracted, are normalised to white = 1, amplified, and not clipped. h and w
+        The output is RGB `(B, 3, cell*h, cell*w)`, or planes `(B, C, h, w)` with the target `raw`. The
+        input planes have black subtracted, are normalised to white = 1, amplified, and not clipped. h and w
         are multiples of 16; the network that `ready_for_inference` returns accepts any size. Raises
         ModelError.
         """

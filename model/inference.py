@@ -48,12 +48,12 @@ class ReadyNetwork:
 
     @torch.no_grad()
     def __call__(self, packed: Tensor) -> Tensor:
-        """Return `(B, 3, cell*h, cell*w)` float32 RGB, or `(B, C, h, w)` planes, in [0, 1] for `(B, C, h, w)` planes.
+        """Return RGB `(B, 3, cell*h, cell*w)` or planes `(B, C, h, w)`, float32 in [0, 1], for planes `(B, C, h, w)`.
 
-        The planes of the input are as for `Network.forward`, but of any size and on any device; the result is on
-        this network's device. Planes are padded to a multiple of 16 by mirroring them at the bottom and
-        at the right, and the result is cropped again (docs/models.md describes how far that reaches).
-        Raises ModelError for planes of another CFA and for an empty frame.
+        The input planes are as for `Network.forward`, but of any size and on any device; the result is on
+        this network's device. Planes are padded to a multiple of 16 by mirroring at the bottom and at the
+        right, and the result is cropped to the original size (docs/models.md states how far into the frame
+        the padding has an effect). Raises ModelError for planes of another CFA and for an empty frame.
         """
         check_planes(packed, self.name, self.cfa)
         height, width = packed.shape[-2:]
@@ -145,7 +145,7 @@ class _InOnePiece:
         self._dtype = dtype
 
     def __call__(self, packed: Tensor) -> Tensor:
-        """`(B, C, h, w)` with h and w multiples of 16, to float32."""
+        """Return the float32 output for `(B, C, h, w)`, where h and w are multiples of 16."""
         restored: Tensor = self._body(packed.to(self._dtype))
         return restored.to(torch.float32, memory_format=torch.contiguous_format)
 
@@ -158,7 +158,7 @@ class _InStrips:
         self._dtype = dtype
 
     def __call__(self, packed: Tensor) -> Tensor:
-        """`(B, C, h, w)` with h and w multiples of 16, to float32."""
+        """Return the float32 output for `(B, C, h, w)`, where h and w are multiples of 16."""
         strips = []
         for begin in range(0, packed.shape[2], STRIP_ROWS):
             top = max(0, begin - CONTEXT_ROWS)

@@ -1,8 +1,8 @@
-"""In which form a network was trained to read packed planes: their order, and whether noise below black was kept.
+"""The form in which a network reads packed planes: their order, and whether values below black are kept.
 
-Published codes differ in both, and a network that reads the other form is wrong without any error: blue and
-the second green are swapped, or shadows are too bright. So a network states its form, and its weights file
-stores it.
+Published codes differ in both. A network that gets planes in the wrong form raises no error, but its
+results are wrong: blue and the second green are exchanged, or shadows are too bright. So a network has a
+form, which its weights file stores.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ PlaneOrder = Literal["RGGB", "RGBG"]
 PLANE_ORDERS: tuple[PlaneOrder, ...] = get_args(PlaneOrder)
 
 _TO_RGBG = [0, 1, 3, 2]
-"""Positions of R, G, B, G among R, G1, G2, B; the same list leads back."""
+"""Positions of R, G, B, G among R, G1, G2, B; the same list converts back."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputForm:
-    """The form of a network's input. Raises ModelError naming the field."""
+    """The form of a network's input. Raises ModelError, which names the invalid field."""
 
     plane_order: PlaneOrder = "RGGB"
-    """Of Bayer planes: `RGGB` as darkprep's samples, or `RGBG` as SID, ELD, PMN and LED pack them."""
+    """Order of Bayer planes: `RGGB` as in darkprep's samples, or `RGBG` as in SID, ELD, PMN and LED."""
     cut_at_black: bool = False
-    """Whether values below black were set to 0 in its training."""
+    """Whether values below black are set to 0, as in the network's training."""
 
     def __post_init__(self) -> None:
         if self.plane_order not in PLANE_ORDERS:
@@ -37,10 +37,10 @@ class InputForm:
             )
 
     def converted(self, packed: Tensor) -> Tensor:
-        """Return darkprep's planes `(B, C, h, w)` in this form."""
+        """Convert planes `(B, C, h, w)` from darkprep's form to this form."""
         packed = packed.clamp(min=0) if self.cut_at_black else packed
         return self.reordered(packed)
 
     def reordered(self, planes: Tensor) -> Tensor:
-        """Return `(B, 4, h, w)` from RGGB to this order, or from this order to RGGB; others as they are."""
+        """Convert `(B, 4, h, w)` between the plane orders RGGB and this form's; other planes are returned unchanged."""
         return planes[:, _TO_RGBG] if self.plane_order == "RGBG" else planes

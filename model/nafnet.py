@@ -1,8 +1,8 @@
 """NAFNet: a U-Net of convolutions, gates and channel attention, without activation functions.
 
-Width 32 with the block counts that its authors use to denoise photographs (SIDD). The trade-off: its
-attention averages over the whole input, so a frame is restored in one piece, which takes much memory,
-and a crop is restored a little differently than the frame that it is cut from.
+Width 32, with the block counts that its authors use to denoise photographs (SIDD). The trade-off: the
+attention averages over the whole input. So a frame must be restored in one piece, which takes much memory,
+and a crop is restored slightly differently from the frame it was cut from.
 
 Source: L. Chen, X. Chu, X. Zhang, J. Sun, "Simple Baselines for Image Restoration", ECCV 2022.
 """
@@ -19,10 +19,10 @@ from darkprep.model.blocks import Head, unit_clamp
 
 WIDTH = 32
 ENCODER_BLOCKS = (2, 2, 4, 8)
-"""Blocks at full size, 1/2, 1/4 and 1/8; the middle has 1/16."""
+"""Number of blocks at full size, 1/2, 1/4 and 1/8, on the way down to 1/16."""
 MIDDLE_BLOCKS = 12
 DECODER_BLOCKS = (2, 2, 2, 2)
-"""Blocks at 1/8, 1/4, 1/2 and full size."""
+"""Number of blocks at 1/8, 1/4, 1/2 and full size, on the way up."""
 NORM_FLOOR = 1e-6
 
 
@@ -35,7 +35,7 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, channels, h, w)` to the same shape."""
+        """Return the normalised features, of the same shape `(B, channels, h, w)`."""
         mean = x.mean(dim=1, keepdim=True)
         centred = x - mean
         spread = (centred.square().mean(dim=1, keepdim=True) + NORM_FLOOR).rsqrt()
@@ -49,7 +49,7 @@ def gate(x: Tensor) -> Tensor:
 
 
 class NafBlock(nn.Module):
-    """A spatial and a channel-wise part, each added to its input with a learnt weight that starts at 0."""
+    """Two residual parts, one spatial and one across channels; their learnt weights start at 0."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class NafBlock(nn.Module):
         self.scale2 = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, channels, h, w)` to the same shape."""
+        """Return features of the same shape as the input, `(B, channels, h, w)`."""
         y = gate(self.depthwise(self.widen1(self.norm1(x))))
         y = y * self.attention(y.mean(dim=(2, 3), keepdim=True))
         x = x + self.narrow1(y) * self.scale1
@@ -78,9 +78,9 @@ def _blocks(channels: int, count: int) -> nn.Sequential:
 
 
 class NafNet(nn.Module):
-    """Four halvings that double the channels, four doublings of the size with added skips.
+    """NAFNet: four levels down, each with twice the channels, and four levels up with added skip connections.
 
-    A network that restores the planes it reads adds its result to them, as published.
+    As published, a network that restores the planes it reads adds its output to its input.
     """
 
     def __init__(self, planes: int, head: Head) -> None:
@@ -97,10 +97,10 @@ class NafNet(nn.Module):
         self.ending = nn.Conv2d(WIDTH, head.outputs, 3, padding=1)
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Black-subtracted, normalised, amplified planes to the target's values in [0, 1].
+        """Return the target's values in [0, 1] for amplified planes `(B, C, h, w)`.
 
-        `(B, C, h, w)` with h and w multiples of 16; values above 1 are clipped. In training the gradient
-        passes the clamp of the result.
+        h and w are multiples of 16. The planes have black subtracted and are normalised to white = 1;
+        values above 1 are clipped. In training, the gradient passes the clamp of the output unchanged.
         """
         planes = packed.clamp(max=1)
         x, skips = self.intro(planes), []

@@ -103,9 +103,9 @@ class FuseBlock1(nn.Module):
 
 
 class FuseBlock2(nn.Module):
-    """FB2: fuse the features of the lower scale with the output of FB1 into RGB at the mosaic's size.
+    """FB2: fuse the lower scale with the output of FB1 into RGB at the size of the mosaic.
 
-    With the target `raw`, for which nothing is published, its convolution returns packed planes instead.
+    For the target `raw`, for which nothing is published, its convolution returns packed planes instead.
     """
 
     def __init__(self, inputs: int, head: Head) -> None:
@@ -114,7 +114,7 @@ class FuseBlock2(nn.Module):
         self.conv = normed_conv(inputs, head.outputs, 5)
 
     def forward(self, fine: Tensor, fused: Tensor) -> Tensor:
-        """Two of `(B, inputs/2, h, w)` to `(B, 3, cell*h, cell*w)` or planes `(B, C, h, w)`, not yet clamped."""
+        """Return RGB `(B, 3, cell*h, cell*w)` or planes `(B, C, h, w)`, not yet clamped, for two `(B, inputs/2, h, w)`."""
         return F.pixel_shuffle(self.conv(torch.cat([fine, fused], dim=1)), self.head.shuffle)
 
 
@@ -142,10 +142,10 @@ class Redirt(nn.Module):
         self.fuse_block_2 = fuse2
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Black-subtracted, normalised, amplified planes to RGB, or to planes, in [0, 1].
+        """Return RGB `(B, 3, cell*h, cell*w)` or planes `(B, C, h, w)`, in [0, 1], for amplified planes `(B, C, h, w)`.
 
-        `(B, C, h, w)` with h and w multiples of 16, to `(B, 3, cell*h, cell*w)`, or to `(B, C, h, w)`. The
-        input is not clipped at 1, as published.
+        h and w are multiples of 16. The planes have black subtracted and are normalised to white = 1; as
+        published, they are not clipped at 1.
         """
         coarse = self.higher_scale_encoder(packed)
         middle = self.medium_scale_encoder(packed)
@@ -153,6 +153,6 @@ class Redirt(nn.Module):
         return self.fuse(coarse, middle, fine)
 
     def fuse(self, coarse: Tensor, middle: Tensor, fine: Tensor) -> Tensor:
-        """The outputs of the three encoders to the result in [0, 1]."""
+        """Return the result in [0, 1] for the outputs of the three encoders."""
         out: Tensor = self.fuse_block_2(fine, self.fuse_block_1(coarse, middle))
         return out.clamp(0, 1)

@@ -70,7 +70,10 @@ class RowwiseRedirt(nn.Module):
         self.far = RowConv(far, None)
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Float32 `(B, C, h, w)` with h and w multiples of 16, to `(B, 3, cell*h, cell*w)`, or to `(B, C, h, w)`."""
+        """Return `(B, 3, cell*h, cell*w)`, or planes `(B, C, h, w)`, for float32 `(B, C, h, w)`.
+
+        h and w are multiples of 16.
+        """
         batch, _, height, width = packed.shape
         if packed.storage_offset() % MIDDLE:
             packed = packed.clone()  # `_as_wide_elements` needs aligned cells
@@ -109,7 +112,7 @@ class _Band:
         self.begin, self.end = begin, end
 
     def run(self) -> None:
-        """Restore the band and write it to its rows of the result."""
+        """Restore the band and write the output to its rows of the result."""
         net, (_, height, width) = self.net, self.frame.packed.shape
         medium = (height // MIDDLE, width // MIDDLE)
         begin = max(0, self.begin - CONTEXT_ROWS) // MIDDLE
@@ -264,7 +267,7 @@ def _unshuffle(packed: Tensor, begin: int, end: int, out: Tensor) -> None:
 
 
 def _write_result(rows: Tensor, result: Tensor, first: int, scale: int) -> None:
-    """Write the pixel shuffle of rows `(n, w, c*scale*scale)` to `(c, H, W)` from packed row `first` on."""
+    """Write the pixel shuffle of rows `(n, w, c*scale*scale)` to `(c, H, W)`, beginning at packed row `first`."""
     count, width, _ = rows.shape
     colours = result.shape[0]
     target = result.view(colours, -1, scale, width, scale)[:, first : first + count]

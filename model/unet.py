@@ -30,9 +30,9 @@ def _double_conv(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """Four halvings, four doublings with skips, a 1x1 convolution and a pixel shuffle.
+    """A U-Net: four levels down, four levels up with skip connections, a 1x1 convolution and a pixel shuffle.
 
-    `keeps_negative` is whether input below black is kept; input above white is always clipped.
+    `keeps_negative` states whether input below black is kept; input above white is always clipped.
     """
 
     def __init__(self, planes: int, head: Head, *, keeps_negative: bool) -> None:
@@ -51,11 +51,11 @@ class UNet(nn.Module):
         self.out = nn.Conv2d(WIDTHS[0], head.outputs, 1)
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Black-subtracted, normalised, amplified planes to RGB, or to planes, in [0, 1].
+        """Return RGB `(B, 3, cell*h, cell*w)` or planes `(B, C, h, w)`, in [0, 1], for amplified planes `(B, C, h, w)`.
 
-        `(B, C, h, w)` with h and w multiples of 16, to `(B, 3, cell*h, cell*w)`, or to `(B, C, h, w)`. Chen
-        et al. clip the amplified input to [0, 1]. They clip the result when they write it and not in the loss, so the
-        gradient passes the clamp here.
+        h and w are multiples of 16. The planes have black subtracted and are normalised to white = 1. As in
+        Chen et al., the input is clipped at 1. Chen et al. clip the output when they write a picture but
+        not in the loss, so the clamp passes the gradient unchanged.
         """
         x, skips = packed.clamp(self.lowest, 1), []
         for level in self.down[:-1]:

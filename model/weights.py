@@ -187,7 +187,7 @@ def _load_into(model: Network, stored: _WeightsFile, path: Path) -> None:
 
 
 def _kind(network: _WeightsFile | Network) -> str:
-    """Return the CFA, and the target if it is not `srgb`."""
+    """Return the CFA and, unless it is `srgb`, the target as text."""
     return network.cfa if network.target == "srgb" else f"{network.cfa}, {network.target}"
 
 
@@ -241,7 +241,7 @@ def _read_darkprep(path: Path) -> _WeightsFile:
             cut_at_black=metadata.get(_INPUT) == _CUT_AT_BLACK,
         )
     except ModelError as error:
-        raise ModelError(f"{path}: is damaged: {error}") from error
+        raise ModelError(f"{path}: is damaged ({error}); copy or create it again") from error
     return _WeightsFile(
         name=metadata.get("name", ""),
         cfa=cfa,

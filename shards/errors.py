@@ -5,18 +5,18 @@
   + OptionError            an option has an invalid value
   + DatasetError           the photographs are missing or not laid out as expected
     - RawError             one RAW file cannot be used
-  + PlanError              the plan is missing, damaged, or another one
+  + PlanError              the plan is missing, damaged, or not the expected one
   + SpoolError             the spool directory cannot be used
     - SpoolBusy            another living process holds the lock
     - BudgetTooSmall       the disk budget cannot hold what must exist at once
     - DiskFull             the disk has no room left
-    - ShardDamaged         a shard is not what its plan says
-    - StreamEnded          the next shard is missing and nobody produces it
+    - ShardDamaged         a shard differs from its plan
+    - StreamEnded          the next shard is missing and no process produces it
   + WeightsError           a weights file or checkpoint cannot be loaded
   + TrainingError          training had to stop
     - NonFiniteLoss        the loss is NaN or infinite
     - RankLost             another rank of a distributed training has died
-    - RankStopped          another rank had to stop; rank 0 reports why
+    - RankStopped          another rank failed; rank 0 reports the reason
 
 A message is one line: which file or field, what is wrong, what to do. Exceptions of libraries are
 translated where the library is called and nowhere else. Programming errors stay ValueError, TypeError
@@ -26,7 +26,7 @@ or a failed assert.
 from typing import Literal
 
 Action = Literal["read", "written"]
-"""What was done with a file when the machine failed."""
+"""The operation on a file during which the machine failed."""
 
 
 class DarkprepError(Exception):
@@ -57,7 +57,7 @@ class RawError(DatasetError):
 
 
 class MachineError(DarkprepError):
-    """Memory, disk or network failed while a file was read or written; nothing is known of the file itself."""
+    """Memory, disk or network failed while a file was read or written; the file itself may be intact."""
 
     def __init__(self, path: str, reason: str, action: Action = "read") -> None:
         super().__init__(f"{path}: cannot be {action} now: {reason}")

@@ -60,9 +60,10 @@ def replace_atomically(
     """Call `write` to fill a temporary file, then rename it to `path`; readers see the old file or the new one.
 
     A missing directory is created, because some copy tools drop empty directories. Without `sync`, a power
-    failure may leave the file empty; use this only for files that readers can do without. Raises DiskFull,
-    SpoolError or OSError as `disk_errors`; the old file then stays, and no temporary file is left. With
-    `sync`, `write` is called again after a failure of the machine; one that stays raises MachineError.
+    failure may leave the file empty; use this only for files that readers can do without. With `sync`,
+    `write` is called again after a failure of the machine; if the failure lasts, MachineError is raised.
+    Raises DiskFull, SpoolError or OSError as `disk_errors` does; the old file then stays, and no temporary
+    file is left.
     """
 
     def replace() -> None:

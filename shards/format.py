@@ -29,7 +29,7 @@ _MAX_NUMBER = 1e9
 U16 = npt.NDArray[np.uint16]
 CfaKind = Literal["bayer", "xtrans"]
 Target = Literal["srgb", "linear", "raw"]
-"""What a network is trained towards: the developed long exposure, its demosaiced camera RGB, or its codes."""
+"""The target of training: the developed long exposure, its demosaiced camera RGB, or its codes."""
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 PLANES: dict[CfaKind, int] = {"bayer": 4, "xtrans": 9}
@@ -319,7 +319,7 @@ def decode_meta(data: bytes, plan: str) -> SampleMeta:
         raise ShardDamaged(f"metadata cannot be read: {error}") from error
     if version not in range(1, LATEST_VERSION + 1):
         raise ShardDamaged(
-            f"format version {version!r}, but this darkprep reads 1 to {LATEST_VERSION}"
+            f"has format version {version!r}, but this darkprep reads 1 to {LATEST_VERSION}; update darkprep"
         )
     if version != format_version(meta.target):
         raise ShardDamaged(f"format version {version} does not have the target {meta.target}")

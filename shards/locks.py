@@ -131,9 +131,10 @@ def last_holder(path: Path) -> ProcessId | None:
 
 
 def holds_lock(pid: int, path: Path) -> bool:
-    """Return whether a process of this user holds the exclusive lock at `path`, as the kernel reports it.
+    """Return whether a process of this user holds the exclusive lock at `path`, according to the kernel.
 
-    A forked child that has the lock's file open does not hold it. False where the kernel reports no locks.
+    A forked child that has the lock's file open does not count as holder. Returns False if the kernel
+    reports no locks.
     """
     with contextlib.suppress(OSError):
         lock_file = path.lstat()

@@ -84,7 +84,7 @@ class StreamSpec:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object; the target `srgb` is not stored, as in version 1."""
+        """Return the JSON object; the target `srgb` is left out, as in format version 1."""
         record = asdict(self)
         if self.target == "srgb":
             del record["target"]
@@ -110,7 +110,7 @@ class ProducerSettings:
     root: str | None = None
     """The directory of the photographs."""
     pairs: str | None = None
-    """The table that lists the pairs."""
+    """The pair table (a CSV file) from which the pairs come."""
     layout: str | None = None
     """The layout of folders in which the pairs were found."""
     budget_bytes: int | None = None
@@ -198,7 +198,7 @@ class PlanRecord:
         version = record.get("format")
         if version not in range(1, LATEST_VERSION + 1):
             raise PlanError(
-                f"{where}: version {_short_repr(version)}, but this darkprep reads 1 to {LATEST_VERSION}; build a new spool"
+                f"{where}: has format version {_short_repr(version)}, but this darkprep reads 1 to {LATEST_VERSION}; build a new spool"
             )
         try:
             stream, recipe = StreamSpec.from_json(record["stream"]), record["recipe"]
@@ -253,7 +253,7 @@ def _setting(name: str, record: dict[str, Any]) -> str:
 
 
 class RecordedPlan(ABC):
-    """Base of the places that record a plan: a directory (Spool) or a prefix of object storage (Bucket)."""
+    """Base class of the stores that hold a plan: a directory (Spool) or a prefix in object storage (Bucket)."""
 
     def __init__(self) -> None:
         self._plan: PlanRecord | None = None
@@ -264,7 +264,7 @@ class RecordedPlan(ABC):
 
     @property
     def plan(self) -> PlanRecord:
-        """The content of plan.json, read once; raises as `open`."""
+        """The content of plan.json, read once. Raises the errors of `open`."""
         if self._plan is None:
             self.open()
         assert self._plan is not None
@@ -272,17 +272,17 @@ class RecordedPlan(ABC):
 
     @property
     def stream(self) -> StreamSpec:
-        """The shape of the stream; raises as `open`."""
+        """The shape of the shards and how they are mixed. Raises the errors of `open`."""
         return self.plan.stream
 
     @property
     def settings(self) -> ProducerSettings:
-        """The settings of producers and the budget that the plan records; raises as `open`."""
+        """The producers' settings and the budget recorded in the plan. Raises the errors of `open`."""
         return self.plan.settings
 
     @property
     def digest(self) -> str:
-        """Sixteen hexadecimal digits that identify the plan; every sample contains them. Raises as `open`."""
+        """Sixteen hex digits that identify the plan; each sample contains them. Raises the errors of `open`."""
         return self.plan.digest
 
 

@@ -69,10 +69,10 @@ def start_ticks(pid: int) -> int | None:
 
 
 def signal_process(pid: int, number: int, *, is_meant: Callable[[], bool]) -> bool:
-    """Signal a process of this user if `is_meant()` is true; return whether it was signalled.
+    """Send a signal to a process of this user if `is_meant()` returns true; return whether it was sent.
 
-    The pid is held while `is_meant` runs, so that no other process can get it. Raises PermissionError for a
-    process of another user.
+    The pid cannot be reused while `is_meant` runs, so no other process gets the signal. Raises
+    PermissionError for a process of another user.
     """
     try:
         descriptor = os.pidfd_open(pid)
@@ -93,7 +93,7 @@ def signal_process(pid: int, number: int, *, is_meant: Callable[[], bool]) -> bo
 
 
 def is_descendant(pid: int) -> bool:
-    """Return whether the calling process started the process `pid`, or started one that did."""
+    """Return whether the calling process is an ancestor (parent, grandparent, ...) of the process `pid`."""
     seen: set[int] = set()
     while pid > 1 and pid not in seen:
         seen.add(pid)
@@ -105,7 +105,7 @@ def is_descendant(pid: int) -> bool:
 
 
 def _parent(pid: int) -> int:
-    """Return the parent of a process; 0 if it does not run."""
+    """Return the pid of a process's parent; 0 if the process is not running."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except (OSError, ValueError, IndexError):

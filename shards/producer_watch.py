@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 _REPORT_AFTER_S = 5.0
 _ABSENT_S = 5.0
-"""How long no producer must run before a missing shard is given up."""
+"""Seconds without a producer after which a reader stops waiting for a missing shard."""
 
 
 class ProducerWatch:
@@ -45,5 +45,5 @@ class ProducerWatch:
             self._absent_since = now
         if now - self._absent_since >= _ABSENT_S:
             raise StreamEnded(
-                f"{self._spool.path}: shard {shard} is missing and no producer is running; run the `darkprep build --spool {self._spool.path}` that made this spool again"
+                f"{self._spool.path}: shard {shard} is missing and no producer is running; run the same `darkprep build --spool {self._spool.path}` command again"
             )

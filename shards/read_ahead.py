@@ -78,9 +78,9 @@ class ShardUse:
     reuse: int
     """How many times each sample is used before its shard is released."""
     cycle: int | None
-    """Release none, and repeat so many shards without end."""
+    """If not None, release no shards, and repeat this many shards without end."""
     verify: bool
-    """Check the checksums of each sample at its first read."""
+    """Whether to check the checksums of each sample at its first read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ class ReadAhead:
         on_starving: Callable[[int, float], None] | None,
     ) -> None:
         self._unused_batch = batches.start
-        """The first global batch that the consumer has not used up."""
+        """The first global batch that the trainer has not finished using."""
         self._taken_batch: int | None = None
         self._path = spool.path
         self._order, self._batches, self._use = order, batches, use
@@ -136,7 +136,7 @@ class ReadAhead:
         # A stack: the slot that was read last is filled next, so that fewer are in use and more stay cached.
         self._free = list(slots)
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        """One item for each free slot and for the end; unlike locks it is safe to use in a finalizer."""
+        """A queue with an item for each free slot and for the end; unlike a lock it is safe in a finalizer."""
         for _ in slots:
             self._wake.put(None)
         self._filled: queue.SimpleQueue[tuple[Batch, Slot] | BaseException | None] = (
@@ -187,7 +187,7 @@ class ReadAhead:
         self._ask_to_close()
         self._thread.join(_REPORT_AFTER_S)
         if self._thread.is_alive():
-            log.warning("%s: waiting for the end of a read from this directory", self._path)
+            log.warning("%s: waiting until a read from this directory ends", self._path)
             self._thread.join()
         failure, self._failure = self._failure, None
         if failure:

@@ -168,7 +168,7 @@ class Checkpoints:
         return None
 
     def newest_iteration(self) -> int | None:
-        """Return the iterations done at the newest checkpoint, by its name; None if there is none."""
+        """Return the number of iterations in the name of the newest checkpoint; None if there is none."""
         paths = self._newest_first()
         return int(paths[0].stem) if paths else None
 

@@ -39,7 +39,7 @@ IDENTITY_FIELDS = (
 """Fields that must be equal in a checkpoint and in the run that resumes it: they decide the network or the next batch."""
 
 _LATER_FIELDS = ("parts", "keep_shards", "evaluate_every")
-"""Fields that config.json did not always have."""
+"""Fields that config.json of older versions does not have."""
 
 _MAXIMA = {
     "iterations": 10**9,
@@ -89,7 +89,7 @@ class TrainConfig:
     keep_shards: bool = False
     """Whether the reader keeps the shards of the plan and repeats them; recorded, not used."""
     evaluate_every: int | None = None
-    """Iterations between evaluations on validation frames, None for each checkpoint, 0 for never; recorded, not used."""
+    """Iterations between evaluations on validation frames; None: at each checkpoint, 0: never. Recorded, not used."""
 
     def __post_init__(self) -> None:
         # Imported here because they load torch; the defaults above are read without it.
@@ -135,7 +135,7 @@ class TrainConfig:
             raise OptionError(f"seed must be below 2^63, not {self.seed}")
 
     def record(self) -> dict[str, Any]:
-        """Return the fields as config.json holds them; later fields only if not the default."""
+        """Return the fields as config.json holds them; fields added later are left out if they have the default value."""
         return {
             name: value
             for name, value in asdict(self).items()
@@ -144,7 +144,7 @@ class TrainConfig:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> TrainConfig:
-        """Return the configuration in a config.json. Raises OptionError naming the field."""
+        """Create a configuration from the content of a config.json. Raises OptionError, which names the invalid field."""
         missing = [one.name for one in fields(cls) if one.name not in {*record, *_LATER_FIELDS}]
         if missing:
             raise OptionError(f"{missing[0]} is missing")

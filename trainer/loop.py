@@ -153,7 +153,7 @@ def _finished(
     *,
     writes: bool,
 ) -> RunSummary:
-    """Return the summary of a run without steps left; write its weights if an earlier attempt could not."""
+    """Return the summary of a run that has no steps left; write its weights if an earlier attempt failed to."""
     known = finished_summary(run_dir, config) if writes else None
     if known:
         return known
@@ -166,10 +166,10 @@ def _finished(
 
 
 def _save_after(error: BaseException, training: Training, files: RunFiles | NoFiles) -> None:
-    """Write a checkpoint of a training that `error` ends, and its weights if all steps are done.
+    """After `error` has ended a run, write a checkpoint, and the weights if all steps are done.
 
-    None after a non-finite loss, which would come again at the same batch, nor where the error came
-    while the weights were changed, nor of a training that the options given made impossible.
+    Nothing is written after a non-finite loss, because it would occur again at the same batch; after an
+    error while the weights were being changed; or if the options make training impossible.
     """
     impossible = isinstance(error, OptionError) and not training.has_new_steps
     if impossible or isinstance(error, NonFiniteLoss) or not training.is_between_steps:
@@ -181,7 +181,9 @@ def _save_after(error: BaseException, training: Training, files: RunFiles | NoFi
     except Exception as second:  # noqa: BLE001 # `error` is raised, whatever this was
         if str(second) != str(error):
             log.warning(
-                "no checkpoint of iteration %d could be written: %s", training.iteration, second
+                "the checkpoint of iteration %d could not be written: %s",
+                training.iteration,
+                second,
             )
 
 

@@ -37,7 +37,7 @@ def check_unused(run_dir: Path) -> None:
 def read_run_config(run_dir: Path) -> TrainConfig | None:
     """Return the configuration of the run in a directory; None if it holds no run.
 
-    Raises OptionError where there is a run whose configuration is missing or invalid.
+    Raises OptionError if the run's configuration is missing or invalid.
     """
     path = run_dir / _CONFIG_FILE
     record = read_json(path)
@@ -57,12 +57,12 @@ def read_run_config(run_dir: Path) -> TrainConfig | None:
 
 
 def iterations_done(run_dir: Path) -> int | None:
-    """Return the iterations done at a run's newest checkpoint; None if it has none."""
+    """Return the number of iterations at a run's newest checkpoint; None if it has no checkpoint."""
     return Checkpoints(run_dir / _CHECKPOINTS).newest_iteration()
 
 
 def finished_summary(run_dir: Path, config: TrainConfig) -> RunSummary | None:
-    """Return the summary of a run that has done all iterations of `config` and has its weights; else None."""
+    """Return the summary of a run that has done all iterations of `config` and has weights; otherwise None."""
     summary = read_summary(run_dir)
     is_finished = (
         summary is not None

@@ -53,7 +53,7 @@ class TrainStep:
         self.guard = LossGuard(device)
         """Reports the losses."""
         self.changes_weights = False
-        """Whether the weights may have been changed by a step that the caller has not counted yet."""
+        """Whether a step that the caller has not yet counted may have changed the weights."""
 
     def __call__(self, batch: DeviceBatch, iteration: int) -> Tensor:
         """Do step number `iteration`, counted from 0, and return the restored batch, `(B, 3, H, W)`.

@@ -89,7 +89,7 @@ class Training:
 
     @property
     def is_between_steps(self) -> bool:
-        """Whether the weights are those after `iteration` steps, also where a later one failed."""
+        """Whether the weights are those after `iteration` complete steps, even if a later step failed."""
         return not self._step.changes_weights
 
     def next_batch(self) -> DeviceBatch | None:
@@ -200,7 +200,7 @@ def run_summary(
     first_batch_s: float = 0.0,
     stopped: bool = False,
 ) -> RunSummary:
-    """Return the result of a run that has come as far as `done`; `stopped` if it was asked to end."""
+    """Return the summary of a run with the progress `done`; `stopped` states whether it was asked to end."""
     wait = done.waited_s / done.trained_s if done.trained_s else 0.0
     samples = done.iteration * config.batch_size
     finished = done.iteration >= config.iterations

@@ -93,7 +93,7 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 @xtrans_option
 @click.option(
     "--target", "sample_target", type=click.Choice(TARGETS), default=PlanOptions.target, show_default=True,
-    help="What the network is trained towards: developed sRGB, linear camera RGB, or the long exposure's RAW planes.",
+    help="Target of training: the long exposure as developed sRGB, as linear camera RGB, or as RAW planes.",
 )  # fmt: skip
 @click.option(
     "--noise", type=click.Choice(tuple(CALIBRATIONS)), metavar="CAMERA",
@@ -157,8 +157,8 @@ def build(
 ) -> None:
     """Decode, develop, crop and amplify RAW pairs into shards, which a trainer uses and deletes.
 
-    It ends when every pair has been written into shards --epochs times. Where the disk budget cannot hold all shards, it
-    waits for the trainer to use some. While no trainer is at work, it also waits after --epochs-ahead epochs. Started again, it
+    The command ends when every pair has been written into shards --epochs times. If the disk budget cannot hold all shards, it
+    waits until a trainer has used some. While no trainer is running, it also waits after --epochs-ahead epochs. Started again, it
     continues where it stopped.
 
     Example: darkprep build --camera sony --fraction 0.2 --disk-budget 20GB

@@ -73,9 +73,9 @@ class CommandGroup(click.Group):
 
 
 def _refuse_repeated(ctx: click.Context, args: list[str]) -> None:
-    """Raise click's usage error if an option for one file, directory or spool is given twice.
+    """Raise click's usage error if an option for one file, directory or spool is given more than once.
 
-    click would use the last and ignore the others. For other options that is the documented rule.
+    click would use the last value and ignore the others. For other options this is documented behaviour.
     """
     order = ctx.command.make_parser(ctx).parse_args(args=list(args))[2]
     if any(param.name == "help" for param in order):

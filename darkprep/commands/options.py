@@ -92,11 +92,11 @@ disk_budget_option = _disk_budget_option(_DEFAULT_BUDGET)
 build_budget_option = _disk_budget_option(f"that of an existing spool, else {_DEFAULT_BUDGET}")
 shrink_option = click.option(
     "--shrink", is_flag=True,
-    help="Let a smaller --disk-budget than before delete finished shards and decoded frames.",
+    help="Allow that a smaller --disk-budget than before deletes finished shards and decoded frames.",
 )  # fmt: skip
 epochs_ahead_option = click.option(
     "--epochs-ahead", type=COUNT_OR_INF, default=DEFAULT_EPOCHS_AHEAD, show_default=True, metavar="N|inf",
-    help="How many epochs to make ahead while no trainer is at work; inf for as many as the budget holds.",
+    help="Number of epochs to make while no trainer is running; inf for as many as the budget holds.",
 )  # fmt: skip
 
 
@@ -162,7 +162,7 @@ shard_options = combined(
 
 
 def check_camera(camera: str | None, pairs: Path | None, layout: str | None) -> str | None:
-    """Return a camera's name in lower case, or the user's label of a table or a layout. Raises UsageError."""
+    """Return the camera's name in lower case; for a table or a layout, the user's label. Raises UsageError."""
     if pairs is not None and layout is not None:
         raise click.UsageError("--pairs and --layout cannot be used together.")
     if pairs is not None or layout is not None:

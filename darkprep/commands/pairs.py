@@ -1,4 +1,4 @@
-"""`pairs`: lists which short exposure belongs to which long one, as a table that anyone can correct."""
+"""The command `pairs`: list which short exposure belongs to which long one, as a table that can be edited."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from darkprep.shards.files import write_bytes
 from darkprep.view.numbers import format_count
 
 
-@click.command("pairs", short_help="List pairs as a table to correct and to build from.")
+@click.command("pairs", short_help="List pairs as a table that can be edited and built from.")
 @pair_options
 @root_option
 @frames_option
@@ -45,8 +45,8 @@ def list_pairs(
 ) -> None:
     """Find the pairs below --root and write them as a CSV table, which --pairs of other commands takes.
 
-    Correct it in any editor: exchange files, delete rows, set splits, ratios and weights (visits per
-    epoch). Given --pairs itself, it fills in what the table leaves out and names the rows that cannot be
+    The table can be edited: exchange files, delete rows, set splits, ratios and weights (visits per
+    epoch). With --pairs, the command reads a table, fills in missing columns and reports rows that cannot be
     used.
 
     Example: darkprep pairs --camera sony --out sony.csv

@@ -52,7 +52,7 @@ def produce(
 ) -> None:
     """Run a background producer; it prints no progress and waits for disk space without end.
 
-    With `parent`, the process that started it, it stops when that has ended.
+    With --parent PID, it stops when this process, which started it, has ended.
     """
     config = ProducerConfig(
         budget_bytes=disk_budget,

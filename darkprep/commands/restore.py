@@ -79,7 +79,7 @@ def evaluate(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Restore every test frame of a camera a table or a layout, and compare it with its long exposure.
+    """Restore every test frame of a camera, a table or a layout, and compare it with its long exposure.
 
     Example: darkprep evaluate --weights runs/X/weights.safetensors --camera sony --out results
     """

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _POSITIVE = click.IntRange(min=1)
 _REPEATED = ("spool", "producers", "rank_timeout", "staging_budget", "staging")
-"""Options of which a run records nothing."""
+"""Options that a run's directory does not record."""
 
 
 @click.command("stream-train", short_help="Train on a spool while it is being filled.")
@@ -78,7 +78,7 @@ _REPEATED = ("spool", "producers", "rank_timeout", "staging_budget", "staging")
 )  # fmt: skip
 @click.option(
     "--resume", is_flag=True,
-    help="Continue the run in --run, or the newest run, with its own settings except those given; without a run, start one.",
+    help="Continue the run in --run, or the newest run, with its own settings except those given here; if there is no run, start one.",
 )  # fmt: skip
 @click.option(
     "--seed", type=click.IntRange(min=0), default=TrainConfig.seed, show_default=True, metavar="N",
@@ -174,7 +174,7 @@ def _is_given(ctx: click.Context, name: str) -> bool:
 
 
 def _resume_command(ctx: click.Context, run_dir: Path, communicator: Communicator) -> str:
-    """Return the command that continues this training: the run has its settings, the machine's are repeated."""
+    """Return the command that continues this run, with the options that the run's directory does not record."""
     words = ["darkprep", "stream-train", "--resume", "--run", str(run_dir)]
     if communicator.world > 1:
         nodes = communicator.world // communicator.local_world

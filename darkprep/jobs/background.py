@@ -60,9 +60,10 @@ def start_producer(
 ) -> subprocess.Popen[bytes]:
     """Start a producer in the background and wait until it is working.
 
-    It outlives this process unless it `ends_with_caller`, however this process ends. `location` are the options
-    that name its spool, by default `--spool` and the spool's path; `epochs_ahead` and `shrink` are those of
-    ProducerConfig. Raises SpoolError with the last line of its log when it ends at once.
+    It continues after this process has ended; with `ends_with_caller` it ends together with this process,
+    however this process ends. `location` are the options that name its spool, by default `--spool` and the
+    spool's path; `epochs_ahead` and `shrink` are those of ProducerConfig. Raises SpoolError, with the last
+    line of the log, when the producer ends at once.
     """
     arguments = ["produce", *(location or ("--spool", str(spool.path.absolute())))]
     arguments += ["--jobs", str(jobs), "--disk-budget", str(budget_bytes)]
@@ -297,7 +298,7 @@ class Supervisor:
 def stop_on_signals(stop: threading.Event | None = None) -> threading.Event:
     """Return an event (`stop` if given) that Ctrl-C, SIGTERM and SIGHUP set; a second Ctrl-C interrupts at once.
 
-    A SIGHUP that is ignored, as under nohup, stays ignored.
+    If SIGHUP is ignored, as under nohup, it stays ignored.
     """
     stop = stop or threading.Event()
 
@@ -316,7 +317,7 @@ def stop_on_signals(stop: threading.Event | None = None) -> threading.Event:
 
 
 def stop_with_parent(parent: int, stop: threading.Event) -> None:
-    """Set `stop` within a second after the process `parent`, which started this one, has ended."""
+    """Set `stop` within a second after the process `parent`, which started this process, has ended."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -328,7 +329,7 @@ def stop_with_parent(parent: int, stop: threading.Event) -> None:
 
 
 def _discard_output_of_closed_terminal() -> None:
-    """Redirect standard streams whose terminal is gone to /dev/null, where writing to them is no error."""
+    """Redirect standard streams to /dev/null if their terminal is closed, so that writing raises no error."""
     for descriptor in (1, 2):
         try:
             os.write(descriptor, b"")

@@ -31,12 +31,12 @@ class EvaluateOptions:
 
     weights: Path
     camera: str | None
-    """Name of a camera's data set; with `pairs` or `layout` a label, or None."""
+    """Name of a camera in SID or ELD; with `pairs` or `layout`, a label or None."""
     root: Path
     pairs: Path | None = None
-    """A table of the pairs, instead of a camera's."""
+    """Path of a pair table to use instead of a camera's pairs."""
     layout: str | None = None
-    """A layout of folders, instead of a camera's."""
+    """A folder layout in which to find pairs, instead of a camera's pairs."""
     split: str = "test"
     frames: str = "first"
     """`first`: only the first frame of each burst; `all`: every frame."""
@@ -59,7 +59,7 @@ class EvaluateOptions:
 
     @property
     def origin(self) -> PairOrigin:
-        """Where the pairs come from."""
+        """The origin of the pairs."""
         is_label = self.pairs is not None or self.layout is not None
         camera = self.camera if is_label or self.camera is None else self.camera.lower()
         return PairOrigin(root=self.root, camera=camera, table=self.pairs, layout=self.layout)

@@ -115,7 +115,7 @@ class BuildSpool:
         return BudgetShares(budget_bytes=total, staging_bytes=share)
 
     def recorded_settings(self, plan: Plan) -> ProducerSettings | None:
-        """Return how the plan's spool was built before; None for a new one and for one in object storage."""
+        """Return the settings with which the spool was built before; None for a new spool or object storage."""
         return None if self.bucket else recorded_settings(self.spool, plan)
 
     def save(self, plan: Plan, shares: BudgetShares, settings: ProducerSettings) -> None:

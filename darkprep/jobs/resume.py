@@ -1,7 +1,7 @@
-"""Which run a training continues, with which settings, and what the options given now change in it.
+"""Choose the run that a training command continues, and its settings; report what the given options change.
 
-The trade-off: what is stored of a run is its configuration. The spool's location and the number of producer
-processes belong to the machine, so they are given again, as the printed command does.
+The trade-off: only a run's configuration is stored. The spool's location and the number of producer
+processes belong to the machine, so they must be given again; the printed command contains them.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from darkprep.trainer.run_files import finished_summary, iterations_done, read_r
 
 @dataclass(frozen=True, kw_only=True)
 class RunChoice:
-    """The run that a training starts or continues."""
+    """The run that a training command starts or continues."""
 
     run_dir: Path
     config: TrainConfig
     resume: bool
     """Whether the directory holds a run."""
     messages: tuple[str, ...] = ()
-    """What the user must know of it, a line each; on rank 0."""
+    """Lines for the user about the run; on rank 0 only."""
     is_finished: bool = False
-    """Whether the run has no iterations left."""
+    """Whether the run has already done all iterations."""
 
 
 def choose_run(
@@ -40,11 +40,11 @@ def choose_run(
     *,
     resume: bool,
 ) -> RunChoice:
-    """Return the run in `run_dir`; without one, with `resume` the newest run, else a new one.
+    """Return the run in `run_dir`; without `run_dir`, the newest run if `resume` is set, otherwise a new run.
 
-    `settings` are fields of TrainConfig. Those `given` by the user override the settings of a run that is
-    resumed; all of them apply to one that starts, also because there is nothing to resume. Rank 0 reads the
-    directory. Raises OptionError for an invalid setting or configuration.
+    `settings` are fields of TrainConfig. In a run that is resumed, only the settings that the user has
+    `given` replace its own settings; a run that is started, also for lack of a run to resume, uses all of
+    them. Only rank 0 reads the directory. Raises OptionError for an invalid setting or configuration.
     """
     found: tuple[Path, TrainConfig | None] | None = None
     with communicator.fail_together():
@@ -65,7 +65,7 @@ def choose_run(
 
 
 def _find_run(run_dir: Path | None, *, resume: bool) -> tuple[Path, TrainConfig | None]:
-    """Return a run's directory, and its configuration if it is to be resumed and there is one."""
+    """Return a run's directory, and its configuration if there is a run to resume."""
     run_dir = run_dir or (newest_run() if resume else None)
     if run_dir is None:
         return new_run(), None
@@ -92,7 +92,7 @@ def _resumed(
 
 
 def _messages(run_dir: Path, before: TrainConfig, after: TrainConfig) -> list[str]:
-    """Return where the run continues, and each changed setting with its effect on the learning rate."""
+    """Return lines that state where the run continues, and each changed setting with its effect on the learning rate."""
     done = iterations_done(run_dir)
     lines = [
         f"resuming {run_dir} after {done:,} of {after.iterations:,} iterations"
@@ -111,7 +111,7 @@ def _messages(run_dir: Path, before: TrainConfig, after: TrainConfig) -> list[st
 
 
 def _schedule(before: TrainConfig, after: TrainConfig, done: int) -> str:
-    """Return the learning rate of the changed run, and how it differs at the iteration reached."""
+    """Return the learning rate of the changed run as text, and how it differs at the iteration reached."""
     now = after.learning_rate_at(done)
     text = (
         f"learning rate {after.learning_rate:g} up to iteration {after.half_time:,}, then "
@@ -120,4 +120,4 @@ def _schedule(before: TrainConfig, after: TrainConfig, done: int) -> str:
     if not done:
         return text
     was = before.learning_rate_at(done - 1)
-    return f"{text}, {'as the one before' if now == was else f'the one before had {was:g}'}"
+    return f"{text}, {'as before' if now == was else f'before it was {was:g}'}"

@@ -15,7 +15,7 @@ RUNS = Path("runs")
 
 
 def check_run_directory(run_dir: Path, spool: Spool, *, resume: bool) -> None:
-    """Raise OptionError where a run cannot use the directory, SpoolBusy where another training does."""
+    """Raise OptionError if a run cannot use the directory, SpoolBusy if another training run uses it."""
     check_output_directory("run", run_dir)
     if is_inside(run_dir, spool.path):  # a spool is deleted when it is used up
         raise OptionError(
@@ -29,7 +29,7 @@ def check_run_directory(run_dir: Path, spool: Spool, *, resume: bool) -> None:
 
 
 def newest_run() -> Path | None:
-    """Return the run below RUNS that was started or resumed last; None if there is none."""
+    """Return the run below RUNS that was most recently started or resumed; None if there is none."""
     # config.json is written again whenever a run is resumed.
     configs = [(path.stat().st_mtime_ns, path) for path in RUNS.glob("*/config.json")]
     return max(configs)[1].parent if configs else None

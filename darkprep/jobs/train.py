@@ -60,7 +60,7 @@ class TrainOptions:
     resume: bool = False
     """Whether the directory holds a run, which is continued."""
     messages: tuple[str, ...] = ()
-    """Lines to print when the training begins."""
+    """Lines to print when training begins."""
     resume_command: str = ""
     """The command that continues the run, printed when the run fails."""
     producers: int | None = None

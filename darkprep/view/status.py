@@ -203,7 +203,7 @@ class SpoolStatus:
             if not alive:
                 return "no producer and no trainer is running"
             if state == "waiting for the trainer":
-                return "no trainer is running: the budget (or --epochs-ahead) is full and the producer waits"
+                return "no trainer is running: the producer waits, because the budget is full or --epochs-ahead is reached"
             return "no trainer is running yet: the producer fills the budget"
         if state == "waiting for disk space":
             return "the disk is full: the producer waits until space is freed"

@@ -28,7 +28,7 @@ class Camera:
     folder: str
     """The camera's folder below the root."""
     cfa: CfaKind
-    """The CFA of its sensor, for synthetic files; photographs state their own."""
+    """The CFA of the sensor, for synthetic files; for photographs it comes from each file."""
     extensions: tuple[str, ...]
     """Lower case, the camera's own first. DNG is what converters and `darkprep synth` write."""
 
@@ -70,7 +70,7 @@ def camera_named(name: str) -> Camera:
 
 
 def dataset_of(camera: str) -> Dataset | None:
-    """Return the data set whose camera has that name; None for a name of the user's choice."""
+    """Return the data set to which the camera with this name belongs; None for other names."""
     return CAMERAS[camera].dataset if camera in CAMERAS else None
 
 

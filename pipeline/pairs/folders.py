@@ -1,7 +1,8 @@
-"""Layouts of folders as people have them: `short/` and `long/`, a folder a scene, and RawNIND's names.
+"""Find pairs in common folder layouts: `short/` and `long/`, one folder per scene, and RawNIND's names.
 
-The trade-off: only names and Exif decide. Where they leave a choice (two long exposures that fit one short
-one), the file is named and left out; `darkprep pairs` writes the rest as a table in which it can be added.
+The trade-off: only names and Exif decide. If they are ambiguous (two long exposures fit one short
+exposure), the file is reported and left out; `darkprep pairs` writes the other pairs as a table, to which
+it can be added.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ _RAWNIND_TEST = ("TEST_", "UNK_TEST_")
 
 
 def find_layout(root: Path, layout: str) -> Pairs:
-    """Return the pairs below `root`, ordered by id; files that give none are listed in `skipped`.
+    """Return the pairs below `root`, ordered by id; files without a pair are listed in `skipped`.
 
-    `short-long`: each file in a folder `short` and the one in `long` beside it that has the same name, or
-    the same beginning up to the last `_`. `scenes`: in each folder the longest exposure at the lowest ISO
-    is the truth of all others. `rawnind`: RawNIND's file names, with the same choice among the truths of
-    a set. Exposure ratios are of ISO times time. Raises OptionError for another layout, DatasetError when
-    there is no pair.
+    `short-long`: each file in a folder `short` is paired with the file in the folder `long` beside it that
+    has the same name, or the same beginning up to the last `_`. `scenes`: in each folder, the longest
+    exposure at the lowest ISO is the truth of all other files. `rawnind`: RawNIND's file names; the truth
+    of each set is chosen in the same way. Exposure ratios are ratios of ISO times exposure time. Raises
+    OptionError for another layout, DatasetError when there is no pair.
     """
     if layout not in LAYOUTS:
         raise OptionError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
@@ -67,7 +68,7 @@ def find_layout(root: Path, layout: str) -> Pairs:
 
 
 def _found(root: Path) -> str:
-    """Return how many files of which extensions there are instead."""
+    """Describe the RAW files that exist: how many of which extensions."""
     counts = Counter(
         os.path.splitext(name)[1].lower() or "no extension"  # noqa: PTH122 (no Path per file)
         for _, _, names in _walk(root)
@@ -78,7 +79,7 @@ def _found(root: Path) -> str:
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Yield each folder below `root`, itself included, with its folders and files by name; no hidden ones."""
+    """Yield `root` and each folder below it, with its folders and files sorted by name, without hidden ones."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield Path(folder), folders, sorted(name for name in names if not name.startswith("."))
@@ -92,7 +93,7 @@ def _raw_files(folder: Path, names: list[str]) -> list[Path]:
 
 
 def _short_long(root: Path, skipped: list[Skipped]) -> Iterator[Pair]:
-    """Yield a pair of each file in a folder `short` and the one of its name in `long` beside it."""
+    """Yield each file in a folder `short`, paired with the file of the same name in the folder `long` beside it."""
     for parent, folders, _ in _walk(root):
         named = {name.lower(): parent / name for name in folders}
         if "short" in named and "long" in named:
@@ -123,12 +124,12 @@ def _pairs_of_folders(
 
 
 def _beginning(stem: str) -> str:
-    """Return the part of a name before its last `_`, the whole name without any."""
+    """Return the part of a name before its last `_`; the whole name if it has none."""
     return stem.rpartition("_")[0] or stem
 
 
 def _files_by_stem(root: Path, folder: Path, skipped: list[Skipped]) -> dict[str, Path]:
-    """Return a folder's RAW files by stem; of equal stems (a file and its DNG) the DNG is left out."""
+    """Return a folder's RAW files by the stem of their names; a DNG is left out if another RAW file has its stem."""
     found: dict[str, Path] = {}
     names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
     files = _raw_files(folder, names)
@@ -145,12 +146,12 @@ def _files_by_stem(root: Path, folder: Path, skipped: list[Skipped]) -> dict[str
 
 
 def _scenes(root: Path, skipped: list[Skipped]) -> Iterator[Pair]:
-    """Yield a pair of each file with the truth of its folder."""
+    """Yield each file paired with the truth of its folder."""
     known = _Known()
     for folder, _, names in _walk(root):
         files = _raw_files(folder, names)
         if folder == root and files:
-            why = "lies in no scene's folder; give the folder above the scenes with --root"
+            why = "is in no scene's folder; give the folder above the scene folders with --root"
             skipped += [Skipped(path.name, why) for path in files]
         elif files:
             yield from _pairs_of_scene(
@@ -166,7 +167,7 @@ def _pairs_of_scene(
     known: _Known,
     skipped: list[Skipped],
 ) -> Iterator[Pair]:
-    """Yield a pair of each of `files` and the longest exposure at the lowest ISO of `truths`."""
+    """Yield each of `files`, paired with the longest exposure at the lowest ISO among `truths`."""
     if not truths:
         return
 
@@ -179,14 +180,14 @@ def _pairs_of_scene(
         if path != truth and path not in known.failed:
             yield from _paired(root, scene, path, truth, known, skipped)
     if files == [truth]:
-        why = "is the only photograph of its scene"
+        why = "is the only photograph of its scene, so it has no pair; add a long exposure"
         skipped.append(Skipped(truth.relative_to(root).as_posix(), why))
 
 
 def _usable(
     root: Path, files: list[Path], known: _Known, skipped: list[Skipped]
 ) -> dict[Path, Photograph]:
-    """Return exposure and camera of each file; those without an exposure time are skipped."""
+    """Return exposure and camera of each file; files without an exposure time are skipped."""
     found = {}
     for path in files:
         try:
@@ -207,10 +208,10 @@ def _usable(
 
 
 def _rawnind(root: Path, skipped: list[Skipped]) -> Iterator[Pair]:
-    """Yield a pair of each noisy file with its set's truth.
+    """Yield each noisy file paired with the truth of its set.
 
-    Files are of a set by their names, wherever they lie. Truths have `GT_` in the name or lie in a folder
-    `gt`. Photographs of a set are equally bright, so a ratio may be somewhat below 1.
+    The name of a file states its set, in whatever folder it is. Truths have `GT_` in the name or are in a
+    folder `gt`. Photographs of a set are equally bright, so a ratio may be slightly below 1.
     """
     noisy: dict[str, list[Path]] = defaultdict(list)
     truths: dict[str, list[Path]] = defaultdict(list)
@@ -228,7 +229,7 @@ def _rawnind(root: Path, skipped: list[Skipped]) -> Iterator[Pair]:
         split: Split = "test" if scene.startswith(_RAWNIND_TEST) else "train"
         usable = _usable(root, truths[scene], known, skipped)
         if not usable:
-            why = f"the set {scene} has no truth (GT) that can be used"
+            why = f"the set {scene} has no usable truth (a file with GT_ in its name); add one"
             skipped += [Skipped(path.relative_to(root).as_posix(), why) for path in files]
         _usable(root, files, known, skipped)
         for pair in _pairs_of_scene(root, scene, files, usable, known, skipped):
@@ -239,7 +240,7 @@ def _rawnind(root: Path, skipped: list[Skipped]) -> Iterator[Pair]:
 
 
 class _Known:
-    """Reads each photograph once, and keeps which ones failed."""
+    """Reads the header of each photograph once, and remembers which files could not be read."""
 
     def __init__(self, smallest_ratio: float = 1.0) -> None:
         self.smallest_ratio = smallest_ratio
@@ -260,7 +261,7 @@ class _Known:
 def _paired(
     root: Path, scene: str, short: Path, long: Path, known: _Known, skipped: list[Skipped]
 ) -> Iterator[Pair]:
-    """Yield the pair of two files, without an id yet, or nothing where it is skipped."""
+    """Yield the pair of two files, still without an id; yield nothing if the pair is skipped."""
     name = short.relative_to(root).as_posix()
     try:
         found, truth = known.read(short), known.read(long)

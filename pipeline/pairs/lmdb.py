@@ -207,9 +207,9 @@ class LmdbPatch:
 
 @contextlib.contextmanager
 def _lmdb_errors(directory: str) -> Iterator[None]:
-    """Translate lmdb's errors: MachineError for those of the machine, DatasetError for those of the file.
+    """Raise MachineError for errors of lmdb that the machine caused, DatasetError for those that the file caused.
 
-    They have no number, only the operating system's text.
+    lmdb's errors have no error number, only the text of the operating system.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Names of scenes and pairs that follow from the names of their files."""
+"""Derive the names of scenes and pairs from the names of their files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from darkprep.pipeline.pairs.table import Pair
 
 
 def default_scene(short: str, long: str) -> str:
-    """Return the folder that holds both files, else the common beginning of their names up to a `_`.
+    """Return the folder that holds both files; otherwise the common beginning of their names up to a `_`.
 
-    Names without a common beginning give the long exposure's name, so that all short exposures of one
-    long exposure are one scene.
+    If the names have no common beginning, the name of the long exposure is returned, so that all short
+    exposures of one long exposure form a scene.
     """
     one, other = PurePosixPath(short), PurePosixPath(long)
     if one.parent == other.parent and one.parent.name not in ("", ".."):
@@ -26,7 +26,7 @@ def default_scene(short: str, long: str) -> str:
 
 
 def named_apart(drafts: Sequence[Pair]) -> list[Pair]:
-    """Return the pairs with ids that are unique: those without one get it from their scene and file."""
+    """Return the pairs with unique ids; a pair without an id gets one from its scene and file."""
     names = default_ids([(pair.scene, pair.short) for pair in drafts])
     return [
         pair if pair.id else replace(pair, id=name)
@@ -35,10 +35,10 @@ def named_apart(drafts: Sequence[Pair]) -> list[Pair]:
 
 
 def default_ids(files: Sequence[tuple[str, str]]) -> list[str]:
-    """Return a name of each (scene, short exposure), usable as a file name and unique if the files are.
+    """Return a unique id for each (scene, short exposure), usable as a file name.
 
-    Names of files that begin with their scene are used as they are, others after their scene; where two
-    would be equal, the whole path is used.
+    The id is the name of the file if it begins with the scene, otherwise scene and name; if two ids would
+    be equal, the whole path is used.
     """
     names = [_file_id(scene, PurePosixPath(short)) for scene, short in files]
     count = Counter(names)

@@ -1,4 +1,4 @@
-"""Where a command's pairs come from: a camera's data set, a table of the user's own, or a layout of folders."""
+"""The origin of a command's pairs: a camera's data set, a table that the user wrote, or a layout of folders."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from darkprep.shards.errors import OptionError
 
 @dataclass(frozen=True, kw_only=True)
 class PairOrigin:
-    """Where pairs come from. Raises OptionError naming the field."""
+    """Where pairs come from. Raises OptionError, which names the invalid field."""
 
     root: Path
-    """Directory of the photographs; of a table's, unless they are beside the table."""
+    """Directory of the photographs; not used for a table whose photographs are beside it."""
     camera: str | None = None
-    """Name of a camera's data set; with a table or a layout a label of the user's choice."""
+    """Name of a camera in SID or ELD; with a table or a layout, any label."""
     table: Path | None = None
-    """A pair table."""
+    """Path of a pair table."""
     layout: str | None = None
     """A layout of folders (LAYOUTS)."""
 
@@ -31,25 +31,25 @@ class PairOrigin:
             raise OptionError("pairs come from a table or from a layout of folders, not from both")
         if self.camera is None and self.is_data_set:
             raise OptionError(
-                f"camera must be one of {', '.join(CAMERAS)} where there is neither a table nor a layout"
+                f"camera must be one of {', '.join(CAMERAS)} unless pairs come from a table or a layout"
             )
         if self.layout is not None and self.layout not in LAYOUTS:
             raise OptionError(f"layout must be one of {', '.join(LAYOUTS)}, not {self.layout!r}")
 
     @property
     def is_data_set(self) -> bool:
-        """Whether the pairs are those of a camera's data set."""
+        """Whether the pairs are those of a camera in SID or ELD."""
         return self.table is None and self.layout is None
 
     @property
     def label(self) -> str:
-        """The camera, or without one the name of the table or of the root directory."""
+        """The camera; without a camera, the name of the table or of the root directory."""
         if self.camera is not None:
             return self.camera
         return self.table.stem if self.table else self.root.resolve().name or "photographs"
 
     def find(self, *, frames: Frames = "first", exclude_misaligned: bool = False) -> Pairs:
-        """Return the pairs; the arguments choose among a camera's. Raises OptionError or DatasetError."""
+        """Find and return the pairs; the arguments choose among a camera's pairs. Raises OptionError or DatasetError."""
         if self.is_data_set:
             camera = camera_named(self.label)
             return find_pairs(
@@ -61,5 +61,5 @@ class PairOrigin:
             )
         if self.layout is not None:
             return replace(find_layout(self.root, self.layout), label=self.label)
-        assert self.table is not None, "checked when it was made"
+        assert self.table is not None, "checked in the constructor"
         return replace(pairs_from_csv(self.table, root=self.root), label=self.label)

@@ -1,13 +1,14 @@
 """The pair table: a CSV file that lists which short exposure belongs to which long one.
 
-The trade-off: a row that cannot be used is named with its line number and left out, instead of ending the
-command, so that a data set of thousands of photographs is usable before its last mistake is corrected.
+The trade-off: a row that cannot be used is reported with its line number and left out, instead of ending
+the command, so that a data set of thousands of photographs can be used before every error in it is
+corrected.
 
     short,long,scene,split,ratio,camera,weight
     a/short/0001.NEF,a/long/0001.NEF,0001,train,100,NIKON D1,1
 
-Only `short` and `long` are needed. `id` and `iso` are two more columns: `table_text` writes them where
-they do not follow from the others.
+Only `short` and `long` are required. `id` and `iso` are further columns; `table_text` writes them if they
+do not follow from the others.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ from darkprep.shards.errors import DatasetError, RawError
 from darkprep.shards.files import read_regular_file
 
 COLUMNS = ("short", "long", "scene", "split", "ratio", "camera", "weight")
-"""Columns that are always written; the first two are needed."""
+"""Columns that are always written; the first two are required."""
 _DERIVED_COLUMNS = ("id", "iso")
 _MAX_BYTES = 64 << 20
 _MAX_NAME_BYTES = 300
-"""JSON bytes of id and camera together, which each sample's metadata of 1024 bytes repeats."""
+"""Maximum length of id and camera together, in bytes of JSON: they are part of each sample's metadata of 1024 bytes."""
 _MAX_RATIO = 1e9
 
 
@@ -54,14 +55,14 @@ def pairs_from_csv(
 ) -> Pairs:
     """Return the pairs that a table lists, ordered by id.
 
-    Paths in the table are relative to `root`, or, where that has none of the table's files, to the
-    table's own directory. What a row leaves out is derived: `scene` is the folder that holds both files,
-    else the common beginning of their names; `split` is drawn by scene (`splits_by_scene`); `ratio` is
-    that of ISO times exposure time, of the times alone where the ISO is equal or unknown; `camera` is the
-    short exposure's own; `weight` is 1.
+    Paths in the table are relative to `root`, or to the table's own directory if none of its files is below
+    `root`. Missing columns are derived: `scene` is the folder that holds both files, otherwise the common
+    beginning of their names; `split` is drawn by scene (`splits_by_scene`); `ratio` is the ratio of ISO
+    times exposure time, or of the times alone if the ISO values are equal or unknown; `camera` is the short
+    exposure's camera; `weight` is 1.
 
-    Rows that cannot be used are listed in `skipped`, by line number. Raises DatasetError when the file
-    cannot be read, is no such table, or has no usable row.
+    Rows that cannot be used are listed in `skipped` by line number. Raises DatasetError when the file
+    cannot be read, is not a pair table, or has no usable row.
     """
     table = Path(path)
     rows = list(_read_rows(table))
@@ -79,7 +80,7 @@ def pairs_from_csv(
     pairs, named = _finish(drafts, skipped)
     if not pairs:
         reasons = "; ".join(f"{one.path}: {one.reason}" for one in skipped[:3])
-        raise DatasetError(f"{table}: has no usable row ({reasons or 'it lists no pair'})")
+        raise DatasetError(f"{table}: has no usable row ({reasons or 'it lists no pairs'})")
     return Pairs(
         root=base,
         label=table.stem,
@@ -91,7 +92,7 @@ def pairs_from_csv(
 
 
 def table_text(pairs: Sequence[Pair]) -> str:
-    """Return pairs as the text of a table, which `pairs_from_csv` reads as the same pairs."""
+    """Return pairs as the text of a table from which `pairs_from_csv` reads the same pairs."""
     names = default_ids([(pair.scene, pair.short) for pair in pairs])
     columns = list(COLUMNS)
     if any(pair.id != name for pair, name in zip(pairs, names, strict=True)):
@@ -112,7 +113,7 @@ def _number_text(value: float) -> str:
 
 
 def _read_rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line number and fields of each row. Raises DatasetError for a file that is no pair table."""
+    """Yield line number and fields of each row. Raises DatasetError for a file that is not a pair table."""
     try:
         data = read_regular_file(table, _MAX_BYTES + 1)
     except OSError as error:
@@ -148,7 +149,7 @@ def _check_columns(table: Path, names: list[str]) -> None:
 
 
 def _base(table: Path, root: Path | None, rows: Sequence[Mapping[str, str]]) -> Path:
-    """Return the directory that the table's paths are relative to."""
+    """Return the directory to which the table's paths are relative."""
     if root is None or not any(_exists(root / row.get("short", "")) for row in rows):
         return table.parent
     return root
@@ -160,21 +161,21 @@ def _exists(path: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class _Draft:
-    """A row's pair, before splits and ids are given to all."""
+    """The pair of a row, before splits and ids are assigned to all pairs."""
 
     pair: Pair
     split: Split | None
 
 
 class _RowReader:
-    """Makes pairs of rows, one after the other; keeps what earlier rows have said of a short exposure."""
+    """Makes pairs from rows, one after the other; remembers which short exposures earlier rows listed."""
 
     def __init__(self, base: Path) -> None:
         self._base = base
         self._long_of: dict[str, tuple[str, str]] = {}
 
     def draft(self, where: str, row: Mapping[str, str]) -> _Draft:
-        """Return what a row says. Raises _RowError or RawError for a row that cannot be used."""
+        """Return the draft of a row's pair. Raises _RowError or RawError for a row that cannot be used."""
         short, long = (self._file(row, column) for column in ("short", "long"))
         self._check_new(where, short, long)
         split = _one_of(row, "split", SPLITS)
@@ -216,7 +217,7 @@ class _RowReader:
         return name
 
     def _check_times(self, short: str, long: str) -> None:
-        """Raise _RowError where both files state a time and the long exposure's is shorter."""
+        """Raise _RowError if both files state an exposure time and that of the long exposure is shorter."""
         if is_patch(short) or is_patch(long):
             return
         one, other = (read_exposure(self._base / name).exposure_s for name in (short, long))
@@ -295,7 +296,7 @@ def _check_names(pair: Pair) -> None:
 def _finish(
     drafts: Sequence[tuple[str, _Draft]], skipped: list[Skipped]
 ) -> tuple[list[Pair], dict[str, str]]:
-    """Return the pairs with splits and ids, and the row of each by id; rows of one id are skipped."""
+    """Return the pairs with splits and ids, and the row of each id; further rows with the same id are skipped."""
     given = {draft.pair.scene: draft.split for _, draft in drafts if draft.split}
     drawn = splits_by_scene({draft.pair.scene for _, draft in drafts} - given.keys())
     pairs = named_apart(

@@ -1,4 +1,4 @@
-"""Exposure and camera of a photograph, for finding pairs: from its directories, without decoding it."""
+"""Read exposure and camera of a photograph, to find pairs, from its metadata without decoding it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from darkprep.pipeline.raw.amplify import exposure_ratio
 
 @dataclass(frozen=True, kw_only=True)
 class Photograph:
-    """What pairs are made by; 0 if unknown."""
+    """The metadata from which pairs are made; unknown numbers are 0."""
 
     exposure_s: float
     iso: float
@@ -19,13 +19,13 @@ class Photograph:
     """Maker and model as the file states them, `unknown` if it does not."""
 
     def text(self) -> str:
-        """Return the exposure as a message states it: `0.1 s, ISO 800`."""
+        """Return the exposure as text for a message: `0.1 s, ISO 800`."""
         iso = f", ISO {self.iso:g}" if self.iso else ""
         return f"{self.exposure_s:.4g} s{iso}"
 
 
 def read_photograph(path: Path) -> Photograph:
-    """Return exposure and camera of the photograph at `path`. Raises RawError if it cannot be used."""
+    """Read exposure and camera of the photograph at `path`. Raises RawError if it cannot be used."""
     header = open_source(path).header()
     make, model = header.make.strip(), header.model.strip()
     is_named = not make or model.split(" ")[0].lower() == make.split(" ")[0].lower()
@@ -37,7 +37,7 @@ def read_photograph(path: Path) -> Photograph:
 
 
 def light_ratio(short: Photograph, long: Photograph, *, smallest: float = 1.0) -> float:
-    """Return the exposure ratio: of ISO times time, or of the times alone where an ISO is unknown.
+    """Return the exposure ratio: of ISO times exposure time, or of the times alone if an ISO is unknown.
 
     Raises ValueError with the reason if a time is unknown or the ratio is below `smallest`.
     """

@@ -54,7 +54,7 @@ class Pair:
     iso: float
     """ISO of the short exposure if the list or Exif has it, else 0."""
     weight: int = 1
-    """Visits of the pair in an epoch."""
+    """Number of visits of the pair in an epoch."""
 
 
 def long_paired_with_itself(*, id: str, scene: str, camera: str, split: Split, path: str) -> Pair:
@@ -78,18 +78,18 @@ class Pairs:
 
     root: Path
     label: str
-    """What messages and plans call the data set: its camera, or a word of the user's choice."""
+    """The name of the data set in messages and plans: its camera, or a label of the user's choice."""
     pairs: tuple[Pair, ...]
     skipped: tuple[Skipped, ...]
     rows: Mapping[str, str] = field(default_factory=dict)
-    """By id, where a table lists the pair: `pairs.csv:12`."""
+    """Where a table lists each pair, by the pair's id: `pairs.csv:12`."""
     layout: str | None = None
-    """The layout of folders in which the pairs were found, if they were."""
+    """The folder layout in which the pairs were found; None otherwise."""
     table: Path | None = None
-    """The table that lists the pairs, if there is one."""
+    """The table that lists the pairs; None otherwise."""
 
     def skip(self, pair: Pair, path: str, reason: str) -> Skipped:
-        """Return the record of a pair that cannot be used because of the file `path`, with the table's row."""
+        """Return a record that the pair cannot be used because of the file `path`, with its row in the table."""
         row = self.rows.get(pair.id)
         return Skipped(f"{row}: {path}" if row else path, reason)
 
@@ -116,10 +116,10 @@ def longs_of(pairs: Pairs) -> Pairs:
 
 
 def splits_by_scene(scenes: Iterable[str]) -> dict[str, Split]:
-    """Return a split of each scene: a tenth for tests, a tenth for validation, the others for training.
+    """Assign a split to each scene: a tenth for testing, a tenth for validation, the others for training.
 
-    Of two scenes or more at least one is for tests, of five or more one for validation. Which ones
-    follows from a hash of their names alone, so that every command draws the same.
+    At least one of two or more scenes is for testing, and at least one of five or more for validation. The
+    assignment depends only on a hash of the scenes' names, so every command gets the same.
     """
     ranked = sorted(set(scenes), key=lambda scene: (_rank(0, ("", "", scene)), scene))
     tenth = max(1, round(len(ranked) / 10))

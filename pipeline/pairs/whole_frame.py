@@ -33,14 +33,14 @@ def whole_frame(
     match: Colours | None = None,
     target: Target = "srgb",
 ) -> Sample:
-    """Decode both exposures of a pair, found below `root`, as one sample of the whole frame.
+    """Decode both exposures of a pair, which are below `root`, to one sample of the whole frame.
 
-    `amplification` is "ratio" for the pair's exposure ratio, "estimate" for the paper's estimate with
-    m = `multiplier`, or a factor. `xtrans` is how an X-Trans camera is fed to the network. `match` are
-    colours that the short exposure is converted to, as if their camera had taken it.
+    `amplification` is "ratio" for the pair's exposure ratio, "estimate" for the paper's estimate with m =
+    `multiplier`, or a factor. `xtrans` is how an X-Trans camera is fed to the network. With `match`, the
+    short exposure is converted to these colours, as if their camera had taken it.
 
     Returns `low` `(C, h, w)` uint16 codes and `gt` in the form of the `target`: `(3, H, W)` uint16 sRGB or
-    camera RGB, or `(C, h, w)` uint16 codes. Raises RawError for a file that cannot be used or a pair of
+    camera RGB, or `(C, h, w)` uint16 codes. Raises RawError for a file that cannot be used or a pair with
     different sizes or phases, OptionError for an invalid amplification or multiplier.
     """
     _check_amplification(amplification, multiplier)

@@ -21,7 +21,7 @@ DEFAULT_MARGIN: dict[CfaKind, int] = {"bayer": 16, "xtrans": 24}
 """Pixels stored beyond the crop: room for shifts, and for flips that keep the CFA's phase."""
 
 _MAX_LABEL = 100
-"""Characters of a label: each sample's metadata of limited size repeats a camera's name."""
+"""Maximum number of characters of a label: it is part of each sample's metadata, whose size is limited."""
 _STORED_NAMES = {"amplify": "gain", "xtrans": "form"}
 """Options that a recipe stores under another name."""
 _STORED_IF_USED = ("xtrans", "noise", "lmdb", "target")
@@ -67,7 +67,7 @@ class PlanOptions:
     """Name of ELD's LMDB files whose patches are used instead of photographs, such as `SID_Sony`."""
 
     target: Target = "srgb"
-    """What the network is trained towards: `srgb`, `linear` or `raw` (shards/FORMAT.md)."""
+    """The target of training: `srgb`, `linear` or `raw` (shards/FORMAT.md)."""
 
     def __post_init__(self) -> None:
         if not (isinstance(self.camera, str) and 0 < len(self.camera) <= _MAX_LABEL):

@@ -121,13 +121,13 @@ class Plan:
     options: PlanOptions
     pairs: tuple[PlannedPair, ...]
     cfa: CfaKind
-    """CFA of the samples, as the files' own mosaics give it."""
+    """CFA of the samples, which follows from the mosaics of the files."""
     root: Path
     """Directory of the photographs; not part of the recipe."""
     table: Path | None = field(default=None, compare=False)
-    """The table that lists the pairs, if there is one; not part of the recipe."""
+    """The table that lists the pairs, or None; not part of the recipe."""
     layout: str | None = field(default=None, compare=False)
-    """The layout of folders in which the pairs were found, if they were; not part of the recipe."""
+    """The folder layout in which the pairs were found, or None; not part of the recipe."""
     skipped: tuple[Skipped, ...] = field(default=(), compare=False)
     """Files that were left out; not part of the recipe."""
 
@@ -206,7 +206,7 @@ class Plan:
     def frame_name(self, kind: FrameKind, pair: PlannedPair) -> str:
         """Return the name under which a frame of the pair is stored; it differs between X-Trans modes.
 
-        With the target `raw` a long exposure is stored as a short one is: the packed codes of its file.
+        With the target `raw` a long exposure is stored like a short one: as the packed codes of its file.
         """
         target = self.options.target
         if kind == "long" and target != "raw":

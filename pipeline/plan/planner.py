@@ -25,10 +25,10 @@ from darkprep.shards import CfaKind, DatasetError, OptionError, RawError
 def make_plan(root: Path, options: PlanOptions, *, pairs: Pairs | None = None) -> Plan:
     """Read the header of every file and return the plan.
 
-    `pairs` are those to plan with, such as a table's; without them the camera's pairs are found below
-    `root`. Pairs with a file that cannot be used are left out and listed in `Plan.skipped`, and so are
-    those whose CFA is not the one of most pairs (all samples of a plan have the same planes) and those
-    that are smaller than the crop. Raises DatasetError when no pair is left, OptionError when all are
+    `pairs` are the pairs to plan with, such as those of a table; without them the camera's pairs are found
+    below `root`. Pairs with a file that cannot be used are left out and listed in `Plan.skipped`. So are
+    pairs that are smaller than the crop, and pairs whose CFA is not that of most pairs, because all samples
+    of a plan have the same planes. Raises DatasetError when no pair is left, OptionError when all are
     smaller than the crop.
     """
     found = _find(root, options) if pairs is None else _chosen(pairs, options)
@@ -90,7 +90,7 @@ def _find(root: Path, options: PlanOptions) -> Pairs:
 
 
 def _chosen(pairs: Pairs, options: PlanOptions) -> Pairs:
-    """Return given pairs, or with made noise their long exposures. Raises OptionError for a finder's options."""
+    """Return the given pairs, or for simulated noise their long exposures. Raises OptionError for `lmdb`."""
     if options.lmdb is not None:
         raise OptionError("lmdb chooses a camera's patches; list them in the table instead")
     return pairs if options.noise is None else longs_of(pairs)
@@ -103,7 +103,7 @@ class _File(NamedTuple):
     """Rows of the canonical mosaic."""
     width: int
     cfa: CfaKind
-    """CFA of its mosaic."""
+    """CFA of the file's mosaic."""
     fingerprint: str
 
 

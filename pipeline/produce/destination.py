@@ -30,7 +30,7 @@ class Destination(Protocol):
         """Return the oldest shard that a trainer may still need."""
 
     def has_trainer(self) -> bool:
-        """Return whether a trainer is at work; False where that cannot be seen."""
+        """Return whether a trainer is running; False if this cannot be known."""
 
     def delete(self, shard: int) -> bool:
         """Delete a finished shard; return whether it existed."""

@@ -72,7 +72,7 @@ class FrameAttributes:
     raw: str
     """Name of the RAW file, for display."""
     levels: SensorLevels | None = None
-    """Of packed codes; None for a developed long exposure."""
+    """Levels of packed codes; None for a developed long exposure."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as a JSON object."""

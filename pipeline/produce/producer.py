@@ -45,7 +45,7 @@ from darkprep.shards.supply import DISK_RETRY_S, REPORT_EVERY_S, ShardSupply
 log = logging.getLogger(__name__)
 
 DEFAULT_EPOCHS_AHEAD = 8
-"""How many epochs `build` makes ahead of an absent trainer: new crops of the same photographs teach less
+"""Number of epochs that `build` makes while no trainer is running: new crops of the same photographs teach less
 and less, while the disk fills."""
 
 State = Literal[
@@ -66,9 +66,9 @@ class ProducerConfig:
     decode_timeout_s: float = DECODE_TIMEOUT_S
     """Seconds after which a running decoder is killed."""
     epochs_ahead: int | None = None
-    """How many epochs to make ahead of the trainer while none is at work; None for as many as the budget holds."""
+    """Number of epochs to make while no trainer is running; None for as many as the budget holds."""
     shrink: bool = True
-    """Delete finished shards that the budget has no room for, those that are needed last, instead of raising."""
+    """Whether to delete finished shards for which the budget has no room, instead of raising an error."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.jobs <= MAX_JOBS:
@@ -141,9 +141,9 @@ class Producer(ShardSupply[TaskResult]):
         self._decode_ahead_tasks = options.samples_per_shard // options.crops_per_visit - 1
         """Number of further tasks that may decode frames for the first shard: one for each visit except the first."""
         self._max_ahead = self._shards_ahead()
-        """How many shards to make ahead of an absent trainer."""
+        """Number of shards to make while no trainer is running."""
         self.is_ahead = False
-        """Whether the producer waits because it is far enough ahead of the trainer, not for the budget."""
+        """Whether the producer waits because it is far enough ahead of the trainer, not because the budget is full."""
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
@@ -217,13 +217,13 @@ class Producer(ShardSupply[TaskResult]):
         return "making"
 
     def _is_too_far_ahead(self, shard: int) -> bool:
-        """Return whether a shard is made only when a trainer is at work."""
+        """Return whether a shard is so far ahead that it is made only while a trainer is running."""
         if self._max_ahead is None or shard < self._destination.oldest_needed() + self._max_ahead:
             return False
         return not self._destination.has_trainer()
 
     def _shards_ahead(self) -> int | None:
-        """Return `epochs_ahead` in shards of the whole plan, at least what keeps trainer and workers busy."""
+        """Return `epochs_ahead` as a number of shards, at least enough to keep trainer and workers busy."""
         if self._config.epochs_ahead is None:
             return None
         options, parts = self._plan.options, self._spool.part[1]
@@ -321,7 +321,7 @@ class Producer(ShardSupply[TaskResult]):
     def _delete_excess_shards(self) -> None:
         """Delete the shards that are needed last, if an earlier producer had a larger budget.
 
-        Raises BudgetTooSmall instead where they are to be kept.
+        Raises BudgetTooSmall instead if these shards must be kept.
         """
         ready, limit = self._destination.ready_shards(), self.budget.max_shards
         if len(ready) + self._spool.quarantine.count() <= limit:
@@ -337,7 +337,10 @@ class Producer(ShardSupply[TaskResult]):
             if not self._config.shrink:
                 raise refusal(self._spool, [deleted], budget)
             log.warning(
-                "%s: %s has no room for %s; they are deleted", self._spool.path, budget, deleted
+                "%s: %s has no room for %s, which are therefore deleted",
+                self._spool.path,
+                budget,
+                deleted,
             )
         for shard in excess:
             self._destination.delete(shard)

@@ -140,7 +140,7 @@ class FileQuarantine:
         return None
 
     def kill_stuck_workers(self) -> None:
-        """Kill this producer's workers that have decoded one file for longer than the timeout, and suspect that file.
+        """Kill this producer's workers that have been decoding a file for longer than the timeout, and suspect the file.
 
         Time is counted here, from when a record is first seen: a file server's clock may be wrong. A pause
         counts little: this process was stopped then, and its workers may have been too.

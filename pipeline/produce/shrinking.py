@@ -1,7 +1,7 @@
-"""What a smaller disk budget would delete of a spool: counted, and refused unless the user asked for it.
+"""Count what a smaller disk budget would delete from a spool, and refuse it unless the user asked for it.
 
-The trade-off: the count is made before the producer lock is held, so that nothing is changed when it is
-refused; shards that a running producer publishes meanwhile are not counted.
+The trade-off: shards are counted before the producer lock is acquired, so that nothing is changed if the
+budget is refused; shards that a running producer publishes at the same time are not counted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from darkprep.shards.plan_record import ProducerSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Deletion:
-    """How many files of one kind would be deleted, of how many, and their bytes on the disk."""
+    """Files of one kind that would be deleted: their number, the total number, and their bytes on the disk."""
 
     kind: str
     count: int
@@ -32,7 +32,7 @@ class Deletion:
 
 
 def recorded_settings(spool: Spool, plan: Plan) -> ProducerSettings | None:
-    """Return how `spool` was built before; None where there is no spool yet, or one with another plan."""
+    """Return the settings with which `spool` was built before; None if there is no spool or one with another plan."""
     try:
         before = Spool(spool.path).open()
     except (PlanError, SpoolError):
@@ -47,10 +47,10 @@ def check_not_shrinking(
     frames: FramesDirectory,
     before: ProducerSettings,
 ) -> None:
-    """Raise BudgetTooSmall when producers with `settings` would delete what those `before` made.
+    """Raise BudgetTooSmall if producers with `settings` would delete files made under the settings `before`.
 
-    It names the shards and frames that the budgets have no room for. `spool` is a directory that holds
-    `plan`; `frames` is where its frames are stored from now on.
+    The message names the shards and frames for which the budgets have no room. `spool` is a directory that
+    holds `plan`; `frames` is the directory for frames from now on.
     """
     ready = [shard for shard in spool.ready_shards() if shard >= spool.oldest_needed()]
     budget = divide_budget(
@@ -72,12 +72,12 @@ def check_not_shrinking(
 
 
 def deleted_shards(count: int, total: int, shard_bytes: int) -> Deletion:
-    """Return the deletion of `count` of `total` shards of `shard_bytes` each."""
+    """Return the deletion of `count` out of `total` shards of `shard_bytes` each."""
     return Deletion(kind="finished shards", count=count, total=total, size=count * shard_bytes)
 
 
 def refusal(spool: Spool, deleted: Collection[Deletion], budget: str) -> BudgetTooSmall:
-    """Return the error that names what would be deleted, and what to do."""
+    """Return the error that names the files that would be deleted, and what to do."""
     return BudgetTooSmall(
         f"{spool.path}: {budget} has no room for {' and '.join(map(str, deleted))}; give a larger budget, "
         "or --shrink to delete what is needed last (it is made again when there is room)"

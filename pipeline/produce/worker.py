@@ -296,7 +296,7 @@ class _ShardBuilder:
         return frame
 
     def _check_root(self) -> None:
-        """Raise MachineError when the directory of the photographs is not there: then no file is at fault."""
+        """Raise MachineError if the directory of the photographs is missing, because then no file is at fault."""
         root = self._plan.root
         try:
             os.scandir(root).close()

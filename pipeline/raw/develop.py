@@ -31,17 +31,17 @@ _ADJUST_ABOVE = 0.75
 def develop(
     path: str | os.PathLike[str], *, brightness: Brightness = "paper", linear: bool = False
 ) -> tuple[RawFrame, U16]:
-    """Decode a RAW file and develop it. Raises RawError as `read_raw` does.
+    """Decode a RAW file and develop it. Raises the errors of `read_raw`.
 
     Returns the frame, and `(H, W, 3)` uint16 sRGB of the same height and width, pixel for pixel.
 
-    `brightness` determines which code becomes full scale. "paper" is LibRaw's default, which the
-    papers kept: a brightest pixel between 0.75 and 1 of full scale becomes full scale, a factor of
-    up to 1.33 that one hot pixel can switch. "constant" is white minus black, so that equal light
-    gives equal values in all frames.
+    `brightness` determines which code becomes full scale. "paper" is LibRaw's default, which the papers
+    used: if the brightest pixel is between 0.75 and 1 of full scale, it becomes full scale, so a single hot
+    pixel can change the brightness by a factor of up to 1.33. "constant" maps white minus black to full
+    scale, so that equal light gives equal values in all frames.
 
-    With `linear` the result is camera RGB instead: LibRaw's demosaic alone, without white balance, colour
-    matrix and gamma curve; 0 is black and 65535 is white, whatever `brightness` is.
+    With `linear` the result is camera RGB instead: only LibRaw's demosaic, without white balance, colour
+    matrix and gamma curve; 0 is black and 65535 is white, for either value of `brightness`.
     """
     return with_retries(os.fspath(path), lambda: _develop_once(path, brightness, linear))
 

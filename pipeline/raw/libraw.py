@@ -70,9 +70,9 @@ def header_exposure(path: str) -> tuple[float, float]:
 
 
 def header_camera(path: str) -> tuple[str, str]:
-    """Return maker and model as LibRaw finds them, in every container that it reads; "" if unknown.
+    """Return maker and model as LibRaw reads them, from any container; "" if unknown.
 
-    Empty if LibRaw's C functions are not available or it cannot open the file.
+    Returns "" if LibRaw's C functions are not available or LibRaw cannot open the file.
     """
     library = _c_library()
     if library is None or not (handle := ctypes.c_void_p(library.libraw_init(0))):

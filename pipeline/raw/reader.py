@@ -47,7 +47,7 @@ _MIN_XTRANS_SIDE = 512
 _MIN_OWN_MATRIX = 0.25
 """LibRaw's own test for a file that brings a colour matrix: the matrix's first number is above this."""
 _MAX_FILE_BYTES = 1 << 30
-"""Files are decoded in memory; no camera writes mosaics as large as this."""
+"""Maximum size of a file: files are decoded in memory, and no camera writes larger mosaics."""
 
 
 def read_raw(path: str | os.PathLike[str]) -> RawFrame:
@@ -153,9 +153,10 @@ def _open_header(name: str) -> rawpy.RawPy:
 
 
 def _open_in_memory(name: str) -> rawpy.RawPy:
-    """Return LibRaw's handle of a file that was read whole, whose pixels are then decoded.
+    """Open a file with LibRaw from memory, after reading the whole file.
 
-    Some of LibRaw's decoders ignore errors of the disk and return made up codes; from memory there are none.
+    Some of LibRaw's decoders ignore errors of the disk and return invented codes; in memory there are no
+    such errors.
     """
     raw = _identify(name, io.BytesIO(_read_whole(name)))
     try:
@@ -179,11 +180,14 @@ def _opened(name: str) -> Iterator[BinaryIO]:
         if not size:
             raise RawError(name, "is empty; copy it again from its source")
         if size > _MAX_FILE_BYTES:
-            raise RawError(name, f"is not a photograph: it has {size:,} bytes; remove it")
+            raise RawError(
+                name,
+                f"is not a photograph: it has {size:,} bytes, more than any camera writes; remove it",
+            )
         with Path(name).open("rb") as file:
             end = read_image_data(file).end
             if end is not None and end > size:
-                found = f"{size:,} bytes of at least {end:,} are there"
+                found = f"{size:,} bytes of at least {end:,} exist"
                 raise RawError(name, f"is truncated: {found}; copy it again from its source")
             file.seek(0)
             yield file

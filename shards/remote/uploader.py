@@ -93,7 +93,7 @@ class Uploader:
         return self._needed
 
     def has_trainer(self) -> bool:
-        """Return False: a trainer elsewhere shows by its cursor only."""
+        """Return False: whether a trainer on another host is running is not known here."""
         return False
 
     def delete(self, shard: int) -> bool:

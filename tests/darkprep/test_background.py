@@ -250,7 +250,10 @@ def status_where(
     [
         ({"trains": False, "produces": False}, "no producer and no trainer is running"),
         ({"trains": False}, "no trainer is running yet: the producer fills the budget"),
-        ({"trains": False, "state": "waiting for the trainer"}, "is full and the producer waits"),
+        (
+            {"trains": False, "state": "waiting for the trainer"},
+            "the producer waits, because the budget is full",
+        ),
         ({"trains": True, "wait": 0.2}, "the producers are slower than the trainer: use more"),
         ({"trains": True, "wait": 0.05}, "nearly as fast as the trainer"),
         ({"trains": True, "wait": 0.005}, "equally fast: nothing to change"),

@@ -329,7 +329,7 @@ def test_an_option_given_with_resume_overrides_and_its_effect_on_the_learning_ra
     assert "resuming run after 2 of 6 iterations" in resumed.stderr
     assert "--iterations 6 instead of 2" in resumed.stderr
     assert (
-        "learning rate 0.0001 up to iteration 3, then 1e-05: iteration 3 has 0.0001, the one before had 1e-05"
+        "learning rate 0.0001 up to iteration 3, then 1e-05: iteration 3 has 0.0001, before it was 1e-05"
         in resumed.stderr
     )
     assert json.loads(Path("run/config.json").read_text())["iterations"] == 6

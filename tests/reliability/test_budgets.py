@@ -113,7 +113,7 @@ def test_on_request_a_smaller_budget_deletes_and_says_so(
 
     log = (built.producers / "log.txt").read_text()
     assert "has no room for 4 of 9 finished shards (0." in log
-    assert "they are deleted" in log
+    assert "which are therefore deleted" in log
 
 
 def test_a_producer_that_must_not_shrink_deletes_nothing(raw_spool: Spool):
