@@ -14,6 +14,16 @@ def is_patch(path: str | os.PathLike[str]) -> bool:
     return Path(path).parent.suffix == LMDB_SUFFIX
 
 
+def source_of_fingerprint(path: str | os.PathLike[str], fingerprint: str) -> Source | None:
+    """Return the source at `path` whose fingerprint this is, of either edition; None if the file has changed.
+
+    Raises RawError if the file cannot be read.
+    """
+    newest = open_source(path)
+    older = [] if is_patch(path) else [RawFile(Path(path), edition=1)]
+    return next((one for one in (newest, *older) if one.fingerprint() == fingerprint), None)
+
+
 def open_source(path: str | os.PathLike[str]) -> Source:
     """Return the source at `path`: a patch for `NAME.db/00000012`, else a RAW file.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from darkprep.pipeline.noise.darken import Darkened, darken, noise_rng
-from darkprep.pipeline.pairs.sources import is_patch, open_source
+from darkprep.pipeline.pairs.sources import is_patch, source_of_fingerprint
 from darkprep.pipeline.pairs.table import Skipped
 from darkprep.pipeline.plan.frame_names import FrameKind
 from darkprep.pipeline.plan.plan import Crop, Plan, PlannedPair, Visit
@@ -274,9 +274,10 @@ class _ShardBuilder:
     ) -> Frame:
         if file_print in self._task.quarantined:
             raise RawError(str(path), CRASHES_DECODER)
-        source, target = open_source(path), self._plan.options.target
+        target = self._plan.options.target
         try:
-            if source.fingerprint() != file_print:
+            source = source_of_fingerprint(path, file_print)
+            if source is None:
                 raise RawError(str(path), "has changed since the plan was made; build a new spool")
             with decoding_record(self._state.spool, path, file_print), _without_libraws_messages():
                 if kind == "short" or target == "raw":

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import rawpy
 
+from darkprep.pipeline.raw.borders import Edition
 from darkprep.pipeline.raw.frame import RawFrame
 from darkprep.pipeline.raw.mosaic import canonical_origin, canonical_rgb, canonical_shape
 from darkprep.pipeline.raw.reader import open_raw
@@ -29,7 +30,11 @@ _ADJUST_ABOVE = 0.75
 
 
 def develop(
-    path: str | os.PathLike[str], *, brightness: Brightness = "paper", linear: bool = False
+    path: str | os.PathLike[str],
+    *,
+    brightness: Brightness = "paper",
+    linear: bool = False,
+    edition: Edition = 2,
 ) -> tuple[RawFrame, U16]:
     """Decode a RAW file and develop it. Raises the errors of `read_raw`.
 
@@ -43,13 +48,13 @@ def develop(
     With `linear` the result is camera RGB instead: only LibRaw's demosaic, without white balance, colour
     matrix and gamma curve; 0 is black and 65535 is white, for either value of `brightness`.
     """
-    return with_retries(os.fspath(path), lambda: _develop_once(path, brightness, linear))
+    return with_retries(os.fspath(path), lambda: _develop_once(path, brightness, linear, edition))
 
 
 def _develop_once(
-    path: str | os.PathLike[str], brightness: Brightness, linear: bool
+    path: str | os.PathLike[str], brightness: Brightness, linear: bool, edition: Edition
 ) -> tuple[RawFrame, U16]:
-    with open_raw(path) as raw:
+    with open_raw(path, edition=edition) as raw:
         if linear:
             return raw.frame, raw.postprocess(
                 output_color=rawpy.ColorSpace.raw,

@@ -63,6 +63,8 @@ class DngTags:
     margins: tuple[int, int, int, int] = (0, 0, 0, 0)
     """Masked pixels at the top, left, bottom and right of the mosaic. Multiples of 2 (Bayer) or 6
     (X-Trans) keep the phase; LibRaw rounds other values."""
+    default_crop: tuple[int, int, int, int] | None = None
+    """DNG's DefaultCrop: top, left, height and width in the active area; None for no tag."""
     date_time: str = "2024:01:01 00:00:00"
 
     def __post_init__(self) -> None:
@@ -131,6 +133,10 @@ def _main_tags(tags: DngTags, height: int, width: int) -> list[_Tag]:
     top, left, bottom, right = tags.margins
     black_period = 1 if len(tags.black) == 1 else period
     name = f"{tags.make} {tags.model}"
+    crop: list[_Tag] = []
+    if tags.default_crop is not None:
+        y, x, rows, columns = tags.default_crop
+        crop = [(50719, _LONG, 2, (x, y)), (50720, _LONG, 2, (columns, rows))]
     return [
         (271, _ASCII, 0, tags.make),
         (272, _ASCII, 0, tags.model),
@@ -149,6 +155,7 @@ def _main_tags(tags: DngTags, height: int, width: int) -> list[_Tag]:
         (50713, _SHORT, 2, (black_period, black_period)),  # BlackLevelRepeatDim
         (50714, _RATIONAL, len(tags.black), _rationals(tags.black)),
         (50717, _LONG, 1, tags.white),
+        *crop,  # DefaultCropOrigin, DefaultCropSize
         (50721, _SRATIONAL, 9, _rationals(tags.color_matrix)),  # ColorMatrix1
         (50728, _RATIONAL, 3, _rationals(tags.as_shot_neutral)),
         (50778, _SHORT, 1, _D65),  # CalibrationIlluminant1

@@ -21,6 +21,7 @@ _PIECES = ((0x0111, 0x0117), (0x0144, 0x0145))
 """Tags of offsets and byte counts, of strips and of tiles."""
 _REDUCED = 1
 """Bit of NewSubfileType that marks previews."""
+_CROP_ORIGIN, _CROP_SIZE, _ACTIVE_AREA = 0xC61F, 0xC620, 0xC68D
 _MAX_BOXES = 1000
 _CIFF_ENTRY = 10
 _PANASONIC_WIDTH, _PANASONIC_HEIGHT, _PANASONIC_BITS = 0x0002, 0x0003, 0x000A
@@ -52,6 +53,16 @@ class ImageData:
     """File offset at which the image data ends: a shorter file is truncated. None if unknown."""
     compression: int | None = None
     """TIFF's number of the compression of the largest image; None if unknown."""
+    crop: tuple[float, float, float, float] | None = None
+    """DNG's DefaultCrop of the largest image, relative to its active area: top, left, height and width in pixels.
+    None if there is none, or if it is the whole active area."""
+    has_masked_black: bool = False
+    """Whether the format states no black level, so that it is in masked pixels only (CRW)."""
+
+    @property
+    def has_borders(self) -> bool:
+        """Whether the file is decoded differently from how plans did that were made before (`borders.Edition`)."""
+        return self.crop is not None or self.has_masked_black
 
 
 def read_image_data(file: BinaryIO) -> ImageData:
@@ -74,7 +85,7 @@ def read_image_data(file: BinaryIO) -> ImageData:
 def _tiff(file: BinaryIO) -> ImageData:
     """Read TIFF, DNG, ARW, CR2, NEF, PEF, ORF and other formats based on TIFF."""
     tiff = Tiff(file)
-    end, largest, compression = tiff.first_directory_end(), -1.0, None
+    end, largest, compression, crop = tiff.first_directory_end(), -1.0, None, None
     for directory in tiff.directories():
         try:
             tags = tiff.values(directory)
@@ -86,8 +97,20 @@ def _tiff(file: BinaryIO) -> ImageData:
         area = _number(tags.get(_WIDTH)) * _number(tags.get(_HEIGHT))
         if ends and area > largest:
             largest, compression = area, int(_number(tags.get(_COMPRESSION))) or None
+            crop = _default_crop(tiff, directory)
         end = max([end, *ends])
-    return ImageData(end=end, compression=compression)
+    return ImageData(end=end, compression=compression, crop=crop)
+
+
+def _default_crop(tiff: Tiff, directory: int) -> tuple[float, float, float, float] | None:
+    """Return DNG's DefaultCrop of a directory; None if it has none, or if that is its whole active area."""
+    origin, size, active = (
+        tiff.numbers(directory, code) for code in (_CROP_ORIGIN, _CROP_SIZE, _ACTIVE_AREA)
+    )
+    if len(origin) != 2 or len(size) != 2:
+        return None
+    whole = len(active) == 4 and [active[3] - active[1], active[2] - active[0]] == size
+    return None if whole and origin == [0, 0] else (origin[1], origin[0], size[1], size[0])
 
 
 def _ends_of_pieces(tiff: Tiff, directory: int) -> Iterator[int]:
@@ -132,7 +155,7 @@ def _ciff(file: BinaryIO) -> ImageData:
     room = size - 4 - (start + offset)
     entries = struct.unpack(f"{order}H", count)[0] if len(count) == 2 else 0
     is_whole = 0 < entries and 2 + _CIFF_ENTRY * entries <= room
-    return ImageData(end=size if is_whole else size + 1)
+    return ImageData(end=size if is_whole else size + 1, has_masked_black=True)
 
 
 def _boxes(file: BinaryIO) -> ImageData:

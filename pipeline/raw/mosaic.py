@@ -37,12 +37,14 @@ def canonical_origin(pattern: Rows) -> tuple[int, int]:
             continue
         for dy in range(period):
             for dx in range(period):
-                if _shifted(pattern, dy, dx) == wanted:
+                if shifted(pattern, dy, dx) == wanted:
                     return dy, dx
     raise ValueError(f"the colour filter array {'/'.join(pattern)} is neither Bayer nor X-Trans")
 
 
-def _shifted(pattern: Rows, dy: int, dx: int) -> Rows:
+def shifted(pattern: Rows, dy: int, dx: int) -> Rows:
+    """Return the pattern of a mosaic of this `pattern` from row `dy` and column `dx` on."""
+    dy, dx = dy % len(pattern), dx % len(pattern[0])
     rows = pattern[dy:] + pattern[:dy]
     return tuple(row[dx:] + row[:dx] for row in rows)
 

@@ -13,9 +13,11 @@ from typing import Protocol
 import numpy as np
 import xxhash
 
+from darkprep.pipeline.raw.borders import Edition
 from darkprep.pipeline.raw.develop import Brightness, develop
 from darkprep.pipeline.raw.exif import unreadable_reason
 from darkprep.pipeline.raw.frame import F32, RawFrame, RawHeader
+from darkprep.pipeline.raw.image_data import read_image_data
 from darkprep.pipeline.raw.mosaic import (
     PLANE_COLOURS,
     canonical_mosaic,
@@ -98,14 +100,16 @@ class RawFile:
     """A RAW file as a source."""
 
     path: Path
+    edition: Edition = 2
+    """How the sensor's borders are treated."""
 
     def header(self) -> RawHeader:
         """Return the header in less than a millisecond. Raises the errors of `read_header`."""
-        return read_header(self.path)
+        return read_header(self.path, edition=self.edition)
 
     def decode(self, *, xtrans: XtransMode = "native") -> PackedFrame:
         """Decode and pack the canonical mosaic. Raises the errors of `read_raw`."""
-        frame = read_raw(self.path)
+        frame = read_raw(self.path, edition=self.edition)
         mosaic, black = canonical_mosaic(frame), plane_black(frame)
         if frame.cfa == "xtrans" and xtrans == "rggb":
             mosaic, black = xtrans_to_rggb(mosaic), _rggb_black(black)
@@ -123,11 +127,15 @@ class RawFile:
 
     def develop(self, *, brightness: Brightness = "paper", linear: bool = False) -> U16:
         """Develop the canonical mosaic to `(3, H, W)` uint16 sRGB, or camera RGB. Raises RawError as `read_raw`."""
-        frame, rgb = develop(self.path, brightness=brightness, linear=linear)
+        frame, rgb = develop(self.path, edition=self.edition, brightness=brightness, linear=linear)
         return canonical_rgb(rgb, canonical_origin(frame.pattern), canonical_shape(frame))
 
     def fingerprint(self) -> str:
-        """Return size and hash of the first and last 64 KiB, to detect a replaced or truncated file quickly."""
+        """Return size and hash of the first and last 64 KiB, to detect a replaced or truncated file quickly.
+
+        A file that the editions decode differently has another fingerprint in each, and so has a plan that was made
+        before: its files are still decoded as they were.
+        """
         return with_retries(str(self.path), self._fingerprint_once)
 
     def _fingerprint_once(self) -> str:
@@ -138,10 +146,12 @@ class RawFile:
                 head = file.read(_FINGERPRINT_BYTES)
                 file.seek(max(0, size - _FINGERPRINT_BYTES))
                 tail = file.read(_FINGERPRINT_BYTES)
+                has_borders = self.edition > 1 and read_image_data(file).has_borders
         except OSError as error:
             raise_machine_error(str(self.path), error)
             raise RawError(str(self.path), unreadable_reason(error)) from error
-        return f"{size:x}-{xxhash.xxh3_64_hexdigest(head + tail)}"
+        edition = f"-{self.edition}" if has_borders else ""
+        return f"{size:x}-{xxhash.xxh3_64_hexdigest(head + tail)}{edition}"
 
 
 def _rggb_black(black: tuple[float, ...]) -> tuple[float, ...]:

@@ -27,12 +27,23 @@ pytestmark = pytest.mark.skipif(
     ],
 )
 def test_an_intact_file_is_used(name, shape, pattern, black, white):
-    frame = read_raw(DIRECTORY / name)
+    frame = read_raw(DIRECTORY / name, edition=1)
 
     assert frame.mosaic.shape == shape
     assert frame.pattern == pattern
     assert sorted(frame.black.ravel()) == sorted(black)
     assert frame.white == white
+
+
+def test_a_black_level_of_masked_columns_is_a_fraction():
+    """LibRaw truncates the mean of each colour: 31 of 31.9 is 0.27 of full scale at an amplification of 290."""
+    path = DIRECTORY / "canon_s30.CRW"
+
+    measured, whole = read_raw(path), read_raw(path, edition=1)
+
+    assert measured.black.ravel() == pytest.approx([31.924, 31.987, 31.954, 31.900], abs=0.001)
+    assert (measured.mosaic == whole.mosaic).all()
+    assert (read_raw(DIRECTORY / "nikon_d1.NEF").black == 0).all()
 
 
 @pytest.mark.parametrize("read", [read_header, read_raw])
