@@ -139,7 +139,7 @@ def import_published(
     stored = _read(Path(source))
     if not stored.published_names:
         raise ModelError(
-            f"{source}: is already a darkprep weights file; there is nothing to import"
+            f"{source}: is already a darkprep weights file; use it without importing it"
         )
     _load_into(model, stored, Path(source))
     if Path(destination).exists() and Path(source).samefile(destination):
@@ -211,7 +211,9 @@ def _read(path: Path) -> _WeightsFile:
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ModelError(
+            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from error
     if start[8:] != b"{":
         return _read_published(path)
     if os.fsencode(path).decode(errors="replace") != str(path):

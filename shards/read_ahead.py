@@ -175,7 +175,7 @@ class ReadAhead:
         return item
 
     def give_back(self, slot: Slot) -> None:
-        """Allow a slot to be filled again."""
+        """Allow the buffers of a slot to be filled with another batch."""
         self._free.append(slot)
         self._wake.put(None)
 
@@ -187,7 +187,7 @@ class ReadAhead:
         self._ask_to_close()
         self._thread.join(_REPORT_AFTER_S)
         if self._thread.is_alive():
-            log.warning("%s: waiting until a read from this directory ends", self._path)
+            log.warning("%s: waiting for the disk, which has not yet answered a read", self._path)
             self._thread.join()
         failure, self._failure = self._failure, None
         if failure:

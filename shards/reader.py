@@ -208,7 +208,7 @@ def _slots(
         ]
     except MemoryError as error:
         raise OptionError(
-            f"batch-size: not enough memory for {count} batches of {rows} samples; choose a smaller one"
+            f"batch-size: not enough memory for {count} batches of {rows} samples; choose a smaller batch size"
         ) from error
 
 

@@ -114,7 +114,7 @@ class Spool(RecordedPlan):
 
     @property
     def part(self) -> tuple[int, int]:
-        """The part `(n, N)`: the spool holds the shards k with k mod N = n; `(0, 1)` for all shards. Raises as `open`."""
+        """The part `(n, N)`: the spool holds the shards k with k mod N = n; `(0, 1)` for all. Raises the errors of `open`."""
         return self.settings.part, self.settings.parts
 
     def use_order(

@@ -131,7 +131,7 @@ def plan_eld_scene(sensor: Sensor, number: int, *, seed: int, size: tuple[int, i
 
 
 def split_of(number: int, scenes: int) -> int:
-    """Return a scene's split as an index of SPLITS: about 70 % train, 21 % test and 9 % validation, as in SID."""
+    """Return the index in SPLITS of a scene's split: about 70 % train, 21 % test and 9 % validation, as in SID."""
     test = max(1, round(0.21 * scenes)) if scenes > 1 else 0
     val = round(0.09 * scenes)
     train = scenes - test - val

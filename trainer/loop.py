@@ -67,23 +67,22 @@ def train(
 ) -> RunSummary:
     """Train a network, and write config.json, metrics.jsonl, summary.json, weights and checkpoints to `run_dir`.
 
-    With `resume`, training continues after the newest undamaged checkpoint, at exactly the next sample, and
-    nothing changes in a run that has done all iterations of `config`; without `resume`, a directory that
+    With `resume`, training continues after the newest undamaged checkpoint, at exactly the next sample; a
+    run that has already done all iterations of `config` is not changed. Without `resume`, a directory that
     holds a run is refused. `on_step` is called after every step. When `stop` is set, training ends after
     the current step, with a checkpoint; a reader that waits for a shard should then raise StreamEnded.
     Training also ends when the stream ends. `validation` adds evaluations.jsonl; the time of evaluations
     does not count as training time. `extra_metrics` returns further numbers for each line of metrics.jsonl.
 
-    With a `communicator`, every rank calls this function with the same arguments but for its reader, which
+    With a `communicator`, every rank calls this function with the same arguments except its reader, which
     reads the rank's part of each batch. Only rank 0 writes files and evaluates. Its counts of deleted and
     damaged shards are sums over all ranks; its waiting time is its own. A signal to any rank stops all
     ranks after one more step.
 
     Raises SpoolBusy if another training run uses `run_dir`, OptionError, WeightsError, NonFiniteLoss,
-    DiskFull, and whatever the reader raises; there is then a checkpoint to resume from, and after the last
-    step the weights too, unless the directory cannot be written or the loss was not finite. Raises
-    RankLost if another rank died. If a rank failed, rank 0 raises its error and the other ranks raise
-    RankStopped.
+    DiskFull, and whatever the reader raises. A checkpoint is then written, and after the last step the
+    weights too, except after a non-finite loss or if the directory cannot be written. Raises RankLost if
+    another rank died. If a rank failed, rank 0 raises its error and the other ranks raise RankStopped.
     """
     communicator, stop = communicator or SingleProcess(), stop or threading.Event()
     device = open_device(config.device)

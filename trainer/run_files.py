@@ -46,7 +46,7 @@ def read_run_config(run_dir: Path) -> TrainConfig | None:
             return TrainConfig.from_record(record)
         except OptionError as error:
             raise OptionError(
-                f"{path}: {error}; write the value that the run had, or start a new run"
+                f"{path}: {error}; correct it to the value that the run had, or start a new run"
             ) from error
     if os.path.lexists(path) or iterations_done(run_dir) is not None:
         what = "is damaged" if os.path.lexists(path) else "is missing"

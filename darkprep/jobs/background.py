@@ -110,9 +110,9 @@ def start(spool: Spool, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         process.kill()
     elif process.returncode < 0:
         raise _ProducerKilled(
-            f"the background process was killed at once (signal {-process.returncode})"
+            f"the background producer was killed immediately after its start (signal {-process.returncode})"
         )
-    raise SpoolError(f"the background producer ended at once: {last_log_line(spool)}")
+    raise SpoolError(f"the background producer ended immediately: {last_log_line(spool)}")
 
 
 def last_log_line(spool: Spool) -> str:
@@ -259,7 +259,7 @@ class Supervisor:
         self._starts[shard] += started
         if self._starts[shard] > _MOST_STARTS:
             raise StreamEnded(
-                f"{missing} though {_MOST_STARTS} producers were started for it; if memory is short, try fewer --producers"
+                f"{missing} although {_MOST_STARTS} producers were started for it; if memory is short, try fewer --producers"
             )
 
     def close(self) -> None:

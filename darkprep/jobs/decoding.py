@@ -32,7 +32,7 @@ class DecodingOptions:
         parse_amplification(self.amplify)
         parse_xtrans_mode(self.xtrans)
         if self.multiplier is not None and self.amplify != "estimate":
-            raise OptionError("multiplier can be used only with --amplify estimate")
+            raise OptionError("multiplier can be used only with --amplify estimate; leave it out")
 
     def effective_multiplier(self) -> float:
         """Return m of the paper's estimate; 1 if nothing is estimated."""

@@ -31,7 +31,7 @@ def run_producer(
                 else "the disk budget is used up"
             )
             progress.print(
-                f"{reason}: waiting for `darkprep stream-train --spool {target.location}` to use shards (Ctrl-C stops; nothing is lost)"
+                f"{reason}: waiting for `darkprep stream-train --spool {target.location}` to use shards (Ctrl-C stops the build; finished shards are kept)"
             )
 
     stop_on_signals(stop)

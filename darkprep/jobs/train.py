@@ -71,11 +71,11 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if self.remote and self.config.keep_shards:
             raise OptionError(
-                "keep-shards needs a spool in a directory: from object storage shards are downloaded, used and deleted"
+                "keep-shards can be used only with a spool in a directory, because shards from object storage are deleted after use"
             )
         if self.remote and self.producers:
             raise OptionError(
-                f"producers {self.producers}: for a spool in object storage run `darkprep build --spool {self.remote.url}` on the machine that has the photographs"
+                f"producers must be 0 or auto for a spool in object storage, not {self.producers}; run `darkprep build --spool {self.remote.url}` on the machine that has the photographs"
             )
         if self.producers is not None and self.producers < 0:
             raise OptionError(f"producers must be auto or at least 0, not {self.producers}")

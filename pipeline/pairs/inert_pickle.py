@@ -96,5 +96,5 @@ class _InertUnpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _STAND_INS:
-            raise pickle.UnpicklingError(f"it names {module}.{name}")
+            raise pickle.UnpicklingError(f"it contains {module}.{name}, which is not allowed")
         return _STAND_INS[module, name]

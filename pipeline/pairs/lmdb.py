@@ -190,11 +190,12 @@ class LmdbPatch:
         """Return the patch's bytes. Raises RawError unless their number fits four square planes."""
         value = with_retries(str(self.path), self._read)
         if value is None:
-            raise RawError(str(self.path), "is not in the LMDB file")
+            raise RawError(str(self.path), "is not in the LMDB file; download the file again")
         side = math.isqrt(len(value) // 8)
         if not side or 8 * side * side != len(value):
             raise RawError(
-                str(self.path), f"has {len(value)} bytes, not those of four square 16-bit planes"
+                str(self.path),
+                f"has {len(value)} bytes, which do not fit four square 16-bit planes; download the file again",
             )
         return value
 
@@ -228,7 +229,9 @@ def _environment(directory: str) -> Any:
     try:
         import lmdb
     except ImportError as error:
-        raise OptionError("LMDB files need the lmdb package: pip install darkprep[lmdb]") from error
+        raise OptionError(
+            "LMDB files need the package lmdb; install it with pip install 'darkprep[lmdb]'"
+        ) from error
     with _lmdb_errors(directory):
         return lmdb.open(directory, readonly=True, lock=False, readahead=False, max_dbs=0)
 
@@ -248,7 +251,7 @@ def _meta_colours(directory: str) -> dict[int, _BalanceAndMatrix]:
         raise RawError(str(path), f"is larger than {_MAX_META_BYTES >> 20} MiB; download it again")
     entries = read_inert_pickle(data, str(path))
     if not isinstance(entries, dict):
-        raise RawError(str(path), "is not a table of patches")
+        raise RawError(str(path), "is not a table of patches; download it again")
     return {
         key: (floats_of(value[0]), floats_of(value[1]))
         for key, value in entries.items()

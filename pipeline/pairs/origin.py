@@ -28,7 +28,9 @@ class PairOrigin:
 
     def __post_init__(self) -> None:
         if self.table is not None and self.layout is not None:
-            raise OptionError("pairs come from a table or from a layout of folders, not from both")
+            raise OptionError(
+                "pairs come from a table or from a layout of folders, not from both; give only one of them"
+            )
         if self.camera is None and self.is_data_set:
             raise OptionError(
                 f"camera must be one of {', '.join(CAMERAS)} unless pairs come from a table or a layout"
@@ -57,7 +59,7 @@ class PairOrigin:
             )
         if frames != "first" or exclude_misaligned:
             raise OptionError(
-                "frames and exclude-misaligned choose among the files of SID and ELD; a table and a layout state their pairs themselves"
+                "frames and exclude-misaligned can be used only with a camera of SID or ELD, not with a table or a layout; leave them out"
             )
         if self.layout is not None:
             return replace(find_layout(self.root, self.layout), label=self.label)

@@ -117,9 +117,13 @@ def _read_rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         data = read_regular_file(table, _MAX_BYTES + 1)
     except OSError as error:
-        raise DatasetError(f"{table}: cannot be read ({error.strerror or error})") from error
+        raise DatasetError(
+            f"{table}: cannot be read ({error.strerror or error}); check the path and its permissions"
+        ) from error
     if len(data) > _MAX_BYTES:
-        raise DatasetError(f"{table}: is larger than {_MAX_BYTES >> 20} MiB")
+        raise DatasetError(
+            f"{table}: is larger than {_MAX_BYTES >> 20} MiB, the maximum size of a pair table; divide it"
+        )
     text = data.decode("utf-8-sig", "surrogateescape")
     heading = text.partition("\n")[0]
     delimiter = max(",;\t", key=heading.count)
@@ -205,12 +209,12 @@ class _RowReader:
         return _Draft(pair=pair, split=split)
 
     def _file(self, row: Mapping[str, str], column: str) -> str:
-        """Return a row's file as a POSIX path. Raises _RowError if it does not exist."""
+        """Return the file in a column of a row as a POSIX path. Raises _RowError if it does not exist."""
         name = row.get(column, "")
         if not name:
-            raise _RowError(f"its {column} is empty")
+            raise _RowError(f"its column {column} is empty")
         if "\0" in name:
-            raise _RowError(f"its {column} is not a file name")
+            raise _RowError(f"its column {column} is not a file name")
         name = PurePosixPath(os.path.normpath(name)).as_posix()
         if not _exists(self._base / name):
             raise _RowError(f"there is no file {self._base / name} ({column})")
@@ -288,7 +292,7 @@ def _light_ratio(short: Photograph, long: Photograph) -> float:
 def _check_names(pair: Pair) -> None:
     for column, value in (("scene", pair.scene), ("camera", pair.camera), ("id", pair.id)):
         if value and not value.isprintable():
-            raise _RowError(f"its {column} has characters that cannot be printed")
+            raise _RowError(f"its column {column} has characters that cannot be printed")
     if len(json.dumps([pair.id or f"{pair.scene}_{pair.short}", pair.camera])) > _MAX_NAME_BYTES:
         raise _RowError("its scene, file name and camera are too long; shorten them")
 
@@ -309,7 +313,9 @@ def _finish(
     kept = []
     for (where, _), pair in zip(drafts, pairs, strict=True):
         if pair.id in rows:
-            skipped.append(Skipped(where, f"has the id {pair.id} of {rows[pair.id]}"))
+            skipped.append(
+                Skipped(where, f"has the same id {pair.id} as {rows[pair.id]}; give it another id")
+            )
         else:
             rows[pair.id] = where
             kept.append(pair)

@@ -184,7 +184,9 @@ def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise DatasetError(
+            f"{path}: cannot be read ({error.strerror or error}); check its permissions"
+        ) from error
 
 
 def _iso_of_line(fields: list[str]) -> float:

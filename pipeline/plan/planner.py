@@ -80,7 +80,9 @@ def _find(root: Path, options: PlanOptions) -> Pairs:
     camera = camera_named(options.camera)
     if options.lmdb is not None:
         if camera.cfa != "bayer":
-            raise OptionError(f"lmdb files hold Bayer patches, {camera.name} is {camera.cfa}")
+            raise OptionError(
+                f"LMDB files contain Bayer patches, but {camera.name} is {camera.cfa}; choose a Bayer camera"
+            )
         return find_patches(root, camera, options.lmdb, longs_only=options.noise is not None)
     if options.noise is not None:
         return find_longs(root, camera, exclude_misaligned=options.exclude_misaligned)
@@ -92,7 +94,9 @@ def _find(root: Path, options: PlanOptions) -> Pairs:
 def _chosen(pairs: Pairs, options: PlanOptions) -> Pairs:
     """Return the given pairs, or for simulated noise their long exposures. Raises OptionError for `lmdb`."""
     if options.lmdb is not None:
-        raise OptionError("lmdb chooses a camera's patches; list them in the table instead")
+        raise OptionError(
+            "lmdb can be used only with a camera's data set; list the patches in the table instead"
+        )
     return pairs if options.noise is None else longs_of(pairs)
 
 
@@ -113,9 +117,9 @@ def _checked_pair(pair: Pair, probe: _Probe) -> tuple[Pair, _File, str]:
     if short[:3] != long[:3]:
         raise RawError(
             str(probe.root / pair.short),
-            f"is {short.height}x{short.width}, its long exposure {long.height}x{long.width}"
+            f"is {short.height}x{short.width}, but its long exposure is {long.height}x{long.width}"
             if short.cfa == long.cfa
-            else f"has a {short.cfa} mosaic, its long exposure a {long.cfa} mosaic",
+            else f"has a {short.cfa} mosaic, but its long exposure has a {long.cfa} mosaic",
         )
     return pair, short, long.fingerprint
 

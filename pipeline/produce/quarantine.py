@@ -170,7 +170,7 @@ class FileQuarantine:
             with contextlib.suppress(PermissionError):
                 if signal_process(worker.pid, signal.SIGKILL, is_meant=is_own):
                     log.warning(
-                        "%s: decoding takes more than %.0f s; its worker is killed",
+                        "%s: decoding takes more than %.0f s; the worker that decodes it is killed",
                         record.path,
                         self._decode_timeout_s,
                     )

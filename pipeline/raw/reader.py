@@ -132,7 +132,8 @@ class OpenRaw:
         path, shape = self.frame.path, self._whole
         if self.frame.cfa == "xtrans" and min(shape) < _MIN_XTRANS_SIDE:
             raise RawError(
-                path, f"is smaller than the {_MIN_XTRANS_SIDE} pixels of LibRaw's X-Trans tile"
+                path,
+                f"is smaller than the {_MIN_XTRANS_SIDE} pixels of LibRaw's X-Trans tile, so LibRaw cannot develop it",
             )
         try:
             with single_openmp_thread():
@@ -364,7 +365,9 @@ def _filter_array(path: str, raw: rawpy.RawPy, indices: Indices) -> tuple[CfaKin
         tiled = np.tile(letters[:period, :period], (SAMPLED // period, SAMPLED // period))
         if np.array_equal(tiled, letters) and _is_known(rows):
             return cfa, rows
-    raise RawError(path, "has a colour filter array that is neither Bayer nor X-Trans")
+    raise RawError(
+        path, "has a colour filter array that is neither Bayer nor X-Trans, which is not supported"
+    )
 
 
 def _is_known(rows: Rows) -> bool:
@@ -417,5 +420,6 @@ def _with_libraw_exposure(header: RawHeader, raw: rawpy.RawPy) -> RawHeader:
 def _check_levels(path: str, black: F32, white: int) -> None:
     if not white > float(black.max()):
         raise RawError(
-            path, f"has a white level of {white} that is not above black {black.max():g}"
+            path,
+            f"has an invalid white level {white}, which is not above the black level {black.max():g}",
         )

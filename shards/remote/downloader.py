@@ -257,7 +257,7 @@ class Downloader(ShardSupply[bool]):
             log.warning("%s; waiting for up to %.0f s", missing, timeout_s)
         if now - self._no_producer_since >= timeout_s:
             raise StreamEnded(
-                f"{missing}; run `darkprep build --spool {self._bucket}` where the photographs are, then go on with --resume"
+                f"{missing}; run `darkprep build --spool {self._bucket}` where the photographs are, then continue with --resume"
             )
 
     def _publish_status(self, state: str) -> None:

@@ -168,8 +168,8 @@ class Lease:
         unchanged_s = self._clock() - self._renewed
         if not self._failure and unchanged_s > self._valid_s:
             self._failure = SpoolError(
-                f"{self._store}: the store did not answer for {unchanged_s:.0f} s, or this process was suspended, so another may be "
-                f"{self._role} now; check that the store can be reached (endpoint, network), and start again"
+                f"{self._store}: the store did not answer for {unchanged_s:.0f} s, or this process was suspended, so another process may now be "
+                f"{self._role}; check that the store can be reached (endpoint, network), and start again"
             )
         if self._failure:
             raise self._failure
@@ -197,7 +197,7 @@ class Lease:
             if not warned:
                 warned = True
                 log.warning(
-                    "%s: waiting for up to %.0f s to see whether %s (%s) still runs",
+                    "%s: waiting for up to %.0f s to see whether %s (%s) is still running",
                     *(self._store, self._expiry_s, self._role, holder),
                 )
             if self._store.stop.wait(min(1.0, self._renewal_s / 2)):

@@ -159,7 +159,7 @@ def test_without_a_log_its_path_is_reported(empty_spool):
 
 
 def test_a_producer_that_ends_at_once_is_reported(empty_spool):
-    with pytest.raises(SpoolError, match=r"ended at once: disk-budget 0\.0 MB is too small"):
+    with pytest.raises(SpoolError, match=r"ended immediately: disk-budget 0\.0 MB is too small"):
         start_producer(empty_spool, jobs=1, budget_bytes=1, until=None)
 
 

@@ -215,7 +215,7 @@ def test_a_background_producer_that_cannot_work_is_reported_with_the_reason(
 
     _, said = started.communicate(timeout=60)
     assert started.returncode == 1
-    assert said.startswith("darkprep: the background producer ended at once: ")
+    assert said.startswith("darkprep: the background producer ended immediately: ")
     assert "/spool/frames: is not a directory, so nothing can be written there" in said
     assert len(said.splitlines()) == 1
 

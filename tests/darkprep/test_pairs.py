@@ -77,7 +77,9 @@ def test_a_table_states_its_frames_itself(call, complaint, small_data):
 
     line = complaint("build", "--pairs", "sony.csv", "--root", small_data, "--frames", "all")
 
-    assert line.startswith("frames and exclude-misaligned choose among the files of SID and ELD")
+    assert line.startswith(
+        "frames and exclude-misaligned can be used only with a camera of SID or ELD"
+    )
 
 
 def test_a_plan_of_a_layout_is_built_and_validated_in_it(call, small_data):

@@ -201,7 +201,7 @@ class Hostile:
 def test_a_pickle_that_calls_anything_is_refused(tmp_path, monkeypatch, value):
     monkeypatch.chdir(tmp_path)
 
-    with pytest.raises(RawError, match=r"meta: is not a pickle of plain values .*it names"):
+    with pytest.raises(RawError, match=r"meta: is not a pickle of plain values .*it contains"):
         read_inert_pickle(pickle.dumps(value), "meta")
 
     assert not list(tmp_path.iterdir())

@@ -117,7 +117,7 @@ def test_noise_needs_the_sensors_own_mosaic(write_raw: Callable[..., Path], tmp_
 
 
 def test_lmdb_files_hold_bayer_patches(tmp_path: Path):
-    with pytest.raises(OptionError, match="lmdb files hold Bayer"):
+    with pytest.raises(OptionError, match="LMDB files contain Bayer"):
         make_plan(tmp_path, options(camera="fuji", lmdb="SID_Fuji"))
 
 
@@ -154,7 +154,9 @@ def test_a_pair_of_two_kinds_of_mosaic_is_left_out(write_raw: Callable[..., Path
     write_raw("a/long.dng", phase="XTRANS")
     found = Pairs(root=tmp_path, label="mixed", pairs=(pair,), skipped=())
 
-    with pytest.raises(DatasetError, match="has a bayer mosaic, its long exposure a xtrans mosaic"):
+    with pytest.raises(
+        DatasetError, match="has a bayer mosaic, but its long exposure has a xtrans mosaic"
+    ):
         make_plan(tmp_path, options(camera="mixed"), pairs=found)
 
 

@@ -255,7 +255,7 @@ def test_staging_options_on_a_directory_are_refused(complaint, small_data):
 
 @pytest.mark.usefixtures("small_there")
 def test_what_a_training_on_a_bucket_cannot_do_is_refused(complaint, url):
-    assert "keep-shards needs a spool in a directory" in complaint(
+    assert "keep-shards can be used only with a spool in a directory" in complaint(
         *train("--spool", url, "--keep-shards")
     )
     assert f"run `darkprep build --spool {url}`" in complaint(

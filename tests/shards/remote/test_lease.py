@@ -211,7 +211,9 @@ def test_a_holder_whose_write_hangs_stops_before_another_takes_over_and_deposes_
     store.token = first._token
     assert store.hangs.wait(PATIENT_S)
 
-    with pytest.raises(SpoolError, match=r"did not answer for 1 s, .* another may be a producer"):
+    with pytest.raises(
+        SpoolError, match=r"did not answer for 1 s, .* another process may now be a producer"
+    ):
         wait_until(lambda: first.check(), 10)
     second.acquire()
     store.go_on.set()
@@ -221,7 +223,7 @@ def test_a_holder_whose_write_hangs_stops_before_another_takes_over_and_deposes_
     first.release()
 
     second.check()
-    with pytest.raises(SpoolError, match="another may be a producer now"):
+    with pytest.raises(SpoolError, match="another process may now be a producer"):
         first.check()
     assert json.loads(store.objects[NAME])["token"] == second._token
     second.release()

@@ -400,7 +400,7 @@ def test_a_shard_on_its_way_is_not_tried_again_once_the_role_was_not_renewed(
 
     fake.upload = put
     with Uploader(spool, bucket, lease=role, list_every_s=LOOK_S).session() as destination:
-        with pytest.raises(SpoolError, match="another may be producers now"):
+        with pytest.raises(SpoolError, match="another process may now be producers"):
             wait_until(lambda: destination.ready_shards() == [])
 
     assert "ready" not in str(fake.puts)
@@ -693,7 +693,10 @@ def test_a_downloader_whose_lease_was_not_renewed_publishes_and_deletes_nothing_
             now[0] += 61 * (when != "before")
             write(name, data, check=check)
 
-    with pytest.raises(SpoolError, match="another may be cursors now"), spool.trainer_lock():
+    with (
+        pytest.raises(SpoolError, match="another process may now be cursors"),
+        spool.trainer_lock(),
+    ):
         with fetching(spool, bucket, clock=lambda: now[0]) as work:
             spool.write_cursor(Cursor(rank=0, world=1, batch=0, shard=0))
             wait_until(lambda: bucket.read_cursor() is not None)
