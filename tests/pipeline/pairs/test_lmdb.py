@@ -161,7 +161,7 @@ def test_a_file_that_is_no_lmdb_is_named(tmp_path):
 def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lmdb", None)
 
-    with pytest.raises(OptionError, match=r"pip install darkprep\[lmdb\]"):
+    with pytest.raises(OptionError, match=r"pip install 'darkprep\[lmdb\]'"):
         LmdbPatch(tmp_path / "A.db" / "00000000").planes()
 
 

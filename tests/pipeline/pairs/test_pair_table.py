@@ -99,7 +99,7 @@ def test_paths_are_relative_to_the_root_or_else_to_the_table(photographs: Path, 
     [
         ("park/absent.dng,park/light.dng,", r"there is no file .*absent.dng \(short\)"),
         ("park/dark_2.dng,park/absent.dng,", r"absent.dng \(long\)"),
-        (",park/light.dng,", "its short is empty"),
+        (",park/light.dng,", "its column short is empty"),
         ("park/dark_2.dng,park/light.dng,0", "ratio must be above 0"),
         ("park/dark_2.dng,park/light.dng,-3", "ratio must be above 0"),
         ("park/dark_2.dng,park/light.dng,nan", "ratio must be above 0"),
@@ -130,7 +130,7 @@ def test_a_bad_row_is_named_by_its_line_and_left_out(photographs: Path, row: str
         ("weight", "1.5", "weight must be a whole number"),
         ("split", "trian", "split must be one of train, val, test, not 'trian'"),
         ("iso", "-1", "iso must be from 0"),
-        ("camera", "a\x1bb", "its camera has characters that cannot be printed"),
+        ("camera", "a\x1bb", "its column camera has characters that cannot be printed"),
         ("scene", "x" * 400, "too long"),
     ],
 )

@@ -108,7 +108,7 @@ def test_a_holder_that_fell_silent_loses_its_role_after_a_while(fake, caplog):
         held.check()
         assert json.loads(fake.objects[NAME])["machine"] == this_machine()
 
-    assert "to see whether a producer (pid 7 on far) still runs" in caplog.text
+    assert "to see whether a producer (pid 7 on far) is still running" in caplog.text
 
 
 def test_a_process_of_this_machine_that_has_ended_is_not_waited_for(fake):
