@@ -170,6 +170,6 @@ def _filtered_by_convolution(planes: Tensor) -> Tensor:
     count = planes.shape[0]
     taps = _taps_on(planes.device, planes.dtype).expand(count, 1, 1, TAPS)
     # The variance is a small difference of large numbers, for which TF32's 10 bits are too few.
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         rows = F.conv2d(planes[None], taps.transpose(2, 3), groups=count)
         return F.conv2d(rows, taps, groups=count)[0]

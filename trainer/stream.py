@@ -7,6 +7,7 @@ one is requested.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -148,7 +149,13 @@ def network_input(
 
 def unit_range(gt: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Return uint16 values divided by 65535, as float32 in [0, 1]; written to `out` if its shape and device fit."""
-    return _output(out, gt).copy_(gt).div_(np.iinfo(np.uint16).max)
+    return _output(out, gt).copy_(gt).div_(_largest_code(gt.device))
+
+
+@functools.cache
+def _largest_code(device: torch.device) -> Tensor:
+    """Return 65535 on a device: on CUDA, torch would multiply by the rounded reciprocal of a plain number."""
+    return torch.full((), float(np.iinfo(np.uint16).max), device=device)
 
 
 def _output(out: Tensor | None, like: Tensor) -> Tensor:

@@ -500,8 +500,9 @@ def test_a_cuda_run_has_the_losses_of_a_cpu_run(tmp_path, open_reader):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("reported_by", ["report", "the next check"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-def test_a_non_finite_loss_on_cuda_never_reaches_the_weights(precision):
+def test_a_non_finite_loss_on_cuda_never_reaches_the_weights(precision, reported_by):
     device = torch.device("cuda")
     weight = torch.nn.Parameter(torch.ones(3, device=device))
     optimiser = torch.optim.Adam([weight], fused=True)
@@ -511,6 +512,11 @@ def test_a_non_finite_loss_on_cuda_never_reaches_the_weights(precision):
     class Batch:
         index, keys = 7, ("00000003-0001",)
 
+    # Before the loss that must stay pending: loading a kernel may wait for the device.
+    guard.check((weight * 1).sum(), Batch)
+    assert guard.report(wait=True) == [3.0]
+
+    torch.cuda._sleep(400_000_000)  # type: ignore[no-untyped-call]
     loss = guard.check((weight * float("nan")).sum(), Batch)
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     if not scaler.is_enabled():
@@ -519,4 +525,7 @@ def test_a_non_finite_loss_on_cuda_never_reaches_the_weights(precision):
 
     assert torch.equal(weight.detach().cpu(), torch.ones(3))
     with pytest.raises(NonFiniteLoss, match=r"batch 7 is nan.*00000003-0001"):
-        guard.report(wait=True)
+        if reported_by == "report":
+            guard.report(wait=True)
+        else:
+            guard.check(weight.sum(), Batch)
