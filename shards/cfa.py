@@ -22,6 +22,9 @@ CANONICAL: dict[CfaKind, Rows] = {
 }
 """The phase of every canonical mosaic; X-Trans as in SID's packing (train_Fuji.py)."""
 
+PLANE_COLOURS: dict[CfaKind, str] = {"bayer": "RGGB", "xtrans": "RGBRBGGGG"}
+"""The colour of each packed plane."""
+
 # Planes 0 to 4 of SID's packing: for a cell of even or odd (row, column), its site in the 6x6 period.
 # The site within the 3x3 cell differs from cell to cell, so a plain pixel unshuffle does not give them.
 _XTRANS_SITES: tuple[dict[Site, Site], ...] = (

@@ -218,9 +218,10 @@ class Cropper:
     def apply(
         self, low: Tensor, gt: Tensor, transforms: list[CropTransform]
     ) -> tuple[Tensor, Tensor]:
-        """Crop `low` (B, C, h, w) and `gt` (B, 3, H, W) by one transform per sample; any dtype is accepted.
+        """Crop `low` (B, C, h, w) and `gt` (B, 3, H, W) or (B, C, h, w) by one transform per sample; any dtype is accepted.
 
-        Returns (B, C, crop/cell, crop/cell) and (B, 3, crop, crop) of the same dtypes.
+        Returns (B, C, crop/cell, crop/cell), and `gt` as (B, 3, crop, crop) or of the shape of the first, of
+        the same dtypes.
         """
         count, side = len(transforms), self.geometry.crop
         pixels = self._source_pixels(transforms)
@@ -230,14 +231,21 @@ class Cropper:
         )
         index = self._buffer("low index", sources.shape)
         torch.gather(self._packed_index.expand(count, -1), 1, sources, out=index)
-        flat_low, flat_gt = low.reshape(count, -1), gt.reshape(count, 3, -1)
-        cropped_low = self._buffer("low", (count, *self._crop_shape), low.dtype)
-        torch.gather(flat_low, 1, index, out=cropped_low.view(count, -1))
+        cropped_low = self._cropped_planes("low", low, index)
+        if gt.shape == low.shape:
+            return cropped_low, self._cropped_planes("gt", gt, index)
+        flat_gt = gt.reshape(count, 3, -1)
         cropped_gt = self._buffer("gt", (count, 3, side, side), gt.dtype)
         torch.gather(
             flat_gt, 2, pixels[:, None].expand(-1, 3, -1), out=cropped_gt.view(count, 3, -1)
         )
         return cropped_low, cropped_gt
+
+    def _cropped_planes(self, name: str, planes: Tensor, index: Tensor) -> Tensor:
+        count = len(planes)
+        cropped = self._buffer(name, (count, *self._crop_shape), planes.dtype)
+        torch.gather(planes.reshape(count, -1), 1, index, out=cropped.view(count, -1))
+        return cropped
 
     def _source_pixels(self, transforms: list[CropTransform]) -> Tensor:
         """Return for each pixel of each crop its index in the stored mosaic, (B, crop * crop) int64."""

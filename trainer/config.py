@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from darkprep.shards.errors import OptionError
-from darkprep.shards.format import CELL, CfaKind
+from darkprep.shards.format import CELL, TARGETS, CfaKind, Target
 from darkprep.trainer.records import decode
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -35,11 +35,12 @@ IDENTITY_FIELDS = (
     "augment",
     "seed",
     "parts",
+    "target",
 )
 """Fields that must be equal in a checkpoint and in the run that resumes it: they decide the network or the next batch."""
 
-_LATER_FIELDS = ("parts", "keep_shards", "evaluate_every")
-"""Fields that config.json of older versions does not have."""
+_LATER_FIELDS = ("target", "parts", "keep_shards", "evaluate_every")
+"""Fields that config.json did not always have."""
 
 _MAXIMA = {
     "iterations": 10**9,
@@ -84,6 +85,8 @@ class TrainConfig:
     """The camera of the photographs; recorded, not used."""
     plan: str = ""
     """The digest of the plan of the samples; recorded, not used."""
+    target: Target = "srgb"
+    """What the network restores, as the plan of the samples says: `srgb`, `linear` or `raw`."""
     parts: int = 1
     """Number of parts that the plan's shards are divided into, one for each node."""
     keep_shards: bool = False
@@ -94,11 +97,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         # Imported here because they load torch; the defaults above are read without it.
         from darkprep.model import MODELS, Network
-        from darkprep.trainer.loss import check_side
+        from darkprep.trainer.loss import check_crop
 
         for field, choices in (
             ("model", MODELS),
             ("cfa", tuple(CELL)),
+            ("target", TARGETS),
             ("precision", PRECISIONS),
             ("augment", AUGMENT_MODES),
         ):
@@ -109,7 +113,7 @@ class TrainConfig:
             raise OptionError(
                 f"crop must be a multiple of {multiple} for {self.cfa}, not {self.crop}"
             )
-        check_side(self.crop)
+        check_crop(self.crop, self.target)
 
     def _check_numbers(self) -> None:
         for field, largest in _MAXIMA.items():

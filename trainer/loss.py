@@ -1,4 +1,4 @@
-"""The published training loss, L1 + 0.2 (1 - MS-SSIM), computed in float32 for any precision of the network.
+"""The training losses: L1 for the targets `raw` and `linear`, for `srgb` the published loss, L1 + 0.2 (1 - MS-SSIM), computed in float32 for any precision of the network.
 
 The trade-off: MS-SSIM and its derivative are implemented here, because on a CPU the library's version takes
 more time than the network itself (docs/decisions.md); the tests compare both with the library's values and
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from darkprep.shards.errors import OptionError
+from darkprep.shards.format import Target
 
 SSIM_SHARE = 0.2
 LEVEL_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -34,6 +35,17 @@ _CHUNK_VALUES = 1 << 19
 """Values processed at a time on a CPU: 2 MiB, so that they stay in the cache."""
 
 
+def target_loss(restored: Tensor, truth: Tensor, target: Target) -> Tensor:
+    """Return the loss of a target, a float32 scalar: L1 for `raw` and `linear`, `restoration_loss` for `srgb`.
+
+    Both are of one shape and in [0, 1], of any float type. L1 is what ELD, PMN and LED train with.
+    """
+    if target == "srgb":
+        return restoration_loss(restored, truth)
+    with torch.autocast(restored.device.type, enabled=False):
+        return F.l1_loss(restored.float(), truth.float())
+
+
 def restoration_loss(restored: Tensor, truth: Tensor) -> Tensor:
     """Return L1 + 0.2 (1 - MS-SSIM), a float32 scalar: the mean over the batch.
 
@@ -44,6 +56,12 @@ def restoration_loss(restored: Tensor, truth: Tensor) -> Tensor:
     with torch.autocast(restored.device.type, enabled=False):
         restored, truth = restored.float(), truth.float()
         return F.l1_loss(restored, truth) + SSIM_SHARE * (1 - ms_ssim(restored, truth))
+
+
+def check_crop(crop: int, target: Target) -> None:
+    """Raise OptionError when crops with this side in pixels are too small for the loss of the target."""
+    if target == "srgb":
+        check_side(crop)
 
 
 def check_side(side: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from darkprep.shards.cfa import PLANE_COLOURS
 from darkprep.shards.errors import OptionError
 from darkprep.shards.files import replace_atomically
-from darkprep.shards.format import U16
+from darkprep.shards.format import U16, CfaKind
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Bits = Literal[8, 16]
@@ -31,6 +32,7 @@ SUFFIXES = (".png", ".tif", ".tiff")
 _STRIP_ROWS = 128
 _AVERAGE_FILTER = 3
 _TRUE_COLOUR = 2
+_GAMMA = 2.2
 
 
 def quantised(picture: npt.NDArray[np.float32] | U16, bits: Bits) -> Pixels:
@@ -45,6 +47,33 @@ def quantised(picture: npt.NDArray[np.float32] | U16, bits: Bits) -> Pixels:
         np.clip(np.rint(strip, out=strip), 0, full, out=strip)
         pixels[first : first + _STRIP_ROWS] = np.moveaxis(strip, 0, -1)
     return pixels
+
+
+def developed_simply(
+    light: npt.NDArray[np.float32] | U16,
+    cfa: CfaKind,
+    *,
+    gains: Sequence[float] = (1.0, 1.0, 1.0),
+    to_srgb: npt.NDArray[np.float64] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Return linear light as an sRGB picture `(3, h, w)` in [0, 1], to look at and not to measure.
+
+    `light` is camera RGB `(3, H, W)` or packed planes `(C, h, w)`, float in [0, 1] or full-range uint16. A
+    colour with several planes is their mean, so planes give a picture of their own, smaller size. `gains` are the
+    white balance of R, G, B, and `to_srgb` is the `(3, 3)` matrix from white-balanced camera RGB to linear
+    sRGB; None for no conversion. The gamma is 2.2.
+    """
+    values = light.astype(np.float32) / np.float32(65535 if light.dtype == np.uint16 else 1)
+    if len(values) != 3:
+        letters = np.array(list(PLANE_COLOURS[cfa]))
+        values = np.stack([values[letters == letter].mean(axis=0) for letter in "RGB"])
+    scale = np.array(gains, np.float32)
+    values *= (scale / scale.min())[:, None, None]
+    np.clip(values, 0, 1, out=values)
+    if to_srgb is not None:
+        values = np.tensordot(to_srgb.astype(np.float32), values, axes=1)
+        np.clip(values, 0, 1, out=values)
+    return np.asarray(values ** np.float32(1 / _GAMMA), np.float32)
 
 
 def check_suffix(path: Path) -> None:

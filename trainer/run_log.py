@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from darkprep.shards.files import disk_errors, read_regular_file, write_bytes
+from darkprep.shards.format import PLANES, CfaKind
+from darkprep.trainer.picture import developed_simply
 from darkprep.trainer.records import METRICS_FILE, MetricsLine, RunSummary
 
 if TYPE_CHECKING:
@@ -85,10 +87,13 @@ class RunLog:
             self._tensorboard.add_hparams(chosen, results, run_name=".")
 
     def write_picture(self, restored: Tensor, truth: Tensor, iteration: int) -> None:
-        """Write the pictures `restored | truth`, each `(3, H, W)` in [0, 1], to TensorBoard."""
+        """Write the pictures `restored | truth`, each `(3, H, W)` in [0, 1], to TensorBoard.
+
+        Packed planes `(C, h, w)` are written as simply developed pictures of their size.
+        """
         if self._tensorboard:
             pair = [
-                part[:, :_MOST_PICTURE_PX, :_MOST_PICTURE_PX].float().cpu()
+                _viewable(part[:, :_MOST_PICTURE_PX, :_MOST_PICTURE_PX].float().cpu())
                 for part in (restored, truth)
             ]
             self._tensorboard.add_image("restored | truth", torch.cat(pair, dim=2), iteration)
@@ -99,6 +104,14 @@ class RunLog:
         for name, value in record.items():
             if name != "iteration" and isinstance(value, int | float):
                 self._tensorboard.add_scalar(f"{group}/{name}", value, record["iteration"])
+
+
+def _viewable(part: Tensor) -> Tensor:
+    """Return RGB as it is, and packed planes as a picture without white balance."""
+    if len(part) == 3:
+        return part
+    cfa: CfaKind = "bayer" if len(part) == PLANES["bayer"] else "xtrans"
+    return torch.from_numpy(developed_simply(part.numpy(), cfa))
 
 
 def _remove_lines_after(path: Path, start: int) -> None:

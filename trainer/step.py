@@ -13,7 +13,7 @@ from darkprep.model import build_model
 from darkprep.trainer.checkpoint import TrainState
 from darkprep.trainer.communicator import Communicator
 from darkprep.trainer.config import Precision, TrainConfig
-from darkprep.trainer.loss import restoration_loss
+from darkprep.trainer.loss import target_loss
 from darkprep.trainer.loss_guard import LossGuard
 from darkprep.trainer.stream import DeviceBatch
 
@@ -27,7 +27,7 @@ _DTYPES: dict[Precision, torch.dtype] = {
 def new_train_state(config: TrainConfig, device: torch.device) -> TrainState:
     """Create a network, its optimiser and its loss scaler; also seed torch's random number generators."""
     torch.manual_seed(config.seed)
-    network = build_model(config.model, config.cfa).to(device).train()
+    network = build_model(config.model, config.cfa, config.target).to(device).train()
     return TrainState(
         network=network,
         optimiser=torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True),
@@ -56,7 +56,7 @@ class TrainStep:
         """Whether a step that the caller has not yet counted may have changed the weights."""
 
     def __call__(self, batch: DeviceBatch, iteration: int) -> Tensor:
-        """Do step number `iteration`, counted from 0, and return the restored batch, `(B, 3, H, W)`.
+        """Do step number `iteration`, counted from 0, and return the restored batch, in the form of `DeviceBatch.gt`.
 
         Raises NonFiniteLoss or RankStopped (see LossGuard) and RankLost.
         """
@@ -65,7 +65,7 @@ class TrainStep:
             group["lr"] = self._config.learning_rate_at(iteration)
         with self._autocast:
             restored: Tensor = self._network(batch.low)
-        own = restoration_loss(restored, batch.gt)
+        own = target_loss(restored, batch.gt, self._config.target)
         loss = self.guard.check(own, batch, self._communicator.mean(own))
         with self._communicator.detect_lost_ranks():
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from darkprep.shards.batch import Batch
 from darkprep.shards.errors import OptionError
-from darkprep.shards.format import CELL, CfaKind, SampleMeta
+from darkprep.shards.format import CELL, CfaKind, SampleMeta, Target
 from darkprep.trainer.augment import Augmentation, CropGeometry, Cropper
 from darkprep.trainer.config import AugmentMode
 from darkprep.trainer.prefetch import BatchReader, prefetcher_for
@@ -32,7 +32,7 @@ class DeviceBatch:
     low: Tensor
     """`(B, C, h, w)` float32: black-subtracted, white = 1, amplified, not clipped."""
     gt: Tensor
-    """`(B, 3, H, W)` float32 sRGB in [0, 1]."""
+    """float32 in [0, 1]: `(B, 3, H, W)` sRGB or camera RGB, or `(B, C, h, w)` planes, as the target says."""
     metas: tuple[SampleMeta, ...]
     uses: tuple[int, ...]
     """How many times each sample was used before."""
@@ -47,8 +47,8 @@ class DeviceStream:
     """An iterator of DeviceBatch over the batches of a reader.
 
     `crop` is the side in mosaic pixels of the square that is cut from each stored sample. Raises
-    OptionError when the crop does not fit into the samples or the samples are of another CFA, and whatever
-    the reader raises.
+    OptionError when the crop does not fit into the samples or the samples are of another CFA or target, and
+    whatever the reader raises.
     """
 
     def __init__(
@@ -60,10 +60,12 @@ class DeviceStream:
         crop: int,
         augment: AugmentMode = "cfa",
         seed: int = 0,
+        target: Target = "srgb",
     ) -> None:
         self._reader = reader
         self._device = device
         self._cfa, self._crop, self._augment, self._seed = cfa, crop, augment, seed
+        self._target = target
         self._decoder: BatchDecoder | None = None
         self._prefetcher = prefetcher_for(device)
 
@@ -88,10 +90,16 @@ class DeviceStream:
         return self._prefetcher.wait_s()
 
     def _decoder_for(self, batch: Batch) -> BatchDecoder:
-        height, width = batch.gt.shape[-2:]
-        if batch.low.shape[-2] * CELL[self._cfa] != height or batch.metas[0].cfa != self._cfa:
+        cell, first = CELL[self._cfa], batch.metas[0]
+        height, width = (side * cell for side in batch.low.shape[-2:])
+        if first.target != self._target:
             raise OptionError(
-                f"the samples are {batch.metas[0].cfa}, but the network is for {self._cfa}; "
+                f"the samples have the target {first.target}, but the network restores {self._target}; "
+                f"train it on a spool that was built with --target {self._target}"
+            )
+        if first.cfa != self._cfa or (self._target != "raw" and batch.gt.shape[-2] != height):
+            raise OptionError(
+                f"the samples are {first.cfa}, but the network is for {self._cfa}; "
                 f"train it on a spool of a camera with this colour filter array"
             )
         geometry = CropGeometry(cfa=self._cfa, height=height, width=width, crop=self._crop)
@@ -114,8 +122,8 @@ class BatchDecoder:
     ) -> tuple[Tensor, Tensor]:
         """Decode, crop and augment a batch.
 
-        `low` (B, C, h, w) and `gt` (B, 3, H, W) are uint16 on the device. Returns float32 (B, C, crop/cell,
-        crop/cell) and (B, 3, crop, crop).
+        `low` (B, C, h, w) and `gt` (B, 3, H, W), or (B, C, h, w) with the target `raw`, are uint16 on the
+        device. Returns float32 (B, C, crop/cell, crop/cell), and (B, 3, crop, crop) or the first shape again.
         """
         transforms = [
             self._augmentation.draw(meta.key, use) for meta, use in zip(metas, uses, strict=True)
@@ -123,6 +131,9 @@ class BatchDecoder:
         # Before the crop: black belongs to the plane that the camera recorded, and a flip moves
         # values between planes.
         self._low = network_input(low, metas, out=self._low)
+        if metas[0].target == "raw":
+            self._gt = raw_truth(gt, metas, out=self._gt)
+            return self._cropper.apply(self._low, self._gt, transforms)
         # int16 because most of torch's kernels lack uint16; the bits are only moved.
         cropped_low, cropped_gt = self._cropper.apply(self._low, gt.view(torch.int16), transforms)
         self._gt = unit_range(cropped_gt.view(torch.uint16), out=self._gt)
@@ -138,13 +149,35 @@ def network_input(
     level becomes 0 and the white level becomes `amplification`. It is written to `out` if `out` has the
     right shape and device.
     """
-    black = torch.tensor([meta.black for meta in metas], dtype=torch.float64)
-    white = torch.tensor([[meta.white] for meta in metas], dtype=torch.float64)
-    amplification = torch.tensor([[meta.amplification] for meta in metas], dtype=torch.float64)
-    scale = amplification / (white - black)
-    factors = torch.stack([black, scale]).float()[..., None, None]
-    offset, slope = factors.to(low.device, non_blocking=True).unbind(0)
-    return _output(out, low).copy_(low).sub_(offset).mul_(slope)
+    black = [meta.black for meta in metas]
+    white = [meta.white for meta in metas]
+    return _light(low, black, white, [meta.amplification for meta in metas], out)
+
+
+def raw_truth(gt: Tensor, metas: tuple[SampleMeta, ...], *, out: Tensor | None = None) -> Tensor:
+    """Return `(gt - gt_black) / (gt_white - gt_black)`, clipped to [0, 1], for samples of the target `raw`.
+
+    `gt` is `(B, C, h, w)` uint16 codes; the result is float32 of the same shape, written to `out` if `out`
+    has the right shape and device. ELD, PMN and LED clip their truth so.
+    """
+    black = [meta.gt_black for meta in metas]
+    white = [meta.gt_white for meta in metas]
+    return _light(gt, black, white, [1.0] * len(metas), out).clamp_(0, 1)
+
+
+def _light(
+    codes: Tensor,
+    black: list[tuple[float, ...]],
+    white: list[int],
+    amplification: list[float],
+    out: Tensor | None,
+) -> Tensor:
+    level = torch.tensor(black, dtype=torch.float64)
+    full = torch.tensor(white, dtype=torch.float64)[:, None]
+    scale = torch.tensor(amplification, dtype=torch.float64)[:, None] / (full - level)
+    factors = torch.stack([level, scale]).float()[..., None, None]
+    offset, slope = factors.to(codes.device, non_blocking=True).unbind(0)
+    return _output(out, codes).copy_(codes).sub_(offset).mul_(slope)
 
 
 def unit_range(gt: Tensor, *, out: Tensor | None = None) -> Tensor:

@@ -65,6 +65,7 @@ class Training:
             crop=config.crop,
             augment=config.augment,
             seed=config.seed,
+            target=config.target,
         )
         self.timer = StepTimer(self.stream.wait_s, device)
         self.lockstep = Lockstep(

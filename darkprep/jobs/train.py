@@ -97,6 +97,7 @@ class TrainOptions:
         return replace(
             self.config,
             cfa=stream.cfa,
+            target=stream.target,
             crop=stream.crop,
             camera=stream.camera,
             plan=self.spool.digest,

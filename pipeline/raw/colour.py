@@ -14,7 +14,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from darkprep.pipeline.raw.mosaic import PLANE_COLOURS, pack
+from darkprep.pipeline.raw.mosaic import pack
+from darkprep.shards.cfa import PLANE_COLOURS
 from darkprep.shards.errors import RawError
 from darkprep.shards.format import U16, CfaKind, Sample, SampleMeta
 

@@ -21,9 +21,6 @@ from darkprep.shards.format import CELL, PERIOD, PLANES, U16, CfaKind
 Values = TypeVar("Values", U16, npt.NDArray[np.float32])
 """Packing takes codes (uint16) and linear light (float32)."""
 
-PLANE_COLOURS: dict[CfaKind, str] = {"bayer": "RGGB", "xtrans": "RGBRBGGGG"}
-"""The colour of each packed plane."""
-
 
 def canonical_origin(pattern: Rows) -> tuple[int, int]:
     """Return the first row and column at which a mosaic with this `pattern` has the canonical phase.

@@ -19,7 +19,6 @@ from darkprep.pipeline.raw.exif import unreadable_reason
 from darkprep.pipeline.raw.frame import F32, RawFrame, RawHeader
 from darkprep.pipeline.raw.image_data import read_image_data
 from darkprep.pipeline.raw.mosaic import (
-    PLANE_COLOURS,
     canonical_mosaic,
     canonical_origin,
     canonical_rgb,
@@ -30,6 +29,7 @@ from darkprep.pipeline.raw.mosaic import (
 )
 from darkprep.pipeline.raw.reader import read_header, read_raw
 from darkprep.pipeline.raw.resample import XtransMode, sample_cfa, xtrans_to_rggb
+from darkprep.shards.cfa import PLANE_COLOURS
 from darkprep.shards.errors import RawError
 from darkprep.shards.format import U16, CfaKind
 from darkprep.shards.machine import raise_machine_error, with_retries

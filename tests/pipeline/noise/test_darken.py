@@ -10,7 +10,8 @@ import pytest
 from darkprep.pipeline.noise.calibrations import CALIBRATIONS
 from darkprep.pipeline.noise.darken import ISOS, RATIOS, Darkened, darken, noise_rng
 from darkprep.pipeline.noise.model import noise_parameters
-from darkprep.pipeline.raw.mosaic import PLANE_COLOURS, unpack
+from darkprep.pipeline.raw.mosaic import unpack
+from darkprep.shards.cfa import PLANE_COLOURS
 from darkprep.shards.errors import OptionError
 from darkprep.shards.format import CELL, PERIOD, PLANES, U16, CfaKind
 from darkprep.synth.sensors import sensor_of

@@ -15,9 +15,10 @@ from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.budget import divide_budget, frame_names_of
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.worker import ShardTask, make_shard
-from darkprep.pipeline.raw.mosaic import PLANE_COLOURS, pack
+from darkprep.pipeline.raw.mosaic import pack
 from darkprep.pipeline.raw.source import RawFile
 from darkprep.shards import CELL, OptionError, SampleMeta, Spool, SpoolReader, Target
+from darkprep.shards.cfa import PLANE_COLOURS
 from darkprep.shards.format import U16
 from darkprep.shards.process import ProcessId
 from darkprep.synth.dataset import synthesise

@@ -13,14 +13,13 @@ from hypothesis.extra import numpy as hnp
 
 from darkprep.pipeline.raw.dng import BAYER
 from darkprep.pipeline.raw.mosaic import (
-    PLANE_COLOURS,
     canonical_origin,
     canonical_rgb,
     pack,
     plane_sites,
     unpack,
 )
-from darkprep.shards.cfa import CANONICAL
+from darkprep.shards.cfa import CANONICAL, PLANE_COLOURS
 from darkprep.shards.format import CELL, PERIOD, PLANES
 
 KINDS = ("bayer", "xtrans")
