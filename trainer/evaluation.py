@@ -22,14 +22,19 @@ from darkprep.trainer.device import out_of_memory_errors
 from darkprep.trainer.metrics import F32, Protocol, Scores, protocol_named, score
 from darkprep.trainer.picture import write_picture
 from darkprep.trainer.picture_row import side_by_side
-from darkprep.trainer.stream import network_input
+from darkprep.trainer.stream import network_input, raw_truth
 
 Restorer = Callable[[Tensor], Tensor]
-"""Returns `(1, 3, H, W)` in [0, 1] for `(1, C, h, w)` amplified planes of any size; needs no gradients."""
+"""Returns `(1, 3, H, W)`, or `(1, C, h, w)` with the target `raw`, in [0, 1] for `(1, C, h, w)` amplified planes of
+any size; needs no gradients."""
 
 Prepare = Callable[[Sample, F32 | U16], tuple[F32, F32]]
-"""Given a sample and a picture `(3, H, W)` of it, returns the arrays that are compared, of the picture and
+"""Given a sample and its restored picture `(3, H, W)` or planes `(C, h, w)`, returns the arrays that are compared, of the picture and
 of the truth: `(C, h, w)` float32 each. For a protocol whose domain is not sRGB, or for a part of the picture."""
+
+
+Show = Callable[[Sample, F32 | U16], F32 | U16]
+"""Given a sample and a restored picture or planes of it, returns an sRGB picture `(3, h, w)` to look at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +94,9 @@ def evaluate(
     *,
     protocol: str = "redirt",
     device: torch.device | None = None,
-    baseline: Callable[[Sample], U16 | None] | None = None,
+    baseline: Callable[[Sample], F32 | U16 | None] | None = None,
     prepare: Prepare | None = None,
+    show: Show | None = None,
     region: str = "whole frames",
     settings: Mapping[str, str] | None = None,
     groups: Callable[[str], Sequence[str]] | None = None,
@@ -98,8 +104,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a network on whole frames; with `out`, also write metrics.json and a PNG `restored | truth` for each frame.
 
-    `baseline` returns a picture to compare with, `(3, H, W)` uint16 sRGB, such as the amplified input
-    developed by LibRaw. It is scored like the restored picture and comes first in the PNG. `prepare`
+    `baseline` returns a picture to compare with, of the form of the restored one, such as the amplified input
+    developed by LibRaw. `show` returns what the PNG shows of a picture that is not sRGB. The baseline is scored like the restored picture and comes first in the PNG. `prepare`
     returns the arrays to score, and `region` names the part of the frame that they show. Without `prepare`,
     pictures are scored as they are, which is possible only for protocols in sRGB. `settings` are written to
     metrics.json. `groups` returns the names of the groups of a pair; each group gets mean scores.
@@ -109,7 +115,7 @@ def evaluate(
     WeightsError when the network cannot read a sample, DiskFull, SpoolError, and whatever `samples` raises.
     """
     rules = protocol_named(protocol)
-    if rules.domain != "sRGB" and prepare is None:
+    if rules.domain == "packed RAW" and prepare is None:
         raise OptionError(
             f"protocol {protocol} scores {rules.domain}, so evaluate() needs `prepare` to compute it; pass `prepare`, or choose a protocol that scores sRGB, such as redirt"
         )
@@ -126,7 +132,8 @@ def evaluate(
         images.append(_image_scores(sample, scores, plain_scores))
         cameras[sample.meta.camera] = None
         if out:
-            shown = [part for part in (plain, restored, sample.gt) if part is not None]
+            parts = [part for part in (plain, restored, truth_of(sample)) if part is not None]
+            shown = [show(sample, part) for part in parts] if show else parts
             write_picture(out / f"{_file_name(sample.meta.pair)}.png", side_by_side(shown))
         if on_image:
             on_image(images[-1])
@@ -140,7 +147,9 @@ def evaluate(
 
 
 def restore_frame(network: Restorer, sample: Sample, device: torch.device | None = None) -> F32:
-    """Restore a whole frame and return it in the host's memory, `(3, H, W)` float32 sRGB in [0, 1].
+    """Restore a whole frame and return it in the host's memory, float32 in [0, 1].
+
+    It has the form of the network's target: `(3, H, W)` sRGB or camera RGB, or `(C, h, w)` planes.
 
     Raises WeightsError when the network was trained for another CFA, OptionError when the frame is too
     large for the device's memory.
@@ -164,10 +173,25 @@ def restore_frame(network: Restorer, sample: Sample, device: torch.device | None
     return restored.float().cpu().numpy()
 
 
+def truth_of(sample: Sample) -> F32 | U16:
+    """Return a sample's truth in the form of a restored picture: full-range uint16, or planes in [0, 1]."""
+    if sample.meta.target != "raw":
+        return sample.gt
+    planes: F32 = raw_truth(torch.from_numpy(sample.gt)[None], (sample.meta,))[0].numpy()
+    return planes
+
+
+def amplified_planes(sample: Sample) -> F32:
+    """Return the network's input of a sample clipped to [0, 1], `(C, h, w)`: the baseline in packed RAW."""
+    low = torch.from_numpy(sample.low)[None]
+    planes: F32 = network_input(low, (sample.meta,))[0].clamp_(0, 1).numpy()
+    return planes
+
+
 def _score_picture(
     sample: Sample, picture: F32 | U16, rules: Protocol, prepare: Prepare | None
 ) -> Scores:
-    prepared, truth = prepare(sample, picture) if prepare else (picture, sample.gt)
+    prepared, truth = prepare(sample, picture) if prepare else (picture, truth_of(sample))
     return score(prepared, truth, rules)
 
 

@@ -18,12 +18,15 @@ import numpy.typing as npt
 from skimage.metrics import structural_similarity
 
 from darkprep.shards.errors import OptionError
-from darkprep.shards.format import U16
+from darkprep.shards.format import U16, Target
 
 Pixels = npt.NDArray[Any]
 F32 = npt.NDArray[np.float32]
 
 _STRIP_ROWS = 256
+
+
+Domain = Literal["sRGB", "linear RGB", "packed RAW"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +42,8 @@ class Protocol:
     """SSIM's window: 11-tap Gaussian of sigma 1.5 with population variances, or else 7x7 uniform."""
     equalise: bool = False
     """Whether to multiply the restored picture by the factor that brings it nearest to the truth."""
-    domain: Literal["sRGB", "packed RAW"] = "sRGB"
-    """What is compared: developed pictures, or the sensor's planes."""
+    domain: Domain = "sRGB"
+    """What is compared: developed pictures, camera RGB, or the sensor's planes."""
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -61,14 +64,53 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             name="eld",
             description="packed RAW of full scale 16383 (where codes have 14 bits), one illuminance "
-            "factor, no rounding, 7x7 uniform SSIM (Wei et al., CVPR 2020); the restored sRGB is taken "
+            "factor, no rounding, 7x7 uniform SSIM (Wei et al., CVPR 2020); a restored sRGB picture is taken "
             "back to RAW by inverting the file's own development, and no figure compares with an sRGB one",
             steps="keep",
             equalise=True,
             domain="packed RAW",
         ),
+        Protocol(
+            name="pmn",
+            description="as eld, but SID's frames whole too (Feng et al., ACM MM 2022, released code)",
+            steps="keep",
+            equalise=True,
+            domain="packed RAW",
+        ),
+        Protocol(
+            name="linear",
+            description="camera RGB in linear light, no rounding, 7x7 uniform SSIM (darkprep's own; no "
+            "published figure compares with it)",
+            steps="keep",
+            domain="linear RGB",
+        ),
     )
 }
+
+
+_DOMAINS: dict[Target, tuple[Domain, ...]] = {
+    "srgb": ("sRGB", "packed RAW"),
+    "linear": ("linear RGB", "packed RAW"),
+    "raw": ("packed RAW",),
+}
+"""What can be compared of a network's result, by its target."""
+
+DEFAULT_PROTOCOLS: dict[Target, str] = {"srgb": "redirt", "linear": "linear", "raw": "eld"}
+"""The protocol of a target where none is chosen."""
+
+
+def protocol_for(target: Target, name: str | None = None) -> Protocol:
+    """Return the protocol `name`, or the default one of a target.
+
+    Raises OptionError for an unknown name, and for a protocol that compares what the target does not give.
+    """
+    protocol = protocol_named(name or DEFAULT_PROTOCOLS[target])
+    if protocol.domain not in _DOMAINS[target]:
+        fitting = [one.name for one in PROTOCOLS.values() if one.domain in _DOMAINS[target]]
+        raise OptionError(
+            f"protocol {protocol.name} compares {protocol.domain}, but the network was trained towards {target}; choose {' or '.join(fitting)}"
+        )
+    return protocol
 
 
 def protocol_named(name: str) -> Protocol:

@@ -45,8 +45,8 @@ _weights_option = click.option(
 )  # fmt: skip
 @multiplier_option
 @click.option(
-    "--protocol", default="redirt", show_default=True, metavar="NAME",
-    help="How PSNR and SSIM are computed: redirt, sid or eld.",
+    "--protocol", metavar="NAME", show_default="redirt; linear or eld for weights of the target linear or raw",
+    help="How PSNR and SSIM are computed: redirt, sid, eld, pmn or linear.",
 )  # fmt: skip
 @xtrans_option
 @match_option
@@ -71,7 +71,7 @@ def evaluate(
     exclude_misaligned: bool,
     amplify: str,
     multiplier: float | None,
-    protocol: str,
+    protocol: str | None,
     xtrans: str,
     match_colour: str | None,
     baseline: bool,

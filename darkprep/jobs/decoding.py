@@ -12,7 +12,7 @@ from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER, Amplification, par
 from darkprep.pipeline.raw.colour import Colours
 from darkprep.pipeline.raw.frame import RawHeader
 from darkprep.pipeline.raw.resample import XtransMode, parse_xtrans_mode
-from darkprep.shards import OptionError, Sample
+from darkprep.shards import OptionError, Sample, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class FrameDecoder:
     xtrans: XtransMode
     match: Colours | None
 
-    def pair(self, root: Path, pair: Pair) -> Sample:
+    def pair(self, root: Path, pair: Pair, target: Target = "srgb") -> Sample:
         """Decode both exposures of a pair below `root` to one sample. Raises RawError."""
         return whole_frame(
             root,
@@ -71,6 +71,7 @@ class FrameDecoder:
             multiplier=self.multiplier,
             xtrans=self.xtrans,
             match=self.match,
+            target=target,
         )
 
     def file(self, path: Path) -> tuple[Sample, RawHeader]:

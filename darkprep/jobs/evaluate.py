@@ -9,6 +9,7 @@ from typing import Any
 
 from darkprep.jobs.decoding import DecodingOptions
 from darkprep.jobs.output_directory import check_output_directory
+from darkprep.jobs.pictures import show_simply
 from darkprep.jobs.protocols import ELD_CENTRE, packed_raw
 from darkprep.jobs.weights import load_restorer
 from darkprep.pipeline.pairs.cameras import dataset_of
@@ -17,11 +18,11 @@ from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.pairs.sid import MISALIGNED_SCENES
 from darkprep.pipeline.pairs.table import Pairs, Skipped, splits_named
 from darkprep.pipeline.raw.develop import develop_amplified
-from darkprep.shards import DatasetError, OptionError, RawError, Sample
+from darkprep.shards import DatasetError, OptionError, RawError, Sample, Target
 from darkprep.shards.format import U16
 from darkprep.trainer.device import open_device
-from darkprep.trainer.evaluation import Evaluation, ImageScores, evaluate
-from darkprep.trainer.metrics import protocol_named
+from darkprep.trainer.evaluation import Evaluation, ImageScores, amplified_planes, evaluate
+from darkprep.trainer.metrics import F32, protocol_for, protocol_named
 from darkprep.view.live import Progress
 
 
@@ -43,10 +44,10 @@ class EvaluateOptions:
     exclude_misaligned: bool = False
     """Leave out the scenes of SID's Sony set whose exposures are not aligned."""
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
-    protocol: str = "redirt"
-    """How the figures are computed: a name in trainer.PROTOCOLS."""
+    protocol: str | None = None
+    """How the figures are computed: a name in trainer.PROTOCOLS, or None for the one of the weights' target."""
     baseline: bool = False
-    """Also score the amplified short exposure as LibRaw develops it."""
+    """Also score the amplified short exposure: as LibRaw develops it, or its planes, clipped to [0, 1]."""
     device: str = "auto"
     out: Path | None = None
     """Directory for metrics.json and pictures; None to write none."""
@@ -55,6 +56,8 @@ class EvaluateOptions:
         if self.frames not in ("first", "all"):
             raise OptionError(f"frames must be first or all, not {self.frames!r}")
         splits_named(self.split)
+        if self.protocol is not None:
+            protocol_named(self.protocol)
         _ = self.origin
 
     @property
@@ -121,6 +124,11 @@ def evaluation(
     check_output_directory("out", options.out)
     device = open_device(options.device)
     network = load_restorer(options.weights, device)
+    target, protocol = network.target, protocol_for(network.target, options.protocol)
+    if target != "srgb" and options.decoding.match_colour:
+        raise OptionError(
+            f"match-colour changes the input's colours, which the truth of the target {target} does not have; leave it out"
+        )
     found = options.origin.find(
         frames=options.frames,  # type: ignore[arg-type] # checked by EvaluateOptions
         exclude_misaligned=options.exclude_misaligned,
@@ -135,24 +143,26 @@ def evaluation(
             f"{len(done)}/{len(by_id)} {image.pair}: PSNR {_decibels(image.psnr)}, SSIM {image.ssim:.4f}"
         )
 
-    def amplified_input(sample: Sample) -> U16:
-        return develop_amplified(
-            found.root / by_id[sample.meta.pair].short, sample.meta.amplification
-        )
+    def amplified_input(sample: Sample) -> F32 | U16:
+        if target == "raw":
+            return amplified_planes(sample)
+        path = found.root / by_id[sample.meta.pair].short
+        return develop_amplified(path, sample.meta.amplification, linear=target == "linear")
 
-    in_raw = protocol_named(options.protocol).domain == "packed RAW"
+    in_raw = protocol.domain == "packed RAW"
     all_sid = {dataset_of(pair.camera) for pair in found.pairs} == {"SID"}
-    centre = ELD_CENTRE if in_raw and all_sid else None
+    centre = ELD_CENTRE if protocol.name == "eld" and all_sid else None
     result = evaluate(
         network,
-        _whole_frames(options, found, skipped, check),
+        _whole_frames(options, found, skipped, check, target),
         options.out,
-        protocol=options.protocol,
+        protocol=protocol.name,
         device=device,
         baseline=amplified_input if options.baseline else None,
-        prepare=packed_raw(found.root, by_id, centre=centre) if in_raw else None,
+        prepare=packed_raw(found.root, by_id, centre=centre, target=target) if in_raw else None,
+        show=None if target == "srgb" else show_simply(found.root, by_id),
         region=f"the middle {centre} x {centre} packed pixels" if centre else "whole frames",
-        settings=options.settings(),
+        settings=options.settings() | ({} if target == "srgb" else {"target": target}),
         groups=lambda pair: report_groups(by_id[pair]),
         on_image=on_image,
     )
@@ -160,14 +170,18 @@ def evaluation(
 
 
 def _whole_frames(
-    options: EvaluateOptions, found: Pairs, skipped: list[Skipped], check: Callable[[], None]
+    options: EvaluateOptions,
+    found: Pairs,
+    skipped: list[Skipped],
+    check: Callable[[], None],
+    target: Target,
 ) -> Iterator[Sample]:
     """Yield the samples to score, and append to `skipped` the files that cannot be used."""
     decoder = options.decoding.decoder(options.root)
     for pair in found.pairs:
         check()
         try:
-            yield decoder.pair(found.root, pair)
+            yield decoder.pair(found.root, pair, target)
         except RawError as error:
             skipped.append(found.skip(pair, error.path, error.reason))
     if len(skipped) == len(found.pairs):

@@ -1,6 +1,7 @@
-"""The comparison in packed RAW that the protocol of ELD prescribes, for networks that produce sRGB.
+"""The comparison in packed RAW that the protocols of ELD and PMN prescribe, for networks of every target.
 
-The trade-off: a restored picture is converted back to RAW by inverting the development of the long
+Planes that a network restores are compared as they are, and camera RGB at the mosaic's own colours. The
+trade-off: a restored sRGB picture is converted back to RAW by inverting the development of the long
 exposure. For this the long exposure is decoded again, and even the ground truth scores only 62 to 64 dB
 on synthetic files (`bench/bench_colour.py`), where equal RAW would score infinity.
 
@@ -19,7 +20,9 @@ import numpy as np
 from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.raw.colour import Colours, colours_of, undevelop
-from darkprep.shards.format import U16, CfaKind, Sample
+from darkprep.pipeline.raw.mosaic import pack
+from darkprep.shards.cfa import PLANE_COLOURS
+from darkprep.shards.format import U16, CfaKind, Sample, Target
 from darkprep.trainer.evaluation import Prepare
 from darkprep.trainer.metrics import F32
 
@@ -40,11 +43,13 @@ class _Truth:
     """`(C, 1, 1)`: the value in these planes of full scale in its development."""
 
 
-def packed_raw(root: Path, pairs: Mapping[str, Pair], *, centre: int | None) -> Prepare:
+def packed_raw(
+    root: Path, pairs: Mapping[str, Pair], *, centre: int | None, target: Target = "srgb"
+) -> Prepare:
     """Return a function that converts a picture and its ground truth to packed RAW, in [0, 1] of ELD's full scale.
 
     The planes are always those of the sensor, nine for X-Trans, so that scores of all X-Trans modes can be
-    compared. `pairs` are given by id. With `centre`, only the central square of this many packed pixels is
+    compared; a network of the target `raw` is scored in its own planes. `pairs` are given by id. With `centre`, only the central square of this many packed pixels is
     compared, or as much of it as a frame has. The returned function raises RawError when a long exposure
     cannot be read.
     """
@@ -65,12 +70,40 @@ def packed_raw(root: Path, pairs: Mapping[str, Pair], *, centre: int | None) -> 
         )
 
     def prepare(sample: Sample, picture: F32 | U16) -> tuple[F32, F32]:
+        if target == "raw":
+            restored, expected = planes_at_full_scale(sample, picture)
+            return _middle(restored, centre), _middle(expected, centre)
         true = truth(sample.meta.pair)
-        ours = undevelop(picture, true.colours, true.cfa)
+        if target == "linear":
+            ours = _at_own_colours(picture, true.cfa)
+        else:
+            ours = undevelop(picture, true.colours, true.cfa)
         ours *= true.developed
         return _middle(ours, centre), _middle(true.planes, centre)
 
     return prepare
+
+
+def planes_at_full_scale(sample: Sample, planes: F32 | U16) -> tuple[F32, F32]:
+    """Return restored planes and truth of a sample of the target `raw`, in [0, 1] of ELD's full scale.
+
+    `planes` are `(C, h, w)` float, 1 at the long exposure's white level.
+    """
+    black = np.array(sample.meta.gt_black, np.float32)[:, None, None]
+    scale = np.float32(_full_scale(sample.meta.gt_white)) - black
+    truth = (sample.gt - black) / scale
+    restored = planes * ((np.float32(sample.meta.gt_white) - black) / scale)
+    return np.asarray(restored, np.float32), np.clip(truth, 0, 1, out=truth)
+
+
+def _at_own_colours(picture: F32 | U16, cfa: CfaKind) -> F32:
+    """Return of camera RGB `(3, H, W)` each pixel's value of its own colour, packed."""
+    unit = np.float32(65535 if picture.dtype == np.uint16 else 1)
+    channels = [pack(channel.astype(np.float32), cfa) for channel in picture]
+    planes = [
+        channels["RGB".index(letter)][plane] for plane, letter in enumerate(PLANE_COLOURS[cfa])
+    ]
+    return np.asarray(np.stack(planes) / unit, np.float32)
 
 
 def _full_scale(white: int) -> int:

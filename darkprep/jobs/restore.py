@@ -51,6 +51,11 @@ def restoration(options: RestoreOptions) -> Iterator[RestoreResult]:
     _refuse_overwriting_sources(options.raw, targets)
     device = open_device(options.device)
     network = load_restorer(options.weights, device)
+    if network.target != "srgb":
+        result = "RAW planes" if network.target == "raw" else "linear camera RGB"
+        raise OptionError(
+            f"{options.weights}: restores {result}, but restore writes sRGB pictures; choose weights that were trained with --target srgb, or score these with darkprep evaluate"
+        )
     decoder = options.decoding.decoder(options.root)
     jobs = [
         RestoreJob(source=str(path), load=_loader(path, decoder), target=target)

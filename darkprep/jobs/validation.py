@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from darkprep.jobs.pictures import colours_for_show, shown
+from darkprep.jobs.protocols import planes_at_full_scale
 from darkprep.model import Network
 from darkprep.pipeline.pairs.cameras import CAMERAS
 from darkprep.pipeline.pairs.origin import PairOrigin
@@ -25,20 +27,20 @@ from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.pairs.whole_frame import whole_frame
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.raw.amplify import Amplification, parse_amplification
+from darkprep.pipeline.raw.colour import Colours
 from darkprep.pipeline.raw.develop import develop_amplified
 from darkprep.pipeline.raw.resample import XtransMode, parse_xtrans_mode
 from darkprep.report.run_page import VALIDATION_FOLDER
-from darkprep.shards import CELL, PERIOD, DarkprepError, RawError, Sample
+from darkprep.shards import CELL, PERIOD, DarkprepError, RawError, Sample, Target
 from darkprep.shards.files import disk_errors, replace_atomically
 from darkprep.shards.format import U16
 from darkprep.shards.machine import retries_end_with
-from darkprep.trainer.evaluation import restore_frame
-from darkprep.trainer.metrics import protocol_named, score
-from darkprep.trainer.picture import quantised
+from darkprep.trainer.evaluation import amplified_planes, restore_frame, truth_of
+from darkprep.trainer.metrics import F32, Protocol, Scores, protocol_for, score
+from darkprep.trainer.picture import developed_simply, quantised
 
 log = logging.getLogger(__name__)
 
-PROTOCOL = "redirt"
 FRAMES = 4
 """Number of scenes."""
 _CROP = (512, 768)
@@ -54,15 +56,23 @@ class ValidationCrop:
 
     sample: Sample
     """The sample, with `low` and `gt` cropped."""
-    dark: U16
-    """`(3, H, W)` sRGB: the short exposure developed without amplification."""
-    amplified: U16
-    """`(3, H, W)` sRGB: the short exposure amplified and developed by LibRaw, as a baseline."""
+    dark: F32 | U16
+    """`(3, H, W)` sRGB: the short exposure developed without amplification, for planes simply."""
+    amplified: F32 | U16
+    """The same amplified, as a baseline."""
+    colours: Colours | None
+    """The file's colours, for results that are shown simply developed; None for sRGB."""
 
     @property
     def name(self) -> str:
         """The pair's id, as a file name."""
         return self.sample.meta.pair.replace("/", "_")
+
+    def show(self, picture: F32 | U16) -> F32 | U16:
+        """Return an sRGB picture of the restored target, or of the truth."""
+        if self.colours is None:
+            return picture
+        return shown(picture, self.sample.meta.cfa, self.colours)
 
 
 def validation_pairs(plan: Plan) -> tuple[Pair, ...]:
@@ -100,34 +110,44 @@ def cut_validation_crop(
     amplification: Amplification,
     multiplier: float,
     xtrans: XtransMode = "native",
+    target: Target = "srgb",
 ) -> ValidationCrop:
     """Decode a pair and crop it to its most detailed region. Raises RawError."""
     whole = whole_frame(
-        root, pair, amplification=amplification, multiplier=multiplier, xtrans=xtrans
+        root, pair, amplification=amplification, multiplier=multiplier, xtrans=xtrans, target=target
     )
     cfa = whole.meta.cfa
-    multiple = Network.multiple * CELL[cfa]
+    cell, multiple = CELL[cfa], Network.multiple * CELL[cfa]
     height, width = (
-        min(wanted, side) // multiple * multiple
-        for wanted, side in zip(_CROP, whole.gt.shape[1:], strict=True)
+        min(wanted, side * cell) // multiple * multiple
+        for wanted, side in zip(_CROP, whole.low.shape[1:], strict=True)
     )
     if not height or not width:
         raise RawError(
             str(root / pair.short), f"is smaller than a validation crop of {multiple} pixels"
         )
-    y, x = most_detailed(whole.gt, height, width, align=PERIOD[cfa])
-    cell = CELL[cfa]
-    low = whole.low[:, y // cell : (y + height) // cell, x // cell : (x + width) // cell]
-    rows, columns = slice(y, y + height), slice(x, x + width)
-    amplification = whole.meta.amplification
+    step = cell if target == "raw" else 1  # pixels of the mosaic per pixel of the truth
+    picture = developed_simply(truth_of(whole), cfa) if target == "raw" else whole.gt
+    top, left = most_detailed(picture, height // step, width // step, align=PERIOD[cfa] // step)
+    rows, columns = (slice(top, top + height // step), slice(left, left + width // step))
+    y, x = top * step // cell, left * step // cell
+    low = whole.low[:, y : y + height // cell, x : x + width // cell]
+    sample = Sample(np.ascontiguousarray(low), whole.gt[:, rows, columns].copy(), whole.meta)
+    path, factor = root / pair.short, whole.meta.amplification
+    if target == "raw":
+        colours = colours_for_show(path)
+        light = amplified_planes(sample)
+        dark, amplified = (shown(part, cfa, colours) for part in (light / factor, light))
+        return ValidationCrop(sample=sample, dark=dark, amplified=amplified, colours=colours)
     return ValidationCrop(
-        sample=Sample(np.ascontiguousarray(low), whole.gt[:, rows, columns].copy(), whole.meta),
-        dark=develop_amplified(root / pair.short, 1.0)[:, rows, columns].copy(),
-        amplified=develop_amplified(root / pair.short, amplification)[:, rows, columns].copy(),
+        sample=sample,
+        dark=develop_amplified(path, 1.0)[:, rows, columns].copy(),
+        amplified=develop_amplified(path, factor)[:, rows, columns].copy(),
+        colours=colours_for_show(path) if target == "linear" else None,
     )
 
 
-def most_detailed(truth: U16, height: int, width: int, *, align: int) -> tuple[int, int]:
+def most_detailed(truth: F32 | U16, height: int, width: int, *, align: int) -> tuple[int, int]:
     """Return row and column of the `height` x `width` region of `(3, H, W)` with the most detail.
 
     Detail is the sum of differences between neighbouring 8 x 8 blocks of the square root of the green
@@ -182,7 +202,7 @@ class ValidationFrames:
     def evaluate(self, network: Network, iteration: int) -> dict[str, Any]:
         """Return the content of a line of evaluations.jsonl: mean PSNR and SSIM, and those of each crop."""
         self._thread.join()
-        rules = protocol_named(PROTOCOL)
+        rules = protocol_for(self._plan.options.target)
         images: list[dict[str, Any]] = []
         for crop in self._crops:
             try:
@@ -195,16 +215,19 @@ class ValidationFrames:
                 )
                 self._crops.clear()
                 return {}
-            scores = score(restored, crop.sample.gt, rules)
+            scores = _scores(crop.sample, restored, rules)
             images.append({"pair": crop.name, "psnr": scores.psnr, "ssim": scores.ssim})
-            write_jpeg(self._directory / crop.name / f"{iteration:08d}.jpg", quantised(restored, 8))
+            write_jpeg(
+                self._directory / crop.name / f"{iteration:08d}.jpg",
+                quantised(crop.show(restored), 8),
+            )
             self._delete_pictures(self._directory / crop.name)
         if not images:
             return {}
         means = {
             name: sum(image[name] for image in images) / len(images) for name in ("psnr", "ssim")
         }
-        return {**means, "protocol": PROTOCOL, "images": images}
+        return {**means, "protocol": rules.name, "images": images}
 
     def _load(self) -> None:
         """Decode the frames; those that cannot be used are left out."""
@@ -224,12 +247,13 @@ class ValidationFrames:
                     amplification=amplification,
                     multiplier=options.multiplier or 1.0,
                     xtrans=parse_xtrans_mode(options.xtrans),
+                    target=options.target,
                 )
                 directory = self._directory / crop.name
                 for name, picture in (
                     ("dark", crop.dark),
                     ("amplified", crop.amplified),
-                    ("truth", crop.sample.gt),
+                    ("truth", crop.show(truth_of(crop.sample))),
                 ):
                     write_jpeg(directory / f"{name}.jpg", quantised(picture, 8))
             except DarkprepError as error:
@@ -251,6 +275,12 @@ class ValidationFrames:
             for before, after in zip(pictures, pictures[2:], strict=False)
         ]
         pictures[1 + int(np.argmin(gaps))].unlink(missing_ok=True)
+
+
+def _scores(sample: Sample, restored: F32, rules: Protocol) -> Scores:
+    if sample.meta.target == "raw":
+        return score(*planes_at_full_scale(sample, restored), rules)
+    return score(restored, sample.gt, rules)
 
 
 def write_jpeg(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:

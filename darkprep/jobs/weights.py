@@ -15,13 +15,12 @@ from darkprep.model import (
     load_model,
     load_weights,
 )
-from darkprep.model.inference import ready_for_inference
+from darkprep.model.inference import ReadyNetwork, ready_for_inference
 from darkprep.shards import WeightsError
 from darkprep.shards.files import disk_errors
-from darkprep.trainer.evaluation import Restorer
 
 
-def load_restorer(weights: Path, device: torch.device) -> Restorer:
+def load_restorer(weights: Path, device: torch.device) -> ReadyNetwork:
     """Return a network with these weights, ready to restore whole frames. Raises WeightsError."""
     _refuse_other_files(weights)
     try:

@@ -22,6 +22,7 @@ from darkprep.report.pictures import (
     PictureSet,
     evenly_spaced,
     jpeg_size,
+    picture_note,
     small_jpeg,
 )
 from darkprep.shards import RawError
@@ -69,6 +70,7 @@ def evaluation_page(record: Mapping[str, Any], sets: Sequence[PictureSet], *, le
         lead=lead,
         figures=figures,
         gallery=Gallery(sets) if sets else None,
+        picture_note=picture_note(record.get("settings", {}).get("target")),
         protocol=record["protocol"],
         protocol_description=record["protocol_says"],
         heads=heads,

@@ -16,6 +16,16 @@ Item = TypeVar("Item")
 _MAX_WIDTH = 1280
 _QUALITY = 88
 
+_SIMPLY_DEVELOPED = (
+    " Restored picture and truth are linear light, simply developed to be shown: white balance, colour matrix "
+    "and a gamma of 2.2, without demosaicing."
+)
+
+
+def picture_note(target: object) -> str:
+    """Return a sentence about the pictures of a network of this target; empty for `srgb` and None."""
+    return _SIMPLY_DEVELOPED if target in ("linear", "raw") else ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:

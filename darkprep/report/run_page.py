@@ -13,7 +13,14 @@ from typing import Any
 
 from darkprep.report.charts import Chart, ChartLayout, Curve, Points, smooth
 from darkprep.report.page import FILE, render_page, write_page
-from darkprep.report.pictures import Gallery, Picture, PictureSet, evenly_spaced, jpeg_size
+from darkprep.report.pictures import (
+    Gallery,
+    Picture,
+    PictureSet,
+    evenly_spaced,
+    jpeg_size,
+    picture_note,
+)
 from darkprep.report.provenance import FILE as PROVENANCE
 from darkprep.report.validations import PictureScore, Validation, read_validations
 from darkprep.shards import OptionError
@@ -57,6 +64,7 @@ def run_page(run_dir: Path, config: dict[str, Any]) -> str:
         lead=_lead(run_dir, provenance, summary, config, metrics),
         figures=_figures(summary, metrics, validations, history),
         gallery=Gallery(pictures) if pictures else None,
+        picture_note=picture_note(config.get("target")),
         training_charts=_layouts(charts),
         disk_charts=_layouts([_disk_chart(history)] if history else []),
         command=provenance.get("command"),

@@ -11,7 +11,7 @@ highlights clipped, orientation never applied.
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import rawpy
@@ -55,20 +55,21 @@ def _develop_once(
     path: str | os.PathLike[str], brightness: Brightness, linear: bool, edition: Edition
 ) -> tuple[RawFrame, U16]:
     with open_raw(path, edition=edition) as raw:
-        if linear:
-            return raw.frame, raw.postprocess(
-                output_color=rawpy.ColorSpace.raw,
-                gamma=(1, 1),
-                user_wb=[1.0, 1.0, 1.0, 1.0],
-                no_auto_bright=True,
-                adjust_maximum_thr=0.0,
-                user_sat=full_scale(raw.frame, "constant"),
-            )
-        full = full_scale(raw.frame, brightness)
-        rgb = raw.postprocess(
-            use_camera_wb=True, no_auto_bright=True, adjust_maximum_thr=0.0, user_sat=full
-        )
-        return raw.frame, rgb
+        full = full_scale(raw.frame, "constant" if linear else brightness)
+        return raw.frame, raw.postprocess(user_sat=full, **_settings(linear))
+
+
+def _settings(linear: bool) -> dict[str, Any]:
+    """Return LibRaw's settings of a development to sRGB or to camera RGB, without its full scale."""
+    common = {"no_auto_bright": True, "adjust_maximum_thr": 0.0}
+    if not linear:
+        return {**common, "use_camera_wb": True}
+    return {
+        **common,
+        "output_color": rawpy.ColorSpace.raw,
+        "gamma": (1, 1),
+        "user_wb": [1.0, 1.0, 1.0, 1.0],
+    }
 
 
 def develop_amplified(
@@ -76,28 +77,30 @@ def develop_amplified(
     amplification: float,
     *,
     levels: tuple[float, float] | None = None,
+    linear: bool = False,
 ) -> U16:
     """Develop a short exposure without a network, its codes above black times `amplification`.
 
     Codes are clipped at black and at white, as LibRaw does itself. Returns `(3, H, W)` uint16 sRGB
     of the canonical mosaic: the baseline for a network. `levels` are a black and a white level to use
-    instead of the file's, such as another camera's. Raises RawError as `read_raw`.
+    instead of the file's, such as another camera's. With `linear` the result is camera RGB as `develop` makes
+    it. Raises RawError as `read_raw`.
     """
-    return with_retries(os.fspath(path), lambda: _develop_amplified(path, amplification, levels))
+    return with_retries(
+        os.fspath(path), lambda: _develop_amplified(path, amplification, levels, linear)
+    )
 
 
 def _develop_amplified(
-    path: str | os.PathLike[str], amplification: float, levels: tuple[float, float] | None
+    path: str | os.PathLike[str],
+    amplification: float,
+    levels: tuple[float, float] | None,
+    linear: bool,
 ) -> U16:
     with open_raw(path) as raw:
         frame = raw.frame
         raw.replace_mosaic(_amplified(frame, amplification, levels))
-        rgb = raw.postprocess(
-            use_camera_wb=True,
-            no_auto_bright=True,
-            adjust_maximum_thr=0.0,
-            user_sat=full_scale(frame, "constant"),
-        )
+        rgb = raw.postprocess(user_sat=full_scale(frame, "constant"), **_settings(linear))
         return canonical_rgb(rgb, canonical_origin(frame.pattern), canonical_shape(frame))
 
 

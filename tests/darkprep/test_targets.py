@@ -6,9 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
-from darkprep.model import load_model
+from darkprep.jobs.protocols import packed_raw
+from darkprep.model import build_model, load_model, save_weights
+from darkprep.pipeline.pairs.cameras import camera_named
+from darkprep.pipeline.pairs.find import find_pairs
+from darkprep.pipeline.pairs.whole_frame import whole_frame
 from darkprep.shards import Spool, Target
+from darkprep.synth.dataset import synthesise
+from darkprep.trainer.evaluation import truth_of
+from darkprep.trainer.metrics import PROTOCOLS, score
 from tests.support.builds import shard_bytes
 
 BUILD = (
@@ -61,3 +70,101 @@ def test_three_iterations_of_each_target(
     network = load_model(Path("run/weights.safetensors"))
     assert (network.name, network.target) == (model, target)
     assert json.loads(Path("run/config.json").read_text())["target"] == target
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One training scene and one test scene of a synthetic Sony, with a short exposure each."""
+    root = tmp_path_factory.mktemp("synthetic")
+    synthesise(root, "sony", scenes=3, shorts=1, size=(192, 256), seed=3)
+    return root
+
+
+def weights_of(target: Target, name: str = "redirt") -> Path:
+    """Untrained weights in the current directory."""
+    torch.manual_seed(0)
+    save_weights(build_model(name, "bayer", target), f"{target}.safetensors")
+    return Path(f"{target}.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("target", "protocol", "domain"),
+    [
+        ("raw", None, "packed RAW"),
+        ("raw", "pmn", "packed RAW"),
+        ("linear", None, "linear RGB"),
+        ("linear", "eld", "packed RAW"),
+    ],
+)
+def test_weights_of_each_target_are_scored(
+    call, empty_directory, photographs, target: Target, protocol: str | None, domain: str
+):
+    chosen = ["--protocol", protocol] if protocol else []
+    result = call(
+        "evaluate", "--weights", weights_of(target), "--camera", "sony", "--root", photographs,
+        "--split", "val+test", "--baseline", "--out", "scores", *chosen, "--device", "cpu",
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.output
+    record = json.loads(Path("scores/metrics.json").read_text())
+    assert record["domain"] == domain
+    assert record["protocol"] == protocol or {"raw": "eld", "linear": "linear"}[target]
+    assert record["settings"]["target"] == target
+    assert 5 < record["psnr"] < 60
+    assert record["baseline_psnr"] > 10
+    assert "simply developed" in Path("scores/report.html").read_text()
+    with Image.open(next(Path("scores").glob("*.png"))) as row:
+        height = 192 // 2 if target == "raw" else 192
+        assert row.height == height
+
+
+def test_the_truth_of_a_raw_target_scores_infinity_in_elds_protocol(photographs):
+    pair = find_pairs(photographs, camera_named("sony")).pairs[0]
+    sample = whole_frame(photographs, pair, target="raw")
+    compared = packed_raw(photographs, {pair.id: pair}, centre=None, target="raw")
+
+    ours, theirs = compared(sample, truth_of(sample))
+
+    assert score(ours, theirs, PROTOCOLS["eld"]).psnr > 120
+    assert ours.shape == theirs.shape == sample.low.shape
+
+
+def test_the_truth_of_a_linear_target_is_its_mosaic_in_elds_protocol(photographs):
+    pair = find_pairs(photographs, camera_named("sony")).pairs[0]
+    sample = whole_frame(photographs, pair, target="linear")
+    compared = packed_raw(photographs, {pair.id: pair}, centre=None, target="linear")
+
+    ours, theirs = compared(sample, sample.gt)
+
+    assert score(ours, theirs, PROTOCOLS["eld"]).psnr > 45
+
+
+@pytest.mark.parametrize(
+    ("target", "protocol"),
+    [("raw", "sid"), ("raw", "linear"), ("linear", "redirt"), ("srgb", "linear")],
+)
+def test_a_protocol_that_compares_something_else_is_refused(
+    complaint, empty_directory, photographs, target: Target, protocol: str
+):
+    message = complaint(
+        "evaluate", "--weights", weights_of(target), "--camera", "sony", "--root", photographs,
+        "--protocol", protocol, "--device", "cpu",
+    )  # fmt: skip
+    assert f"but the network was trained towards {target}; choose " in message
+
+
+@pytest.mark.parametrize("target", ["linear", "raw"])
+def test_restore_refuses_weights_that_do_not_restore_pictures(
+    complaint, empty_directory, photographs, target: Target
+):
+    raw = next((photographs / "Sony/short").iterdir())
+    message = complaint("restore", raw, "--weights", weights_of(target), "--device", "cpu")
+    assert "but restore writes sRGB pictures" in message
+
+
+def test_another_cameras_colours_do_not_fit_a_raw_truth(complaint, empty_directory, photographs):
+    message = complaint(
+        "evaluate", "--weights", weights_of("raw"), "--camera", "sony", "--root", photographs,
+        "--match-colour", "sony", "--device", "cpu",
+    )  # fmt: skip
+    assert message.startswith("match-colour changes the input's colours")
