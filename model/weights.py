@@ -20,6 +20,7 @@ from torch import Tensor
 from darkprep.model.build import CfaKind, Network, Target, build_model
 from darkprep.model.errors import ModelError
 from darkprep.model.input_form import InputForm, PlaneOrder
+from darkprep.model.torch_file import check_torch_file
 
 PUBLISHED_LICENCE = (
     "The released REDIRT weights are the authors' (M. Lamba, K. Mitra, CVPR 2021): for "
@@ -257,7 +258,11 @@ def _read_darkprep(path: Path) -> _WeightsFile:
 def _read_published(path: Path) -> _WeightsFile:
     """Read the released torch file without executing anything in it."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            if check_torch_file(file) is not None:
+                raise ValueError("wrong checksum")
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         # On arbitrary bytes the unpickler raises exceptions of any class.
         raise ModelError(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import logging
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,12 +19,21 @@ from typing import Any
 import torch
 
 from darkprep.model import Network
+from darkprep.model.torch_file import check_torch_file
 from darkprep.shards.errors import WeightsError, first_line
 from darkprep.shards.files import (
     disk_errors,
     open_regular_file,
     remove_stale_temporaries,
     write_bytes,
+)
+from darkprep.trainer.checkpoint_check import (
+    UnfitState,
+    check_network,
+    check_optimiser,
+    check_plain,
+    check_random,
+    check_scaler,
 )
 from darkprep.trainer.records import decode
 
@@ -36,6 +44,7 @@ StateDict = dict[str, Any]
 """What torch's `state_dict` returns."""
 
 _STATES = ("network", "optimiser", "scaler")
+_COUNTS = ("iteration", "trained_s", "waited_s", "shards_deleted", "damaged", "peak_disk_bytes")
 _NAME = re.compile(r"(\d{8,12})\.pt")
 
 
@@ -55,8 +64,14 @@ class TrainState:
             "scaler": self.scaler.state_dict(),
         }
 
+    def check(self, states: Mapping[str, StateDict]) -> None:
+        """Raise UnfitState unless every tensor and number of `states` fits what it would replace."""
+        check_network(states["network"], self.network)
+        check_optimiser(states["optimiser"], self.optimiser)
+        check_scaler(states["scaler"])
+
     def load_state_dict(self, states: Mapping[str, StateDict]) -> None:
-        """Load what `state_dict` returned; the scaler's state only if loss scaling is also used now.
+        """Load what `state_dict` returned and `check` has passed; the scaler's state only if loss scaling is also used now.
 
         Raises KeyError, TypeError, ValueError or RuntimeError when the state is of another network.
         """
@@ -182,11 +197,13 @@ class Checkpoints:
         _check_config(path, checkpoint.config, config, self._must_match)
         _check_keys(path, checkpoint.states["network"], state.network.state_dict())
         try:
+            state.check(checkpoint.states)
+            check_random(checkpoint.random)
             state.load_state_dict(checkpoint.states)
             _set_random_state(checkpoint.random)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (UnfitState, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise WeightsError(
-                f"{path}: does not fit this version of darkprep ({first_line(error)}); "
+                f"{path}: does not fit this run or this version of darkprep ({first_line(error)}); "
                 f"start a new run"
             ) from error
 
@@ -195,8 +212,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read and check one checkpoint file; nothing in it is executed. Raises WeightsError."""
     try:
         with open(path, "rb", opener=open_regular_file) as file:
-            with zipfile.ZipFile(file) as entries:
-                damaged = entries.testzip()
+            damaged = check_torch_file(file)
             file.seek(0)
             record = None if damaged else torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -206,9 +222,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise WeightsError(f"{path}: is damaged (wrong checksum of {damaged})")
     if not isinstance(record, dict) or "format" not in record:
         raise WeightsError(f"{path}: is not a darkprep checkpoint")
-    if record["format"] != FORMAT_VERSION:
+    version = record["format"]
+    if type(version) is not int or abs(version) > 10**9:
+        raise WeightsError(f"{path}: is not a darkprep checkpoint")
+    if version != FORMAT_VERSION:
         raise WeightsError(
-            f"{path}: has format {record['format']}, but this version of darkprep reads {FORMAT_VERSION}; update darkprep"
+            f"{path}: has format {version}, but this version of darkprep reads {FORMAT_VERSION}; update darkprep"
         )
     if any(
         not isinstance(record.get(part), dict)
@@ -216,8 +235,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
     ):
         raise WeightsError(f"{path}: is not a darkprep checkpoint")
     try:
+        check_plain("config", record["config"])
+        check_plain("progress", record["progress"])
         progress = decode(Progress, record["progress"])
-    except ValueError as error:
+        if min(asdict(progress)[name] for name in _COUNTS) < 0:
+            raise ValueError("a count is negative")
+    except (UnfitState, ValueError) as error:
         raise WeightsError(f"{path}: is damaged (progress: {error})") from error
     return Checkpoint(
         config=record["config"],
@@ -254,7 +277,7 @@ def _check_config(
 
 def _check_keys(path: Path, stored: StateDict, wanted: StateDict) -> None:
     problems = [
-        f"{what} {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
+        f"{what} {', '.join(map(str, names[:4]))}{' ...' if len(names) > 4 else ''}"
         for what, names in (
             ("lacks", [name for name in wanted if name not in stored]),
             ("has unknown", [name for name in stored if name not in wanted]),
