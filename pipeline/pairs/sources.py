@@ -15,7 +15,7 @@ def is_patch(path: str | os.PathLike[str]) -> bool:
 
 
 def source_of_fingerprint(path: str | os.PathLike[str], fingerprint: str) -> Source | None:
-    """Return the source at `path` whose fingerprint this is, of either edition; None if the file has changed.
+    """Return the source at `path` in the edition whose fingerprint is `fingerprint`; None if the file has changed.
 
     Raises RawError if the file cannot be read.
     """

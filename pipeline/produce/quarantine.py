@@ -115,7 +115,7 @@ class FileQuarantine:
         """How many workers died while they decoded each file, given by path and fingerprint."""
         self._file = spool.producers / "crashing.json"
         self._watched_s: dict[tuple[str, int, int], float] = {}
-        """For how many seconds each decoding record was watched, by its name, inode and time."""
+        """Seconds for which each decoding record has been watched, by its name, inode and modification time."""
         self._looked = time.monotonic()
         self.decoding_at_death: tuple[str, ...] = ()
         """Files that were being decoded at the last death."""
@@ -142,8 +142,9 @@ class FileQuarantine:
     def kill_stuck_workers(self) -> None:
         """Kill this producer's workers that have been decoding a file for longer than the timeout, and suspect the file.
 
-        Time is counted here, from when a record is first seen: a file server's clock may be wrong. A pause
-        counts little: this process was stopped then, and its workers may have been too.
+        The time is measured by this process from when it first sees a record, because the clock of a file
+        server may be wrong. Time in which this process was suspended hardly counts, because its workers may
+        have been suspended too.
         """
         now, files = time.monotonic(), list(self._record_files())
         elapsed, self._looked = min(now - self._looked, _MAX_PAUSE_S), now

@@ -1,7 +1,8 @@
-"""The borders of a sensor: the crop that a DNG file states, and the masked columns that show its black level.
+"""The borders of a sensor: the crop that a DNG file states, and the masked columns, which measure the black level.
 
-The trade-off: only what a file's own numbers confirm is used. A crop that does not lie in the visible area
-is ignored, and measured black levels replace the stated ones only where they are less than a code away.
+The trade-off: values are used only if the file's other values confirm them. A crop that does not lie in the
+visible area is ignored, and a measured black level replaces the stated one only if the two differ by less
+than one code.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from darkprep.pipeline.raw.frame import F32
 from darkprep.shards.format import U16
 
 Edition = Literal[1, 2]
-"""How borders are treated. 1: the visible area and the whole-number black levels that LibRaw returns, as in
-plans that were made before; 2: DNG's DefaultCrop, and black levels as fractions."""
+"""Version of the treatment of borders. 1: the visible area and integer black levels as LibRaw returns them, as in
+plans of older versions; 2: DNG's DefaultCrop, and black levels with fractions."""
 
 _SMALLEST_SIDE = 12
 _FEWEST_PIXELS = 1000
-"""Masked pixels of each colour from which a black level is measured: the noise of their mean is below 0.1 code."""
+"""Minimum number of masked pixels of each colour to measure a black level, with noise below 0.1 code."""
 _BESIDE = 2
-"""Masked columns next to the visible area that are not used, since light leaks into them."""
+"""Number of masked columns next to the visible area that are not used, because light leaks into them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +38,16 @@ class Window:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """The rows and columns, to index an array of the visible area."""
+        """The window's rows and columns as slices, to index an array of the visible area."""
         rows = slice(self.top, self.top + self.height)
         return rows, slice(self.left, self.left + self.width)
 
 
 def used_window(crop: tuple[float, float, float, float] | None, height: int, width: int) -> Window:
-    """Return the part of a visible area of `height` x `width` that is used.
+    """Return the part of a visible area of `height` x `width` pixels that is used.
 
-    `crop` is DNG's DefaultCrop: top, left, height and width, which may be fractions. It is ignored where
-    it does not lie in the visible area or is smaller than twelve pixels.
+    `crop` is DNG's DefaultCrop: top, left, height and width, which may be fractions. It is ignored if it
+    does not lie in the visible area or is smaller than twelve pixels.
     """
     whole = Window(top=0, left=0, height=height, width=width)
     if crop is None or not all(math.isfinite(value) for value in crop):
@@ -61,11 +62,12 @@ def used_window(crop: tuple[float, float, float, float] | None, height: int, wid
 
 
 def measured_black(sensor: U16, visible: Window, stated: F32) -> F32:
-    """Return the mean code of the masked columns at each site of the CFA's period.
+    """Return the mean code of the masked columns for each position in the CFA's period, `(2, 2)`.
 
-    `sensor` are the codes of the whole sensor, `visible` is the visible area in it, `stated` are the black
-    levels per site, `(2, 2)`. The columns are those to the left and right of the visible area, in its rows.
-    Returns `stated` where there are too few of them or a mean differs from it by a code or more.
+    `sensor` holds the codes of the whole sensor, `visible` is the visible area in it, and `stated` are the
+    black levels that the file states, `(2, 2)`. The masked columns are those to the left and right of the
+    visible area, in its rows. Returns `stated` if there are too few masked pixels or a mean differs from
+    `stated` by a code or more.
     """
     rows = sensor[visible.slices[0]]
     left = np.arange(0, max(0, visible.left - _BESIDE))

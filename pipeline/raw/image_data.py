@@ -61,7 +61,7 @@ class ImageData:
 
     @property
     def has_borders(self) -> bool:
-        """Whether the file is decoded differently from how plans did that were made before (`borders.Edition`)."""
+        """Whether the file is decoded differently than in plans of older versions (`borders.Edition`)."""
         return self.crop is not None or self.has_masked_black
 
 
@@ -103,7 +103,7 @@ def _tiff(file: BinaryIO) -> ImageData:
 
 
 def _default_crop(tiff: Tiff, directory: int) -> tuple[float, float, float, float] | None:
-    """Return DNG's DefaultCrop of a directory; None if it has none, or if that is its whole active area."""
+    """Return DNG's DefaultCrop of a directory; None if it has none or the crop is the whole active area."""
     origin, size, active = (
         tiff.numbers(directory, code) for code in (_CROP_ORIGIN, _CROP_SIZE, _ACTIVE_AREA)
     )

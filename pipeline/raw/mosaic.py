@@ -40,7 +40,7 @@ def canonical_origin(pattern: Rows) -> tuple[int, int]:
 
 
 def shifted(pattern: Rows, dy: int, dx: int) -> Rows:
-    """Return the pattern of a mosaic of this `pattern` from row `dy` and column `dx` on."""
+    """Return the CFA pattern of a mosaic with this `pattern` after its first `dy` rows and `dx` columns are removed."""
     dy, dx = dy % len(pattern), dx % len(pattern[0])
     rows = pattern[dy:] + pattern[:dy]
     return tuple(row[dx:] + row[:dx] for row in rows)

@@ -99,7 +99,7 @@ class OpenRaw:
 
     @property
     def _whole(self) -> tuple[int, int]:
-        """Height and width of the visible area, which is the frame's unless the file states a crop."""
+        """Height and width of the visible area; the frame is smaller if the file states a crop."""
         if self._borders.crop is None:
             return self.frame.height, self.frame.width
         return self.handle.sizes.height, self.handle.sizes.width
@@ -109,7 +109,7 @@ class OpenRaw:
         return used_window(self._borders.crop, *self._whole)
 
     def measured_frame(self) -> RawFrame:
-        """Return the frame with the black level that its masked columns show, if no other is stated."""
+        """Return the frame with the black level measured from its masked columns, if the file states no other one."""
         if not self._borders.has_masked_black or self.frame.cfa != "bayer":
             return self.frame
         sizes = self.handle.sizes
@@ -170,7 +170,7 @@ def _decode(name: str, edition: Edition) -> OpenRaw:
 
 
 def _open_header(name: str) -> rawpy.RawPy:
-    """Return LibRaw's handle of a file, whose header is then read."""
+    """Open a file with LibRaw, which reads only the header."""
     if _is_unicode(name):
         with _opened(name):
             pass
@@ -281,7 +281,7 @@ def _size_text(shape: tuple[int, ...]) -> str:
 
 
 def _borders(name: str, edition: Edition) -> ImageData:
-    """Return what a file states about its borders, of which the first edition uses nothing."""
+    """Return what the file states about its borders; for edition 1, nothing of it is used."""
     if edition == 1:
         return _NO_BORDERS
     with _opened(name) as file, machine_errors(name):

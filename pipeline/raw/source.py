@@ -133,8 +133,8 @@ class RawFile:
     def fingerprint(self) -> str:
         """Return size and hash of the first and last 64 KiB, to detect a replaced or truncated file quickly.
 
-        A file that the editions decode differently has another fingerprint in each, and so has a plan that was made
-        before: its files are still decoded as they were.
+        If the editions decode a file differently, its fingerprints differ too. So a plan of an older
+        version, which records the older fingerprint, still decodes its files as before.
         """
         return with_retries(str(self.path), self._fingerprint_once)
 
