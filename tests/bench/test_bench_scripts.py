@@ -129,3 +129,12 @@ def test_the_way_through_a_bucket_is_measured(tmp_path: Path):
 
     assert "bucket, put" in said
     assert all(one[0]["samples_per_s"] > 0 for one in figures["ways"].values())
+
+
+def test_cold_samples_of_every_target_are_measured(tmp_path: Path):
+    said, figures = run("bench_targets.py", tmp_path)
+
+    for camera in ("sony", "fuji"):
+        assert figures[camera]["raw"]["cpu_ms"] < figures[camera]["srgb"]["cpu_ms"]
+        assert figures[camera]["raw"]["mb"] < figures[camera]["linear"]["mb"]
+    assert "CPU ms per cold sample" in said
