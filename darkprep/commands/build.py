@@ -97,11 +97,11 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 )  # fmt: skip
 @click.option(
     "--noise", type=click.Choice(tuple(CALIBRATIONS)), metavar="CAMERA",
-    help=f"Make short exposures from the long ones by adding this camera's noise: {', '.join(CALIBRATIONS)}. Photographed short exposures are not needed.",
+    help=f"Simulate short exposures from the long ones with the noise of this camera: {', '.join(CALIBRATIONS)}. Photographed short exposures are then not needed.",
 )  # fmt: skip
 @click.option(
     "--lmdb", metavar="NAME",
-    help="Published LMDB training patches of ELD instead of RAW files: NAME_input_Raw.db and NAME_target_Raw.db (with --noise: NAME_Raw.db) below --root, such as SID_Sony.",
+    help="Use ELD's published training patches with this NAME, such as SID_Sony, instead of RAW files: the LMDB files NAME_input_Raw.db and NAME_target_Raw.db below --root, or with --noise NAME_Raw.db.",
 )  # fmt: skip
 @click.option(
     "--part", type=PART, metavar="n/N", default="0/1", show_default="all",

@@ -92,7 +92,7 @@ disk_budget_option = _disk_budget_option(_DEFAULT_BUDGET)
 build_budget_option = _disk_budget_option(f"that of an existing spool, else {_DEFAULT_BUDGET}")
 shrink_option = click.option(
     "--shrink", is_flag=True,
-    help="Allow that a smaller --disk-budget than before deletes finished shards and decoded frames.",
+    help="Allow finished shards and decoded frames to be deleted if --disk-budget is smaller than before.",
 )  # fmt: skip
 epochs_ahead_option = click.option(
     "--epochs-ahead", type=COUNT_OR_INF, default=DEFAULT_EPOCHS_AHEAD, show_default=True, metavar="N|inf",
@@ -109,12 +109,12 @@ pair_options = combined(
     ),
     click.option(
         "--pairs", type=PATH, metavar="FILE.csv",
-        help="Table of the pairs, of any cameras, instead of --camera; darkprep pairs writes one.",
+        help="CSV table that lists the pairs, instead of --camera; darkprep pairs writes one.",
     ),
     click.option(
         "--layout", type=click.Choice(LAYOUTS),
-        help="Find the pairs in folders of your own, instead of --camera: short/ and long/ with equal names (short-long), "
-        "or a folder per scene, whose longest exposure at the lowest ISO is the truth (scenes), or RawNIND (rawnind).",
+        help="Find the pairs in your own folders, instead of with --camera: in folders short/ and long/ with equal file names (short-long), "
+        "in one folder per scene, where the longest exposure at the lowest ISO is the truth (scenes), or by RawNIND's file names (rawnind).",
     ),
 )  # fmt: skip
 camera_option = click.option(
@@ -140,7 +140,7 @@ xtrans_option = click.option(
 )  # fmt: skip
 match_option = click.option(
     "--match-colour", metavar="CAMERA|FILE",
-    help="Convert frames to the colours of the camera that the weights were trained on: a camera with photographs below --root, or one RAW file.",
+    help="Convert frames to the colours of the camera on which the weights were trained; give the name of a camera with photographs below --root, or one RAW file of the camera.",
 )  # fmt: skip
 
 

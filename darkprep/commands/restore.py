@@ -46,7 +46,7 @@ _weights_option = click.option(
 @multiplier_option
 @click.option(
     "--protocol", metavar="NAME", show_default="redirt; linear or eld for weights of the target linear or raw",
-    help="How PSNR and SSIM are computed: redirt, sid, eld, pmn or linear.",
+    help="Protocol, which defines how PSNR and SSIM are computed: redirt, sid, eld, pmn or linear.",
 )  # fmt: skip
 @xtrans_option
 @match_option
@@ -122,7 +122,7 @@ def evaluate(
 @_weights_option
 @click.option(
     "--amplify", default="estimate", show_default=True, metavar="estimate|FACTOR",
-    help="Amplify as estimated from the image's brightness (REDIRT), or by a constant factor such as 100.",
+    help="Amplify by a factor estimated from the brightness as in REDIRT (estimate), or by a constant FACTOR such as 100.",
 )  # fmt: skip
 @multiplier_option
 @xtrans_option
