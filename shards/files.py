@@ -47,11 +47,22 @@ def disk_errors(path: Path, wanted: int | None = None) -> Iterator[None]:
                 f"{path.parent}: cannot be written ({error.strerror}); check its permissions, and that its disk is mounted writable"
             ) from error
         if error.errno in _NO_DIRECTORY and not path.parent.is_dir():
+            refuse_broken_link(path.parent)
             what = "is not a directory" if os.path.lexists(path.parent) else "does not exist"
             raise SpoolError(
                 f"{path.parent}: {what}, so nothing can be written there; create or mount it and start again"
             ) from error
         raise
+
+
+def refuse_broken_link(path: Path) -> None:
+    """Raise SpoolError if `path`, or a directory above it, is a link to what does not exist."""
+    for link in (path, *path.parents):
+        if link.is_symlink() and not link.exists():
+            target = link.readlink()
+            raise SpoolError(
+                f"{link}: is a link to {target}, which does not exist; create or mount {target}, or remove the link"
+            )
 
 
 def replace_atomically(

@@ -31,6 +31,7 @@ from darkprep.shards.files import (
     list_directory,
     read_json,
     read_regular_file,
+    refuse_broken_link,
     remove_stale_temporaries,
     write_bytes,
     write_json,
@@ -94,6 +95,8 @@ class Spool(RecordedPlan):
 
         Raises PlanError when the plan is missing or damaged, SpoolError when there is no spool.
         """
+        for directory in (self.path, *self._directories(), self.frames):
+            refuse_broken_link(directory)
         if not self.path.is_dir():
             raise SpoolError(
                 f"{self.path}: no spool there; make one with `darkprep build --camera NAME --spool {self.path}`"
@@ -109,8 +112,11 @@ class Spool(RecordedPlan):
 
         Raises SpoolError when a directory cannot be created or is a file, DiskFull when the disk is full.
         """
-        for directory in (self.partial, self.ready, self.damaged, self.cursors, self.producers):
+        for directory in self._directories():
             ensure_directory(directory)
+
+    def _directories(self) -> tuple[Path, ...]:
+        return self.partial, self.ready, self.damaged, self.cursors, self.producers
 
     @property
     def part(self) -> tuple[int, int]:

@@ -21,6 +21,7 @@ import click
 from darkprep.commands.parameters import SpoolLocation
 from darkprep.shards import DarkprepError
 from darkprep.shards.errors import RankStopped
+from darkprep.shards.files import NO_SPACE
 from darkprep.view.numbers import one_line
 
 NO_WORKING_DIRECTORY = "the current directory no longer exists; change to one that does"
@@ -141,7 +142,9 @@ def _describe(error: OSError) -> str:
     if innermost.f_globals["__name__"].startswith(("click.", "rich.")):
         _discard(sys.stdout)
         return f"standard output: {reason}; redirect it elsewhere"
-    return f"unnamed file: {reason}"
+    if error.errno in NO_SPACE:
+        return f"{reason}; `df -h` shows which disk is full (/tmp and /dev/shm are disks too): free some space and start again"
+    return f"{reason}; check the disks and limits of this machine (`df -h`, `ulimit -a`) and start again"
 
 
 def working_directory_exists() -> bool:

@@ -22,7 +22,7 @@ from pathlib import Path
 from darkprep.pipeline.produce.executors.config import LOCAL, ExecutorConfig
 from darkprep.pipeline.produce.producer import DEFAULT_EPOCHS_AHEAD
 from darkprep.shards import OptionError, Spool, SpoolError, StreamEnded
-from darkprep.shards.files import open_regular_file, read_regular_file
+from darkprep.shards.files import disk_errors, open_regular_file, read_regular_file
 from darkprep.shards.heartbeat import Heartbeat
 from darkprep.shards.locks import holds_lock
 from darkprep.shards.process import ProcessId, signal_process
@@ -33,6 +33,8 @@ _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 30.0
 _IDENTIFY_TIMEOUT_S = 0.5
 _MOST_LOG_BYTES = 512 << 10
+_LOG_LINE_BYTES = 4096
+"""Free space below which a line of the log may not fit."""
 _POLL_S = 0.05
 _PARENT_POLL_S = 0.5
 _MOST_STARTS = 10
@@ -84,7 +86,7 @@ def start(spool: Spool, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     spool.restore_directories()
     path = log_path(spool)
     mode = "ab" if path.exists() and path.stat().st_size < _MOST_LOG_BYTES else "wb"
-    with open(path, mode, opener=open_regular_file) as file:
+    with disk_errors(path), open(path, mode, opener=open_regular_file) as file:
         process = subprocess.Popen(  # noqa: S603 # our own command, no shell
             # -P and PYTHONSAFEPATH: no module is imported from the current directory, by this process and
             # by the worker processes that it starts.
@@ -122,6 +124,10 @@ def last_log_line(spool: Spool) -> str:
         written = [line.strip() for line in lines if line.strip()]
         if written:
             return written[-1].removeprefix("darkprep: ")
+    with contextlib.suppress(OSError):
+        disk = os.statvfs(spool.producers)
+        if disk.f_bavail * disk.f_frsize < _LOG_LINE_BYTES:
+            return f"{spool.producers}: the disk is full, so that not even the reason could be written; free some space and start again"
     return f"see {log_path(spool)}"
 
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from joblib.externals.loky import get_reusable_executor
-
-from darkprep.pipeline.produce.executors.pool import Result, Task
+from darkprep.pipeline.produce.executors.pool import Result, Task, get_reusable_executor
+from darkprep.shards.errors import MachineError
+from darkprep.shards.files import NO_SPACE
 
 _NICENESS = 10
 """Priority of workers: below the trainer's reader thread, which needs little CPU time but without delay."""
 _IDLE_TIMEOUT_S = 300
 _PR_SET_PDEATHSIG = 1
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 # only named in a message
+_OF_SHARED_MEMORY = NO_SPACE | {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}
 _SINGLE_THREADED = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -33,15 +36,19 @@ class LokyPool:
         self._executor: Any = None
 
     def submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
-        """Start one task, and the workers if they are not running yet."""
-        self._executor = get_reusable_executor(
-            max_workers=self._jobs,
-            timeout=_IDLE_TIMEOUT_S,
-            initializer=_initialise_worker,
-            initargs=(os.getpid(),),
-            env=_SINGLE_THREADED,
-        )
-        future: Future[Result] = self._executor.submit(function, task)
+        """Start one task, and the workers if they are not running yet.
+
+        Raises MachineError if there is no shared memory for them.
+        """
+        with _shared_memory_errors():
+            self._executor = get_reusable_executor(
+                max_workers=self._jobs,
+                timeout=_IDLE_TIMEOUT_S,
+                initializer=_initialise_worker,
+                initargs=(os.getpid(),),
+                env=_SINGLE_THREADED,
+            )
+            future: Future[Result] = self._executor.submit(function, task)
         return future
 
     def close(self) -> None:
@@ -49,6 +56,21 @@ class LokyPool:
         if self._executor is not None:
             self._executor.shutdown(wait=True, kill_workers=True)
             self._executor = None
+
+
+@contextlib.contextmanager
+def _shared_memory_errors() -> Iterator[None]:
+    """Raise MachineError for an OSError of a semaphore, which names no file: it is in shared memory."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename or error.errno not in _OF_SHARED_MEMORY:
+            raise
+        raise MachineError(
+            _SHARED_MEMORY,
+            f"{error.strerror}; worker processes need a few kB of shared memory there: mount it writable, with free space (docker: --shm-size=64m)",
+            "written",
+        ) from error
 
 
 def _initialise_worker(producer_pid: int) -> None:

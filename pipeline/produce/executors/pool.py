@@ -7,14 +7,19 @@ The trade-off: small tasks are not batched; shards take seconds, so they need no
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
-from joblib.externals.loky.process_executor import BrokenProcessPool
-
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+with warnings.catch_warnings():
+    # Of missing shared memory joblib warns when it is imported; LokyPool reports it with the remedy.
+    warnings.filterwarnings("ignore", message=".*joblib will operate in serial mode")
+    from joblib.externals.loky import get_reusable_executor as get_reusable_executor
+    from joblib.externals.loky.process_executor import BrokenProcessPool
 
 WorkerDied = BrokenProcessPool
 """What a future raises when its worker process was killed or crashed."""
