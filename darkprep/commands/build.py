@@ -33,7 +33,7 @@ from darkprep.commands.options import (
 from darkprep.commands.output import print_skipped
 from darkprep.commands.parameters import COUNT_OR_INF, PART, FiniteRange
 from darkprep.jobs import background
-from darkprep.jobs.produce import run_producer
+from darkprep.jobs.produce import create_producer
 from darkprep.jobs.remote_spool import BuildSpool
 from darkprep.pipeline.noise.calibrations import CALIBRATIONS
 from darkprep.pipeline.pairs.origin import PairOrigin
@@ -249,9 +249,12 @@ def build(
         )
         return
     title = f"darkprep build · {origin.label}"
-    with progress, progress.monitor(target.status, title=title):
-        producer, final = run_producer(target, config, progress, executor, stop)
-    print_skipped(producer.skipped)
+    producer = create_producer(target, config, progress, executor, stop)
+    try:
+        with progress, progress.monitor(target.status, title=title):
+            final = producer.run()
+    finally:
+        print_skipped(producer.skipped)
     progress.print(
         f"{final.state}: {format_count(final.shards_made or 0, 'shard')} made in {format_duration(final.running_s or 0)} ({final.mb_per_s:.1f} MB/s), {final.shards_ready} ready, "
         f"{format_count(final.frames_decoded or 0, 'frame')} decoded, spool {format_bytes(final.disk_bytes or 0)} of {format_bytes(final.budget_bytes or 0)}",

@@ -20,7 +20,7 @@ from darkprep.commands.options import (
 from darkprep.commands.output import print_skipped
 from darkprep.commands.parameters import COUNT_OR_INF, SIZE
 from darkprep.jobs.background import stop_with_parent
-from darkprep.jobs.produce import run_producer
+from darkprep.jobs.produce import create_producer
 from darkprep.jobs.remote_spool import BuildSpool
 from darkprep.pipeline.produce.executors.config import ExecutorConfig
 from darkprep.pipeline.produce.producer import ProducerConfig
@@ -68,5 +68,8 @@ def produce(
         stop_with_parent(parent, stop)
     target = BuildSpool.at(spool, staging, stop)
     target.reopen()
-    producer, _ = run_producer(target, config, Progress(quiet=True), executor, stop)
-    print_skipped(producer.skipped)
+    producer = create_producer(target, config, Progress(quiet=True), executor, stop)
+    try:
+        producer.run()
+    finally:
+        print_skipped(producer.skipped)

@@ -170,7 +170,11 @@ def restore(
         weights=weights,
         out=out,
         decoding=DecodingOptions(
-            amplify=amplify, multiplier=multiplier, xtrans=xtrans, match_colour=match_colour
+            amplify=amplify,
+            multiplier=multiplier,
+            xtrans=xtrans,
+            match_colour=match_colour,
+            has_ratio=False,
         ),
         root=root,
         format=format,

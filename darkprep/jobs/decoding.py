@@ -25,11 +25,13 @@ class DecodingOptions:
     """The paper's m, for `estimate` only; None for DEFAULT_MULTIPLIER."""
     xtrans: str = "native"
     """How an X-Trans camera is fed to the network: `native`, `plain` or `rggb`."""
+    has_ratio: bool = True
+    """Whether there are long exposures, so that `ratio` is possible."""
     match_colour: str | None = None
     """A camera or a RAW file to whose colours the frames are converted."""
 
     def __post_init__(self) -> None:
-        parse_amplification(self.amplify)
+        parse_amplification(self.amplify, has_ratio=self.has_ratio)
         parse_xtrans_mode(self.xtrans)
         if self.multiplier is not None and self.amplify != "estimate":
             raise OptionError("multiplier can be used only with --amplify estimate; leave it out")

@@ -16,7 +16,7 @@ from darkprep.pipeline.pairs.cameras import dataset_of
 from darkprep.pipeline.pairs.groups import report_groups
 from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.pairs.sid import MISALIGNED_SCENES
-from darkprep.pipeline.pairs.table import Pairs, Skipped, splits_named
+from darkprep.pipeline.pairs.table import Pairs, Skipped, first_skipped, splits_named
 from darkprep.pipeline.raw.develop import develop_amplified
 from darkprep.shards import DatasetError, OptionError, RawError, Sample, Target
 from darkprep.shards.format import U16
@@ -186,7 +186,7 @@ def _whole_frames(
             skipped.append(found.skip(pair, error.path, error.reason))
     if len(skipped) == len(found.pairs):
         raise DatasetError(
-            f"{found.root}: none of the {len(skipped)} pairs can be used; the first: {skipped[0].path}: {skipped[0].reason}"
+            f"{found.root}: none of the {len(skipped)} pairs can be used: {first_skipped([Skipped(one.path, one.reason) for one in skipped])}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Run a producer in this process, for `build` and for background producers."""
+"""Create the producer that `build` and background producers run in this process."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.view.live import Progress
 
 
-def run_producer(
+def create_producer(
     target: BuildSpool,
     config: ProducerConfig,
     progress: Progress,
     executor: ExecutorConfig,
     stop: threading.Event,
-) -> tuple[Producer, ProducerStatus]:
-    """Run a producer until it is done; print a line the first time that it waits for a trainer."""
+) -> Producer:
+    """Return a producer that signals stop, and that prints a line the first time that it waits for a trainer."""
     announced = threading.Event()
 
     def report(now: ProducerStatus) -> None:
@@ -43,4 +43,4 @@ def run_producer(
         stop=stop,
         destination=target.destination(config.jobs),
     )
-    return producer, producer.run()
+    return producer

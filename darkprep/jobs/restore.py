@@ -22,7 +22,9 @@ class RestoreOptions:
     raw: tuple[Path, ...]
     weights: Path
     out: Path
-    decoding: DecodingOptions = field(default_factory=lambda: DecodingOptions(amplify="estimate"))
+    decoding: DecodingOptions = field(
+        default_factory=lambda: DecodingOptions(amplify="estimate", has_ratio=False)
+    )
     format: str = "png"
     """`png` or `tiff`."""
     bits: Bits = 8
@@ -35,10 +37,6 @@ class RestoreOptions:
             raise OptionError(f"format must be png or tiff, not {self.format!r}")
         if self.bits not in (8, 16):
             raise OptionError(f"bits must be 8 or 16, not {self.bits}")
-        if self.decoding.amplify == "ratio":
-            raise OptionError(
-                "amplify must be estimate or a number, because a single file has no exposure ratio"
-            )
 
 
 def restoration(options: RestoreOptions) -> Iterator[RestoreResult]:

@@ -101,7 +101,7 @@ def _images_by_id(
     found = {int(match[1]): path for path in own if (match := _IMAGE.fullmatch(path.stem))}
     if len(own) == _IMAGES_PER_SCENE and sorted(found) == list(range(1, _IMAGES_PER_SCENE + 1)):
         return found
-    why = f"holds {len(own)} RAW files, not IMG_0001 to IMG_{_IMAGES_PER_SCENE:04d}"
+    why = f"holds {len(own)} RAW files, not IMG_0001 to IMG_{_IMAGES_PER_SCENE:04d}; download it again"
     skipped.append(Skipped(scene.relative_to(root).as_posix(), why))
     return {}
 
@@ -136,5 +136,8 @@ def _skipped(root: Path, short: Path, error: RawError) -> Skipped:
 def _known_exposure(path: Path) -> Exposure:
     exposure = read_exposure(path)
     if not (exposure.exposure_s > 0 and exposure.iso > 0):
-        raise RawError(str(path), "has no exposure time or no ISO in its Exif data")
+        raise RawError(
+            str(path),
+            "has no exposure time or no ISO in its Exif data; use the camera's original file",
+        )
     return exposure

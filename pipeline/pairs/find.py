@@ -15,7 +15,7 @@ from pathlib import Path
 from darkprep.pipeline.pairs.cameras import Camera
 from darkprep.pipeline.pairs.eld import eld_longs, eld_pairs
 from darkprep.pipeline.pairs.sid import is_misaligned, sid_longs, sid_pairs
-from darkprep.pipeline.pairs.table import Frames, Pair, Pairs, Skipped
+from darkprep.pipeline.pairs.table import Frames, Pair, Pairs, Skipped, first_skipped
 from darkprep.shards.errors import DatasetError
 
 _MOST_COUNTED = 10_000
@@ -82,11 +82,8 @@ def _checked(
     root: Path, camera: Camera, pairs: tuple[Pair, ...], skipped: list[Skipped], wanted: str
 ) -> Pairs:
     if not pairs:
-        reasons = "".join(f"; {one.path}: {one.reason}" for one in skipped[:3])
-        more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-        raise DatasetError(
-            f"{root}: holds no {wanted} of {camera.name}{reasons or _found(root, camera)}{more}"
-        )
+        reasons = f"; {first_skipped(skipped)}" if skipped else _found(root, camera)
+        raise DatasetError(f"{root}: holds no {wanted} of {camera.name}{reasons}")
     return Pairs(root=root, label=camera.name, pairs=pairs, skipped=tuple(skipped))
 
 

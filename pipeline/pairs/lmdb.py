@@ -183,7 +183,7 @@ class LmdbPatch:
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise RawError(
                 str(self.path),
-                f"has no usable white balance or colour matrix in {directory.name}/meta_info.pkl",
+                f"has no usable white balance or colour matrix in {directory.name}/meta_info.pkl; download it again",
             ) from error
 
     def _value(self) -> bytes:

@@ -109,7 +109,9 @@ def _files_by_stem(
         relative = path.relative_to(root).as_posix()
         file = _parse_name(relative)
         if file is None:
-            skipped.append(Skipped(relative, "its name is not like 00055_00_0.1s"))
+            skipped.append(
+                Skipped(relative, "its name is not like 00055_00_0.1s; rename it or leave it out")
+            )
         elif file.stem in found:
             used = found[file.stem].path
             skipped.append(Skipped(file.path, f"{used} has the same name and is used instead"))
@@ -170,11 +172,21 @@ def _read_list(
             continue
         short, long = shorts.get(names[0].stem), longs.get(names[1].stem)
         if short is None:
-            skipped.append(Skipped(fields[0], f"listed in {path.name}, but there is no such file"))
+            skipped.append(
+                Skipped(
+                    fields[0],
+                    f"listed in {path.name}, but there is no such file; download it or remove the line",
+                )
+            )
         elif long is None:
-            skipped.append(Skipped(short.path, f"its long exposure {fields[1]} does not exist"))
+            skipped.append(
+                Skipped(
+                    short.path,
+                    f"its long exposure {fields[1]} does not exist; download it or remove the line",
+                )
+            )
         elif short.scene != long.scene:
-            why = f"{path.name} pairs it with another scene, {long.path}"
+            why = f"{path.name} pairs it with another scene, {long.path}; correct the line"
             skipped.append(Skipped(short.path, why))
         else:
             yield short, long, _iso_of_line(fields)

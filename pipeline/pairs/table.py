@@ -20,6 +20,8 @@ Frames = Literal["first", "all"]
 """Frames of a burst that are used: the first, as SID's own code trains and tests on, or all."""
 
 MAX_WEIGHT = 1000
+_MOST_NAMED = 3
+"""Skipped files that a message names."""
 _FEWEST_FOR_TESTS, _FEWEST_FOR_VALIDATION = 2, 5
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -70,6 +72,14 @@ class Skipped:
 
     path: str
     reason: str
+
+
+def first_skipped(skipped: Sequence[Skipped]) -> str:
+    """Return the first files that were skipped with their reasons, for a message, and how many more there are."""
+    unique = list(dict.fromkeys(skipped))
+    named = "; ".join(f"{one.path}: {one.reason}" for one in unique[:_MOST_NAMED])
+    more = len(unique) - _MOST_NAMED
+    return f"{named}; and {more} more" if more > 0 else named
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.find import find_longs, find_pairs
 from darkprep.pipeline.pairs.lmdb import find_patches
 from darkprep.pipeline.pairs.sources import open_source
-from darkprep.pipeline.pairs.table import Pair, Pairs, draw_fraction, longs_of
+from darkprep.pipeline.pairs.table import Pair, Pairs, draw_fraction, first_skipped, longs_of
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.plan import Plan, PlannedPair
 from darkprep.pipeline.raw.mosaic import canonical_shape
@@ -57,7 +57,7 @@ def make_plan(root: Path, options: PlanOptions, *, pairs: Pairs | None = None) -
     skipped += small
     if not planned:
         raise DatasetError(
-            f"{found.root}: none of the {len(drawn)} pairs of {options.camera} can be used; the first: {skipped[-1].path}: {skipped[-1].reason}"
+            f"{found.root}: none of the {len(drawn)} pairs of {options.camera} can be used: {first_skipped(skipped)}"
         )
     plan = Plan(
         options=options,
@@ -117,9 +117,9 @@ def _checked_pair(pair: Pair, probe: _Probe) -> tuple[Pair, _File, str]:
     if short[:3] != long[:3]:
         raise RawError(
             str(probe.root / pair.short),
-            f"is {short.height}x{short.width}, but its long exposure is {long.height}x{long.width}"
+            f"is {short.height}x{short.width}, but its long exposure is {long.height}x{long.width}; remove this pair"
             if short.cfa == long.cfa
-            else f"has a {short.cfa} mosaic, but its long exposure has a {long.cfa} mosaic",
+            else f"has a {short.cfa} mosaic, but its long exposure has a {long.cfa} mosaic; remove this pair",
         )
     return pair, short, long.fingerprint
 

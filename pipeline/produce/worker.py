@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import multiprocessing
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import numpy as np
 
 from darkprep.pipeline.noise.darken import Darkened, darken, noise_rng
 from darkprep.pipeline.pairs.sources import is_patch, source_of_fingerprint
-from darkprep.pipeline.pairs.table import Skipped
+from darkprep.pipeline.pairs.table import Skipped, first_skipped
 from darkprep.pipeline.plan.frame_names import FrameKind
 from darkprep.pipeline.plan.plan import Crop, Plan, PlannedPair, Visit
 from darkprep.pipeline.produce.frame_store import (
@@ -47,9 +45,6 @@ from darkprep.shards.errors import MachineError
 from darkprep.shards.format import U16
 from darkprep.shards.machine import machine_errors, with_retries
 from darkprep.shards.process import ProcessId
-
-_MOST_NAMED = 3
-"""Unusable files that the error of a build without usable pairs names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,11 +199,8 @@ class _ShardBuilder:
                 (crop.slot, self._cut_sample(pair, short, long, crop))
                 for crop in self._plan.crops(visit, pair)
             ]
-        unusable = list(dict.fromkeys(self._skipped))
-        named = "; ".join(f"{one.path}: {one.reason}" for one in unusable[:_MOST_NAMED])
-        more = f"; and {len(unusable) - _MOST_NAMED} more" if len(unusable) > _MOST_NAMED else ""
         raise DatasetError(
-            f"{self._plan.root}: none of the plan's {len(self._plan.pairs)} pairs can be used any more: {named}{more}"
+            f"{self._plan.root}: none of the plan's {len(self._plan.pairs)} pairs can be used any more: {first_skipped(self._skipped)}"
         )
 
     def store_visit_frames(self, visit: Visit) -> None:
@@ -279,7 +271,7 @@ class _ShardBuilder:
             source = source_of_fingerprint(path, file_print)
             if source is None:
                 raise RawError(str(path), "has changed since the plan was made; build a new spool")
-            with decoding_record(self._state.spool, path, file_print), _without_libraws_messages():
+            with decoding_record(self._state.spool, path, file_print):
                 if kind == "short" or target == "raw":
                     frame = _decode_planes(source, parse_xtrans_mode(self._plan.options.xtrans))
                 else:
@@ -381,23 +373,6 @@ def _worker_state(path: str, digest: str, frame_store: str, producer: ProcessId)
             f"{path}: the plan was replaced while shards were being made; start the producer again"
         )
     return _WorkerState(spool, Plan.load(spool), FrameStore(Path(frame_store)))
-
-
-@contextlib.contextmanager
-def _without_libraws_messages() -> Iterator[None]:
-    """Discard what LibRaw prints on stderr, if this is a worker process; takes microseconds."""
-    if multiprocessing.parent_process() is None:
-        yield
-        return
-    before = os.dup(2)
-    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
-        os.close(null)
 
 
 def _levels_of(short: Frame) -> SensorLevels:

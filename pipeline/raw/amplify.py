@@ -36,9 +36,12 @@ _CHUNK = 1 << 16
 """Codes counted at a time: the widened copy that bincount makes then stays in the cache."""
 
 
-def parse_amplification(text: str) -> Amplification:
-    """Parse `ratio`, `estimate` or a number. Raises OptionError for other texts."""
-    if text == "ratio":
+def parse_amplification(text: str, *, has_ratio: bool = True) -> Amplification:
+    """Parse `ratio`, `estimate` or a number. Raises OptionError for other texts.
+
+    Without `has_ratio`, for a file that has no long exposure, `ratio` is refused too.
+    """
+    if text == "ratio" and has_ratio:
         return "ratio"
     if text == "estimate":
         return "estimate"
@@ -47,9 +50,10 @@ def parse_amplification(text: str) -> Amplification:
     except ValueError:
         factor = -1.0
     if not 0 < factor <= MAX_AMPLIFICATION:
-        raise OptionError(
-            f"amplify must be estimate, a positive number up to {MAX_AMPLIFICATION:g} or, for pairs only, ratio, not {text!r}"
-        )
+        number = f"a positive number up to {MAX_AMPLIFICATION:g}"
+        choices = f"estimate, {number} or ratio" if has_ratio else f"estimate or {number}"
+        why = " (a single file has no exposure ratio)" if text == "ratio" else ""
+        raise OptionError(f"amplify must be {choices}, not {text!r}{why}")
     return factor
 
 

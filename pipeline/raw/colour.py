@@ -86,7 +86,10 @@ def colours_of(frame: HasColours, path: str) -> Colours:
             gains=np.array([red, 1.0, blue]), to_srgb=frame.camera_to_srgb.astype(np.float64)
         )
     except ValueError as error:
-        raise RawError(path, f"has no usable white balance or colour matrix ({error})") from error
+        raise RawError(
+            path,
+            f"has no usable white balance or colour matrix ({error}); convert it with Adobe DNG Converter",
+        ) from error
 
 
 def linear_light(srgb: F32 | U16) -> F32:

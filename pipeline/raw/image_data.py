@@ -19,6 +19,7 @@ from darkprep.pipeline.raw.tiff import Tiff
 _WIDTH, _HEIGHT, _COMPRESSION, _KIND = 0x0100, 0x0101, 0x0103, 0x00FE
 _PIECES = ((0x0111, 0x0117), (0x0144, 0x0145))
 """Tags of offsets and byte counts, of strips and of tiles."""
+_PHOTOMETRIC, _CFA = 0x0106, 32803
 _REDUCED = 1
 """Bit of NewSubfileType that marks previews."""
 _CROP_ORIGIN, _CROP_SIZE, _ACTIVE_AREA = 0xC61F, 0xC620, 0xC68D
@@ -33,16 +34,22 @@ _PANASONIC_PIXELS = {(5, 12): 10, (5, 14): 9, (6, 12): 14, (6, 14): 11, (7, 12):
 
 
 COMPRESSIONS = {
+    5: "LZW",
     6: "JPEG",
     7: "JPEG",
     8: "deflate",
     9: "GoPro VC-5",
+    32773: "PackBits",
     32946: "deflate",
     34713: "Nikon, such as High Efficiency",
     34892: "lossy JPEG",
+    34925: "LZMA",
+    50000: "Zstandard",
     52546: "JPEG XL",
 }
 """Names of TIFF compressions that a build of LibRaw may be unable to decode."""
+DEFLATE = frozenset({8, 32946})
+"""Compressions that LibRaw says it can decode, but of whole numbers cannot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +58,8 @@ class ImageData:
 
     end: int | None = None
     """File offset at which the image data ends: a shorter file is truncated. None if unknown."""
+    is_mosaic: bool = False
+    """Whether the largest image is stated to be a colour filter mosaic."""
     compression: int | None = None
     """TIFF's number of the compression of the largest image; None if unknown."""
     crop: tuple[float, float, float, float] | None = None
@@ -85,7 +94,8 @@ def read_image_data(file: BinaryIO) -> ImageData:
 def _tiff(file: BinaryIO) -> ImageData:
     """Read TIFF, DNG, ARW, CR2, NEF, PEF, ORF and other formats based on TIFF."""
     tiff = Tiff(file)
-    end, largest, compression, crop = tiff.first_directory_end(), -1.0, None, None
+    end, largest, compression = tiff.first_directory_end(), -1.0, None
+    crop, is_mosaic = None, False
     for directory in tiff.directories():
         try:
             tags = tiff.values(directory)
@@ -98,8 +108,9 @@ def _tiff(file: BinaryIO) -> ImageData:
         if ends and area > largest:
             largest, compression = area, int(_number(tags.get(_COMPRESSION))) or None
             crop = _default_crop(tiff, directory)
+            is_mosaic = _number(tags.get(_PHOTOMETRIC)) == _CFA
         end = max([end, *ends])
-    return ImageData(end=end, compression=compression, crop=crop)
+    return ImageData(end=end, compression=compression, crop=crop, is_mosaic=is_mosaic)
 
 
 def _default_crop(tiff: Tiff, directory: int) -> tuple[float, float, float, float] | None:

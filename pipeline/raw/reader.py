@@ -20,19 +20,20 @@ from typing import Any, BinaryIO
 import numpy as np
 import rawpy
 
+from darkprep.pipeline.raw.as_shot import with_neutral
 from darkprep.pipeline.raw.blank import check_codes
 from darkprep.pipeline.raw.borders import Edition, Window, measured_black, used_window
 from darkprep.pipeline.raw.colour import SRGB_TO_XYZ_LIBRAW
 from darkprep.pipeline.raw.exif import read_exposure, unreadable_reason
 from darkprep.pipeline.raw.frame import F32, RawFrame, RawHeader, header_fields
-from darkprep.pipeline.raw.image_data import COMPRESSIONS, ImageData, read_image_data
+from darkprep.pipeline.raw.image_data import COMPRESSIONS, DEFLATE, ImageData, read_image_data
 from darkprep.pipeline.raw.libraw import (
     SAMPLED,
+    HeaderFacts,
     Indices,
-    header_camera,
-    header_exposure,
-    header_indices,
+    header_facts,
     single_openmp_thread,
+    without_libraw_messages,
 )
 from darkprep.pipeline.raw.mosaic import canonical_origin, shifted
 from darkprep.shards.cfa import Rows
@@ -42,12 +43,13 @@ from darkprep.shards.machine import machine_errors, raise_machine_error, with_re
 
 _LIBRAW_ERRORS = (rawpy.LibRawError, OSError, RuntimeError, NotImplementedError)
 """What rawpy raises on bad files: its own errors have a base class, its helpers raise others."""
-_NOT_A_MOSAIC = "holds demosaiced colours (LinearDNG, sRAW, Foveon), not a colour filter mosaic"
+_NOT_A_MOSAIC = "holds demosaiced colours (LinearDNG, sRAW, Foveon), not a colour filter mosaic; use the camera's original file"
 _MIN_XTRANS_SIDE = 512
 """Side of the tiles that LibRaw's X-Trans demosaic works in; it refuses smaller frames."""
 _NO_BORDERS = ImageData()
 _MIN_OWN_MATRIX = 0.25
 """LibRaw's own test for a file that brings a colour matrix: the matrix's first number is above this."""
+_LEAVE_OUT = "leave it out"
 _MAX_FILE_BYTES = 1 << 30
 """Maximum size of a file: files are decoded in memory, and no camera writes larger mosaics."""
 
@@ -73,19 +75,17 @@ def read_header(path: str | os.PathLike[str], *, edition: Edition = 2) -> RawHea
 
 def _read_header_once(name: str, edition: Edition) -> RawHeader:
     with _open_header(name) as raw:
-        indices = header_indices(name)
-        if indices is not None:
-            return _complete_header(name, raw, indices, edition)
+        facts = header_facts(name)
+        if facts is not None:
+            if not facts.is_decodable:
+                raise RawError(name, _compression_reason(name))
+            if _image_data(name).compression in DEFLATE:
+                _open_in_memory(name).close()
+            return _header(name, raw, facts.indices, _window(raw, _borders(name, edition)), facts)
     with _open_in_memory(name) as raw:  # no C functions in this build of LibRaw
-        return _complete_header(name, raw, _unpacked_indices(name, raw), edition)
-
-
-def _complete_header(name: str, raw: rawpy.RawPy, indices: Indices, edition: Edition) -> RawHeader:
-    header = _header(name, raw, indices, _window(raw, _borders(name, edition)))
-    if header.exposure_s > 0 and header.iso > 0:
-        return header
-    iso, exposure_s = (max(0.0, value) for value in header_exposure(name))
-    return replace(header, exposure_s=header.exposure_s or exposure_s, iso=header.iso or iso)
+        window = _window(raw, _borders(name, edition))
+        header = _header(name, raw, _unpacked_indices(name, raw), window, None)
+        return _with_libraw_exposure(header, raw)
 
 
 class OpenRaw:
@@ -133,19 +133,21 @@ class OpenRaw:
         if self.frame.cfa == "xtrans" and min(shape) < _MIN_XTRANS_SIDE:
             raise RawError(
                 path,
-                f"is smaller than the {_MIN_XTRANS_SIDE} pixels of LibRaw's X-Trans tile, so LibRaw cannot develop it",
+                f"is smaller than the {_MIN_XTRANS_SIDE} pixels of LibRaw's X-Trans tile; {_LEAVE_OUT}",
             )
         try:
             with single_openmp_thread():
                 rgb = self.handle.postprocess(output_bps=16, user_flip=0, **settings)
         except (MemoryError, *_LIBRAW_ERRORS) as error:
             raise_machine_error(path, error)
-            raise RawError(path, f"LibRaw cannot develop it ({_error_text(error)})") from error
+            raise RawError(
+                path, f"LibRaw cannot develop it ({_error_text(error)}); {_LEAVE_OUT}"
+            ) from error
         if rgb.shape != (*shape, 3):
             raise RawError(
                 path,
                 f"develops to {_size_text(rgb.shape)} from a mosaic of {_size_text(shape)}: "
-                "rotated or stretched sensors are not supported",
+                f"rotated or stretched sensors are not supported; {_LEAVE_OUT}",
             )
         return np.asarray(rgb[self._window.slices], np.uint16)
 
@@ -186,7 +188,7 @@ def _open_in_memory(name: str) -> rawpy.RawPy:
     Some of LibRaw's decoders ignore errors of the disk and return invented codes; in memory there are no
     such errors.
     """
-    raw = _identify(name, io.BytesIO(_read_whole(name)))
+    raw = _identify(name, io.BytesIO(with_neutral(_read_whole(name))))
     try:
         _unpack(name, raw)
     except BaseException:
@@ -226,10 +228,10 @@ def _opened(name: str) -> Iterator[BinaryIO]:
 
 def _identify(name: str, source: str | io.BytesIO) -> rawpy.RawPy:
     try:
-        return rawpy.imread(source)
+        with without_libraw_messages():
+            return rawpy.imread(source)
     except rawpy.LibRawFileUnsupportedError as error:
-        reason = "is not a RAW file that LibRaw supports; convert it with Adobe DNG Converter"
-        raise RawError(name, reason) from error
+        raise RawError(name, _unsupported_reason(name)) from error
     except (MemoryError, *_LIBRAW_ERRORS) as error:
         raise_machine_error(name, error)
         reason = (
@@ -241,19 +243,34 @@ def _identify(name: str, source: str | io.BytesIO) -> rawpy.RawPy:
 def _unpack(name: str, raw: rawpy.RawPy) -> None:
     """Decode the pixels explicitly, because rawpy would otherwise do so at the first property, with a less clear error."""
     try:
-        raw.unpack()
+        with without_libraw_messages():
+            raw.unpack()
     except rawpy.LibRawFileUnsupportedError as error:
         raise RawError(name, _compression_reason(name)) from error
     except (MemoryError, *_LIBRAW_ERRORS) as error:
         raise_machine_error(name, error)
+        if _image_data(name).compression in DEFLATE:
+            raise RawError(name, _compression_reason(name)) from error
         reason = f"is damaged or truncated ({_error_text(error)}); copy it again from its source"
         raise RawError(name, reason) from error
 
 
+def _unsupported_reason(name: str) -> str:
+    """Return the reason why LibRaw does not recognise a file."""
+    found = _image_data(name)
+    if found.is_mosaic and found.compression in COMPRESSIONS:
+        return _compression_reason(name)
+    return "is not a RAW file that LibRaw supports; convert it with Adobe DNG Converter"
+
+
+def _image_data(name: str) -> ImageData:
+    with machine_errors(name), Path(name).open("rb") as file:
+        return read_image_data(file)
+
+
 def _compression_reason(name: str) -> str:
     """Return the reason why LibRaw, which could read a file's header, cannot decode its pixels."""
-    with Path(name).open("rb") as file:
-        number = read_image_data(file).compression
+    number = _image_data(name).compression
     kind = "unknown" if number is None else COMPRESSIONS.get(number, f"TIFF compression {number}")
     return (
         f"has a compression that LibRaw cannot decode ({kind}); "
@@ -284,8 +301,7 @@ def _borders(name: str, edition: Edition) -> ImageData:
     """Return what the file states about its borders; for edition 1, nothing of it is used."""
     if edition == 1:
         return _NO_BORDERS
-    with _opened(name) as file, machine_errors(name):
-        return read_image_data(file)
+    return _image_data(name)
 
 
 def _window(raw: rawpy.RawPy, borders: ImageData) -> Window:
@@ -295,7 +311,7 @@ def _window(raw: rawpy.RawPy, borders: ImageData) -> Window:
 def _frame(path: str, raw: rawpy.RawPy, window: Window) -> RawFrame:
     """Collect all data of the frame before it is developed, because development changes LibRaw's colour indices."""
     indices = _unpacked_indices(path, raw)
-    header = _header(path, raw, indices, window)
+    header = _header(path, raw, indices, window, None)
     period = PERIOD[header.cfa]
     black = np.array(raw.black_level_per_channel, np.float32)[indices[:period, :period]]
     black = np.roll(black, (-window.top, -window.left), axis=(0, 1))
@@ -314,25 +330,27 @@ def _frame(path: str, raw: rawpy.RawPy, window: Window) -> RawFrame:
     )
 
 
-def _header(path: str, raw: rawpy.RawPy, indices: Indices, window: Window) -> RawHeader:
-    """Collect the metadata that LibRaw and the Exif directory contain."""
+def _header(
+    path: str, raw: rawpy.RawPy, indices: Indices, window: Window, facts: HeaderFacts | None
+) -> RawHeader:
+    """Collect the metadata that LibRaw, `facts` included, and the Exif directory contain."""
     sizes = raw.sizes
     if not 0.99 < sizes.pixel_aspect < 1.01:
-        raise RawError(path, "has non-square pixels, which are not supported")
+        raise RawError(path, f"has non-square pixels, which are not supported; {_LEAVE_OUT}")
     cfa, pattern = _filter_array(path, raw, indices)
     pattern = shifted(pattern, window.top, window.left)
     exif = read_exposure(path)
-    make, model = (exif.make, exif.model) if exif.model else header_camera(path)
+    named = facts if exif.model or facts else header_facts(path)
     return RawHeader(
         path=path,
         height=window.height,
         width=window.width,
         cfa=cfa,
         pattern=pattern,
-        exposure_s=exif.exposure_s,
-        iso=exif.iso,
-        make=make,
-        model=model,
+        exposure_s=exif.exposure_s or (facts.exposure_s if facts else 0.0),
+        iso=exif.iso or (facts.iso if facts else 0.0),
+        make=exif.make if exif.model or not named else named.make,
+        model=exif.model or (named.model if named else ""),
         orientation=sizes.flip,
     )
 
@@ -354,11 +372,13 @@ def _filter_array(path: str, raw: rawpy.RawPy, indices: Indices) -> tuple[CfaKin
     """Return the kind of colour filter array and its letters; LibRaw's second green (G2) counts as G."""
     names = raw.color_desc.decode("ascii", "replace")
     if raw.num_colors == 1:
-        raise RawError(path, "is monochrome: there is no colour mosaic to restore")
+        raise RawError(path, f"is monochrome: there is no colour mosaic to restore; {_LEAVE_OUT}")
     if indices.min() < 0 or indices.max() >= len(names):  # LibRaw's 6 stands for "no filter"
         raise RawError(path, _NOT_A_MOSAIC)
     if set(names) - set("RGB"):
-        raise RawError(path, f"has filters of the colours {names}; only R, G and B are supported")
+        raise RawError(
+            path, f"has filters of the colours {names}; only R, G and B are supported; {_LEAVE_OUT}"
+        )
     letters = np.array(list(names))[indices]
     for cfa, period in PERIOD.items():
         rows = tuple("".join(row) for row in letters[:period, :period])
@@ -366,7 +386,7 @@ def _filter_array(path: str, raw: rawpy.RawPy, indices: Indices) -> tuple[CfaKin
         if np.array_equal(tiled, letters) and _is_known(rows):
             return cfa, rows
     raise RawError(
-        path, "has a colour filter array that is neither Bayer nor X-Trans, which is not supported"
+        path, f"has a colour filter array that is neither Bayer nor X-Trans; {_LEAVE_OUT}"
     )
 
 
@@ -380,11 +400,11 @@ def _is_known(rows: Rows) -> bool:
 
 def _white_balance(path: str, raw: rawpy.RawPy) -> tuple[float, float, float, float]:
     red, green, blue, green2 = map(float, raw.camera_whitebalance)
-    # Without a camera's balance LibRaw silently measures one from the picture's content.
+    # If a file has no white balance, LibRaw silently measures one from the picture's content.
     if not (red > 0 and green > 0 and blue > 0 and np.isfinite(red + green + blue)):
         raise RawError(
             path,
-            "has no white balance that LibRaw can read (it reads AsShotNeutral, not AsShotWhiteXY); "
+            "has no white balance that LibRaw can read (neither AsShotNeutral nor AsShotWhiteXY with a colour matrix); "
             "convert it with Adobe DNG Converter",
         )
     return red / green, 1.0, blue / green, (green2 if green2 > 0 else green) / green
@@ -421,5 +441,5 @@ def _check_levels(path: str, black: F32, white: int) -> None:
     if not white > float(black.max()):
         raise RawError(
             path,
-            f"has an invalid white level {white}, which is not above the black level {black.max():g}",
+            f"has an invalid white level {white}, which is not above the black level {black.max():g}; copy it again from its source",
         )

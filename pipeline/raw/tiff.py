@@ -10,9 +10,9 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 13: "I"}
-"""struct formats of the TIFF types BYTE, ASCII, SHORT, LONG, RATIONAL and IFD; others are skipped."""
-_ASCII, _RATIONAL = 2, 5
+FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 10: "ii", 13: "I"}
+"""struct formats of the TIFF types BYTE, ASCII, SHORT, LONG, RATIONAL, SRATIONAL and IFD; others are skipped."""
+_ASCII, _RATIONALS = 2, (5, 10)
 _MAX_ENTRIES = 1000
 _MAX_TEXT = 256
 _MAX_NUMBERS = 1 << 16
@@ -90,7 +90,7 @@ class Tiff:
 
     def _numbers(self, offset: int, kind: int, count: int) -> list[float]:
         numbers = self._unpack(f"{count * len(FORMATS[kind])}{FORMATS[kind][0]}", offset)
-        if kind == _RATIONAL:
+        if kind in _RATIONALS:
             pairs = zip(numbers[::2], numbers[1::2], strict=True)
             return [top / bottom if bottom else 0.0 for top, bottom in pairs]
         return list(map(float, numbers))

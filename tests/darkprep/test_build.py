@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from darkprep.model import build_model, save_weights
+from darkprep.pipeline.produce.producer import Producer
 from darkprep.shards import ShardFile, Spool
+from darkprep.shards.errors import MachineError
 from tests.support.command_line import SMALL, snapshot
 from tests.support.processes import is_running, wait_until
 
@@ -267,3 +269,62 @@ def test_a_watched_status_in_a_pipe_ends_with_its_reader(start, small_spool):
 
     assert "3 shards ready" in first
     assert process.wait(timeout=30) == 141
+
+
+def blank_pixels(path: Path) -> None:
+    """Keep a file's header and size, and zero its pixels: only decoding shows that it is unusable."""
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size // 4)
+        file.write(bytes(size // 2))
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_build_whose_every_file_fails_names_them(call, start, small_data, background: bool):
+    shutil.copytree(small_data, "data")
+    for path in Path("data/Sony/long").iterdir():
+        blank_pixels(path)
+
+    build = ("build", "--camera", "sony", *SMALL)
+    if background:
+        start(*build, "--background").communicate()
+        wait_until(lambda: not Spool(Path("spool")).has_producer())
+        said = Path("spool/producers/log.txt").read_text()
+    else:
+        said = call(*build).stderr
+
+    assert "none of the plan's 6 pairs can be used any more: " in said
+    for scene in (1, 2, 3):
+        assert f"Sony/long/0000{scene}_00_10s.dng: " in said
+
+
+def test_files_that_were_skipped_are_reported_when_the_build_fails_later(
+    call, small_data, monkeypatch
+):
+    shutil.copytree(small_data, "data")
+    blank_pixels(Path("data/Sony/long/00001_00_10s.dng"))
+    run = Producer.run
+
+    def fail_in_the_end(producer: Producer) -> None:
+        run(producer)
+        raise MachineError("data", "Input/output error; check the disk")
+
+    monkeypatch.setattr(Producer, "run", fail_in_the_end)
+
+    result = call("build", "--camera", "sony", *SMALL)
+
+    assert result.exit_code == 1
+    assert "data/Sony/long/00001_00_10s.dng: " in result.stderr
+    assert "\n1 file skipped\n" in result.stderr
+
+
+def test_a_folder_of_another_cameras_files_says_what_was_found(complaint):
+    for kind in ("short", "long"):
+        for number in range(3):
+            path = Path(f"data/Sony/{kind}/DSC_{number}.NEF")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"NEF")
+
+    line = complaint("build", "--camera", "sony")
+
+    assert "found 6 .nef; expected .arw or .dng" in line

@@ -101,7 +101,10 @@ def test_an_eld_scene_of_other_files_is_named_and_left_out(write_raw, ids):
 
     assert {one.scene for one in found.pairs} == {"scene-2"}
     assert [(one.path, one.reason) for one in found.skipped] == [
-        ("CanonEOS70D/scene-5", f"holds {len(ids)} RAW files, not IMG_0001 to IMG_0016")
+        (
+            "CanonEOS70D/scene-5",
+            f"holds {len(ids)} RAW files, not IMG_0001 to IMG_0016; download it again",
+        )
     ]
 
 
@@ -122,7 +125,7 @@ def test_eld_images_without_exposure_are_named(write_raw):
 
     assert [one.short[-8:-4] for one in found.pairs] == ["0005", "0014", "0015"]
     assert {one.path[-8:-4]: one.reason.split(" has")[0] for one in found.skipped} == {
-        "0004": "has no exposure time or no ISO in its Exif data",
+        "0004": "has no exposure time or no ISO in its Exif data; use the camera's original file",
         "0009": "its reference IMG_0011.dng",
         "0010": "its reference IMG_0011.dng",
     }

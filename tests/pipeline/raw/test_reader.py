@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,9 @@ from PIL import Image
 
 import darkprep.pipeline.raw.reader as raw_module
 from darkprep.pipeline.raw.colour import SRGB_TO_XYZ_LIBRAW
+from darkprep.pipeline.raw.dng import DngTags, write_dng
 from darkprep.pipeline.raw.frame import RawFrame, RawHeader
+from darkprep.pipeline.raw.libraw import without_libraw_messages
 from darkprep.pipeline.raw.reader import OpenRaw, read_header, read_raw
 from darkprep.shards.errors import RawError
 from tests.support.raw_scene import PHASES, mosaic_of
@@ -336,7 +339,7 @@ def test_a_white_level_below_black_is_named(write_raw):
     path = write_raw()
     set_value(path, 50717, (300).to_bytes(4, "little"))
 
-    with pytest.raises(RawError, match="white level of 300 that is not above black 512"):
+    with pytest.raises(RawError, match="white level 300, which is not above the black level 512"):
         read_raw(path)
 
 
@@ -418,3 +421,37 @@ def test_libraws_table_stands_in_for_a_file_without_a_matrix():
     assert to_srgb @ balanced == pytest.approx([0.2, 0.5, 0.3], abs=1e-5)
     unknown: Any = SimpleNamespace(color_matrix=np.zeros((3, 4)), rgb_xyz_matrix=np.zeros((4, 3)))
     assert not raw_module._camera_to_srgb(unknown).any()
+
+
+@pytest.mark.parametrize(
+    ("code", "name"), [("zlib", "deflate"), ("deflate", "deflate"), ("lzma", "LZMA")]
+)
+def test_a_dng_of_a_compression_that_libraw_lacks_is_named(
+    tmp_path: Path, monkeypatch, code: str, name: str
+):
+    path = tmp_path / "deflate.dng"
+    write = tifffile.imwrite
+    monkeypatch.setattr(
+        tifffile, "imwrite", lambda *args, **named: write(*args, compression=code, **named)
+    )
+    write_dng(path, np.full((64, 96), 600, np.uint16), DngTags())
+
+    for read in (read_header, read_raw):
+        with pytest.raises(RawError, match=rf"LibRaw cannot decode \({name}\); convert it"):
+            read(path)
+
+
+def test_libraws_messages_do_not_reach_stderr_and_all_others_do(capfd):
+    def print_twice() -> None:
+        with without_libraw_messages():
+            os.write(2, b"a.dng: Unexpected end of file\nkept\nunknown file: data corrupted at 9\n")
+
+    with without_libraw_messages():
+        threads = [threading.Thread(target=print_twice) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    os.write(2, b"after\n")
+
+    assert capfd.readouterr().err == "kept\n" * 4 + "after\n"
