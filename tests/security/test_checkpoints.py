@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from darkprep.model import build_model, load_model
+from darkprep.model import load_model
 from darkprep.model.errors import ModelError
 from darkprep.shards.errors import WeightsError
 from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState, read_checkpoint
@@ -21,7 +21,7 @@ Edit = Callable[[dict[str, Any]], None]
 
 
 def new_state() -> TrainState:
-    network = build_model("redirt-2rdb", "bayer")
+    network = torch.nn.Conv2d(4, 3, 3)
     return TrainState(
         network=network,
         optimiser=torch.optim.Adam(network.parameters(), fused=True),
@@ -33,7 +33,7 @@ def new_state() -> TrainState:
 def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Return the bytes of a checkpoint of a network after one step."""
     state = new_state()
-    state.network(torch.rand(1, 4, 16, 16)).mean().backward()
+    state.network(torch.rand(1, 4, 8, 8)).mean().backward()
     state.optimiser.step()
     folder = tmp_path_factory.mktemp("checkpoint")
     return Checkpoints(folder).save(state, Progress(iteration=1), CONFIG).read_bytes()
