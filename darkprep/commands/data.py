@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from darkprep.commands.echo import echo
 from darkprep.commands.options import camera_option, jobs_option, seed_option
 from darkprep.commands.parameters import FRAME_SIZE, PATH, FiniteRange
 from darkprep.commands.torch_setup import prepare_torch
@@ -60,7 +61,7 @@ def synth(
             progress=progress.show,
         )
     written = format_bytes(sum(path.stat().st_size for path in files))
-    click.echo(
+    echo(
         f"{format_count(len(files), 'file')}, {written}, below {out} in {format_duration(time.monotonic() - began)}"
     )
 
@@ -89,4 +90,4 @@ def demo(out: Path, minutes: float, seed: int) -> None:
         for line in run_demo(
             out, minutes=minutes, seed=seed, progress=progress, stop=stop_on_signals()
         ):
-            click.echo(line)
+            echo(line)

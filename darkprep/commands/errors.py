@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 import click
 
+from darkprep.commands.echo import echo
 from darkprep.commands.parameters import SpoolLocation
 from darkprep.shards import DarkprepError
 from darkprep.shards.errors import RankStopped
@@ -61,7 +62,7 @@ class CommandGroup(click.Group):
         except _UnexpectedOSError as error:
             _fail_with(error.error)
         except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message(), err=True)
+            echo(error.format_message(), err=True)
             sys.exit(2)
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "darkprep"
@@ -112,7 +113,7 @@ def _hidden_from_click() -> Iterator[None]:
 
 def _fail(message: str, status: int) -> None:
     try:
-        click.echo(f"darkprep: {one_line(message)}", err=True)
+        echo(f"darkprep: {one_line(message)}", err=True)
     except OSError:
         _discard(sys.stderr)
     sys.exit(status)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from darkprep.commands.echo import echo
 from darkprep.commands.options import (
     camera_option,
     crop_option,
@@ -39,7 +40,7 @@ def report(run: Path) -> None:
     """
     from darkprep.report.run_page import write_run_report
 
-    click.echo(write_run_report(run))
+    echo(write_run_report(run))
 
 
 @click.command(short_help="Measure this machine and suggest settings.")
@@ -131,10 +132,10 @@ def advise(
     )
     hint = unused_gpu()
     if hint:
-        click.echo(f"darkprep: {hint}", err=True)
+        echo(f"darkprep: {hint}", err=True)
     with Progress(quiet=as_json) as progress:
         advice = measure(options, lambda text: progress.show(text, always=True))
     if as_json:
-        click.echo(json.dumps(advice_record(advice), indent=1))
+        echo(json.dumps(advice_record(advice), indent=1))
     else:
-        click.echo("\n".join(advice_lines(advice)))
+        echo("\n".join(advice_lines(advice)))

@@ -23,6 +23,7 @@ from darkprep.commands.restore import evaluate, import_weights, restore
 from darkprep.commands.spool import status, stop, verify
 from darkprep.commands.study import study
 from darkprep.commands.train import stream_train
+from darkprep.view.numbers import PrintableFormatter
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,7 +36,9 @@ def main() -> None:
     darkprep build --camera sony --fraction 0.2    make shards from ./data in ./spool
     darkprep stream-train                          train on them while more are made
     """
-    logging.basicConfig(level=logging.WARNING, format="darkprep: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("darkprep: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 for command in (

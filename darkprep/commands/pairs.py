@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from darkprep.commands.echo import echo, echo_data
 from darkprep.commands.options import (
     check_camera,
     exclude_misaligned_option,
@@ -57,11 +58,11 @@ def list_pairs(
     found = origin.find(frames=frames, exclude_misaligned=exclude_misaligned)
     table = table_text(found.pairs).encode("utf-8", "surrogateescape")
     if out is None:
-        click.echo(table, nl=False)
+        echo_data(table)
     else:
         write_bytes(out, table, sync=False)
     print_skipped(found.skipped)
-    click.echo(_summary(found, out), err=True)
+    echo(_summary(found, out), err=True)
 
 
 def _summary(found: Pairs, out: Path | None) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from darkprep.commands.echo import echo
 from darkprep.commands.options import (
     check_camera,
     device_option,
@@ -112,9 +113,9 @@ def evaluate(
             write_evaluation_report(out, result.record(), pairs=result.pairs, weights=weights)
     print_skipped(result.skipped)
     if as_json:
-        click.echo(json.dumps(result.record(), indent=1))
+        echo(json.dumps(result.record(), indent=1))
     else:
-        click.echo("\n".join(result.lines()))
+        echo("\n".join(result.lines()))
 
 
 @click.command(short_help="Restore dark RAW files to pictures.")
@@ -188,9 +189,9 @@ def restore(
             # Most errors already begin with the file's name.
             named = result.error.startswith(f"{result.source}:")
             message = result.error if named else f"{result.source}: {result.error}"
-            click.echo(one_line(f"failed {message}"), err=True)
+            echo(one_line(f"failed {message}"), err=True)
         else:
-            click.echo(f"{result.source} -> {result.target} ({format_duration(result.seconds)})")
+            echo(f"{result.source} -> {result.target} ({format_duration(result.seconds)})")
     return 1 if failed else 0
 
 
@@ -205,4 +206,4 @@ def import_weights(published: Path, out: Path) -> None:
     prepare_torch()
     from darkprep.jobs.weights import import_released
 
-    click.echo(import_released(published, out))
+    echo(import_released(published, out))

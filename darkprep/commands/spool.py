@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from darkprep.commands.echo import echo
 from darkprep.commands.options import spool_option, staging_option
 from darkprep.jobs.background import stop_on_signals, stop_producers
 from darkprep.jobs.remote_spool import (
@@ -49,9 +50,7 @@ def status(spool: Path | StoreUrl, as_json: bool, watch: bool) -> None:
         read_status = functools.partial(spool_status, Spool(spool).open())
     if not watch:
         found = read_status()
-        click.echo(
-            json.dumps(found.to_json(), indent=1) if as_json else "\n".join(status_lines(found))
-        )
+        echo(json.dumps(found.to_json(), indent=1) if as_json else "\n".join(status_lines(found)))
         return
     stop = stop_on_signals()
     progress = Progress(log_format="json" if as_json else "text", on_stdout=True)
@@ -79,8 +78,8 @@ def verify(spool: Path | StoreUrl, staging: Path | None) -> int:
         shards, frames, faults = verify_spool(Spool(spool).open())
         checked = f"{shards} shards and {frames} frames"
     for fault in faults:
-        click.echo(fault)
-    click.echo(f"{checked} checked, {len(faults)} damaged")
+        echo(fault)
+    echo(f"{checked} checked, {len(faults)} damaged")
     return 1 if faults else 0
 
 
@@ -95,9 +94,9 @@ def stop(spool: Path | StoreUrl, staging: Path | None) -> None:
     Example: darkprep stop --spool spool
     """
     if isinstance(spool, StoreUrl):
-        click.echo(stop_local_producers(spool, staging))
+        echo(stop_local_producers(spool, staging))
         return
     refuse_staging_options(staging)
     pids = stop_producers(Spool(spool).open())
     stopped = ", ".join(f"pid {pid}" for pid in pids)
-    click.echo(f"stopped {stopped}" if pids else "no producer is running")
+    echo(f"stopped {stopped}" if pids else "no producer is running")

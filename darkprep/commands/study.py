@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from darkprep.commands.echo import echo
 from darkprep.commands.options import (
     device_option,
     jobs_option,
@@ -118,5 +119,5 @@ def study(
         )
         page = run_study(name, options, context)
     if not quiet:
-        click.echo((page.parent / "table.md").read_text(encoding="utf-8"), nl=False)
-        click.echo(f"\n{page}")
+        echo((page.parent / "table.md").read_text(encoding="utf-8"), nl=False)
+        echo(f"\n{page}")

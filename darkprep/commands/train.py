@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from darkprep.commands.echo import echo
 from darkprep.commands.options import (
     device_option,
     output_options,
@@ -189,15 +190,15 @@ def _resume_command(ctx: click.Context, run_dir: Path, communicator: Communicato
 
 
 def _print_summary(summary: RunSummary, run_dir: Path, command: str) -> None:
-    click.echo(
+    echo(
         f"{summary.ended} after {format_count(summary.iterations, 'iteration')}, loss {_loss(summary.first_loss)} -> {_loss(summary.last_loss)}, "
         f"{summary.samples_per_second:.1f} samples/s, waited for data {summary.data_wait_fraction:.1%} of the time, "
         f"{format_count(summary.shards_deleted, 'shard')} deleted, spool at most {format_bytes(summary.peak_disk_bytes)}"
     )
-    click.echo(summary.limiting_side)
-    click.echo(f"run in {run_dir}")
+    echo(summary.limiting_side)
+    echo(f"run in {run_dir}")
     if summary.ended != "finished":
-        click.echo(f"to continue: {command}")
+        echo(f"to continue: {command}")
 
 
 def _loss(value: float | None) -> str:

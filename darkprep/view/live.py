@@ -12,18 +12,20 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.live import Live
+from rich.segment import Segment
 from rich.text import Text
 
 from darkprep.shards import DarkprepError
 from darkprep.trainer.records import StepReport
+from darkprep.view.numbers import printable
 from darkprep.view.screen import screen
 from darkprep.view.status import SpoolStatus, progress_of_step
 from darkprep.view.text import summary_line
@@ -171,11 +173,21 @@ class Progress:
 
 
 class _PipeConsole(Console):
-    """A console that stops printing at a broken pipe, where rich's own console ends the program."""
+    """A console that stops printing at a broken pipe, where rich's own console ends the program.
+
+    It escapes control characters: names and files of others may hold terminal commands.
+    """
 
     def __init__(self, closed: threading.Event, **options: Any) -> None:
         super().__init__(**options)
         self._closed = closed
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Yield the segments to print; only segments of rich itself control the terminal."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
 
     def on_broken_pipe(self) -> None:
         """Print nothing from now on."""

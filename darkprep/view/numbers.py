@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 
@@ -11,6 +12,21 @@ def one_line(text: str) -> str:
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text
     )
+
+
+def printable(text: str) -> str:
+    """Return lines of text with everything escaped that is neither printable nor a line end or tab."""
+    return "".join(
+        letter if letter in "\n\t" or letter.isprintable() else one_line(letter) for letter in text
+    )
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formats a log record with control characters escaped; tracebacks keep their lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of a log record."""
+        return printable(super().format(record))
 
 
 def format_count(count: float, noun: str) -> str:
