@@ -40,7 +40,7 @@ def report(run: Path) -> None:
     """
     from darkprep.report.run_page import write_run_report
 
-    echo(write_run_report(run))
+    echo(str(write_run_report(run)))
 
 
 @click.command(short_help="Measure this machine and suggest settings.")
