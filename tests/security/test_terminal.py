@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_the_live_screen_escapes_text_and_keeps_its_own_commands():
             return True
 
     file = Terminal()
-    console = live._PipeConsole(live.threading.Event(), file=file, force_terminal=True, width=80)
+    console = live._PipeConsole(threading.Event(), file=file, force_terminal=True, width=80)
     console.print(Text(HOSTILE, style="bold"))
 
     assert "\x1b[1m" in file.getvalue()
