@@ -227,7 +227,7 @@ class Producer(ShardSupply[TaskResult]):
         if self._config.epochs_ahead is None:
             return None
         options, parts = self._plan.options, self._spool.part[1]
-        samples = self._config.epochs_ahead * len(self._plan.pairs) * options.crops_per_visit
+        samples = self._config.epochs_ahead * self._plan.visits_per_epoch * options.crops_per_visit
         fewest = options.window + self._config.jobs + SPARE_SHARDS
         return max(-(-samples // options.samples_per_shard), fewest * parts)
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from darkprep.jobs.validation import validation_pairs
 from darkprep.pipeline.plan.plan import Plan
+from darkprep.pipeline.raw.dng import BAYER, DngTags, write_dng
 from darkprep.shards import Spool
+from darkprep.shards.shard_file import ShardFile
 from tests.support.command_line import SMALL
 from tests.support.sid_tree import write_sid
 
@@ -106,3 +111,49 @@ def test_a_table_and_a_layout_cannot_be_used_together(complaint):
     line = complaint("build", "--pairs", "a.csv", "--layout", "scenes", status=2)
 
     assert line.startswith("--pairs and --layout cannot be used together")
+
+
+def _write_camera(folder: Path, model: str, phase: str, black: int, white: int) -> None:
+    """Three scenes of a camera, each with a short and a long exposure of 64 x 96 pixels."""
+    for scene in range(3):
+        light = np.random.default_rng(scene).uniform(0, 1, (64, 96))
+        for kind, seconds in (("short", 0.1), ("long", 10.0)):
+            codes = np.rint(black + light * seconds / 10 * (white - black)).astype(np.uint16)
+            tags = DngTags(
+                cfa=BAYER[phase], black=(black,), white=white, model=model, exposure_s=seconds
+            )
+            path = folder / kind / f"{model}{scene}.dng"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_dng(path, codes, tags)
+
+
+def test_two_cameras_in_one_plan_are_mixed_by_weight_whatever_the_number_of_workers(call):
+    _write_camera(Path("photos/one"), "One", "RGGB", 512, 16383)
+    _write_camera(Path("photos/two"), "Two", "GBRG", 64, 1023)
+    table = call("pairs", "--layout", "short-long", "--root", "photos").stdout
+    rows = [re.sub(",(test|val),", ",train,", row) for row in table.splitlines()]
+    rows = [row.replace("darkprep Two,1", "darkprep Two,3") for row in rows]
+    Path("mixed.csv").write_text("\n".join(rows))
+
+    shards = []
+    for jobs in (1, 2):
+        path = Path(f"spool-{jobs}")
+        words = ("--pairs", "mixed.csv", "--root", "photos", "--spool", path, "--epochs", "2")
+        result = call("build", *words, "--quiet", *SMALL[:-1], jobs)
+        assert (result.exit_code, result.output) == (0, "")
+        shards.append([shard.read_bytes() for shard in sorted(path.glob("ready/*.tar"))])
+
+    assert shards[0] == shards[1]
+    spool = Spool("spool-1").open()
+    opened = [
+        ShardFile(spool.shard_path(shard), spool.stream.layout(), shard, spool.digest)
+        for shard in spool.ready_shards()
+    ]
+    metas = [meta for one in opened for meta in one.metas]
+    for one in opened:
+        one.close()
+    assert Counter(meta.camera for meta in metas) == {"darkprep One": 24, "darkprep Two": 72}
+    assert {(meta.camera, meta.black[0], meta.white) for meta in metas} == {
+        ("darkprep One", 512.0, 16383),
+        ("darkprep Two", 64.0, 1023),
+    }

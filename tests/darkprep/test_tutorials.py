@@ -66,7 +66,7 @@ def commands(page: str) -> Iterator[list[str]]:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call) -> Path:
-    """A directory with a small SID in ./data, another photograph, and more in ./night."""
+    """A directory with a small SID in ./data, another photograph, more in ./night, and pairs in ./mine."""
     monkeypatch.chdir(tmp_path)
     data = write_sid(tmp_path / "data", scenes=2, shorts=1, size=(256, 320))
     write_sid(data, scenes=1, shorts=1, size=(256, 320), split=1)
@@ -74,6 +74,10 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call) -> Path:
     short = next((data / "Sony" / "short").iterdir())
     shutil.copy(short, tmp_path / "photo.ARW")
     shutil.copy(short, tmp_path / "night" / "DSC0001.ARW")
+    for kind in ("short", "long"):
+        (tmp_path / "mine" / kind).mkdir(parents=True)
+        for photograph in (data / "Sony" / kind).iterdir():
+            shutil.copy(photograph, tmp_path / "mine" / kind / f"{photograph.name[:5]}.NEF")
     return tmp_path
 
 
