@@ -29,7 +29,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from darkprep.model import ready_for_inference
 from darkprep.model.cuda import CudaGraph, StreamedRedirt
-from darkprep.model.inference import fold_weight_norm
+from darkprep.model.inference import fold_weight_norm, gpu_layout
 from darkprep.model.redirt import Redirt
 
 SIZES = ((2048, 4096), (2848, 4256))
@@ -94,6 +94,9 @@ def measure(section: Section, size: tuple[int, int], precision: str) -> list[Row
             if name in rows:
                 rows[name] |= peak
         found = interleaved(calls, device, seconds=1.0)
+    if device.type == "cuda" and "ready_for_inference" in rows:
+        layout = str(gpu_layout(PRECISIONS[precision])).removeprefix("torch.")
+        rows["ready_for_inference"]["chosen layout"] = layout.replace("_", " ")
     base = found.get("published")
     table = [
         {
@@ -126,6 +129,11 @@ def variants(section: Section, mosaic: Tensor, precision: str) -> dict[str, Call
     }
     if device.type == "cuda":
         found["graph"] = lambda: partial(CudaGraph(folded), planes)
+        if precision in ("fp32", "tf32"):
+            found["graph, contiguous"] = lambda: partial(
+                CudaGraph(body_of(device, precision, torch.contiguous_format)),
+                planes.contiguous(),
+            )
         found[BEST] = lambda: partial(CudaGraph(StreamedRedirt(folded)), planes)
     if precision != "fp16" or device.type == "cuda":
         model = filled(published.checkpoint(seed=0))
@@ -161,11 +169,13 @@ def measure_parts(section: Section, size: tuple[int, int], precision: str) -> Ro
     return found | {"fusion, the rest of the sequence": fusion}
 
 
-def body_of(device: torch.device, precision: str) -> Redirt:
-    """Return the network with folded weight norm, channels last, on the device."""
+def body_of(
+    device: torch.device, precision: str, layout: torch.memory_format = torch.channels_last
+) -> Redirt:
+    """Return the network with folded weight norm on the device."""
     body = fold_weight_norm(filled(published.checkpoint(seed=0))).body
     assert isinstance(body, Redirt)
-    convert_conv2d_weight_memory_format(body.to(device, PRECISIONS[precision]), torch.channels_last)
+    convert_conv2d_weight_memory_format(body.to(device, PRECISIONS[precision]), layout)
     return body
 
 

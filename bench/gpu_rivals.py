@@ -27,10 +27,10 @@ from darkprep.trainer.prefetch import pinned_memory
 from darkprep.trainer.step import TrainStep, new_train_state
 from darkprep.trainer.stream import DeviceBatch, DeviceStream
 
-SECONDS = {"lazy DataLoader": 16.0}
+SECONDS = {"lazy DataLoader": 12.0}
 """Longer where batches come in bursts, as each worker prepares a whole one."""
-_SECONDS = 6.0
-_CASE_S = 25.0
+_SECONDS = 4.0
+_CASE_S = 18.0
 _FILE_SAMPLES, _TINY_FILE_SAMPLES = 256, 8
 
 Batches = Iterator[DeviceBatch]

@@ -30,15 +30,15 @@ import harness
 
 HERE = Path(__file__).resolve().parent
 SECTIONS = {
-    "tests": 75,
-    "inference": 100,
-    "steps": 60,
-    "training": 150,
-    "transfers": 30,
-    "restore": 80,
-    "nccl": 70,
-    "rivals": 120,
-    "sweep": 100,
+    "tests": 60,
+    "inference": 45,
+    "steps": 35,
+    "training": 85,
+    "restore": 50,
+    "sweep": 55,
+    "rivals": 80,
+    "transfers": 20,
+    "nccl": 50,
     "compile": 150,
 }
 """Name and longest time in seconds, most valuable first. All but `tests` are scripts gpu_NAME.py."""

@@ -18,6 +18,7 @@ from gpu_section import Section
 from photographs import SIZES, write_photographs
 
 from darkprep.jobs.background import stop_producers
+from darkprep.jobs.train import jobs_beside_trainer
 from darkprep.shards import Spool
 
 SCENES = 8
@@ -38,10 +39,12 @@ def photographs_in(section: Section) -> Path:
 
 @contextlib.contextmanager
 def built_spool(section: Section, name: str, *, budget: str = "6GB") -> Iterator[Spool]:
-    """Build a spool without end in the background, a process per core; delete it afterwards."""
+    """Build a spool without end on all cores but the trainer's, in the background; delete it afterwards."""
     path = section.directory / name
+    # As many as `stream-train` starts.
+    jobs = section.cores if section.cpu else jobs_beside_trainer(section.cores, section.cores)
     command = ["build", "--camera", "sony", "--root", str(photographs_in(section))]
-    command += ["--spool", str(path), "--epochs", "inf", "--jobs", str(section.cores)]
+    command += ["--spool", str(path), "--epochs", "inf", "--jobs", str(jobs)]
     command += ["--disk-budget", "300MB" if section.cpu else budget, "--background"]
     if section.cpu:
         command += ["--crop", str(TINY_CROP), "--samples-per-shard", "8", "--crops-per-visit", "4"]

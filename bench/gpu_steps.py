@@ -31,6 +31,8 @@ from darkprep.trainer.stream import DeviceBatch
 
 BATCH, CROP = 8, 512
 TINY_BATCH, TINY_CROP = 1, 192
+_BENCHMARKED = ("darkprep", "darkprep, channels last")
+"""Forms that are measured with cudnn.benchmark too."""
 
 
 def main() -> None:
@@ -67,6 +69,7 @@ def measure(section: Section, batch: DeviceBatch, precision: str) -> list[Row]:
     forms: dict[str, Callable[[], Callable[[], Any]]] = {
         "published network": partial(published_step, batch, precision),
         "darkprep": partial(our_step, section, batch, precision),
+        "darkprep, no CUDA graph": partial(our_step, section, batch, precision, graph=False),
         "darkprep, channels last": partial(our_step, section, batch, precision, channels_last=True),
         "loss alone": partial(loss_alone, batch),
     }
@@ -87,9 +90,8 @@ def measure(section: Section, batch: DeviceBatch, precision: str) -> list[Row]:
                 enabled=True, benchmark=True, allow_tf32=precision != "fp32"
             ),
         ):
-            again = {
-                f"{name}, cudnn.benchmark": steps[name] for name in steps if "darkprep" in name
-            }
+            # Built anew, because a CUDA graph keeps the kernels with which it was captured.
+            again = {f"{name}, cudnn.benchmark": forms[name]() for name in _BENCHMARKED}
             rows += [
                 row(batch, name, precision, ms)
                 for name, ms in interleaved(again, section.device).items()
@@ -109,6 +111,7 @@ def our_step(
     precision: str,
     *,
     channels_last: bool = False,
+    graph: bool = True,
     change: Callable[[nn.Module], nn.Module] | None = None,
 ) -> Callable[[], Tensor]:
     """Return a call that does the training step of `stream-train` on the batch.
@@ -124,7 +127,7 @@ def our_step(
         batch = DeviceBatch(index=0, low=low, gt=batch.gt, metas=(), uses=())
     if change:
         state.network.body = change(state.network.body)
-    step = TrainStep(config, state, SingleProcess(), section.device)
+    step = TrainStep(config, state, SingleProcess(), section.device, graph=graph)
     return lambda: step(batch, 0)
 
 

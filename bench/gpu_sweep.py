@@ -16,8 +16,8 @@ from darkprep.jobs.background import start_producer, stop_producers
 from darkprep.shards import Spool
 from darkprep.trainer.device import synchronize
 
-JOBS, REUSES = (2, 4, 8, 16), (1, 2, 4)
-WARM_UP_S, SECONDS = 1.5, 2.0
+JOBS, REUSES = (4, 8, 14, 16), (1, 4)
+WARM_UP_S, SECONDS = 1.0, 1.5
 """The warm-up uses up what was in stock."""
 BUDGET = "3GB"
 

@@ -151,6 +151,16 @@ def restore_frame(network: Restorer, sample: Sample, device: torch.device | None
 
     It has the form of the network's target: `(3, H, W)` sRGB or camera RGB, or `(C, h, w)` planes.
 
+    Raises the errors of `restore_on_device`.
+    """
+    return restore_on_device(network, sample, device).float().cpu().numpy()
+
+
+def restore_on_device(
+    network: Restorer, sample: Sample, device: torch.device | None = None
+) -> Tensor:
+    """Restore a whole frame and return it on the network's device, in the form of its target, in [0, 1].
+
     Raises WeightsError when the network was trained for another CFA, OptionError when the frame is too
     large for the device's memory.
     """
@@ -162,7 +172,7 @@ def restore_frame(network: Restorer, sample: Sample, device: torch.device | None
             out_of_memory_errors(f"a frame of {height}x{width} packed pixels", device),
         ):
             low = torch.from_numpy(sample.low)[None].to(device)
-            restored = network(network_input(low, (sample.meta,)))[0]
+            return network(network_input(low, (sample.meta,)))[0]
     except ModelError as error:
         hint = (
             "; or choose the --xtrans mode with which the network was trained"
@@ -170,7 +180,6 @@ def restore_frame(network: Restorer, sample: Sample, device: torch.device | None
             else ""
         )
         raise WeightsError(f"{sample.meta.pair}: {error}{hint}") from error
-    return restored.float().cpu().numpy()
 
 
 def truth_of(sample: Sample) -> F32 | U16:

@@ -56,13 +56,26 @@ class LossGuard:
         `mean` is the mean loss over all ranks' parts of the batch, so that all ranks take the same
         decision.
         """
+        losses, checked = self.mark(loss, mean)
+        self.watch(losses, batch)
+        return checked
+
+    def mark(self, loss: Tensor, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Do the part of `check` that runs on the device: set `skip`.
+
+        Return the tensor for `watch`, and the loss to differentiate.
+        """
         own = loss.detach()
         mean = own if mean is None else mean
         finite = torch.isfinite(mean)
         self.skip.copy_(~finite)
+        return torch.stack([own, mean]), loss / finite
+
+    def watch(self, losses: Tensor, batch: DeviceBatch) -> None:
+        """Copy the losses that `mark` returned for `batch` to the host, and raise the errors of `check`."""
         slot = self._slots[self._next_slot % _SLOTS]
         self._next_slot += 1
-        slot.copy_(torch.stack([own, mean]), non_blocking=True)
+        slot.copy_(losses, non_blocking=True)
         arrived = torch.cuda.Event() if self._cuda else None  # type: ignore[no-untyped-call]
         if arrived:
             arrived.record()
@@ -70,7 +83,6 @@ class LossGuard:
             _Pending(batch=batch.index, keys=batch.keys, losses=slot, arrived=arrived)
         )
         self._collect(wait=len(self._pending) == _SLOTS)
-        return loss / finite
 
     def report(self, *, wait: bool = False) -> list[float]:
         """Return the mean losses that arrived since the last call, oldest first; with `wait`, wait for all."""

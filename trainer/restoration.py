@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from darkprep.shards.errors import DarkprepError, DiskFull, OptionError, SpoolError
 from darkprep.shards.files import disk_errors
 from darkprep.shards.format import Sample
-from darkprep.trainer.evaluation import Restorer, restore_frame
+from darkprep.trainer.evaluation import Restorer, restore_on_device
 from darkprep.trainer.picture import Bits, Pixels, check_suffix, quantised, write_picture
+
+_STRIP_ROWS = 512
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,8 +75,7 @@ def restore(
     check_suffix(target)
     if bits not in (8, 16):
         raise OptionError(f"bits must be 8 or 16, not {bits}")
-    restored = restore_frame(network, frame.sample, device)
-    pixels = upright(quantised(restored, bits), frame.orientation)
+    pixels = upright(restored_pixels(network, frame.sample, bits, device), frame.orientation)
     try:
         with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +111,32 @@ def restore_all(
             error=reason,
             seconds=time.monotonic() - began,
         )
+
+
+def restored_pixels(
+    network: Restorer, sample: Sample, bits: Bits, device: torch.device | None = None
+) -> Pixels:
+    """Restore a whole frame and return it as `(H, W, 3)` integers of 8 or 16 bits.
+
+    On a GPU the values are rounded there: a quarter or half of the bytes are copied to the host. Raises the
+    errors of `restore_on_device`.
+    """
+    restored = restore_on_device(network, sample, device)
+    if not restored.is_cuda:
+        return quantised(restored.float().numpy(), bits)
+    return quantised_on_device(restored, bits).cpu().numpy()
+
+
+@torch.inference_mode()
+def quantised_on_device(picture: Tensor, bits: Bits) -> Tensor:
+    """Do what `quantised` does, on the device of `(3, H, W)` float in [0, 1]."""
+    dtype = torch.uint8 if bits == 8 else torch.uint16
+    full = float(torch.iinfo(dtype).max)
+    pixels = torch.empty((*picture.shape[1:], 3), dtype=dtype, device=picture.device)
+    for first in range(0, picture.shape[1], _STRIP_ROWS):  # or the copies would fill the memory
+        strip = picture[:, first : first + _STRIP_ROWS].float().mul(full).round_().clamp_(0, full)
+        pixels[first : first + _STRIP_ROWS].copy_(strip.movedim(0, -1))
+    return pixels
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:

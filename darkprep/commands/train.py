@@ -75,7 +75,7 @@ _REPEATED = ("spool", "producers", "rank_timeout", "staging_budget", "staging")
 )  # fmt: skip
 @click.option(
     "--producers", type=COUNT_OR_AUTO, default="auto", show_default=True, metavar="auto|N",
-    help="Start a producer with N worker processes if none is running; auto: as many as build used; 0: start none.",
+    help="Start a producer with N worker processes if none is running; auto: as many as build used, but for a GPU at most two less than the machine has cores; 0: start none.",
 )  # fmt: skip
 @click.option(
     "--resume", is_flag=True,

@@ -47,6 +47,9 @@ from darkprep.view.read_status import spool_status
 
 log = logging.getLogger(__name__)
 
+TRAINER_CORES = 2
+"""Cores for the reader and for launching the GPU's work, which worker processes would otherwise delay."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
@@ -64,7 +67,7 @@ class TrainOptions:
     resume_command: str = ""
     """The command that continues the run, printed when the run fails."""
     producers: int | None = None
-    """Number of worker processes of a producer to start if none is running; None for as many as `build` used, 0 to start none."""
+    """Number of worker processes of a producer to start if none is running; None for as many as `build` used, but for a GPU at most two less than there are cores, 0 to start none."""
     remote: RemoteTraining | None = None
     """The bucket from which the shards are downloaded; None for a spool in a directory."""
 
@@ -155,8 +158,8 @@ def stream_training(
         config = options.spool_config(own_device(options.config.device, communicator))
         placement = rank_placement(spool, communicator)
         options.check_batch()
-        supervisor = _supervisor(options, placement)
         device = open_device(config.device)
+        supervisor = _supervisor(options, placement, device)
         check_gpu(device)
     check_ranks(spool, config, communicator)
     run_dir, frames = (
@@ -301,7 +304,9 @@ def _announce(
         progress.print(text, event="config")
 
 
-def _supervisor(options: TrainOptions, placement: RankPlacement) -> Supervisor | BackgroundDownload:
+def _supervisor(
+    options: TrainOptions, placement: RankPlacement, device: torch.device
+) -> Supervisor | BackgroundDownload:
     spool, remote, until = options.spool, options.remote, options.shards_needed()
     budget_bytes = spool.settings.budget_bytes or default_budget(spool.path)
     check_room(
@@ -316,6 +321,8 @@ def _supervisor(options: TrainOptions, placement: RankPlacement) -> Supervisor |
     jobs = options.producers
     if jobs is None:
         jobs = spool.settings.jobs or os.cpu_count() or 1
+        if device.type == "cuda":
+            jobs = jobs_beside_trainer(jobs, os.cpu_count() or 1)
     return Supervisor(
         spool,
         jobs=jobs,
@@ -323,6 +330,11 @@ def _supervisor(options: TrainOptions, placement: RankPlacement) -> Supervisor |
         until=until,
         is_leader=placement.is_leader,
     )
+
+
+def jobs_beside_trainer(jobs: int, cores: int) -> int:
+    """Return at most `jobs` worker processes, and so few that two cores are left to a trainer that feeds a GPU."""
+    return max(1, min(jobs, cores - TRAINER_CORES))
 
 
 def _write_report(run_dir: Path, progress: Progress) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from darkprep.jobs import background
 from darkprep.jobs.background import Supervisor, last_log_line, start_producer, stop_on_signals
+from darkprep.jobs.train import jobs_beside_trainer
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.planner import make_plan
 from darkprep.shards import Cursor, OptionError, Spool, SpoolError, StreamEnded
@@ -23,6 +24,13 @@ from darkprep.view.status import SpoolStatus
 from tests.support.statuses import TRAINER, producer_of, status_of
 
 PLENTY = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("jobs", "cores", "left"), [(16, 16, 14), (4, 16, 4), (2, 2, 1), (1, 1, 1)]
+)
+def test_beside_a_gpu_producers_leave_two_cores(jobs: int, cores: int, left: int):
+    assert jobs_beside_trainer(jobs, cores) == left
 
 
 @pytest.fixture

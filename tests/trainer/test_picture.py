@@ -8,12 +8,14 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from darkprep.shards.errors import OptionError, SpoolError
 from darkprep.trainer.picture import quantised, write_picture
+from darkprep.trainer.restoration import quantised_on_device
 
 
 def pixels_of(bits: int, height: int = 300, width: int = 37) -> np.ndarray:
@@ -116,3 +118,13 @@ def test_an_unknown_suffix_and_an_unwritable_directory_are_refused(tmp_path):
     with pytest.raises((SpoolError, OSError)):
         write_picture(tmp_path / "x.png", pixels_of(8))
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_values_are_rounded_equally_on_the_host_and_on_a_device(device, bits):
+    picture = torch.rand(3, 700, 33, generator=torch.Generator().manual_seed(1)) * 1.2 - 0.1
+
+    pixels = quantised_on_device(picture.to(device), bits).cpu().numpy()
+
+    np.testing.assert_array_equal(pixels, quantised(picture.numpy(), bits))

@@ -500,6 +500,31 @@ def test_a_cuda_run_has_the_losses_of_a_cpu_run(tmp_path, open_reader):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "rel"), [("fp32", 1e-3), ("fp16", 1e-2), ("bf16", 1e-2)])
+def test_a_run_with_a_cuda_graph_has_the_losses_of_one_without_also_when_resumed(
+    tmp_path, open_reader, monkeypatch, caplog, precision, rel
+):
+    def refuse(*_):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    def stop_after_four(report):
+        if report.iteration == 4:
+            stop.set()
+
+    config, stop = replace(TINY, device="cuda", precision=precision), threading.Event()
+    train(config, open_reader, tmp_path / "graph")
+    train(config, open_reader, tmp_path / "cut", on_step=stop_after_four, stop=stop)
+    train(config, open_reader, tmp_path / "cut", resume=True)
+    assert "CUDA graph" not in caplog.text
+    monkeypatch.setattr("darkprep.trainer.step_graph.capture", refuse)
+    train(config, open_reader, tmp_path / "plain")
+
+    assert "cannot be captured as a CUDA graph (operation not permitted" in caplog.text
+    assert losses_in(tmp_path / "graph") == pytest.approx(losses_in(tmp_path / "plain"), rel=rel)
+    assert losses_in(tmp_path / "cut") == pytest.approx(losses_in(tmp_path / "plain"), rel=rel)
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("reported_by", ["report", "the next check"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_non_finite_loss_on_cuda_never_reaches_the_weights(precision, reported_by):
