@@ -41,6 +41,10 @@ _weights_option = click.option(
 @frames_option
 @exclude_misaligned_option
 @click.option(
+    "--set", "pair_set", metavar="NAME",
+    help="Score a set of SID's Sony that papers report, instead of a split: sid-93, sid-88, sid-562 or eld-15.",
+)  # fmt: skip
+@click.option(
     "--amplify", default="ratio", show_default=True, metavar="ratio|estimate|FACTOR",
     help="Amplify short exposures by the exposure ratio (ratio), by a factor estimated from the brightness as in REDIRT (estimate), or by a constant FACTOR.",
 )  # fmt: skip
@@ -70,6 +74,7 @@ def evaluate(
     split: str,
     frames: str,
     exclude_misaligned: bool,
+    pair_set: str | None,
     amplify: str,
     multiplier: float | None,
     protocol: str | None,
@@ -98,6 +103,7 @@ def evaluate(
         split=split,
         frames=frames,
         exclude_misaligned=exclude_misaligned,
+        pair_set=pair_set,
         decoding=DecodingOptions(
             amplify=amplify, multiplier=multiplier, xtrans=xtrans, match_colour=match_colour
         ),

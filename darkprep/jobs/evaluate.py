@@ -15,6 +15,7 @@ from darkprep.jobs.weights import load_restorer
 from darkprep.pipeline.pairs.cameras import dataset_of
 from darkprep.pipeline.pairs.groups import report_groups
 from darkprep.pipeline.pairs.origin import PairOrigin
+from darkprep.pipeline.pairs.sets import pair_set_named
 from darkprep.pipeline.pairs.sid import MISALIGNED_SCENES
 from darkprep.pipeline.pairs.table import Pairs, Skipped, first_skipped, splits_named
 from darkprep.pipeline.raw.develop import develop_amplified
@@ -43,6 +44,8 @@ class EvaluateOptions:
     """`first`: only the first frame of each burst; `all`: every frame."""
     exclude_misaligned: bool = False
     """Leave out the scenes of SID's Sony set whose exposures are not aligned."""
+    pair_set: str | None = None
+    """A name in PAIR_SETS, instead of split, frames and exclude_misaligned."""
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     protocol: str | None = None
     """How the figures are computed: a name in trainer.PROTOCOLS, or None for the one of the weights' target."""
@@ -56,6 +59,12 @@ class EvaluateOptions:
         if self.frames not in ("first", "all"):
             raise OptionError(f"frames must be first or all, not {self.frames!r}")
         splits_named(self.split)
+        if self.pair_set is not None:
+            pair_set_named(self.pair_set)
+            if (self.split, self.frames, self.exclude_misaligned) != ("test", "first", False):
+                raise OptionError(
+                    f"set {self.pair_set} decides split, frames and misaligned scenes; leave out --split, --frames and --exclude-misaligned"
+                )
         if self.protocol is not None:
             protocol_named(self.protocol)
         _ = self.origin
@@ -66,6 +75,15 @@ class EvaluateOptions:
         is_label = self.pairs is not None or self.layout is not None
         camera = self.camera if is_label or self.camera is None else self.camera.lower()
         return PairOrigin(root=self.root, camera=camera, table=self.pairs, layout=self.layout)
+
+    def find(self) -> Pairs:
+        """Return the pairs to score. Raises OptionError or DatasetError."""
+        if self.pair_set is not None:
+            return pair_set_named(self.pair_set).find(self.origin)
+        return self.origin.find(
+            frames=self.frames,  # type: ignore[arg-type] # checked in the constructor
+            exclude_misaligned=self.exclude_misaligned,
+        ).of_split(self.split)
 
     def settings(self) -> dict[str, str]:
         """Return the settings, other than the protocol, on which the scores depend."""
@@ -110,6 +128,8 @@ class EvaluationResult:
             f"  {group.group}: {_figures(group.pairs, group.psnr, group.ssim)}"
             for group in found.groups
         ]
+        if "set" in found.settings:
+            lines.append(f"set {found.settings['set']}")
         lines.append(f"protocol {found.protocol}, {found.region}: {found.protocol_says}")
         return lines
 
@@ -129,10 +149,7 @@ def evaluation(
         raise OptionError(
             f"match-colour changes the input's colours, which the truth of the target {target} does not have; leave it out"
         )
-    found = options.origin.find(
-        frames=options.frames,  # type: ignore[arg-type] # checked by EvaluateOptions
-        exclude_misaligned=options.exclude_misaligned,
-    ).of_split(options.split)
+    found = options.find()
     by_id = {pair.id: pair for pair in found.pairs}
     skipped: list[Skipped] = []
     done: list[ImageScores] = []
@@ -162,11 +179,26 @@ def evaluation(
         prepare=packed_raw(found.root, by_id, centre=centre, target=target) if in_raw else None,
         show=None if target == "srgb" else show_simply(found.root, by_id),
         region=f"the middle {centre} x {centre} packed pixels" if centre else "whole frames",
-        settings=options.settings() | ({} if target == "srgb" else {"target": target}),
+        settings=options.settings()
+        | _set_of(options, found)
+        | ({} if target == "srgb" else {"target": target}),
         groups=lambda pair: report_groups(by_id[pair]),
         on_image=on_image,
     )
     return EvaluationResult(result, (*found.skipped, *skipped), found)
+
+
+def _set_of(options: EvaluateOptions, found: Pairs) -> dict[str, str]:
+    """Return the record of a named set, and of its split and frames; empty without one."""
+    if options.pair_set is None:
+        return {}
+    chosen = pair_set_named(options.pair_set)
+    return {
+        "set": f"{chosen.name}, {len(found.pairs)} of {chosen.count} pairs: {chosen.description}",
+        "split": chosen.split,
+        "frames": chosen.frames,
+        "misaligned scenes": "left out" if chosen.exclude_misaligned else "as found",
+    }
 
 
 def _whole_frames(

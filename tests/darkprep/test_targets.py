@@ -13,12 +13,15 @@ from darkprep.jobs.protocols import packed_raw
 from darkprep.model import build_model, load_model, save_weights
 from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.find import find_pairs
+from darkprep.pipeline.pairs.origin import PairOrigin
+from darkprep.pipeline.pairs.sets import PAIR_SETS
 from darkprep.pipeline.pairs.whole_frame import whole_frame
 from darkprep.shards import Spool, Target
 from darkprep.synth.dataset import synthesise
 from darkprep.trainer.evaluation import truth_of
 from darkprep.trainer.metrics import PROTOCOLS, score
 from tests.support.builds import shard_bytes
+from tests.support.sid_tree import touch_sid, write_sid
 
 BUILD = (
     "--crop",
@@ -168,3 +171,47 @@ def test_another_cameras_colours_do_not_fit_a_raw_truth(complaint, empty_directo
         "--match-colour", "sony", "--device", "cpu",
     )  # fmt: skip
     assert message.startswith("match-colour changes the input's colours")
+
+
+def test_a_named_set_states_its_name_and_count(call, complaint, empty_directory):
+    root = write_sid(Path("data"), scenes=1, shorts=1, split=1)
+    write_sid(root, scenes=1, shorts=1, split=2)
+    words = ["evaluate", "--weights", weights_of("raw"), "--root", root, "--device", "cpu"]
+
+    result = call(*words, "--camera", "sony", "--set", "sid-88")
+
+    assert result.exit_code == 0, result.output
+    assert "set sid-88, 1 of 88 pairs: first frames of the test scenes" in result.stdout
+    assert "protocol eld, the middle 512 x 512 packed pixels" in result.stdout
+    assert "unknown set 'sid-9'; choose from sid-93" in complaint(
+        *words, "--camera", "sony", "--set", "sid-9"
+    )
+    assert "has no pair of the set eld-15" in complaint(
+        *words, "--camera", "sony", "--set", "eld-15"
+    )
+    assert "leave out --split" in complaint(
+        *words, "--camera", "sony", "--set", "sid-93", "--split", "val"
+    )
+    assert "set sid-93 is of the camera sony, not of fuji" in complaint(
+        *words, "--camera", "fuji", "--set", "sid-93"
+    )
+
+
+@pytest.mark.parametrize("name", PAIR_SETS)
+def test_the_named_sets_select_what_they_describe(name: str, empty_directory):
+    root = touch_sid(
+        Path("data"),
+        *("short/10001_00_0.1s", "short/10001_01_0.1s", "long/10001_00_10s"),
+        *("short/10034_00_0.1s", "long/10034_00_10s", "short/20188_00_0.1s", "long/20188_00_10s"),
+        *("short/10185_00_0.04s", "long/10185_00_10s", "short/00001_00_0.1s", "long/00001_00_10s"),
+    )
+    found = PAIR_SETS[name].find(PairOrigin(root=root, camera="sony"))
+
+    ids = {pair.id for pair in found.pairs}
+    test = {"10001_00_0.1s", "10185_00_0.04s"}
+    assert ids == {
+        "sid-93": test | {"10034_00_0.1s"},
+        "sid-88": test,
+        "sid-562": test | {"10001_01_0.1s"},
+        "eld-15": {"10185_00_0.04s", "20188_00_0.1s"},
+    }[name]  # fmt: skip
