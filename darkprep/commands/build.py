@@ -41,6 +41,7 @@ from darkprep.pipeline.pairs.table import Frames
 from darkprep.pipeline.plan.options import DEFAULT_MARGIN, PlanOptions
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.plan.planner import make_plan
+from darkprep.pipeline.produce.default_jobs import Jobs, default_jobs
 from darkprep.pipeline.produce.executors.config import ExecutorConfig
 from darkprep.pipeline.produce.frames_directory import FramesDirectory, is_inside
 from darkprep.pipeline.produce.producer import ProducerConfig
@@ -65,7 +66,11 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 @spool_option
 @build_budget_option
 @shrink_option
-@jobs_option("Number of worker processes.")
+@jobs_option(
+    "Number of worker processes.",
+    show_default="all CPUs of the process, fewer where memory is short",
+    default=lambda: None,
+)
 @click.option(
     "--epochs", type=COUNT_OR_INF, default=PlanOptions.epochs, show_default=True, metavar="N|inf",
     help="Number of times that each pair is used; inf for no end.",
@@ -126,7 +131,7 @@ def build(
     spool: Path | StoreUrl,
     disk_budget: int | None,
     shrink: bool,
-    jobs: int,
+    jobs: int | None,
     epochs: int | None,
     epochs_ahead: int | None,
     seed: int,
@@ -201,13 +206,14 @@ def build(
             f"spool {spool}: contains the photographs of --root {root}; choose another directory"
         )
     plan = make_plan(root, options, pairs=found)
+    chosen = Jobs(count=jobs, bound="--jobs") if jobs else default_jobs(plan)
     before = target.recorded_settings(plan)
     if disk_budget is None and before:
         disk_budget = before.budget_bytes
     shares = target.divide_budget(plan, disk_budget, staging_budget)
     config = ProducerConfig(
         budget_bytes=shares.build_bytes,
-        jobs=jobs,
+        jobs=chosen.count,
         until=plan.shards,
         epochs_ahead=epochs_ahead,
         shrink=shrink,
@@ -220,7 +226,7 @@ def build(
         )
     settings = ProducerSettings(
         budget_bytes=shares.build_bytes,
-        jobs=jobs,
+        jobs=chosen.count,
         backend=backend,
         address=address,
         part=number,
@@ -231,12 +237,16 @@ def build(
     target.save(plan, shares, frames_directory.recorded_in(settings))
     progress = Progress(quiet=quiet, log_format=log_format)
     progress.print(_summary(plan, shares.budget_bytes), event="plan")
+    if jobs is None:
+        progress.print(
+            f"{format_count(chosen.count, 'worker')}, limited by {chosen.bound}; --jobs sets another number"
+        )
     if not quiet:
         print_skipped(plan.skipped)
     if in_background:
         process = background.start_producer(
             target.spool,
-            jobs=jobs,
+            jobs=chosen.count,
             budget_bytes=shares.build_bytes,
             until=plan.shards,
             executor=executor,

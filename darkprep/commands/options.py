@@ -6,7 +6,6 @@ once; the command line therefore loads this code, but never torch.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from darkprep.pipeline.pairs.cameras import CAMERAS
 from darkprep.pipeline.pairs.folders import LAYOUTS
 from darkprep.pipeline.pairs.table import SPLIT_CHOICES
 from darkprep.pipeline.plan.options import DEFAULT_CROP, PlanOptions
+from darkprep.pipeline.produce.default_jobs import usable_cpus
 from darkprep.pipeline.produce.executors.config import BACKENDS, ExecutorConfig
 from darkprep.pipeline.produce.executors.pool import MAX_JOBS
 from darkprep.pipeline.produce.producer import DEFAULT_EPOCHS_AHEAD
@@ -216,9 +216,13 @@ seed_option = click.option(
 )  # fmt: skip
 
 
-def jobs_option(help: str, show_default: str = "all cores") -> Callable[[Command], Command]:
-    """Return the option `--jobs N`; its default is the number of cores."""
+def jobs_option(
+    help: str,
+    show_default: str = "all CPUs of the process",
+    default: Callable[[], int | None] = lambda: usable_cpus().count,
+) -> Callable[[Command], Command]:
+    """Return the option `--jobs N`; its default is the number of CPUs that this process may use."""
     return click.option(
-        "--jobs", type=click.IntRange(1, MAX_JOBS), default=lambda: os.cpu_count() or 1,
+        "--jobs", type=click.IntRange(1, MAX_JOBS), default=default,
         show_default=show_default, metavar="N", help=help,
     )  # fmt: skip

@@ -42,7 +42,7 @@ from darkprep.view.live import Progress
 @precision_option
 @jobs_option(
     "Number of worker processes that make the shards of a training run.",
-    show_default="all cores; 1 with --small",
+    show_default="all CPUs of the process; 1 with --small",
 )
 @click.option(
     "--disk-budget", type=SIZE, metavar="SIZE",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from darkprep.jobs.run_directory import check_run_directory
 from darkprep.jobs.validation import ValidationFrames
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import default_budget
+from darkprep.pipeline.produce.default_jobs import usable_cpus
 from darkprep.report.provenance import FILE as PROVENANCE_FILE
 from darkprep.report.provenance import run_provenance
 from darkprep.report.run_page import write_run_report
@@ -320,9 +320,10 @@ def _supervisor(
         return BackgroundDownload(remote, until=until, is_leader=placement.is_leader)
     jobs = options.producers
     if jobs is None:
-        jobs = spool.settings.jobs or os.cpu_count() or 1
+        cpus = usable_cpus().count
+        jobs = spool.settings.jobs or cpus
         if device.type == "cuda":
-            jobs = jobs_beside_trainer(jobs, os.cpu_count() or 1)
+            jobs = jobs_beside_trainer(jobs, cpus)
     return Supervisor(
         spool,
         jobs=jobs,
