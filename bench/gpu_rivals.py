@@ -24,7 +24,8 @@ from darkprep.trainer.communicator import SingleProcess
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import synchronize
 from darkprep.trainer.prefetch import pinned_memory
-from darkprep.trainer.step import TrainStep, new_train_state
+from darkprep.trainer.recipe import Recipe
+from darkprep.trainer.step import TrainStep
 from darkprep.trainer.stream import DeviceBatch, DeviceStream
 
 SECONDS = {"lazy DataLoader": 12.0}
@@ -63,8 +64,13 @@ def main() -> None:
 def measure(section: Section, opened: Opener, precision: str, seconds: float) -> Row:
     """Return the time to the first batch and the pace of the training after a second of it."""
     config = TrainConfig(precision=precision, device=section.device.type)  # type: ignore[arg-type]
+    recipe = Recipe()
     step = TrainStep(
-        config, new_train_state(config, section.device), SingleProcess(), section.device
+        config,
+        recipe.new_state(config, section.device),
+        SingleProcess(),
+        section.device,
+        recipe,
     )
     seconds = 0.3 if section.cpu else seconds
     counting = threading.Event()

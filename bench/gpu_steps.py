@@ -26,7 +26,8 @@ from torch.nn import functional as F
 from darkprep.trainer.communicator import SingleProcess
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.loss import restoration_loss
-from darkprep.trainer.step import TrainStep, new_train_state
+from darkprep.trainer.recipe import Recipe
+from darkprep.trainer.step import TrainStep
 from darkprep.trainer.stream import DeviceBatch
 
 BATCH, CROP = 8, 512
@@ -120,14 +121,15 @@ def our_step(
     """
     name = "fp32" if precision == "tf32" else precision
     config = TrainConfig(precision=name, device=section.device.type)  # type: ignore[arg-type]
-    state = new_train_state(config, section.device)
+    recipe = Recipe()
+    state = recipe.new_state(config, section.device)
     if channels_last:
         state.network.to(memory_format=torch.channels_last)
         low = batch.low.contiguous(memory_format=torch.channels_last)
         batch = DeviceBatch(index=0, low=low, gt=batch.gt, metas=(), uses=())
     if change:
         state.network.body = change(state.network.body)
-    step = TrainStep(config, state, SingleProcess(), section.device, graph=graph)
+    step = TrainStep(config, state, SingleProcess(), section.device, recipe, graph=graph)
     return lambda: step(batch, 0)
 
 

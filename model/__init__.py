@@ -13,6 +13,7 @@ from darkprep.model.build import (
 from darkprep.model.errors import ModelError
 from darkprep.model.inference import Precision, ReadyNetwork, ready_for_inference
 from darkprep.model.input_form import PLANE_ORDERS, InputForm, PlaneOrder
+from darkprep.model.own import own_network
 from darkprep.model.weights import (
     PUBLISHED_LICENCE,
     import_published,
@@ -40,6 +41,7 @@ __all__ = [
     "import_published",
     "load_model",
     "load_weights",
+    "own_network",
     "ready_for_inference",
     "save_weights",
 ]

@@ -2,7 +2,7 @@
 
 The trade-off: each device has one way of execution, the fastest that was measured (docs/models.md), and no
 option to choose another. REDIRT runs by rows on a CPU (`rows.py`) and as a CUDA graph on a GPU
-(`cuda.py`). On a CPU a U-Net runs in strips, and NAFNet, of which every output depends on the whole frame, in
+(`cuda.py`). A network of the user's own runs as it is, on the whole frame. On a CPU a U-Net runs in strips, and NAFNet, of which every output depends on the whole frame, in
 one piece.
 """
 
@@ -22,6 +22,7 @@ from darkprep.model.build import Network, check_planes
 from darkprep.model.cuda import CudaGraph, StreamedRedirt
 from darkprep.model.errors import ModelError
 from darkprep.model.nafnet import NafNet
+from darkprep.model.own import is_own
 from darkprep.model.redirt import Redirt
 from darkprep.model.rows import RowwiseRedirt
 
@@ -89,8 +90,13 @@ def ready_for_inference(
     target = torch.device(device)
     if target.type != "cuda" and precision == "fp16":
         raise ModelError(f"fp16 needs a GPU; on {target.type} choose bf16 or fp32")
-    body = fold_weight_norm(model).body.to(target)
-    if target.type == "cuda":
+    own = is_own(model.name)
+    body = (_copied(model) if own else fold_weight_norm(model)).body.to(target)
+    if own:
+        run: Callable[[Tensor], Tensor] = _InOnePiece(
+            body.to(_DTYPES[precision]), _DTYPES[precision]
+        )
+    elif target.type == "cuda":
         with torch.cuda.device(target):
             run = _on_gpu(body, _DTYPES[precision])
     else:
@@ -100,12 +106,16 @@ def ready_for_inference(
 
 def fold_weight_norm(model: Network) -> Network:
     """Return a copy of `model` with plain convolutions instead of weight-normed ones, for inference only."""
-    folded = copy.deepcopy(model)
+    folded = _copied(model)
     for parent in list(folded.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Conv2d) and parametrize.is_parametrized(child, "weight"):
                 setattr(parent, name, _without_weight_norm(child))
-    return folded.eval().requires_grad_(False)
+    return folded
+
+
+def _copied(model: Network) -> Network:
+    return copy.deepcopy(model).eval().requires_grad_(False)
 
 
 def _without_weight_norm(conv: nn.Conv2d) -> nn.Conv2d:

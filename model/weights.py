@@ -20,6 +20,7 @@ from torch import Tensor
 from darkprep.model.build import CfaKind, Network, Target, build_model
 from darkprep.model.errors import ModelError
 from darkprep.model.input_form import InputForm, PlaneOrder
+from darkprep.model.own import NetworkSource, is_own, own_network
 from darkprep.model.torch_file import check_torch_file
 
 PUBLISHED_LICENCE = (
@@ -104,10 +105,23 @@ def load_weights(model: Network, path: str | os.PathLike[str]) -> None:
     _load_into(model, _read(Path(path)), Path(path))
 
 
-def load_model(path: str | os.PathLike[str]) -> Network:
-    """Build the network that a weights file names, load the weights, and return the network. Raises ModelError."""
+def load_model(
+    path: str | os.PathLike[str], *, network: NetworkSource | None = None, name: str = ""
+) -> Network:
+    """Build the network that a weights file names, load the weights, and return the network. Raises ModelError.
+
+    Weights of a network of the user's own need it as `network`, as `own_network` takes it, with the `name`
+    under which it was trained: no code is imported because a file names it.
+    """
     stored = _read(Path(path))
-    model = build_model(stored.name, stored.cfa, stored.target)
+    if is_own(stored.name) and network is None:
+        raise ModelError(
+            f"{path}: holds weights of {stored.name}, code of your own; give --model {stored.name}, for no code is imported because a file names it"
+        )
+    if network is None:
+        model = build_model(stored.name, stored.cfa, stored.target)
+    else:
+        model = own_network(name or stored.name, network, stored.cfa, stored.target)
     _load_into(model, stored, Path(path))
     return model
 
@@ -124,7 +138,8 @@ def save_weights(model: Network, path: str | os.PathLike[str], *, note: str = ""
     metadata |= {_INPUT: _CUT_AT_BLACK} if form.cut_at_black else {}
     metadata |= {_TARGET: model.target} if model.target != "srgb" else {}
     metadata |= {_PLANE_ORDER: form.plane_order} if form.plane_order != "RGGB" else {}
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    # Copies, because safetensors refuses tensors that share memory, as tied weights do.
+    tensors = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
     _write_atomically(Path(path), save(tensors, metadata))
 
 
@@ -158,7 +173,7 @@ def _load_into(model: Network, stored: _WeightsFile, path: Path) -> None:
         )
     wanted = model.state_dict()
     in_file = {name: stored.published_names.get(name, name) for name in wanted | stored.tensors}
-    unusable = {n for n, tensor in stored.tensors.items() if not _is_dense_float(tensor)}
+    unusable = {n for n, tensor in stored.tensors.items() if not _is_usable(tensor, wanted.get(n))}
     shared = [n for n in wanted if n in stored.tensors and n not in unusable]
     wrong = {
         "lacks": [in_file[n] for n in wanted if n not in stored.tensors],
@@ -192,10 +207,13 @@ def _kind(network: _WeightsFile | Network) -> str:
     return network.cfa if network.target == "srgb" else f"{network.cfa}, {network.target}"
 
 
-def _is_dense_float(tensor: Tensor) -> bool:
-    """Whether a tensor can be loaded as weights: dense floating point of 16 bits or more, with data."""
+def _is_usable(tensor: Tensor, wanted: Tensor | None) -> bool:
+    """Whether a tensor can be loaded: dense, with data, and floating point of 16 bits or more, or a count if that is wanted."""
     kind = (tensor.layout, tensor.device.type, tensor.is_nested)
-    return tensor.dtype in _DTYPES and kind == (torch.strided, "cpu", False)
+    is_count = (
+        wanted is not None and not wanted.is_floating_point() and tensor.dtype == wanted.dtype
+    )
+    return (tensor.dtype in _DTYPES or is_count) and kind == (torch.strided, "cpu", False)
 
 
 def _abbreviated(names: list[str]) -> str:

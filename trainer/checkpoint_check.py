@@ -1,8 +1,8 @@
 """Compare what a checkpoint holds with what it is loaded into, before anything is loaded.
 
 Fused Adam reads and writes as many numbers as its parameter has, whatever the size of its state: a state of
-another shape would corrupt the process's memory. The trade-off: only the state of Adam is accepted, because
-another optimiser's names of tensors are not known here.
+another shape would corrupt the process's memory. The trade-off: the state of an optimiser other than Adam is
+checked less closely, because its names of tensors are not known here.
 """
 
 from __future__ import annotations
@@ -32,22 +32,56 @@ def check_network(stored: Values, network: torch.nn.Module) -> None:
 
 
 def check_optimiser(stored: Values, optimiser: torch.optim.Optimizer) -> None:
-    """Raise UnfitState unless the state is one of this Adam optimiser, in names, shapes, dtypes, types and ranges."""
+    """Raise UnfitState unless the state is one of this optimiser, in names, shapes, dtypes, types and ranges.
+
+    Of another optimiser than Adam and AdamW, shapes and dtypes are compared if it is a fused one; the others check
+    both themselves when they use them.
+    """
     _check_names("optimiser", stored, {"state", "param_groups"})
+    is_adam = isinstance(optimiser, torch.optim.Adam | torch.optim.AdamW)
     groups, current = stored["param_groups"], optimiser.state_dict()["param_groups"]
     if not isinstance(groups, list) or len(groups) != len(current):
         raise UnfitState("optimiser: wrong number of parameter groups")
     for group, ours in zip(groups, current, strict=True):
-        _check_group(group, ours)
-    parameters = [one for group in optimiser.param_groups for one in group["params"]]
-    amsgrad = [group["amsgrad"] for group in optimiser.param_groups for _ in group["params"]]
+        (_check_group if is_adam else _check_other_group)(group, ours)
+    owners = [(one, group) for group in optimiser.param_groups for one in group["params"]]
     state = stored["state"]
     if not isinstance(state, dict):
         raise UnfitState("optimiser: state is not a dictionary")
     for index, values in state.items():
-        if type(index) is not int or not 0 <= index < len(parameters):
+        if type(index) is not int or not 0 <= index < len(owners):
             raise UnfitState("optimiser: state of an unknown parameter")
-        _check_adam(f"optimiser {index}", values, parameters[index], amsgrad=amsgrad[index])
+        parameter, group = owners[index]
+        if is_adam:
+            _check_adam(f"optimiser {index}", values, parameter, amsgrad=group["amsgrad"])
+        else:
+            _check_other(f"optimiser {index}", values, parameter, fused=bool(group.get("fused")))
+
+
+def _check_other_group(group: object, ours: Values) -> None:
+    _check_names("optimiser", group, set(ours))
+    assert isinstance(group, dict)
+    for name, value in group.items():
+        _check_setting(f"optimiser {name}", value)
+    if group["params"] != ours["params"]:
+        raise UnfitState("optimiser params: are others")
+
+
+def _check_other(what: str, values: object, parameter: Tensor, *, fused: bool) -> None:
+    if not isinstance(values, dict):
+        raise UnfitState(f"{what}: is not a dictionary")
+    for name, value in values.items():
+        if fused and isinstance(value, Tensor) and value.ndim:
+            _check_tensor(f"{what} {name}", value, parameter)
+        else:
+            _check_setting(f"{what} {name}", value)
+
+
+def _check_setting(what: str, value: object) -> None:
+    if isinstance(value, Tensor):
+        _check_dense(what, value)
+    else:
+        check_plain(what, list(value) if isinstance(value, tuple) else value)
 
 
 def check_scaler(stored: Values) -> None:
@@ -150,15 +184,19 @@ def _check_tensor(what: str, stored: object, wanted: Tensor) -> None:
     """Raise UnfitState unless `stored` is a plain tensor in memory with the shape, dtype and strides of `wanted`."""
     if not isinstance(stored, Tensor):
         raise UnfitState(f"{what}: is not a tensor")
-    kind = (stored.layout, stored.device.type, stored.is_quantized, stored.is_nested)
-    if kind != (torch.strided, "cpu", False, False):
-        raise UnfitState(f"{what}: is not a dense tensor in memory")
+    _check_dense(what, stored)
     if stored.dtype != wanted.dtype:
         raise UnfitState(f"{what}: is {stored.dtype}, not {wanted.dtype}")
     if stored.shape != wanted.shape:
         raise UnfitState(f"{what}: has shape {tuple(stored.shape)}, not {tuple(wanted.shape)}")
     if _strides(stored) != _strides(wanted) or stored.is_neg() or stored.is_conj():
         raise UnfitState(f"{what}: has another layout in memory")
+
+
+def _check_dense(what: str, stored: Tensor) -> None:
+    kind = (stored.layout, stored.device.type, stored.is_quantized, stored.is_nested)
+    if kind != (torch.strided, "cpu", False, False):
+        raise UnfitState(f"{what}: is not a dense tensor in memory")
 
 
 def _strides(tensor: Tensor) -> list[int]:

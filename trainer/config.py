@@ -24,6 +24,9 @@ AUGMENT_MODES: tuple[AugmentMode, ...] = get_args(AugmentMode)
 RANK_TIMEOUT_S = 1800.0
 """How long a rank waits for another rank's answer; long, because rank 0 may be evaluating the network."""
 
+DEFAULT_LOSS = "default"
+"""Name of the loss of each target, `trainer.loss.target_loss`."""
+
 IDENTITY_FIELDS = (
     "model",
     "cfa",
@@ -39,7 +42,7 @@ IDENTITY_FIELDS = (
 )
 """Fields that must be equal in a checkpoint and in the run that resumes it: they decide the network or the next batch."""
 
-_LATER_FIELDS = ("target", "parts", "keep_shards", "evaluate_every")
+_LATER_FIELDS = ("target", "loss", "parts", "keep_shards", "evaluate_every")
 """Fields that config.json did not always have."""
 
 _MAXIMA = {
@@ -63,6 +66,7 @@ class TrainConfig:
     """
 
     model: str = "redirt"
+    """Name of the network: one of model.MODELS, or `package.module:Class` for one that `train` is given."""
     cfa: CfaKind = "bayer"
     crop: int = 512
     """Side of the training crops, in mosaic pixels."""
@@ -81,6 +85,8 @@ class TrainConfig:
     log_every: int = 50
     """Iterations between lines of metrics.jsonl; a line holds means over these iterations."""
     keep_checkpoints: int = 3
+    loss: str = DEFAULT_LOSS
+    """Name of the loss: the default one of the target, or `package.module:function` for one that `train` is given."""
     camera: str = ""
     """The camera of the photographs; recorded, not used."""
     plan: str = ""
@@ -97,10 +103,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         # Imported here because they load torch; the defaults above are read without it.
         from darkprep.model import MODELS, Network
+        from darkprep.model.own import is_own
         from darkprep.trainer.loss import check_crop
 
         for field, choices in (
-            ("model", MODELS),
+            ("model", (self.model,) if is_own(self.model) else MODELS),
+            ("loss", (self.loss,) if is_own(self.loss) else (DEFAULT_LOSS,)),
             ("cfa", tuple(CELL)),
             ("target", TARGETS),
             ("precision", PRECISIONS),
@@ -113,7 +121,8 @@ class TrainConfig:
             raise OptionError(
                 f"crop must be a multiple of {multiple} for {self.cfa}, not {self.crop}"
             )
-        check_crop(self.crop, self.target)
+        if self.loss == DEFAULT_LOSS:
+            check_crop(self.crop, self.target)
 
     def _check_numbers(self) -> None:
         for field, largest in _MAXIMA.items():

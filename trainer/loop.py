@@ -1,7 +1,8 @@
 """The training loop.
 
 One loop serves every device, precision and number of ranks; the stream, the step and the lockstep of the
-ranks contain what differs between them. The trade-off: one loss and one optimiser, the published ones.
+ranks contain what differs between them. The trade-off: the caller may replace network, loss, optimiser and schedule, not
+the loop.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from typing import Any
 import torch
 
 from darkprep.model import Network
+from darkprep.model.own import NetworkSource
 from darkprep.shards.errors import NonFiniteLoss, OptionError
 from darkprep.trainer.checkpoint import Progress, TrainState
 from darkprep.trainer.communicator import Communicator, SingleProcess, open_in_turn
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import open_device, out_of_memory_errors
 from darkprep.trainer.prefetch import pinned_memory
+from darkprep.trainer.recipe import Loss, MakeOptimiser, Recipe, Schedule
 from darkprep.trainer.records import RunSummary, StepReport
 from darkprep.trainer.run_files import (
     NoFiles,
@@ -31,7 +34,6 @@ from darkprep.trainer.run_files import (
     finished_summary,
     training_lock,
 )
-from darkprep.trainer.step import new_train_state
 from darkprep.trainer.training import OpenReader, Training, run_summary
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,10 @@ def train(
     open_reader: OpenReader,
     run_dir: Path,
     *,
+    network: NetworkSource | None = None,
+    loss: Loss | None = None,
+    optimiser: MakeOptimiser | None = None,
+    schedule: Schedule | None = None,
     resume: bool = False,
     on_step: Callable[[StepReport], None] | None = None,
     stop: threading.Event | None = None,
@@ -74,6 +80,13 @@ def train(
     Training also ends when the stream ends. `validation` adds evaluations.jsonl; the time of evaluations
     does not count as training time. `extra_metrics` returns further numbers for each line of metrics.jsonl.
 
+    `network` is a torch module, or a class or function that returns one: its `forward` maps float32 planes
+    `(B, C, h, w)`, black subtracted, white = 1, amplified, to the target, `(B, *target shape)` with values in
+    [0, 1]. `loss(restored, target)` returns a scalar. `optimiser(parameters)` returns a torch optimiser,
+    which keeps its own learning rate unless `schedule(step)` returns the rate of each step, counted from 0.
+    By default they are those of `config`, whose fields `model` and `loss` record the names of the code.
+    A resumed run is given the same code again. What breaks the contract is refused before the first step.
+
     With a `communicator`, every rank calls this function with the same arguments except its reader, which
     reads the rank's part of each batch. Only rank 0 writes files and evaluates. Its counts of deleted and
     damaged shards are sums over all ranks; its waiting time is its own. A signal to any rank stops all
@@ -86,7 +99,10 @@ def train(
     """
     communicator, stop = communicator or SingleProcess(), stop or threading.Event()
     device = open_device(config.device)
-    state, start = new_train_state(config, device), Progress()
+    recipe = Recipe(network=network, loss=loss, optimiser=optimiser, schedule=schedule)
+    with communicator.fail_together():
+        config = recipe.named(config)
+        state, start = recipe.new_state(config, device), Progress()
     leader = communicator.rank == 0
     validation = validation if leader else None
     with contextlib.ExitStack() as resources:
@@ -113,6 +129,7 @@ def train(
                 communicator=communicator,
                 stop=stop,
                 device=device,
+                recipe=recipe,
             )
             try:
                 with out_of_memory_errors(

@@ -84,6 +84,10 @@ class LossGuard:
         )
         self._collect(wait=len(self._pending) == _SLOTS)
 
+    def wait(self) -> None:
+        """Wait until the host has all losses; raises as `check`."""
+        self._collect(wait=True)
+
     def report(self, *, wait: bool = False) -> list[float]:
         """Return the mean losses that arrived since the last call, oldest first; with `wait`, wait for all."""
         self._collect(wait=wait)

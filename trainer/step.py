@@ -2,7 +2,8 @@
 
 The trade-off: one function for every device and precision; the loss scaler and the loss guard handle the
 differences (loss scaling, losses that the host reads late). On CUDA, one process captures the forward and
-backward pass as a CUDA graph; several ranks do not, because they exchange gradients in the backward pass.
+backward pass as a CUDA graph; several ranks do not, because they exchange gradients in the backward pass, nor does a
+network or loss of the user's own, which may decide on the host.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ import logging
 import torch
 from torch import Tensor
 
-from darkprep.model import build_model
 from darkprep.shards.errors import first_line
 from darkprep.trainer.checkpoint import TrainState
 from darkprep.trainer.communicator import Communicator
 from darkprep.trainer.config import Precision, TrainConfig
-from darkprep.trainer.loss import target_loss
 from darkprep.trainer.loss_guard import LossGuard
+from darkprep.trainer.recipe import Recipe
 from darkprep.trainer.step_graph import StepGraph
 from darkprep.trainer.stream import DeviceBatch
 
@@ -29,17 +29,6 @@ _DTYPES: dict[Precision, torch.dtype] = {
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
-
-
-def new_train_state(config: TrainConfig, device: torch.device) -> TrainState:
-    """Create a network, its optimiser and its loss scaler; also seed torch's random number generators."""
-    torch.manual_seed(config.seed)
-    network = build_model(config.model, config.cfa, config.target).to(device).train()
-    return TrainState(
-        network=network,
-        optimiser=torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True),
-        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
-    )
 
 
 class TrainStep:
@@ -54,16 +43,19 @@ class TrainStep:
         state: TrainState,
         communicator: Communicator,
         device: torch.device,
+        recipe: Recipe,
         *,
         graph: bool = True,
     ) -> None:
+        self._recipe = recipe
         self._config, self._state, self._communicator = config, state, communicator
         self._network = communicator.data_parallel(state.network, device)
         self._autocast = torch.autocast(
             device.type, _DTYPES[config.precision], enabled=config.precision != "fp32"
         )
         self._graph: StepGraph | None = None
-        self._captures = graph and device.type == "cuda" and self._network is state.network
+        is_alone = self._network is state.network
+        self._captures = graph and device.type == "cuda" and is_alone and not recipe.is_own
         """Whether the next batch is to be captured as a CUDA graph."""
         self.guard = LossGuard(device)
         """Reports the losses."""
@@ -76,8 +68,10 @@ class TrainStep:
         The result is valid until the next call. Raises NonFiniteLoss or RankStopped (see LossGuard) and RankLost.
         """
         optimiser, scaler = self._state.optimiser, self._state.scaler
-        for group in optimiser.param_groups:
-            group["lr"] = self._config.learning_rate_at(iteration)
+        learning_rate = self._recipe.learning_rate_at(self._config, iteration)
+        if learning_rate is not None:
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate
         if self._captures:
             self._captures = False
             self._graph = self._capture(batch)
@@ -86,9 +80,12 @@ class TrainStep:
             self.guard.watch(losses, batch)
         else:
             restored = self._differentiate(batch)
-        if not scaler.is_enabled():
-            # As a scaler would do for fused Adam: decided on the device, without a wait of the host.
-            optimiser.found_inf = self.guard.skip  # type: ignore[attr-defined]
+        if getattr(optimiser, "_step_supports_amp_scaling", False):
+            if not scaler.is_enabled():
+                # As a scaler would do for fused Adam: decided on the device, without a wait of the host.
+                optimiser.found_inf = self.guard.skip  # type: ignore[attr-defined]
+        else:
+            self.guard.wait()  # an optimiser that cannot skip a step must not begin a bad one
         self.changes_weights = True
         scaler.step(optimiser)
         scaler.update()
@@ -107,7 +104,7 @@ class TrainStep:
         """Return the restored batch and its loss."""
         with self._autocast:
             restored: Tensor = self._network(low)
-        return restored, target_loss(restored, gt, self._config.target)
+        return restored, self._recipe.loss_of(restored, gt, self._config.target)
 
     def _capture(self, batch: DeviceBatch) -> StepGraph | None:
         """Return the forward and backward pass as a CUDA graph; None, with a warning, where that is impossible."""

@@ -22,6 +22,7 @@ from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import GpuMeter
 from darkprep.trainer.lockstep import Lockstep
 from darkprep.trainer.prefetch import Allocate, BatchReader
+from darkprep.trainer.recipe import Recipe
 from darkprep.trainer.records import MetricsLine, RunSummary, StepReport, limiting_side
 from darkprep.trainer.step import TrainStep
 from darkprep.trainer.step_timer import StepTimer
@@ -54,6 +55,7 @@ class Training:
         communicator: Communicator,
         stop: threading.Event,
         device: torch.device,
+        recipe: Recipe,
     ) -> None:
         self.config, self.state = config, state
         self.iteration = start.iteration
@@ -74,7 +76,7 @@ class Training:
             stop,
             wait_for_losses=lambda: self._collect_losses(wait=True),
         )
-        self._step = TrainStep(config, state, communicator, device)
+        self._step = TrainStep(config, state, communicator, device, recipe)
         self._start, self._stats, self._device = start, reader.stats, device
         self._gpu = GpuMeter(device)
         self._first_loss = start.first_loss
@@ -127,7 +129,7 @@ class Training:
             iteration=self.iteration,
             iterations=self.config.iterations,
             loss=self._newest_loss,
-            learning_rate=self.config.learning_rate_at(max(0, self.iteration - 1)),
+            learning_rate=float(self.state.optimiser.param_groups[0]["lr"]),
             iterations_per_s=pace,
             samples_per_s=pace * self.config.batch_size,
             data_wait_fraction=wait,

@@ -32,9 +32,15 @@ _weights_option = click.option(
     help="Trained weights: the weights.safetensors of a run.",
 )  # fmt: skip
 
+_model_option = click.option(
+    "--model", metavar="MODULE:CLASS", show_default="the network that the weights file names",
+    help="Network of the weights, if it is your own: package.module:Class, as for stream-train.",
+)  # fmt: skip
+
 
 @click.command(short_help="Score trained weights on whole test frames.")
 @_weights_option
+@_model_option
 @pair_options
 @root_option
 @split_option("test")
@@ -67,6 +73,7 @@ _weights_option = click.option(
 def evaluate(
     *,
     weights: Path,
+    model: str | None,
     camera: str | None,
     pairs: Path | None,
     layout: str | None,
@@ -96,6 +103,7 @@ def evaluate(
 
     options = EvaluateOptions(
         weights=weights,
+        model=model,
         camera=check_camera(camera, pairs, layout),
         root=root,
         pairs=pairs,
@@ -127,6 +135,7 @@ def evaluate(
 @click.command(short_help="Restore dark RAW files to pictures.")
 @click.argument("raw", nargs=-1, required=True, type=PATH)
 @_weights_option
+@_model_option
 @click.option(
     "--amplify", default="estimate", show_default=True, metavar="estimate|FACTOR",
     help="Amplify by a factor estimated from the brightness as in REDIRT (estimate), or by a constant FACTOR such as 100.",
@@ -152,6 +161,7 @@ def restore(
     *,
     raw: tuple[Path, ...],
     weights: Path,
+    model: str | None,
     amplify: str,
     multiplier: float | None,
     xtrans: str,
@@ -175,6 +185,7 @@ def restore(
     options = RestoreOptions(
         raw=raw,
         weights=weights,
+        model=model,
         out=out,
         decoding=DecodingOptions(
             amplify=amplify,

@@ -28,6 +28,7 @@ from darkprep.view.live import LogFormat, Progress
 from darkprep.view.numbers import format_bytes, format_count
 
 if TYPE_CHECKING:
+    from darkprep.jobs.resume import RunChoice
     from darkprep.trainer.communicator import Communicator
     from darkprep.trainer.records import RunSummary
 
@@ -51,8 +52,12 @@ _REPEATED = ("spool", "producers", "rank_timeout", "staging_budget", "staging")
     help="Samples per iteration, over all ranks together.",
 )  # fmt: skip
 @click.option(
-    "--model", default=TrainConfig.model, show_default=True, metavar="NAME",
-    help="Network: redirt, redirt-2rdb, redirt-gn, sid, unet or nafnet.",
+    "--model", default=TrainConfig.model, show_default=True, metavar="NAME|MODULE:CLASS",
+    help="Network: redirt, redirt-2rdb, redirt-gn, sid, unet or nafnet. Or your own: package.module:Class, imported from the working directory (docs/extending.md).",
+)  # fmt: skip
+@click.option(
+    "--loss", default=TrainConfig.loss, show_default=True, metavar="NAME|MODULE:FUNCTION",
+    help="Loss: the published one (default; L1 for the targets linear and raw), or your own: package.module:function.",
 )  # fmt: skip
 @device_option
 @precision_option
@@ -134,6 +139,7 @@ def stream_train(
     Example: darkprep stream-train --spool spool --iterations 100000 --device cuda --precision bf16
     """
     prepare_torch()
+    from darkprep.jobs.own_code import import_loss, import_network
     from darkprep.jobs.remote_training import spool_to_train_on
     from darkprep.jobs.resume import choose_run
     from darkprep.jobs.train import TrainOptions, stream_training
@@ -144,7 +150,7 @@ def stream_train(
     with communicator_from(os.environ, rank_timeout) as communicator:
         quiet = quiet or communicator.rank > 0
         run = choose_run(run_dir, settings, given, communicator, resume=resume)
-        command = _resume_command(ctx, run.run_dir, communicator)
+        command = _resume_command(ctx, run, communicator)
         with Progress(quiet=quiet, log_format=log_format) as progress:
             if run.is_finished:
                 progress.print(*run.messages, event="finished")
@@ -157,6 +163,8 @@ def stream_train(
                     spool=local,
                     remote=remote,
                     config=run.config,
+                    network=import_network(run.config.model),
+                    loss=import_loss(run.config.loss),
                     run_dir=run.run_dir,
                     resume=run.resume,
                     messages=run.messages,
@@ -174,14 +182,16 @@ def _is_given(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
-def _resume_command(ctx: click.Context, run_dir: Path, communicator: Communicator) -> str:
+def _resume_command(ctx: click.Context, run: RunChoice, communicator: Communicator) -> str:
     """Return the command that continues this run, with the options that the run's directory does not record."""
-    words = ["darkprep", "stream-train", "--resume", "--run", str(run_dir)]
+    words = ["darkprep", "stream-train", "--resume", "--run", str(run.run_dir)]
     if communicator.world > 1:
         nodes = communicator.world // communicator.local_world
         start = ["torchrun", *(["--nnodes", str(nodes), "..."] if nodes > 1 else [])]
         start += ["--nproc-per-node", str(communicator.local_world), "-m"]
-        words = [*start, *words[:-2], "--run-dir", str(run_dir)]
+        words = [*start, *words[:-2], "--run-dir", str(run.run_dir)]
+    for option, name in (("--model", run.config.model), ("--loss", run.config.loss)):
+        words += [option, name] if ":" in name else []
     for name in _REPEATED:
         value = ctx.params[name]
         if _is_given(ctx, name):

@@ -51,6 +51,8 @@ class EvaluateOptions:
     """How the figures are computed: a name in trainer.PROTOCOLS, or None for the one of the weights' target."""
     baseline: bool = False
     """Also score the amplified short exposure: as LibRaw develops it, or its planes, clipped to [0, 1]."""
+    model: str | None = None
+    """`package.module:Class` of the weights' network, if it is the user's own."""
     device: str = "auto"
     out: Path | None = None
     """Directory for metrics.json and pictures; None to write none."""
@@ -143,7 +145,7 @@ def evaluation(
     """
     check_output_directory("out", options.out)
     device = open_device(options.device)
-    network = load_restorer(options.weights, device)
+    network = load_restorer(options.weights, device, model=options.model)
     target, protocol = network.target, protocol_for(network.target, options.protocol)
     if target != "srgb" and options.decoding.match_colour:
         raise OptionError(

@@ -28,6 +28,8 @@ class RestoreOptions:
     format: str = "png"
     """`png` or `tiff`."""
     bits: Bits = 8
+    model: str | None = None
+    """`package.module:Class` of the weights' network, if it is the user's own."""
     device: str = "auto"
     root: Path = Path("data")
     """Directory of the photographs of a camera whose colours are to be matched."""
@@ -48,7 +50,7 @@ def restoration(options: RestoreOptions) -> Iterator[RestoreResult]:
     targets = _picture_paths(options)
     _refuse_overwriting_sources(options.raw, targets)
     device = open_device(options.device)
-    network = load_restorer(options.weights, device)
+    network = load_restorer(options.weights, device, model=options.model)
     if network.target != "srgb":
         result = "RAW planes" if network.target == "raw" else "linear camera RGB"
         raise OptionError(

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from darkprep.jobs.run_directory import new_run, newest_run
+from darkprep.model.own import is_own
+from darkprep.shards import OptionError
 from darkprep.trainer.communicator import Communicator, StepStatus
 from darkprep.trainer.config import IDENTITY_FIELDS, TrainConfig
 from darkprep.trainer.run_files import finished_summary, iterations_done, read_run_config
@@ -60,8 +62,17 @@ def choose_run(
         before = TrainConfig.from_record(stored)
         if communicator.world > 1 and before.device.startswith("cuda"):
             before = replace(before, device="cuda")  # recorded as the device of rank 0
-        overrides = {field: settings[field] for field in given}
-        return _resumed(Path(name), before, replace(before, **overrides), communicator)
+        after = replace(before, **{field: settings[field] for field in given})
+        run = _resumed(Path(name), before, after, communicator)
+        unnamed = [
+            one for one in ("model", "loss") if one not in given and is_own(stored.get(one, ""))
+        ]
+        if unnamed and not run.is_finished:
+            again = " ".join(f"--{one} {stored[one]}" for one in unnamed)
+            raise OptionError(
+                f"{name}: is a run with code of your own; give {again} again, for no code is imported because a file names it"
+            )
+        return run
 
 
 def _find_run(run_dir: Path | None, *, resume: bool) -> tuple[Path, TrainConfig | None]:

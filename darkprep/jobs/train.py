@@ -26,6 +26,7 @@ from darkprep.jobs.placement import (
 from darkprep.jobs.remote_training import BackgroundDownload, RemoteTraining
 from darkprep.jobs.run_directory import check_run_directory
 from darkprep.jobs.validation import ValidationFrames
+from darkprep.model.own import NetworkSource
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import default_budget
 from darkprep.pipeline.produce.default_jobs import usable_cpus
@@ -39,6 +40,7 @@ from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import open_device
 from darkprep.trainer.loop import Validation, train
 from darkprep.trainer.prefetch import Allocate
+from darkprep.trainer.recipe import Loss
 from darkprep.trainer.records import RunSummary
 from darkprep.trainer.run_files import iterations_done
 from darkprep.view.history import SpoolHistory
@@ -68,6 +70,10 @@ class TrainOptions:
     """The command that continues the run, printed when the run fails."""
     producers: int | None = None
     """Number of worker processes of a producer to start if none is running; None for as many as `build` used, but for a GPU at most two less than there are cores, 0 to start none."""
+    network: NetworkSource | None = None
+    """The user's own network, if `config.model` names one."""
+    loss: Loss | None = None
+    """The user's own loss, if `config.loss` names one."""
     remote: RemoteTraining | None = None
     """The bucket from which the shards are downloaded; None for a spool in a directory."""
 
@@ -219,6 +225,8 @@ def stream_training(
                 config,
                 open_reader,
                 run_dir,
+                network=options.network,
+                loss=options.loss,
                 resume=options.resume,
                 on_step=monitor.set_step,
                 stop=stop,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from darkprep.jobs.own_code import import_network
 from darkprep.model import (
     PUBLISHED_LICENCE,
     ModelError,
@@ -20,12 +21,19 @@ from darkprep.shards import WeightsError
 from darkprep.shards.files import disk_errors
 
 
-def load_restorer(weights: Path, device: torch.device) -> ReadyNetwork:
-    """Return a network with these weights, ready to restore whole frames. Raises WeightsError."""
+def load_restorer(weights: Path, device: torch.device, *, model: str | None = None) -> ReadyNetwork:
+    """Return a network with these weights, ready to restore whole frames. Raises WeightsError.
+
+    `model` is the name of the network, which weights of the user's own network need. Raises OptionError if it
+    cannot be imported.
+    """
     _refuse_other_files(weights)
     try:
         if weights.suffix == ".safetensors":
-            network = load_model(weights)
+            own = import_network(model) if model else None
+            network = load_model(weights, network=own, name=model if own and model else "")
+            if model and network.name != model:
+                raise WeightsError(f"{weights}: holds weights of {network.name}, not of {model}")
         else:
             network = build_model("redirt")
             load_weights(network, weights)

@@ -89,6 +89,9 @@ def darkprep(words: list[str]) -> subprocess.CompletedProcess[str]:
 
 def run_page(page: str) -> None:
     spools = {"spool"}
+    for block in blocks(page, "python"):
+        if block.startswith("# mynet.py"):
+            Path("mynet.py").write_text(block)
     try:
         for words in commands(page):
             if "--spool" in words:

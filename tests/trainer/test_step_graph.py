@@ -12,7 +12,8 @@ from darkprep.shards.errors import NonFiniteLoss
 from darkprep.trainer import step_graph
 from darkprep.trainer.communicator import SingleProcess
 from darkprep.trainer.config import TrainConfig
-from darkprep.trainer.step import TrainStep, new_train_state
+from darkprep.trainer.recipe import Recipe
+from darkprep.trainer.step import TrainStep
 from darkprep.trainer.step_graph import Outputs
 from darkprep.trainer.stream import DeviceBatch
 from tests.support.fake_reader import meta_of
@@ -33,8 +34,8 @@ def batch(index: int, count: int) -> DeviceBatch:
 
 
 def new_step(*, graph: bool) -> tuple[TrainStep, list[torch.nn.Parameter]]:
-    state = new_train_state(CONFIG, CPU)
-    step = TrainStep(CONFIG, state, SingleProcess(), CPU)
+    state = Recipe().new_state(CONFIG, CPU)
+    step = TrainStep(CONFIG, state, SingleProcess(), CPU, Recipe())
     step._captures = graph
     return step, list(state.network.parameters())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from darkprep.model import load_model
+from darkprep.model import ModelError, load_model, ready_for_inference
 from darkprep.shards.batch import Batch
 from darkprep.shards.errors import (
     DiskFull,
@@ -261,6 +262,70 @@ def test_no_checkpoint_is_written_of_weights_that_a_step_was_changing(
     assert not (tmp_path / "run/checkpoints").exists()
 
 
+class OwnNet(torch.nn.Module):
+    """The smallest network that keeps to the contract."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Conv2d(4, 12, 1), torch.nn.PixelShuffle(2))
+
+    def forward(self, low: torch.Tensor) -> torch.Tensor:
+        restored: torch.Tensor = self.layers(low)
+        return restored
+
+
+def own_loss(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.mse_loss(restored, target)
+
+
+def test_network_loss_optimiser_and_schedule_are_replaced(tmp_path, open_reader):
+    own = {
+        "network": OwnNet,
+        "loss": own_loss,
+        "optimiser": lambda parameters: torch.optim.SGD(parameters, lr=0.5, momentum=0.9),
+        "schedule": lambda step: 0.1 / (step + 1),
+    }
+    config = replace(TINY, model="redirt", iterations=4, checkpoint_every=2, keep_checkpoints=9)
+    train(config, open_reader, tmp_path / "whole", **own)
+
+    (tmp_path / "cut").mkdir()
+    for name in ("config.json", "metrics.jsonl"):
+        shutil.copy(tmp_path / "whole" / name, tmp_path / "cut")
+    (tmp_path / "cut/checkpoints").mkdir()
+    shutil.copy(tmp_path / "whole/checkpoints/00000002.pt", tmp_path / "cut/checkpoints")
+    train(config, open_reader, tmp_path / "cut", resume=True, **own)
+
+    assert losses_in(tmp_path / "cut") == losses_in(tmp_path / "whole")
+    lines = (tmp_path / "whole/metrics.jsonl").read_text().splitlines()
+    rates = [json.loads(line)["learning_rate"] for line in lines]
+    assert rates == pytest.approx([0.1, 0.05, 0.1 / 3, 0.025])
+    recorded = json.loads((tmp_path / "whole/config.json").read_text())
+    assert (recorded["model"], recorded["loss"]) == (
+        f"{__name__}:OwnNet",
+        f"{__name__}:own_loss",
+    )
+    weights = tmp_path / "whole/weights.safetensors"
+    with pytest.raises(ModelError, match=r"holds weights of .*:OwnNet, code of your own"):
+        load_model(weights)
+    network = ready_for_inference(load_model(weights, network=OwnNet))
+    assert network(torch.rand(1, 4, 30, 50)).shape == (1, 3, 60, 100)
+    with pytest.raises(OptionError, match="darkprep imports none because of a name"):
+        train(TrainConfig.from_record(recorded), open_reader, tmp_path / "cut", resume=True)
+
+
+def test_an_optimiser_without_a_schedule_keeps_its_own_learning_rate(tmp_path, open_reader):
+    train(
+        replace(TINY, iterations=2),
+        open_reader,
+        tmp_path / "run",
+        network=OwnNet(),
+        optimiser=lambda parameters: torch.optim.SGD(parameters, lr=0.25),
+    )
+
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["learning_rate"] for line in lines] == [0.25, 0.25]
+
+
 def test_a_stop_while_waiting_for_a_shard_ends_the_run_normally(tmp_path, make_reader):
     stop = threading.Event()
 
@@ -433,7 +498,7 @@ def test_xtrans_trains(tmp_path, make_reader):
         (
             "model",
             "resnet",
-            "model must be one of redirt, redirt-2rdb, redirt-gn, sid, not 'resnet'",
+            "model must be one of redirt, redirt-2rdb, redirt-gn, sid, unet, nafnet, not 'resnet'",
         ),
         ("crop", 200, "crop must be a multiple of 32 for bayer, not 200"),
         ("crop", 160, "crop must be at least 161"),
