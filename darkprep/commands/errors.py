@@ -8,6 +8,7 @@ click does.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import traceback
@@ -53,6 +54,9 @@ class CommandGroup(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         """Parse a command line, run it, and exit with its status."""
         extra["standalone_mode"] = False
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A path may hold bytes that are not UTF-8; standard error escapes them by default.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             result = super().main(*args, **extra)
         except RankStopped:

@@ -286,7 +286,8 @@ def _write_metadata(directory: Path, shape: tuple[int, ...], attributes: dict[st
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         zarr.create_array(
-            store=str(directory),
+            # Not a string: zarr would take some names for URLs, "a::b" for a chain of them.
+            store=zarr.storage.LocalStore(directory),
             shape=shape,
             chunks=shape,
             dtype="uint16",
