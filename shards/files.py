@@ -22,6 +22,9 @@ from darkprep.shards.process import start_ticks
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 """Error numbers of a full disk."""
+LARGEST_RECORD = 64 << 20
+"""Bytes of a text file that are read at most: many times those of the longest training."""
+_LONGEST_ROW = 1 << 20
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 _NO_DIRECTORY = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
 
@@ -142,7 +145,7 @@ def write_json(path: Path, record: dict[str, Any], *, sync: bool = True) -> None
     write_bytes(path, json_bytes(record), sync=sync)
 
 
-def read_json(path: Path, limit: int = 64 << 20) -> dict[str, Any] | None:
+def read_json(path: Path, limit: int = LARGEST_RECORD) -> dict[str, Any] | None:
     """Return the JSON object in the regular file at `path`.
 
     Returns None if there is no such file, it is damaged, or it is larger than `limit` bytes. Raises
@@ -164,15 +167,24 @@ def parse_json_object(data: str | bytes) -> dict[str, Any] | None:
 
 
 def json_objects(rows: Iterable[str | bytes]) -> list[dict[str, Any]]:
-    """Return the JSON objects among `rows`; rows that are damaged or not JSON objects are left out."""
-    records = map(parse_json_object, rows)
+    """Return the JSON objects among `rows`; rows that are damaged, not JSON objects, or longer than 1 MiB are left out."""
+    records = map(parse_json_object, (row for row in rows if len(row) <= _LONGEST_ROW))
     return [record for record in records if record is not None]
 
 
-def read_regular_file(path: Path, limit: int = -1) -> bytes:
+def read_regular_file(path: Path, limit: int = LARGEST_RECORD) -> bytes:
     """Return up to `limit` bytes from the start of the regular file at `path`; raise OSError for others."""
     with open(path, "rb", opener=open_regular_file) as file:
-        return file.read(limit)
+        return file.read(min(limit, os.fstat(file.fileno()).st_size))
+
+
+def read_last_lines(path: Path, limit: int = LARGEST_RECORD) -> list[bytes]:
+    """Return the lines within the last `limit` bytes of a regular file, without line ends; raise OSError for others."""
+    with open(path, "rb", opener=open_regular_file) as file:
+        size = file.seek(0, os.SEEK_END)
+        start = file.seek(max(0, size - limit))
+        lines = file.read(limit).splitlines()
+    return lines[1:] if start else lines
 
 
 def open_regular_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:

@@ -31,6 +31,7 @@ _MAX_COUNT = 10**18
 """Upper bound of bytes, workers and seeds; a file with larger numbers is damaged."""
 _MAX_WINDOW = 4096
 _MAX_SIDE_PX = 1 << 16
+_MAX_PIXELS = 1 << 28
 _MAX_NESTING = 3
 """Levels of a recipe that are compared by name."""
 _OPTION_NAMES = {"gain": "amplify", "form": "xtrans"}
@@ -64,6 +65,8 @@ class StreamSpec:
         self.layout()
         if max(self.height, self.width) > _MAX_SIDE_PX:
             raise ValueError(f"height and width must be at most {_MAX_SIDE_PX}")
+        if self.height * self.width > _MAX_PIXELS:
+            raise ValueError(f"height times width must be at most {_MAX_PIXELS}")
         if not 0 < self.crop <= min(self.height, self.width):
             raise ValueError(f"crop must be 1 to {min(self.height, self.width)}, not {self.crop}")
         if not 1 <= self.window <= _MAX_WINDOW:

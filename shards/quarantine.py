@@ -24,6 +24,7 @@ from darkprep.shards.files import (
     json_objects,
     list_directory,
     open_regular_file,
+    read_last_lines,
     read_regular_file,
     write_bytes,
 )
@@ -134,8 +135,9 @@ class ShardQuarantine:
                 file.write(json.dumps(record.to_json()) + "\n")
                 is_long = file.tell() > LOG_BYTES
             if is_long:
-                lines = self.log_path.read_bytes().splitlines(keepends=True)
-                write_bytes(self.log_path, b"".join(lines[len(lines) // 2 :]), sync=False)
+                lines = read_last_lines(self.log_path, LOG_BYTES)
+                kept = b"".join(line + b"\n" for line in lines[len(lines) // 2 :])
+                write_bytes(self.log_path, kept, sync=False)
 
 
 def _is_same_file(now: os.stat_result, seen: os.stat_result) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from darkprep.shards.cursor import DATA_BOUND_WAIT, NEGLIGIBLE_WAIT
-from darkprep.shards.files import json_objects, open_regular_file, read_json
+from darkprep.shards.files import LARGEST_RECORD, json_objects, read_json, read_last_lines
 
 METRICS_FILE, SUMMARY_FILE = "metrics.jsonl", "summary.json"
 """File names in a run directory."""
@@ -146,10 +146,7 @@ def read_metrics(run_dir: Path, *, tail_bytes: int | None = None) -> list[Metric
     Returns no lines if the file is missing or cannot be read.
     """
     try:
-        with open(run_dir / METRICS_FILE, "rb", opener=open_regular_file) as file:
-            size = file.seek(0, 2)
-            file.seek(0 if tail_bytes is None else max(0, size - tail_bytes))
-            rows = file.read().splitlines()
+        rows = read_last_lines(run_dir / METRICS_FILE, tail_bytes or LARGEST_RECORD)
     except OSError:
         return []
     return metrics_lines(rows)

@@ -13,12 +13,12 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import torch
 from torch import Tensor
 
-from darkprep.shards.files import disk_errors, read_regular_file, write_bytes
+from darkprep.shards.files import disk_errors, open_regular_file, replace_atomically
 from darkprep.shards.format import PLANES, CfaKind
 from darkprep.trainer.picture import developed_simply
 from darkprep.trainer.records import METRICS_FILE, MetricsLine, RunSummary
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MOST_PICTURE_PX = 512
+_LONGEST_LINE = 1 << 20
 
 
 class RunLog:
@@ -117,10 +118,18 @@ def _viewable(part: Tensor) -> Tensor:
 def _remove_lines_after(path: Path, start: int) -> None:
     """Remove the lines of steps that will be done again, so that each step has one line."""
     try:
-        lines = read_regular_file(path).splitlines(keepends=True)
+        file = open(path, "rb", opener=open_regular_file)
     except FileNotFoundError:
         return
-    write_bytes(path, b"".join(line for line in lines if _iteration_of(line) <= start))
+
+    def copy(target: BinaryIO) -> None:
+        file.seek(0)
+        for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
+            if _iteration_of(line) <= start:
+                target.write(line)
+
+    with file:
+        replace_atomically(path, copy)
 
 
 def _iteration_of(line: bytes) -> float:

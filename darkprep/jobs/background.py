@@ -22,7 +22,7 @@ from pathlib import Path
 from darkprep.pipeline.produce.executors.config import LOCAL, ExecutorConfig
 from darkprep.pipeline.produce.producer import DEFAULT_EPOCHS_AHEAD
 from darkprep.shards import OptionError, Spool, SpoolError, StreamEnded
-from darkprep.shards.files import disk_errors, open_regular_file, read_regular_file
+from darkprep.shards.files import disk_errors, open_regular_file, read_last_lines
 from darkprep.shards.heartbeat import Heartbeat
 from darkprep.shards.locks import holds_lock
 from darkprep.shards.process import ProcessId, signal_process
@@ -120,8 +120,8 @@ def start(spool: Spool, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
 def last_log_line(spool: Spool) -> str:
     """Return the last line of the producers' log; if there is none, the path of the log."""
     with contextlib.suppress(OSError):
-        lines = read_regular_file(log_path(spool)).decode(errors="replace").split("\n")
-        written = [line.strip() for line in lines if line.strip()]
+        lines = read_last_lines(log_path(spool), _MOST_LOG_BYTES)
+        written = [line.decode(errors="replace").strip() for line in lines if line.strip()]
         if written:
             return written[-1].removeprefix("darkprep: ")
     with contextlib.suppress(OSError):

@@ -32,6 +32,7 @@ from darkprep.view.numbers import format_bytes, format_count, format_duration, f
 VALIDATION_FOLDER = "heldout"
 """Subdirectory of a run for the pictures of its validation frames."""
 _MAX_RESTORED = 8
+_MOST_JPEG_BYTES = 16 << 20
 """Maximum number of iterations for which a scene's pictures are shown."""
 _INPUTS_AND_TRUTH = (("dark", "dark input"), ("amplified", "amplified input"), ("truth", "truth"))
 
@@ -294,7 +295,7 @@ def _restored(path: Path, scores: Mapping[int, PictureScore]) -> Picture:
 def _read_jpeg(path: Path) -> bytes:
     """Return the content of a JPEG file; empty if it is not a valid JPEG."""
     try:
-        jpeg = read_regular_file(path)
+        jpeg = read_regular_file(path, _MOST_JPEG_BYTES)
     except OSError:
         return b""
     return jpeg if jpeg_size(jpeg) else b""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from darkprep.shards.files import json_objects, read_regular_file
+from darkprep.shards.files import json_objects, read_last_lines
 from darkprep.trainer.records import decode
 
 
@@ -34,7 +34,7 @@ class Validation:
 def read_validations(run_dir: Path) -> list[Validation]:
     """Return the valid lines of a run's evaluations.jsonl; none if the file is missing or cannot be read."""
     try:
-        rows = read_regular_file(run_dir / "evaluations.jsonl").splitlines()
+        rows = read_last_lines(run_dir / "evaluations.jsonl")
     except OSError:
         return []
     decoded = (_decode(record) for record in json_objects(rows))

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from darkprep.shards import DarkprepError
-from darkprep.shards.files import disk_errors, json_objects, open_regular_file, read_regular_file
+from darkprep.shards.files import disk_errors, json_objects, open_regular_file, read_last_lines
 from darkprep.trainer.records import decode
 from darkprep.view.status import SpoolStatus
 
@@ -87,7 +87,7 @@ class SpoolHistory:
 def read_history(run_dir: Path) -> list[SpoolHistoryLine]:
     """Return the valid lines of a run's spool.jsonl; none if the file is missing or cannot be read."""
     try:
-        rows = read_regular_file(run_dir / FILE).splitlines()
+        rows = read_last_lines(run_dir / FILE)
     except OSError:
         return []
     lines = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,12 +36,22 @@ def floats_of(value: Any) -> npt.NDArray[np.float64]:
     Raises ValueError or TypeError for other values.
     """
     if not isinstance(value, _Array):
+        _check_numbers(value, 2)
         return np.asarray(value, np.float64)
     _, shape, dtype, fortran, data = value.state
     if not isinstance(dtype, _Dtype) or dtype.name not in ("f4", "f8"):
         raise ValueError("not an array of floats")
     flat = np.frombuffer(data, f"{dtype.order if dtype.order in '<>' else '<'}{dtype.name}")
     return flat.reshape(shape, order="F" if fortran else "C").astype(np.float64)
+
+
+def _check_numbers(value: Any, depth: int) -> None:
+    """Raise ValueError unless `value` is a number or few of them: a list may hold another many times over."""
+    if isinstance(value, list | tuple) and depth and len(value) <= 64:
+        for item in value:
+            _check_numbers(item, depth - 1)
+    elif not isinstance(value, int | float):
+        raise ValueError("not numbers")
 
 
 class _Array:
@@ -61,11 +71,20 @@ class _Dtype:
         self.order = "<"
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = str(state[1])
+        self.order = _text(state[1])
+
+
+def _text(value: object) -> str:
+    """Return a string that the pickle holds; the text of other values may be endless."""
+    if not isinstance(value, str | None):
+        raise pickle.UnpicklingError("it names a dtype otherwise than by text")
+    return str(value)
 
 
 def _latin1(text: str, _encoding: str) -> bytes:
     """Replace `_codecs.encode`, which old pickle protocols use to store bytes."""
+    if len(text) > _LONGEST_BYTES:
+        raise pickle.UnpicklingError("it holds long strings of bytes as text")
     return text.encode("latin-1")
 
 
@@ -80,19 +99,59 @@ _BUFFER_MODULES = ("numpy.core.numeric", "numpy._core.numeric")
 _STAND_INS: dict[tuple[str, str], Any] = {
     **{(module, "_reconstruct"): lambda *_: _Array() for module in _ARRAY_MODULES},
     **{(module, "_frombuffer"): _from_buffer for module in _BUFFER_MODULES},
-    ("numpy", "dtype"): lambda name, *_: _Dtype(str(name)),
+    ("numpy", "dtype"): lambda name, *_: _Dtype(_text(name)),
     ("numpy", "ndarray"): None,
     ("numpy", "uint16"): "uint16",
     ("_codecs", "encode"): _latin1,
 }
 
 
+def _check_key(key: object) -> None:
+    if not isinstance(key, str | bytes | int | float | None):
+        raise pickle.UnpicklingError(f"a key is a {type(key).__name__}")
+
+
+_HANDLERS: dict[int, Any] = getattr(pickle._Unpickler, "dispatch")  # noqa: B009 # not in its stubs
+_LONGEST_BYTES = 4096
+"""Far more than a colour matrix has."""
+
+
 class _InertUnpickler(pickle._Unpickler):
     """A pickle interpreter that accepts the names in _STAND_INS and no others.
 
     It uses the interpreter written in Python, because the one in C allocates as much memory as a file
-    requests.
+    requests. Keys are numbers and strings: the hash of nested tuples may take for ever.
     """
+
+    dispatch: ClassVar[dict[int, Any]] = dict(_HANDLERS)
+    stack: list[Any]
+
+    def load_setitem(self) -> None:
+        """Store one item in a dictionary."""
+        _check_key(self.stack[-2])
+        _HANDLERS[pickle.SETITEM[0]](self)
+
+    def load_setitems(self) -> None:
+        """Store several items in a dictionary; they stand on the stack as keys and values in turn."""
+        for key in self.stack[::2]:
+            _check_key(key)
+        _HANDLERS[pickle.SETITEMS[0]](self)
+
+    def load_dict(self) -> None:
+        """Create a dictionary from keys and values in turn."""
+        for key in self.stack[::2]:
+            _check_key(key)
+        _HANDLERS[pickle.DICT[0]](self)
+
+    def refuse(self) -> None:
+        """Refuse sets, whose items are hashed too, and arrays that are allocated before their bytes are read."""
+        raise pickle.UnpicklingError("it holds a set or a bytearray")
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.DICT[0]] = load_dict
+    for _code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8):
+        dispatch[_code[0]] = refuse
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _STAND_INS:

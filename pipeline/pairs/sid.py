@@ -24,6 +24,7 @@ from darkprep.pipeline.pairs.table import (
 )
 from darkprep.pipeline.raw.amplify import exposure_ratio
 from darkprep.shards.errors import DatasetError
+from darkprep.shards.files import read_regular_file
 
 MISALIGNED_SCENES: dict[str, frozenset[str]] = {"sony": frozenset({"10034", "10045", "10172"})}
 """Scenes by camera that SID's authors ask to leave out of figures: short and long are not aligned. Fuji's
@@ -194,7 +195,7 @@ def _read_list(
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        return read_regular_file(path).decode("utf-8", "surrogateescape").splitlines()
     except OSError as error:
         raise DatasetError(
             f"{path}: cannot be read ({error.strerror or error}); check its permissions"

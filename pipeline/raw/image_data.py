@@ -68,6 +68,9 @@ class ImageData:
     has_masked_black: bool = False
     """Whether the format states no black level, so that it is in masked pixels only (CRW)."""
 
+    is_excessive: bool = False
+    """Whether the directories hold more than those of any camera, so that decoders would take hours with them."""
+
     @property
     def has_borders(self) -> bool:
         """Whether the file is decoded differently than in plans of older versions (`borders.Edition`)."""
@@ -98,6 +101,8 @@ def _tiff(file: BinaryIO) -> ImageData:
     crop, is_mosaic = None, False
     for directory in tiff.directories():
         try:
+            if tiff.is_excessive:
+                break
             tags = tiff.values(directory)
             if int(_number(tags.get(_KIND))) & _REDUCED:
                 continue
@@ -110,7 +115,13 @@ def _tiff(file: BinaryIO) -> ImageData:
             crop = _default_crop(tiff, directory)
             is_mosaic = _number(tags.get(_PHOTOMETRIC)) == _CFA
         end = max([end, *ends])
-    return ImageData(end=end, compression=compression, crop=crop, is_mosaic=is_mosaic)
+    return ImageData(
+        end=end,
+        compression=compression,
+        crop=crop,
+        is_mosaic=is_mosaic,
+        is_excessive=tiff.is_excessive,
+    )
 
 
 def _default_crop(tiff: Tiff, directory: int) -> tuple[float, float, float, float] | None:

@@ -215,10 +215,13 @@ def _opened(name: str) -> Iterator[BinaryIO]:
                 f"is not a photograph: it has {size:,} bytes, more than any camera writes; remove it",
             )
         with Path(name).open("rb") as file:
-            end = read_image_data(file).end
+            found = read_image_data(file)
+            if found.is_excessive:
+                raise RawError(name, "has more directories than any camera writes; remove it")
+            end = found.end
             if end is not None and end > size:
-                found = f"{size:,} bytes of at least {end:,} exist"
-                raise RawError(name, f"is truncated: {found}; copy it again from its source")
+                part = f"{size:,} bytes of at least {end:,} exist"
+                raise RawError(name, f"is truncated: {part}; copy it again from its source")
             file.seek(0)
             yield file
     except OSError as error:

@@ -16,16 +16,27 @@ _ASCII, _RATIONALS = 2, (5, 10)
 _MAX_ENTRIES = 1000
 _MAX_TEXT = 256
 _MAX_NUMBERS = 1 << 16
+_MAX_BYTES_READ = 4 << 20
+_MAX_READS = 50_000
+"""Far above the directories of any camera; they end a directory that refers to the same numbers many times."""
 _MAX_DIRECTORIES = 32
+_MAX_SUB_DIRECTORIES = 256
 _SUB_DIRECTORIES = 0x014A
 
 
 class Tiff:
-    """Reads the directories of a TIFF structure that begins at `start`. Raises struct.error at reads past its end."""
+    """Reads the directories of a TIFF structure that begins at `start`.
+
+    Raises struct.error at reads past its end, and after 4 MiB or 50,000 reads: then `is_excessive` is set, as
+    it is by a directory of more than 256 subdirectories.
+    """
 
     def __init__(self, file: BinaryIO, start: int = 0) -> None:
         self._file = file
         self._start = start
+        self._left_bytes, self._left_reads = _MAX_BYTES_READ, _MAX_READS
+        self.is_excessive = False
+        """Whether more was to be read than any camera's directories hold."""
         self._order = "<" if self._bytes(0, 2) == b"II" else ">"
 
     def first_directory(self) -> int:
@@ -54,8 +65,9 @@ class Tiff:
             found.add(directory)
             try:
                 (count,) = self._unpack("H", directory)
-                below = self.numbers(directory, _SUB_DIRECTORIES)[:_MAX_DIRECTORIES]
-                waiting += map(int, below)
+                below = self.numbers(directory, _SUB_DIRECTORIES, _MAX_SUB_DIRECTORIES + 1)
+                self.is_excessive |= len(below) > _MAX_SUB_DIRECTORIES
+                waiting += map(int, below[:_MAX_DIRECTORIES])
                 yield directory
                 waiting += self._unpack("I", directory + 2 + 12 * count)
             except struct.error:
@@ -72,11 +84,11 @@ class Tiff:
                 found[code] = self._numbers(offset, kind, 1)[0]
         return found
 
-    def numbers(self, directory: int, wanted: int) -> list[float]:
-        """Return all numbers of one tag of a directory; empty if it is missing or text."""
+    def numbers(self, directory: int, wanted: int, most: int = _MAX_NUMBERS) -> list[float]:
+        """Return the first `most` numbers of one tag of a directory; empty if it is missing or text."""
         for code, kind, length, offset in self._entries(directory):
             if code == wanted and kind != _ASCII:
-                return self._numbers(offset, kind, min(length, _MAX_NUMBERS))
+                return self._numbers(offset, kind, min(length, most))
         return []
 
     def _entries(self, directory: int) -> Iterator[tuple[int, int, int, int]]:
@@ -100,5 +112,10 @@ class Tiff:
         return struct.unpack(format, self._bytes(offset, struct.calcsize(format)))
 
     def _bytes(self, offset: int, size: int) -> bytes:
+        self._left_bytes -= size
+        self._left_reads -= 1
+        if min(self._left_bytes, self._left_reads) < 0:
+            self.is_excessive = True
+            raise struct.error("more than a camera's directories hold")
         self._file.seek(self._start + offset)
         return self._file.read(size)

@@ -1,0 +1,157 @@
+"""Files of someone else that ask for much time or memory are refused or read in part, within a second."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import pytest
+
+from darkprep.jobs.background import last_log_line, log_path
+from darkprep.pipeline.pairs.inert_pickle import floats_of, read_inert_pickle
+from darkprep.pipeline.raw.reader import read_header
+from darkprep.report.validations import read_validations
+from darkprep.shards import Spool
+from darkprep.shards.errors import RawError
+from darkprep.shards.files import json_objects, read_last_lines, read_regular_file
+from darkprep.shards.plan_record import StreamSpec
+from darkprep.shards.quarantine import ShardQuarantine
+from darkprep.trainer.records import read_metrics
+from darkprep.trainer.run_log import _remove_lines_after
+from darkprep.view.history import read_history
+
+HUGE = 1 << 36
+"""Bytes of a sparse file: more than this machine has memory."""
+
+
+def sparse(path: Path, end: bytes = b"") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(HUGE)
+        file.seek(0, os.SEEK_END)
+        file.write(end)
+    return path
+
+
+def directory(*entries: tuple[int, int, int, int]) -> bytes:
+    body = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return struct.pack("<H", len(entries)) + body + bytes(4)
+
+
+def dng_of_many_directories() -> bytes:
+    """Return a DNG of 65,536 subdirectories, each with 65,536 strips; all refer to one table."""
+    count, sub, table = 1 << 16, 512, 2048
+    first = directory((0x0100, 4, 1, 64), (0x0101, 4, 1, 64), (0x014A, 4, count, table))
+    second = directory(
+        *((0x0100, 4, 1, 64), (0x0101, 4, 1, 64), (0x0103, 3, 1, 1), (0x0106, 3, 1, 32803)),
+        *((0x0111, 4, count, table), (0x0117, 4, count, table)),
+    )
+    head = (b"II*\0" + struct.pack("<I", 8) + first).ljust(sub, b"\0") + second
+    return head.ljust(table, b"\0") + struct.pack("<I", sub) * count
+
+
+def test_a_dng_of_many_directories_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    path = tmp_path / "a.dng"
+    path.write_bytes(dng_of_many_directories())
+    monkeypatch.setattr("rawpy.imread", lambda _: pytest.fail("decodes"))
+
+    with pytest.raises(RawError, match="more directories than any camera writes"):
+        read_header(str(path))
+
+
+def nested_key() -> bytes:
+    data = b"\x80\x02}U\x01xq\x00"
+    for level in range(60):
+        data += b"h" + bytes([level]) + b"\x86q" + bytes([level + 1])
+    return data
+
+
+PICKLES = {
+    "key of nested tuples": nested_key() + b"K\x01s.",
+    "keys of nested tuples": nested_key().replace(b"}", b"}(", 1) + b"K\x01u.",
+    "dictionary of nested tuples": nested_key().replace(b"}", b"(", 1) + b"K\x01d.",
+    "set of nested tuples": pickle.dumps({("x",)}, 4),
+    "bytearray of 2.9 GB": b"\x80\x05\x96" + struct.pack("<Q", 2_900_000_000) + b".",
+    "dtype of a list": b"\x80\x02cnumpy\ndtype\n]\x85R.",
+    "long text as bytes": b"\x80\x02c_codecs\nencode\nX"
+    + struct.pack("<I", 5000)
+    + b"x" * 5000
+    + b"U\x06latin1\x86R.",
+}
+
+
+@pytest.mark.parametrize("data", PICKLES.values(), ids=PICKLES)
+def test_a_pickle_that_hashes_or_allocates_for_ever_is_refused(data):
+    with pytest.raises(RawError, match="is not a pickle of plain values"):
+        read_inert_pickle(data, "meta_info.pkl")
+
+
+def test_lists_that_are_shared_are_no_numbers():
+    value: object = 1.0
+    for _ in range(40):
+        value = [value, value]
+
+    with pytest.raises(ValueError, match="not numbers"):
+        floats_of(value)
+
+
+LINE = {"iteration": 1, "psnr": 20.0, "ssim": 0.5}
+
+
+def test_records_of_a_run_of_any_length_are_read_in_part(tmp_path):
+    end = b"\n" + json.dumps(LINE).encode() + b"\n"
+    for name in ("metrics.jsonl", "evaluations.jsonl", "spool.jsonl"):
+        sparse(tmp_path / name, end)
+
+    assert read_metrics(tmp_path) == []
+    assert len(read_validations(tmp_path)) == 1
+    assert read_history(tmp_path) == []
+
+
+def test_logs_of_a_spool_of_any_length_are_read_in_part(tmp_path):
+    spool = Spool(tmp_path)
+    sparse(log_path(spool), b"\ndarkprep: the reason\n")
+    quarantine = ShardQuarantine(tmp_path / "damaged")
+    sparse(quarantine.log_path)
+
+    assert last_log_line(spool) == "the reason"
+    assert quarantine.records() == []
+
+
+def test_a_file_of_any_length_is_read_in_part(tmp_path):
+    path = sparse(tmp_path / "list.txt", b"\nend\n")
+
+    assert len(read_regular_file(path)) == 64 << 20
+    assert read_last_lines(path, 1000) == [b"end"]
+
+
+def test_lines_of_a_resumed_run_are_copied_one_by_one(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    rows = [json.dumps({"iteration": n}) for n in range(6)]
+    path.write_text("\n".join(rows) + "\n" + "[" * (3 << 20))
+
+    _remove_lines_after(path, 3)
+
+    assert path.read_text().splitlines() == rows[:4]
+
+
+def test_a_long_line_is_left_out():
+    assert json_objects([b'{"a": [' + b"[]," * (1 << 20) + b"[]]}", b'{"a": 1}']) == [{"a": 1}]
+
+
+def test_a_plan_of_samples_that_fill_the_memory_is_refused():
+    with pytest.raises(ValueError, match="height times width must be at most"):
+        StreamSpec(
+            camera="sony",
+            cfa="bayer",
+            height=36_000,
+            width=36_000,
+            crop=36_000,
+            samples=1,
+            window=1,
+            shards=None,
+            seed=0,
+        )
