@@ -12,7 +12,7 @@ import time
 
 from darkprep.pipeline.pairs.table import Skipped
 from darkprep.pipeline.produce.frame_store import FrameStore
-from darkprep.pipeline.produce.quarantine import FileQuarantine
+from darkprep.pipeline.produce.quarantine import DECODE_TIMEOUT_S, FileQuarantine
 from darkprep.shards import Spool, SpoolError
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,8 @@ _MAX_DEATHS_IN_ROW = 20
 """Number of consecutive deaths without a finished shard after which the producer raises an error."""
 _WRITERS_POLL_S = 0.05
 _WRITERS_WARNING_AFTER_S = 5.0
+_WRITERS_TIMEOUT_S = DECODE_TIMEOUT_S
+"""A worker on another host may decode for so long before it exits."""
 
 
 class WorkerRecovery:
@@ -58,7 +60,8 @@ class WorkerRecovery:
         """Wait until no worker of before can write any more, then remove the unfinished files that they left.
 
         Without the wait, such a worker could still publish a shard, which the producer would not count.
-        Returns early, and removes nothing, when the producer is to stop.
+        Returns early, and removes nothing, when the producer is to stop. Raises SpoolError if they do not
+        exit in the time that the slowest file may take.
         """
         began, warned = time.monotonic(), False
         while self._spool.has_writers():
@@ -67,6 +70,10 @@ class WorkerRecovery:
                     "%s: waiting until workers of an earlier producer have exited", self._spool.path
                 )
                 warned = True
+            if time.monotonic() - began > _WRITERS_TIMEOUT_S:
+                raise SpoolError(
+                    f"{self._spool.producers / 'workers'}: workers of an earlier producer have held this lock for {_WRITERS_TIMEOUT_S:.0f} s; find them with `lslocks`, on every host that uses the spool, and stop them"
+                )
             if self._stop.wait(_WRITERS_POLL_S):
                 return
         self._spool.remove_stale_files()

@@ -21,6 +21,7 @@ from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.shards import ShardFile, Spool, SpoolBusy, SpoolError, SpoolReader, open_shards
 from darkprep.shards.heartbeat import ProducerStatus
+from darkprep.shards.locks import shared_lock
 from tests.support.builds import InlinePool, planned, shard_bytes
 from tests.support.sid_tree import write_sid
 from tests.support.small_spools import MakeSpool, fill
@@ -380,3 +381,37 @@ def test_a_damaged_shard_is_found_by_its_structure_alone(make_spool: MakeSpool):
 
     with pytest.raises(SpoolError, match="1000 bytes, but shards of the plan have"):
         ShardFile(spool.shard_path(0), spool.stream.layout(), 0, spool.digest)
+
+
+# -- waits --------------------------------------------------------------------------------------------
+
+
+def test_a_wait_for_workers_that_never_exit_is_reported_and_ends_with_one_line(
+    raw_spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("darkprep.pipeline.produce.recovery._WRITERS_WARNING_AFTER_S", 0.1)
+    monkeypatch.setattr("darkprep.pipeline.produce.recovery._WRITERS_TIMEOUT_S", 0.5)
+
+    with (
+        shared_lock(raw_spool.producers / "workers"),
+        pytest.raises(SpoolError, match=r"producers/workers: workers of an earlier .*`lslocks`"),
+    ):
+        produce(raw_spool)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{raw_spool.path}: waiting until workers of an earlier producer have exited"
+    ]
+    assert not raw_spool.has_producer()
+
+
+def test_a_wait_for_workers_ends_at_once_when_asked_to(raw_spool: Spool):
+    stop = threading.Event()
+    config = ProducerConfig(budget_bytes=PLENTY, jobs=1, until=9)
+    threading.Timer(0.3, stop.set).start()
+    began = time.monotonic()
+
+    with shared_lock(raw_spool.producers / "workers"):
+        final = Producer(raw_spool, config, InlinePool(), stop=stop).run()
+
+    assert final.state == "stopped"
+    assert time.monotonic() - began < 5
