@@ -249,6 +249,11 @@ class ValidationFrames:
                     xtrans=parse_xtrans_mode(options.xtrans),
                     target=options.target,
                 )
+                if crop.sample.meta.cfa != self._plan.cfa:
+                    raise RawError(
+                        str(self._plan.root / pair.short),
+                        f"gives {crop.sample.meta.cfa} samples, the plan has {self._plan.cfa}",
+                    )
                 directory = self._directory / crop.name
                 for name, picture in (
                     ("dark", crop.dark),

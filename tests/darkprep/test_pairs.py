@@ -6,17 +6,20 @@ import json
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from darkprep.jobs.validation import validation_pairs
+from darkprep.jobs.validation import ValidationFrames, validation_pairs
+from darkprep.model import build_model
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.raw.dng import BAYER, DngTags, write_dng
 from darkprep.shards import Spool
 from darkprep.shards.shard_file import ShardFile
-from tests.support.command_line import SMALL
+from tests.support.command_line import LARGE, SMALL
 from tests.support.sid_tree import write_sid
 
 pytestmark = pytest.mark.usefixtures("empty_directory")
@@ -157,3 +160,15 @@ def test_two_cameras_in_one_plan_are_mixed_by_weight_whatever_the_number_of_work
         ("darkprep One", 512.0, 16383),
         ("darkprep Two", 64.0, 1023),
     }
+
+
+def test_a_validation_pair_of_another_kind_of_mosaic_is_left_out(call, large_data, caplog):
+    call("build", "--camera", "sony", "--root", large_data, "--quiet", *LARGE)
+    plan = replace(Plan.load(Spool("spool").open()), cfa="xtrans")
+    frames = ValidationFrames(plan, Path("run"), torch.device("cpu"))
+
+    frames.start()
+    found = frames.evaluate(build_model("redirt-2rdb"), 1)
+
+    assert found == {}
+    assert "gives bayer samples, the plan has xtrans" in caplog.text
