@@ -41,7 +41,7 @@ class OpenShards:
 
     With `cycle`, the stream repeats the first `cycle` shards of the spool without end. If `should_stop`
     returns true, a wait ends. `on_starving(shard, seconds)` is called about twice a second while a shard is
-    missing; its exceptions are passed on. By default, an exception ends the wait for a shard that no
+    missing; its exceptions are passed on. Without `quarantines`, a damaged shard is an error. By default, an exception ends the wait for a shard that no
     producer makes (ProducerWatch).
     """
 
@@ -54,8 +54,10 @@ class OpenShards:
         cycle: int | None,
         should_stop: Callable[[], bool],
         on_starving: Callable[[int, float], None] | None,
+        quarantines: bool = True,
     ) -> None:
         self._spool, self._stats = spool, stats
+        self._quarantines = quarantines
         self._layout, self._digest = spool.stream.layout(), spool.digest
         self._verify, self._cycle = verify, cycle
         self._should_stop = should_stop
@@ -99,6 +101,10 @@ class OpenShards:
         number = self._number(shard)
         if self._pause_after(number, error.__cause__):
             return
+        if not self._quarantines:
+            raise SpoolError(
+                f"{error}; a read-only reader moves no shard: run `darkprep stream-train` on this spool without --read-only, which has it rebuilt"
+            ) from error
         self._failures.pop(number, None)
         self._stats.damaged += 1
         self._damaged[number] += 1

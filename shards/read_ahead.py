@@ -20,6 +20,7 @@ from darkprep.shards.errors import ShardDamaged
 from darkprep.shards.format import U16, SampleMeta
 from darkprep.shards.open_shards import OpenShards
 from darkprep.shards.order import InterleavedOrder, UseOrder, Uses
+from darkprep.shards.read_only import KeptShardsWatch, NoRelease
 from darkprep.shards.release import ShardRelease
 from darkprep.shards.shard_file import ShardFile
 from darkprep.shards.spool import Spool
@@ -81,6 +82,8 @@ class ShardUse:
     """If not None, release no shards, and repeat this many shards without end."""
     verify: bool
     """Whether to check the checksums of each sample at its first read."""
+    read_only: bool
+    """Whether to change nothing in the spool: no lock, no cursor, no deletion, no quarantine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +110,7 @@ class _StopRequest:
 class ReadAhead:
     """Reads batches of `spool` into `slots` from its construction until `close`.
 
-    It acquires the trainer lock, and raises SpoolBusy or SpoolError if this fails. `run` is the run
+    It acquires the trainer lock unless it is read-only, and raises SpoolBusy or SpoolError if this fails. `run` is the run
     directory, for display. `stop` and `on_starving` are as for SpoolReader.
     """
 
@@ -149,9 +152,16 @@ class ReadAhead:
             verify=use.verify,
             cycle=use.cycle,
             should_stop=self._should_stop,
-            on_starving=on_starving,
+            on_starving=KeptShardsWatch(spool, on_starving).on_starving
+            if use.read_only
+            else on_starving,
+            quarantines=not use.read_only,
         )
-        self._release = ShardRelease(spool, stats, rank=batches.rank, world=batches.world, run=run)
+        self._release = (
+            NoRelease(spool)
+            if use.read_only
+            else ShardRelease(spool, stats, rank=batches.rank, world=batches.world, run=run)
+        )
         self._release.begin(batches.start, self._cursor_shard(self._oldest_unused()))
         self._helper = ThreadPoolExecutor(1, thread_name_prefix=f"{_THREAD_NAME}-2")
         self._thread = threading.Thread(target=self._run, name=_THREAD_NAME, daemon=True)

@@ -38,7 +38,8 @@ class SpoolReader:
     any shard of a plan. If fewer samples than a batch remain at the end, they form a smaller batch (with
     several ranks, an equal number for each), or are left out with `drop_last`. Each sample is used `reuse`
     times before its shard is released. With `keep`, nothing is deleted and the plan's shards are repeated
-    without end. With `verify`, the checksums of each sample are checked at its first read. Setting the
+    without end. With `read_only`, nothing in the spool is changed: any number of such readers may read shards that
+    are kept, beside one trainer that keeps them too. With `verify`, the checksums of each sample are checked at its first read. Setting the
     event `stop` ends the stream, even during a wait.
 
     `depth` batches are read ahead, and the newest `hold` batches stay valid. `allocate(shape)` returns a
@@ -47,10 +48,11 @@ class SpoolReader:
     default function raises StreamEnded after five seconds without a producer. `run` is the run directory,
     for display.
 
-    A reader holds the spool's trainer lock until it is closed or garbage-collected, with `close_at_end`
+    A reader that is not read-only holds the spool's trainer lock until it is closed or garbage-collected, with `close_at_end`
     until the stream ends. It can be used only in the process that opened it.
 
-    Raises SpoolBusy when another trainer uses the spool, and OptionError for an invalid value. `__next__`
+    Raises SpoolBusy when another trainer uses the spool, OptionError for an invalid value, and for a read-only
+    reader SpoolError where shards are deleted after use. `__next__`
     raises SpoolError in another process, and the errors of reading and of `on_starving`.
     """
 
@@ -70,6 +72,7 @@ class SpoolReader:
         parts: int = 1,
         reuse: int = 1,
         keep: bool = False,
+        read_only: bool = False,
         depth: int = 4,
         hold: int = 1,
         verify: bool = True,
@@ -83,6 +86,10 @@ class SpoolReader:
         nodes = spool.settings.parts
         _check_counts(batch_size=batch_size, world=world, reuse=reuse, depth=depth, hold=hold)
         _check_ranks(batch_size, rank, world, nodes)
+        if read_only and stream.shards is None:
+            raise OptionError(
+                "read-only needs a plan with an end; run `darkprep build` with --epochs N"
+            )
         if keep and stream.shards is None:
             raise OptionError("keep-shards needs a plan with an end; build with --epochs N")
         if shards is None and not keep and not endless:
@@ -113,6 +120,7 @@ class SpoolReader:
                 if keep and stream.shards
                 else None,
                 verify=verify,
+                read_only=read_only,
             ),
             _slots(depth + hold, stream.layout(), own_batch_size // world, allocate),
             run=run,

@@ -79,6 +79,10 @@ _REPEATED = ("spool", "producers", "rank_timeout", "staging_budget", "staging")
     help="Delete no shards, and repeat the shards of the plan.",
 )  # fmt: skip
 @click.option(
+    "--read-only", is_flag=True,
+    help="Change nothing in the spool: no lock, and all shards are kept. Any number of trainings may read one spool so.",
+)  # fmt: skip
+@click.option(
     "--producers", type=COUNT_OR_AUTO, default="auto", show_default=True, metavar="auto|N",
     help="Start a producer with N worker processes if none is running; auto: as many as build used, but for a GPU at most two less than the machine has cores; 0: start none.",
 )  # fmt: skip
@@ -120,6 +124,7 @@ def stream_train(
     *,
     spool: Path | StoreUrl,
     run_dir: Path | None,
+    read_only: bool,
     producers: int | None,
     resume: bool,
     rank_timeout: float,
@@ -147,6 +152,8 @@ def stream_train(
 
     stop = stop_on_signals()
     given = frozenset(name for name in settings if _is_given(ctx, name))
+    if read_only:
+        settings, given = settings | {"keep_shards": True}, given | {"keep_shards"}
     with communicator_from(os.environ, rank_timeout) as communicator:
         quiet = quiet or communicator.rank > 0
         run = choose_run(run_dir, settings, given, communicator, resume=resume)
@@ -169,6 +176,7 @@ def stream_train(
                     resume=run.resume,
                     messages=run.messages,
                     producers=producers,
+                    read_only=read_only,
                     resume_command=command,
                 )
             summary = stream_training(options, progress, stop, communicator=communicator)
@@ -192,6 +200,7 @@ def _resume_command(ctx: click.Context, run: RunChoice, communicator: Communicat
         words = [*start, *words[:-2], "--run-dir", str(run.run_dir)]
     for option, name in (("--model", run.config.model), ("--loss", run.config.loss)):
         words += [option, name] if ":" in name else []
+    words += ["--read-only"] if ctx.params["read_only"] else []
     for name in _REPEATED:
         value = ctx.params[name]
         if _is_given(ctx, name):

@@ -64,6 +64,8 @@ class TrainOptions:
     """Directory for the run's files."""
     resume: bool = False
     """Whether the directory holds a run, which is continued."""
+    read_only: bool = False
+    """Whether to change nothing in the spool, whose shards are kept: no lock, no cursor, no deletion."""
     messages: tuple[str, ...] = ()
     """Lines to print when training begins."""
     resume_command: str = ""
@@ -78,6 +80,10 @@ class TrainOptions:
     """The bucket from which the shards are downloaded; None for a spool in a directory."""
 
     def __post_init__(self) -> None:
+        if self.read_only and self.remote:
+            raise OptionError("read-only needs a spool in a directory; leave it out")
+        if self.read_only and not self.config.keep_shards:
+            raise OptionError("read-only needs keep-shards, because it deletes no shard")
         if self.remote and self.config.keep_shards:
             raise OptionError(
                 "keep-shards can be used only with a spool in a directory, because shards from object storage are deleted after use"
@@ -92,7 +98,7 @@ class TrainOptions:
     @property
     def may_produce(self) -> bool:
         """Whether this process may start a producer, which makes shards beyond those already built."""
-        return self.producers != 0 and not self.remote
+        return self.producers != 0 and not self.remote and not self.read_only
 
     @property
     def validation_interval(self) -> int:
@@ -193,10 +199,11 @@ def stream_training(
             drop_last=True,
             reuse=config.reuse,
             keep=config.keep_shards,
+            read_only=options.read_only,
             run=str(run_dir.absolute()),
             stop=stop,
             allocate=allocate,
-            on_starving=supervisor.on_missing_shard,
+            on_starving=None if options.read_only else supervisor.on_missing_shard,
             # After the last checkpoint: what it does not cover must not be deleted.
             close_at_end=False,
         )
@@ -258,8 +265,9 @@ def _prepare(
             # A second trainer fails here, before it creates its run's directory.
             if options.remote:
                 options.remote.check_free()
-            with options.spool.trainer_lock():
-                pass
+            if not options.read_only:
+                with options.spool.trainer_lock():
+                    pass
         if communicator.rank == 0:
             check_run_directory(options.run_dir, options.spool, resume=options.resume)
             frames = _validation_frames(options, device)
@@ -326,7 +334,7 @@ def _supervisor(
     if remote:
         until = min(until, spool.stream.shards or until)
         return BackgroundDownload(remote, until=until, is_leader=placement.is_leader)
-    jobs = options.producers
+    jobs = 0 if options.read_only else options.producers
     if jobs is None:
         cpus = usable_cpus().count
         jobs = spool.settings.jobs or cpus

@@ -442,6 +442,20 @@ def test_a_second_directory_for_one_option_is_refused(option, complaint, large_s
     assert not Path("runs").exists()
 
 
+def test_read_only_trainings_beside_a_trainer_have_equal_losses_and_change_nothing(
+    call, large_spool
+):
+    train = (*TRAIN, "--read-only", "--iterations", "3", "--model", "redirt-2rdb")
+    with Spool(large_spool).open().trainer_lock():
+        before = snapshot(large_spool)
+        assert call(*train, "--run", "one").exit_code == 0
+        assert call(*train, "--run", "two").exit_code == 0
+        assert snapshot(large_spool) == before
+
+    assert metrics("one")[-1]["loss"] == metrics("two")[-1]["loss"]
+    assert summary("one")["shards_deleted"] == 0
+
+
 def test_a_batch_larger_than_the_plan_is_refused(complaint, large_spool):
     train = ("stream-train", "--device", "cpu", *NO_PRODUCERS, "--iterations", "1", "--run", "run")
 
