@@ -1,10 +1,11 @@
-"""The long storm: kills producers, workers and a consumer at random moments, and compares with calm.
+"""The long storm: kills and disturbs producers, workers and a consumer at random moments, and compares with calm.
 
 The trade-off: small frames and shards, so that the machine's time goes into deaths. Every number that
 is printed was counted in this run; exit status 1 if any promise was broken.
 
     python -m bench.storm                    120 kills, some minutes
     python -m bench.storm --kills 1000 --seed 3 --json storm.json
+    python -m bench.storm --faults 300 --seed 1     kills, errors of the disk, signals, forks, directories, clocks
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from tests.support.storm import Outcome, Storm
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=120)
+    parser.add_argument("--kills", type=int, default=120, help="SIGKILL only")
+    parser.add_argument("--faults", type=int, default=0, help="kills and all other kinds of faults")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where it happens; a temporary one by default")
@@ -32,6 +34,7 @@ def main() -> None:
         storm = Storm(
             given.folder or Path(folder),
             kills=given.kills,
+            faults=given.faults,
             seed=given.seed,
             jobs=given.jobs,
             tell=_tell,
@@ -53,10 +56,12 @@ def _tell(line: str) -> None:
 
 
 def _figures(outcome: Outcome) -> dict[str, str]:
-    kills = ", ".join(f"{count} {name}s" for name, count in sorted(outcome.kills.items()))
+    kills = ", ".join(f"{count} {name}" for name, count in sorted(outcome.kills.items()))
+    ended = ", ".join(f"{count} {name}" for name, count in sorted(outcome.ended.items()))
     starts = ", ".join(f"{count} {name}s" for name, count in sorted(outcome.starts.items()))
     return {
-        "kills": f"{sum(outcome.kills.values())} ({kills})",
+        "kills and faults": f"{sum(outcome.kills.values())} ({kills})",
+        "ended with one line": f"{sum(outcome.ended.values())} ({ended})",
         "starts": f"{sum(outcome.starts.values())} ({starts})",
         "batches used": f"{outcome.batches}",
         "shards made": f"{outcome.shards_made} for {outcome.shards_needed} needed",
@@ -64,7 +69,7 @@ def _figures(outcome: Outcome) -> dict[str, str]:
         "peak / budget": f"{outcome.peak_bytes:,} / {outcome.budget_bytes:,} bytes",
         "shards and frames": f"{outcome.peak_payload_bytes:,} / {outcome.payload_bytes:,} bytes",
         "leftovers": f"{len(outcome.leftovers)}",
-        "faults": f"{len(outcome.faults)}",
+        "broken promises": f"{len(outcome.faults)}",
         "seconds": f"{outcome.seconds:.0f}",
     }
 

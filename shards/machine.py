@@ -42,8 +42,9 @@ def raise_machine_error(path: str, error: BaseException, action: Action = "read"
     """Raise MachineError if `error`, caught while using `path`, was not caused by the file or the path itself."""
     if isinstance(error, OSError) and error.errno is not None:
         if error.errno not in _OF_THE_FILE:
-            remedy = _REMEDIES.get(error.errno, _OTHER_REMEDY)
-            raise MachineError(path, f"{error.strerror or error}; {remedy}", action) from error
+            raise MachineError(
+                path, f"{error.strerror or error}; {remedy_of(error)}", action
+            ) from error
     elif isinstance(error, MemoryError) or _is_about_memory(error):
         raise MachineError(path, _REMEDIES[errno.ENOMEM], action) from error
 
@@ -56,6 +57,13 @@ def machine_errors(path: str, action: Action = "read") -> Iterator[None]:
     except (OSError, MemoryError) as error:
         raise_machine_error(path, error, action)
         raise
+
+
+def remedy_of(error: OSError) -> str:
+    """Return what to do about an error of the operating system; nothing for one of a path itself."""
+    if error.errno is None or error.errno in _OF_THE_FILE:
+        return ""
+    return _REMEDIES.get(error.errno, _OTHER_REMEDY)
 
 
 def _is_about_memory(error: BaseException) -> bool:

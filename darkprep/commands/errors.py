@@ -24,6 +24,7 @@ from darkprep.commands.parameters import SpoolLocation
 from darkprep.shards import DarkprepError
 from darkprep.shards.errors import RankStopped
 from darkprep.shards.files import NO_SPACE
+from darkprep.shards.machine import remedy_of
 from darkprep.view.numbers import one_line
 
 NO_WORKING_DIRECTORY = "the current directory no longer exists; change to one that does"
@@ -141,7 +142,8 @@ def _describe(error: OSError) -> str:
     if not Path(str(error.filename or "")).is_absolute() and not working_directory_exists():
         return NO_WORKING_DIRECTORY
     if error.filename:
-        return f"{error.filename}: {reason}"
+        remedy = remedy_of(error)
+        return f"{error.filename}: {reason}{f'; {remedy}' if remedy else ''}"
     *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
     # click and rich write to the standard streams only.
     if innermost.f_globals["__name__"].startswith(("click.", "rich.")):

@@ -384,6 +384,17 @@ def test_a_full_disk_ends_the_build_with_nothing_half_written(complaint, small_d
     assert not [path for path in spool.frames.iterdir() if path.is_dir()]
 
 
+def test_an_error_of_the_disk_that_nobody_expected_has_a_remedy(complaint, small_data, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), "/photos/a.dng")
+
+    monkeypatch.setattr("darkprep.commands.build.make_plan", fail)
+
+    line = complaint(*build(small_data))
+
+    assert line.startswith("/photos/a.dng: Stale file handle; check the disk or the network")
+
+
 def refuse(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.storm import Outcome, Storm
+from tests.support.storm import DISTURBANCES, Outcome, Storm
 
 
 def check(outcome: Outcome) -> None:
@@ -22,6 +22,15 @@ def test_a_short_storm_changes_nothing(tmp_path: Path):
     outcome = Storm(tmp_path, kills=10, seed=1, pause_s=(0.0, 0.5)).run()
 
     assert sum(outcome.kills.values()) == 10
+    check(outcome)
+
+
+@pytest.mark.slow
+def test_a_storm_of_all_kinds_of_faults_changes_nothing(tmp_path: Path):
+    """Kills, errors of disk and limits, signals, a forked bystander, deleted directories, a slow clock."""
+    outcome = Storm(tmp_path, faults=len(DISTURBANCES), seed=1, pause_s=(0.0, 0.5)).run()
+
+    assert sum(outcome.kills.values()) == len(DISTURBANCES)
     check(outcome)
 
 

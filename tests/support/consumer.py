@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import threading
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import xxhash
 
 from darkprep.jobs.background import stop_on_signals
-from darkprep.shards import Spool, SpoolReader
+from darkprep.shards import DarkprepError, Spool, SpoolReader
 from darkprep.shards.batch import Batch
 from darkprep.shards.files import read_json, write_json
 from darkprep.shards.format import raw_bytes
@@ -79,13 +80,16 @@ def main() -> None:
     parser.add_argument("--pace", type=float, default=0.0)
     given = parser.parse_args()
     stop = stop_on_signals()
-    consume(
-        Spool(given.spool).open(),
-        given.place,
-        batch_size=given.batch_size,
-        pace=given.pace,
-        stop=stop,
-    )
+    try:
+        consume(
+            Spool(given.spool).open(),
+            given.place,
+            batch_size=given.batch_size,
+            pace=given.pace,
+            stop=stop,
+        )
+    except DarkprepError as error:
+        sys.exit(f"consumer: {error}")
 
 
 if __name__ == "__main__":

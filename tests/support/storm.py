@@ -1,4 +1,4 @@
-"""A storm: producers, their workers and a consumer run on one spool and are killed at random moments.
+"""A storm: producers, their workers and a consumer run on one spool and are killed and disturbed at random moments.
 
 What came through the spool is compared with an undisturbed run. Everything runs as a user's would:
 `python -m darkprep produce` with real workers, a consumer process that keeps its place, SIGKILL.
@@ -8,6 +8,8 @@ The trade-off: frames are small, so that the machine's time goes into deaths and
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
 import os
 import random
 import shutil
@@ -38,6 +40,20 @@ OPTIONS = {
     "epochs": None,
 }  # fmt: skip
 TARGETS = ("producer", "worker", "consumer")
+ERRORS = ("EIO", "ESTALE", "ENOSPC", "EROFS", "EMFILE")
+DISTURBANCES = (
+    *TARGETS, *ERRORS, "SIGHUP", "SIGSTOP", "forked bystander", "deleted directory", "slow clock",
+)  # fmt: skip
+"""Kinds of faults: who is killed, and what else happens to the processes and their spool."""
+_ONLY_WRITES = ("ENOSPC", "EROFS")
+_ERROR_SHARE = (0.05, 0.6)
+"""Share of the calls that fail while there is an error."""
+_ERROR_S = (0.2, 1.5)
+_STOPPED_S = (0.2, 1.5)
+_BYSTANDER_S = 3.0
+_CLOCK_OFF_S = "-900"
+_MOST_REPEATED = 10
+"""How often one line may stand in one process's log."""
 _EARLY = 0.25
 """Share of the kills that come whether or not anything was done since the one before."""
 _MOST_BATCHES = 20
@@ -53,7 +69,10 @@ class Outcome:
 
     seconds: float = 0.0
     kills: Counter[str] = field(default_factory=Counter)
+    """Faults by kind, kills included."""
     starts: Counter[str] = field(default_factory=Counter)
+    ended: Counter[str] = field(default_factory=Counter)
+    """Processes that ended with one line for a fault."""
     batches: int = 0
     shards_made: int = 0
     shards_needed: int = 0
@@ -81,22 +100,28 @@ class Outcome:
 
 
 class Storm:
-    """One storm of `kills` deaths in `folder`; `targets` says who may die."""
+    """One storm of `kills` deaths in `folder`, or of `faults` deaths and disturbances; `targets` says which kinds."""
 
     def __init__(
         self,
         folder: Path,
         *,
-        kills: int,
+        kills: int = 0,
+        faults: int = 0,
         seed: int = 0,
         jobs: int = 2,
         pause_s: tuple[float, float] = (0.0, 0.8),
         pace_s: float = 0.02,
-        targets: tuple[str, ...] = TARGETS,
+        targets: tuple[str, ...] | None = None,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._folder, self._kills, self._jobs = folder, kills, jobs
-        self._pause_s, self._pace_s, self._targets = pause_s, pace_s, targets
+        self._folder, self._kills, self._jobs = folder, faults or kills, jobs
+        self._pause_s, self._pace_s = pause_s, pace_s
+        self._targets = targets or (DISTURBANCES if faults else TARGETS)
+        self._fault_file = folder / "fault.json"
+        self._disturbed: set[int] = set()
+        """Pids of processes that lived during an error or got SIGHUP, and may end with one line for it."""
+        self._slow_clock: set[str] = set()
         self._random = random.Random(seed)
         self._tell = tell
         self._place = folder / "place.json"
@@ -121,6 +146,7 @@ class Storm:
         outcome.shards_made = len(scale.shards_seen)
         self._look_for_leftovers()
         self._verify_shards()
+        self._read_logs()
         self._run_undisturbed()
         outcome.seconds = time.monotonic() - began
         return outcome
@@ -149,7 +175,7 @@ class Storm:
     def _rage(self) -> None:
         while self._killed() < self._kills:
             target, due = self._random.choice(self._targets), self._next_moment()
-            while not (self._is_due(due) and self._kill(target)):
+            while not (self._is_due(due) and self._disturb(target)):
                 self._keep_running()
                 time.sleep(0.005)
 
@@ -189,15 +215,126 @@ class Storm:
         }  # fmt: skip
         for name, command in commands.items():
             process = self._running.get(name)
-            if process and process.poll() not in (None, -signal.SIGKILL):
-                self.outcome.faults.append(f"{name} ended with {process.returncode} by itself")
+            if process and process.poll() is not None and process.returncode != -signal.SIGKILL:
+                self._judge_end(name, process)
             if process is None or process.poll() is not None:
-                with (self._folder / f"{name}.log").open("ab") as log:
-                    self._running[name] = subprocess.Popen(
-                        [sys.executable, "-m", *command], stdout=log, stderr=log,
-                        env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,
-                    )  # fmt: skip
-                self.outcome.starts[name] += 1
+                self._running[name] = self._start(name, command)
+
+    def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
+        self.outcome.starts[name] += 1
+        injected = Path(__file__).parent / "injection"
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "DARKPREP_TEST_FAULT": str(self._fault_file),
+            "PYTHONPATH": os.pathsep.join([str(injected), os.environ.get("PYTHONPATH", "")]),
+        }
+        if name in self._slow_clock:
+            environment["DARKPREP_TEST_CLOCK"] = _CLOCK_OFF_S
+        with (self._folder / f"{name}-{self.outcome.starts[name]}.log").open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", *command], stdout=log, stderr=log,
+                env=environment, start_new_session=True,
+            )  # fmt: skip
+
+    def _judge_end(self, name: str, process: subprocess.Popen[bytes]) -> None:
+        """Note a process that ended by itself, unless a fault that it lived through explains it."""
+        if process.pid not in self._disturbed:
+            self.outcome.faults.append(f"{name} ended with {process.returncode} by itself")
+        elif process.returncode not in (0, 1, -signal.SIGHUP):
+            self.outcome.faults.append(f"{name} ended with {process.returncode} after a fault")
+        elif process.returncode == 1 and not self._last_words(name):
+            self.outcome.faults.append(f"{name} ended after a fault without a word")
+        else:
+            self.outcome.ended[name] += 1
+
+    def _last_words(self, name: str) -> list[str]:
+        """The lines in which a process reported its failure."""
+        log = self._folder / f"{name}-{self.outcome.starts[name]}.log"
+        lines = log.read_text(errors="replace").splitlines()
+        return [line for line in lines if line.startswith(("darkprep: ", "consumer: "))]
+
+    # -- faults -----------------------------------------------------------------------------------
+
+    def _disturb(self, kind: str) -> bool:
+        """Do one fault; whether it could be done."""
+        if kind in TARGETS:
+            return self._kill(kind)
+        disturb = {
+            "SIGHUP": self._hang_up, "SIGSTOP": self._suspend, "forked bystander": self._fork_bystander,
+            "deleted directory": self._delete_directory, "slow clock": self._set_clock_back,
+        }.get(kind)  # fmt: skip
+        if not (disturb() if disturb else self._inject(kind)):
+            return False
+        self.outcome.kills[kind] += 1
+        self._tell(f"{self._killed():4} faults, {self._used():6} batches used, {kind}")
+        return True
+
+    def _inject(self, kind: str) -> bool:
+        """Let a share of all calls on spool, photographs and place fail for a while."""
+        self._write_fault(
+            number=getattr(errno, kind), seconds=self._random.uniform(*_ERROR_S),
+            share=self._random.uniform(*_ERROR_SHARE), only_writes=kind in _ONLY_WRITES,
+        )  # fmt: skip
+        return True
+
+    def _fork_bystander(self) -> bool:
+        self._write_fault(number=None, seconds=_BYSTANDER_S, share=1.0, only_writes=False)
+        return True
+
+    def _write_fault(self, *, seconds: float, **fault: object) -> None:
+        """Write the fault for the processes to read, and keep them running until it is over."""
+        until = time.monotonic() + min(seconds, _ERROR_S[1])
+        record = fault | {
+            "until": until, "seconds": seconds, "scope": str(self._folder), "id": str(self._killed()),
+        }  # fmt: skip
+        temporary = self._fault_file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(record))
+        temporary.replace(self._fault_file)
+        while time.monotonic() < until:
+            if fault["number"] is not None:
+                self._disturbed |= {process.pid for process in self._running.values()}
+            self._keep_running()
+            time.sleep(0.01)
+        if fault["number"] is not None:
+            self._disturbed |= {process.pid for process in self._running.values()}
+        self._fault_file.unlink()
+
+    def _hang_up(self) -> bool:
+        process = self._running.get(self._random.choice(("producer", "consumer")))
+        if process is None or process.poll() is not None:
+            return False
+        self._disturbed.add(process.pid)
+        process.send_signal(signal.SIGHUP)
+        return True
+
+    def _suspend(self) -> bool:
+        pids = [process.pid for process in self._running.values()] + self._living_workers()
+        if not pids:
+            return False
+        pid = self._random.choice(pids)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(self._random.uniform(*_STOPPED_S))
+            os.kill(pid, signal.SIGCONT)
+        return True
+
+    def _delete_directory(self) -> bool:
+        """Delete an empty directory of the spool, as tools that copy it do."""
+        for name in self._random.sample(["damaged", "partial", "ready", "cursors", "producers"], 5):
+            with contextlib.suppress(OSError):
+                (self.spool.path / name).rmdir()
+                return True
+        return False
+
+    def _set_clock_back(self) -> bool:
+        """Kill a process; from its next start on its clock is 15 minutes slow, or right again."""
+        name = self._random.choice(("producer", "consumer"))
+        if name not in self._running:
+            return False
+        self._slow_clock ^= {name}
+        self._running[name].kill()
+        self._running[name].wait()
+        return True
 
     def _kill(self, target: str) -> bool:
         """Kill one process of a kind; whether there was one."""
@@ -249,6 +386,19 @@ class Storm:
             except ShardDamaged as error:
                 self.outcome.faults.append(str(error))
         self.outcome.faults += [f"refused: {record}" for record in self.spool.quarantine.records()]
+
+    def _read_logs(self) -> None:
+        """No traceback, and no line again and again."""
+        for log in [*self._folder.glob("*.log"), *self.spool.producers.glob("*.txt")]:
+            lines = Counter(log.read_text(errors="replace").splitlines())
+            for line, count in lines.items():
+                if count > _MOST_REPEATED:
+                    self.outcome.faults.append(f"{log.name}: {count} times: {line}")
+                if line.startswith("Traceback"):
+                    self.outcome.faults.append(f"{log.name}: has a traceback")
+        crashing = self.spool.producers / "crashing.json"
+        if crashing.exists():
+            self.outcome.faults.append(f"a file was blamed: {crashing.read_text()}")
 
     def _run_undisturbed(self) -> None:
         kept = read_json(self._place) or {"batch": 0, "digest": ""}
