@@ -160,7 +160,10 @@ def _base(table: Path, root: Path | None, rows: Sequence[Mapping[str, str]]) -> 
 
 
 def _exists(path: Path) -> bool:
-    return path.parent.is_dir() if is_patch(path) else path.is_file()
+    try:
+        return path.parent.is_dir() if is_patch(path) else path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)

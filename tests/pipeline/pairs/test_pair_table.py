@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from darkprep.pipeline.pairs import pair_table
 from darkprep.pipeline.pairs.cameras import camera_named
@@ -252,3 +254,26 @@ def test_an_id_and_an_iso_are_written_where_they_do_not_follow(tmp_path: Path):
 
     assert table.read_text().startswith("short,long,scene,split,ratio,camera,weight,iso\n")
     assert pairs_from_csv(table, root=root).pairs == found.pairs
+
+
+@given(
+    header=st.sampled_from(
+        ["", "short,long\n", "short,long,scene,split,ratio,camera,weight,id,iso\n"]
+    ),
+    data=st.one_of(
+        st.binary(max_size=200), st.text(',\n;"a/.0-é\0\r\t', max_size=200).map(str.encode)
+    ),
+)
+def test_whatever_a_table_holds_it_is_read_or_refused(tmp_path_factory, header: str, data: bytes):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes(header.encode() + data)
+
+    with pytest.raises(DatasetError):
+        pairs_from_csv(path)
+
+
+def test_a_name_that_is_too_long_for_a_file_is_named(photographs: Path):
+    table = write_table(photographs, "short,long", f"{'x' * 5000}.dng,park/light.dng")
+
+    with pytest.raises(DatasetError, match="there is no file"):
+        pairs_from_csv(table)
