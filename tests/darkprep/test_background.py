@@ -198,7 +198,7 @@ time.sleep(60)"""
             pytest.raises(SpoolError, match=rf"does not stop; end it with `kill -9 {holder.pid}`"),
         ):
             patch.setattr(time, "monotonic", lambda: next(ticks))
-            patch.setattr(os, "kill", lambda pid, number: None)
+            patch.setattr(signal, "pidfd_send_signal", lambda descriptor, number: None)
             background.stop_producers(empty_spool)
         holder.kill()
 

@@ -216,7 +216,9 @@ def test_stop_names_a_producer_that_it_cannot_reach_and_signals_no_process(
     changes: dict[str, object], make_spool: MakeSpool, monkeypatch: pytest.MonkeyPatch
 ):
     spool = make_spool()
-    monkeypatch.setattr(os, "kill", lambda pid, number: pytest.fail("it signalled a process"))
+    monkeypatch.setattr(
+        signal, "pidfd_send_signal", lambda *_: pytest.fail("it signalled a process")
+    )
 
     with (
         producer_elsewhere(spool, monkeypatch, **changes) as identity,
@@ -245,7 +247,9 @@ def test_stop_signals_no_process_for_a_lock_that_is_free(
 ):
     """The last holder may live and do other things by now."""
     spool = make_spool()
-    monkeypatch.setattr(os, "kill", lambda pid, number: pytest.fail("it signalled a process"))
+    monkeypatch.setattr(
+        signal, "pidfd_send_signal", lambda *_: pytest.fail("it signalled a process")
+    )
     with spool.producer_lock():
         spool.write_heartbeat(ProducerStatus(state="making"))
 

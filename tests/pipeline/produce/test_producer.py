@@ -393,8 +393,8 @@ def test_a_file_that_decodes_to_another_size_than_its_header_states_is_named(
 ):
     develop = RawFile.develop
 
-    def cut(source: RawFile) -> Any:
-        whole = develop(source)
+    def cut(source: RawFile, **options: Any) -> Any:
+        whole = develop(source, **options)
         rows, columns = whole.shape[1] - lost[0], whole.shape[2] - lost[1]
         return whole[:, :rows, :columns].copy() if "00001" in source.path.name else whole
 
