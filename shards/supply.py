@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -62,7 +63,8 @@ class DiskFullPause:
         now = time.monotonic()
         if self._full_since is None:
             self._full_since = now
-        self._warn("%s (waiting up to %.0f s for space)", error, self._timeout_s)
+        limit = f" up to {self._timeout_s:.0f} s" if math.isfinite(self._timeout_s) else ""
+        self._warn("%s (waiting%s for space)", error, limit)
         if now - self._full_since > self._timeout_s:
             raise error
         self._paused_until = now + DISK_RETRY_S
