@@ -308,7 +308,8 @@ def _write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         try:
-            with temporary.open("wb") as file:
+            temporary.unlink(missing_ok=True)  # it may be a link to another file
+            with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

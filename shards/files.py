@@ -95,7 +95,7 @@ def _replace_once(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path, wanted):
         try:
-            with open(temporary, "wb", opener=open_in_new_directory) as file:
+            with open(temporary, "wb", opener=open_new_file) as file:
                 write(file)
                 file.flush()
                 if sync:
@@ -114,16 +114,30 @@ def ensure_directory(directory: Path) -> None:
         directory.mkdir(exist_ok=True)
 
 
-def open_in_new_directory(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
-    """Open a file as `os.open` does, and create its directory if missing; usable as `open(opener=...)`.
+def refuse_link(directory: Path) -> None:
+    """Raise SpoolError if `directory`, a part of a spool or run, is a link: it may lead to other files of this user."""
+    refuse_broken_link(directory)
+    if directory.is_symlink():
+        raise SpoolError(
+            f"{directory}: is a link to {directory.readlink()}, and nothing is written or deleted through links in a spool or run; replace it by a directory"
+        )
 
-    Only this one directory is created: if its parent is missing too, the whole spool was probably removed.
+
+def open_new_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
+    """Open a file that is created now, as `os.open` does; usable as `open(opener=...)`.
+
+    What has the name is removed first, and a link is never followed: a spool of someone else may hold links
+    to this user's files. A missing directory is created, but no more than one: if its parent is missing
+    too, the whole spool was probably removed.
     """
+    flags = flags & ~os.O_TRUNC | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        return os.open(path, flags | os.O_CLOEXEC, mode)
+        return os.open(path, flags, mode)
+    except FileExistsError:
+        Path(path).unlink(missing_ok=True)
     except FileNotFoundError:
         Path(path).parent.mkdir(exist_ok=True)
-        return os.open(path, flags | os.O_CLOEXEC, mode)
+    return os.open(path, flags, mode)
 
 
 def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
@@ -190,11 +204,20 @@ def read_last_lines(path: Path, limit: int = LARGEST_RECORD) -> list[bytes]:
 def open_regular_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
     """Open a file as `os.open` does, but only a regular file, else raise OSError; usable as `open(opener=...)`.
 
-    Opening a named pipe would block until another process opens its other end.
+    Opening a named pipe would block until another process opens its other end. A file is not opened for
+    writing through a link, which may lead out of a spool or run of someone else.
     """
+    if flags & (os.O_WRONLY | os.O_RDWR):
+        flags |= os.O_NOFOLLOW
     try:
         descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, mode)
     except OSError as error:
+        if error.errno == errno.ELOOP and Path(path).is_symlink():
+            raise OSError(
+                errno.EINVAL,
+                "is a link, and nothing is written through links; remove it",
+                os.fspath(path),
+            ) from error
         if error.errno == errno.ENXIO:  # a pipe without a reader, a socket
             raise _not_regular(path) from error
         raise

@@ -26,6 +26,7 @@ from darkprep.shards.files import (
     open_regular_file,
     read_last_lines,
     read_regular_file,
+    refuse_link,
     write_bytes,
 )
 
@@ -81,6 +82,7 @@ class ShardQuarantine:
         kept = self.path / shard_file_name(shard)
         try:
             ensure_directory(self.path)
+            refuse_link(self.path)
             if seen and not _is_same_file(path.lstat(), seen):
                 return
             path.replace(kept)

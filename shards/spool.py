@@ -32,6 +32,7 @@ from darkprep.shards.files import (
     read_json,
     read_regular_file,
     refuse_broken_link,
+    refuse_link,
     remove_stale_temporaries,
     write_bytes,
     write_json,
@@ -238,11 +239,18 @@ class Spool(RecordedPlan):
 
     def producer_lock(self) -> FileLock:
         """Return the lock for producing; one process at a time can hold it."""
+        self._refuse_links()
         return FileLock(self.producers / "lock", "a producer", directory=self.path)
 
     def trainer_lock(self) -> FileLock:
         """Return the lock for training; one trainer group at a time can hold it."""
+        self._refuse_links()
         return FileLock(self.cursors / "lock", "a trainer", directory=self.path)
+
+    def _refuse_links(self) -> None:
+        """Raise SpoolError if a directory of the spool is a link: whoever works here writes and deletes in all."""
+        for directory in (*self._directories(), self.frames):
+            refuse_link(directory)
 
     def has_producer(self) -> bool:
         """Return whether a living process holds the producer lock."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from darkprep.shards.errors import SpoolError
 from darkprep.shards.file_names import partial_file_name
-from darkprep.shards.files import disk_errors, open_in_new_directory
+from darkprep.shards.files import disk_errors, open_new_file
 from darkprep.shards.format import (
     END_BYTES,
     META_BYTES,
@@ -67,7 +67,7 @@ def write_shard(
 def _write_tar(
     path: Path, layout: ShardLayout, shard: int, samples: Sequence[Sample], plan: str
 ) -> None:
-    descriptor = open_in_new_directory(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    descriptor = open_new_file(path, os.O_WRONLY, 0o644)
     try:
         os.posix_fallocate(descriptor, 0, layout.shard_bytes)
         for index, sample in enumerate(samples):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from darkprep.model import save_weights
 from darkprep.shards.errors import OptionError
-from darkprep.shards.files import disk_errors, read_json, write_json
+from darkprep.shards.files import disk_errors, read_json, refuse_link, write_json
 from darkprep.shards.locks import FileLock
 from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState
 from darkprep.trainer.config import IDENTITY_FIELDS, TrainConfig
@@ -75,9 +75,11 @@ def finished_summary(run_dir: Path, config: TrainConfig) -> RunSummary | None:
 def training_lock(run_dir: Path) -> FileLock:
     """Create the run directory if needed, and return the lock that only one training run at a time can hold.
 
-    The lock is not yet acquired.
+    The lock is not yet acquired. Raises SpoolError if a part of the run is a link.
     """
     lock = run_dir / "lock"
+    for name in (_CHECKPOINTS, "heldout", "tensorboard"):
+        refuse_link(run_dir / name)
     with disk_errors(lock):
         run_dir.mkdir(parents=True, exist_ok=True)
     return FileLock(lock, "a training run", directory=run_dir, remedy="choose another --run")

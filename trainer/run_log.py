@@ -44,7 +44,7 @@ class RunLog:
         _remove_lines_after(self._metrics, start)
         _remove_lines_after(self._evaluations, start)
         with disk_errors(self._metrics):
-            self._file = self._metrics.open("a", encoding="utf-8")
+            self._file = open(self._metrics, "a", encoding="utf-8", opener=open_regular_file)
         self._tensorboard = _open_tensorboard(run_dir, start)
 
     def __enter__(self) -> Self:
@@ -72,7 +72,10 @@ class RunLog:
 
     def write_evaluation(self, record: Mapping[str, Any]) -> None:
         """Append a line to evaluations.jsonl and its numbers to TensorBoard. Raises DiskFull or SpoolError."""
-        with disk_errors(self._evaluations), self._evaluations.open("a", encoding="utf-8") as file:
+        with (
+            disk_errors(self._evaluations),
+            open(self._evaluations, "a", encoding="utf-8", opener=open_regular_file) as file,
+        ):
             file.write(json.dumps(record) + "\n")
         self._write_scalars("held-out", record)
 

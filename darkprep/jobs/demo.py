@@ -6,7 +6,6 @@ show what the published recipe does in days on a GPU. The figures show that the 
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.planner import make_plan
 from darkprep.report.evaluation_page import write_evaluation_report
 from darkprep.shards import DarkprepError, OptionError, Spool, TrainingError
+from darkprep.shards.files import read_regular_file, write_bytes
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.synth.dataset import synthesise
 from darkprep.trainer.config import TrainConfig
@@ -193,5 +193,5 @@ def _copy_darkest(layout: _Layout, result: EvaluationResult) -> Path:
     """Copy the picture of the pair with the largest exposure ratio to the demo's directory; return the copy's path."""
     darkest = max(result.evaluation.images, key=lambda image: image.ratio)
     target = layout.out / "demo.png"
-    shutil.copyfile(layout.results / f"{darkest.pair}.png", target)
+    write_bytes(target, read_regular_file(layout.results / f"{darkest.pair}.png"))
     return target

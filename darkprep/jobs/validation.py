@@ -32,7 +32,7 @@ from darkprep.pipeline.raw.develop import develop_amplified
 from darkprep.pipeline.raw.resample import XtransMode, parse_xtrans_mode
 from darkprep.report.run_page import VALIDATION_FOLDER
 from darkprep.shards import CELL, PERIOD, DarkprepError, RawError, Sample, Target
-from darkprep.shards.files import disk_errors, replace_atomically
+from darkprep.shards.files import disk_errors, refuse_link, replace_atomically
 from darkprep.shards.format import U16
 from darkprep.shards.machine import retries_end_with
 from darkprep.trainer.evaluation import amplified_planes, restore_frame, truth_of
@@ -292,6 +292,7 @@ def write_jpeg(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> No
     """Write `(H, W, 3)` uint8 as a JPEG file, atomically. Raises DiskFull or SpoolError."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_link(path.parent)
 
     def write(file: BinaryIO) -> None:
         # 4:4:4, because colour noise is part of what the pictures show.

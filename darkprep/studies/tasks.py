@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from darkprep.shards import DarkprepError, OptionError, SpoolError
-from darkprep.shards.files import disk_errors, read_json, write_json
+from darkprep.shards.files import disk_errors, open_regular_file, read_json, write_json
 from darkprep.view.live import Progress
 from darkprep.view.numbers import format_duration
 
@@ -161,7 +161,7 @@ def _lock(path: Path) -> Iterator[bool]:
     The system releases the locks of processes that died.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = open_regular_file(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise SpoolError(
             f"{path}: cannot be locked ({error.strerror}); choose an --out on a disk that supports file locks"

@@ -144,14 +144,19 @@ class _InertUnpickler(pickle._Unpickler):
         _HANDLERS[pickle.DICT[0]](self)
 
     def refuse(self) -> None:
-        """Refuse sets, whose items are hashed too, and arrays that are allocated before their bytes are read."""
-        raise pickle.UnpicklingError("it holds a set or a bytearray")
+        """Refuse sets, whose items are hashed too."""
+        raise pickle.UnpicklingError("it holds a set")
+
+    def load_bytearray(self) -> None:
+        """Read bytes; the interpreter's own function allocates the stated size before it reads."""
+        _HANDLERS[pickle.BINBYTES8[0]](self)
 
     dispatch[pickle.SETITEM[0]] = load_setitem
     dispatch[pickle.SETITEMS[0]] = load_setitems
     dispatch[pickle.DICT[0]] = load_dict
-    for _code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8):
+    for _code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET):
         dispatch[_code[0]] = refuse
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _STAND_INS:

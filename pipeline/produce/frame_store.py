@@ -18,6 +18,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import shutil
 import warnings
 from collections import OrderedDict
@@ -31,9 +32,13 @@ import xxhash
 import zarr
 
 from darkprep.pipeline.plan.frame_names import FrameKind
+from darkprep.shards.errors import SpoolError
 from darkprep.shards.files import (
     disk_errors,
     ensure_directory,
+    json_bytes,
+    open_new_file,
+    open_regular_file,
     parse_json_object,
     read_json,
     read_regular_file,
@@ -47,6 +52,7 @@ _CHUNK = "0.0.0"
 _MAX_MAPPED = 256
 _MAX_METADATA_BYTES = 1 << 20
 _GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {"darkprep": 1}}
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 _BLOCKS_PER_FRAME = 4
 """Directory, zarr.json, chunk, and growth of the parent directory, each rounded up to a block."""
 _PIXELS_CHECKSUM, _ATTRIBUTES_CHECKSUM = "xxh3", "facts_xxh3"
@@ -122,11 +128,22 @@ class FrameStore:
         self._mapped: OrderedDict[str, Frame] = OrderedDict()
 
     def create(self) -> None:
-        """Create the directory and its zarr group. Raises DiskFull or SpoolError."""
+        """Create the directory and its zarr group.
+
+        Raises DiskFull, or SpoolError, also if the directory is a zarr store of another program.
+        """
         with disk_errors(self._group_file):
             self.path.mkdir(parents=True, exist_ok=True)
-        if read_json(self._group_file) != _GROUP:
-            write_json(self._group_file, _GROUP)
+        found = read_json(self._group_file)
+        if found == _GROUP:
+            return
+        if found is not None or (
+            self._group_file.exists() and not _is_incomplete(self._group_file)
+        ):
+            raise SpoolError(
+                f"{self.path}: holds a zarr store that darkprep did not make; choose another --frames-dir, or move it away"
+            )
+        write_json(self._group_file, _GROUP)
 
     def names(self) -> list[str]:
         """Return the names of the stored frames, sorted."""
@@ -196,7 +213,9 @@ class FrameStore:
         here.
         """
         for path in self.path.glob(".*.tmp"):
-            if path.is_dir():
+            if not _TEMPORARY.fullmatch(path.name):
+                continue
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
@@ -224,7 +243,7 @@ class FrameStore:
 
     def _open_lock_file(self) -> int:
         with disk_errors(self.path / ".lock"):
-            return os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            return open_regular_file(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
 
     def _map(self, name: str) -> Frame | None:
         try:
@@ -252,6 +271,11 @@ class FrameStore:
 def frame_allocation(array_bytes: int, block: int) -> int:
     """Return the maximum disk space of a stored frame on a file system with blocks of `block` bytes."""
     return (-(-array_bytes // block) + _BLOCKS_PER_FRAME) * block
+
+
+def _is_incomplete(group_file: Path) -> bool:
+    """Return whether a file holds only the beginning of the group metadata, as a crash may leave it."""
+    return json_bytes(_GROUP).startswith(read_regular_file(group_file, 4096).rstrip(b"\0"))
 
 
 def _is_number(value: object) -> bool:
@@ -301,7 +325,7 @@ def _write_metadata(directory: Path, shape: tuple[int, ...], attributes: dict[st
 def _write_chunk(path: Path, array: U16) -> None:
     """Write the array as zarr's only chunk; the space is reserved first, so that a full disk is detected at once."""
     data = raw_bytes(np.ascontiguousarray(array, dtype="<u2"))
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    descriptor = open_new_file(path, os.O_WRONLY, 0o644)
     try:
         os.posix_fallocate(descriptor, 0, len(data))
         while data:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from darkprep.shards.errors import SpoolError
-from darkprep.shards.files import disk_errors
+from darkprep.shards.files import disk_errors, open_new_file
 from darkprep.shards.remote.connect import connector
 from darkprep.shards.remote.failures import Kind, classify, message
 from darkprep.shards.remote.url import StoreUrl
@@ -161,7 +161,7 @@ class ObjectStore:
         Raises DiskFull or SpoolError when the file cannot be written.
         """
         with disk_errors(path, size):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            descriptor = open_new_file(path, os.O_WRONLY, 0o644)
             complete = False
             try:
                 os.posix_fallocate(descriptor, 0, size)

@@ -1,0 +1,177 @@
+"""Nothing is written, truncated or deleted through a link that a spool or run of someone else holds."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from darkprep.jobs.validation import write_jpeg
+from darkprep.pipeline.produce.frame_store import FrameStore
+from darkprep.shards import Spool
+from darkprep.shards.errors import SpoolError
+from darkprep.shards.files import open_new_file, open_regular_file, write_bytes
+from darkprep.shards.locks import FileLock
+from darkprep.shards.quarantine import ShardQuarantine
+from darkprep.trainer.run_files import training_lock
+from darkprep.trainer.run_log import RunLog
+
+ROOT = Path(__file__).parents[2]
+MINE = b"mine"
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """Return a file of the user outside the spool."""
+    path = tmp_path / "home" / "victim"
+    path.parent.mkdir()
+    path.write_bytes(MINE)
+    return path
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """Return the directory of someone else's spool or run."""
+    (tmp_path / "foreign").mkdir()
+    return tmp_path / "foreign"
+
+
+def append_to_quarantine(path: Path) -> None:
+    bad = path.parent / "bad"
+    bad.write_bytes(b"x")
+    ShardQuarantine(path.parent).add(bad, 3, "test")
+
+
+def write_metrics(path: Path) -> None:
+    with RunLog(path.parent, start=0) as log:
+        log.write_evaluation({"iteration": 1})
+
+
+def acquire(path: Path) -> None:
+    with FileLock(path, "a test", directory=path.parent):
+        pass
+
+
+WAYS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "file": ("plan.json", lambda path: write_bytes(path, b"x")),
+    "temporary": (
+        f".plan.json.{os.getpid()}.tmp",
+        lambda path: write_bytes(path.parent / "plan.json", b"x"),
+    ),
+    "lock": ("lock", acquire),
+    "log": ("log.txt", lambda path: open(path, "ab", opener=open_regular_file).close()),
+    "new log": ("log.txt", lambda path: open(path, "wb", opener=open_regular_file).close()),
+    "quarantine": ("refused.jsonl", append_to_quarantine),
+    "metrics": ("metrics.jsonl", write_metrics),
+    "evaluations": ("evaluations.jsonl", write_metrics),
+    "shard": ("1.tar", lambda path: os.close(open_new_file(path, os.O_WRONLY))),
+}
+
+
+@pytest.mark.parametrize(("name", "write"), WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("exists", [True, False])
+def test_no_file_is_written_through_a_link(here, victim, name, write, exists):
+    if not exists:
+        victim.unlink()
+    (here / name).symlink_to(victim)
+
+    try:
+        write(here / name)
+    except (SpoolError, OSError) as error:
+        assert "is a link" in str(error)  # either outcome is right
+
+    assert victim.exists() == exists
+    assert not exists or victim.read_bytes() == MINE
+
+
+@pytest.mark.parametrize("name", ["partial", "ready", "damaged", "cursors", "producers", "frames"])
+@pytest.mark.parametrize("lock", ["producer_lock", "trainer_lock"])
+def test_a_spool_whose_directory_is_a_link_is_neither_produced_into_nor_trained_on(
+    here, victim, name, lock
+):
+    spool = Spool(here)
+    spool.restore_directories()
+    if (here / name).exists():
+        (here / name).rmdir()
+    (here / name).symlink_to(victim.parent)
+
+    with pytest.raises(SpoolError, match=rf"{name}: is a link to .*; replace it by a directory"):
+        getattr(spool, lock)()
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "heldout", "tensorboard"])
+def test_a_run_whose_directory_is_a_link_is_not_continued(here, victim, name):
+    (here / name).symlink_to(victim.parent)
+
+    with pytest.raises(SpoolError, match="is a link"):
+        training_lock(here)
+
+
+def test_pictures_are_not_written_through_a_link(here, victim):
+    (here / "pair").symlink_to(victim.parent)
+
+    with pytest.raises(SpoolError, match="is a link"):
+        write_jpeg(here / "pair" / "victim", np.zeros((8, 8, 3), np.uint8))
+
+
+def test_a_zarr_store_of_someone_else_is_not_adopted(tmp_path):
+    group = '{"zarr_format": 3, "node_type": "group", "attributes": {"owner": 1}}'
+    (tmp_path / "zarr.json").write_text(group)
+
+    with pytest.raises(SpoolError, match="holds a zarr store that darkprep did not make"):
+        FrameStore(tmp_path).create()
+    assert (tmp_path / "zarr.json").read_text() == group
+
+
+def test_a_frame_store_removes_only_temporary_files_of_its_own_form(tmp_path, victim):
+    FrameStore(tmp_path / "frames").create()
+    kept = tmp_path / "frames" / ".cache.tmp"
+    kept.mkdir()
+    (tmp_path / "frames" / ".a.1.tmp").symlink_to(victim.parent)
+
+    FrameStore(tmp_path / "frames").remove_stale_files()
+
+    assert kept.exists()
+    assert victim.exists()
+
+
+SINKS = {
+    "shards/files.py": "the functions that open files for writing",
+    "shards/shard_file.py": "opens shards for reading",
+    "darkprep/commands/errors.py": "/dev/null",
+    "darkprep/jobs/background.py": "/dev/null",
+    "darkprep/__main__.py": "/dev/null",
+    "model/weights.py": "may not import shards; opens a new file that it has removed before",
+}
+"""Files that may open files for writing themselves."""
+
+
+def writes(call: ast.Call) -> bool:
+    """Return whether a call opens a file for writing otherwise than by a function of shards/files.py."""
+    name = ast.unparse(call.func)
+    words = {ast.unparse(word.value) for word in call.keywords if word.arg == "opener"}
+    if words & {"open_regular_file", "open_new_file"}:
+        return False
+    modes = [arg.value for arg in call.args if isinstance(arg, ast.Constant)]
+    is_open = name == "open" or name.endswith(".open")
+    to_write = any(
+        isinstance(mode, str) and set(mode) & set("wax+") and len(mode) < 4 for mode in modes
+    )
+    return (
+        (is_open and to_write)
+        or name in ("os.open", "shutil.copyfile", "shutil.copy", "shutil.copytree")
+        or name.endswith((".write_text", ".write_bytes", ".touch"))
+    )
+
+
+def test_only_one_module_opens_files_for_writing():
+    folders = ("darkprep", "model", "pipeline", "shards", "synth", "trainer")
+    for path in (one for folder in folders for one in (ROOT / folder).rglob("*.py")):
+        name = str(path.relative_to(ROOT))
+        calls = (one for one in ast.walk(ast.parse(path.read_text())) if isinstance(one, ast.Call))
+        found = [f"{name}:{call.lineno}" for call in calls if writes(call)]
+        assert not found or name in SINKS
