@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from tests.support.processes import free_port
 
 NET = """
 import pathlib
@@ -172,21 +175,25 @@ def test_an_invalid_name_is_refused(name, complaint, large_spool):
 
 
 @pytest.mark.slow
-def test_two_ranks_train_a_network_of_ones_own(large_spool, tmp_path):
-    import subprocess
+def test_two_ranks_train_and_resume_a_network_of_ones_own(large_spool):
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+        command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+        return subprocess.run(
+            [*command, "-m", "darkprep", "stream-train", *OWN, "--run-dir", "run", *words],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
-    from tests.support.processes import free_port
+    first = run(*TRAIN[1:], "--iterations", "2")
+    second = run("--resume", "--iterations", "4")
+    third = run("--resume")
 
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-    words = [*TRAIN, *OWN, "--iterations", "2", "--run-dir", "run"]
-    done = subprocess.run(
-        [*command, "-m", "darkprep", *words],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stderr
-    assert "finished after 2 iterations" in done.stdout
+    assert first.returncode == second.returncode == third.returncode == 0, second.stderr
+    assert "finished after 2 iterations" in first.stdout
+    assert "resuming run after 2 of 4 iterations" in second.stderr
+    assert "finished after 4 iterations" in second.stdout
+    assert third.stderr.count("the run is finished, 4 of 4 iterations") == 1
+    assert len(losses("run")) == 4
