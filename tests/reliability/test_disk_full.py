@@ -27,7 +27,10 @@ from tests.support.small_spools import fill, sample, stream
 from tests.support.storm import leftovers
 
 DISK_BYTES = 24 << 20
-PRODUCE = (sys.executable, "-m", "darkprep", "produce", "--jobs", "1", "--disk-budget", "20MB")
+PRODUCE = (
+    *(sys.executable, "-m", "darkprep", "produce", "--jobs", "1", "--disk-budget", "20MB"),
+    *("--epochs-ahead", "inf"),
+)
 
 
 class Disk:
