@@ -166,7 +166,7 @@ def test_verify_names_a_damaged_frame_and_a_truncated_shard(call, small_spool):
 
     assert result.exit_code == 1
     assert f"damaged frame spool/frames/{frame.name}" in result.stdout
-    assert "damaged spool/ready/00000002.tar: 1000 bytes" in result.stdout
+    assert "damaged spool/ready/00000002.tar: has 1000 bytes" in result.stdout
     assert result.stdout.endswith("2 damaged\n")
 
 
