@@ -29,11 +29,20 @@ def weights(tmp_path: Path) -> Path:
 
 
 def evaluate(*words: object) -> tuple[object, ...]:
-    return ("evaluate", "--weights", "w.safetensors", "--camera", "sony", *words)
+    return (
+        "evaluate",
+        *defaults(words, {"--weights": "w.safetensors", "--camera": "sony"}),
+        *words,
+    )
 
 
 def restore(*words: object) -> tuple[object, ...]:
-    return ("restore", "--weights", "w.safetensors", *words)
+    return ("restore", *defaults(words, {"--weights": "w.safetensors"}), *words)
+
+
+def defaults(words: tuple[object, ...], options: dict[str, object]) -> list[object]:
+    """Options that are not among the words, for none may be given twice."""
+    return [part for option in options.items() if option[0] not in words for part in option]
 
 
 # -- evaluate -------------------------------------------------------------------------------------
@@ -124,7 +133,7 @@ def test_evaluate_names_unusable_files_and_scores_the_rest(call, large_data):
     assert result.exit_code == 0
     assert "sony: 1 pair," in result.stdout
     assert "skipped own/Sony/short/00001_00_0.1s.dng: is empty" in result.stderr
-    assert "skipped Sony/short/00009_00_0.1s.dng: scene 00009 has no long" in result.stderr
+    assert "skipped Sony/short/00009_00_0.1s.dng: its scene 00009 has no long" in result.stderr
     assert "2 files skipped" in result.stderr
 
 
@@ -156,7 +165,10 @@ def test_evaluate_with_no_usable_frame_fails(complaint, large_data):
     ],
 )  # fmt: skip
 def test_an_invalid_evaluation_is_one_line(complaint, large_data, words, said):
-    assert said in complaint(*evaluate("--root", large_data, "--out", "results", *words))
+    line = complaint(
+        *evaluate(*defaults(words, {"--root": large_data, "--out": "results"}), *words)
+    )
+    assert said in line
     assert not list(Path().glob("results/*"))
 
 
