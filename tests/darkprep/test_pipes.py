@@ -100,7 +100,6 @@ def test_a_background_producer_is_not_started_with_a_pipe_for_its_log(small_spoo
 @pytest.mark.parametrize("name", ["metrics.jsonl", "spool.jsonl", "evaluations.jsonl"])
 def test_a_report_leaves_out_what_is_a_pipe(name, call):
     put_pipe(Path("run") / name)
-    Path("run/config.json").write_text("{}")
     put_pipe(Path("run/heldout/a/00000001.jpg"))
 
     assert call("report", "run").stdout == "run/report.html\n"
@@ -118,7 +117,6 @@ def test_the_history_of_a_spool_is_not_written_into_a_pipe(tmp_path, caplog):
 @pytest.mark.parametrize("name", ["metrics.jsonl", "evaluations.jsonl"])
 def test_a_run_is_not_resumed_into_a_pipe(name, complaint, large_spool):
     Path("run").mkdir()
-    Path("run/config.json").write_text("{}")
     put_pipe(Path("run") / name)
     line = complaint(
         *("stream-train", "--spool", large_spool, "--run", "run", "--resume", "--iterations", "1"),
