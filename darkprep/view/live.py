@@ -7,6 +7,7 @@ second old.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import sys
@@ -173,7 +174,7 @@ class Progress:
 
 
 class _PipeConsole(Console):
-    """A console that stops printing at a broken pipe, where rich's own console ends the program.
+    """A console that stops printing at a broken pipe or closed terminal, where rich's own console ends the program.
 
     It escapes control characters: names and files of others may hold terminal commands.
     """
@@ -188,6 +189,15 @@ class _PipeConsole(Console):
         """Yield the segments to print; only segments of rich itself control the terminal."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+    def _check_buffer(self) -> None:
+        """Write what is buffered. A terminal that was closed gives EIO, maybe before its SIGHUP arrives."""
+        try:
+            super()._check_buffer()
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         """Print nothing from now on."""

@@ -28,6 +28,7 @@ def run(tmp_path: Path, *more: str) -> tuple[subprocess.CompletedProcess[str], d
     return done, json.loads(figures.read_text())["sections"] if figures.exists() else {}
 
 
+@pytest.mark.slow
 def test_kernels_and_a_training_are_measured_and_written(tmp_path: Path):
     done, sections = run(tmp_path, "--only", "transfers,nccl")
 

@@ -421,7 +421,7 @@ def test_a_forked_child_keeps_no_shard_open(make_spool: MakeSpool):
     def open_shards() -> list[str]:
         links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
         targets = [str(link.readlink()) for link in links]
-        return [target for target in targets if ".tar" in target]
+        return [target for target in targets if target.startswith(str(spool.path))]
 
     with SpoolReader(spool, batch_size=2, depth=1) as reader:
         next(reader)

@@ -323,7 +323,7 @@ def test_who_lives_elsewhere_keeps_a_second_one_out(call, server, url, role, lar
     who = "a producer" if role == "producers" else "a trainer"
     assert result.exit_code == 1
     waiting, refused = result.stderr.splitlines()[-2:]
-    assert f"to see whether {who} (pid 7 on far) still runs" in waiting
+    assert f"to see whether {who} (pid 7 on far) is still running" in waiting
     assert f"{url}: {who} is already running (pid 7 on far)" in refused
     assert not Path("runs").exists()
 
