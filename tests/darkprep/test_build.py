@@ -288,8 +288,10 @@ def test_a_build_whose_every_file_fails_names_them(call, start, small_data, back
     build = ("build", "--camera", "sony", *SMALL)
     if background:
         start(*build, "--background").communicate()
+        log = Path("spool/producers/log.txt")
+        wait_until(lambda: log.exists() and "none of the plan's" in log.read_text())
         wait_until(lambda: not Spool(Path("spool")).has_producer())
-        said = Path("spool/producers/log.txt").read_text()
+        said = log.read_text()
     else:
         said = call(*build).stderr
 

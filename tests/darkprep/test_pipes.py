@@ -100,6 +100,7 @@ def test_a_background_producer_is_not_started_with_a_pipe_for_its_log(small_spoo
 @pytest.mark.parametrize("name", ["metrics.jsonl", "spool.jsonl", "evaluations.jsonl"])
 def test_a_report_leaves_out_what_is_a_pipe(name, call):
     put_pipe(Path("run") / name)
+    Path("run/config.json").write_text("{}")
     put_pipe(Path("run/heldout/a/00000001.jpg"))
 
     assert call("report", "run").stdout == "run/report.html\n"

@@ -179,6 +179,7 @@ def test_a_closed_terminal_leaves_a_checkpoint_weights_and_no_producer(spool: Sp
     """The terminal of the training is closed: it gets SIGHUP, and writing to its output fails."""
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
         os.execvpe(sys.executable, command(spool, "--producers", "1"), ENVIRONMENT)
     deadline = time.monotonic() + 90
     while len(lines(spool)) < 2:
