@@ -10,9 +10,9 @@ from functools import partial
 
 import torch
 from gpu_section import Row, Section, interleaved, kernel_rows
+from samples import sample
 from torch import Tensor
 
-from darkprep.shards import SampleMeta
 from darkprep.trainer.augment import Augmentation, CropGeometry, Cropper
 from darkprep.trainer.stream import BatchDecoder, network_input, unit_range
 
@@ -63,7 +63,7 @@ def kernels(section: Section, low: Tensor, gt: Tensor, crop: int) -> list[Row]:
     count, stored = gt.shape[0], gt.shape[-1]
     geometry = CropGeometry(cfa="bayer", height=stored, width=stored, crop=crop)
     augmentation = Augmentation(geometry=geometry)
-    metas = tuple(meta(index) for index in range(count))
+    metas = tuple(sample(index).meta for index in range(count))
     decoder = BatchDecoder(augmentation, section.device)
     cropper = Cropper(geometry, section.device)
     transforms = [augmentation.draw(one.key, 0) for one in metas]
@@ -84,23 +84,6 @@ def kernels(section: Section, low: Tensor, gt: Tensor, crop: int) -> list[Row]:
     rows: list[Row] = [{"call": name, "ms": ms} for name, ms in found.items()]
     rows[0]["least MB"] = least / 1e6
     return rows + kernel_rows("all", whole, section.device)
-
-
-def meta(index: int) -> SampleMeta:
-    """Return the metadata of sample `index`."""
-    return SampleMeta(
-        key=f"{index:08d}-0000",
-        pair="00001_00_0.1s",
-        camera="sony",
-        cfa="bayer",
-        origin=(0, 0),
-        black=(512.0,) * 4,
-        white=16383,
-        ratio=100.0,
-        amplification=100.0,
-        amplification_source="ratio",
-        iso=800.0,
-    )
 
 
 if __name__ == "__main__":
