@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from darkprep.commands.main import main
+from darkprep.commands.main import main, visible_commands
 
 PAGE = Path(__file__).with_name("commands.md")
 
@@ -43,9 +43,7 @@ eval "$(_DARKPREP_COMPLETE=bash_source darkprep)"
 def page() -> str:
     """Return the whole page."""
     parts = [_HEAD]
-    for name, command in sorted(main.commands.items()):
-        if not command.hidden:
-            parts.append(_section(name, command))
+    parts += [_section(name, command) for name, command in visible_commands().items()]
     return "\n".join(parts)
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import click
 import pytest
 
-from darkprep.commands.main import main
+from darkprep.commands.main import visible_commands
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = sorted(name for name, command in main.commands.items() if not command.hidden)
+COMMANDS = sorted(visible_commands())
 README = ROOT / "README.md"
 PACKAGES = ("darkprep", "model", "pipeline", "shards", "synth", "trainer")
 FOREIGN = {"no kernel image is available"}
@@ -88,7 +88,7 @@ def parse(words: list[str]) -> None:
     name, *rest = words
     if name in ("--help", "--version", "-h", "-V"):
         return
-    command = main.commands[name]
+    command = visible_commands()[name]
     # click keeps the help option of the first context, for later tests too: the same names as main.
     context = click.Context(command, info_name=name, help_option_names=["-h", "--help"])
     parser = command.make_parser(context)
@@ -179,14 +179,14 @@ def test_readme_calls_the_two_commands_that_do_the_job():
 @pytest.mark.parametrize("page", named(PAGES))
 def test_every_call_in_a_page_is_one_that_the_commands_take(page):
     for words in invocations(ROOT / page):
-        assert words[0] in main.commands or words[0].startswith("-"), words
+        assert words[0] in COMMANDS or words[0].startswith("-"), words
         parse(words)
 
 
 @pytest.mark.parametrize("page", named(PAGES))
 def test_every_command_named_in_a_sentence_exists(page):
     for said in _INLINE.findall((ROOT / page).read_text()):
-        assert said.split()[0] in main.commands, said
+        assert said.split()[0] in COMMANDS, said
 
 
 def test_a_call_with_an_option_that_does_not_exist_is_found():

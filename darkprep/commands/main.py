@@ -1,32 +1,68 @@
 """The command line: a group of commands, each of which turns its options into one call and prints the result.
 
-Everything that a command does is also possible with the library. The trade-off: torch is imported inside
-the commands that need it, not at the top, so help and producers start fast, and producers run without
-torch.
+Everything that a command does is also possible with the library. A command's module is imported when the
+command is used, and torch inside the commands that need it: help and producers start fast, and producers
+run without torch. The trade-off: the lines of `darkprep --help` stand here a second time; a test compares
+them with those of the commands.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 
 import click
 
 from darkprep import __version__
-from darkprep.commands.build import build
-from darkprep.commands.data import demo, synth
 from darkprep.commands.errors import CommandGroup
-from darkprep.commands.inspect import advise, report
-from darkprep.commands.pairs import list_pairs
-from darkprep.commands.produce import produce
-from darkprep.commands.restore import evaluate, import_weights, restore
-from darkprep.commands.spool import status, stop, verify
-from darkprep.commands.study import study
-from darkprep.commands.train import stream_train
 from darkprep.view.numbers import PrintableFormatter
 
+_COMMANDS = {
+    "demo": ("data:demo", "Try everything on synthetic photographs."),
+    "synth": ("data:synth", "Write a synthetic data set of real DNG files."),
+    "pairs": ("pairs:list_pairs", "List pairs as a table that can be edited and built from."),
+    "build": ("build:build", "Make shards from RAW pairs, under a disk budget."),
+    "produce": ("produce:produce", ""),
+    "status": ("spool:status", "Show what a spool holds and which processes use it."),
+    "verify": ("spool:verify", "Check everything in a spool."),
+    "stop": ("spool:stop", "Stop the background producers of a spool."),
+    "stream-train": ("train:stream_train", "Train on a spool while it is being filled."),
+    "evaluate": ("restore:evaluate", "Score trained weights on whole test frames."),
+    "restore": ("restore:restore", "Restore dark RAW files to pictures."),
+    "import-weights": ("restore:import_weights", "Convert the checkpoint released by REDIRT's authors."),
+    "study": ("study:study", "Make a table of several training runs and evaluations."),
+    "report": ("inspect:report", "Write an HTML report of a run."),
+    "advise": ("inspect:advise", "Measure this machine and suggest settings."),
+}  # fmt: skip
+"""Of each command: its module in this package and its name there, and its line in `darkprep --help`."""
 
-@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+
+class _MainGroup(CommandGroup):
+    """Imports a command's module when the command is used, so that --help and each command start fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, sorted."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name; None if there is none."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name][0].split(":")
+        command = getattr(importlib.import_module(f"darkprep.commands.{module}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands into the help, from the table and without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, line) for name, (_, line) in sorted(_COMMANDS.items()) if line]
+            )
+
+
+@click.group(cls=_MainGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "--version", "-V", prog_name="darkprep")
 def main() -> None:
     """Train on dark RAW photographs while they are preprocessed, with a limit on the disk space used.
@@ -41,8 +77,12 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
-for command in (
-    *(demo, synth, list_pairs, build, produce, status, verify, stop),
-    *(stream_train, evaluate, restore, import_weights, study, report, advise),
-):
-    main.add_command(command)
+def visible_commands() -> dict[str, click.Command]:
+    """Return every command that --help lists, by name, sorted."""
+    context = click.Context(main)
+    commands = {
+        name: main.get_command(context, name)
+        for name, (_, line) in sorted(_COMMANDS.items())
+        if line
+    }
+    return {name: command for name, command in commands.items() if command}

@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import xxhash
-import zarr
 
 from darkprep.pipeline.plan.frame_names import FrameKind
 from darkprep.shards.errors import SpoolError
@@ -307,6 +306,8 @@ def _lock_byte(descriptor: int, byte: int, *, wait: bool) -> bool:
 
 
 def _write_metadata(directory: Path, shape: tuple[int, ...], attributes: dict[str, Any]) -> None:
+    import zarr  # not at the top: it takes longer to load than all the rest of a producer
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         zarr.create_array(

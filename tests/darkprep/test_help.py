@@ -10,14 +10,19 @@ from pathlib import Path
 import click
 import pytest
 
-from darkprep.commands.main import main
+from darkprep.commands.main import main, visible_commands
 from darkprep.model import MODELS
 from darkprep.studies.catalogue import STUDIES
 from darkprep.trainer import PROTOCOLS
 
-NAMES = sorted(name for name, command in main.commands.items() if not command.hidden)
+COMMANDS = visible_commands()
+NAMES = sorted(COMMANDS)
 
 HEAVY = (
+    "zarr",
+    "rawpy",
+    "joblib",
+    "rich",
     "torch",
     "darkprep.model",
     "darkprep.trainer.loop",
@@ -42,14 +47,14 @@ def test_help_has_an_example_and_lists_every_option(call, name, flag):
 
     assert result.exit_code == 0
     assert f"Example: darkprep {name}" in result.stdout
-    for option in main.commands[name].params:
+    for option in COMMANDS[name].params:
         if isinstance(option, click.Option):
             assert option.opts[0] in result.stdout
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_can_be_pasted(name):
-    command = main.commands[name]
+    command = COMMANDS[name]
     assert command.help is not None
     example = command.help.split("Example: darkprep ")[1].split("\n")[0].split()
     context = command.make_context(name, example[1:], resilient_parsing=True)
@@ -60,9 +65,14 @@ def test_an_example_can_be_pasted(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_help_lists_a_command_with_one_short_sentence(name):
-    short = main.commands[name].short_help
+    short = COMMANDS[name].short_help
+    context = click.Context(main)
+    formatter = context.make_formatter()
+    main.format_commands(context, formatter)
 
     assert short
+    assert f"  {name} " in formatter.getvalue()
+    assert f"  {short}\n" in formatter.getvalue()
     assert short.endswith(".")
     assert len(short) < 60
 
