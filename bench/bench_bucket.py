@@ -132,7 +132,7 @@ def timed(shards: int, work: object) -> Figures:
 
 
 def read(spool: Spool, *, keep: bool) -> None:
-    """Read all shards as a training that takes no time."""
+    """Read all shards as a training run that takes no time."""
     shards = spool.stream.shards
     last = shards * spool.stream.samples // _BATCH if shards else None
     with SpoolReader(

@@ -108,7 +108,7 @@ def run(
 
 
 class Training:
-    """A training whose steps take a fixed time elsewhere; measured again and again, first for its start."""
+    """A training run whose steps take a fixed time elsewhere; measured again and again, first for its start."""
 
     def __init__(
         self,
@@ -279,7 +279,7 @@ def setup_darkprep(place: str, root: str, crop: int | None, reuse: int) -> Measu
 
 
 class Closing(Training):
-    """A training that says at its end what `darkprep status` says, and has the budget in its figures."""
+    """A training run that says at its end what `darkprep status` says, and has the budget in its figures."""
 
     def __init__(self, *arguments: Any, spool: Spool, reuse: int, **named: Any) -> None:
         super().__init__(*arguments, **named)

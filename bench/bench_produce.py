@@ -2,7 +2,7 @@
 
 One worker makes real shards of full-size frames; processor time is what counts, for it decides how many
 cores feed a GPU. `lazy` decodes and develops both exposures for every sample, as a data set class over
-RAW files does. A second table has the time from an empty spool to the first batch of a training, with
+RAW files does. A second table has the time from an empty spool to the first batch of a training run, with
 producers in the background as `darkprep build` starts them; a third how well batches are mixed.
 
 The trade-off: synthetic uncompressed DNG, which are cheaper to unpack than cameras' files.

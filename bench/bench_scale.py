@@ -1,4 +1,4 @@
-"""Samples per second of producers on loky, dask and ray, and of a training on one and two ranks, in one run.
+"""Samples per second of producers on loky, dask and ray, and of a training run on one and two ranks, in one run.
 
 Real processes on this machine: two workers per engine make one plan's shards, all of one size, from the
 same photographs; then torchrun trains on them with one rank and with two. An engine's start is told

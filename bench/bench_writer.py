@@ -1,6 +1,6 @@
 """What writing samples costs: our shards against webdataset's ShardWriter, MDS, litdata, tensordict, a list.
 
-Samples of 2.1 MB into the page cache. A producer runs beside a training, so processor time and memory
+Samples of 2.1 MB into the page cache. A producer runs beside a training run, so processor time and memory
 count as much as speed: a writer that gathers a whole shard in memory costs that much per worker.
 
 The trade-off: what the disk does afterwards is not in the figures, it is the same bytes for all.

@@ -1,4 +1,4 @@
-"""Other ways to feed the same training: a lazy DataLoader, one preprocessed file, darkprep, darkprep --reuse 4.
+"""Other ways to feed the same training run: a lazy DataLoader, one preprocessed file, darkprep, darkprep --reuse 4.
 
 All train the same network in bf16 (on a CPU in fp32) by the same step, on the same RAW files. The trade-off:
 the one file holds few samples, which come again and again; all of darkprep's are fresh crops.

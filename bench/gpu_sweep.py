@@ -1,7 +1,7 @@
 """How many samples a second reach the GPU, by producer processes and by --reuse, with nothing trained.
 
 All frames are decoded before the first figure. The trade-off: producers, the reader and this process share
-the cores, as in a training; but no network is trained, so its kernels are not launched beside them.
+the cores, as in a training run; but no network is trained, so its kernels are not launched beside them.
 """
 
 from __future__ import annotations

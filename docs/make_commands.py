@@ -24,7 +24,7 @@ REDIRT is the network and method of Lamba and Mitra, CVPR 2021.
 
 | exit status | |
 |---|---|
-| 0 | success; also a training that was stopped by Ctrl-C or SIGTERM and wrote its checkpoint |
+| 0 | success; also a training run that was stopped by Ctrl-C or SIGTERM and wrote its checkpoint |
 | 1 | failed, or `verify` found damage, or `restore` could not restore every file |
 | 2 | bad usage: an unknown command or option, a missing or invalid value |
 | 130 | interrupted by Ctrl-C |

@@ -28,7 +28,7 @@ def page(name: str, record: dict[str, Any]) -> str:
             f"# {record['title']}",
             record["lead"],
             f"```bash\ndarkprep study {name} --small\n```",
-            f"It took {time} for data, trainings and evaluations on {record['cores']} CPU cores without a GPU; "
+            f"It took {time} for data, training runs and evaluations on {record['cores']} CPU cores without a GPU; "
             "studies in one output directory share tasks. The same command without `--small` runs at full "
             "size on your photographs.",
             f"![The same crop by each network](../images/study-{name}.jpg)",

@@ -18,21 +18,23 @@ _MOST_SHARED_TUPLES = 16
 
 
 def check_torch_file(file: BinaryIO) -> str | None:
-    """Return the name of the first entry with a wrong checksum; None if all are right.
+    """Return the name of the first file in the zip archive that has a wrong checksum; None if all are right.
 
-    Raises ValueError if the archive holds compressed entries, which torch never writes, or entries that
-    together are larger than the file, and if its pickle is larger or more deeply shared than the state of a
-    training. Raises the exceptions of zipfile for a file that is not a zip archive.
+    Raises ValueError if files in the archive are compressed, which torch never does, or together larger than
+    the archive, and if its pickle is larger or refers to the same tuples more often than the state of a
+    training run does. Raises the exceptions of zipfile for a file that is not a zip archive.
     """
     size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
-        if len(entries) > _MOST_ENTRIES or len({one.filename for one in entries}) < len(entries):
-            raise ValueError("too many entries")
+        if len(entries) > _MOST_ENTRIES:
+            raise ValueError(f"its zip archive has more than {_MOST_ENTRIES} files")
+        if len({one.filename for one in entries}) < len(entries):
+            raise ValueError("its zip archive has two files of the same name")
         if any(one.compress_type != zipfile.ZIP_STORED for one in entries):
-            raise ValueError("compressed entries")
+            raise ValueError("its zip archive is compressed, which torch never does")
         if sum(one.file_size for one in entries) > size:
-            raise ValueError("entries that overlap")
+            raise ValueError("files overlap in its zip archive")
         damaged = archive.testzip()
         if damaged is None:
             for one in entries:
@@ -44,11 +46,11 @@ def check_torch_file(file: BinaryIO) -> str | None:
 def _check_pickle(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
     """Raise ValueError for a pickle that takes much memory or time to load.
 
-    The hash of a tuple is computed anew from all its items, so that 40 nested tuples, each of which holds
-    the one before twice, take hours as a key.
+    Python computes the hash of a tuple from all its items each time. If a tuple holds the previous tuple
+    twice, and so on 40 times, computing the hash takes hours.
     """
     if entry.file_size > _LARGEST_PICKLE:
-        raise ValueError("a pickle of more than 32 MiB")
+        raise ValueError(f"its pickle has more than {_LARGEST_PICKLE >> 20} MiB")
     shared, previous, tuples = 0, "", set()
     memoised = 0
     for number, (opcode, argument, _) in enumerate(pickletools.genops(archive.read(entry))):
@@ -61,5 +63,5 @@ def _check_pickle(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
         elif name == "DUP" or (name in ("BINGET", "LONG_BINGET", "GET") and argument in tuples):
             shared += 1
         if number > _MOST_OPCODES or shared > _MOST_SHARED_TUPLES:
-            raise ValueError("a pickle that shares too much")
+            raise ValueError("its pickle is too complex for the state of a training run")
         previous = name if not name.endswith("PUT") and name != "MEMOIZE" else previous

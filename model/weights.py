@@ -110,13 +110,13 @@ def load_model(
 ) -> Network:
     """Build the network that a weights file names, load the weights, and return the network. Raises ModelError.
 
-    Weights of a network of the user's own need it as `network`, as `own_network` takes it, with the `name`
-    under which it was trained: no code is imported because a file names it.
+    For weights of a user's own network, pass the network as `network` (as for `own_network`) and the `name`
+    under which it was trained: for safety, code that only a file names is never imported.
     """
     stored = _read(Path(path))
     if is_own(stored.name) and network is None:
         raise ModelError(
-            f"{path}: holds weights of {stored.name}, code of your own; give --model {stored.name}, for no code is imported because a file names it"
+            f"{path}: holds weights of {stored.name}, a network of your own; give --model {stored.name} (for safety, darkprep never imports code that only a file names)"
         )
     if network is None:
         model = build_model(stored.name, stored.cfa, stored.target)
@@ -253,7 +253,7 @@ def _read_darkprep(path: Path) -> _WeightsFile:
         ) from error
     if metadata.get("format") != FORMAT:
         raise ModelError(
-            f"{path}: is a safetensors file, but not one of darkprep weights; choose a file that darkprep wrote"
+            f"{path}: is a safetensors file, but does not hold weights of darkprep; choose a file that darkprep wrote"
         )
     cfa = cast(CfaKind, metadata.get("cfa", ""))
     try:

@@ -48,7 +48,7 @@ class ShardRelease:
             self._lock.acquire()
         try:
             if self._lock:
-                # Cursors of an earlier training would let shards be deleted that this one still needs.
+                # Cursors of an earlier training run would let shards be deleted that this one still needs.
                 self._spool.remove_cursors_from(1)
             self._first = oldest
             with contextlib.suppress(DiskFull):  # `update` warns of it

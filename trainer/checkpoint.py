@@ -172,7 +172,7 @@ class Checkpoints:
             try:
                 checkpoint = read_checkpoint(path)
             except WeightsError as error:
-                log.warning("%s; the checkpoint before it is used", error)
+                log.warning("%s; the previous checkpoint is used", error)
                 continue
             self._load(state, checkpoint, path, config)
             return checkpoint.progress

@@ -103,7 +103,7 @@ def check_scaler(stored: Values) -> None:
 
 
 def check_random(stored: Values) -> None:
-    """Raise UnfitState unless the states of torch's random number generators have the present sizes."""
+    """Raise UnfitState unless the states of the random number generators have the sizes that the installed torch expects."""
     _check_names("random", stored, {"host", "devices"})
     _check_tensor("random host", stored["host"], torch.get_rng_state())
     if not isinstance(stored["devices"], list):

@@ -73,7 +73,7 @@ class Communicator(Protocol):
         """Return the network with its gradients averaged over all ranks."""
 
     def mean(self, loss: Tensor) -> Tensor:
-        """Return the mean of the losses of all ranks, without a gradient."""
+        """Return the mean of `loss` over all ranks, a scalar tensor that is detached from the autograd graph."""
 
     def broadcast_state(self, state: TrainState, progress: Progress) -> Progress:
         """Copy rank 0's train state into `state` on every rank, and return rank 0's progress."""
@@ -118,7 +118,7 @@ class SingleProcess:
         return network
 
     def mean(self, loss: Tensor) -> Tensor:
-        """Return `loss` without its gradient."""
+        """Return `loss` detached from the autograd graph: it is the mean over one process."""
         return loss.detach()
 
     def broadcast_state(self, state: TrainState, progress: Progress) -> Progress:

@@ -1,4 +1,4 @@
-"""What of a training the caller may replace: network, loss, optimiser and schedule; by default the published ones.
+"""What of a training run the caller may replace: network, loss, optimiser and schedule; by default the published ones.
 
 The trade-off: a network or loss of the caller's own is tried on one batch of zeros before the training, which
 takes the time of one step without the derivatives, so that a wrong shape is one line and not a failed run.
@@ -32,7 +32,7 @@ Schedule = Callable[[int], float]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recipe:
-    """What a training uses instead of the network, loss, optimiser and schedule of its configuration."""
+    """What a training run uses instead of the network, loss, optimiser and schedule of its configuration."""
 
     network: NetworkSource | None = None
     loss: Loss | None = None
@@ -49,7 +49,7 @@ class Recipe:
         for field in ("model", "loss"):
             if is_own(getattr(config, field)) and not getattr(self, _ARGUMENTS[field]):
                 raise OptionError(
-                    f"{field} {getattr(config, field)}: give the code itself as `{_ARGUMENTS[field]}`; darkprep imports none because of a name"
+                    f"{field} {getattr(config, field)}: is code of your own; pass it as the argument `{_ARGUMENTS[field]}` (for safety, darkprep never imports code that only a file names)"
                 )
         if self.network is not None and not is_own(config.model):
             name = (

@@ -69,8 +69,8 @@ def restore(
     """Restore one frame and write the picture upright to `target`.
 
     Raises OptionError for an unknown suffix or bit depth, WeightsError when the network was trained for
-    another CFA than the frame's, DiskFull, and SpoolError, which names `target` if only this file cannot be
-    written.
+    another CFA than the frame's, DiskFull when the disk is full, and SpoolError when the picture cannot be
+    written for another reason.
     """
     check_suffix(target)
     if bits not in (8, 16):

@@ -106,7 +106,7 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 )  # fmt: skip
 @click.option(
     "--lmdb", metavar="NAME",
-    help="Use ELD's published training patches with this NAME, such as SID_Sony, instead of RAW files: the LMDB files NAME_input_Raw.db and NAME_target_Raw.db below --root, or with --noise NAME_Raw.db.",
+    help="Use the training patches that ELD's authors published, instead of RAW files: SID_Sony stands for the LMDB files SID_Sony_input_Raw.db and SID_Sony_target_Raw.db below --root. If --noise is given, only long exposures are read, from SID_Sony_Raw.db.",
 )  # fmt: skip
 @click.option(
     "--part", type=PART, metavar="n/N", default="0/1", show_default="all",

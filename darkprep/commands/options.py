@@ -51,12 +51,12 @@ spool_option = click.option(
 )  # fmt: skip
 staging_option = click.option(
     "--staging", type=PATH, show_default=str(STAGING), metavar="DIR",
-    help="Local directory for shards on their way to or from object storage.",
+    help="For a spool in object storage: local directory for shards before they are uploaded and after they were downloaded.",
 )  # fmt: skip
 staging_budget_option = click.option(
     "--staging-budget", type=SIZE, metavar="SIZE",
     show_default="the window and up to 8 more shards, at most about a quarter of the budget",
-    help="Part of build's --disk-budget for downloaded shards.",
+    help="For a spool in object storage: maximum size of the shards that a trainer has downloaded. It is part of the spool's --disk-budget.",
 )  # fmt: skip
 
 
@@ -105,16 +105,16 @@ epochs_ahead_option = click.option(
 pair_options = combined(
     click.option(
         "--camera", metavar="NAME",
-        help=f"Camera of SID or ELD: {', '.join(CAMERAS)}. With --pairs or --layout any name for the data set.",
+        help=f"Use the pairs of a camera of SID or ELD: {', '.join(CAMERAS)}. If --pairs or --layout is given, --camera may be omitted; it is then only a label for the data set, of your choice.",
     ),
     click.option(
         "--pairs", type=PATH, metavar="FILE.csv",
-        help="CSV table that lists the pairs, instead of --camera; darkprep pairs writes one.",
+        help="Use the pairs that this CSV table lists, instead of those of SID or ELD; the command darkprep pairs writes such a table.",
     ),
     click.option(
         "--layout", type=click.Choice(LAYOUTS),
-        help="Find the pairs in your own folders, instead of with --camera: in folders short/ and long/ with equal file names (short-long), "
-        "in one folder per scene, where the longest exposure at the lowest ISO is the truth (scenes), or by RawNIND's file names (rawnind).",
+        help="Find pairs in folders of your own, instead of those of SID or ELD: files of equal names in folders short/ and long/ (short-long); "
+        "one folder per scene, in which the longest exposure at the lowest ISO is the truth (scenes); or file names like RawNIND's (rawnind).",
     ),
 )  # fmt: skip
 camera_option = click.option(

@@ -58,7 +58,7 @@ class CountOrWord(click.ParamType["int | None"]):
             return None
         if not re.fullmatch(r"\d{1,18}", str(value)) or int(value) < self._smallest:
             self.fail(
-                f"{value!r} is neither a whole number from {self._smallest} on nor {self._word}",
+                f"{value!r} is neither a whole number of at least {self._smallest} nor {self._word}",
                 param,
                 ctx,
             )

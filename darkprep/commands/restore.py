@@ -48,7 +48,8 @@ _model_option = click.option(
 @exclude_misaligned_option
 @click.option(
     "--set", "pair_set", metavar="NAME",
-    help="Score a set of SID's Sony that papers report, instead of a split: sid-93, sid-88, sid-562 or eld-15.",
+    help="Score a test set of SID's Sony on which papers report figures, instead of a split: sid-93 (first frames of the test scenes), sid-88 (the same without misaligned scenes), "
+    "sid-562 (all frames, without misaligned scenes) or eld-15 (the fifteen indoor scenes of the ELD paper).",
 )  # fmt: skip
 @click.option(
     "--amplify", default="ratio", show_default=True, metavar="ratio|estimate|FACTOR",
@@ -56,8 +57,8 @@ _model_option = click.option(
 )  # fmt: skip
 @multiplier_option
 @click.option(
-    "--protocol", metavar="NAME", show_default="redirt; linear or eld for weights of the target linear or raw",
-    help="Protocol, which defines how PSNR and SSIM are computed: redirt, sid, eld, pmn or linear.",
+    "--protocol", metavar="NAME", show_default="by the target of the weights: redirt for srgb, linear for linear, eld for raw",
+    help="How PSNR and SSIM are computed: in sRGB as by the authors of REDIRT (redirt) or SID (sid), in RAW planes as by those of ELD (eld) or PMN (pmn), or in linear camera RGB (linear).",
 )  # fmt: skip
 @xtrans_option
 @match_option

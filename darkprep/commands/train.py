@@ -80,11 +80,11 @@ _REPEATED = ("spool", "producers", "rank_timeout", "staging_budget", "staging")
 )  # fmt: skip
 @click.option(
     "--read-only", is_flag=True,
-    help="Change nothing in the spool: no lock, and all shards are kept. Any number of trainings may read one spool so.",
+    help="Change nothing in the spool: no lock, and all shards are kept. Any number of training runs may read one spool so.",
 )  # fmt: skip
 @click.option(
     "--producers", type=COUNT_OR_AUTO, default="auto", show_default=True, metavar="auto|N",
-    help="Start a producer with N worker processes if none is running; auto: as many as build used, but for a GPU at most two less than the machine has cores; 0: start none.",
+    help="If no producer is running, start one with N worker processes; 0 starts none. auto: as many as build used; when training on a GPU, at most the number of CPU cores minus two.",
 )  # fmt: skip
 @click.option(
     "--resume", is_flag=True,

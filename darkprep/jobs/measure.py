@@ -6,7 +6,6 @@ The trade-off: each part runs alone and for seconds only, with the code of a rea
 from __future__ import annotations
 
 import itertools
-import os
 import statistics
 import threading
 import time
@@ -19,6 +18,7 @@ from typing import Any, Literal
 from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import divide_budget, smallest_budget
+from darkprep.pipeline.produce.default_jobs import usable_cpus
 from darkprep.pipeline.produce.executors.loky import LokyPool
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.worker import ShardTask, TaskResult, make_shard
@@ -96,7 +96,7 @@ def measure(
         train_samples_per_s=train_rate,
         train_cpu_s=cpu_s,
         device=config.device,
-        cores=os.cpu_count() or 1,
+        cores=usable_cpus().count,
         frames=kind,
     )
 

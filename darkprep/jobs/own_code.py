@@ -43,9 +43,9 @@ def import_loss(name: str) -> Loss | None:
 
 
 def _imported(option: str, name: str) -> Any:
-    """Import from the working directory first. Raises OptionError."""
+    """Import the object `package.module:name`, from the working directory or else the installed packages. Raises OptionError."""
     if not _NAME.fullmatch(name):
-        raise OptionError(f"{option} {name!r}: write package.module:name")
+        raise OptionError(f"{option} {name!r}: is not of the form package.module:name")
     module, _, attributes = name.partition(":")
     here = str(Path.cwd())
     sys.path.insert(0, here)

@@ -71,7 +71,7 @@ class TrainOptions:
     resume_command: str = ""
     """The command that continues the run, printed when the run fails."""
     producers: int | None = None
-    """Number of worker processes of a producer to start if none is running; None for as many as `build` used, but for a GPU at most two less than there are cores, 0 to start none."""
+    """Number of worker processes of the producer that is started if none is running; 0 to start none; None for as many as `build` used, on a GPU at most the number of CPU cores minus two."""
     network: NetworkSource | None = None
     """The user's own network, if `config.model` names one."""
     loss: Loss | None = None
@@ -81,9 +81,13 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         if self.read_only and self.remote:
-            raise OptionError("read-only needs a spool in a directory; leave it out")
+            raise OptionError(
+                "read-only cannot be used with a spool in object storage; leave it out"
+            )
         if self.read_only and not self.config.keep_shards:
-            raise OptionError("read-only needs keep-shards, because it deletes no shard")
+            raise OptionError(
+                "read-only can be used only with keep-shards, because no shard is deleted"
+            )
         if self.remote and self.config.keep_shards:
             raise OptionError(
                 "keep-shards can be used only with a spool in a directory, because shards from object storage are deleted after use"

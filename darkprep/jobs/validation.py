@@ -252,7 +252,7 @@ class ValidationFrames:
                 if crop.sample.meta.cfa != self._plan.cfa:
                     raise RawError(
                         str(self._plan.root / pair.short),
-                        f"gives {crop.sample.meta.cfa} samples, the plan has {self._plan.cfa}",
+                        f"has the CFA {crop.sample.meta.cfa}, but the samples of the plan have {self._plan.cfa}",
                     )
                 directory = self._directory / crop.name
                 for name, picture in (
@@ -268,9 +268,11 @@ class ValidationFrames:
 
     @staticmethod
     def _delete_pictures(directory: Path) -> None:
-        """If there are more than _MOST_PICTURES, delete the one that is most similar to its neighbours in iterations.
+        """If there are more than _MOST_PICTURES pictures, delete one, so that the others cover all of the training run.
 
-        Iterations are compared by their ratio. The first and the last picture stay.
+        File names are iterations. The picture is deleted whose neighbours have the smallest ratio of
+        iterations, so that the remaining iterations are spaced about evenly on a logarithmic scale. The
+        first and the last picture stay.
         """
         pictures = sorted(directory.glob("[0-9]*.jpg"))
         if len(pictures) <= _MOST_PICTURES:

@@ -33,7 +33,9 @@ def load_restorer(weights: Path, device: torch.device, *, model: str | None = No
             own = import_network(model) if model else None
             network = load_model(weights, network=own, name=model if own and model else "")
             if model and network.name != model:
-                raise WeightsError(f"{weights}: holds weights of {network.name}, not of {model}")
+                raise WeightsError(
+                    f"{weights}: holds weights of {network.name}, not of {model}; choose other weights, or another --model"
+                )
         else:
             network = build_model("redirt")
             load_weights(network, weights)

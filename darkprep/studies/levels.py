@@ -168,7 +168,7 @@ class LevelsTask:
         pairs = [pair for pair in found.pairs if FACTOR in report_groups(pair)]
         if not pairs:
             raise DatasetError(
-                f"{context.root}: no pairs of {self.camera} with light factor {FACTOR}; download all images of its scenes"
+                f"{context.root}: no pairs of {self.camera} whose exposure ratio is about {FACTOR.removeprefix('x')}; download all files of its scenes"
             )
         decode: Callable[[Sample], Sample] = (
             with_published_levels if self.levels == "published" else lambda sample: sample

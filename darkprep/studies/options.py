@@ -86,7 +86,7 @@ class StudyOptions:
     root: Path
     """Directory of the user's photographs."""
     small: SmallRun | None = None
-    """Use synthetic photographs and short trainings instead of `root` and the published scale."""
+    """Use synthetic photographs and short training runs instead of `root` and the published scale."""
     iterations: int | None = None
     execution: ExecutionOptions = field(default_factory=ExecutionOptions)
     fuji_xtrans: str = "rggb"

@@ -6,12 +6,12 @@ file is older than its tasks; this takes seconds.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from darkprep.pipeline.produce.default_jobs import usable_cpus
 from darkprep.report.charts import Chart, Curve, Points
 from darkprep.report.page import render_page, write_page
 from darkprep.report.pictures import Gallery, Picture, PictureSet, jpeg_size, small_jpeg
@@ -76,7 +76,7 @@ def _record(result: StudyResult, tasks: Sequence[Task], context: StudyContext) -
         "lead": result.lead,
         "notes": list(result.notes),
         "tables": [asdict(table) for table in result.tables],
-        "cores": os.cpu_count(),
+        "cores": usable_cpus().count,
         "seconds": sum(context.seconds(task.name) for task in tasks),
         "cells": {task.name: read_json(context.record_path(task.name)) for task in tasks},
     }

@@ -271,7 +271,12 @@ def _paired(
         skipped.append(Skipped(name, f"{of}{error.reason}"))
         return
     except ValueError as error:
-        skipped.append(Skipped(name, f"{error}; list it in a table with a ratio"))
+        skipped.append(
+            Skipped(
+                name,
+                f"{error}; list the pair in a table with its ratio, and give the table with --pairs",
+            )
+        )
         return
     yield Pair(
         id="",

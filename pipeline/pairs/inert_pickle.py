@@ -75,16 +75,18 @@ class _Dtype:
 
 
 def _text(value: object) -> str:
-    """Return a string that the pickle holds; the text of other values may be endless."""
+    """Return a string that the pickle holds. Other values are refused, because their text may be very long."""
     if not isinstance(value, str | None):
-        raise pickle.UnpicklingError("it names a dtype otherwise than by text")
+        raise pickle.UnpicklingError("the name of a dtype is not text")
     return str(value)
 
 
 def _latin1(text: str, _encoding: str) -> bytes:
     """Replace `_codecs.encode`, which old pickle protocols use to store bytes."""
     if len(text) > _LONGEST_BYTES:
-        raise pickle.UnpicklingError("it holds long strings of bytes as text")
+        raise pickle.UnpicklingError(
+            f"the bytes of an array are text of more than {_LONGEST_BYTES} characters"
+        )
     return text.encode("latin-1")
 
 
@@ -108,7 +110,7 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 
 def _check_key(key: object) -> None:
     if not isinstance(key, str | bytes | int | float | None):
-        raise pickle.UnpicklingError(f"a key is a {type(key).__name__}")
+        raise pickle.UnpicklingError(f"a key of a dictionary is a {type(key).__name__}")
 
 
 _HANDLERS: dict[int, Any] = getattr(pickle._Unpickler, "dispatch")  # noqa: B009 # not in its stubs
@@ -120,7 +122,8 @@ class _InertUnpickler(pickle._Unpickler):
     """A pickle interpreter that accepts the names in _STAND_INS and no others.
 
     It uses the interpreter written in Python, because the one in C allocates as much memory as a file
-    requests. Keys are numbers and strings: the hash of nested tuples may take for ever.
+    requests. Keys of dictionaries are numbers and strings only, because the hash of nested tuples may take
+    hours to compute.
     """
 
     dispatch: ClassVar[dict[int, Any]] = dict(_HANDLERS)

@@ -60,11 +60,12 @@ def find_patches(root: Path, camera: Camera, name: str, *, longs_only: bool = Fa
     long = next((one for one in names if (root / f"{one}{LMDB_SUFFIX}").is_dir()), None)
     short = long if longs_only else f"{name}_input_Raw"
     if long is None or short is None or not (root / f"{short}{LMDB_SUFFIX}").is_dir():
+        files = [f"{one}{LMDB_SUFFIX}" for one in names]
         wanted = (
-            " or ".join(names) if longs_only else f"{name}_input_Raw{LMDB_SUFFIX} and {names[0]}"
+            " or ".join(files) if longs_only else f"{name}_input_Raw{LMDB_SUFFIX} and {files[0]}"
         )
         raise DatasetError(
-            f"{root}: no {wanted}{LMDB_SUFFIX} here; give the directory of ELD's LMDB files"
+            f"{root}: holds no {wanted}; give the directory of ELD's LMDB files with --root"
         )
     counts = [_patches(root / f"{one}{LMDB_SUFFIX}") for one in (short, long)]
     if counts[0] != counts[1] or not counts[0]:

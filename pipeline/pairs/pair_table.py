@@ -182,7 +182,10 @@ class _RowReader:
         self._long_of: dict[str, tuple[str, str]] = {}
 
     def draft(self, where: str, row: Mapping[str, str]) -> _Draft:
-        """Return the draft of a row's pair. Raises _RowError or RawError for a row that cannot be used."""
+        """Make a pair from one row; `where` is the row's `FILE:LINE`, for messages about later rows.
+
+        Raises _RowError if the row cannot be used, RawError if a photograph of it cannot be read.
+        """
         short, long = (self._file(row, column) for column in ("short", "long"))
         self._check_new(where, short, long)
         split = _one_of(row, "split", SPLITS)

@@ -18,7 +18,7 @@ _CAMERA = "sony"
 
 @dataclass(frozen=True, kw_only=True)
 class PairSet:
-    """A set of pairs, as options of an evaluation select it."""
+    """A set of pairs on which papers report figures, with the options of an evaluation that select it."""
 
     name: str
     description: str
@@ -35,7 +35,7 @@ class PairSet:
         """Return the pairs of the set that are there. Raises OptionError for another camera, DatasetError for none."""
         if not origin.is_data_set or origin.label != _CAMERA:
             raise OptionError(
-                f"set {self.name} is of the camera {_CAMERA}, not of {origin.label}; leave it out"
+                f"set {self.name} consists of pairs of the camera {_CAMERA}, not of {origin.label}; leave out --set, or choose --camera {_CAMERA}"
             )
         found = origin.find(frames=self.frames, exclude_misaligned=self.exclude_misaligned)
         found = found.of_split(self.split)
@@ -43,7 +43,9 @@ class PairSet:
             return found
         pairs = tuple(pair for pair in found.pairs if pair.scene in self.scenes)
         if not pairs:
-            raise DatasetError(f"{found.root}: has no pair of the set {self.name}")
+            raise DatasetError(
+                f"{found.root}: holds no pair of the set {self.name}; choose another --set, or the --root that holds its scenes"
+            )
         return replace(found, pairs=pairs)
 
 

@@ -95,7 +95,7 @@ def _chosen(pairs: Pairs, options: PlanOptions) -> Pairs:
     """Return the given pairs, or for simulated noise their long exposures. Raises OptionError for `lmdb`."""
     if options.lmdb is not None:
         raise OptionError(
-            "lmdb can be used only with a camera's data set; list the patches in the table instead"
+            "lmdb cannot be used with a pair table or a layout; leave it out, or give --camera instead of the table or layout"
         )
     return pairs if options.noise is None else longs_of(pairs)
 

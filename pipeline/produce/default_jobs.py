@@ -1,7 +1,7 @@
 """How many workers a build starts by default: as many as there are CPUs and memory for them.
 
 The trade-off: memory is what was measured for a frame of the plan's size, with room for the worst moment of all
-workers at once, so that a machine with little memory gets fewer workers than it might bear.
+workers at once, so that a machine with little memory gets fewer workers than it might be able to run.
 """
 
 from __future__ import annotations

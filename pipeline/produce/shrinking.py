@@ -80,7 +80,7 @@ def refusal(spool: Spool, deleted: Collection[Deletion], budget: str) -> BudgetT
     """Return the error that names the files that would be deleted, and what to do."""
     return BudgetTooSmall(
         f"{spool.path}: {budget} has no room for {' and '.join(map(str, deleted))}; give a larger budget, "
-        "or --shrink to delete what is needed last (it is rebuilt when there is room)"
+        "or --shrink to delete those that are needed last (they are rebuilt when there is room)"
     )
 
 

@@ -134,10 +134,11 @@ def _publish_shard(task: ShardTask, state: _WorkerState, samples: list[Sample]) 
 
 
 def store_frames(task: ShardTask) -> TaskResult:
-    """Decode and store frames of a shard that another worker is making, from its last visit backwards.
+    """Help another worker to make a shard: decode the shard's frames, last one first, and put them into the frame store.
 
-    This makes the first shard of a spool, for which a trainer waits, ready earlier. Frames that another
-    worker is decoding and unusable files are left to the shard's worker. Raises the errors of `make_shard`.
+    The other worker, which starts with the first frame, then finds the last ones decoded. So the first
+    shard of a spool, for which a trainer waits, is ready earlier. Frames that are being decoded and unusable
+    files are left to the other worker. Raises the errors of `make_shard`.
     """
     state = _worker_state(task.spool, task.digest, task.frame_store, task.producer)
     writing = machine_errors(f"{task.spool}: frames of shard {task.shard}", "written")

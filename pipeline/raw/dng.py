@@ -41,7 +41,7 @@ _D65 = 21
 
 @dataclass(frozen=True, kw_only=True)
 class DngTags:
-    """The tags of a DNG file. A file with the defaults develops plausibly. Raises ValueError naming the field."""
+    """The tags of a DNG file. With the default values a file develops to a plausible picture. Raises ValueError naming the field."""
 
     cfa: Rows = BAYER["RGGB"]
     """Colours at the top left of the active area: 2 rows of 2 (Bayer) or 6 rows of 6 (X-Trans)."""

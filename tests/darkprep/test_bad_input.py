@@ -229,7 +229,7 @@ def test_an_invalid_value_is_refused_before_anything_is_written(complaint, small
         (["--samples-per-shard", "20000"], "20000 is not in the range 1<=x<=9999"),
         (["--window", "0"], "0 is not in the range 1<=x<=4096"),
         (["--window", "5000"], "5000 is not in the range 1<=x<=4096"),
-        (["--epochs", "0"], "'0' is neither a whole number from 1 on nor inf"),
+        (["--epochs", "0"], "'0' is neither a whole number of at least 1 nor inf"),
         (["--seed", "-1"], "-1 is not in the range x>=0"),
         (["--jobs", "0"], "0 is not in the range 1<=x<=1024"),
         (["--jobs", "5000"], "5000 is not in the range 1<=x<=1024"),

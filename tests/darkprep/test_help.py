@@ -12,6 +12,7 @@ import pytest
 
 from darkprep.commands.main import main, visible_commands
 from darkprep.model import MODELS
+from darkprep.pipeline.pairs.sets import PAIR_SETS
 from darkprep.studies.catalogue import STUDIES
 from darkprep.trainer import PROTOCOLS
 
@@ -100,8 +101,8 @@ def test_help_lists_the_names_that_an_option_takes(call):
 
     assert f"Network: {', '.join(MODELS[:-1])} or {MODELS[-1]}." in shown("stream-train")
     assert all(f" {name}" in shown("study") for name in STUDIES)
-    *first, last = PROTOCOLS
-    assert f"are computed: {', '.join(first)} or {last}." in shown("evaluate")
+    assert all(f" ({name})" in shown("evaluate") for name in PROTOCOLS)
+    assert all(f" {name} (" in shown("evaluate") for name in PAIR_SETS)
 
 
 def test_the_version_is_the_package_s(call):

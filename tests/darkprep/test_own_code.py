@@ -98,7 +98,7 @@ def test_no_code_is_imported_because_a_file_names_it(call, complaint, large_spoo
     Path("imported").unlink()
     sys.modules.pop("mynet")
     weights = ("--weights", "run/weights.safetensors")
-    line = "run/weights.safetensors: holds weights of mynet:Net, code of your own; give --model mynet:Net"
+    line = "run/weights.safetensors: holds weights of mynet:Net, a network of your own; give --model mynet:Net"
 
     assert complaint("evaluate", *weights, "--camera", "sony", "--root", large_data).startswith(
         line
@@ -107,7 +107,7 @@ def test_no_code_is_imported_because_a_file_names_it(call, complaint, large_spoo
     assert complaint("restore", *weights, short).startswith(line)
     resumed = complaint("stream-train", "--resume", "--run", "run", "--iterations", "2")
     assert resumed.startswith(
-        "run: is a run with code of your own; give --model mynet:Net --loss myloss:charbonnier again"
+        "run: this run uses code of your own; give --model mynet:Net --loss myloss:charbonnier again"
     )
     assert not Path("imported").exists()
 
@@ -171,7 +171,7 @@ def test_what_breaks_the_contract_is_refused_before_the_first_step(
 def test_an_invalid_name_is_refused(name, complaint, large_spool):
     line = complaint(*TRAIN, "--model", name, "--iterations", "1", "--run", "run", "--quiet")
 
-    assert line == f"model {name!r}: write package.module:name"
+    assert line == f"model {name!r}: is not of the form package.module:name"
 
 
 @pytest.mark.slow

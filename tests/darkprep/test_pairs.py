@@ -171,4 +171,4 @@ def test_a_validation_pair_of_another_kind_of_mosaic_is_left_out(call, large_dat
     found = frames.evaluate(build_model("redirt-2rdb"), 1)
 
     assert found == {}
-    assert "gives bayer samples, the plan has xtrans" in caplog.text
+    assert "has the CFA bayer, but the samples of the plan have xtrans" in caplog.text

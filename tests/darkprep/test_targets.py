@@ -170,7 +170,7 @@ def test_another_cameras_colours_do_not_fit_a_raw_truth(complaint, empty_directo
         "evaluate", "--weights", weights_of("raw"), "--camera", "sony", "--root", photographs,
         "--match-colour", "sony", "--device", "cpu",
     )  # fmt: skip
-    assert message.startswith("match-colour changes the input's colours")
+    assert message.startswith("match-colour cannot be used with weights of the target")
 
 
 def test_a_named_set_states_its_name_and_count(call, complaint, empty_directory):
@@ -186,13 +186,13 @@ def test_a_named_set_states_its_name_and_count(call, complaint, empty_directory)
     assert "unknown set 'sid-9'; choose from sid-93" in complaint(
         *words, "--camera", "sony", "--set", "sid-9"
     )
-    assert "has no pair of the set eld-15" in complaint(
+    assert "holds no pair of the set eld-15" in complaint(
         *words, "--camera", "sony", "--set", "eld-15"
     )
     assert "leave out --split" in complaint(
         *words, "--camera", "sony", "--set", "sid-93", "--split", "val"
     )
-    assert "set sid-93 is of the camera sony, not of fuji" in complaint(
+    assert "set sid-93 consists of pairs of the camera sony, not of fuji" in complaint(
         *words, "--camera", "fuji", "--set", "sid-93"
     )
 

@@ -337,7 +337,7 @@ def test_an_undecodable_file_name_is_not_reported_as_damage(tmp_path: Path):
 def test_a_foreign_safetensors_file_is_refused(tmp_path: Path):
     save_file({"a": torch.zeros(1)}, tmp_path / "w")
 
-    with pytest.raises(ModelError, match="not one of darkprep weights"):
+    with pytest.raises(ModelError, match="does not hold weights of darkprep"):
         load_model(tmp_path / "w")
 
 

@@ -83,7 +83,7 @@ def test_a_damaged_shard_is_named_and_stays_where_it_is(make_spool: MakeSpool):
     before = snapshot(spool.path)
 
     with (
-        pytest.raises(SpoolError, match="a read-only reader moves no shard: run `darkprep"),
+        pytest.raises(SpoolError, match="a read-only reader repairs nothing: run `darkprep"),
         SpoolReader(spool, batch_size=2, read_only=True) as reader,
     ):
         keys(reader)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from darkprep.shards import Sample, SampleMeta, Spool, StreamSpec, write_shard
+from bench.samples import META
+from darkprep.shards import Sample, Spool, StreamSpec, write_shard
 from darkprep.shards.plan_record import PlanRecord
 
 SHARDS, SAMPLES = 6, 4
@@ -44,17 +46,5 @@ def _sample(shard: int, slot: int) -> Sample:
     picture = np.kron(rng.uniform(0.1, 0.9, (3, 14, 14)), np.ones((14, 14)))
     codes = picture.mean(0) * (16383 - 512) / 100 + 512
     low = np.stack([codes[y::2, x::2] for y in (0, 1) for x in (0, 1)])
-    meta = SampleMeta(
-        key="",
-        pair=f"0000{slot}_00_0.1s",
-        camera="sony",
-        cfa="bayer",
-        origin=(0, 0),
-        black=(512.0,) * 4,
-        white=16383,
-        ratio=100.0,
-        amplification=100.0,
-        amplification_source="ratio",
-        iso=800.0,
-    )
+    meta = replace(META, pair=f"0000{slot}_00_0.1s")
     return Sample(low.astype(np.uint16), (picture * 65535).astype(np.uint16), meta)

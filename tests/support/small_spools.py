@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from darkprep.shards import Sample, SampleMeta, Spool, StreamSpec, write_shard
+from bench.samples import META
+from darkprep.shards import Sample, Spool, StreamSpec, write_shard
 
 MakeSpool = Callable[..., Spool]
 """Type of the fixture `make_spool`."""
@@ -32,19 +34,7 @@ def sample(shard: int, index: int, spec: StreamSpec) -> Sample:
     """Random codes keyed by (shard, index)."""
     layout = spec.layout()
     rng = np.random.default_rng((shard, index))
-    meta = SampleMeta(
-        key="",
-        pair=f"0000{index}_00_0.1s",
-        camera="sony",
-        cfa="bayer",
-        origin=(2 * shard, 4 * index),
-        black=(512.0, 512.0, 512.0, 512.0),
-        white=16383,
-        ratio=100.0,
-        amplification=100.0,
-        amplification_source="ratio",
-        iso=800.0,
-    )
+    meta = replace(META, pair=f"0000{index}_00_0.1s", origin=(2 * shard, 4 * index))
     return Sample(
         rng.integers(0, 65536, layout.low_shape, dtype=np.uint16),
         rng.integers(0, 65536, layout.gt_shape, dtype=np.uint16),

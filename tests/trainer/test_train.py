@@ -305,11 +305,11 @@ def test_network_loss_optimiser_and_schedule_are_replaced(tmp_path, open_reader)
         f"{__name__}:own_loss",
     )
     weights = tmp_path / "whole/weights.safetensors"
-    with pytest.raises(ModelError, match=r"holds weights of .*:OwnNet, code of your own"):
+    with pytest.raises(ModelError, match=r"holds weights of .*:OwnNet, a network of your own"):
         load_model(weights)
     network = ready_for_inference(load_model(weights, network=OwnNet))
     assert network(torch.rand(1, 4, 30, 50)).shape == (1, 3, 60, 100)
-    with pytest.raises(OptionError, match="darkprep imports none because of a name"):
+    with pytest.raises(OptionError, match="never imports code that only a file names"):
         train(TrainConfig.from_record(recorded), open_reader, tmp_path / "cut", resume=True)
 
 
