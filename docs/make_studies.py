@@ -1,6 +1,7 @@
 """Writes docs/studies/*.md and their pictures from the results of studies: `python docs/make_studies.py STUDIES`.
 
-STUDIES is the output directory of `darkprep study NAME --small --out STUDIES` for all studies. The trade-off:
+STUDIES is the output directory of `darkprep study NAME --small --out STUDIES`; pages of studies that it does
+not hold stay as they are. The trade-off:
 the pages hold measured results only, so that a new run replaces them whole; docs/cross-camera.md explains them.
 """
 
@@ -41,9 +42,11 @@ def page(name: str, record: dict[str, Any]) -> str:
 
 
 def main(studies: Path) -> None:
-    """Write the pages of all studies."""
+    """Write the pages of the studies that are there."""
     (DOCS / "studies").mkdir(exist_ok=True)
     for name in STUDIES:
+        if not (studies / name / "results.json").exists():
+            continue
         record = json.loads((studies / name / "results.json").read_text(encoding="utf-8"))
         (DOCS / "studies" / f"{name}.md").write_text(page(name, record), encoding="utf-8")
         shutil.copyfile(studies / name / "panel.jpg", DOCS / "images" / f"study-{name}.jpg")

@@ -28,6 +28,7 @@ from darkprep.commands.options import (
     spool_option,
     staging_budget_option,
     staging_option,
+    target_option,
     xtrans_option,
 )
 from darkprep.commands.output import print_skipped
@@ -47,7 +48,7 @@ from darkprep.pipeline.produce.frames_directory import FramesDirectory, is_insid
 from darkprep.pipeline.produce.producer import ProducerConfig
 from darkprep.pipeline.produce.shrinking import check_not_shrinking
 from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER
-from darkprep.shards import TARGETS, OptionError, Target
+from darkprep.shards import OptionError, Target
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.remote.url import StoreUrl
 from darkprep.view.live import LogFormat, Progress
@@ -96,10 +97,7 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 @exclude_misaligned_option
 @split_option(PlanOptions.split)
 @xtrans_option
-@click.option(
-    "--target", "sample_target", type=click.Choice(TARGETS), default=PlanOptions.target, show_default=True,
-    help="Target of training: the long exposure as developed sRGB, as linear camera RGB, or as RAW planes.",
-)  # fmt: skip
+@target_option
 @click.option(
     "--noise", type=click.Choice(tuple(CALIBRATIONS)), metavar="CAMERA",
     help=f"Simulate short exposures from the long ones with the noise of this camera: {', '.join(CALIBRATIONS)}. Photographed short exposures are then not needed.",

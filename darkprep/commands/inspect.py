@@ -9,19 +9,22 @@ import click
 
 from darkprep.commands.echo import echo
 from darkprep.commands.options import (
-    camera_option,
+    check_camera,
     crop_option,
     device_option,
     disk_budget_option,
     jobs_option,
+    pair_options,
     precision_option,
     root_option,
     shard_options,
+    target_option,
 )
 from darkprep.commands.parameters import PATH, SPOOL_LOCATION
 from darkprep.commands.torch_setup import prepare_torch
+from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.plan.options import PlanOptions
-from darkprep.shards import OptionError
+from darkprep.shards import OptionError, Target
 from darkprep.shards.remote.url import StoreUrl
 from darkprep.trainer.config import Precision, TrainConfig
 from darkprep.view.live import Progress
@@ -44,7 +47,7 @@ def report(run: Path) -> None:
 
 
 @click.command(short_help="Measure this machine and suggest settings.")
-@camera_option
+@pair_options
 @root_option
 @click.option(
     "--spool", type=SPOOL_LOCATION, default=Path("spool"), show_default=True, metavar="DIR",
@@ -65,6 +68,7 @@ def report(run: Path) -> None:
 )  # fmt: skip
 @crop_option
 @shard_options
+@target_option
 @click.option(
     "--iterations", type=_POSITIVE, default=TrainConfig.iterations, show_default=True, metavar="N",
     help="Number of iterations for which the time is predicted.",
@@ -78,7 +82,9 @@ def report(run: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def advise(
     *,
-    camera: str,
+    camera: str | None,
+    pairs: Path | None,
+    layout: str | None,
     root: Path,
     spool: Path | StoreUrl,
     model: str,
@@ -88,6 +94,7 @@ def advise(
     crop: int | None,
     samples_per_shard: int,
     crops_per_visit: int,
+    sample_target: Target,
     iterations: int,
     jobs: int,
     reuse: int,
@@ -97,7 +104,7 @@ def advise(
     """Measure this machine for about a minute, predict the speed of training and suggest settings.
 
     Decoding, developing, cropping, writing, reading and training are measured with the same code as in a
-    real run, on your photographs or, if there are none, on synthetic ones. The command prints samples per
+    real run, on your photographs or, if a data set is not there, on synthetic ones. The command prints samples per
     second, the time that the GPU waits for data, hours, bytes written, and values for --jobs, --reuse and
     --disk-budget.
 
@@ -112,8 +119,12 @@ def advise(
     from darkprep.jobs.advise import advise as measure
     from darkprep.jobs.gpus import unused_gpu
 
+    origin = PairOrigin(
+        root=root, camera=check_camera(camera, pairs, layout), table=pairs, layout=layout
+    )
     plan = PlanOptions(
-        camera=camera,
+        camera=origin.label,
+        target=sample_target,
         crop=crop,
         samples_per_shard=samples_per_shard,
         crops_per_visit=crops_per_visit,
@@ -128,7 +139,14 @@ def advise(
         reuse=reuse,
     )
     options = AdviseOptions(
-        plan=plan, config=config, root=root, spool=spool, jobs=jobs, disk_budget=disk_budget
+        plan=plan,
+        config=config,
+        root=root,
+        pairs=pairs,
+        layout=layout,
+        spool=spool,
+        jobs=jobs,
+        disk_budget=disk_budget,
     )
     hint = unused_gpu()
     if hint:

@@ -24,6 +24,7 @@ from darkprep.pipeline.produce.executors.pool import MAX_JOBS
 from darkprep.pipeline.produce.producer import DEFAULT_EPOCHS_AHEAD
 from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER
 from darkprep.pipeline.raw.resample import XTRANS_MODES
+from darkprep.shards import TARGETS
 from darkprep.trainer.config import PRECISIONS, TrainConfig
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -137,6 +138,10 @@ xtrans_option = click.option(
     "--xtrans", type=click.Choice(XTRANS_MODES), default=PlanOptions.xtrans, show_default=True,
     help="How an X-Trans mosaic is fed to the network: as nine planes (native), as four planes as in the published code (plain), "
     "or resampled to a Bayer mosaic (rggb).",
+)  # fmt: skip
+target_option = click.option(
+    "--target", "sample_target", type=click.Choice(TARGETS), default=PlanOptions.target, show_default=True,
+    help="Target of training: the long exposure as developed sRGB, as linear camera RGB, or as RAW planes.",
 )  # fmt: skip
 match_option = click.option(
     "--match-colour", metavar="CAMERA|FILE",

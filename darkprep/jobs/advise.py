@@ -20,6 +20,7 @@ import torch
 
 from darkprep.jobs.gpus import check_gpu
 from darkprep.jobs.measure import MOST_STEPS, FrameSource, Measured, measure, scale_to
+from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.plan import Plan, PlannedPair
@@ -54,7 +55,11 @@ class AdviseOptions:
     """A plan without end."""
     config: TrainConfig
     root: Path
-    """Directory of the photographs; if it has none, synthetic ones are measured."""
+    """Directory of the photographs; if it has none of a camera's, synthetic ones are measured."""
+    pairs: Path | None = None
+    """Path of a pair table to use instead of a camera's pairs; `plan.camera` is then a label."""
+    layout: str | None = None
+    """A folder layout in which to find pairs, instead of a camera's pairs."""
     spool: Path
     """Where the spool will be."""
     jobs: int | None = None
@@ -65,12 +70,21 @@ class AdviseOptions:
     def __post_init__(self) -> None:
         if self.jobs is not None and self.jobs < 1:
             raise OptionError(f"jobs must be at least 1, not {self.jobs}")
+        _ = self.origin
+
+    @property
+    def origin(self) -> PairOrigin:
+        """The origin of the pairs."""
+        return PairOrigin(
+            root=self.root, camera=self.plan.camera, table=self.pairs, layout=self.layout
+        )
 
     def measured_config(self, device: torch.device, plan: Plan) -> TrainConfig:
         """Return the configuration of a short training run to measure on a plan's samples. Raises OptionError."""
         return replace(
             self.config,
             cfa=plan.cfa,
+            target=plan.options.target,
             crop=plan.stream.crop,
             iterations=MOST_STEPS,
             device=str(device),
@@ -136,8 +150,15 @@ def _temporary_directory(spool: Path) -> Iterator[Path]:
 def _plans(
     options: AdviseOptions, directory: Path, report: Callable[[str], None]
 ) -> tuple[Plan, Plan, FrameSource]:
-    """Return a plan of two pairs to measure, the plan to predict for, and a text that states where the frames come from."""
-    camera = options.plan.camera
+    """Return a plan of two pairs to measure, the plan to predict for, and a text that states where the frames come from.
+
+    Only for a camera's data set are synthetic frames measured instead of photographs that are missing.
+    """
+    camera, origin = options.plan.camera, options.origin
+    if not origin.is_data_set:
+        found = origin.find()
+        whole = make_plan(found.root, options.plan, pairs=found)
+        return replace(whole, pairs=whole.pairs[:2]), whole, "photographs"
     try:
         whole = make_plan(options.root, options.plan)
     except DatasetError:
@@ -192,7 +213,7 @@ def predict(options: AdviseOptions, measured: Measured, plan: Plan) -> Advice:
     # Sharing its cores makes a trainer on a CPU slower, but it does not wait for data.
     fed = min(producers, cores / (measured.sample_cpu_s + decode_again_s)) * config.reuse
     rate = min(alone, fed, shared)
-    shorts, longs = _frame_counts(plan)
+    shorts, longs = map(len, _frame_names(plan))
     decoding_s = shorts * measured.decode_s + longs * measured.develop_s
     samples = config.iterations * config.batch_size
     frame_bytes = whole_budget(plan, jobs)
@@ -219,9 +240,8 @@ def predict(options: AdviseOptions, measured: Measured, plan: Plan) -> Advice:
 def kept_shares(plan: Plan, budget: int, jobs: int) -> tuple[float, float]:
     """Return the shares of short and of long exposures whose decoded frames fit into a budget."""
     kept = divide_budget(plan, budget, jobs=jobs).frames
-    shorts, longs = _frame_counts(plan)
-    long_kept = sum(name.startswith("long") for name in kept)
-    return (len(kept) - long_kept) / shorts, long_kept / longs
+    shorts, longs = _frame_names(plan)
+    return len(shorts & kept) / len(shorts), len(longs & kept) / len(longs)
 
 
 def whole_budget(plan: Plan, jobs: int) -> int:
@@ -235,10 +255,11 @@ def whole_budget(plan: Plan, jobs: int) -> int:
     return high
 
 
-def _frame_counts(plan: Plan) -> tuple[int, int]:
+def _frame_names(plan: Plan) -> tuple[set[str], set[str]]:
+    """Return the names of the stored frames of all short and of all long exposures."""
     return (
-        len({pair.short_fingerprint for pair in plan.pairs}),
-        len({pair.long_fingerprint for pair in plan.pairs}),
+        {plan.frame_name("short", pair) for pair in plan.pairs},
+        {plan.frame_name("long", pair) for pair in plan.pairs},
     )
 
 

@@ -5,6 +5,7 @@ The trade-off: each part runs alone and for seconds only, with the code of a rea
 
 from __future__ import annotations
 
+import functools
 import itertools
 import statistics
 import threading
@@ -22,7 +23,7 @@ from darkprep.pipeline.produce.default_jobs import usable_cpus
 from darkprep.pipeline.produce.executors.loky import LokyPool
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.worker import ShardTask, TaskResult, make_shard
-from darkprep.shards import Spool, SpoolReader
+from darkprep.shards import Spool, SpoolReader, Target
 from darkprep.shards.process import ProcessId
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.loop import train
@@ -43,7 +44,7 @@ class Measured:
     decode_s: float
     """CPU seconds to decode one short exposure."""
     develop_s: float
-    """CPU seconds to decode and develop one long exposure."""
+    """CPU seconds to decode one long exposure, and to develop it unless the target is `raw`."""
     sample_s: float
     """A worker's seconds to crop and write one sample from decoded frames."""
     sample_cpu_s: float
@@ -76,7 +77,8 @@ def measure(
         decode_s = statistics.median(
             pool.submit(_seconds_to_decode, plan.root / pair.short).result() for _ in range(3)
         )
-        develop_s = pool.submit(_seconds_to_develop, plan.root / pair.long).result()
+        seconds_to_develop = functools.partial(_seconds_to_develop, target=plan.options.target)
+        develop_s = pool.submit(seconds_to_develop, plan.root / pair.long).result()
         report("making shards")
         with spool.producer_lock():
             FrameStore(spool.frames).create()
@@ -116,9 +118,12 @@ def _seconds_to_decode(path: Path) -> float:
     return time.process_time() - began
 
 
-def _seconds_to_develop(path: Path) -> float:
-    began = time.process_time()
-    open_source(path).develop()
+def _seconds_to_develop(path: Path, target: Target) -> float:
+    began, source = time.process_time(), open_source(path)
+    if target == "raw":
+        source.decode()
+    else:
+        source.develop(linear=target == "linear")
     return time.process_time() - began
 
 

@@ -12,6 +12,7 @@ from darkprep.jobs.advise import AdviseOptions, advice_lines, assumed_plan, pred
 from darkprep.jobs.gpus import missing_kernels
 from darkprep.jobs.measure import Measured
 from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import divide_budget
 from darkprep.shards import BudgetTooSmall, OptionError
 from darkprep.trainer.config import TrainConfig
@@ -153,6 +154,35 @@ def test_advise_measures_photographs_and_leaves_no_file(call, large_data, tmp_pa
     assert found["measured"]["frames"] == "photographs"
     assert found["samples_per_s"] > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_advise_measures_the_pairs_of_a_table_towards_a_target(
+    call, large_data, empty_directory, monkeypatch
+):
+    measured = []
+
+    def measure(plan: Plan, directory: Path, config: TrainConfig, *rest: object) -> Measured:
+        measured.append((plan, config))
+        return FAST_GPU
+
+    monkeypatch.setattr("darkprep.jobs.advise.measure", measure)
+    call("pairs", "--camera", "sony", "--root", large_data, "--out", "mine.csv")
+
+    result = call(
+        *("advise", "--pairs", "mine.csv", "--root", large_data, "--target", "raw"),
+        *("--model", "unet", "--json", "--device", "cpu", "--disk-budget", "60MB", *PLAN),
+    )
+
+    assert result.exit_code == 0, result.output
+    [(plan, config)] = measured
+    assert (plan.options.camera, plan.options.target, len(plan.pairs)) == ("mine", "raw", 2)
+    assert (config.target, config.camera, config.model) == ("raw", "mine", "unet")
+
+
+def test_a_table_without_pairs_is_not_replaced_by_synthetic_frames(complaint, empty_directory):
+    Path("mine.csv").write_text("short,long\nabsent.dng,absent.dng\n")
+
+    assert "mine.csv" in complaint("advise", "--pairs", "mine.csv")
 
 
 @pytest.mark.parametrize(
