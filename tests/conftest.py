@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from darkprep.pipeline.produce.default_jobs import usable_cpus
 from darkprep.shards import Spool
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from tests.support.small_spools import MakeSpool, fill, stream
@@ -26,6 +27,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # though an older one may be installed.
 _TREE = str(Path(__file__).resolve().parents[1])
 os.environ["PYTHONPATH"] = os.pathsep.join([_TREE, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of workers for `-n auto`: three for two CPUs, because many tests wait for processes."""
+    return max(2, usable_cpus().count * 3 // 2)
 
 
 @pytest.fixture

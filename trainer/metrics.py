@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from skimage.metrics import structural_similarity
 
 from darkprep.shards.errors import OptionError
 from darkprep.shards.format import U16, Target
@@ -193,6 +192,8 @@ def _steps(unit: F32, protocol: Protocol) -> Pixels:
 
 def _ssim(ours: Pixels, theirs: Pixels, protocol: Protocol) -> float:
     """Return the mean SSIM over a strip's rows without its halo, which only SSIM's windows read."""
+    from skimage.metrics import structural_similarity  # not at the top: it loads scipy
+
     window = (
         {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
         if protocol.gaussian
