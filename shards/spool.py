@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,7 +41,7 @@ from darkprep.shards.files import (
 from darkprep.shards.heartbeat import HEARTBEAT_BYTES, Heartbeat, ProducerStatus
 from darkprep.shards.locks import FileLock, has_shared_holders, is_held, last_holder, shared_lock
 from darkprep.shards.order import InterleavedOrder, UseOrder, interleaved_order
-from darkprep.shards.plan_record import PlanRecord, RecordedPlan
+from darkprep.shards.plan_record import PlanRecord, ProducerSettings, RecordedPlan
 from darkprep.shards.process import ProcessId
 from darkprep.shards.quarantine import ShardQuarantine
 
@@ -107,6 +108,13 @@ class Spool(RecordedPlan):
         with contextlib.suppress(SpoolError):
             self.restore_directories()
         return self
+
+    def replace_settings(self, settings: ProducerSettings, *, save: bool) -> None:
+        """Replace the producers' settings of the plan, in plan.json too if `save`. Raises the errors of `create`."""
+        plan = replace(self.plan, settings=settings)
+        if save:
+            self.create(plan)
+        self._plan = plan
 
     def restore_directories(self) -> None:
         """Create missing directories of the spool: some copy tools drop empty directories.

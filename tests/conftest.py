@@ -5,6 +5,7 @@ long beside any other busy process.
 """
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Background producers and `python -m darkprep` use the tree that the tests stand in, as the tests do,
 # though an older one may be installed.
 _TREE = str(Path(__file__).resolve().parents[1])
+# The settings that tests choose are not recorded among those of the user who runs them.
+_STATE = tempfile.TemporaryDirectory(prefix="darkprep-tests-")
+os.environ["XDG_STATE_HOME"] = _STATE.name
+
 os.environ["PYTHONPATH"] = os.pathsep.join([_TREE, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 

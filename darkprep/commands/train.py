@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from darkprep.trainer.records import RunSummary
 
 _POSITIVE = click.IntRange(min=1)
-_REPEATED = ("spool", "producers", "rank_timeout", "staging_budget", "staging")
+_REPEATED = ("spool", "root", "producers", "rank_timeout", "staging_budget", "staging")
 """Options that a run's directory does not record."""
 
 
@@ -42,6 +42,10 @@ _REPEATED = ("spool", "producers", "rank_timeout", "staging_budget", "staging")
 @click.option(
     "--run", "--run-dir", "run_dir", type=PATH, show_default="runs/<time>", metavar="DIR",
     help="Directory for the run's files. Under torchrun, which has its own option --run, write --run-dir.",
+)  # fmt: skip
+@click.option(
+    "--root", type=PATH, show_default="that of build on this machine", metavar="DIR",
+    help="Directory of the photographs, for a spool that was built on another machine or by someone else.",
 )  # fmt: skip
 @click.option(
     "--iterations", type=_POSITIVE, default=TrainConfig.iterations, show_default=True, metavar="N",
@@ -124,6 +128,7 @@ def stream_train(
     *,
     spool: Path | StoreUrl,
     run_dir: Path | None,
+    root: Path | None,
     read_only: bool,
     producers: int | None,
     resume: bool,
@@ -163,7 +168,13 @@ def stream_train(
                 progress.print(*run.messages, event="finished")
                 return
             local, remote = spool_to_train_on(
-                spool, staging=staging, staging_budget=staging_budget, ranks=communicator, stop=stop
+                spool,
+                staging=staging,
+                staging_budget=staging_budget,
+                ranks=communicator,
+                stop=stop,
+                root=root,
+                read_only=read_only,
             )
             with communicator.fail_together():
                 options = TrainOptions(

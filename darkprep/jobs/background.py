@@ -21,10 +21,11 @@ from pathlib import Path
 
 from darkprep.pipeline.produce.executors.config import LOCAL, ExecutorConfig
 from darkprep.pipeline.produce.producer import DEFAULT_EPOCHS_AHEAD
-from darkprep.shards import OptionError, Spool, SpoolError, StreamEnded
+from darkprep.shards import OptionError, PlanError, Spool, SpoolError, StreamEnded
 from darkprep.shards.files import disk_errors, open_regular_file, read_last_lines
 from darkprep.shards.heartbeat import Heartbeat
 from darkprep.shards.locks import holds_lock
+from darkprep.shards.own_settings import check_own_settings
 from darkprep.shards.process import ProcessId, signal_process
 
 log = logging.getLogger(__name__)
@@ -256,7 +257,7 @@ class Supervisor:
             started = self.ensure_producer()
         except _ProducerKilled:
             started = True  # counts as a start; it may have been killed for lack of memory
-        except SpoolError as error:
+        except (SpoolError, PlanError) as error:
             raise StreamEnded(f"{missing}: {error}") from error
         if started:
             log.warning(
@@ -284,6 +285,7 @@ class Supervisor:
         return self._process.poll()
 
     def _start_producer(self) -> subprocess.Popen[bytes]:
+        check_own_settings(self._spool.plan, str(self._spool.plan_file))
         return start_producer(
             self._spool,
             jobs=self._jobs,

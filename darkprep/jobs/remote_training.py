@@ -12,9 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from darkprep.jobs.remote_spool import refuse_staging_options, staging_directory
-from darkprep.pipeline.plan.plan import Plan
+from darkprep.pipeline.pairs.sources import source_of_fingerprint
+from darkprep.pipeline.plan.plan import Plan, PlannedPair
 from darkprep.pipeline.produce.budget import block_size, staging_capacity
-from darkprep.shards import OptionError, PlanError, Spool, StreamEnded
+from darkprep.shards import OptionError, PlanError, RawError, Spool, StreamEnded
+from darkprep.shards.own_settings import (
+    are_own_settings,
+    last_own_settings,
+    record_own_settings,
+)
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.downloader import Downloader, DownloaderConfig
@@ -23,6 +29,10 @@ from darkprep.trainer.communicator import Communicator
 
 log = logging.getLogger(__name__)
 
+DEFAULT_ROOT = Path("data")
+"""Directory of the photographs if the user names none, as for the other commands."""
+_MOST_TRIED = 16
+"""Number of pairs of which one must be found below --root."""
 _STOP_TIMEOUT_S = 30.0
 _LEADER_TIMEOUT_S = 30.0
 """Seconds for which another rank waits for a missing shard while the leader downloads nothing."""
@@ -46,10 +56,13 @@ class RemoteTraining:
         stop: threading.Event,
         *,
         create: bool,
+        root: Path | None = None,
     ) -> RemoteTraining:
         """Open the bucket and its directory; one rank of each host must pass `create` to create the directory.
 
-        Raises OptionError, PlanError and SpoolError.
+        The photographs for validation are below `root`, by default where this user last built the plan on
+        this machine, else below DEFAULT_ROOT; the bucket's plan may come from someone else. Raises
+        OptionError, PlanError and SpoolError.
         """
         bucket = Bucket.at(url, stop=stop).open()
         share = bucket.settings.staging_bytes
@@ -66,10 +79,17 @@ class RemoteTraining:
         spool = Spool(staging_directory(url, staging, "train"))
         if create:
             shared = bucket.settings
+            own = last_own_settings(bucket.digest) or ProducerSettings()
             settings = ProducerSettings(
-                root=shared.root, budget_bytes=budget_bytes, part=shared.part, parts=shared.parts
+                root=str((root or Path(own.root or DEFAULT_ROOT)).absolute()),
+                pairs=None if root else own.pairs,
+                layout=own.layout,
+                budget_bytes=budget_bytes,
+                part=shared.part,
+                parts=shared.parts,
             )
             spool.create(replace(bucket.plan, settings=settings))
+            record_own_settings(spool.plan)
         spool.open()
         max_shards = staging_capacity(Plan.load(spool), budget_bytes, block_size(spool.path))
         return cls(url=url, bucket=bucket, spool=spool, max_shards=max_shards)
@@ -143,15 +163,51 @@ def spool_to_train_on(
     staging_budget: int | None,
     ranks: Communicator,
     stop: threading.Event,
+    root: Path | None = None,
+    read_only: bool = False,
 ) -> tuple[Spool, RemoteTraining | None]:
-    """Return the directory to train from, on every rank, and its bucket. Raises the errors of RemoteTraining.open."""
+    """Return the directory to train from, on every rank, and its bucket.
+
+    `root` is the directory of the photographs, if the user names one. Raises the errors of `use_root` and
+    of RemoteTraining.open.
+    """
     if not isinstance(location, StoreUrl):
         with ranks.fail_together():
             refuse_staging_options(staging, staging_budget)
-            return Spool(location).open(), None
+            spool = Spool(location).open()
+            if root is not None:
+                use_root(spool, root, save=ranks.local_rank == 0 and not read_only)
+            return spool, None
     for create in (True, False):  # first the ranks that create the directory, one on each host
         with ranks.fail_together():
             if (ranks.local_rank == 0) == create:
-                remote = RemoteTraining.open(location, staging, staging_budget, stop, create=create)
+                remote = RemoteTraining.open(
+                    location, staging, staging_budget, stop, create=create, root=root
+                )
                 remote.check_ranks(ranks)
     return remote.spool, remote
+
+
+def use_root(spool: Spool, root: Path, *, save: bool) -> None:
+    """Take the photographs of a spool from `root`, which this user names; write this into plan.json if `save`.
+
+    Settings that someone else chose are replaced by defaults. Raises OptionError if `root` has none of the
+    first photographs of the plan.
+    """
+    own, plan = spool.settings, Plan.load(spool)
+    if not are_own_settings(spool.plan):
+        own = ProducerSettings(layout=own.layout, part=own.part, parts=own.parts)
+    if not any(_has_photograph(root, planned) for planned in plan.pairs[:_MOST_TRIED]):
+        raise OptionError(
+            f"root {root}: does not have the photographs of the spool's plan, such as {plan.pairs[0].pair.long}; give the directory below which they are"
+        )
+    spool.replace_settings(replace(own, root=str(root.absolute())), save=save)
+    record_own_settings(spool.plan)
+
+
+def _has_photograph(root: Path, planned: PlannedPair) -> bool:
+    try:
+        found = source_of_fingerprint(root / planned.pair.long, planned.long_fingerprint)
+    except RawError:
+        return False
+    return found is not None

@@ -35,6 +35,7 @@ from darkprep.report.provenance import run_provenance
 from darkprep.report.run_page import write_run_report
 from darkprep.shards import DarkprepError, DatasetError, OptionError, Spool, SpoolReader
 from darkprep.shards.files import write_json
+from darkprep.shards.own_settings import are_own_settings
 from darkprep.trainer.communicator import Communicator, SingleProcess
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import open_device
@@ -280,8 +281,13 @@ def _prepare(
 
 
 def _validation_frames(options: TrainOptions, device: torch.device) -> ValidationFrames | None:
-    """Return the validation frames; None if evaluations are off or there are no photographs for them."""
+    """Return the validation frames.
+
+    None if evaluations are off, there are no photographs for them, or someone else chose their directory.
+    """
     if not options.validation_interval:
+        return None
+    if not are_own_settings(options.spool.plan):
         return None
     try:
         frames = ValidationFrames(Plan.load(options.spool), options.run_dir, device)
@@ -310,6 +316,8 @@ def _announce(
         if frames
         else "not evaluated on validation frames"
     )
+    if options.validation_interval and not are_own_settings(spool.plan):
+        validation += f", as {spool.plan_file} was not written by this user on this machine (--root DIR names the photographs)"
     for text in options.messages:
         progress.print(text, event="resume")
     for text in (

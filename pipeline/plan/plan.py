@@ -29,6 +29,7 @@ from darkprep.shards import (
     StreamSpec,
 )
 from darkprep.shards.errors import first_line
+from darkprep.shards.own_settings import record_own_settings
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from darkprep.shards.rng import RngStream, permutation, random_below
 
@@ -234,8 +235,13 @@ class Plan:
         return PlanRecord(stream=self.stream, recipe=self.recipe(), settings=settings)
 
     def save(self, spool: Spool, settings: ProducerSettings | None = None) -> None:
-        """Create `spool` with the record of this plan. Raises the errors of `Spool.create`."""
-        spool.create(self.record(settings))
+        """Create `spool` with the record of this plan and `settings` that this user chose.
+
+        Raises the errors of `Spool.create`.
+        """
+        record = self.record(settings)
+        spool.create(record)
+        record_own_settings(record)
 
     @classmethod
     def load(cls, spool: Spool) -> Plan:

@@ -18,6 +18,7 @@ from darkprep.shards import OptionError, Spool
 from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.files import disk_errors
 from darkprep.shards.locks import FileLock
+from darkprep.shards.own_settings import are_own_settings
 from darkprep.shards.plan_record import ProducerSettings
 
 _FIXED_BYTES = 1 << 20
@@ -45,9 +46,12 @@ class FramesDirectory:
 
     @classmethod
     def from_spool(cls, spool: Spool) -> FramesDirectory:
-        """Return the directory with which a spool was built. Raises the errors of `Spool.open`."""
+        """Return the directory with which a spool was built; the one in the spool if someone else chose another.
+
+        Raises the errors of `Spool.open`.
+        """
         settings = spool.settings
-        if settings.frames_dir is None:
+        if settings.frames_dir is None or not are_own_settings(spool.plan):
             return cls(path=spool.frames)
         return cls(path=Path(settings.frames_dir), budget_bytes=settings.frames_budget_bytes)
 

@@ -39,6 +39,7 @@ from darkprep.pipeline.produce.worker import ShardTask, TaskResult, make_shard, 
 from darkprep.shards import DarkprepError, DiskFull, OptionError, Spool
 from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.machine import retries_end_with
+from darkprep.shards.own_settings import check_own_settings
 from darkprep.shards.process import ProcessId
 from darkprep.shards.supply import DISK_RETRY_S, REPORT_EVERY_S, ShardSupply
 
@@ -96,7 +97,8 @@ class Producer(ShardSupply[TaskResult]):
     """The producer of one spool. `run` acquires the producer lock and returns when all shards are made.
 
     `report` is called with the status about twice a second. `destination` is where finished shards wait, by
-    default the spool itself. `crash_test` returns whether decoding a file crashes. `run` raises SpoolBusy
+    default the spool itself. `crash_test` returns whether decoding a file crashes. Raises PlanError when
+    someone else chose the settings of the spool (shards/own_settings.py). `run` raises SpoolBusy
     when another producer is running, BudgetTooSmall, DiskFull when the disk stays full for too long,
     DatasetError when no usable pair is left, and SpoolError when workers die repeatedly.
     """
@@ -120,6 +122,7 @@ class Producer(ShardSupply[TaskResult]):
             stop=stop,
             disk_full_timeout_s=config.disk_full_timeout_s,
         )
+        check_own_settings(spool.plan, str(spool.plan_file))
         self._plan = Plan.load(spool)
         self._config = config
         self._pool = pool

@@ -15,6 +15,7 @@ from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.frames_directory import FramesDirectory
 from darkprep.shards import BudgetTooSmall, PlanError, Spool, SpoolError
 from darkprep.shards.disk_usage import allocated_bytes
+from darkprep.shards.own_settings import are_own_settings
 from darkprep.shards.plan_record import ProducerSettings
 
 
@@ -32,12 +33,16 @@ class Deletion:
 
 
 def recorded_settings(spool: Spool, plan: Plan) -> ProducerSettings | None:
-    """Return the settings with which `spool` was built before; None if there is no spool or one with another plan."""
+    """Return the settings with which this user built `spool` before.
+
+    None if there is no spool, or one with another plan or with settings that someone else chose.
+    """
     try:
         before = Spool(spool.path).open()
     except (PlanError, SpoolError):
         return None
-    return before.settings if before.digest == plan.record(before.settings).digest else None
+    is_same = before.digest == plan.record(before.settings).digest
+    return before.settings if is_same and are_own_settings(before.plan) else None
 
 
 def check_not_shrinking(
