@@ -50,7 +50,7 @@ class Sensor:
     @property
     def black(self) -> int:
         """Black level in codes, as in the camera's noise calibration."""
-        return calibration_of(self.camera).black
+        return int(calibration_of(self.camera).black)
 
     @property
     def white(self) -> int:

@@ -203,7 +203,7 @@ def build(
         raise OptionError(
             f"spool {spool}: contains the photographs of --root {root}; choose another directory"
         )
-    plan = make_plan(root, options, pairs=found)
+    plan = make_plan(root, target.with_recorded_noise(options), pairs=found)
     chosen = Jobs(count=jobs, bound="--jobs") if jobs else default_jobs(plan)
     before = target.recorded_settings(plan)
     if disk_budget is None and before:

@@ -16,6 +16,7 @@ from typing import Literal
 import xxhash
 
 from darkprep.jobs import background
+from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import (
     check_budget,
@@ -24,7 +25,7 @@ from darkprep.pipeline.produce.budget import (
     staging_capacity,
 )
 from darkprep.pipeline.produce.shrinking import recorded_settings
-from darkprep.shards import OptionError, PlanError, ShardDamaged, Spool
+from darkprep.shards import OptionError, PlanError, ShardDamaged, Spool, SpoolError
 from darkprep.shards.files import disk_errors
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.remote.bucket import Bucket
@@ -117,6 +118,18 @@ class BuildSpool:
     def recorded_settings(self, plan: Plan) -> ProducerSettings | None:
         """Return the settings with which the spool was built before; None for a new spool or object storage."""
         return None if self.bucket else recorded_settings(self.spool, plan)
+
+    def with_recorded_noise(self, options: PlanOptions) -> PlanOptions:
+        """Return `options` with the edition of the noise with which this spool was built before, if with that noise."""
+        if options.noise is None:
+            return options
+        try:
+            recipe = (self.bucket or self.spool).open().plan.recipe
+            before = PlanOptions.from_record(recipe["options"])
+        except (PlanError, SpoolError, OptionError, KeyError, TypeError):
+            return options  # no spool there, or one that is refused later
+        same = before.noise == options.noise
+        return replace(options, noise_edition=before.noise_edition) if same else options
 
     def save(self, plan: Plan, shares: BudgetShares, settings: ProducerSettings) -> None:
         """Write the plan, with the `settings` for producers on this host.

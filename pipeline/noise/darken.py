@@ -1,9 +1,10 @@
 """Simulate a short exposure from a long one with a noise model, for training without short exposures.
 
 The trade-off: the long exposure is treated as free of noise, because its noise is divided by the exposure
-ratio like its signal. And its codes are treated as codes of the camera whose noise is used: the full scales
-of the known cameras differ by a fifth, their noise at one ISO by a factor of three. Only the patches of
-ELD's LMDB files, which are shares of full scale, are first scaled to that camera's levels.
+ratio like its signal. It is scaled to the levels of the camera whose noise is used, so that a file of another
+bit depth, or one whose black level of 0 cannot hold noise below black, gets the right noise; the sample then
+has the levels of that camera. Plans made before edition 2 of the calibrations treat the file's codes as that
+camera's instead.
 
 Each crop gets its own exposure ratio and ISO.
 """
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from darkprep.pipeline.noise.calibrations import calibration_of
-from darkprep.pipeline.noise.model import add_noise, noise_parameters
+from darkprep.pipeline.noise.calibrations import NoiseTable
+from darkprep.pipeline.noise.model import add_noise
 from darkprep.pipeline.raw.mosaic import pack, unpack
 from darkprep.shards.cfa import CANONICAL
 from darkprep.shards.format import U16, CfaKind
@@ -24,8 +25,6 @@ from darkprep.shards.rng import RngStream
 
 RATIOS = (100.0, 300.0)
 """Exposure ratios are uniform between these, SID's smallest and largest, as ELD's authors draw them."""
-ISOS = (100.0, 6400.0)
-"""The logarithm of ISO is uniform between these, the span that the calibrations were published for."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,26 +55,25 @@ def darken(
     black: tuple[float, ...],
     white: int,
     cfa: CfaKind,
-    camera: str,
+    noise: NoiseTable,
     rng: np.random.Generator,
-    shares: bool = False,
+    convert_levels: bool = True,
 ) -> Darkened:
-    """Simulate a short exposure: divide a crop's light by a random ratio and add `camera`'s noise at a random ISO.
+    """Simulate a short exposure: divide a crop's light by a random ratio and add a camera's noise at a random ISO.
 
-    `planes` are `(C, h, w)` codes of a long exposure in the canonical phase; the result keeps their black
-    and white levels. With `shares`, `planes` are shares of full scale; the result then has the levels of
-    `camera`, whose black level is above 0 so that noise can be negative. Raises OptionError for a camera
-    without a calibration.
+    `planes` are `(C, h, w)` codes of a long exposure in the canonical phase. They are scaled to the levels of
+    `noise`, which the result has. Without `convert_levels`, the codes count as codes of that camera, and the
+    result keeps `black` and `white`. The logarithm of ISO is uniform between the ISO values of `noise`.
     """
     ratio = float(rng.uniform(*RATIOS))
-    iso = math.exp(float(rng.uniform(math.log(ISOS[0]), math.log(ISOS[1]))))
-    parameters = noise_parameters(camera, iso, rng)
+    lowest, highest = noise.drawn_isos
+    iso = math.exp(float(rng.uniform(math.log(lowest), math.log(highest))))
+    parameters = noise.parameters(iso, rng)
     level = np.array(black, np.float32)[:, None, None]
     light = np.maximum(planes - level, 0) / np.float32(ratio)
-    if shares:
-        levels = calibration_of(camera)
-        light *= np.float32(levels.white - levels.black) / (np.float32(white) - level)
-        black, white = (float(levels.black),) * len(planes), levels.white
+    if convert_levels:
+        light *= np.float32(noise.white - noise.black) / (np.float32(white) - level)
+        black, white = (float(noise.black),) * len(planes), noise.white
         level = np.array(black, np.float32)[:, None, None]
     noisy = add_noise(unpack(light, cfa), parameters, rng, CANONICAL[cfa])
     codes = np.rint(pack(noisy, cfa) + level)

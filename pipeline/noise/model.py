@@ -11,15 +11,13 @@ of D codes has the variance K D.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from darkprep.pipeline.noise.calibrations import calibration_of
-from darkprep.shards.errors import OptionError
+from darkprep.pipeline.noise.calibrations import NoiseEdition, calibration_of
+from darkprep.pipeline.noise.parameters import NoiseParameters
 
 F32 = npt.NDArray[np.float32]
 Rng: TypeAlias = np.random.Generator
@@ -30,54 +28,20 @@ GAUSSIAN_ABOVE = 1000.0
 """Electrons above which a normal distribution replaces Poisson's: its skewness is below 0.03."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class NoiseParameters:
-    """The noise parameters of one exposure. Raises ValueError, which names the invalid field."""
-
-    gain: float
-    """The system gain K, in codes per electron."""
-    read_shape: float
-    """Tukey lambda of the read noise: 0 is the logistic distribution, negative has longer tails."""
-    read_scale: float
-    """Scale of the read noise in codes; NOT its standard deviation."""
-    row_sigma: float
-    """Standard deviation in codes of the offset that each row has as a whole."""
-    colour_bias: tuple[float, float, float, float]
-    """Offset in codes of R, G (in the rows of R), B, G (in the rows of B)."""
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.gain) and self.gain > 0):
-            raise ValueError(f"gain must be positive, not {self.gain}")
-        if not (math.isfinite(self.read_shape) and abs(self.read_shape) < 0.5):
-            raise ValueError(f"read_shape must lie within (-0.5, 0.5), not {self.read_shape}")
-        if not (self.read_scale >= 0 and self.row_sigma >= 0):
-            raise ValueError("read_scale and row_sigma must not be negative")
-        if not all(map(math.isfinite, self.colour_bias)):
-            raise ValueError("colour_bias must be finite")
-
-
 def noise_parameters(
-    camera: str, iso: float, rng: Rng | None = None, *, profile: int = 1
+    camera: str,
+    iso: float,
+    rng: Rng | None = None,
+    *,
+    profile: int | None = None,
+    edition: NoiseEdition = 2,
 ) -> NoiseParameters:
     """Return the noise parameters of a camera at an ISO: the medians, or with `rng` one random draw.
 
-    Lambda and colour bias were calibrated for each stop of ISO; those of the nearest stop are used.
-    `profile` 2 is the second calibration of the Nikon D850. Raises OptionError for a camera, ISO or profile
-    without a calibration.
+    `profile` 1 or 2 is one of the two calibrations of the Nikon D850; None is the edition's choice. Raises
+    OptionError for a camera, ISO or profile without a calibration.
     """
-    calibration = calibration_of(camera, profile=profile)
-    if not (math.isfinite(iso) and iso > 0):
-        raise OptionError(f"ISO must be positive, not {iso}")
-    gain = calibration.gain_per_iso * iso
-    stop = round(math.log2(iso / 100.0))
-    nearest = min(calibration.colour_biases, key=lambda known: abs(math.log2(known / iso)))
-    return NoiseParameters(
-        gain=gain,
-        read_shape=calibration.read_shapes[min(max(stop, 0), len(calibration.read_shapes) - 1)],
-        read_scale=calibration.read.at(gain, rng),
-        row_sigma=calibration.row.at(gain, rng),
-        colour_bias=calibration.colour_biases[nearest],
-    )
+    return calibration_of(camera, profile=profile, edition=edition).parameters(iso, rng)
 
 
 def add_noise(clean: F32, parameters: NoiseParameters, rng: Rng, cfa: tuple[str, ...]) -> F32:

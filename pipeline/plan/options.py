@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
-from darkprep.pipeline.noise.calibrations import CALIBRATIONS
+from darkprep.pipeline.noise.calibrations import CALIBRATIONS, NoiseEdition
 from darkprep.pipeline.pairs.table import Frames, splits_named
 from darkprep.pipeline.raw.amplify import parse_amplification
 from darkprep.pipeline.raw.resample import parse_xtrans_mode
@@ -63,6 +63,8 @@ class PlanOptions:
     noise: str | None = None
     """Camera by whose noise short exposures are made from long ones (noise/darken.py); None for the
     short exposures that were taken."""
+    noise_edition: NoiseEdition = 2
+    """Edition of the published calibrations (noise/calibrations.py); recipes without it have edition 1."""
     lmdb: str | None = None
     """Name of ELD's LMDB files whose patches are used instead of photographs, such as `SID_Sony`."""
 
@@ -115,6 +117,10 @@ class PlanOptions:
         parse_xtrans_mode(self.xtrans)
         if self.target not in TARGETS:
             raise OptionError(f"target must be one of {', '.join(TARGETS)}, not {self.target!r}")
+        if self.noise_edition not in get_args(NoiseEdition):
+            raise OptionError(
+                f"noise_edition must be 1 or 2, not {self.noise_edition!r}; a newer darkprep made this plan"
+            )
         if self.noise is not None:
             if self.noise not in CALIBRATIONS:
                 raise OptionError(
@@ -151,11 +157,14 @@ class PlanOptions:
     def to_record(self) -> dict[str, Any]:
         """Return the options as a recipe stores them."""
         defaults = {field.name: field.default for field in fields(self)}
-        return {
+        record = {
             _STORED_NAMES.get(name, name): value
             for name, value in asdict(self).items()
             if name not in _STORED_IF_USED or value != defaults[name]
         }
+        if self.noise is None or self.noise_edition == 1:
+            del record["noise_edition"]
+        return record
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> PlanOptions:
@@ -164,7 +173,8 @@ class PlanOptions:
         if unknown:
             raise TypeError(f"unknown options {', '.join(sorted(unknown))}")
         names = {stored: name for name, stored in _STORED_NAMES.items()}
-        return cls(**{names.get(name, name): value for name, value in record.items()})
+        edition = {} if "noise" not in record else {"noise_edition": 1}
+        return cls(**edition | {names.get(name, name): value for name, value in record.items()})
 
 
 def _option_name(name: str) -> str:

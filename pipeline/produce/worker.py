@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from darkprep.pipeline.noise.calibrations import calibration_of
 from darkprep.pipeline.noise.darken import Darkened, darken, noise_rng
 from darkprep.pipeline.pairs.sources import is_patch, source_of_fingerprint
 from darkprep.pipeline.pairs.table import Skipped, first_skipped
@@ -359,8 +360,8 @@ class _ShardBuilder:
             black=levels.black,
             white=levels.white,
             cfa=self._plan.cfa,
-            camera=options.noise,
-            shares=is_patch(pair.pair.short),
+            noise=calibration_of(options.noise, edition=options.noise_edition),
+            convert_levels=options.noise_edition > 1 or is_patch(pair.pair.short),
             rng=noise_rng(options.seed, self._task.shard, slot),
         )
 

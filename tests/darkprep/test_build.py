@@ -6,18 +6,22 @@ import json
 import os
 import shutil
 import signal
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from darkprep.model import build_model, save_weights
+from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.produce.producer import Producer
 from darkprep.shards import ShardFile, Spool
 from darkprep.shards.errors import MachineError
 from tests.support.command_line import SMALL, snapshot
 from tests.support.processes import is_running, wait_until
 
+build_module = sys.modules["darkprep.commands.build"]
 STATUS_KEYS = {
     *("spool", "camera", "plan", "shards_ready", "shards_planned", "shard_bytes"),
     *("samples_per_shard", "budget_bytes", "disk_bytes", "next_needed", "damaged"),
@@ -52,6 +56,19 @@ def test_build_makes_the_shards_of_one_epoch_and_sums_up(call, small_data):
     assert "6 pairs of 3 scenes, 3 shards" in result.output
     assert "done: 3 shards made" in result.output
     assert "9 frames decoded" in result.output
+
+
+def test_a_spool_with_noise_of_the_first_edition_goes_on_with_it(call, small_data, monkeypatch):
+    command = ("build", "--camera", "sony", "--root", small_data, "--noise", "sony", *SMALL)
+    with monkeypatch.context() as older:
+        older.setattr(build_module, "PlanOptions", partial(PlanOptions, noise_edition=1))
+        assert call(*command).exit_code == 0
+    before = Spool("spool").open().digest
+
+    assert call(*command).exit_code == 0
+    assert Spool("spool").open().digest == before
+    assert call(*command, "--spool", "new").exit_code == 0
+    assert Spool("new").open().plan.recipe["options"]["noise_edition"] == 2
 
 
 def test_the_root_is_data_or_taken_from_the_environment(call, small_data, monkeypatch):

@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 import pytest
+import xxhash
 
-from darkprep.pipeline.noise.calibrations import CALIBRATIONS
-from darkprep.pipeline.noise.darken import ISOS, RATIOS, Darkened, darken, noise_rng
+from darkprep.pipeline.noise.calibrations import CALIBRATIONS, PUBLISHED_ISOS, calibration_of
+from darkprep.pipeline.noise.darken import RATIOS, Darkened, darken, noise_rng
 from darkprep.pipeline.noise.model import noise_parameters
 from darkprep.pipeline.raw.mosaic import unpack
 from darkprep.shards.cfa import PLANE_COLOURS
-from darkprep.shards.errors import OptionError
 from darkprep.shards.format import CELL, PERIOD, PLANES, U16, CfaKind
 from darkprep.synth.sensors import sensor_of
 from tests.support.tukey_lambda import tukey_lambda_std
@@ -46,8 +46,9 @@ def dark_crop(
         black=black,
         white=white,
         cfa=cfa,
-        camera=camera,
+        noise=calibration_of(camera),
         rng=noise_rng(seed, shard, slot),
+        convert_levels=False,
     )
 
 
@@ -55,7 +56,7 @@ def test_ratio_and_iso_are_drawn_over_their_whole_ranges():
     made = [dark_crop(0.2, slot, side=12) for slot in range(300)]
 
     ratios, isos = [one.ratio for one in made], [math.log(one.iso) for one in made]
-    low, high = map(math.log, ISOS)
+    low, high = map(math.log, PUBLISHED_ISOS)
     assert RATIOS[0] <= min(ratios) < 105 and 295 < max(ratios) <= RATIOS[1]
     assert np.mean(ratios) == pytest.approx(200, abs=12)
     assert low <= min(isos) < low + 0.1 and high - 0.1 < max(isos) <= high
@@ -117,8 +118,9 @@ def test_noise_below_black_is_kept_and_codes_stay_in_range():
         black=(0.0,) * 4,
         white=white,
         cfa="bayer",
-        camera="sony",
+        noise=calibration_of("sony"),
         rng=noise_rng(0, 0, 0),
+        convert_levels=False,
     )
     assert bright.planes.max() <= white
 
@@ -133,11 +135,11 @@ def test_shares_of_full_scale_get_the_noise_that_the_cameras_own_codes_get(camer
             black=(float(black),) * 4,
             white=white,
             cfa="bayer",
-            camera=camera,
+            noise=calibration_of(camera),
             rng=noise_rng(7, 3, 2),
-            shares=of_full_scale,
+            convert_levels=convert,
         )
-        for black, white, of_full_scale in (
+        for black, white, convert in (
             (sensor.black, sensor.white, False),
             (0, 65535, True),
         )
@@ -175,14 +177,54 @@ def test_every_plane_is_lit_by_its_own_colour():
     planes = np.ascontiguousarray(np.broadcast_to(lit[:, None, None], (9, 40, 40)))
 
     made = darken(
-        planes, black=black, white=white, cfa="xtrans", camera="sony", rng=noise_rng(1, 1, 1)
-    )
+        planes, black=black, white=white, cfa="xtrans", noise=calibration_of("sony"),
+        rng=noise_rng(1, 1, 1), convert_levels=False,
+    )  # fmt: skip
 
     means = made.planes.mean(axis=(1, 2)) - black[0]
     assert means[letters == "R"].min() > 40
     assert means[letters != "R"].max() < 20
 
 
-def test_a_camera_without_a_calibration_is_refused():
-    with pytest.raises(OptionError, match="no noise calibration for camera 'iphone'"):
-        dark_crop(0.1, camera="iphone")
+@pytest.mark.parametrize(
+    ("black", "white"), [(256, 4095), (0, 4095), (64, 1023), (0, 1023)], ids=str
+)
+def test_a_file_of_another_bit_depth_gets_the_noise_of_the_cameras_own_files(black, white):
+    """Before edition 2, a black level of 0 cut off half of the noise, and 12-bit light was lost in it."""
+    own, other = (
+        darken(
+            np.full((4, 120, 120), round(low + 0.3 * (high - low)), np.uint16),
+            black=(float(low),) * 4,
+            white=high,
+            cfa="bayer",
+            noise=calibration_of("nikond850"),
+            rng=noise_rng(7, 3, 2),
+        )
+        for low, high in ((400, 15520), (black, white))
+    )
+
+    assert (other.black, other.white) == (own.black, own.white) == ((400.0,) * 4, 15520)
+    assert other.planes.mean() == pytest.approx(own.planes.mean(), abs=0.3)
+    assert other.planes.std() == pytest.approx(own.planes.std(), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("camera", "digest"),
+    [
+        ("sony", "7351527a251d4efc"),
+        ("nikond850", "426388da035af72a"),
+        ("canon70d", "bee8f30e81a01512"),
+    ],
+)
+def test_the_first_edition_makes_the_bytes_that_it_always_made(camera, digest):
+    made = darken(
+        np.full((4, 60, 60), 3000, np.uint16),
+        black=(512.0,) * 4,
+        white=16383,
+        cfa="bayer",
+        noise=calibration_of(camera, edition=1),
+        rng=noise_rng(7, 3, 2),
+        convert_levels=False,
+    )
+
+    assert xxhash.xxh3_64_hexdigest(made.planes.tobytes()) == digest
