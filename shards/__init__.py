@@ -1,74 +1,8 @@
-"""The code that producers and trainers share: shard format, spool directory, reader (see FORMAT.md)."""
+"""The code that producers and trainers share: shard format, spool directory, reader (see FORMAT.md).
 
-from darkprep.shards.batch import Batch, ReaderStats
-from darkprep.shards.cursor import Cursor
-from darkprep.shards.errors import (
-    BudgetTooSmall,
-    DarkprepError,
-    DatasetError,
-    DiskFull,
-    NonFiniteLoss,
-    OptionError,
-    PlanError,
-    RawError,
-    ShardDamaged,
-    SpoolBusy,
-    SpoolError,
-    StreamEnded,
-    TrainingError,
-    WeightsError,
-)
-from darkprep.shards.format import (
-    CELL,
-    PERIOD,
-    PLANES,
-    TARGETS,
-    CfaKind,
-    Sample,
-    SampleMeta,
-    ShardLayout,
-    Target,
-)
-from darkprep.shards.order import UseOrder
-from darkprep.shards.plan_record import StreamSpec
-from darkprep.shards.reader import SpoolReader
-from darkprep.shards.shard_file import ShardFile
-from darkprep.shards.spool import Spool
-from darkprep.shards.webdataset_export import open_webdataset
-from darkprep.shards.writer import write_shard
+The public names stand in `__init__.pyi`; each is loaded at its first use, so that a command starts fast.
+"""
 
-__all__ = [
-    "CELL",
-    "PERIOD",
-    "PLANES",
-    "TARGETS",
-    "Batch",
-    "BudgetTooSmall",
-    "CfaKind",
-    "Cursor",
-    "DarkprepError",
-    "DatasetError",
-    "DiskFull",
-    "NonFiniteLoss",
-    "OptionError",
-    "PlanError",
-    "RawError",
-    "ReaderStats",
-    "Sample",
-    "SampleMeta",
-    "ShardDamaged",
-    "ShardFile",
-    "ShardLayout",
-    "Spool",
-    "SpoolBusy",
-    "SpoolError",
-    "SpoolReader",
-    "StreamEnded",
-    "StreamSpec",
-    "Target",
-    "TrainingError",
-    "UseOrder",
-    "WeightsError",
-    "open_webdataset",
-    "write_shard",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

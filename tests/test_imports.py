@@ -50,17 +50,11 @@ def run(code: str, home: Path) -> str:
     return done.stdout
 
 
-def in_ruff_s_order(name: str) -> tuple[int, str]:
-    """Constants, then classes, then functions, each by the alphabet."""
-    return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
-
-
 @pytest.mark.parametrize("package", [name for name in PACKAGES if name != "darkprep"])
-def test_what_a_package_lists_is_there_once_and_in_order(package):
+def test_what_a_package_lists_is_there_once(package):
     module = importlib.import_module(package)
 
     assert len(set(module.__all__)) == len(module.__all__)
-    assert module.__all__ == sorted(module.__all__, key=in_ruff_s_order)
     assert all(hasattr(module, name) for name in module.__all__)
 
 

@@ -115,8 +115,7 @@ def advise(
             f"spool {spool}: only a local disk can be measured; give --spool the local directory that you will use as --staging"
         )
     prepare_torch()
-    from darkprep.jobs.advise import AdviseOptions, advice_lines, advice_record
-    from darkprep.jobs.advise import advise as measure
+    from darkprep.jobs.advise import AdviseOptions, advice_lines, advice_record, advise as measure
     from darkprep.jobs.gpus import unused_gpu
 
     origin = PairOrigin(

@@ -30,8 +30,7 @@ from darkprep.model.own import NetworkSource
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import default_budget
 from darkprep.pipeline.produce.default_jobs import usable_cpus
-from darkprep.report.provenance import FILE as PROVENANCE_FILE
-from darkprep.report.provenance import run_provenance
+from darkprep.report.provenance import FILE as PROVENANCE_FILE, run_provenance
 from darkprep.report.run_page import write_run_report
 from darkprep.shards import DarkprepError, DatasetError, OptionError, Spool, SpoolReader
 from darkprep.shards.files import write_json

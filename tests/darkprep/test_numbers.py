@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from darkprep.commands.parameters import COUNT_OR_INF, FRAME_SIZE, SIZE
 from darkprep.view.numbers import (

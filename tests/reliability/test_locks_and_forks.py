@@ -21,8 +21,7 @@ import pytest
 
 from darkprep.jobs.background import stop_producers
 from darkprep.pipeline.produce.frame_store import FrameStore
-from darkprep.shards import Spool, SpoolBusy, SpoolError
-from darkprep.shards import locks as locks_module
+from darkprep.shards import Spool, SpoolBusy, SpoolError, locks as locks_module
 from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.locks import has_shared_holders, holds_lock, is_held, shared_lock
 from darkprep.shards.process import ProcessId, start_ticks

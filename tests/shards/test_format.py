@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from darkprep.shards import PERIOD, SampleMeta, ShardDamaged, ShardLayout
 from darkprep.shards.format import META_BYTES, decode_meta, encode_meta, sample_key

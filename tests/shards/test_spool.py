@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from darkprep.shards import Cursor, PlanError, Spool, SpoolBusy, SpoolError
 from darkprep.shards.disk_usage import allocated_bytes

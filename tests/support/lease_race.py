@@ -19,8 +19,7 @@ from darkprep.pipeline.produce.budget import smallest_budget
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.shards import Cursor, DarkprepError, Spool
 from darkprep.shards.plan_record import ProducerSettings
-from darkprep.shards.remote import lease as lease_module
-from darkprep.shards.remote import uploader as uploader_module
+from darkprep.shards.remote import lease as lease_module, uploader as uploader_module
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.lease import Lease
 from darkprep.shards.remote.object_store import ObjectStore

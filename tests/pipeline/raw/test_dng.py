@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import rawpy
 import tifffile
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from darkprep.pipeline.raw.dng import BAYER, DngTags, write_dng
 from darkprep.shards.cfa import CANONICAL

@@ -6,8 +6,7 @@ import io
 import struct
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from darkprep.pipeline.raw.image_data import ImageData, read_image_data
 from tests.support.tiff_bytes import EXPOSURE, ISO, Entries, directory, raf, tiff
