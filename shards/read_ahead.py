@@ -305,7 +305,7 @@ class ReadAhead:
         return True
 
     def _read_rebuilt(self, one: _Row, slot: Slot) -> SampleMeta | None:
-        """Read again a sample that could not be read, if needed after its shard is rebuilt; None when asked to stop."""
+        """Read a sample again that could not be read, after its shard is rebuilt if necessary; None when asked to stop."""
         while opened := self._open.get(one.shard, self._release_read):
             try:
                 opened.read(one.sample, slot.low[one.row], slot.gt[one.row])

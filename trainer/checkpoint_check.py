@@ -85,7 +85,7 @@ def _check_setting(what: str, value: object) -> None:
 
 
 def check_scaler(stored: Values) -> None:
-    """Raise UnfitState unless the state is empty or one of a loss scaler."""
+    """Raise UnfitState unless the state is empty or that of a loss scaler."""
     if not stored:
         return
     _check_names(

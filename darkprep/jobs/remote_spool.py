@@ -31,7 +31,6 @@ from darkprep.shards.plan_record import ProducerSettings
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.uploader import UPLOADS, Uploader
 from darkprep.shards.remote.url import StoreUrl
-from darkprep.shards.shard_file import verify_shard
 from darkprep.view.read_status import build_status, spool_status
 from darkprep.view.status import SpoolStatus
 
@@ -171,26 +170,24 @@ class BuildSpool:
 
 def verify_bucket(bucket: Bucket, staging: Path | None) -> tuple[int, list[str]]:
     """Download and check every object, one at a time; return their number, and a line for each damaged one."""
-    layout, plan = bucket.stream.layout(), bucket.digest
     faults: list[str] = []
-    listed = bucket.list_shards()
     parent = staging or STAGING
+
+    def on_damaged(shard: int, reason: str) -> None:
+        faults.append(f"damaged {bucket} shard {shard}: {reason}")
+
+    complete = bucket.complete_shards(bucket.stream.layout().shard_bytes, on_damaged)
+    checked = len(complete) + len(faults)
     with disk_errors(parent / "check"):
         parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="verify-", dir=parent) as directory:
         path = Path(directory) / "shard.tar"
-        for shard, size in sorted(listed.items()):
-            reason = ""
-            if size != layout.shard_bytes:
-                reason = f"{size} bytes, but shards of the plan have {layout.shard_bytes}"
-            elif bucket.download(shard, path):
-                try:
-                    verify_shard(path, layout, shard, plan)
-                except ShardDamaged as error:
-                    reason = str(error).removeprefix(f"{path}: ")
-            if reason:
-                faults.append(f"damaged {bucket} shard {shard}: {reason}")
-    return len(listed), faults
+        for shard in sorted(complete):
+            try:
+                bucket.download(shard, path)
+            except ShardDamaged as error:
+                on_damaged(shard, str(error).removeprefix(f"{path}: "))
+    return checked, faults
 
 
 def stop_local_producers(url: StoreUrl, staging: Path | None) -> str:

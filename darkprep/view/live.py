@@ -140,7 +140,7 @@ class Progress:
     def monitor(
         self, read_status: ReadStatus, *, title: str, on_status: OnStatus | None = None
     ) -> Iterator[StatusMonitor]:
-        """Read and show the status of a spool about once a second during a block.
+        """Read and show the status of a spool about once a second during a `with` block.
 
         `on_status` is called with every status, even if nothing is shown.
         """

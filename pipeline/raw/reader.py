@@ -4,45 +4,48 @@ The trade-off: files that darkprep cannot align with certainty (LinearDNG, sRAW,
 sensors, files without white balance) are refused with a reason instead of being developed incorrectly. A
 camera's levels, phase and gains come from its files alone; there is no table of cameras.
 
-The settings of the development are in `develop.py`, cropping to the canonical phase is in `mosaic.py`.
+Files are opened in `libraw_file.py`, the settings of the development are in `develop.py`, and cropping to the
+canonical phase is in `mosaic.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import rawpy
 
-from darkprep.pipeline.raw.as_shot import with_neutral
 from darkprep.pipeline.raw.blank import check_codes
 from darkprep.pipeline.raw.borders import Edition, Window, measured_black, used_window
 from darkprep.pipeline.raw.colour import SRGB_TO_XYZ_LIBRAW
-from darkprep.pipeline.raw.exif import read_exposure, unreadable_reason
+from darkprep.pipeline.raw.exif import read_exposure
 from darkprep.pipeline.raw.frame import F32, RawFrame, RawHeader, header_fields
-from darkprep.pipeline.raw.image_data import COMPRESSIONS, DEFLATE, ImageData, read_image_data
+from darkprep.pipeline.raw.image_data import DEFLATE, ImageData
 from darkprep.pipeline.raw.libraw import (
     SAMPLED,
     HeaderFacts,
     Indices,
     header_facts,
     single_openmp_thread,
-    without_libraw_messages,
+)
+from darkprep.pipeline.raw.libraw_file import (
+    LIBRAW_ERRORS,
+    compression_reason,
+    error_text,
+    image_data_of,
+    open_header,
+    open_in_memory,
 )
 from darkprep.pipeline.raw.mosaic import canonical_origin, shifted
 from darkprep.shards.cfa import Rows
 from darkprep.shards.errors import RawError
 from darkprep.shards.format import PERIOD, U16, CfaKind
-from darkprep.shards.machine import machine_errors, raise_machine_error, with_retries
+from darkprep.shards.machine import raise_machine_error, with_retries
 
-_LIBRAW_ERRORS = (rawpy.LibRawError, OSError, RuntimeError, NotImplementedError)
-"""What rawpy raises on bad files: its own errors have a base class, its helpers raise others."""
 _NOT_A_MOSAIC = "holds demosaiced colours (LinearDNG, sRAW, Foveon), not a colour filter mosaic; use the camera's original file"
 _MIN_XTRANS_SIDE = 512
 """Side of the tiles that LibRaw's X-Trans demosaic works in; it refuses smaller frames."""
@@ -50,8 +53,6 @@ _NO_BORDERS = ImageData()
 _MIN_OWN_MATRIX = 0.25
 """LibRaw's own test for a file that brings a colour matrix: the matrix's first number is above this."""
 _LEAVE_OUT = "leave it out"
-_MAX_FILE_BYTES = 1 << 30
-"""Maximum size of a file: files are decoded in memory, and no camera writes larger mosaics."""
 
 
 def read_raw(path: str | os.PathLike[str], *, edition: Edition = 2) -> RawFrame:
@@ -74,15 +75,15 @@ def read_header(path: str | os.PathLike[str], *, edition: Edition = 2) -> RawHea
 
 
 def _read_header_once(name: str, edition: Edition) -> RawHeader:
-    with _open_header(name) as raw:
+    with open_header(name) as raw:
         facts = header_facts(name)
         if facts is not None:
             if not facts.is_decodable:
-                raise RawError(name, _compression_reason(name))
-            if _image_data(name).compression in DEFLATE:
-                _open_in_memory(name).close()
+                raise RawError(name, compression_reason(name))
+            if image_data_of(name).compression in DEFLATE:
+                open_in_memory(name).close()
             return _header(name, raw, facts.indices, _window(raw, _borders(name, edition)), facts)
-    with _open_in_memory(name) as raw:  # no C functions in this build of LibRaw
+    with open_in_memory(name) as raw:  # no C functions in this build of LibRaw
         window = _window(raw, _borders(name, edition))
         header = _header(name, raw, _unpacked_indices(name, raw), window, None)
         return _with_libraw_exposure(header, raw)
@@ -138,10 +139,10 @@ class OpenRaw:
         try:
             with single_openmp_thread():
                 rgb = self.handle.postprocess(output_bps=16, user_flip=0, **settings)
-        except (MemoryError, *_LIBRAW_ERRORS) as error:
+        except (MemoryError, *LIBRAW_ERRORS) as error:
             raise_machine_error(path, error)
             raise RawError(
-                path, f"LibRaw cannot develop it ({_error_text(error)}); {_LEAVE_OUT}"
+                path, f"LibRaw cannot develop it ({error_text(error)}); {_LEAVE_OUT}"
             ) from error
         if rgb.shape != (*shape, 3):
             raise RawError(
@@ -162,138 +163,13 @@ def open_raw(path: str | os.PathLike[str], *, edition: Edition = 2) -> Iterator[
 
 
 def _decode(name: str, edition: Edition) -> OpenRaw:
-    raw = _open_in_memory(name)
+    raw = open_in_memory(name)
     try:
         borders = _borders(name, edition)
         return OpenRaw(raw, _frame(name, raw, _window(raw, borders)), borders)
     except BaseException:
         raw.close()
         raise
-
-
-def _open_header(name: str) -> rawpy.RawPy:
-    """Open a file with LibRaw, which reads only the header."""
-    if _is_unicode(name):
-        with _opened(name):
-            pass
-        # A refusal may be an error of the disk, which LibRaw hides: the whole file is read to find out.
-        with contextlib.suppress(RawError):
-            return _identify(name, name)
-    return _identify(name, io.BytesIO(_read_whole(name)))
-
-
-def _open_in_memory(name: str) -> rawpy.RawPy:
-    """Open a file with LibRaw from memory, after reading the whole file.
-
-    Some of LibRaw's decoders ignore errors of the disk and return invented codes; in memory there are no
-    such errors.
-    """
-    raw = _identify(name, io.BytesIO(with_neutral(_read_whole(name))))
-    try:
-        _unpack(name, raw)
-    except BaseException:
-        raw.close()
-        raise
-    return raw
-
-
-def _read_whole(name: str) -> bytes:
-    with _opened(name) as file, machine_errors(name):
-        return file.read()
-
-
-@contextlib.contextmanager
-def _opened(name: str) -> Iterator[BinaryIO]:
-    """Open a file. Raises RawError if it is empty, too large, or shorter than its directories state."""
-    try:
-        size = Path(name).stat().st_size
-        if not size:
-            raise RawError(name, "is empty; copy it again from its source")
-        if size > _MAX_FILE_BYTES:
-            raise RawError(
-                name,
-                f"is not a photograph: it has {size:,} bytes, more than any camera writes; remove it",
-            )
-        with Path(name).open("rb") as file:
-            found = read_image_data(file)
-            if found.is_excessive:
-                raise RawError(name, "has more directories than any camera writes; remove it")
-            end = found.end
-            if end is not None and end > size:
-                part = f"{size:,} bytes of at least {end:,} exist"
-                raise RawError(name, f"is truncated: {part}; copy it again from its source")
-            file.seek(0)
-            yield file
-    except OSError as error:
-        raise_machine_error(name, error)
-        raise RawError(name, unreadable_reason(error)) from error
-
-
-def _identify(name: str, source: str | io.BytesIO) -> rawpy.RawPy:
-    try:
-        with without_libraw_messages():
-            return rawpy.imread(source)
-    except rawpy.LibRawFileUnsupportedError as error:
-        raise RawError(name, _unsupported_reason(name)) from error
-    except (MemoryError, *_LIBRAW_ERRORS) as error:
-        raise_machine_error(name, error)
-        reason = (
-            f"is truncated or not a RAW file ({_error_text(error)}); copy it again from its source"
-        )
-        raise RawError(name, reason) from error
-
-
-def _unpack(name: str, raw: rawpy.RawPy) -> None:
-    """Decode the pixels explicitly, because rawpy would otherwise do so at the first property, with a less clear error."""
-    try:
-        with without_libraw_messages():
-            raw.unpack()
-    except rawpy.LibRawFileUnsupportedError as error:
-        raise RawError(name, _compression_reason(name)) from error
-    except (MemoryError, *_LIBRAW_ERRORS) as error:
-        raise_machine_error(name, error)
-        if _image_data(name).compression in DEFLATE:
-            raise RawError(name, _compression_reason(name)) from error
-        reason = f"is damaged or truncated ({_error_text(error)}); copy it again from its source"
-        raise RawError(name, reason) from error
-
-
-def _unsupported_reason(name: str) -> str:
-    """Return the reason why LibRaw does not recognise a file."""
-    found = _image_data(name)
-    if found.is_mosaic and found.compression in COMPRESSIONS:
-        return _compression_reason(name)
-    return "is not a RAW file that LibRaw supports; convert it with Adobe DNG Converter"
-
-
-def _image_data(name: str) -> ImageData:
-    with machine_errors(name), Path(name).open("rb") as file:
-        return read_image_data(file)
-
-
-def _compression_reason(name: str) -> str:
-    """Return the reason why LibRaw, which could read a file's header, cannot decode its pixels."""
-    number = _image_data(name).compression
-    kind = "unknown" if number is None else COMPRESSIONS.get(number, f"TIFF compression {number}")
-    return (
-        f"has a compression that LibRaw cannot decode ({kind}); "
-        "convert it with Adobe DNG Converter (uncompressed or lossless)"
-    )
-
-
-def _is_unicode(name: str) -> bool:
-    """Return whether a file name is valid Unicode; rawpy cannot open a file with any other name."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _error_text(error: Exception) -> str:
-    """Return the text of an exception of rawpy; LibRaw's texts are bytes."""
-    text = error.args[0] if error.args else type(error).__name__
-    return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
 
 
 def _size_text(shape: tuple[int, ...]) -> str:
@@ -304,7 +180,7 @@ def _borders(name: str, edition: Edition) -> ImageData:
     """Return what the file states about its borders; for edition 1, nothing of it is used."""
     if edition == 1:
         return _NO_BORDERS
-    return _image_data(name)
+    return image_data_of(name)
 
 
 def _window(raw: rawpy.RawPy, borders: ImageData) -> Window:

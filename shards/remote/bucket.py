@@ -13,6 +13,7 @@ for both kinds of spool. Names and sizes are checked: objects of any other form 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +25,7 @@ from darkprep.shards.plan_record import PlanRecord, RecordedPlan
 from darkprep.shards.remote.lease import Lease, Watch
 from darkprep.shards.remote.object_store import MAX_PUT_BYTES, Check, ObjectStore
 from darkprep.shards.remote.url import StoreUrl
+from darkprep.shards.shard_file import verify_shard
 
 _PLAN = "plan.json"
 _PLAN_BYTES = 64 << 20
@@ -93,6 +95,27 @@ class Bucket(RecordedPlan):
         numbers = {shard_of_file_name(name): size for name, size in sizes}
         return {number: size for number, size in numbers.items() if number is not None}
 
+    def complete_shards(
+        self,
+        shard_bytes: int,
+        on_damaged: Callable[[int, str], None],
+        expected: Collection[int] = (),
+    ) -> set[int]:
+        """Return the shards in the listing and among those `expected` whose objects have the right size.
+
+        A listing may be out of date. So a shard that it shows with a wrong size, and an expected one that it
+        does not show, are requested by their names. `on_damaged` is called with each shard whose object has
+        a wrong size, and with the reason.
+        """
+        complete = set()
+        for shard, size in {**dict.fromkeys(expected, -1), **self.list_shards()}.items():
+            found = size if size == shard_bytes else self.size(shard)
+            if found == shard_bytes:
+                complete.add(shard)
+            elif found is not None:
+                on_damaged(shard, f"{found} bytes, but shards of the plan have {shard_bytes}")
+        return complete
+
     def size(self, shard: int) -> int | None:
         """Request the size in bytes of one shard by its name; None if there is no such shard."""
         return self.store.size(shard_name(shard))
@@ -102,8 +125,15 @@ class Bucket(RecordedPlan):
         self.store.upload(shard_name(shard), path, check=check)
 
     def download(self, shard: int, path: Path) -> bool:
-        """Download a shard to a new file; return False if there is no object of at least a shard's size."""
-        return self.store.download(shard_name(shard), path, self.stream.layout().shard_bytes)
+        """Download a shard to a new file and verify it; return False if there is no object of at least a shard's size.
+
+        Raises ShardDamaged for a damaged shard, whose file is not deleted.
+        """
+        layout = self.stream.layout()
+        if not self.store.download(shard_name(shard), path, layout.shard_bytes):
+            return False
+        verify_shard(path, layout, shard, self.digest)
+        return True
 
     def delete(self, shard: int, *, check: Check | None = None) -> None:
         """Delete a shard if it exists."""

@@ -23,7 +23,6 @@ from darkprep.shards.file_names import partial_file_name
 from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.lease import Lease
-from darkprep.shards.shard_file import verify_shard
 from darkprep.shards.spool import Spool
 from darkprep.shards.supply import REPORT_EVERY_S, ShardSupply
 
@@ -70,9 +69,9 @@ class Downloader(ShardSupply[bool]):
         super().__init__(spool, spool, until=config.until, stop=stop, disk_full_timeout_s=_DISK_FULL_TIMEOUT_S)  # fmt: skip
         self._bucket, self._config = bucket, config
         self._lease = lease or bucket.trainer_lease()
-        self._layout, self._plan = spool.stream.layout(), spool.digest
-        self._objects: dict[int, int] = {}
-        """Size in bytes of each object that was listed or found by its name and has not been deleted since."""
+        self._size = spool.stream.layout().shard_bytes
+        self._objects: set[int] = set()
+        """Complete objects that were listed or found by their names and have not been deleted since."""
         self._damaged: Counter[int] = Counter()
         self._downloaded = 0
         self._deleted: set[int] = set()
@@ -139,13 +138,13 @@ class Downloader(ShardSupply[bool]):
         return shard < self._spool.oldest_needed() + self._spool.stream.window * self._spool.part[1]
 
     def _list_objects(self, first: int) -> None:
-        """Add the objects of a new listing to the known objects, and request shard `first` by its name.
+        """Add the objects of a new listing, and shard `first` if it exists, to the known objects.
 
         A listing may be out of date, so objects that it lacks are not removed.
         """
-        self._objects |= self._bucket.list_shards()
-        if first not in self._objects and (size := self._bucket.size(first)) is not None:
-            self._objects[first] = size
+        first_unknown = {first} - self._objects
+        found = self._bucket.complete_shards(self._size, self._delete_damaged, first_unknown)
+        self._objects |= found
         self._delete_objects(self._spool.oldest_needed())
 
     def _submit_downloads(self, missing: list[int]) -> str:
@@ -157,7 +156,7 @@ class Downloader(ShardSupply[bool]):
                 return "making"
             if not self._make_room(shard, self._spool.ready_shards(), self._config.max_shards):
                 return "waiting for the trainer"
-            self._in_flight[self._pool.submit(self._download, shard, self._objects[shard])] = shard
+            self._in_flight[self._pool.submit(self._download, shard)] = shard
         if self._in_flight:
             return "making"
         return "waiting for shards" if missing else "waiting for the trainer"
@@ -167,22 +166,14 @@ class Downloader(ShardSupply[bool]):
             self._downloaded += 1
             self._disk_full.end()
         else:
-            self._objects.pop(shard, None)
+            self._objects.discard(shard)
 
-    def _download(self, shard: int, listed: int) -> bool:
+    def _download(self, shard: int) -> bool:
         """Download and verify one shard; return whether it is now ready. A damaged object is deleted."""
-        path, expected = self._spool.partial / partial_file_name(shard), self._layout.shard_bytes
-        # The listed size may be that of an object that was replaced since.
-        size = listed if listed == expected else self._bucket.size(shard)
-        if size is None:
-            return False
-        if size != expected:
-            self._delete_damaged(shard, f"{size} bytes, but shards of the plan have {expected}")
-            return False
-        if not self._bucket.download(shard, path):
-            return False
+        path = self._spool.partial / partial_file_name(shard)
         try:
-            verify_shard(path, self._layout, shard, self._plan)
+            if not self._bucket.download(shard, path):
+                return False
         except ShardDamaged as error:
             self._spool.quarantine.add(path, shard, str(error))
             self._delete_damaged(shard, str(error))
@@ -229,7 +220,7 @@ class Downloader(ShardSupply[bool]):
             self._bucket.write_cursor(newest, check=self._lease.check)
             self._cursor = newest
         if last:
-            self._objects |= self._bucket.list_shards()
+            self._objects.update(self._bucket.list_shards())
         if moved or last:
             self._delete_objects(newest.shard)
 
@@ -239,7 +230,7 @@ class Downloader(ShardSupply[bool]):
             return
         for shard in [shard for shard in self._objects if shard < needed]:
             self._bucket.delete(shard, check=self._lease.check)
-            del self._objects[shard]
+            self._objects.discard(shard)
             self._deleted.add(shard)
 
     def _check_producer(self, shard: int) -> None:
@@ -262,17 +253,16 @@ class Downloader(ShardSupply[bool]):
 
     def _publish_status(self, state: str) -> None:
         running = time.monotonic() - self._began
-        megabytes = self._downloaded * self._layout.shard_bytes / 1e6
         status = ProducerStatus(
             state=state,
             shards_made=self._downloaded,
             shards_ready=len(self._spool.ready_shards()),
             next_needed=self._spool.oldest_needed(),
             until=self._until,
-            shard_bytes=self._layout.shard_bytes,
+            shard_bytes=self._size,
             disk_bytes=self._spool.disk_bytes(),
             running_s=running,
-            mb_per_s=megabytes / max(running, 1e-9),
+            mb_per_s=self._downloaded * self._size / 1e6 / max(running, 1e-9),
             damaged=self._damaged.total(),
             deleted=len(self._deleted),
         )

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from darkprep.shards.errors import SpoolError
 from darkprep.shards.files import disk_errors, open_new_file
@@ -160,15 +160,16 @@ class ObjectStore:
         Returns False, and leaves no file, when the object does not exist or is shorter, or `stop` was set.
         Raises DiskFull or SpoolError when the file cannot be written.
         """
-        with disk_errors(path, size):
-            descriptor = open_new_file(path, os.O_WRONLY, 0o644)
-            complete = False
+        complete = False
+        with (
+            disk_errors(path, size),
+            os.fdopen(open_new_file(path, os.O_WRONLY, 0o644), "wb") as file,
+        ):
             try:
-                os.posix_fallocate(descriptor, 0, size)
+                os.posix_fallocate(file.fileno(), 0, size)
                 starts = range(0, size, _PART_BYTES)
-                complete = all(self._download_part(descriptor, name, at, size) for at in starts)
+                complete = all(self._download_part(file, name, at, size) for at in starts)
             finally:
-                os.close(descriptor)
                 if not complete:
                     path.unlink(missing_ok=True)
         return complete
@@ -177,18 +178,15 @@ class ObjectStore:
         """Delete an object if it exists."""
         self._request(lambda: self._client.delete(name), check=check, unless={"missing"})
 
-    def _download_part(self, descriptor: int, name: str, start: int, size: int) -> bool:
-        end, written = min(size, start + _PART_BYTES), 0
+    def _download_part(self, file: BinaryIO, name: str, start: int, size: int) -> bool:
+        end = min(size, start + _PART_BYTES)
         if self.stop.is_set():
             return False
         part = self._request(
             lambda: self._client.get_range(name, start=start, end=end),
             unless={"missing", "range"},
         )
-        with memoryview(part or b"") as view:
-            while written < len(view):
-                written += os.pwrite(descriptor, view[written:], start + written)
-        return written == end - start
+        return file.write(part or b"") == end - start
 
     def _request(
         self,
@@ -198,7 +196,7 @@ class ObjectStore:
         check: Check | None = None,
         unless: Collection[Kind] = (),
     ) -> Result | Any:
-        """Call `send` and return its result; repeat it while this may help. None for failures of a kind in `unless`."""
+        """Call `send` and return its result; repeat it after failures that may pass. None for failures of a kind in `unless`."""
         retry, failures = retry or self._retry, 0
         while True:
             if check:

@@ -37,7 +37,8 @@ many more.
 class Uploader:
     """A destination (pipeline/produce/destination.py) in object storage, for a producer with `jobs` workers.
 
-    Several threads use the two sets; each use is one operation, which the interpreter makes atomic.
+    The producer's thread and those of this class change `_objects` and `_uploading` without a lock: each
+    change is one operation of a set, which is atomic in CPython.
     """
 
     in_transit = UPLOADS
@@ -144,19 +145,14 @@ class Uploader:
     def _synchronise(self) -> None:
         """Read the trainer's cursor and the listing; delete objects of a wrong size."""
         self._needed = self._read_position()
-        listed = self._bucket.list_shards()
-        for shard in [shard for shard, size in listed.items() if size != self._size]:
-            del listed[shard]
-            size = self._bucket.size(shard)  # the listed one may be out of date
-            if size == self._size:
-                listed[shard] = size
-            elif size is not None:
-                log.warning("%s: shard %d has %d bytes, not %d; it is deleted and rebuilt", self._bucket, shard, size, self._size)  # fmt: skip
-                self._bucket.delete(shard, check=self._lease.check)
-        unlisted = self._objects - listed.keys()
-        gone = {shard for shard in unlisted if self._bucket.size(shard) != self._size}
-        self._objects |= listed.keys()
-        self._objects -= gone
+        known = self._objects.copy()
+        found = self._bucket.complete_shards(self._size, self._delete_damaged, known)
+        self._objects |= found
+        self._objects -= known - found
+
+    def _delete_damaged(self, shard: int, reason: str) -> None:
+        log.warning("%s: shard %d has %s; it is deleted and rebuilt", self._bucket, shard, reason)
+        self._bucket.delete(shard, check=self._lease.check)
 
     def _read_position(self) -> int:
         cursor = self._bucket.read_cursor()

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from darkprep.synth.renderer.scene import BoundingSpheres, Light, Scene
-from darkprep.synth.renderer.solids import Solid
+from darkprep.synth.renderer.solid import Solid
 from darkprep.synth.renderer.vectors import (
     Array,
     Vec,

@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from darkprep.synth.renderer.solids import Sheet, Solid
+from darkprep.synth.renderer.solid import Solid
+from darkprep.synth.renderer.solids import Sheet
 from darkprep.synth.renderer.textures import texture
 from darkprep.synth.renderer.vectors import (
     Array,

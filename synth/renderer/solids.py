@@ -3,15 +3,11 @@
 Each solid computes ray intersections, normals and surface coordinates, its soft shadow, and the distance of
 points from it. The trade-off: shadows and distances are closed formulas that are exact in simple cases and
 plausible otherwise, since an image needs millions of them.
-
-Conventions: metres, y up, right-handed. Points, directions and colours of N rays are `(3, N)` float32. A
-direction may have any length; `t` is in multiples of that length.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -19,7 +15,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from darkprep.synth.renderer.materials import Material
+from darkprep.synth.renderer.solid import MIN_T, MISS, Solid
 from darkprep.synth.renderer.vectors import (
     Array,
     Vec,
@@ -35,62 +31,6 @@ from darkprep.synth.renderer.vectors import (
     smoothstep,
     unit,
 )
-
-_MISS = np.float32(np.inf)
-_MIN_T = 1e-4
-"""Intersections nearer than this are ignored."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Solid(ABC):
-    """The base class of the four kinds of solids."""
-
-    material: Material
-    casts_shadow: bool = True
-    """Whether it casts shadows and occludes its surroundings; small details need not."""
-    group: int = 0
-    """Solids of the same group do not shade each other, since they are one object; 0 for none."""
-
-    @property
-    @abstractmethod
-    def centre(self) -> Vec:
-        """Centre of the solid's bounding sphere, in metres."""
-
-    @property
-    @abstractmethod
-    def radius(self) -> float:
-        """Radius of the solid's bounding sphere, in metres."""
-
-    @abstractmethod
-    def corners(self) -> list[Vec]:
-        """Return points whose convex hull contains the solid."""
-
-    @abstractmethod
-    def intersect(self, origin: VectorLike, d: Array, limit: Array) -> Array:
-        """Return the first t > 0 at which each ray meets the solid, `(N,)`; infinity where a ray misses it.
-
-        Intersections beyond `limit` may be returned as infinity, because callers do not need them.
-        """
-
-    @abstractmethod
-    def surface(self, p: Array) -> tuple[Array, Array, Array]:
-        """Return the normals `(3, N)` and the surface coordinates u, v in metres of points on the solid."""
-
-    @abstractmethod
-    def transmittance(self, p: Array, to_light: Array, softness: float) -> Array:
-        """Return the share of a light that passes the solid on its way to points, `(N,)`.
-
-        `to_light` are unit directions from the points; `softness` is the width of penumbrae per metre of
-        distance.
-        """
-
-    @abstractmethod
-    def distance(self, p: Array) -> Array:
-        """Return the approximate distance from points to the solid, `(N,)` metres; 0 inside."""
-
-    @abstractmethod
-    def raised(self, by: float) -> Self:
-        """Return a copy of the solid that is moved up by `by` metres."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -144,11 +84,11 @@ class Sheet(Solid):
         """Return the t `(N,)` at which each ray meets the rectangle outside its holes; infinity where it misses."""
         t, u, v = self.intersect_plane(origin, d)
         width, height = self.sides
-        inside = (t > _MIN_T) & (t < limit) & (u >= 0) & (u <= width) & (v >= 0) & (v <= height)
+        inside = (t > MIN_T) & (t < limit) & (u >= 0) & (u <= width) & (v >= 0) & (v <= height)
         if self.material.cutout:
             where = np.flatnonzero(inside)
             inside[where] = self._has_leaf(u.take(where), v.take(where))
-        return np.where(inside, t, _MISS)
+        return np.where(inside, t, MISS)
 
     def _has_leaf(self, u: Array, v: Array) -> npt.NDArray[np.bool_]:
         """Return whether a sheet of leaves has a leaf at (u, v): less often near its edges."""
@@ -230,7 +170,7 @@ class Box(Solid):
     def intersect(self, origin: VectorLike, d: Array, limit: Array) -> Array:
         """Return the t `(N,)` at which each ray enters the box; infinity where it misses."""
         near, far = self._slabs(origin, d)
-        return np.where((near < far) & (near > _MIN_T), near, _MISS)
+        return np.where((near < far) & (near > MIN_T), near, MISS)
 
     def surface(self, p: Array) -> tuple[Array, Array, Array]:
         """Return the normals `(3, N)`, rounded at the edges, and coordinates u, v in metres on the nearest face."""
@@ -302,7 +242,7 @@ class Ellipsoid(Solid):
         a, b, c = dot(s, s), dot(o, s), dot(o, o) - 1.0
         under = b * b - a * c
         t = (-b - np.sqrt(np.maximum(under, 0.0))) / a
-        return np.where((under > 0) & (t > _MIN_T), t, _MISS)
+        return np.where((under > 0) & (t > MIN_T), t, MISS)
 
     def surface(self, p: Array) -> tuple[Array, Array, Array]:
         """Return the normals `(3, N)` and coordinates u, v in metres of points on the ellipsoid."""
@@ -382,14 +322,14 @@ class Frustum(Solid):
         under = b * b - a * (x * x + z * z - rim * rim)
         t = (-b - np.sqrt(np.maximum(under, 0.0))) / a
         level = y + t * d[1]
-        met = (under > 0) & (t > _MIN_T) & (level >= 0) & (level <= self.height)
-        return np.where(met, t, _MISS)
+        met = (under > 0) & (t > MIN_T) & (level >= 0) & (level <= self.height)
+        return np.where(met, t, MISS)
 
     def _intersect_top(self, origin: VectorLike, d: Array) -> Array:
         x, y, z = relative_to(origin, self.base)
         t = (self.height - y) / nonzero(d[1])
         x, z = x + t * d[0], z + t * d[2]
-        return np.where((t > _MIN_T) & (x * x + z * z <= self.top_radius**2), t, _MISS)
+        return np.where((t > MIN_T) & (x * x + z * z <= self.top_radius**2), t, MISS)
 
     def surface(self, p: Array) -> tuple[Array, Array, Array]:
         """Return the normals `(3, N)` and coordinates u, v in metres of points on the side or the top."""
@@ -403,7 +343,7 @@ class Frustum(Solid):
         return normalised(normal), u, np.where(on_top, z, y)
 
     def transmittance(self, p: Array, to_light: Array, softness: float) -> Array:
-        """Return the share of light that passes an ellipsoid of the frustum's size, `(N,)`, a good approximation."""
+        """Return the share of light that passes, `(N,)`, approximated by that of an ellipsoid of the frustum's size."""
         radii = (self._max_radius, 0.62 * self.height, self._max_radius)
         return Ellipsoid(material=self.material, at=self.centre, radii=radii).transmittance(
             p, to_light, softness

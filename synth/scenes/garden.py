@@ -8,7 +8,8 @@ import numpy as np
 
 from darkprep.synth.renderer.materials import Material
 from darkprep.synth.renderer.scene import Light, Scene, Sky
-from darkprep.synth.renderer.solids import Box, Sheet, Solid
+from darkprep.synth.renderer.solid import Solid
+from darkprep.synth.renderer.solids import Box, Sheet
 from darkprep.synth.scenes import plants
 from darkprep.synth.scenes.materials import (
     Rng,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from darkprep.synth.renderer.materials import Material
-from darkprep.synth.renderer.solids import Solid
+from darkprep.synth.renderer.solid import Solid
 from darkprep.synth.renderer.vectors import Array, Vec
 
 Rng = np.random.Generator

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from darkprep.synth.renderer.materials import Material
-from darkprep.synth.renderer.solids import Box, Ellipsoid, Frustum, Sheet, Solid
+from darkprep.synth.renderer.solid import Solid
+from darkprep.synth.renderer.solids import Box, Ellipsoid, Frustum, Sheet
 from darkprep.synth.renderer.vectors import Vec
 from darkprep.synth.scenes.materials import (
     Rng,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from darkprep.synth.renderer.solids import Ellipsoid, Frustum, Sheet, Solid
+from darkprep.synth.renderer.solid import Solid
+from darkprep.synth.renderer.solids import Ellipsoid, Frustum, Sheet
 from darkprep.synth.renderer.vectors import Vec
 from darkprep.synth.scenes.materials import (
     Rng,

@@ -9,7 +9,8 @@ import numpy as np
 
 from darkprep.synth.renderer.materials import Material
 from darkprep.synth.renderer.scene import Light, Scene
-from darkprep.synth.renderer.solids import Box, Ellipsoid, Frustum, Sheet, Solid
+from darkprep.synth.renderer.solid import Solid
+from darkprep.synth.renderer.solids import Box, Ellipsoid, Frustum, Sheet
 from darkprep.synth.scenes import objects
 from darkprep.synth.scenes.materials import (
     Rng,

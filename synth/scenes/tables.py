@@ -6,7 +6,8 @@ import dataclasses
 import math
 
 from darkprep.synth.renderer.scene import Disc, Light, Scene, Sky
-from darkprep.synth.renderer.solids import Box, Sheet, Solid
+from darkprep.synth.renderer.solid import Solid
+from darkprep.synth.renderer.solids import Box, Sheet
 from darkprep.synth.scenes import objects, plants
 from darkprep.synth.scenes.materials import (
     Rng,

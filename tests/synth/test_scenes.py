@@ -13,7 +13,8 @@ from darkprep.synth.renderer.materials import Material
 from darkprep.synth.renderer.raycaster import film_response
 from darkprep.synth.renderer.render import F32, render_tiles
 from darkprep.synth.renderer.scene import Light, Scene
-from darkprep.synth.renderer.solids import Box, Ellipsoid, Frustum, Sheet, Solid
+from darkprep.synth.renderer.solid import Solid
+from darkprep.synth.renderer.solids import Box, Ellipsoid, Frustum, Sheet
 from darkprep.synth.renderer.textures import NAMES, texture
 from darkprep.synth.scenes.generate import make_scene
 from tests.support.rendering import render
