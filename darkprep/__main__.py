@@ -13,9 +13,8 @@ def main() -> None:
     """Run the command line in this process and exit with its status."""
     try:
         _open_closed_streams()
-        os.environ.setdefault(
-            "PYTHONSAFEPATH", "1"
-        )  # workers import nothing from the current directory
+        # No process that is started by this one imports from the working directory.
+        os.environ["PYTHONSAFEPATH"] = "1"
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a file name may not be valid text
                 stream.reconfigure(errors="backslashreplace")
@@ -43,5 +42,16 @@ def _open_closed_streams() -> None:
             setattr(sys, name, stream)
 
 
+def _leave_out_working_directory() -> None:
+    """Remove the working directory from the import path, on which `python -m` has put it, as torchrun starts the ranks."""
+    try:
+        here = os.getcwd()  # noqa: PTH109 # pathlib would be imported from there
+    except OSError:  # it was removed
+        here = ""
+    if not sys.flags.safe_path and sys.path[:1] == [here]:
+        del sys.path[0]
+
+
 if __name__ == "__main__":
+    _leave_out_working_directory()
     main()

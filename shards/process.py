@@ -7,11 +7,12 @@ two producers apart.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,23 @@ class ProcessId:
 
     def __str__(self) -> str:
         return f"pid {self.pid} on {self.host}"
+
+
+@contextlib.contextmanager
+def safe_import_path() -> Iterator[None]:
+    """Let the Python processes that are started in a `with` block import nothing because it lies in the working directory.
+
+    The directory may be that of someone else, with a `numpy.py` in it.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("PYTHONSAFEPATH", None)
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def start_ticks(pid: int) -> int | None:

@@ -27,7 +27,7 @@ from darkprep.shards import DiskFull, RawError, Spool
 from darkprep.shards.errors import MachineError
 from darkprep.shards.files import read_json, write_json
 from darkprep.shards.machine import machine_errors
-from darkprep.shards.process import ProcessId, is_descendant, signal_process
+from darkprep.shards.process import ProcessId, is_descendant, safe_import_path, signal_process
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +221,8 @@ def crashes_decoder(
     process = multiprocessing.get_context("spawn").Process(
         target=_develop_quietly, args=(str(path),)
     )
-    process.start()
+    with safe_import_path():
+        process.start()
     deadline = time.monotonic() + timeout_s
     while process.is_alive() and time.monotonic() < deadline and not stop.is_set():
         process.join(_TEST_POLL_S)

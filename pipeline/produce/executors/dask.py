@@ -13,6 +13,7 @@ from darkprep.pipeline.produce.executors import cluster
 from darkprep.pipeline.produce.executors.pool import Result, Task, WorkerDied
 from darkprep.shards import OptionError
 from darkprep.shards.errors import first_line
+from darkprep.shards.process import safe_import_path
 
 
 class DaskPool:
@@ -65,12 +66,13 @@ class DaskPool:
         address, timeout = self._address, cluster.CONNECT_TIMEOUT_S
         try:
             if address is None:
-                local = dask.LocalCluster(
-                    n_workers=self._jobs,
-                    threads_per_worker=1,
-                    dashboard_address=None,
-                    silence_logs=logging.CRITICAL,
-                )
+                with safe_import_path():
+                    local = dask.LocalCluster(
+                        n_workers=self._jobs,
+                        threads_per_worker=1,
+                        dashboard_address=None,
+                        silence_logs=logging.CRITICAL,
+                    )
                 address = self._resources.enter_context(local)
             client = self._resources.enter_context(dask.Client(address, timeout=timeout))
             client.wait_for_workers(1, timeout=timeout)

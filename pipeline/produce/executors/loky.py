@@ -14,6 +14,7 @@ from typing import Any
 from darkprep.pipeline.produce.executors.pool import Result, Task, get_reusable_executor
 from darkprep.shards.errors import MachineError
 from darkprep.shards.files import NO_SPACE
+from darkprep.shards.process import safe_import_path
 
 _NICENESS = 10
 """Priority of workers: below the trainer's reader thread, which needs little CPU time but without delay."""
@@ -40,7 +41,7 @@ class LokyPool:
 
         Raises MachineError if there is no shared memory for them.
         """
-        with _shared_memory_errors():
+        with _shared_memory_errors(), safe_import_path():
             self._executor = get_reusable_executor(
                 max_workers=self._jobs,
                 timeout=_IDLE_TIMEOUT_S,

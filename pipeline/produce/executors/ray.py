@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import logging
 import socket
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -14,6 +15,7 @@ from darkprep.pipeline.produce.executors import cluster
 from darkprep.pipeline.produce.executors.pool import Result, Task
 from darkprep.shards import OptionError
 from darkprep.shards.errors import first_line
+from darkprep.shards.process import safe_import_path
 
 
 class RayPool:
@@ -57,13 +59,15 @@ class RayPool:
             {"num_cpus": self._jobs, "include_dashboard": False} if not self._address else {}
         )
         try:
-            ray.init(
-                address=self._address or "local",
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
-                **local,
-            )
+            # Without a working_dir, ray puts this process's working directory on its workers' import path.
+            with safe_import_path(), tempfile.TemporaryDirectory() as empty:
+                ray.init(
+                    address=self._address or "local",
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}, "working_dir": empty},
+                    **local,
+                )
         except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
             raise OptionError(
                 f"address {self._address or 'of the local cluster'}: no ray cluster answers "
