@@ -1,12 +1,14 @@
 """Read a spool's samples as batches in the plan's order, and release each shard when all its samples are used.
 
 The trade-off: the arrays of a batch, which shards/read_ahead.py reads, are valid only until `hold` newer
-batches have been requested; then they are overwritten.
+batches have been requested; then they are overwritten. Without `hold` they are lent by
+shards/batch_memory.py for as long as they are used.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -19,6 +21,7 @@ from typing import NoReturn
 import numpy as np
 
 from darkprep.shards.batch import Batch, ReaderStats
+from darkprep.shards.batch_memory import SlotPool
 from darkprep.shards.errors import DarkprepError, OptionError, SpoolError
 from darkprep.shards.format import U16, ShardLayout
 from darkprep.shards.read_ahead import BatchRange, ReadAhead, ShardUse, Slot
@@ -42,7 +45,8 @@ class SpoolReader:
     are kept, beside one trainer that keeps them too. With `verify`, the checksums of each sample are checked at its first read. Setting the
     event `stop` ends the stream, even during a wait.
 
-    `depth` batches are read ahead, and the newest `hold` batches stay valid. `allocate(shape)` returns a
+    `depth` batches are read ahead, and the newest `hold` batches stay valid; with `hold=None` a batch stays valid as
+    long as its arrays, or tensors made of them, are used. `allocate(shape)` returns a
     buffer (uint16, C order; pinned memory for CUDA). `on_starving(shard, seconds)` is called from the
     reader's thread about twice a second while the next shard is missing; it may raise StreamEnded. The
     default function raises StreamEnded after five seconds without a producer. `run` is the run directory,
@@ -74,7 +78,7 @@ class SpoolReader:
         keep: bool = False,
         read_only: bool = False,
         depth: int = 4,
-        hold: int = 1,
+        hold: int | None = 1,
         verify: bool = True,
         run: str = "",
         stop: threading.Event | None = None,
@@ -84,8 +88,14 @@ class SpoolReader:
     ) -> None:
         stream = spool.stream
         nodes = spool.settings.parts
-        _check_counts(batch_size=batch_size, world=world, reuse=reuse, depth=depth, hold=hold)
-        _check_ranks(batch_size, rank, world, nodes)
+        check_counts(
+            batch_size=batch_size,
+            world=world,
+            reuse=reuse,
+            depth=depth,
+            hold=1 if hold is None else hold,
+        )
+        check_ranks(batch_size, rank, world, nodes)
         if read_only and stream.shards is None:
             raise OptionError(
                 "read-only needs a plan with an end; run `darkprep build` with --epochs N"
@@ -102,6 +112,10 @@ class SpoolReader:
         self._began = time.monotonic()
         self._is_closed = False
         own_batch_size = batch_size // nodes
+        make_slots = functools.partial(
+            _slots, stream.layout(), own_batch_size // world, allocate or _allocate
+        )
+        self._pool = SlotPool(lambda: make_slots(1)[0])
         self._reading = ReadAhead(
             spool,
             self.stats,
@@ -122,7 +136,7 @@ class SpoolReader:
                 verify=verify,
                 read_only=read_only,
             ),
-            _slots(depth + hold, stream.layout(), own_batch_size // world, allocate),
+            make_slots(depth + (hold or 0)),
             run=run,
             stop=stop,
             on_starving=on_starving,
@@ -140,7 +154,7 @@ class SpoolReader:
             )
         if self._is_closed:
             raise StopIteration
-        while len(self._held) >= self._hold:
+        while self._hold and len(self._held) >= self._hold:
             self._reading.give_back(self._held.popleft())
         self.stats.waiting_since = began = time.monotonic()
         try:
@@ -158,7 +172,11 @@ class SpoolReader:
             raise StopIteration
         batch, slot = found
         now = time.monotonic()
-        self._held.append(slot)
+        if self._hold:
+            self._held.append(slot)
+        else:
+            batch = self._pool.lend(batch, slot)
+            self._reading.give_back(self._pool.take())
         self.stats.wait_s += now - began
         if not self.stats.batches:
             self.stats.first_batch_s = now - self._began
@@ -202,13 +220,9 @@ def _abandon(reading: ReadAhead, process: int) -> None:
 
 
 def _slots(
-    count: int,
-    layout: ShardLayout,
-    rows: int,
-    allocate: Callable[[tuple[int, ...]], U16] | None,
+    layout: ShardLayout, rows: int, allocate: Callable[[tuple[int, ...]], U16], count: int
 ) -> list[Slot]:
     """Allocate the buffers of `count` batches with `rows` samples each."""
-    allocate = allocate or _allocate
     try:
         return [
             Slot(low=allocate((rows, *layout.low_shape)), gt=allocate((rows, *layout.gt_shape)))
@@ -216,7 +230,7 @@ def _slots(
         ]
     except MemoryError as error:
         raise OptionError(
-            f"batch-size: not enough memory for {count} batches of {rows} samples; choose a smaller batch size"
+            f"batch-size: not enough memory for {count} batch{'es' * (count > 1)} of {rows} samples; choose a smaller batch size"
         ) from error
 
 
@@ -224,13 +238,15 @@ def _allocate(shape: tuple[int, ...]) -> U16:
     return np.empty(shape, np.uint16)
 
 
-def _check_counts(**counts: int) -> None:
+def check_counts(**counts: int) -> None:
+    """Raise OptionError for a count below 1."""
     for name, value in counts.items():
         if value < 1:
             raise OptionError(f"{name.replace('_', '-')} must be at least 1, not {value}")
 
 
-def _check_ranks(batch_size: int, rank: int, world: int, nodes: int) -> None:
+def check_ranks(batch_size: int, rank: int, world: int, nodes: int) -> None:
+    """Raise OptionError unless each of `world` ranks on each of `nodes` nodes gets an equal part of a batch."""
     if batch_size % world:
         raise OptionError(
             f"batch-size {batch_size} cannot be divided among {world} ranks; choose a multiple of {world}"

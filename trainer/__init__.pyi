@@ -1,3 +1,4 @@
+from .batches import augment_batch as augment_batch, decode_batch as decode_batch
 from .config import (
     AUGMENT_MODES as AUGMENT_MODES,
     PRECISIONS as PRECISIONS,
@@ -5,6 +6,7 @@ from .config import (
     Precision as Precision,
     TrainConfig as TrainConfig,
 )
+from .dataset import SpoolDataset as SpoolDataset
 from .device import open_device as open_device
 from .evaluation import (
     Evaluation as Evaluation,

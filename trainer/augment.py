@@ -9,6 +9,7 @@ kernels, whatever the transforms of its samples are.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -194,26 +195,50 @@ def packed_indices(cfa: CfaKind, height: int, width: int) -> Index:
     return planes
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Tables:
+    """Indices that depend on a crop geometry alone, on one device; they are never changed."""
+
+    packed_index: Tensor
+    """For each pixel of the stored mosaic, its index among the stored packed values."""
+    crop_pixels: Tensor
+    """For each packed value of the crop, its pixel of the cropped mosaic."""
+    crop_shape: tuple[int, ...]
+    """`(C, h, w)` of the packed crop."""
+    steps: Tensor
+    """The numbers from 0 to crop - 1."""
+
+
+@functools.lru_cache(maxsize=8)
+def _tables(geometry: CropGeometry, device: torch.device) -> _Tables:
+    stored = packed_indices(geometry.cfa, geometry.height, geometry.width).reshape(-1)
+    packed_index = np.empty_like(stored)
+    packed_index[stored] = np.arange(stored.size)
+    crop = packed_indices(geometry.cfa, geometry.crop, geometry.crop)
+    return _Tables(
+        packed_index=torch.from_numpy(packed_index).to(device),
+        crop_pixels=torch.from_numpy(crop.reshape(-1)).to(device),
+        crop_shape=crop.shape,
+        steps=torch.arange(geometry.crop, device=device),
+    )
+
+
 class Cropper:
     """Applies crop transforms to batches on one device; the results are written into reused buffers.
 
-    A result is valid until the next call. Values are moved and never changed.
+    A result is valid until the next call, unless `forget` is called before. Values are moved and never changed.
     """
 
     def __init__(self, geometry: CropGeometry, device: torch.device) -> None:
         self.geometry = geometry
         self.device = device
-        stored = packed_indices(geometry.cfa, geometry.height, geometry.width).reshape(-1)
-        packed_index = np.empty_like(stored)
-        packed_index[stored] = np.arange(stored.size)
-        self._packed_index = torch.from_numpy(packed_index).to(device)
-        """For each pixel of the stored mosaic, its index among the stored packed values."""
-        crop = packed_indices(geometry.cfa, geometry.crop, geometry.crop)
-        self._crop_shape = crop.shape
-        self._crop_pixels = torch.from_numpy(crop.reshape(-1)).to(device)
-        """For each packed value of the crop, its pixel of the cropped mosaic."""
-        self._steps = torch.arange(geometry.crop, device=device)
+        self._tables = _tables(geometry, device)
         self._buffers: dict[str, Tensor] = {}
+
+    def forget(self, *results: Tensor) -> None:
+        """Leave the memory of these results to the caller; the next results are written elsewhere."""
+        kept = {id(result) for result in results}
+        self._buffers = {name: one for name, one in self._buffers.items() if id(one) not in kept}
 
     def apply(
         self, low: Tensor, gt: Tensor, transforms: list[CropTransform]
@@ -225,12 +250,12 @@ class Cropper:
         """
         count, side = len(transforms), self.geometry.crop
         pixels = self._source_pixels(transforms)
-        crop_pixels = self._crop_pixels.expand(count, -1)
+        crop_pixels = self._tables.crop_pixels.expand(count, -1)
         sources = torch.gather(
             pixels, 1, crop_pixels, out=self._buffer("sources", crop_pixels.shape)
         )
         index = self._buffer("low index", sources.shape)
-        torch.gather(self._packed_index.expand(count, -1), 1, sources, out=index)
+        torch.gather(self._tables.packed_index.expand(count, -1), 1, sources, out=index)
         cropped_low = self._cropped_planes("low", low, index)
         if gt.shape == low.shape:
             return cropped_low, self._cropped_planes("gt", gt, index)
@@ -243,7 +268,7 @@ class Cropper:
 
     def _cropped_planes(self, name: str, planes: Tensor, index: Tensor) -> Tensor:
         count = len(planes)
-        cropped = self._buffer(name, (count, *self._crop_shape), planes.dtype)
+        cropped = self._buffer(name, (count, *self._tables.crop_shape), planes.dtype)
         torch.gather(planes.reshape(count, -1), 1, index, out=cropped.view(count, -1))
         return cropped
 
@@ -253,10 +278,10 @@ class Cropper:
         # Built on the host: building it on the device would wait for all the work queued there.
         coefficients = affine.to(self.device, non_blocking=True)
         base, down, right = coefficients[:, :, None, None].unbind(1)
-        rows = base + self._steps[:, None] * down
+        rows = base + self._tables.steps[:, None] * down
         side = self.geometry.crop
         pixels = self._buffer("pixels", (len(transforms), side, side))
-        torch.add(rows, self._steps[None, :] * right, out=pixels)
+        torch.add(rows, self._tables.steps[None, :] * right, out=pixels)
         return pixels.view(len(transforms), -1)
 
     def _affine(self, transform: CropTransform) -> tuple[int, int, int]:

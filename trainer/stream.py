@@ -2,7 +2,7 @@
 
 Arrays are copied to the device as uint16, in a quarter of the time that float arrays and their staging copy
 would take. The trade-off: buffers are reused on host and device, so a batch is valid only until the next
-one is requested.
+one is requested, unless a stream is asked for batches that own their memory.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -22,10 +23,13 @@ from darkprep.trainer.augment import Augmentation, CropGeometry, Cropper
 from darkprep.trainer.config import AugmentMode
 from darkprep.trainer.prefetch import BatchReader, prefetcher_for
 
+ArrayLike = Tensor | npt.ArrayLike
+"""A tensor, or what can become one: an array or nested sequences of numbers."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DeviceBatch:
-    """A batch in the form that the network takes. The tensors are valid until the next batch is requested."""
+    """A batch in the form that the network takes, valid as its stream states."""
 
     index: int
     """Number of the global batch, from 0."""
@@ -46,8 +50,8 @@ class DeviceBatch:
 class DeviceStream:
     """An iterator of DeviceBatch over the batches of a reader.
 
-    `crop` is the side in mosaic pixels of the square that is cut from each stored sample. Raises
-    OptionError when the crop does not fit into the samples or the samples are of another CFA or target, and
+    A batch is valid until the next one is requested; with `owned`, it has memory of its own. `crop` is the side in
+    mosaic pixels of the square that is cut from each stored sample. Raises OptionError when the crop does not fit into the samples or the samples are of another CFA or target, and
     whatever the reader raises.
     """
 
@@ -61,11 +65,12 @@ class DeviceStream:
         augment: AugmentMode = "cfa",
         seed: int = 0,
         target: Target = "srgb",
+        owned: bool = False,
     ) -> None:
         self._reader = reader
         self._device = device
         self._cfa, self._crop, self._augment, self._seed = cfa, crop, augment, seed
-        self._target = target
+        self._target, self._owned = target, owned
         self._decoder: BatchDecoder | None = None
         self._prefetcher = prefetcher_for(device)
 
@@ -73,7 +78,7 @@ class DeviceStream:
         return self
 
     def __next__(self) -> DeviceBatch:
-        """Return the next batch; the previous batch becomes invalid."""
+        """Return the next batch; the previous batch becomes invalid unless batches own their memory."""
         batch, low, gt = self._prefetcher.next_batch(self._reader)
         if self._decoder is None:
             self._decoder = self._decoder_for(batch)
@@ -104,15 +109,21 @@ class DeviceStream:
             )
         geometry = CropGeometry(cfa=self._cfa, height=height, width=width, crop=self._crop)
         augmentation = Augmentation(geometry=geometry, mode=self._augment, seed=self._seed)
-        return BatchDecoder(augmentation, self._device)
+        return BatchDecoder(augmentation, self._device, owned=self._owned)
 
 
 class BatchDecoder:
-    """Turns the integer codes of samples into the network's input on one device, in reused buffers."""
+    """Turns the integer codes of samples into the network's input on one device.
 
-    def __init__(self, augmentation: Augmentation, device: torch.device) -> None:
+    The results are written into reused buffers; with `owned`, into new memory each time.
+    """
+
+    def __init__(
+        self, augmentation: Augmentation, device: torch.device, *, owned: bool = False
+    ) -> None:
         self._augmentation = augmentation
         self._device = device
+        self._owned = owned
         self._cropper = Cropper(augmentation.geometry, device)
         self._low = torch.empty(0, device=device)
         self._gt = torch.empty(0, device=device)
@@ -133,11 +144,17 @@ class BatchDecoder:
         self._low = network_input(low, metas, out=self._low)
         if metas[0].target == "raw":
             self._gt = raw_truth(gt, metas, out=self._gt)
-            return self._cropper.apply(self._low, self._gt, transforms)
-        # int16 because most of torch's kernels lack uint16; the bits are only moved.
-        cropped_low, cropped_gt = self._cropper.apply(self._low, gt.view(torch.int16), transforms)
-        self._gt = unit_range(cropped_gt.view(torch.uint16), out=self._gt)
-        return cropped_low, self._gt
+            cropped_low, truth = self._cropper.apply(self._low, self._gt, transforms)
+        else:
+            # int16 because most of torch's kernels lack uint16; the bits are only moved.
+            cropped_low, cropped_gt = self._cropper.apply(
+                self._low, gt.view(torch.int16), transforms
+            )
+            truth = unit_range(cropped_gt.view(torch.uint16), out=self._gt)
+            self._gt = self._gt if self._owned else truth
+        if self._owned:
+            self._cropper.forget(cropped_low, truth)
+        return cropped_low, truth
 
 
 def network_input(
@@ -149,9 +166,13 @@ def network_input(
     level becomes 0 and the white level becomes `amplification`. It is written to `out` if `out` has the
     right shape and device.
     """
-    black = [meta.black for meta in metas]
-    white = [meta.white for meta in metas]
-    return _light(low, black, white, [meta.amplification for meta in metas], out)
+    return light(
+        low,
+        black=[meta.black for meta in metas],
+        white=[meta.white for meta in metas],
+        amplification=[meta.amplification for meta in metas],
+        out=out,
+    )
 
 
 def raw_truth(gt: Tensor, metas: tuple[SampleMeta, ...], *, out: Tensor | None = None) -> Tensor:
@@ -162,19 +183,27 @@ def raw_truth(gt: Tensor, metas: tuple[SampleMeta, ...], *, out: Tensor | None =
     """
     black = [meta.gt_black for meta in metas]
     white = [meta.gt_white for meta in metas]
-    return _light(gt, black, white, [1.0] * len(metas), out).clamp_(0, 1)
+    return light(gt, black=black, white=white, amplification=[1.0] * len(metas), out=out).clamp_(
+        0, 1
+    )
 
 
-def _light(
+def light(
     codes: Tensor,
-    black: list[tuple[float, ...]],
-    white: list[int],
-    amplification: list[float],
-    out: Tensor | None,
+    *,
+    black: ArrayLike,
+    white: ArrayLike,
+    amplification: ArrayLike,
+    out: Tensor | None = None,
 ) -> Tensor:
-    level = torch.tensor(black, dtype=torch.float64)
-    full = torch.tensor(white, dtype=torch.float64)[:, None]
-    scale = torch.tensor(amplification, dtype=torch.float64)[:, None] / (full - level)
+    """Return `(codes - black) / (white - black) * amplification` as float32 `(B, C, h, w)`, the shape of `codes`.
+
+    `black` is `(B, C)`, `white` and `amplification` are `(B,)`, all in codes and computed with in float64.
+    The result is written to `out` if `out` has the right shape and device.
+    """
+    level = torch.as_tensor(black, dtype=torch.float64)
+    full = torch.as_tensor(white, dtype=torch.float64)[:, None]
+    scale = torch.as_tensor(amplification, dtype=torch.float64)[:, None] / (full - level)
     factors = torch.stack([level, scale]).float()[..., None, None]
     offset, slope = factors.to(codes.device, non_blocking=True).unbind(0)
     return _output(out, codes).copy_(codes).sub_(offset).mul_(slope)

@@ -51,6 +51,28 @@ def test_batches_hold_the_samples_that_their_metadata_name(make_spool: MakeSpool
                 np.testing.assert_array_equal(batch.gt[row], wanted.gt)
 
 
+def test_without_hold_every_batch_stays_as_it_was_and_dropped_ones_are_used_again(
+    make_spool: MakeSpool,
+):
+    spool = make_spool(ready=range(6))
+
+    with SpoolReader(spool, batch_size=5, keep=True, shards=6, hold=None) as reader:
+        batches = list(reader)
+    for batch in batches:
+        for row, meta in enumerate(batch.metas):
+            shard, index = map(int, meta.key.split("-"))
+            np.testing.assert_array_equal(batch.gt[row], sample(shard, index, spool.stream).gt)
+    assert len(batches[-1].low) == 4
+
+    with SpoolReader(spool, batch_size=2, keep=True, shards=6, hold=None, depth=1) as reader:
+        addresses, view = set(), next(reader).gt[1:]
+        before = view.copy()
+        for batch in reader:
+            addresses.add(batch.low.ctypes.data)
+    assert len(addresses) <= 4
+    np.testing.assert_array_equal(view, before)  # a view owns the memory too
+
+
 def test_every_sample_is_read_once_and_every_shard_deleted(make_spool: MakeSpool):
     spool = make_spool(ready=range(6))
 
