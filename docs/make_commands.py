@@ -18,7 +18,7 @@ _HEAD = """# Commands
 
 Generated from the commands' help by `python docs/make_commands.py`; a test fails when it is out of date.
 
-Sizes are written `20GB` or `500MiB`. Of an option that is given twice the last value counts; a second file, directory or spool is refused.
+Sizes are written `20GB` or `500MiB`. If an option is given twice, its last value counts; an option that names a file, directory or spool may be given only once.
 Every failure is one line on stderr with the cause and what to do.
 REDIRT is the network and method of Lamba and Mitra, CVPR 2021.
 

@@ -116,7 +116,7 @@ def check_planes(packed: Tensor, name: str, cfa: CfaKind) -> None:
     if packed.ndim != 4 or packed.shape[1] != planes:
         raise ModelError(
             f"{name} for {cfa} reads (B, {planes}, h, w), not {tuple(packed.shape)}; "
-            f"use weights that were trained for this colour filter array"
+            f"use weights that were trained for the colour filter array of the input"
         )
 
 

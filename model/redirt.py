@@ -86,7 +86,7 @@ class LowerScaleEncoder(nn.Module):
 
 
 class FuseBlock1(nn.Module):
-    """FB1: fuse the higher scale, enlarged to 1/8, with the medium scale, and enlarge the result to packed size."""
+    """FB1: enlarge the coarsest scale to the size of the medium one, fuse the two, and enlarge to the packed planes' size."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()

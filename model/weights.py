@@ -1,6 +1,6 @@
 """Weights files: darkprep's (safetensors, with the network's name) and the checkpoint of REDIRT's authors.
 
-The trade-off: reading is strict. A file is refused if a tensor is missing, unknown, of the wrong shape or
+Reading is strict: a file is refused if a tensor is missing, unknown, of the wrong shape or
 not finite, and nothing in a file is ever executed.
 """
 
@@ -116,7 +116,7 @@ def load_model(
     stored = _read(Path(path))
     if is_own(stored.name) and network is None:
         raise ModelError(
-            f"{path}: holds weights of {stored.name}, a network of your own; give --model {stored.name} (for safety, darkprep never imports code that only a file names)"
+            f"{path}: holds weights of {stored.name}, a network of your own; give --model {stored.name} (for safety, darkprep imports only code that you name yourself)"
         )
     if network is None:
         model = build_model(stored.name, stored.cfa, stored.target)

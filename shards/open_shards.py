@@ -89,9 +89,10 @@ class OpenShards:
         return None
 
     def handle_damage(self, shard: int, error: ShardDamaged) -> None:
-        """Close a shard that cannot be read; then pause to try it again, or quarantine it to be rebuilt.
+        """Close a shard that cannot be read. Then wait, so that the caller can open it again, or quarantine it.
 
-        It is tried again if the operating system failed to read it and may succeed later. Raises SpoolError
+        This function waits if the operating system failed to read the shard and may succeed later. A
+        quarantined shard is rebuilt by a producer. Raises SpoolError
         when the shard cannot be quarantined, or is damaged again after several rebuilds.
         """
         opened = self._open.pop(shard, None)

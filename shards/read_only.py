@@ -51,5 +51,5 @@ def check_kept(spool: Spool) -> None:
     missing = set(spool.shards_in_part(0, passed)) - set(spool.ready_shards())
     if missing or spool.has_trainer():
         raise SpoolError(
-            f"{spool.path}: a training run has passed shard {passed - 1} and deletes used shards; read-only needs a spool that is trained on with --keep-shards"
+            f"{spool.path}: a training run has passed shard {passed - 1} and deletes used shards; build another spool for read-only runs, and train on it only with --keep-shards"
         )

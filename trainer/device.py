@@ -35,10 +35,13 @@ def open_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise OptionError(f"device must be auto, cpu, cuda or cuda:N, not {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise OptionError(
-            f"device {name}: torch finds {torch.cuda.device_count()} GPUs on this machine; use cpu, or "
-            f"install a build of torch with CUDA"
+        count = torch.cuda.device_count()
+        remedy = (
+            f"use a number below {count}"
+            if count
+            else "use cpu, or install a build of torch with CUDA"
         )
+        raise OptionError(f"device {name}: torch finds {count} GPUs on this machine; {remedy}")
     return device
 
 

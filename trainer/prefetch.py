@@ -22,7 +22,9 @@ Allocate = Callable[[tuple[int, ...]], U16]
 
 
 class BatchReader(Protocol):
-    """The interface of a reader: `shards.SpoolReader`, or any iterator of batches whose memory it reuses."""
+    """What the prefetcher reads from: `shards.SpoolReader`, or another iterator of batches.
+
+    An iterator may overwrite the memory of an earlier batch for a later one."""
 
     def __next__(self) -> Batch:
         """Return the next batch; the previous batch becomes invalid. Raises StopIteration at the end."""

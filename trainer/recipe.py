@@ -49,7 +49,7 @@ class Recipe:
         for field in ("model", "loss"):
             if is_own(getattr(config, field)) and not getattr(self, _ARGUMENTS[field]):
                 raise OptionError(
-                    f"{field} {getattr(config, field)}: is code of your own; pass it as the argument `{_ARGUMENTS[field]}` (for safety, darkprep never imports code that only a file names)"
+                    f"{field} {getattr(config, field)}: is code of your own; pass it as the argument `{_ARGUMENTS[field]}` (for safety, darkprep imports only code that you name yourself)"
                 )
         if self.network is not None and not is_own(config.model):
             name = (

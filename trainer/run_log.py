@@ -93,7 +93,7 @@ class RunLog:
     def write_picture(self, restored: Tensor, truth: Tensor, iteration: int) -> None:
         """Write the pictures `restored | truth`, each `(3, H, W)` in [0, 1], to TensorBoard.
 
-        Packed planes `(C, h, w)` are written as simply developed pictures of their size.
+        Packed planes `(C, h, w)` are shown as RGB pictures `(3, h, w)` without white balance.
         """
         if self._tensorboard:
             pair = [

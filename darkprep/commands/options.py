@@ -52,7 +52,7 @@ spool_option = click.option(
 )  # fmt: skip
 staging_option = click.option(
     "--staging", type=PATH, show_default=str(STAGING), metavar="DIR",
-    help="For a spool in object storage: local directory for shards before they are uploaded and after they were downloaded.",
+    help="For a spool in object storage: local directory for shards before they are uploaded and after they were downloaded; the same in all commands on this machine.",
 )  # fmt: skip
 staging_budget_option = click.option(
     "--staging-budget", type=SIZE, metavar="SIZE",
@@ -124,7 +124,7 @@ camera_option = click.option(
 )  # fmt: skip
 frames_option = click.option(
     "--frames", type=click.Choice(("first", "all")), default=PlanOptions.frames, show_default=True,
-    help="Use the first frame of each burst or all of them (SID).",
+    help="SID: use the first frame of each burst, or all frames. ELD: use the 6 pairs of a scene that ELD evaluates (first), or all 12.",
 )  # fmt: skip
 exclude_misaligned_option = click.option(
     "--exclude-misaligned", is_flag=True,

@@ -46,7 +46,7 @@ def list_pairs(
 ) -> None:
     """Find the pairs below --root and write them as a CSV table, which --pairs of other commands takes.
 
-    The table can be edited: exchange files, delete rows, set splits, ratios and weights (visits per
+    The table can be edited: replace files, delete rows, set splits, ratios and weights (visits per
     epoch). With --pairs, the command reads a table, fills in missing columns and reports rows that cannot be
     used.
 

@@ -55,7 +55,7 @@ from darkprep.view.live import Progress
 )  # fmt: skip
 @click.option(
     "--weights", type=PATH, metavar="FILE",
-    help="Trained weights for the study levels; without them it trains a network.",
+    help="For the study `levels`: trained weights to use; without them the study trains a network.",
 )  # fmt: skip
 @seed_option
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
@@ -78,7 +78,7 @@ def study(
     """Run the study NAME: section-5, section-7, levels, x-trans or noise.
 
     \b
-    section-5  train on Sony and on Fuji, with all scenes and a fifth; test on three other cameras
+    section-5  train on Sony and on Fuji, once with all scenes and once with a fifth of them; test on three other cameras
     section-7  train the standard network, one with a block less, and two with group normalisation
     levels     decode four cameras with the published black and white levels and with the files' own
     x-trans    feed an X-Trans camera to a network in three ways

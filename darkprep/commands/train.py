@@ -61,7 +61,7 @@ _REPEATED = ("spool", "root", "producers", "rank_timeout", "staging_budget", "st
 )  # fmt: skip
 @click.option(
     "--loss", default=TrainConfig.loss, show_default=True, metavar="NAME|MODULE:FUNCTION",
-    help="Loss: the published one (default; L1 for the targets linear and raw), or your own: package.module:function.",
+    help="default: REDIRT's published loss for the target srgb, L1 for linear and raw. Or a loss of your own: package.module:function.",
 )  # fmt: skip
 @device_option
 @precision_option
@@ -80,15 +80,15 @@ _REPEATED = ("spool", "root", "producers", "rank_timeout", "staging_budget", "st
 )  # fmt: skip
 @click.option(
     "--keep-shards", is_flag=True,
-    help="Delete no shards, and repeat the shards of the plan.",
+    help="Delete no shards; at the end of the plan, begin again with its first shard.",
 )  # fmt: skip
 @click.option(
     "--read-only", is_flag=True,
-    help="Change nothing in the spool: no lock, and all shards are kept. Any number of training runs may read one spool so.",
+    help="Change nothing in the spool and take no lock, so that any number of training runs can read it. Needs --keep-shards.",
 )  # fmt: skip
 @click.option(
     "--producers", type=COUNT_OR_AUTO, default="auto", show_default=True, metavar="auto|N",
-    help="If no producer is running, start one with N worker processes; 0 starts none. auto: as many as build used; when training on a GPU, at most the number of CPU cores minus two.",
+    help="Number of worker processes of the producer that is started if none is running; 0 starts no producer. auto: as many as build used; when training on a GPU, at most the number of CPU cores minus two.",
 )  # fmt: skip
 @click.option(
     "--resume", is_flag=True,
@@ -223,7 +223,7 @@ def _print_summary(summary: RunSummary, run_dir: Path, command: str) -> None:
     echo(
         f"{summary.ended} after {format_count(summary.iterations, 'iteration')}, loss {_loss(summary.first_loss)} -> {_loss(summary.last_loss)}, "
         f"{summary.samples_per_second:.1f} samples/s, waited for data {summary.data_wait_fraction:.1%} of the time, "
-        f"{format_count(summary.shards_deleted, 'shard')} deleted, spool at most {format_bytes(summary.peak_disk_bytes)}"
+        f"{format_count(summary.shards_deleted, 'shard')} deleted, largest size of the spool {format_bytes(summary.peak_disk_bytes)}"
     )
     echo(summary.limiting_side)
     echo(f"run in {run_dir}")

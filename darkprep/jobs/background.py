@@ -160,7 +160,7 @@ def stop_producers(spool: Spool) -> list[int]:
         ) from error
     if not signalled and spool.producer_process() == holder:
         raise SpoolError(
-            f"{spool.path}: {lock} names {holder}, but the kernel does not report that this process holds the lock; find the holder with `lslocks` and stop it with `kill`"
+            f"{spool.path}: {lock} names {holder}, but the kernel does not report that {holder} holds the lock; find the holder with `lslocks` and stop it with `kill`"
         )
     deadline = time.monotonic() + _STOP_TIMEOUT_S
     while spool.producer_process() == holder:
@@ -266,7 +266,7 @@ class Supervisor:
         self._starts[shard] += started
         if self._starts[shard] > _MOST_STARTS:
             raise StreamEnded(
-                f"{missing} although {_MOST_STARTS} producers were started for it; if memory is short, try fewer --producers"
+                f"{missing}, although a producer was started {_MOST_STARTS} times; if memory is short, give --producers a smaller number of worker processes"
             )
 
     def close(self) -> None:

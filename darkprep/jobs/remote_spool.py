@@ -145,7 +145,7 @@ class BuildSpool:
         spool = self.spool.open()
         if self.bucket and self.bucket.open().digest != spool.digest:
             raise PlanError(
-                f"{self.bucket}: holds another plan than {spool.path}; run `darkprep build` again"
+                f"{self.bucket}: its plan is not the one in the local directory {spool.path}; choose another --staging, or run `darkprep build` with the options of the bucket's plan"
             )
         return spool
 

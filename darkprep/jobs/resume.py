@@ -70,7 +70,7 @@ def choose_run(
         if unnamed and not run.is_finished:
             again = " ".join(f"--{one} {stored[one]}" for one in unnamed)
             raise OptionError(
-                f"{name}: this run uses code of your own; give {again} again (for safety, darkprep never imports code that only a file names)"
+                f"{name}: this run uses code of your own; give {again} again (for safety, darkprep imports only code that you name yourself)"
             )
         return run
 

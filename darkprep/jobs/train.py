@@ -86,7 +86,7 @@ class TrainOptions:
             )
         if self.read_only and not self.config.keep_shards:
             raise OptionError(
-                "read-only can be used only with keep-shards, because no shard is deleted"
+                "read-only needs keep-shards, because a read-only run cannot delete shards; give --keep-shards too"
             )
         if self.remote and self.config.keep_shards:
             raise OptionError(

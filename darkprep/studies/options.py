@@ -36,7 +36,7 @@ _ELD_SEED_OFFSET = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class SmallRun:
-    """The scale of a small run: synthetic data sets and short training runs that take minutes on two CPU cores."""
+    """The scale of a study with --small: synthetic data sets and short training runs that take minutes on two CPU cores."""
 
     size: tuple[int, int] = (516, 768)
     """Rows and columns of a frame: whole periods of both CFAs, and not below LibRaw's X-Trans tile."""
@@ -127,7 +127,7 @@ class StudyOptions:
         return scale if self.iterations is None else replace(scale, iterations=self.iterations)
 
     def data_root(self) -> Path:
-        """Return the directory of the photographs; in a small run, of those that the study makes."""
+        """Return the directory of the photographs: the user's, or with --small that of the synthetic ones the study makes."""
         return self.out / DATA if self.small else self.root
 
     def notes(self) -> tuple[str, ...]:
@@ -151,7 +151,7 @@ class StudyOptions:
         return EvaluationTask(training=training, camera=camera, synthetic=synthetic, **chosen)
 
     def dataset_tasks(self, cameras: Sequence[str]) -> tuple[Task, ...]:
-        """Return the tasks that make the photographs of a small run; none if the user's photographs are used."""
+        """Return the tasks that make synthetic photographs for --small; none if the user's photographs are used."""
         if self.small is None:
             return ()
         return tuple(

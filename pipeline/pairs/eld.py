@@ -40,7 +40,7 @@ _IMAGE = re.compile(r"IMG_(\d{4})", re.IGNORECASE)
 
 
 def eld_pairs(root: Path, camera: Camera, frames: Frames, skipped: list[Skipped]) -> Iterator[Pair]:
-    """Yield the pairs scene by scene; `frames` is "first" for the six evaluated ones, "all" for all twelve.
+    """Yield the pairs scene by scene; `frames`: "first" for the 6 of a scene that ELD evaluates, "all" for all 12.
 
     Files and scenes without a pair are appended to `skipped`. Raises DatasetError if there is no scene
     folder.

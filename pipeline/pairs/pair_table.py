@@ -273,7 +273,7 @@ def _ratio(row: Mapping[str, str]) -> float | None:
 def _iso(row: Mapping[str, str]) -> float | None:
     value = _number(row, "iso")
     if value is not None and not 0 <= value < _MAX_RATIO:
-        raise _RowError(f"iso must be from 0 and below {_MAX_RATIO:g}, not {row['iso'][:40]}")
+        raise _RowError(f"iso must be at least 0 and below {_MAX_RATIO:g}, not {row['iso'][:40]}")
     return value
 
 

@@ -36,7 +36,7 @@ def check_codes(path: str, mosaic: U16, black: npt.NDArray[np.float32], white: i
     share = np.bincount(rows.ravel()).max() / rows.size
     if share > _MAX_EQUAL:
         raise RawError(
-            path, f"{share:.1%} of its pixels have one value: it is blank, or {_REPLACE}"
+            path, f"{share:.1%} of its pixels have one value: the picture is blank, or {_REPLACE}"
         )
     for first, end in _repeated_rows(mosaic):
         if not _may_be_a_photograph(mosaic, first, end, black, white):

@@ -73,7 +73,9 @@ def _opened(name: str) -> Iterator[BinaryIO]:
         with Path(name).open("rb") as file:
             found = read_image_data(file)
             if found.is_excessive:
-                raise RawError(name, "has more directories than any camera writes; remove it")
+                raise RawError(
+                    name, "has more TIFF directories (IFDs) than any camera writes; remove it"
+                )
             end = found.end
             if end is not None and end > size:
                 part = f"{size:,} bytes of at least {end:,} exist"

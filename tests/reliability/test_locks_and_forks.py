@@ -266,9 +266,7 @@ def test_stop_signals_no_process_that_merely_stands_in_the_lock(make_spool: Make
             }
             (spool.producers / "lock").write_text(json.dumps(record))
 
-            with pytest.raises(
-                SpoolError, match="does not report that this process holds the lock"
-            ):
+            with pytest.raises(SpoolError, match=r"does not report that .* holds the lock"):
                 stop_producers(spool)
 
         assert bystander.poll() is None

@@ -64,7 +64,7 @@ def test_a_spool_whose_shards_are_deleted_after_use_is_refused(when, make_spool:
         with SpoolReader(spool, batch_size=4, stop_after=4) as trainer:
             assert keys(trainer)
 
-    said = r"a training run has passed shard \d and deletes used shards; read-only needs"
+    said = r"a training run has passed shard \d and deletes used shards; build another spool"
     if when == "before":
         train()
         with pytest.raises(SpoolError, match=said):

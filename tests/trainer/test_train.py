@@ -309,7 +309,7 @@ def test_network_loss_optimiser_and_schedule_are_replaced(tmp_path, open_reader)
         load_model(weights)
     network = ready_for_inference(load_model(weights, network=OwnNet))
     assert network(torch.rand(1, 4, 30, 50)).shape == (1, 3, 60, 100)
-    with pytest.raises(OptionError, match="never imports code that only a file names"):
+    with pytest.raises(OptionError, match="imports only code that you name yourself"):
         train(TrainConfig.from_record(recorded), open_reader, tmp_path / "cut", resume=True)
 
 

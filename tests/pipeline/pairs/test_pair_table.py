@@ -130,7 +130,7 @@ def test_a_bad_row_is_named_by_its_line_and_left_out(photographs: Path, row: str
         ("weight", "0", "weight must be a whole number from 1 to 1000, not 0"),
         ("weight", "1.5", "weight must be a whole number"),
         ("split", "trian", "split must be one of train, val, test, not 'trian'"),
-        ("iso", "-1", "iso must be from 0"),
+        ("iso", "-1", "iso must be at least 0"),
         ("camera", "a\x1bb", "its column camera has characters that cannot be printed"),
         ("scene", "x" * 400, "too long"),
     ],
