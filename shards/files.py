@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -95,12 +96,12 @@ def _replace_once(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path, wanted):
         try:
-            with open(temporary, "wb", opener=open_new_file) as file:
+            with open(temporary, "xb", opener=open_for_writing) as file:
                 write(file)
                 file.flush()
                 if sync:
                     os.fsync(file.fileno())
-            temporary.replace(path)
+            rename(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -109,9 +110,10 @@ def _replace_once(
 
 
 def ensure_directory(directory: Path) -> None:
-    """Create a directory unless it exists; its parent must exist. Raises DiskFull or SpoolError."""
+    """Create a directory of a spool unless it exists; its parent must exist. Raises DiskFull, or SpoolError, also for a link."""
     with disk_errors(directory / "file"):
         directory.mkdir(exist_ok=True)
+    refuse_link(directory)
 
 
 def refuse_link(directory: Path) -> None:
@@ -123,14 +125,34 @@ def refuse_link(directory: Path) -> None:
         )
 
 
-def open_new_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
-    """Open a file that is created now, as `os.open` does; usable as `open(opener=...)`.
+def open_for_writing(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
+    """Open a file for writing as `os.open` does; usable as `open(opener=...)`. Nothing else opens files for writing.
 
-    What has the name is removed first, and a link is never followed: a spool of someone else may hold links
-    to this user's files. A missing directory is created, but no more than one: if its parent is missing
-    too, the whole spool was probably removed.
+    A link is never followed: a spool or run of someone else may hold links to this user's files. For a file
+    that is created now (O_EXCL, mode "x"), what has the name is removed first, and a missing directory is
+    created, but no more than one: if its parent is missing too, the whole spool was probably removed. Any
+    other file must be regular and have no second name (hard link), else OSError is raised.
     """
-    flags = flags & ~os.O_TRUNC | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags |= os.O_NOFOLLOW
+    if flags & os.O_EXCL:
+        return _create_file(path, flags | os.O_CREAT | os.O_CLOEXEC, mode)
+    descriptor = open_regular_file(path, flags & ~os.O_TRUNC, mode)
+    try:
+        if os.fstat(descriptor).st_nlink > 1:
+            raise OSError(
+                errno.EINVAL,
+                "has a second name (a hard link), and would change under that name too; replace it by a copy",
+                os.fspath(path),
+            )
+        if flags & os.O_TRUNC:
+            os.ftruncate(descriptor, 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _create_file(path: str | os.PathLike[str], flags: int, mode: int) -> int:
     try:
         return os.open(path, flags, mode)
     except FileExistsError:
@@ -138,6 +160,30 @@ def open_new_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -
     except FileNotFoundError:
         Path(path).parent.mkdir(exist_ok=True)
     return os.open(path, flags, mode)
+
+
+def remove(path: Path) -> bool:
+    """Delete a file, a link itself, or a directory with all that is in it; return whether it existed.
+
+    Nothing else deletes. Call it only for names of a form that darkprep gives. No link is followed: raises
+    SpoolError if the directory that holds `path` is a link. Other errors are OSErrors, but a directory of
+    which parts cannot be deleted raises none.
+    """
+    if path.parent.is_symlink():
+        refuse_link(path.parent)
+    try:
+        if stat.S_ISDIR(path.lstat().st_mode):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def rename(path: Path, target: Path) -> None:
+    """Rename a file or directory as `os.replace` does; a link at `target` is replaced, not followed. Nothing else renames."""
+    path.replace(target)
 
 
 def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
@@ -204,11 +250,9 @@ def read_last_lines(path: Path, limit: int = LARGEST_RECORD) -> list[bytes]:
 def open_regular_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
     """Open a file as `os.open` does, but only a regular file, else raise OSError; usable as `open(opener=...)`.
 
-    Opening a named pipe would block until another process opens its other end. A file is not opened for
-    writing through a link, which may lead out of a spool or run of someone else.
+    Opening a named pipe would block until another process opens its other end. To write, use
+    `open_for_writing`.
     """
-    if flags & (os.O_WRONLY | os.O_RDWR):
-        flags |= os.O_NOFOLLOW
     try:
         descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, mode)
     except OSError as error:

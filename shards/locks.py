@@ -22,8 +22,9 @@ from pathlib import Path
 from types import TracebackType
 
 from darkprep.shards.errors import SpoolBusy, SpoolError
-from darkprep.shards.files import disk_errors, open_regular_file, read_json
+from darkprep.shards.files import disk_errors, open_for_writing, open_regular_file, read_json
 from darkprep.shards.forks import are_copies, close_in_forked_children, forget
+from darkprep.shards.machine import with_retries
 from darkprep.shards.process import ProcessId
 
 _RECORD_BYTES = 512
@@ -115,10 +116,14 @@ class FileLock:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether a living process holds the exclusive lock at `path`; False on file systems without locks."""
-    with contextlib.suppress(OSError):
-        return _is_locked(path, os.O_RDONLY, fcntl.LOCK_SH)
-    return False
+    """Return whether a living process holds the exclusive lock at `path`; False on file systems without locks.
+
+    Raises MachineError if this cannot be found out, because memory, disk, network or open files fail.
+    """
+    try:
+        return with_retries(str(path), lambda: _is_locked(path, os.O_RDONLY, fcntl.LOCK_SH))
+    except OSError:  # of the path: there is no lock
+        return False
 
 
 def last_holder(path: Path) -> ProcessId | None:
@@ -198,7 +203,9 @@ class _LockFile:
     def __init__(self, path: Path, flags: int) -> None:
         if flags & os.O_CREAT:
             path.parent.mkdir(exist_ok=True)
-        self.descriptor = open_regular_file(path, flags, 0o644)
+        self.descriptor = (open_for_writing if flags & os.O_RDWR else open_regular_file)(
+            path, flags, 0o644
+        )
         close_in_forked_children(self)
 
     def try_lock(self, operation: int) -> bool:

@@ -23,10 +23,11 @@ from darkprep.shards.files import (
     ensure_directory,
     json_objects,
     list_directory,
-    open_regular_file,
+    open_for_writing,
     read_last_lines,
     read_regular_file,
-    refuse_link,
+    remove,
+    rename,
     write_bytes,
 )
 
@@ -82,10 +83,9 @@ class ShardQuarantine:
         kept = self.path / shard_file_name(shard)
         try:
             ensure_directory(self.path)
-            refuse_link(self.path)
             if seen and not _is_same_file(path.lstat(), seen):
                 return
-            path.replace(kept)
+            rename(path, kept)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -109,7 +109,7 @@ class ShardQuarantine:
         """Delete all quarantined shards but the newest `keep`; their records in refused.jsonl stay."""
         for entry in sorted(self._shards(), key=_modified, reverse=True)[keep:]:
             with contextlib.suppress(OSError):
-                Path(entry.path).unlink()
+                remove(Path(entry.path))
 
     def count(self) -> int:
         """Return how many quarantined shards occupy the disk."""
@@ -133,7 +133,7 @@ class ShardQuarantine:
 
     def _append(self, record: QuarantineRecord) -> None:
         with disk_errors(self.log_path):
-            with open(self.log_path, "a", opener=open_regular_file) as file:
+            with open(self.log_path, "a", opener=open_for_writing) as file:
                 file.write(json.dumps(record.to_json()) + "\n")
                 is_long = file.tell() > LOG_BYTES
             if is_long:

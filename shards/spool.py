@@ -34,6 +34,7 @@ from darkprep.shards.files import (
     read_regular_file,
     refuse_broken_link,
     refuse_link,
+    remove,
     remove_stale_temporaries,
     write_bytes,
     write_json,
@@ -191,17 +192,13 @@ class Spool(RecordedPlan):
 
     def delete(self, shard: int) -> bool:
         """Delete a published shard; return whether it existed."""
-        try:
-            self.shard_path(shard).unlink()
-        except FileNotFoundError:
-            return False
-        return True
+        return remove(self.shard_path(shard))
 
     def delete_partial(self, shard: int) -> None:
         """Delete unfinished files of `shard`; only for the one process that writes this shard now."""
         for entry in list_directory(self.partial):
             if shard_of_partial_file_name(entry.name) == shard:
-                Path(entry.path).unlink(missing_ok=True)
+                remove(Path(entry.path))
 
     def remove_stale_files(self) -> int:
         """Remove the files that dead processes left in `partial/` and `producers/`; return their number.
@@ -211,7 +208,7 @@ class Spool(RecordedPlan):
         removed = 0
         for entry in list_directory(self.partial):
             if shard_of_partial_file_name(entry.name) is not None:
-                Path(entry.path).unlink(missing_ok=True)
+                remove(Path(entry.path))
                 removed += 1
         return removed + remove_stale_temporaries(self.producers)
 
@@ -241,7 +238,7 @@ class Spool(RecordedPlan):
         for entry in list_directory(self.cursors):
             found = rank_of_file_name(entry.name)
             if found is not None and found >= rank:
-                Path(entry.path).unlink(missing_ok=True)
+                remove(Path(entry.path))
 
     # -- locks and heartbeats ---------------------------------------------------------------------
 
@@ -313,7 +310,7 @@ class Spool(RecordedPlan):
         """Remove the heartbeats of dead producers of this host."""
         for beat in self.heartbeats():
             if beat.process.is_local and not beat.process.is_alive():
-                (self.producers / beat.file_name).unlink(missing_ok=True)
+                remove(self.producers / beat.file_name)
 
     def disk_bytes(self) -> int:
         """Return the bytes that the spool occupies on the disk now, as `du` counts them."""

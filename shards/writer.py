@@ -16,7 +16,7 @@ import numpy as np
 
 from darkprep.shards.errors import SpoolError
 from darkprep.shards.file_names import partial_file_name
-from darkprep.shards.files import disk_errors, open_new_file
+from darkprep.shards.files import disk_errors, open_for_writing, remove, rename
 from darkprep.shards.format import (
     END_BYTES,
     META_BYTES,
@@ -55,7 +55,7 @@ def write_shard(
         with disk_errors(temporary, layout.shard_bytes), _removed_on_failure(temporary):
             try:
                 _write_tar(temporary, layout, shard, samples, plan)
-                temporary.replace(path)
+                rename(temporary, path)
             except FileNotFoundError:
                 if last_attempt:
                     raise
@@ -67,7 +67,7 @@ def write_shard(
 def _write_tar(
     path: Path, layout: ShardLayout, shard: int, samples: Sequence[Sample], plan: str
 ) -> None:
-    descriptor = open_new_file(path, os.O_WRONLY, 0o644)
+    descriptor = open_for_writing(path, os.O_WRONLY | os.O_EXCL, 0o644)
     try:
         os.posix_fallocate(descriptor, 0, layout.shard_bytes)
         for index, sample in enumerate(samples):
@@ -87,7 +87,7 @@ def _removed_on_failure(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        path.unlink(missing_ok=True)
+        remove(path)
         raise
 
 

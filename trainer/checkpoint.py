@@ -24,6 +24,7 @@ from darkprep.shards.errors import WeightsError, first_line
 from darkprep.shards.files import (
     disk_errors,
     open_regular_file,
+    remove,
     remove_stale_temporaries,
     write_bytes,
 )
@@ -157,7 +158,7 @@ class Checkpoints:
         # Newer ones are damaged, or the training would have resumed from them; they do not count.
         own = [one for one in self._newest_first() if int(one.stem) <= progress.iteration]
         for old in own[self._keep :]:
-            old.unlink(missing_ok=True)
+            remove(old)
         return path
 
     def load_newest(self, state: TrainState, config: Mapping[str, Any]) -> Progress | None:

@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 import torch
 from torch import Tensor
 
-from darkprep.shards.files import disk_errors, open_regular_file, replace_atomically
+from darkprep.shards.files import (
+    disk_errors,
+    open_for_writing,
+    open_regular_file,
+    replace_atomically,
+)
 from darkprep.shards.format import PLANES, CfaKind
 from darkprep.trainer.picture import developed_simply
 from darkprep.trainer.records import METRICS_FILE, MetricsLine, RunSummary
@@ -44,7 +49,7 @@ class RunLog:
         _remove_lines_after(self._metrics, start)
         _remove_lines_after(self._evaluations, start)
         with disk_errors(self._metrics):
-            self._file = open(self._metrics, "a", encoding="utf-8", opener=open_regular_file)
+            self._file = open(self._metrics, "a", encoding="utf-8", opener=open_for_writing)
         self._tensorboard = _open_tensorboard(run_dir, start)
 
     def __enter__(self) -> Self:
@@ -74,7 +79,7 @@ class RunLog:
         """Append a line to evaluations.jsonl and its numbers to TensorBoard. Raises DiskFull or SpoolError."""
         with (
             disk_errors(self._evaluations),
-            open(self._evaluations, "a", encoding="utf-8", opener=open_regular_file) as file,
+            open(self._evaluations, "a", encoding="utf-8", opener=open_for_writing) as file,
         ):
             file.write(json.dumps(record) + "\n")
         self._write_scalars("held-out", record)

@@ -22,7 +22,7 @@ from pathlib import Path
 from darkprep.pipeline.produce.executors.config import LOCAL, ExecutorConfig
 from darkprep.pipeline.produce.producer import DEFAULT_EPOCHS_AHEAD
 from darkprep.shards import OptionError, PlanError, Spool, SpoolError, StreamEnded
-from darkprep.shards.files import disk_errors, open_regular_file, read_last_lines
+from darkprep.shards.files import disk_errors, open_for_writing, read_last_lines
 from darkprep.shards.heartbeat import Heartbeat
 from darkprep.shards.locks import holds_lock
 from darkprep.shards.own_settings import check_own_settings
@@ -87,7 +87,7 @@ def start(spool: Spool, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     spool.restore_directories()
     path = log_path(spool)
     mode = "ab" if path.exists() and path.stat().st_size < _MOST_LOG_BYTES else "wb"
-    with disk_errors(path), open(path, mode, opener=open_regular_file) as file:
+    with disk_errors(path), open(path, mode, opener=open_for_writing) as file:
         process = subprocess.Popen(  # noqa: S603 # our own command, no shell
             # -P and PYTHONSAFEPATH: no module is imported from the current directory, by this process and
             # by the worker processes that it starts.

@@ -32,7 +32,7 @@ from darkprep.pipeline.raw.develop import develop_amplified
 from darkprep.pipeline.raw.resample import XtransMode, parse_xtrans_mode
 from darkprep.report.run_page import VALIDATION_FOLDER
 from darkprep.shards import CELL, PERIOD, DarkprepError, RawError, Sample, Target
-from darkprep.shards.files import disk_errors, refuse_link, replace_atomically
+from darkprep.shards.files import disk_errors, refuse_link, remove, replace_atomically
 from darkprep.shards.format import U16
 from darkprep.shards.machine import retries_end_with
 from darkprep.trainer.evaluation import amplified_planes, restore_frame, truth_of
@@ -281,7 +281,7 @@ class ValidationFrames:
             int(after.stem) / max(1, int(before.stem))
             for before, after in zip(pictures, pictures[2:], strict=False)
         ]
-        pictures[1 + int(np.argmin(gaps))].unlink(missing_ok=True)
+        remove(pictures[1 + int(np.argmin(gaps))])
 
 
 def _scores(sample: Sample, restored: F32, rules: Protocol) -> Scores:

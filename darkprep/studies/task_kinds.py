@@ -6,7 +6,6 @@ same as a user's; each training run therefore has to start a producer, which tak
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.budget import default_budget
 from darkprep.shards import Spool
-from darkprep.shards.files import disk_errors
+from darkprep.shards.files import disk_errors, remove
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.studies.tasks import Stopped, StudyContext
 from darkprep.synth.dataset import synthesise
@@ -163,7 +162,7 @@ class TrainingTask:
         if summary.ended != "finished":
             raise Stopped
         stop_producers(spool)
-        shutil.rmtree(spool.path, ignore_errors=True)
+        remove(spool.path)
         scenes = {planned.pair.scene for planned in plan.pairs}
         return {
             "pairs": len(plan.pairs),

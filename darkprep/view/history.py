@@ -14,7 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from darkprep.shards import DarkprepError
-from darkprep.shards.files import disk_errors, json_objects, open_regular_file, read_last_lines
+from darkprep.shards.files import (
+    disk_errors,
+    json_objects,
+    open_for_writing,
+    read_last_lines,
+)
 from darkprep.trainer.records import decode
 from darkprep.view.status import SpoolStatus
 
@@ -75,7 +80,7 @@ class SpoolHistory:
         try:
             with (
                 disk_errors(self._path),
-                open(self._path, "a", encoding="utf-8", opener=open_regular_file) as file,
+                open(self._path, "a", encoding="utf-8", opener=open_for_writing) as file,
             ):
                 file.write(json.dumps(asdict(line)) + "\n")
         except (DarkprepError, OSError) as error:

@@ -19,7 +19,6 @@ import json
 import math
 import os
 import re
-import shutil
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -36,11 +35,12 @@ from darkprep.shards.files import (
     disk_errors,
     ensure_directory,
     json_bytes,
-    open_new_file,
-    open_regular_file,
+    open_for_writing,
     parse_json_object,
     read_json,
     read_regular_file,
+    remove,
+    rename,
     write_json,
 )
 from darkprep.shards.format import U16, checksum, raw_bytes
@@ -184,13 +184,13 @@ class FrameStore:
             self.delete(name)
             try:
                 for stale in self.path.glob(f".{name}.*.tmp"):
-                    shutil.rmtree(stale, ignore_errors=True)
+                    remove(stale)
                 with contextlib.suppress(FileNotFoundError):
                     _write_metadata(temporary, array.shape, stored)
                     _write_chunk(temporary / _CHUNK, array)
                     _rename_unless_exists(temporary, self.path / name)
             finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+                remove(temporary)
         return Frame(array, attributes)
 
     def is_intact(self, name: str) -> bool:
@@ -202,8 +202,8 @@ class FrameStore:
         self._mapped.pop(name, None)
         temporary = self.path / f".{name}.{os.getpid()}.tmp"
         with contextlib.suppress(FileNotFoundError):
-            (self.path / name).rename(temporary)
-        shutil.rmtree(temporary, ignore_errors=True)
+            rename(self.path / name, temporary)
+        remove(temporary)
 
     def remove_stale_files(self) -> None:
         """Remove files that dead processes left, including incomplete group metadata.
@@ -214,10 +214,7 @@ class FrameStore:
         for path in self.path.glob(".*.tmp"):
             if not _TEMPORARY.fullmatch(path.name):
                 continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            remove(path)
 
     @contextlib.contextmanager
     def decode_lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
@@ -242,7 +239,7 @@ class FrameStore:
 
     def _open_lock_file(self) -> int:
         with disk_errors(self.path / ".lock"):
-            return open_regular_file(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            return open_for_writing(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
 
     def _map(self, name: str) -> Frame | None:
         try:
@@ -291,7 +288,7 @@ def _attributes_checksum(shape: tuple[int, ...], stored: dict[str, Any]) -> str:
 def _rename_unless_exists(temporary: Path, final: Path) -> None:
     """Rename a frame to its final name, unless another process has stored the same frame by now."""
     try:
-        temporary.rename(final)
+        rename(temporary, final)
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
@@ -326,7 +323,7 @@ def _write_metadata(directory: Path, shape: tuple[int, ...], attributes: dict[st
 def _write_chunk(path: Path, array: U16) -> None:
     """Write the array as zarr's only chunk; the space is reserved first, so that a full disk is detected at once."""
     data = raw_bytes(np.ascontiguousarray(array, dtype="<u2"))
-    descriptor = open_new_file(path, os.O_WRONLY, 0o644)
+    descriptor = open_for_writing(path, os.O_WRONLY | os.O_EXCL, 0o644)
     try:
         os.posix_fallocate(descriptor, 0, len(data))
         while data:

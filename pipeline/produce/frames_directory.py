@@ -71,7 +71,9 @@ class FramesDirectory:
                 f"frames-dir {directory}: is inside the spool, where frames are stored by default; leave it out, or choose a directory on another disk"
             )
         budget = default_budget(directory) if budget_bytes is None else budget_bytes
-        return cls(path=directory.absolute(), budget_bytes=budget)
+        # Nothing is deleted through a link, so the one that the user chose is followed here, once.
+        chosen = directory.resolve() if directory.is_symlink() else directory.absolute()
+        return cls(path=chosen, budget_bytes=budget)
 
     def recorded_in(self, settings: ProducerSettings) -> ProducerSettings:
         """Return the settings with this directory; without a directory when the frames are in the spool."""

@@ -25,7 +25,7 @@ from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Skipped
 from darkprep.shards import DiskFull, RawError, Spool
 from darkprep.shards.errors import MachineError
-from darkprep.shards.files import read_json, write_json
+from darkprep.shards.files import read_json, remove, write_json
 from darkprep.shards.machine import machine_errors
 from darkprep.shards.process import ProcessId, is_descendant, safe_import_path, signal_process
 
@@ -99,7 +99,7 @@ def decoding_record(spool: Spool, path: Path, fingerprint: str) -> Iterator[None
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)
+        remove(file)
 
 
 class FileQuarantine:
@@ -188,7 +188,7 @@ class FileQuarantine:
         found = []
         for file in self._record_files():
             record = DecodingRecord.from_json(read_json(file))
-            file.unlink(missing_ok=True)
+            remove(file)
             if record:
                 found.append((record.path, record.fingerprint))
         return found

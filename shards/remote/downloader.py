@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from darkprep.shards.cursor import Cursor
 from darkprep.shards.errors import ShardDamaged, SpoolError, StreamEnded
 from darkprep.shards.file_names import partial_file_name
+from darkprep.shards.files import rename
 from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.lease import Lease
@@ -178,7 +179,7 @@ class Downloader(ShardSupply[bool]):
             self._spool.quarantine.add(path, shard, str(error))
             self._delete_damaged(shard, str(error))
             return False
-        path.replace(self._spool.shard_path(shard))
+        rename(path, self._spool.shard_path(shard))
         return True
 
     def _delete_damaged(self, shard: int, reason: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from darkprep.shards.errors import SpoolError
-from darkprep.shards.files import disk_errors, open_new_file
+from darkprep.shards.files import disk_errors, open_for_writing, remove
 from darkprep.shards.remote.connect import connector
 from darkprep.shards.remote.failures import Kind, classify, message
 from darkprep.shards.remote.url import StoreUrl
@@ -161,17 +161,14 @@ class ObjectStore:
         Raises DiskFull or SpoolError when the file cannot be written.
         """
         complete = False
-        with (
-            disk_errors(path, size),
-            os.fdopen(open_new_file(path, os.O_WRONLY, 0o644), "wb") as file,
-        ):
+        with disk_errors(path, size), open(path, "xb", opener=open_for_writing) as file:
             try:
                 os.posix_fallocate(file.fileno(), 0, size)
                 starts = range(0, size, _PART_BYTES)
                 complete = all(self._download_part(file, name, at, size) for at in starts)
             finally:
                 if not complete:
-                    path.unlink(missing_ok=True)
+                    remove(path)
         return complete
 
     def delete(self, name: str, *, check: Check | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -16,8 +17,10 @@ from pathlib import Path
 import pytest
 
 from darkprep.shards import Spool, SpoolBusy, SpoolError
-from darkprep.shards.locks import is_held, last_holder
+from darkprep.shards.errors import MachineError
+from darkprep.shards.locks import FileLock, is_held, last_holder
 from darkprep.shards.process import ProcessId
+from tests.support.faults import inject
 
 MakeSpool = Callable[..., Spool]
 
@@ -198,3 +201,18 @@ def test_the_host_is_part_of_an_identity():
     assert own.host == socket.gethostname()
     assert own.is_alive()
     assert not ProcessId(host="another-host", pid=own.pid, started=own.started).is_alive()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO])
+def test_a_lock_that_cannot_be_tested_does_not_count_as_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    monkeypatch.setattr("darkprep.shards.machine.RETRY_AFTER_S", (0.0,))
+    with FileLock(tmp_path / "lock", "a test", directory=tmp_path):
+        fault = inject(monkeypatch, number, "open", lambda path: path.endswith("lock"), times=9)
+
+        with pytest.raises(MachineError, match="cannot be read now"):
+            is_held(tmp_path / "lock")
+
+        fault.is_active = False
+        assert is_held(tmp_path / "lock")

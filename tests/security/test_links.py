@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from darkprep.jobs import background
 from darkprep.jobs.validation import write_jpeg
 from darkprep.pipeline.produce.frame_store import FrameStore
+from darkprep.pipeline.produce.frames_directory import FramesDirectory
 from darkprep.shards import Spool
 from darkprep.shards.errors import SpoolError
-from darkprep.shards.files import open_new_file, open_regular_file, write_bytes
+from darkprep.shards.files import open_for_writing, remove, write_bytes
 from darkprep.shards.locks import FileLock
 from darkprep.shards.quarantine import ShardQuarantine
 from darkprep.trainer.run_files import training_lock
@@ -63,12 +65,12 @@ WAYS: dict[str, tuple[str, Callable[[Path], object]]] = {
         lambda path: write_bytes(path.parent / "plan.json", b"x"),
     ),
     "lock": ("lock", acquire),
-    "log": ("log.txt", lambda path: open(path, "ab", opener=open_regular_file).close()),
-    "new log": ("log.txt", lambda path: open(path, "wb", opener=open_regular_file).close()),
+    "log": ("log.txt", lambda path: open(path, "ab", opener=open_for_writing).close()),
+    "new log": ("log.txt", lambda path: open(path, "wb", opener=open_for_writing).close()),
     "quarantine": ("refused.jsonl", append_to_quarantine),
     "metrics": ("metrics.jsonl", write_metrics),
     "evaluations": ("evaluations.jsonl", write_metrics),
-    "shard": ("1.tar", lambda path: os.close(open_new_file(path, os.O_WRONLY))),
+    "shard": ("1.tar", lambda path: os.close(open_for_writing(path, os.O_WRONLY | os.O_EXCL))),
 }
 
 
@@ -139,39 +141,104 @@ def test_a_frame_store_removes_only_temporary_files_of_its_own_form(tmp_path, vi
     assert victim.exists()
 
 
+@pytest.mark.parametrize("name", WAYS)
+def test_no_file_with_a_second_name_is_appended_to_or_cut(here, victim, name):
+    file_name, write = WAYS[name]
+    (here / file_name).hardlink_to(victim)
+
+    try:
+        write(here / file_name)
+    except (SpoolError, OSError) as error:
+        assert "has a second name (a hard link)" in str(error)  # either outcome is right
+
+    assert victim.read_bytes() == MINE
+
+
+def test_a_producer_in_the_background_writes_no_log_through_a_linked_directory(here, victim):
+    log = victim.parent / "log.txt"
+    log.write_bytes(b"x" * (600 << 10))
+    (here / "producers").symlink_to(victim.parent)
+
+    with pytest.raises(SpoolError, match="producers: is a link to"):
+        background.start(Spool(here), [])
+
+    assert log.stat().st_size == 600 << 10
+
+
+def test_nothing_is_deleted_through_a_link(here, victim):
+    (here / "ready").symlink_to(victim.parent)
+
+    with pytest.raises(SpoolError, match="ready: is a link to"):
+        remove(here / "ready" / "victim")
+
+    assert victim.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_of_a_link_only_the_link_is_deleted(here, victim, kind):
+    (here / "link").symlink_to(victim if kind == "file" else victim.parent)
+
+    assert remove(here / "link")
+
+    assert victim.exists()
+    assert not remove(here / "link")
+
+
+def test_frames_are_stored_and_deleted_behind_a_link_that_the_user_chose(tmp_path, victim):
+    (tmp_path / "frames").symlink_to(victim.parent)
+
+    chosen = FramesDirectory.from_options(tmp_path / "spool", tmp_path / "frames", 1 << 30)
+
+    assert chosen.path == victim.parent
+
+
 SINKS = {
-    "shards/files.py": "the functions that open files for writing",
+    "shards/files.py": "the functions that open files for writing, delete and rename",
     "shards/shard_file.py": "opens shards for reading",
     "darkprep/commands/errors.py": "/dev/null",
     "darkprep/jobs/background.py": "/dev/null",
     "darkprep/__main__.py": "/dev/null",
     "model/weights.py": "may not import shards; opens a new file that it has removed before",
 }
-"""Files that may open files for writing themselves."""
+"""Files that may open files for writing, delete or rename themselves."""
+FORBIDDEN = {
+    *("os.open", "os.unlink", "os.remove", "os.rmdir", "os.removedirs", "os.rename", "os.renames", "os.replace"),
+    *("os.link", "os.symlink", "os.truncate", "shutil.rmtree", "shutil.move", "shutil.copy", "shutil.copy2"),
+    *("shutil.copyfile", "shutil.copytree", "np.save", "np.savez", "tempfile.mkstemp", "tempfile.mkdtemp"),
+}  # fmt: skip
+METHODS = (".write_text", ".write_bytes", ".touch", ".unlink", ".rmdir", ".rename", ".tofile", ".symlink_to", ".hardlink_to")  # fmt: skip
 
 
-def writes(call: ast.Call) -> bool:
-    """Return whether a call opens a file for writing otherwise than by a function of shards/files.py."""
+def changes_files(call: ast.Call) -> bool:
+    """Return whether a call writes, deletes or renames files otherwise than by a function of shards/files.py."""
     name = ast.unparse(call.func)
-    words = {ast.unparse(word.value) for word in call.keywords if word.arg == "opener"}
-    if words & {"open_regular_file", "open_new_file"}:
+    if any(one.arg == "opener" and ast.unparse(one.value) == "open_for_writing" for one in call.keywords):  # fmt: skip
         return False
-    modes = [arg.value for arg in call.args if isinstance(arg, ast.Constant)]
+    constants = [arg.value for arg in call.args if isinstance(arg, ast.Constant)]
     is_open = name == "open" or name.endswith(".open")
     to_write = any(
-        isinstance(mode, str) and set(mode) & set("wax+") and len(mode) < 4 for mode in modes
+        isinstance(mode, str) and set(mode) & set("wax+") and len(mode) < 4 for mode in constants
     )
-    return (
-        (is_open and to_write)
-        or name in ("os.open", "shutil.copyfile", "shutil.copy", "shutil.copytree")
-        or name.endswith((".write_text", ".write_bytes", ".touch"))
-    )
+    renames = name.endswith(".replace") and len(call.args) == 1 and not call.keywords
+    return (is_open and to_write) or renames or name in FORBIDDEN or name.endswith(METHODS)
 
 
-def test_only_one_module_opens_files_for_writing():
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("open(path, 'w')", "path.open('ab')", "open(p, 'xb', opener=other)", "os.open(p, flags)"),
+        *("path.unlink()", "path.replace(other)", "path.rename(other)", "shutil.rmtree(path)"),
+        "path.write_text('x')",
+    ],
+)
+def test_the_check_of_the_code_finds(code):
+    assert changes_files(ast.parse(code, mode="eval").body)
+
+
+def test_only_one_module_opens_files_for_writing_deletes_and_renames():
     folders = ("darkprep", "model", "pipeline", "shards", "synth", "trainer")
     for path in (one for folder in folders for one in (ROOT / folder).rglob("*.py")):
         name = str(path.relative_to(ROOT))
         calls = (one for one in ast.walk(ast.parse(path.read_text())) if isinstance(one, ast.Call))
-        found = [f"{name}:{call.lineno}" for call in calls if writes(call)]
+        found = [f"{name}:{call.lineno}" for call in calls if changes_files(call)]
         assert not found or name in SINKS
