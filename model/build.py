@@ -80,6 +80,8 @@ class Network(nn.Module):
         self.body = body
         self.input_form = InputForm()
         """The form of the planes that `body` reads."""
+        self.cameras = ""
+        """The colours of the training cameras as text, which the weights file stores; "" if unknown."""
 
     @property
     def mosaic(self) -> Mosaic:

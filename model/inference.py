@@ -46,6 +46,8 @@ class ReadyNetwork:
         self, model: Network, run: Callable[[Tensor], Tensor], device: torch.device
     ) -> None:
         self.name, self.cfa, self.target = model.name, model.cfa, model.target
+        self.cameras = model.cameras
+        """The colours of the training cameras as the weights file holds them; "" if unknown."""
         self.device = device
         self._multiple, self._scale = model.multiple, model.scale
         self._input_form = model.input_form

@@ -35,6 +35,9 @@ _INPUT, _CUT_AT_BLACK = "input", "cut at black"
 _TARGET, _PLANE_ORDER = "target", "plane order"
 """Metadata of weights of another target than `srgb`, or of another plane order than RGGB."""
 
+_CAMERAS = "cameras"
+"""Metadata with the colours of the training cameras."""
+
 _DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 _PUBLISHED_MODULES = {
@@ -71,6 +74,8 @@ class _WeightsFile:
     """darkprep's name of a tensor to its name in the released file; empty for a darkprep file."""
     target: Target
     input_form: InputForm
+    cameras: str = ""
+    """The colours of the training cameras as text."""
 
 
 def published_names() -> dict[str, str]:
@@ -138,17 +143,18 @@ def save_weights(model: Network, path: str | os.PathLike[str], *, note: str = ""
     metadata |= {_INPUT: _CUT_AT_BLACK} if form.cut_at_black else {}
     metadata |= {_TARGET: model.target} if model.target != "srgb" else {}
     metadata |= {_PLANE_ORDER: form.plane_order} if form.plane_order != "RGGB" else {}
+    metadata |= {_CAMERAS: model.cameras} if model.cameras else {}
     # Copies, because safetensors refuses tensors that share memory, as tied weights do.
     tensors = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
     _write_atomically(Path(path), save(tensors, metadata))
 
 
 def import_published(
-    source: str | os.PathLike[str], destination: str | os.PathLike[str]
+    source: str | os.PathLike[str], destination: str | os.PathLike[str], *, cameras: str = ""
 ) -> Network:
     """Convert the checkpoint released by REDIRT's authors to a darkprep file that includes PUBLISHED_LICENCE.
 
-    Returns the network with its weights. Raises ModelError when `source` is not the released checkpoint or
+    `cameras` are the colours of its training camera, as `Network.cameras` holds them. Returns the network with its weights. Raises ModelError when `source` is not the released checkpoint or
     is the same file as `destination`, OSError when `destination` cannot be written.
     """
     model = build_model("redirt", "bayer")
@@ -160,6 +166,7 @@ def import_published(
     _load_into(model, stored, Path(source))
     if Path(destination).exists() and Path(source).samefile(destination):
         raise ModelError(f"{destination}: is the released file itself; choose another output file")
+    model.cameras = cameras
     save_weights(model, destination, note=PUBLISHED_LICENCE)
     return model
 
@@ -200,6 +207,7 @@ def _load_into(model: Network, stored: _WeightsFile, path: Path) -> None:
         )
     model.load_state_dict(stored.tensors)
     model.input_form = stored.input_form
+    model.cameras = stored.cameras
 
 
 def _kind(network: _WeightsFile | Network) -> str:
@@ -270,6 +278,7 @@ def _read_darkprep(path: Path) -> _WeightsFile:
         published_names={},
         target=cast(Target, metadata.get(_TARGET, "srgb")),
         input_form=form,
+        cameras=metadata.get(_CAMERAS, ""),
     )
 
 

@@ -171,6 +171,9 @@ class PlanRecord:
     recipe: dict[str, Any]
     """Everything else that the content of shards depends on, as JSON values (pipeline/plan/plan.py)."""
     settings: ProducerSettings = ProducerSettings()
+    cameras: tuple[dict[str, Any], ...] = ()
+    """The colours of the cameras of the photographs, as JSON values (pipeline/raw/camera_colours.py); not part of
+    the digest, because no sample depends on them."""
 
     @functools.cached_property
     def digest(self) -> str:
@@ -185,6 +188,7 @@ class PlanRecord:
             "stream": self.stream.to_json(),
             "recipe": self.recipe,
             "place": self.settings.to_json(),
+            **({"cameras": list(self.cameras)} if self.cameras else {}),
         }
 
     @classmethod
@@ -218,8 +222,14 @@ class PlanRecord:
             raise PlanError(f"{where}: is damaged (its digest does not match); {remedy}")
         if only_part:
             settings = {name: settings[name] for name in ("part", "parts") if name in settings}
+        cameras = record.get("cameras")
         return cls(
-            stream=stream, recipe=recipe, settings=ProducerSettings.from_json(settings, where)
+            stream=stream,
+            recipe=recipe,
+            settings=ProducerSettings.from_json(settings, where),
+            cameras=tuple(one for one in cameras if isinstance(one, dict))
+            if isinstance(cameras, list)
+            else (),
         )
 
     def check_same(self, wanted: PlanRecord, where: str) -> None:

@@ -70,6 +70,7 @@ def train(
     validation: Validation | None = None,
     extra_metrics: Callable[[], Mapping[str, float]] = dict,
     communicator: Communicator | None = None,
+    cameras: str = "",
 ) -> RunSummary:
     """Train a network, and write config.json, metrics.jsonl, summary.json, weights and checkpoints to `run_dir`.
 
@@ -86,6 +87,8 @@ def train(
     which keeps its own learning rate unless `schedule(step)` returns the rate of each step, counted from 0.
     By default they are those of `config`, whose fields `model` and `loss` record the names of the code.
     A resumed run is given the same code again. What breaks the contract is refused before the first step.
+    `cameras` is written into the weights file: the colours of the training cameras, as `cameras_to_text` of
+    `darkprep.pipeline.raw.camera_colours` returns them.
 
     With a `communicator`, every rank calls this function with the same arguments except its reader, which
     reads the rank's part of each batch. Only rank 0 writes files and evaluates. Its counts of deleted and
@@ -103,6 +106,7 @@ def train(
     with communicator.fail_together():
         config = recipe.named(config)
         state, start = recipe.new_state(config, device), Progress()
+    state.network.cameras = cameras
     leader = communicator.rank == 0
     validation = validation if leader else None
     with contextlib.ExitStack() as resources:

@@ -6,13 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkprep.pipeline.pairs.reference_colours import reference_colours
+from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Pair
-from darkprep.pipeline.pairs.whole_frame import lone_frame, whole_frame
+from darkprep.pipeline.pairs.whole_frame import lone_sample, whole_frame
 from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER, Amplification, parse_amplification
-from darkprep.pipeline.raw.colour import Colours
+from darkprep.pipeline.raw.camera_colours import CameraColours, camera_name, colours_for
+from darkprep.pipeline.raw.colour import Colours, colours_of
 from darkprep.pipeline.raw.frame import RawHeader
 from darkprep.pipeline.raw.resample import XtransMode, parse_xtrans_mode
-from darkprep.shards import OptionError, Sample, Target
+from darkprep.pipeline.raw.source import PackedFrame
+from darkprep.shards import OptionError, RawError, Sample, Target
+
+AUTO, NONE = "auto", "none"
+"""Values of `match_colour` that name no camera."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +34,8 @@ class DecodingOptions:
     has_ratio: bool = True
     """Whether there are long exposures, so that `ratio` is possible."""
     match_colour: str | None = None
-    """A camera or a RAW file to whose colours the frames are converted."""
+    """A camera or a RAW file to whose colours the frames are converted; `auto` for the training camera that the
+    weights state; None or `none` for no conversion."""
 
     def __post_init__(self) -> None:
         parse_amplification(self.amplify, has_ratio=self.has_ratio)
@@ -36,23 +43,42 @@ class DecodingOptions:
         if self.multiplier is not None and self.amplify != "estimate":
             raise OptionError("multiplier can be used only with --amplify estimate; leave it out")
 
+    @property
+    def matches(self) -> bool:
+        """Whether frames may be converted to another camera's colours."""
+        return self.match_colour not in (None, NONE)
+
     def effective_multiplier(self) -> float:
         """Return m of the paper's estimate; 1 if nothing is estimated."""
         if self.amplify != "estimate":
             return 1.0
         return DEFAULT_MULTIPLIER if self.multiplier is None else self.multiplier
 
-    def decoder(self, root: Path) -> FrameDecoder:
+    def decoder(self, root: Path, trained_on: tuple[CameraColours, ...] = ()) -> FrameDecoder:
         """Return a decoder of RAW files; if `match_colour` names a camera, its photographs must be below `root`.
 
-        Raises OptionError, DatasetError or RawError when the colours to match cannot be read.
+        `trained_on` are the cameras that the weights state. Raises OptionError, DatasetError or RawError when
+        the colours to match cannot be read.
         """
+        named = self.match_colour if self.matches and self.match_colour != AUTO else None
         return FrameDecoder(
             amplification=parse_amplification(self.amplify),
             multiplier=self.effective_multiplier(),
             xtrans=parse_xtrans_mode(self.xtrans),
-            match=reference_colours(self.match_colour, root) if self.match_colour else None,
+            match=reference_colours(named, root) if named else None,
+            trained_on=trained_on if self.match_colour == AUTO else (),
         )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoneFrame:
+    """A decoded file without a long exposure, ready to be restored."""
+
+    sample: Sample
+    decoded: PackedFrame
+    """The file's own planes, levels and colours."""
+    is_matched: bool
+    """Whether the sample was converted to another camera's colours."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,31 +89,51 @@ class FrameDecoder:
     multiplier: float
     xtrans: XtransMode
     match: Colours | None
+    """Colours to which every frame is converted."""
+    trained_on: tuple[CameraColours, ...] = ()
+    """Cameras of which a frame of any other camera is converted to the first; empty if `match` decides."""
 
     def pair(self, root: Path, pair: Pair, target: Target = "srgb") -> Sample:
         """Decode both exposures of a pair below `root` to one sample. Raises RawError."""
+        match = self.match
+        if self.trained_on:
+            match = self._match(open_source(root / pair.short).header())
         return whole_frame(
             root,
             pair,
             amplification=self.amplification,
             multiplier=self.multiplier,
             xtrans=self.xtrans,
-            match=self.match,
+            match=match,
             target=target,
         )
 
-    def file(self, path: Path) -> tuple[Sample, RawHeader]:
-        """Decode a file without a long exposure; return the sample and the file's header. Raises RawError.
+    def file(self, path: Path) -> LoneFrame:
+        """Decode a file without a long exposure. Raises RawError.
 
-        The amplification must not be `ratio`.
+        A file without usable colours is not converted to the colours of a training camera. The amplification must
+        not be `ratio`.
         """
         assert self.amplification != "ratio", (
             "amplification `ratio` is not possible for a single file"
         )
-        return lone_frame(
-            path,
-            amplification=self.amplification,
-            multiplier=self.multiplier,
-            xtrans=self.xtrans,
-            match=self.match,
+        decoded = open_source(path).decode(xtrans=self.xtrans)
+        match = self._match(decoded.header)
+        if match and self.trained_on and not _has_colours(decoded):
+            match = None
+        sample = lone_sample(
+            decoded, amplification=self.amplification, multiplier=self.multiplier, match=match
         )
+        return LoneFrame(sample=sample, decoded=decoded, is_matched=match is not None)
+
+    def _match(self, header: RawHeader) -> Colours | None:
+        """Return the colours to which a file is converted; None for no conversion."""
+        return colours_for(camera_name(header), self.trained_on) if self.trained_on else self.match
+
+
+def _has_colours(frame: PackedFrame) -> bool:
+    try:
+        colours_of(frame, frame.header.path)
+    except RawError:
+        return False
+    return True

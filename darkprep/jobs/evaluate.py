@@ -12,14 +12,16 @@ from darkprep.jobs.output_directory import check_output_directory
 from darkprep.jobs.pictures import show_simply
 from darkprep.jobs.protocols import ELD_CENTRE, packed_raw
 from darkprep.jobs.weights import load_restorer
+from darkprep.model.inference import ReadyNetwork
 from darkprep.pipeline.pairs.cameras import dataset_of
 from darkprep.pipeline.pairs.groups import report_groups
 from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.pairs.sets import pair_set_named
 from darkprep.pipeline.pairs.sid import MISALIGNED_SCENES
 from darkprep.pipeline.pairs.table import Pairs, Skipped, first_skipped, splits_named
+from darkprep.pipeline.raw.camera_colours import cameras_from_text
 from darkprep.pipeline.raw.develop import develop_amplified
-from darkprep.shards import DatasetError, OptionError, RawError, Sample, Target
+from darkprep.shards import DatasetError, OptionError, RawError, Sample
 from darkprep.shards.format import U16
 from darkprep.trainer.device import open_device
 from darkprep.trainer.evaluation import Evaluation, ImageScores, amplified_planes, evaluate
@@ -147,7 +149,7 @@ def evaluation(
     device = open_device(options.device)
     network = load_restorer(options.weights, device, model=options.model)
     target, protocol = network.target, protocol_for(network.target, options.protocol)
-    if target != "srgb" and options.decoding.match_colour:
+    if target != "srgb" and options.decoding.matches:
         raise OptionError(
             f"match-colour cannot be used with weights of the target {target}: it changes the colours of the short exposure, but not of the truth; leave it out"
         )
@@ -173,7 +175,7 @@ def evaluation(
     centre = ELD_CENTRE if protocol.name == "eld" and all_sid else None
     result = evaluate(
         network,
-        _whole_frames(options, found, skipped, check, target),
+        _whole_frames(options, found, skipped, check, network),
         options.out,
         protocol=protocol.name,
         device=device,
@@ -208,14 +210,14 @@ def _whole_frames(
     found: Pairs,
     skipped: list[Skipped],
     check: Callable[[], None],
-    target: Target,
+    network: ReadyNetwork,
 ) -> Iterator[Sample]:
     """Yield the samples to score, and append to `skipped` the files that cannot be used."""
-    decoder = options.decoding.decoder(options.root)
+    decoder = options.decoding.decoder(options.root, cameras_from_text(network.cameras))
     for pair in found.pairs:
         check()
         try:
-            yield decoder.pair(found.root, pair, target)
+            yield decoder.pair(found.root, pair, network.target)
         except RawError as error:
             skipped.append(found.skip(pair, error.path, error.reason))
     if len(skipped) == len(found.pairs):

@@ -137,7 +137,7 @@ class BuildSpool:
         """
         if self.bucket:
             shared = ProducerSettings(**asdict(shares), part=settings.part, parts=settings.parts)
-            self.bucket.publish(plan.record(shared))
+            self.bucket.publish(plan.record(shared, plan.cameras))
         plan.save(self.spool, replace(settings, budget_bytes=shares.build_bytes))
 
     def reopen(self) -> Spool:

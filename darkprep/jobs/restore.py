@@ -9,6 +9,7 @@ from pathlib import Path
 from darkprep.jobs.decoding import DecodingOptions, FrameDecoder
 from darkprep.jobs.output_directory import check_output_directory
 from darkprep.jobs.weights import load_restorer
+from darkprep.pipeline.raw.camera_colours import cameras_from_text
 from darkprep.shards import OptionError
 from darkprep.trainer.device import open_device
 from darkprep.trainer.picture import Bits
@@ -56,7 +57,7 @@ def restoration(options: RestoreOptions) -> Iterator[RestoreResult]:
         raise OptionError(
             f"{options.weights}: restores {result}, but restore writes sRGB pictures; choose weights that were trained with --target srgb, or score these with darkprep evaluate"
         )
-    decoder = options.decoding.decoder(options.root)
+    decoder = options.decoding.decoder(options.root, cameras_from_text(network.cameras))
     jobs = [
         RestoreJob(source=str(path), load=_loader(path, decoder), target=target)
         for path, target in zip(options.raw, targets, strict=True)
@@ -97,7 +98,8 @@ def _file_id(path: Path) -> tuple[int, int] | None:
 
 def _loader(path: Path, decoder: FrameDecoder) -> Callable[[], UnpairedFrame]:
     def load() -> UnpairedFrame:
-        sample, header = decoder.file(path)
+        frame = decoder.file(path)
+        sample, header = frame.sample, frame.decoded.header
         text = {
             "Camera": f"{header.make} {header.model}".strip(),
             "Exposure": f"{header.exposure_s:g} s, ISO {header.iso:g}",

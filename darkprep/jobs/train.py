@@ -30,6 +30,7 @@ from darkprep.model.own import NetworkSource
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import default_budget
 from darkprep.pipeline.produce.default_jobs import usable_cpus
+from darkprep.pipeline.raw.camera_colours import cameras_to_text
 from darkprep.report.provenance import FILE as PROVENANCE_FILE, run_provenance
 from darkprep.report.run_page import write_run_report
 from darkprep.shards import DarkprepError, DatasetError, OptionError, Spool, SpoolReader
@@ -183,6 +184,7 @@ def stream_training(
         _prepare(options, config, device, placement, communicator, progress),
     )
     history = SpoolHistory(run_dir)
+    cameras = training_cameras(spool) if communicator.rank == 0 else ""
 
     def open_reader(start: int, allocate: Allocate | None) -> SpoolReader:
         if communicator.rank == 0:
@@ -244,6 +246,7 @@ def stream_training(
                 validation=_validation(options, frames),
                 extra_metrics=monitor.gauges,
                 communicator=communicator,
+                cameras=cameras,
             )
         except BaseException:
             if communicator.rank == 0 and options.resume_command and iterations_done(run_dir):
@@ -293,6 +296,21 @@ def _validation_frames(options: TrainOptions, device: torch.device) -> Validatio
     except DatasetError:
         return None
     return frames if len(frames) else None
+
+
+def training_cameras(spool: Spool) -> str:
+    """Return the colours of the cameras of a spool's photographs as text for the weights file.
+
+    A spool of an older version does not record them; then they are read from the photographs, if this user chose
+    their directory. Returns "" if these cannot be read.
+    """
+    if spool.plan.cameras or not are_own_settings(spool.plan):
+        return cameras_to_text(spool.plan.cameras)
+    try:
+        cameras = Plan.load(spool).cameras
+    except DarkprepError:
+        return ""
+    return cameras_to_text(camera.to_record() for camera in cameras)
 
 
 def _validation(options: TrainOptions, frames: ValidationFrames | None) -> Validation | None:

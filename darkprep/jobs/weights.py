@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from darkprep.jobs.own_code import import_network
@@ -17,8 +18,18 @@ from darkprep.model import (
     load_weights,
 )
 from darkprep.model.inference import ReadyNetwork, ready_for_inference
+from darkprep.pipeline.raw.camera_colours import (
+    CameraColours,
+    cameras_to_text,
+    full_camera_name,
+)
+from darkprep.pipeline.raw.colour import Colours
 from darkprep.shards import WeightsError
 from darkprep.shards.files import disk_errors
+from darkprep.synth.sensors import sensor_of
+
+_DAYLIGHT_KELVIN = 5200.0
+"""Colour temperature of the white balance that imported weights state for their camera."""
 
 
 def load_restorer(weights: Path, device: torch.device, *, model: str | None = None) -> ReadyNetwork:
@@ -76,9 +87,22 @@ def import_released(published: Path, out: Path) -> str:
 def _import(published: Path, out: Path) -> None:
     """Convert `published` to `out`. Raises WeightsError if the directory of `out` does not exist."""
     try:
-        import_published(published, out)
+        import_published(published, out, cameras=_released_cameras())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _unwritable(out, error) from error
+
+
+def _released_cameras() -> str:
+    """Return the colours of the camera on whose photographs the released weights were trained, SID's Sony, as text."""
+    sensor = sensor_of("sony")
+    camera = CameraColours(
+        camera=full_camera_name(sensor.make, sensor.model),
+        colours=Colours(
+            gains=1 / np.array(sensor.neutral(_DAYLIGHT_KELVIN)),
+            to_srgb=np.linalg.inv(sensor.balanced_from_srgb()),
+        ),
+    )
+    return cameras_to_text([camera.to_record()])
 
 
 def _unwritable(out: Path, error: OSError) -> WeightsError:

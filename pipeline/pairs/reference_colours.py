@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from darkprep.pipeline.pairs.cameras import CAMERAS, camera_named
 from darkprep.pipeline.pairs.find import find_pairs
+from darkprep.pipeline.pairs.sources import open_source
+from darkprep.pipeline.pairs.table import Pair
+from darkprep.pipeline.raw.camera_colours import (
+    MAX_CAMERAS,
+    CameraColours,
+    camera_name,
+    typical_colours,
+)
 from darkprep.pipeline.raw.colour import Colours, colours_of
 from darkprep.pipeline.raw.reader import read_raw
+from darkprep.shards.errors import RawError
 
 _SAMPLED = 9
 """Photographs whose median white balance is taken."""
@@ -25,8 +34,34 @@ def reference_colours(source: str, root: Path) -> Colours:
     if source.lower() not in CAMERAS:
         return colours_of(read_raw(source), source)
     pairs = find_pairs(root, camera_named(source)).pairs
-    step = -(-len(pairs) // _SAMPLED)
-    paths = [str(root / pair.short) for pair in pairs[::step]]
-    colours = [colours_of(read_raw(path), path) for path in paths]
-    gains = np.exp(np.median(np.log([one.gains for one in colours]), axis=0))
-    return Colours(gains=gains / gains[1], to_srgb=colours[0].to_srgb)
+    paths = [str(root / pair.short) for pair in _spread(pairs)]
+    return typical_colours([colours_of(read_raw(path), path) for path in paths])
+
+
+def pair_colours(root: Path, pairs: Sequence[Pair]) -> tuple[CameraColours, ...]:
+    """Return the typical colours of each camera among pairs below `root`, those with the most pairs first.
+
+    Some short exposures of each camera are decoded. Cameras without a name or without usable colours are left
+    out, as are files that cannot be read.
+    """
+    labelled = defaultdict[str, list[Pair]](list)
+    for pair in pairs:
+        labelled[pair.camera].append(pair)
+    ordered = sorted(labelled.values(), key=len, reverse=True)[:MAX_CAMERAS]
+    found = defaultdict[str, list[Colours]](list)
+    for pair in (pair for own in ordered for pair in _spread(own)):
+        try:
+            frame = open_source(root / pair.short).decode()
+            found[camera_name(frame.header)].append(colours_of(frame, pair.short))
+        except RawError:
+            continue
+    return tuple(
+        CameraColours(camera=camera, colours=typical_colours(several))
+        for camera, several in list(found.items())[:MAX_CAMERAS]
+        if camera
+    )
+
+
+def _spread(pairs: Sequence[Pair]) -> Sequence[Pair]:
+    """Return some of the pairs, spread evenly."""
+    return pairs[:: -(-len(pairs) // _SAMPLED)]

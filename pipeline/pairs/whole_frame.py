@@ -76,19 +76,30 @@ def lone_frame(
     header. Raises RawError for a file that cannot be used, OptionError for an invalid amplification or
     multiplier.
     """
-    _check_amplification(amplification, multiplier)
     short = open_source(path).decode(xtrans=xtrans)
-    sample = _sample(
+    sample = lone_sample(short, amplification=amplification, multiplier=multiplier, match=match)
+    return sample, short.header
+
+
+def lone_sample(
+    short: PackedFrame,
+    *,
+    amplification: Literal["estimate"] | float = "estimate",
+    multiplier: float = 1.0,
+    match: Colours | None = None,
+) -> Sample:
+    """Return a decoded RAW file that has no long exposure as a sample; arguments and errors as for `lone_frame`."""
+    _check_amplification(amplification, multiplier)
+    return _sample(
         short,
         np.empty((3, 0, 0), np.uint16),
-        name=Path(path).stem,
+        name=Path(short.header.path).stem,
         camera=short.header.model or short.header.make,
         ratio=0.0,
         amplification=amplification,
         multiplier=multiplier,
         match=match,
     )
-    return sample, short.header
 
 
 def _sample(

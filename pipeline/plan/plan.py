@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from darkprep.pipeline.pairs.reference_colours import pair_colours
 from darkprep.pipeline.pairs.table import MAX_WEIGHT, Pair, Skipped
 from darkprep.pipeline.plan.frame_names import FrameKind, frame_name
 from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.raw.camera_colours import CameraColours
 from darkprep.shards import (
     PERIOD,
     CfaKind,
@@ -224,24 +226,36 @@ class Plan:
             "pairs": [pair.to_record() for pair in self.pairs],
         }
 
-    def record(self, settings: ProducerSettings | None = None) -> PlanRecord:
-        """Return the record of plan.json with the producers' default `settings`."""
+    def record(
+        self, settings: ProducerSettings | None = None, cameras: tuple[CameraColours, ...] = ()
+    ) -> PlanRecord:
+        """Return the record of plan.json with the producers' default `settings` and the colours of the cameras."""
         settings = replace(
             settings or ProducerSettings(),
             root=str(self.root.absolute()),
             pairs=str(self.table.absolute()) if self.table else None,
             layout=self.layout,
         )
-        return PlanRecord(stream=self.stream, recipe=self.recipe(), settings=settings)
+        return PlanRecord(
+            stream=self.stream,
+            recipe=self.recipe(),
+            settings=settings,
+            cameras=tuple(camera.to_record() for camera in cameras),
+        )
 
     def save(self, spool: Spool, settings: ProducerSettings | None = None) -> None:
         """Create `spool` with the record of this plan and `settings` that this user chose.
 
         Raises the errors of `Spool.create`.
         """
-        record = self.record(settings)
+        record = self.record(settings, self.cameras)
         spool.create(record)
         record_own_settings(record)
+
+    @functools.cached_property
+    def cameras(self) -> tuple[CameraColours, ...]:
+        """The typical colours of the plan's cameras, from a few short exposures of each, read once."""
+        return pair_colours(self.root, [one.pair for one in self.pairs])
 
     @classmethod
     def load(cls, spool: Spool) -> Plan:

@@ -16,6 +16,7 @@ from PIL import Image
 from darkprep.jobs.evaluate import EvaluateOptions
 from darkprep.model import build_model, load_model, save_weights
 from darkprep.model.weights import published_names
+from darkprep.pipeline.raw.camera_colours import cameras_from_text
 
 SHORT = "Sony/short/10001_00_0.1s.dng"
 
@@ -351,7 +352,11 @@ def test_the_released_checkpoint_is_converted_and_its_licence_printed(call, larg
     assert result.exit_code == 0
     assert "wrote ours.safetensors. The released REDIRT weights are the authors'" in result.stdout
     assert "non-commercial use only" in result.stdout
-    assert load_model("ours.safetensors").name == "redirt"
+    imported = load_model("ours.safetensors")
+    assert imported.name == "redirt"
+    (camera,) = cameras_from_text(imported.cameras)
+    assert camera.camera == "SONY ILCE-7SM2"
+    assert camera.colours.gains == pytest.approx([2.5, 1, 1.6], abs=0.1)
     words = ("evaluate", "--camera", "sony", "--root", large_data, "--json", "--weights")
     assert call(*words, "released").stdout == call(*words, "ours.safetensors").stdout
 

@@ -8,17 +8,21 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from darkprep.jobs.train import training_cameras
 from darkprep.model import load_model
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.budget import smallest_budget
+from darkprep.pipeline.raw.camera_colours import cameras_from_text
 from darkprep.shards import Spool
+from darkprep.shards.files import json_bytes
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.trainer.run_files import training_lock
 from tests.support.command_line import snapshot
@@ -96,7 +100,17 @@ def test_a_run_leaves_what_it_produced(call, large_spool):
     assert [line["iteration"] for line in metrics("runs/first")] == [1, 2]
     config = json.loads(Path("runs/first/config.json").read_text())
     assert (config["camera"], config["plan"]) == ("sony", Spool(large_spool).open().digest)
-    assert load_model(Path("runs/first/weights.safetensors")).name == "redirt"
+    weights = load_model(Path("runs/first/weights.safetensors"))
+    assert weights.name == "redirt"
+    assert [one.camera for one in cameras_from_text(weights.cameras)] == ["darkprep Synthetic"]
+    # A spool of an older version does not record them.
+    recorded = Spool(large_spool).open()
+    assert training_cameras(recorded) == weights.cameras
+    assert recorded.plan.cameras
+    without = replace(recorded.plan, cameras=())
+    assert without.digest == recorded.digest
+    (large_spool / "plan.json").write_bytes(json_bytes(without.to_json()))
+    assert training_cameras(Spool(large_spool).open()) == weights.cameras
 
 
 def test_without_producers_a_finished_plan_ends_the_training_without_error(call, large_spool):
