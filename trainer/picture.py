@@ -95,7 +95,7 @@ def write_picture(path: Path, pixels: Pixels, text: Mapping[str, str] | None = N
 
     def write(file: BinaryIO) -> None:
         if path.suffix.lower() == ".png":
-            _write_png(file, pixels, text)
+            write_png(file, pixels, text)
         else:
             description = "\n".join(f"{key}: {value}" for key, value in text.items())
             tifffile.imwrite(
@@ -105,12 +105,28 @@ def write_picture(path: Path, pixels: Pixels, text: Mapping[str, str] | None = N
     replace_atomically(path, write)
 
 
-def _write_png(file: BinaryIO, pixels: Pixels, text: Mapping[str, str]) -> None:
+def write_png(
+    file: BinaryIO,
+    pixels: Pixels,
+    text: Mapping[str, str],
+    *,
+    icc_profile: bytes = b"",
+    exif: bytes = b"",
+) -> None:
+    """Write `(H, W, 3)` of 8 or 16 bits as PNG, with texts, a colour profile and a TIFF structure of Exif tags.
+
+    Without a profile the picture is marked as sRGB; readers of PNG take either, and not both.
+    """
     height, width = pixels.shape[:2]
     file.write(b"\x89PNG\r\n\x1a\n")
     depth = 8 * pixels.itemsize
     _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, depth, _TRUE_COLOUR, 0, 0, 0))
-    _chunk(file, b"sRGB", b"\0")
+    if icc_profile:
+        _chunk(file, b"iCCP", b"sRGB\0\0" + zlib.compress(icc_profile))
+    else:
+        _chunk(file, b"sRGB", b"\0")
+    if exif:
+        _chunk(file, b"eXIf", exif)
     for key, value in text.items():
         _chunk(file, b"iTXt", key.encode("latin-1", "replace") + b"\0\0\0\0\0" + value.encode())
     # Filtered bytes hardly repeat except in runs; searching for longer matches takes ten times as

@@ -29,7 +29,7 @@ _COMMANDS = {
     "stop": ("spool:stop", "Stop the background producers of a spool."),
     "stream-train": ("train:stream_train", "Train on a spool while it is being filled."),
     "evaluate": ("restore:evaluate", "Score trained weights on whole test frames."),
-    "restore": ("restore:restore", "Restore dark RAW files to pictures."),
+    "restore": ("restore_files:restore", "Restore dark RAW files to pictures."),
     "import-weights": ("restore:import_weights", "Convert the checkpoint released by REDIRT's authors."),
     "study": ("study:study", "Make a table of several training runs and evaluations."),
     "report": ("inspect:report", "Write an HTML report of a run."),

@@ -44,6 +44,17 @@ def combined(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return decorate
 
 
+weights_option = click.option(
+    "--weights", type=PATH, required=True, metavar="FILE",
+    help="Trained weights: the weights.safetensors of a run.",
+)  # fmt: skip
+
+model_option = click.option(
+    "--model", metavar="MODULE:CLASS", show_default="the network that the weights file names",
+    help="Network of the weights, if it is your own: package.module:Class, as for stream-train.",
+)  # fmt: skip
+
+
 # -- directories --------------------------------------------------------------------------------------
 
 spool_option = click.option(
@@ -143,10 +154,21 @@ target_option = click.option(
     "--target", "sample_target", type=click.Choice(TARGETS), default=PlanOptions.target, show_default=True,
     help="Target of training: the long exposure as developed sRGB, as linear camera RGB, or as RAW planes.",
 )  # fmt: skip
-match_option = click.option(
-    "--match-colour", metavar="CAMERA|FILE",
-    help="Convert frames to the colours of the camera on which the weights were trained; give the name of a camera with photographs below --root, or one RAW file of the camera.",
-)  # fmt: skip
+
+
+def _match_option(default: str | None, note: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--match-colour", metavar="auto|none|CAMERA|FILE", default=default, show_default=default or "none",
+        help="Convert frames to the colours of the camera on which the weights were trained: of the one that the weights state, "
+        f"unless a frame is of that camera (auto), of a camera with photographs below --root, or of one RAW file of the camera.{note}",
+    )  # fmt: skip
+
+
+match_option = _match_option(None, "")
+restore_match_option = _match_option(
+    "auto",
+    " With auto the tint of the result is also corrected to the file's own white balance; none converts nothing.",
+)
 
 
 crop_option = click.option(

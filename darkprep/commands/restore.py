@@ -1,4 +1,4 @@
-"""Commands that use trained weights: `evaluate`, `restore`, `import-weights`."""
+"""Commands that use trained weights: `evaluate` and `import-weights`; `restore` has a module of its own."""
 
 from __future__ import annotations
 
@@ -14,33 +14,23 @@ from darkprep.commands.options import (
     exclude_misaligned_option,
     frames_option,
     match_option,
-    match_root_option,
+    model_option,
     multiplier_option,
     pair_options,
     root_option,
     split_option,
+    weights_option,
     xtrans_option,
 )
 from darkprep.commands.output import print_skipped
 from darkprep.commands.parameters import PATH
 from darkprep.commands.torch_setup import prepare_torch
 from darkprep.view.live import Progress
-from darkprep.view.numbers import format_duration, one_line
-
-_weights_option = click.option(
-    "--weights", type=PATH, required=True, metavar="FILE",
-    help="Trained weights: the weights.safetensors of a run.",
-)  # fmt: skip
-
-_model_option = click.option(
-    "--model", metavar="MODULE:CLASS", show_default="the network that the weights file names",
-    help="Network of the weights, if it is your own: package.module:Class, as for stream-train.",
-)  # fmt: skip
 
 
 @click.command(short_help="Score trained weights on whole test frames.")
-@_weights_option
-@_model_option
+@weights_option
+@model_option
 @pair_options
 @root_option
 @split_option("test")
@@ -131,86 +121,6 @@ def evaluate(
         echo(json.dumps(result.record(), indent=1))
     else:
         echo("\n".join(result.lines()))
-
-
-@click.command(short_help="Restore dark RAW files to pictures.")
-@click.argument("raw", nargs=-1, required=True, type=PATH)
-@_weights_option
-@_model_option
-@click.option(
-    "--amplify", default="estimate", show_default=True, metavar="estimate|FACTOR",
-    help="Amplify by a factor estimated from the brightness as in REDIRT (estimate), or by a constant FACTOR such as 100.",
-)  # fmt: skip
-@multiplier_option
-@xtrans_option
-@match_option
-@match_root_option
-@click.option(
-    "--out", type=PATH, default=Path("restored"), show_default=True, metavar="DIR",
-    help="Directory for the pictures.",
-)  # fmt: skip
-@click.option(
-    "--format", type=click.Choice(("png", "tiff")), default="png", show_default=True,
-    help="File format of the pictures.",
-)  # fmt: skip
-@click.option(
-    "--bits", type=click.Choice(("8", "16")), default="8", show_default=True,
-    help="Bits per colour.",
-)  # fmt: skip
-@device_option
-def restore(
-    *,
-    raw: tuple[Path, ...],
-    weights: Path,
-    model: str | None,
-    amplify: str,
-    multiplier: float | None,
-    xtrans: str,
-    match_colour: str | None,
-    root: Path,
-    out: Path,
-    format: str,
-    bits: str,
-    device: str,
-) -> int:
-    """Restore dark RAW files to pictures; a file that fails is reported, and the others are still restored.
-
-    The exit status is 1 if any file failed.
-
-    Example: darkprep restore night/*.ARW --weights runs/X/weights.safetensors --amplify 100
-    """
-    prepare_torch()
-    from darkprep.jobs.decoding import DecodingOptions
-    from darkprep.jobs.restore import RestoreOptions, restoration
-
-    options = RestoreOptions(
-        raw=raw,
-        weights=weights,
-        model=model,
-        out=out,
-        decoding=DecodingOptions(
-            amplify=amplify,
-            multiplier=multiplier,
-            xtrans=xtrans,
-            match_colour=match_colour,
-            has_ratio=False,
-        ),
-        root=root,
-        format=format,
-        bits=8 if bits == "8" else 16,
-        device=device,
-    )
-    failed = 0
-    for result in restoration(options):
-        if result.error:
-            failed += 1
-            # Most errors already begin with the file's name.
-            named = result.error.startswith(f"{result.source}:")
-            message = result.error if named else f"{result.source}: {result.error}"
-            echo(one_line(f"failed {message}"), err=True)
-        else:
-            echo(f"{result.source} -> {result.target} ({format_duration(result.seconds)})")
-    return 1 if failed else 0
 
 
 @click.command("import-weights", short_help="Convert the checkpoint released by REDIRT's authors.")

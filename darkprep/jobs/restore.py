@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from darkprep.jobs.decoding import DecodingOptions, FrameDecoder
+import numpy as np
+from torch import Tensor
+
+from darkprep.jobs.colour_balance import tint_factors, with_tint
+from darkprep.jobs.decoding import AUTO, DecodingOptions, FrameDecoder, LoneFrame
 from darkprep.jobs.output_directory import check_output_directory
+from darkprep.jobs.picture_files import SOFTWARE_NAME, SUFFIX, PictureFormat, save_picture
+from darkprep.jobs.restore_files import PlannedFile, find_raw_files, is_foreign, plan_files
 from darkprep.jobs.weights import load_restorer
-from darkprep.pipeline.raw.camera_colours import cameras_from_text
-from darkprep.shards import OptionError
+from darkprep.model.inference import ReadyNetwork
+from darkprep.pipeline.raw.camera_colours import CameraColours, camera_name, cameras_from_text
+from darkprep.pipeline.raw.colour import colours_of
+from darkprep.pipeline.raw.photo_metadata import PhotoMetadata, read_metadata
+from darkprep.shards import OptionError, RawError, WeightsError
+from darkprep.shards.format import Sample
 from darkprep.trainer.device import open_device
-from darkprep.trainer.picture import Bits
-from darkprep.trainer.restoration import RestoreJob, RestoreResult, UnpairedFrame, restore_all
+from darkprep.trainer.picture import Pixels
+from darkprep.trainer.restoration import (
+    RestoreJob,
+    RestoreResult,
+    UnpairedFrame,
+    Write,
+    file_errors,
+    integer_pixels,
+    restore_all,
+    upright,
+)
+
+METADATA = ("all", "no-position", "none")
+_MAX_PLAUSIBLE = 1000.0
+_MAX_CLIPPED = 0.2
+_STEP = 4
+"""Every fourth pixel of each row and column is looked at for clipping."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +46,20 @@ class RestoreOptions:
     """The options for restoring files. Raises OptionError, which names the invalid field."""
 
     raw: tuple[Path, ...]
+    """RAW files, and folders of them."""
     weights: Path
     out: Path
     decoding: DecodingOptions = field(
         default_factory=lambda: DecodingOptions(amplify="estimate", has_ratio=False)
     )
-    format: str = "png"
-    """`png` or `tiff`."""
-    bits: Bits = 8
+    amplify: tuple[str, ...] = ()
+    """Several amplifications, of which each gives a picture of its own; empty for the one of `decoding`."""
+    recursive: bool = False
+    existing: str = "skip"
+    """What happens to pictures that exist already: `skip`, `replace` or `rename`."""
+    picture: PictureFormat = field(default_factory=PictureFormat)
+    metadata: str = "all"
+    """Which metadata of the photograph are kept: `all`, `no-position` or `none`."""
     model: str | None = None
     """`package.module:Class` of the weights' network, if it is the user's own."""
     device: str = "auto"
@@ -36,20 +67,40 @@ class RestoreOptions:
     """Directory of the photographs of a camera whose colours are to be matched."""
 
     def __post_init__(self) -> None:
-        if self.format not in ("png", "tiff"):
-            raise OptionError(f"format must be png or tiff, not {self.format!r}")
-        if self.bits not in (8, 16):
-            raise OptionError(f"bits must be 8 or 16, not {self.bits}")
+        if self.metadata not in METADATA:
+            raise OptionError(
+                f"metadata must be one of {', '.join(METADATA)}, not {self.metadata!r}"
+            )
 
 
-def restoration(options: RestoreOptions) -> Iterator[RestoreResult]:
-    """Restore the files one after the other, and yield the result for each file.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Restoration:
+    """The files to restore, and the results as they come."""
 
-    Raises OptionError, WeightsError, and DiskFull.
-    """
+    planned: tuple[PlannedFile, ...]
+    """Everything that was asked for, including pictures that exist already."""
+    results: Iterator[RestoreResult]
+    """The result of each file that is not skipped, in order. Raises DiskFull."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Frame(UnpairedFrame):
+    """A frame with what its picture needs besides the network's result."""
+
+    lone: LoneFrame
+    metadata: PhotoMetadata
+
+
+def restoration(options: RestoreOptions) -> Restoration:
+    """Load the weights and return the restoration, which has not begun. Raises OptionError and WeightsError."""
     check_output_directory("out", options.out)
-    targets = _picture_paths(options)
-    _refuse_overwriting_sources(options.raw, targets)
+    planned = plan_files(
+        find_raw_files(options.raw, recursive=options.recursive),
+        options.out,
+        SUFFIX[options.picture.format],
+        amplify=options.amplify or (options.decoding.amplify,),
+        existing=options.existing,
+    )
     device = open_device(options.device)
     network = load_restorer(options.weights, device, model=options.model)
     if network.target != "srgb":
@@ -57,55 +108,126 @@ def restoration(options: RestoreOptions) -> Iterator[RestoreResult]:
         raise OptionError(
             f"{options.weights}: restores {result}, but restore writes sRGB pictures; choose weights that were trained with --target srgb, or score these with darkprep evaluate"
         )
-    decoder = options.decoding.decoder(options.root, cameras_from_text(network.cameras))
+    load = _loader(options, network)
     jobs = [
-        RestoreJob(source=str(path), load=_loader(path, decoder), target=target)
-        for path, target in zip(options.raw, targets, strict=True)
+        RestoreJob(source=str(one.source), load=load(one), target=one.target)
+        for one in planned
+        if not one.exists
     ]
-    yield from restore_all(network, jobs, bits=options.bits, device=device)
+    results = restore_all(network, jobs, device=device, write=_picture_writer(options))
+    return Restoration(planned=tuple(planned), results=results)
 
 
-def _picture_paths(options: RestoreOptions) -> list[Path]:
-    """Return a path for each picture; files of the same name from different directories get numbers."""
-    taken: dict[str, None] = {}
-    for path in options.raw:
-        name, count = path.stem, 1
-        while name in taken:
-            count += 1
-            name = f"{path.stem}-{count}"
-        taken[name] = None
-    return [options.out / f"{name}.{options.format}" for name in taken]
+def _loader(
+    options: RestoreOptions, network: ReadyNetwork
+) -> Callable[[PlannedFile], Callable[[], UnpairedFrame]]:
+    """Return a function that returns the function which decodes a file."""
+    trained_on = cameras_from_text(network.cameras)
+    decoders = {
+        amplify: replace(options.decoding, amplify=amplify).decoder(options.root, trained_on)
+        for amplify in options.amplify or (options.decoding.amplify,)
+    }
 
+    def metadata(path: Path, lone: LoneFrame) -> PhotoMetadata:
+        if options.metadata == "none":
+            return PhotoMetadata()
+        found = read_metadata(path, lone.decoded.header)
+        return found if options.metadata == "all" else found.without_position()
 
-def _refuse_overwriting_sources(raw: tuple[Path, ...], targets: list[Path]) -> None:
-    """Raise OptionError if a picture (such as a TIFF) would overwrite one of the RAW files."""
-    sources = {_file_id(path) for path in raw} - {None}
-    for target in targets:
-        if _file_id(target) in sources:
-            raise OptionError(
-                f"{target}: is one of the files to restore and would be overwritten; choose another --out"
+    def frame(planned: PlannedFile, decoder: FrameDecoder) -> UnpairedFrame:
+        if options.existing == "replace" and is_foreign(planned.target):
+            raise RawError(
+                str(planned.source),
+                f"{planned.target} exists and was not written by darkprep, so it may be an original; choose another --out",
             )
+        lone = decoder.file(planned.source)
+        _check_cfa(lone, network, planned.source)
+        header, meta = lone.decoded.header, lone.sample.meta
+        return _Frame(
+            sample=lone.sample,
+            orientation=header.orientation,
+            text={
+                "Camera": f"{header.make} {header.model}".strip(),
+                "Exposure": f"{header.exposure_s:g} s, ISO {header.iso:g}",
+                "Amplification": f"{meta.amplification:g} ({meta.amplification_source})",
+                "Software": SOFTWARE_NAME,
+            },
+            notes=tuple(_notes(lone, trained_on, options.decoding)),
+            lone=lone,
+            metadata=metadata(planned.source, lone),
+        )
+
+    return lambda planned: lambda: frame(planned, decoders[planned.amplify])
 
 
-def _file_id(path: Path) -> tuple[int, int] | None:
-    """Return device and inode, which are equal for all links to a file; None if there is no file."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+def _check_cfa(lone: LoneFrame, network: ReadyNetwork, path: Path) -> None:
+    """Raise WeightsError, with the option that helps, for a frame that the network cannot read."""
+    if lone.sample.meta.cfa == network.cfa:
+        return
+    if network.cfa == "bayer":
+        reason = "is of an X-Trans sensor, and these weights read Bayer mosaics; add --xtrans rggb, which resamples it"
+    elif lone.decoded.header.cfa == "xtrans":
+        reason = "these weights read X-Trans mosaics; leave --xtrans out"
+    else:
+        reason = "is of a Bayer sensor, and these weights read X-Trans mosaics; choose weights that were trained on Bayer mosaics, or with --xtrans rggb"
+    raise WeightsError(f"{path}: {reason}")
 
 
-def _loader(path: Path, decoder: FrameDecoder) -> Callable[[], UnpairedFrame]:
-    def load() -> UnpairedFrame:
-        frame = decoder.file(path)
-        sample, header = frame.sample, frame.decoded.header
-        text = {
-            "Camera": f"{header.make} {header.model}".strip(),
-            "Exposure": f"{header.exposure_s:g} s, ISO {header.iso:g}",
-            "Amplification": f"{sample.meta.amplification:g} ({sample.meta.amplification_source})",
-            "Software": "darkprep",
-        }
-        return UnpairedFrame(sample=sample, orientation=header.orientation, text=text)
+def _notes(
+    lone: LoneFrame, trained_on: tuple[CameraColours, ...], decoding: DecodingOptions
+) -> Iterator[str]:
+    """Yield the warnings about a frame."""
+    camera = camera_name(lone.decoded.header)
+    known = [one.camera for one in trained_on]
+    if known and not lone.is_matched and camera.casefold() not in map(str.casefold, known):
+        why = (
+            "its file has no usable colours to convert"
+            if decoding.match_colour == AUTO
+            else "see --match-colour auto"
+        )
+        yield f"the weights were trained on {', '.join(known[:3])}, this is {camera or 'an unknown camera'}: {why}"
+    factor = lone.sample.meta.amplification
+    if factor > _MAX_PLAUSIBLE:
+        yield f"the amplification {factor:g} is beyond {_MAX_PLAUSIBLE:g}: little but noise is left"
+    clipped = _clipped(lone.sample)
+    if clipped > _MAX_CLIPPED:
+        yield f"{clipped:.0%} of its pixels are white after the amplification {factor:g}; choose a smaller --amplify"
 
-    return load
+
+def _clipped(sample: Sample) -> float:
+    """Return the share of values that are at or above full scale after the amplification."""
+    meta = sample.meta
+    black = np.array(meta.black)[:, None, None]
+    limit = black + (meta.white - black) / meta.amplification
+    return float((sample.low[:, ::_STEP, ::_STEP] >= limit).mean())
+
+
+def _picture_writer(options: RestoreOptions) -> Write:
+    """Return the function that writes sRGB pictures."""
+
+    def write(frame: UnpairedFrame, restored: Tensor, target: Path) -> None:
+        assert isinstance(frame, _Frame)
+        pixels = upright(_srgb_pixels(frame, restored, options), frame.orientation)
+        with file_errors(target):
+            save_picture(target, pixels, options.picture, metadata=frame.metadata, text=frame.text)
+
+    return write
+
+
+def _srgb_pixels(frame: _Frame, restored: Tensor, options: RestoreOptions) -> Pixels:
+    """Return the picture `(H, W, 3)`, with the tint of another camera's network removed."""
+    bits = options.picture.bits
+    if not (frame.lone.is_matched and options.decoding.match_colour == AUTO):
+        return integer_pixels(restored, bits)
+    pixels = integer_pixels(restored, 16)
+    assert pixels.dtype == np.uint16
+    decoded = frame.lone.decoded
+    factors = tint_factors(
+        pixels.astype(np.uint16, copy=False),
+        decoded,
+        colours_of(decoded, decoded.header.path),
+        frame.sample.meta.amplification,
+    )
+    return with_tint(
+        pixels.astype(np.uint16, copy=False), np.ones(3) if factors is None else factors, bits
+    )

@@ -102,6 +102,13 @@ def linear_light(srgb: F32 | U16) -> F32:
     return np.where(v < _KNEE, v / np.float32(_SLOPE), bent)
 
 
+def developed_light(linear: F32) -> F32:
+    """Apply the development's gamma to linear values: the inverse of `linear_light`. Values are clipped to [0, 1]."""
+    v = np.clip(linear, 0, 1)
+    bent = np.float32(1 + _OFFSET) * v ** np.float32(_POWER) - np.float32(_OFFSET)
+    return np.where(v < _KNEE / _SLOPE, v * np.float32(_SLOPE), bent)
+
+
 def undevelop(picture: F32 | U16, colours: Colours, cfa: CfaKind) -> F32:
     """Return the packed planes that a sensor would record of a developed picture.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,6 +21,8 @@ import numpy.typing as npt
 import tifffile
 
 from darkprep.pipeline.raw.colour import SRGB_TO_XYZ
+from darkprep.pipeline.raw.exif_block import RESERVED, append_directory
+from darkprep.pipeline.raw.photo_metadata import EXIF_POINTER, TagValue
 from darkprep.shards.cfa import Rows
 from darkprep.shards.files import replace_atomically
 
@@ -35,7 +36,6 @@ BAYER: dict[str, Rows] = {
 
 _XYZ_TO_SRGB = tuple(np.linalg.inv(SRGB_TO_XYZ).ravel().tolist())
 _BYTE, _ASCII, _SHORT, _LONG, _RATIONAL, _UNDEFINED, _SRATIONAL = 1, 2, 3, 4, 5, 7, 10
-_EXIF_POINTER, _RESERVED = 34665, 34664
 _D65 = 21
 
 
@@ -115,7 +115,7 @@ def write_dng(path: Path, mosaic: npt.NDArray[np.uint16], tags: DngTags) -> None
         software=False,
         extratags=[(*tag, True) for tag in _main_tags(tags, *mosaic.shape)],
     )
-    _append_exif(file, _exif_tags(tags))
+    append_directory(file, _exif_tags(tags), EXIF_POINTER)
 
     def write(target: BinaryIO) -> None:
         target.write(file.getbuffer())
@@ -146,7 +146,7 @@ def _main_tags(tags: DngTags, height: int, width: int) -> list[_Tag]:
         (33422, _BYTE, period * period, bytes("RGB".index(c) for row in tags.cfa for c in row)),
         (33434, _RATIONAL, 1, _rationals([tags.exposure_s])),
         (33437, _RATIONAL, 1, _rationals([tags.f_number])),
-        (_RESERVED, _LONG, 1, 0),  # becomes the pointer to the Exif directory
+        (RESERVED[EXIF_POINTER], _LONG, 1, 0),  # becomes the pointer to the Exif directory
         (50706, _BYTE, 4, b"\x01\x04\x00\x00"),  # DNGVersion
         (50707, _BYTE, 4, b"\x01\x01\x00\x00"),  # DNGBackwardVersion
         (50708, _ASCII, 0, name),  # UniqueCameraModel
@@ -163,16 +163,16 @@ def _main_tags(tags: DngTags, height: int, width: int) -> list[_Tag]:
     ]
 
 
-def _exif_tags(tags: DngTags) -> list[tuple[int, int, int, bytes]]:
-    """Return the tags of the Exif directory, with their values as little-endian bytes."""
+def _exif_tags(tags: DngTags) -> dict[int, TagValue]:
+    """Return the tags of the Exif directory."""
     stamp = tags.date_time.encode("ascii") + b"\x00"
-    return [
-        (33434, _RATIONAL, 1, struct.pack("<2I", *_rationals([tags.exposure_s]))),
-        (33437, _RATIONAL, 1, struct.pack("<2I", *_rationals([tags.f_number]))),
-        (34855, _SHORT, 1, struct.pack("<H", tags.iso)),  # PhotographicSensitivity
-        (36864, _UNDEFINED, 4, b"0230"),  # ExifVersion
-        (36867, _ASCII, len(stamp), stamp),  # DateTimeOriginal
-    ]
+    return {
+        33434: TagValue(_RATIONAL, 1, struct.pack("<2I", *_rationals([tags.exposure_s]))),
+        33437: TagValue(_RATIONAL, 1, struct.pack("<2I", *_rationals([tags.f_number]))),
+        34855: TagValue(_SHORT, 1, struct.pack("<H", tags.iso)),  # PhotographicSensitivity
+        36864: TagValue(_UNDEFINED, 4, b"0230"),  # ExifVersion
+        36867: TagValue(_ASCII, len(stamp), stamp),  # DateTimeOriginal
+    }
 
 
 def _rationals(values: tuple[float, ...] | list[float]) -> tuple[int, ...]:
@@ -183,35 +183,3 @@ def _rationals(values: tuple[float, ...] | list[float]) -> tuple[int, ...]:
     """
     fractions = (Fraction(value).limit_denominator(1_000_000) for value in values)
     return tuple(chain.from_iterable((f.numerator, f.denominator) for f in fractions))
-
-
-def _append_exif(file: BinaryIO, entries: list[tuple[int, int, int, bytes]]) -> None:
-    """Append an Exif directory to a little-endian TIFF file, and set the reserved tag to point to it.
-
-    tifffile can write neither such a directory nor the tag that points to it, so a reserved tag is
-    overwritten.
-    """
-    start = file.seek(0, os.SEEK_END)
-    start += file.write(b"\x00" * (start % 2))
-    values_at = start + 2 + 12 * len(entries) + 4
-    directory, values = struct.pack("<H", len(entries)), b""
-    for code, kind, count, value in entries:
-        directory += struct.pack("<HHI", code, kind, count)
-        if len(value) <= 4:
-            directory += value.ljust(4, b"\x00")
-        else:
-            directory += struct.pack("<I", values_at + len(values))
-            values += value + b"\x00" * (len(value) % 2)
-    file.write(directory + struct.pack("<I", 0) + values)
-    file.seek(_position(file, _RESERVED))
-    file.write(struct.pack("<HHII", _EXIF_POINTER, _LONG, 1, start))
-
-
-def _position(file: BinaryIO, wanted: int) -> int:
-    """Return the file offset of a tag's entry in the first directory of a little-endian TIFF."""
-    file.seek(4)
-    (directory,) = struct.unpack("<I", file.read(4))
-    file.seek(directory)
-    (count,) = struct.unpack("<H", file.read(2))
-    codes = [struct.unpack("<H10x", file.read(12))[0] for _ in range(count)]
-    return int(directory + 2 + 12 * codes.index(wanted))

@@ -44,7 +44,7 @@ def read_exposure(path: str | os.PathLike[str]) -> Exposure:
 def _read_exposure_once(name: str) -> Exposure:
     try:
         with Path(name).open("rb") as file:
-            start = _tiff_start(file)
+            start = tiff_start(file)
             return Exposure() if start is None else _exposure(Tiff(file, start))
     except struct.error:  # a directory points past the end of the file
         return Exposure()
@@ -88,7 +88,7 @@ def _text(value: float | str | None) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _tiff_start(file: BinaryIO) -> int | None:
+def tiff_start(file: BinaryIO) -> int | None:
     """Return the file offset at which the TIFF structure begins; None if there is none."""
     head = file.read(16)
     if head.startswith(_RAF_MAGIC):

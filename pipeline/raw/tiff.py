@@ -22,6 +22,10 @@ _MAX_READS = 50_000
 _MAX_DIRECTORIES = 32
 _MAX_SUB_DIRECTORIES = 256
 _SUB_DIRECTORIES = 0x014A
+VALUE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
+"""Bytes of one value of each TIFF type."""
+_SWAPPED_BYTES = {3: 2, 8: 2, 12: 8} | dict.fromkeys((4, 5, 9, 10, 11), 4)
+"""Bytes of a number whose order depends on the file, for types of more than one byte."""
 
 
 class Tiff:
@@ -90,6 +94,22 @@ class Tiff:
             if code == wanted and kind != _ASCII:
                 return self._numbers(offset, kind, min(length, most))
         return []
+
+    def raw_values(self, directory: int, most_bytes: int) -> Iterator[tuple[int, int, int, bytes]]:
+        """Yield code, type, count and little-endian bytes of each tag of a directory whose value has at most `most_bytes` bytes."""
+        (count,) = self._unpack("H", directory)
+        for entry in range(directory + 2, directory + 2 + 12 * min(count, _MAX_ENTRIES), 12):
+            code, kind, length = self._unpack("HHI", entry)
+            size = VALUE_BYTES.get(kind, 0) * length
+            if not 0 < size <= most_bytes:
+                continue
+            value = self._bytes(entry + 8 if size <= 4 else self._unpack("I", entry + 8)[0], size)
+            if len(value) < size:
+                raise struct.error("a value lies past the end of the file")
+            unit = _SWAPPED_BYTES.get(kind, 1)
+            if unit > 1 and self._order == ">":
+                value = b"".join(value[at : at + unit][::-1] for at in range(0, size, unit))
+            yield code, kind, length, value
 
     def _entries(self, directory: int) -> Iterator[tuple[int, int, int, int]]:
         """Yield code, type, count and value offset of each entry whose type is in FORMATS."""
