@@ -119,7 +119,7 @@ def _tiff(pixels: Pixels, tags: PhotoMetadata, comment: str) -> memoryview:
         extratags=[
             *reserved_tags(tags),
             *(
-                (code, value.kind, value.count, value.data, True)
+                (code, value.kind, value.length, value.data, True)
                 if value.kind == 2
                 else (code, value.kind, 1, struct.unpack("<H", value.data)[0], True)
                 for code, value in tags.main.items()

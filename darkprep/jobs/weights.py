@@ -99,7 +99,7 @@ def _released_cameras() -> str:
         camera=full_camera_name(sensor.make, sensor.model),
         colours=Colours(
             gains=1 / np.array(sensor.neutral(_DAYLIGHT_KELVIN)),
-            to_srgb=np.linalg.inv(sensor.balanced_from_srgb()),
+            to_srgb=np.array(np.linalg.inv(sensor.balanced_from_srgb()), np.float64),
         ),
     )
     return cameras_to_text([camera.to_record()])

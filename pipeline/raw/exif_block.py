@@ -43,8 +43,8 @@ def directory_bytes(tags: Tags, at: int) -> bytes:
     """Return a little-endian directory without a next one, with its values behind it, for the file offset `at`."""
     values_at = at + 2 + 12 * len(tags) + 4
     directory, values = struct.pack("<H", len(tags)), b""
-    for code, (kind, count, data) in sorted(tags.items()):
-        directory += struct.pack("<HHI", code, kind, count)
+    for code, (kind, length, data) in sorted(tags.items()):
+        directory += struct.pack("<HHI", code, kind, length)
         if len(data) <= 4:
             directory += data.ljust(4, b"\0")
         else:

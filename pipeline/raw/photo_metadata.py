@@ -47,10 +47,10 @@ _MAX_TAGS = 200
 
 
 class TagValue(NamedTuple):
-    """The value of a tag: TIFF type, count, little-endian bytes."""
+    """The value of a tag: TIFF type, number of values, little-endian bytes."""
 
     kind: int
-    count: int
+    length: int
     data: bytes
 
 

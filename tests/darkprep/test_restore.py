@@ -93,6 +93,7 @@ def test_tiff_pictures_are_compressed_without_loss(call):
 
     with tifffile.TiffFile("restored/a.tiff") as file:
         page = file.pages[0]
+        assert isinstance(page, tifffile.TiffPage)
         assert (page.compression, page.predictor) == (8, 2)
         pixels = page.asarray()
     with Image.open("restored/a.png") as picture:  # Pillow reads 8 of the 16 bits
