@@ -18,6 +18,7 @@ from darkprep.commands.options import (
 from darkprep.commands.parameters import PATH, SIZE
 from darkprep.commands.torch_setup import prepare_torch
 from darkprep.jobs.background import stop_on_signals
+from darkprep.pipeline.pairs.folders import LAYOUTS
 from darkprep.trainer.config import Precision
 from darkprep.view.live import Progress
 
@@ -25,6 +26,14 @@ from darkprep.view.live import Progress
 @click.command(short_help="Make a table of several training runs and evaluations.")
 @click.argument("name", metavar="NAME")
 @root_option
+@click.option(
+    "--pairs", type=PATH, metavar="FILE.csv",
+    help="CSV table of your own pairs, for section-7 and targets.",
+)  # fmt: skip
+@click.option(
+    "--layout", type=click.Choice(LAYOUTS),
+    help="Find your own pairs in folders below --root, for section-7 and targets.",
+)  # fmt: skip
 @click.option(
     "--out", type=PATH, default=Path("studies"), show_default=True, metavar="DIR",
     help="Directory for runs, scores and tables; studies in the same directory share training runs.",
@@ -35,7 +44,7 @@ from darkprep.view.live import Progress
 )  # fmt: skip
 @click.option(
     "--iterations", type=click.IntRange(min=1), metavar="N",
-    show_default="as published; 3500 with --small",
+    show_default="as published; 3500 with --small, for targets 1500",
     help="Number of iterations of each training run.",
 )  # fmt: skip
 @device_option
@@ -63,6 +72,8 @@ def study(
     *,
     name: str,
     root: Path,
+    pairs: Path | None,
+    layout: str | None,
     out: Path,
     small: bool,
     iterations: int | None,
@@ -75,7 +86,7 @@ def study(
     seed: int,
     quiet: bool,
 ) -> None:
-    """Run the study NAME: section-5, section-7, levels, x-trans or noise.
+    """Run the study NAME: section-5, section-7, levels, x-trans, noise or targets.
 
     \b
     section-5  train on Sony and on Fuji, once with all scenes and once with a fifth of them; test on three other cameras
@@ -83,6 +94,7 @@ def study(
     levels     decode four cameras with the published black and white levels and with the files' own
     x-trans    feed an X-Trans camera to a network in three ways
     noise      train on photographed short exposures and on ones made with a noise model
+    targets    train towards sRGB, linear camera RGB and RAW; score all in sRGB and in RAW
 
     Sections 5 and 7 are those of the REDIRT paper (Lamba and Mitra, CVPR 2021).
 
@@ -104,6 +116,8 @@ def study(
     options = StudyOptions(
         out=out,
         root=root,
+        pairs=pairs,
+        layout=layout,
         small=SmallRun() if small else None,
         iterations=iterations,
         execution=ExecutionOptions(

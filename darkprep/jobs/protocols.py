@@ -75,7 +75,7 @@ def packed_raw(
             return _middle(restored, centre), _middle(expected, centre)
         true = truth(sample.meta.pair)
         if target == "linear":
-            ours = _at_own_colours(picture, true.cfa)
+            ours = planes_of_colours(picture, true.cfa)
         else:
             ours = undevelop(picture, true.colours, true.cfa)
         ours *= true.developed
@@ -96,7 +96,7 @@ def planes_at_full_scale(sample: Sample, planes: F32 | U16) -> tuple[F32, F32]:
     return np.asarray(restored, np.float32), np.clip(truth, 0, 1, out=truth)
 
 
-def _at_own_colours(picture: F32 | U16, cfa: CfaKind) -> F32:
+def planes_of_colours(picture: F32 | U16, cfa: CfaKind) -> F32:
     """Return of camera RGB `(3, H, W)` each pixel's value of its own colour, packed."""
     unit = np.float32(65535 if picture.dtype == np.uint16 else 1)
     channels = [pack(channel.astype(np.float32), cfa) for channel in picture]

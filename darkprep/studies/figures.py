@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from darkprep.pipeline.pairs.cameras import CAMERAS
 from darkprep.shards.files import read_json
 from darkprep.studies.panel import (
     Comparison,
@@ -18,6 +19,11 @@ from darkprep.view.numbers import format_duration
 
 AMPLIFIED_INPUT = "none: the amplified input"
 """The first cell of the row that every network is compared with."""
+
+
+def title_of(camera: str) -> str:
+    """Return the title of a camera in SID or ELD; another label unchanged."""
+    return CAMERAS[camera].title if camera in CAMERAS else camera
 
 
 def result_of(context: StudyContext, task: Task) -> dict[str, Any]:

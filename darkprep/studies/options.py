@@ -10,6 +10,7 @@ from typing import Any
 from darkprep.jobs.gpus import check_gpu
 from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.find import find_pairs
+from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.produce.executors.pool import MAX_JOBS
 from darkprep.shards import DatasetError, OptionError
 from darkprep.studies.result import StudyResult
@@ -85,6 +86,10 @@ class StudyOptions:
     out: Path
     root: Path
     """Directory of the user's photographs."""
+    pairs: Path | None = None
+    """A pair table to use instead of a camera's photographs, for the studies of one camera."""
+    layout: str | None = None
+    """A folder layout in which to find pairs instead."""
     small: SmallRun | None = None
     """Use synthetic photographs and short training runs instead of `root` and the published scale."""
     iterations: int | None = None
@@ -105,6 +110,10 @@ class StudyOptions:
             )
         if not 1 <= self.execution.jobs <= MAX_JOBS:
             raise OptionError(f"jobs must be 1 to {MAX_JOBS}, not {self.execution.jobs}")
+        if self.small and self.has_own_pairs:
+            raise OptionError(
+                "small uses synthetic photographs; leave out --small, or --pairs and --layout"
+            )
         check_gpu(open_device(self.execution.device))
         self._check_training_options()
         if self.weights is not None and not self.weights.is_file():
@@ -134,6 +143,22 @@ class StudyOptions:
         """Return the notes that are printed below the tables of every study."""
         return (*((self.small.note(self.scale()),) if self.small else ()), PROTOCOL_NOTE)
 
+    @property
+    def has_own_pairs(self) -> bool:
+        """Whether the pairs are those of a table or a layout, not of a camera in SID or ELD."""
+        return self.pairs is not None or self.layout is not None
+
+    def camera_or_label(self, camera: str) -> str:
+        """Return the camera of a study of one camera, which must have photographs; the label of a table or layout.
+
+        Raises DatasetError or OptionError if there are no pairs.
+        """
+        if not self.has_own_pairs:
+            return self.available_cameras((camera,))[0]
+        origin = PairOrigin(root=self.root, table=self.pairs, layout=self.layout)
+        origin.find()
+        return origin.label
+
     def training_task(self, label: str, camera: str, **chosen: Any) -> TrainingTask:
         """Create a training task at the study's scale; `chosen` are further fields of TrainingTask."""
         return TrainingTask(
@@ -141,6 +166,8 @@ class StudyOptions:
             camera=camera,
             scale=self.scale(),
             execution=self.execution,
+            pairs=self.pairs,
+            layout=self.layout,
             synthetic=self.small is not None,
             **chosen,
         )

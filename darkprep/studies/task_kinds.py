@@ -14,10 +14,11 @@ from darkprep.jobs.background import stop_producers
 from darkprep.jobs.decoding import DecodingOptions
 from darkprep.jobs.evaluate import EvaluateOptions, evaluation
 from darkprep.jobs.train import TrainOptions, stream_training
+from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.budget import default_budget
-from darkprep.shards import Spool
+from darkprep.shards import Spool, Target
 from darkprep.shards.files import disk_errors, remove
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.studies.tasks import Stopped, StudyContext
@@ -113,14 +114,23 @@ class TrainingTask:
     execution: ExecutionOptions
     fraction: float = 1.0
     model: str = "redirt"
+    target: Target = "srgb"
     xtrans: str = "native"
     noise: str | None = None
+    pairs: Path | None = None
+    """A pair table to use instead of a camera's pairs; `camera` is then a label."""
+    layout: str | None = None
+    """A folder layout in which to find pairs, instead of a camera's pairs."""
     synthetic: bool = False
+    group: str = ""
+    """First part of the name, for training runs at another scale than those of other studies."""
 
     @property
     def name(self) -> str:
         """The task's name, unique in the output directory."""
-        parts = [self.camera, f"{100 * self.fraction:g}", self.model]
+        parts = [self.group] if self.group else []
+        parts += [self.camera, f"{100 * self.fraction:g}", self.model]
+        parts += [self.target] if self.target != "srgb" else []
         parts += [self.xtrans] if self.xtrans != "native" else []
         parts += [f"noise-{self.noise}"] if self.noise else []
         return "-".join(["train", *parts])
@@ -135,9 +145,16 @@ class TrainingTask:
         named = ("camera", "fraction", "model", "noise")
         spec = {**{name: getattr(self, name) for name in named}, "form": self.xtrans}
         spec["scale"] = self.scale.record()
+        later = {"target": "srgb", "pairs": None, "layout": None}
+        chosen = {name: getattr(self, name) for name in later}
+        spec |= {name: str(chosen[name]) for name in later if chosen[name] != later[name]}
         # fp32 is left out, so that records of versions without this choice stay valid.
         precision = self.execution.precision
         return spec if precision == "fp32" else spec | {"precision": precision}
+
+    def origin(self, root: Path) -> PairOrigin:
+        """Return the origin of the pairs; `root` is the directory of the photographs."""
+        return PairOrigin(root=root, camera=self.camera, table=self.pairs, layout=self.layout)
 
     def folder(self, context: StudyContext) -> Path:
         """Return the directory for the spool and the run of this task."""
@@ -152,7 +169,10 @@ class TrainingTask:
         scale, folder = self.scale, self.folder(context)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        plan = make_plan(context.root, self._plan_options())
+        origin = self.origin(context.root)
+        found = None if origin.is_data_set else origin.find()
+        root = found.root if found else context.root
+        plan = make_plan(root, self._plan_options(), pairs=found)
         spool = Spool(folder / "spool")
         budget = self.execution.disk_budget or default_budget(spool.path)
         plan.save(spool, ProducerSettings(budget_bytes=budget, jobs=self.execution.jobs))
@@ -181,6 +201,7 @@ class TrainingTask:
         return PlanOptions(
             camera=self.camera,
             fraction=self.fraction,
+            target=self.target,
             xtrans=self.xtrans,
             noise=self.noise,
             epochs=None,
@@ -254,6 +275,8 @@ class EvaluationTask:
             weights=self.training.weights(context),
             camera=self.camera,
             root=context.root,
+            pairs=self.training.pairs if self.camera == self.training.camera else None,
+            layout=self.training.layout if self.camera == self.training.camera else None,
             decoding=DecodingOptions(
                 xtrans=self.xtrans, match_colour=self.training.camera if self.matched else None
             ),

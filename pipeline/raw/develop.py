@@ -11,14 +11,22 @@ highlights clipped, orientation never applied.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import rawpy
 
 from darkprep.pipeline.raw.borders import Edition
-from darkprep.pipeline.raw.frame import RawFrame
-from darkprep.pipeline.raw.mosaic import canonical_origin, canonical_rgb, canonical_shape
+from darkprep.pipeline.raw.frame import F32, RawFrame
+from darkprep.pipeline.raw.mosaic import (
+    canonical_mosaic,
+    canonical_origin,
+    canonical_rgb,
+    canonical_shape,
+    plane_black,
+    unpack,
+)
 from darkprep.pipeline.raw.reader import open_raw
 from darkprep.shards.format import PERIOD, U16
 from darkprep.shards.machine import with_retries
@@ -115,6 +123,32 @@ def _amplified(frame: RawFrame, amplification: float, levels: tuple[float, float
         above = np.maximum(codes[y::period, x::period].astype(np.float32) - taken, 0.0)
         codes[y::period, x::period] = np.minimum(np.rint(black + above * factor), frame.white)
     return codes
+
+
+def develop_planes(path: str | os.PathLike[str], planes: F32) -> U16:
+    """Develop packed planes in place of the codes of the file at `path`, with its colours and its full scale.
+
+    `planes` are `(C, h, w)` of the file's canonical mosaic, 0 at its black level and 1 at its white level. Returns
+    `(3, H, W)` uint16 sRGB: for the planes of the file's own codes what `develop` returns. Raises RawError as
+    `read_raw`.
+    """
+    return with_retries(os.fspath(path), lambda: _develop_planes(path, planes))
+
+
+def _develop_planes(path: str | os.PathLike[str], planes: F32) -> U16:
+    with open_raw(path) as raw:
+        frame = raw.frame
+        origin, shape = canonical_origin(frame.pattern), canonical_shape(frame)
+        full = full_scale(frame, "paper")
+        black = np.array(plane_black(frame), np.float32)[:, None, None]
+        codes = np.rint(np.clip(planes, 0, 1) * (np.float32(frame.white) - black) + black)
+        mosaic = frame.mosaic.copy()
+        canonical_mosaic(replace(frame, mosaic=mosaic))[:] = unpack(
+            codes.astype(np.uint16), frame.cfa
+        )
+        raw.replace_mosaic(mosaic)
+        rgb = raw.postprocess(user_sat=full, **_settings(linear=False))
+        return canonical_rgb(rgb, origin, shape)
 
 
 def full_scale(frame: RawFrame, brightness: Brightness) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
+from darkprep.jobs.developed_results import developed_result
 from darkprep.model import build_model, save_weights
 from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.pipeline.pairs.groups import report_groups
+from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.whole_frame import whole_frame
-from darkprep.shards import DatasetError, OptionError
+from darkprep.shards import DatasetError, OptionError, Target
 from darkprep.studies.catalogue import STUDIES, run_study, study_named
 from darkprep.studies.levels import with_published_levels
 from darkprep.studies.noise import _PUBLISHED
@@ -33,9 +36,11 @@ from darkprep.studies.panel import (
     read_picture_row,
 )
 from darkprep.studies.result import Table
-from darkprep.studies.task_kinds import ExecutionOptions, TrainingScale
+from darkprep.studies.targets import _PUBLISHED as PUBLISHED_TARGETS
+from darkprep.studies.task_kinds import ExecutionOptions, TrainingScale, TrainingTask
 from darkprep.studies.tasks import StudyContext
 from darkprep.synth.dataset import synthesise
+from darkprep.trainer.evaluation import truth_of
 from darkprep.trainer.stream import network_input
 from darkprep.view.live import Progress
 
@@ -161,6 +166,49 @@ def test_a_study_with_invalid_options_is_not_started(complaint, words):
     assert not list(Path().iterdir())
 
 
+def test_only_studies_of_one_camera_take_a_table(photographs, tmp_path):
+    table = tmp_path / "mine.csv"
+    found = find_pairs(photographs, camera_named("canon70d"))
+    rows = [f"{found.root / pair.short},{found.root / pair.long}" for pair in found.pairs]
+    table.write_text("\n".join(["short,long", *rows]))
+    options = StudyOptions(out=tmp_path / "out", root=photographs, pairs=table)
+
+    tasks = study_named("section-7")(options).tasks
+
+    assert {(task.camera, task.pairs) for task in tasks if isinstance(task, TrainingTask)} == {
+        ("mine", table)
+    }
+    assert len(study_named("targets")(options).tasks) == 3 + 4 + 4
+    with pytest.raises(OptionError, match=r"the study noise is about cameras .* targets can"):
+        run_study("noise", options, context_of(options))
+    with pytest.raises(OptionError, match="leave out --small"):
+        replace(options, small=SmallRun())
+
+
+def test_a_target_and_a_table_are_part_of_a_trainings_name_or_settings(tmp_path):
+    """Records of earlier versions stay valid: nothing is added for sRGB and a camera's own pairs."""
+    options = StudyOptions(out=tmp_path, root=tmp_path, small=SmallRun())
+    plain = options.training_task("a", "sony")
+    raw, own = replace(plain, target="raw"), replace(plain, pairs=Path("mine.csv"))
+
+    assert plain.name == "train-sony-100-redirt"
+    assert set(plain.spec()) == {"camera", "fraction", "model", "noise", "form", "scale"}
+    assert raw.name == "train-sony-100-redirt-raw"
+    assert raw.spec() == plain.spec() | {"target": "raw"}
+    assert own.spec() == plain.spec() | {"pairs": "mine.csv"}
+
+
+@pytest.mark.parametrize("target", ["raw", "linear"])
+def test_the_truth_of_every_target_develops_to_the_srgb_truth(photographs, target: Target):
+    found = find_pairs(photographs, camera_named("canon70d"))
+    long = found.root / found.pairs[0].long
+    sample = whole_frame(found.root, found.pairs[0], target=target)
+
+    picture = developed_result(long, sample.meta, truth_of(sample))
+
+    np.testing.assert_array_equal(picture, open_source(long).develop())
+
+
 def test_an_unknown_study_is_refused_with_the_names_of_all():
     with pytest.raises(
         OptionError, match="no study 'section-6'; the studies are section-5, section-7"
@@ -224,10 +272,11 @@ def all_studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "tables", "pictures"),
     [
         ("section-5", {"PSNR / SSIM": 5, "Published figures": 3}, 3 * 7),
-        ("section-7", {"Sony": 5, "Published figures": 3}, 6),
+        ("section-7", {"Sony A7S II": 5, "Published figures": 3}, 6),
         ("levels", {"Restored frames": 8}, 4 * 4),
         ("x-trans", {"Trained on Fuji": 4}, 5),
         ("noise", {"PSNR / SSIM of sRGB, by exposure ratio": 3}, 4),
+        ("targets", {"What samples cost to produce": 3, PUBLISHED_TARGETS.caption: 4}, 6),
     ],
 )
 def test_a_study_writes_tables_pictures_and_a_page(all_studies, name, tables, pictures):
@@ -250,7 +299,7 @@ def test_a_study_writes_tables_pictures_and_a_page(all_studies, name, tables, pi
 
 @pytest.mark.slow
 def test_studies_share_trainings_and_a_second_run_does_nothing(all_studies):
-    assert len(list(all_studies.glob("trainings/*/run/weights.safetensors"))) == 10
+    assert len(list(all_studies.glob("trainings/*/run/weights.safetensors"))) == 14
     assert not list(all_studies.glob("trainings/*/spool")), "spools are removed"
     options = smallest(all_studies)
     stamps = {path: path.stat().st_mtime_ns for path in all_studies.glob("cells/*.json")}
