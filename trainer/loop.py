@@ -155,11 +155,13 @@ def train(
                 raise
         # After closing, because that releases the last shards.
         training.lockstep.finish()
-        summary = training.summary()
+        summary = files.with_validations(training.summary())
         files.write_summary(summary)
         # Last, so that interrupting it costs nothing else; not again where the loop ended with one.
         if validation and training.has_new_steps and training.iteration % validation.every:
             _validate(training, validation, files)
+            summary = files.with_validations(summary)
+            files.write_summary(summary)
         files.write_hyperparameters(config.record(), summary)
     return summary
 
@@ -181,6 +183,7 @@ def _finished(
     if writes:
         with RunFiles(run_dir, config, start=done.iteration) as files:
             files.write_weights(state, done.iteration)
+            summary = files.with_validations(summary)
             files.write_summary(summary)
     return summary
 

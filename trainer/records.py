@@ -116,6 +116,12 @@ class RunSummary:
     ended: EndReason
     limiting_side: str
     """One sentence: which side was slower, and what to change."""
+    validation_psnr: float | None = None
+    """In dB, of the last evaluation on validation frames; None if there was none."""
+    validation_ssim: float | None = None
+    best_validation_psnr: float | None = None
+    """The highest of all evaluations."""
+    best_validation_iteration: int | None = None
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> RunSummary:

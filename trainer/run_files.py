@@ -21,6 +21,7 @@ from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState
 from darkprep.trainer.config import IDENTITY_FIELDS, TrainConfig
 from darkprep.trainer.records import SUMMARY_FILE, MetricsLine, RunSummary, read_summary
 from darkprep.trainer.run_log import RunLog
+from darkprep.trainer.validations import with_validations
 
 _CONFIG_FILE, _WEIGHTS_FILE = "config.json", "weights.safetensors"
 _CHECKPOINTS = "checkpoints"
@@ -126,6 +127,10 @@ class RunFiles(RunLog):
         """Write summary.json. Raises DiskFull or SpoolError."""
         write_json(self._run_dir / SUMMARY_FILE, summary.record())
 
+    def with_validations(self, summary: RunSummary) -> RunSummary:
+        """Return the summary with the scores of the evaluations so far."""
+        return with_validations(summary, self._run_dir)
+
 
 class NoFiles:
     """The files of a rank that writes nothing."""
@@ -156,6 +161,10 @@ class NoFiles:
 
     def write_summary(self, summary: RunSummary) -> None:
         """Do nothing: only rank 0 writes the summary."""
+
+    def with_validations(self, summary: RunSummary) -> RunSummary:
+        """Return the summary unchanged: only rank 0 evaluates."""
+        return summary
 
 
 def _checkpoints(run_dir: Path, config: TrainConfig) -> Checkpoints:

@@ -27,6 +27,7 @@ from darkprep.shards.files import (
 from darkprep.shards.format import PLANES, CfaKind
 from darkprep.trainer.picture import developed_simply
 from darkprep.trainer.records import METRICS_FILE, MetricsLine, RunSummary
+from darkprep.trainer.validations import VALIDATIONS_FILE
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -45,7 +46,7 @@ class RunLog:
 
     def __init__(self, run_dir: Path, *, start: int) -> None:
         self._metrics = run_dir / METRICS_FILE
-        self._evaluations = run_dir / "evaluations.jsonl"
+        self._evaluations = run_dir / VALIDATIONS_FILE
         _remove_lines_after(self._metrics, start)
         _remove_lines_after(self._evaluations, start)
         with disk_errors(self._metrics):

@@ -225,10 +225,26 @@ def _print_summary(summary: RunSummary, run_dir: Path, command: str) -> None:
         f"{summary.samples_per_second:.1f} samples/s, waited for data {summary.data_wait_fraction:.1%} of the time, "
         f"{format_count(summary.shards_deleted, 'shard')} deleted, largest size of the spool {format_bytes(summary.peak_disk_bytes)}"
     )
+    validation = _validation_text(summary)
+    if validation:
+        echo(validation)
     echo(summary.limiting_side)
     echo(f"run in {run_dir}")
     if summary.ended != "finished":
         echo(f"to continue: {command}")
+
+
+def _validation_text(summary: RunSummary) -> str:
+    """Return the scores of the last and the best evaluation on validation frames; empty if there were none."""
+    psnr, ssim, best = (
+        summary.validation_psnr,
+        summary.validation_ssim,
+        summary.best_validation_psnr,
+    )
+    if psnr is None or ssim is None or best is None:
+        return ""
+    when = format_count(summary.best_validation_iteration or 0, "iteration")
+    return f"validation PSNR {psnr:.2f} dB, SSIM {ssim:.3f}; best PSNR {best:.2f} dB after {when}"
 
 
 def _loss(value: float | None) -> str:

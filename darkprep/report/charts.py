@@ -30,7 +30,7 @@ class Curve:
     points: Points
     style: Literal["line", "thin", "area", "dots"] = "line"
     colour: int = 1
-    """Number of the curve's colour in the style sheet, 1 to 3."""
+    """Number of the curve's colour in the style sheet, 1 to 6."""
     keep_extremes: bool = False
     """Whether to downsample to the lowest and highest point of each section instead of its mean."""
 
@@ -56,6 +56,8 @@ class Chart:
     starts_at_zero: bool = False
     limit: tuple[str, float] | None = None
     """Name and y value of a limit, drawn as a line."""
+    mark: tuple[str, float, float] | None = None
+    """Name, x and y of a point of a curve that is marked."""
     wide: bool = False
 
     def layout(self) -> ChartLayout | None:
@@ -73,7 +75,10 @@ class Chart:
             y_label=main.name,
             grid="".join(f"M0 {axes.y(value):.2f}H1000" for value in axes.y_values()),
             limit=f"M0 {axes.y(self.limit[1]):.2f}H1000" if self.limit else "",
-            paths=tuple(path for curve in curves for path in _paths(curve, axes)),
+            paths=(
+                *(path for curve in curves for path in _paths(curve, axes)),
+                *([_mark(self.mark, axes)] if self.mark else []),
+            ),
             x_ticks=axes.x_ticks(),
             y_ticks=axes.y_ticks(),
             legend=_legend(self, curves),
@@ -274,4 +279,11 @@ def _legend(chart: Chart, curves: Sequence[Curve]) -> tuple[tuple[str, str], ...
     entries = [(f"k{curve.colour}", curve.name) for curve in curves if curve.style != "thin"]
     if chart.limit:
         entries.append(("kl", chart.limit[0]))
+    if chart.mark:
+        entries.append(("kl", chart.mark[0]))
     return tuple(entries) if len(entries) > 1 else ()
+
+
+def _mark(mark: tuple[str, float, float], axes: _Axes) -> ChartPath:
+    """Return a marked point: like a dot of a curve, but larger and in another colour."""
+    return ChartPath(data=f"M{axes.x(mark[1]):.1f} {axes.y(mark[2]):.1f}h0", css="mark")

@@ -22,10 +22,15 @@ from darkprep.report.pictures import (
     picture_note,
 )
 from darkprep.report.provenance import FILE as PROVENANCE
-from darkprep.report.validations import PictureScore, Validation, read_validations
 from darkprep.shards import OptionError
 from darkprep.shards.files import read_json, read_regular_file
 from darkprep.trainer.records import MetricsLine, RunSummary, read_metrics, read_summary
+from darkprep.trainer.validations import (
+    PictureScore,
+    Validation,
+    best_validation,
+    read_validations,
+)
 from darkprep.view.history import SpoolHistoryLine, read_history
 from darkprep.view.numbers import format_bytes, format_count, format_duration, format_number
 
@@ -112,8 +117,10 @@ def _figures(
         first = summary.first_loss if summary and summary.first_loss else metrics[0].loss
         figures.append(("loss", f"{newest.loss:.4f}", f"from {first:.4f}"))
     if validations:
-        last = validations[-1]
+        last, best = validations[-1], best_validation(validations)
         remark = f"SSIM {last.ssim:.3f}, {format_count(len(last.scores), 'picture')}"
+        if best and best is not last:
+            remark += f"; best {best.psnr:.2f} dB after {format_count(best.iteration, 'iteration')}"
         figures.append(("validation PSNR", f"{last.psnr:.2f} dB", remark))
     if rates:
         figures.append(("samples/s", f"{rates[0]:.1f}", ""))
@@ -195,6 +202,7 @@ def _validation_charts(validations: Sequence[Validation]) -> list[Chart]:
                 x_label="iterations",
                 format_y=text,
                 y_resolution=resolution,
+                mark=("best", *best),
             )
         )
     return charts

@@ -15,14 +15,15 @@ from darkprep.pipeline.produce.default_jobs import usable_cpus
 from darkprep.report.charts import Chart, Curve, Points
 from darkprep.report.page import render_page, write_page
 from darkprep.report.pictures import Gallery, Picture, PictureSet, jpeg_size, small_jpeg
-from darkprep.report.validations import read_validations
 from darkprep.shards.files import disk_errors, read_json, write_bytes, write_json
 from darkprep.studies.panel import Comparison, encode_panel, panel
 from darkprep.studies.task_kinds import TrainingTask
 from darkprep.studies.tasks import StudyContext, Task
 from darkprep.trainer.records import read_metrics
+from darkprep.trainer.validations import read_validations
 
-_CURVES_PER_CHART = 3
+_CURVES_PER_CHART = 6
+"""The number of colours for curves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ def _page(result: StudyResult, context: StudyContext) -> str:
 
 
 def _loss_charts(trainings: Sequence[TrainingTask], context: StudyContext) -> list[Chart]:
-    """Return charts of training loss and validation PSNR, with up to three runs in each chart."""
+    """Return charts of training loss and validation PSNR, all runs on one axis, up to the number of colours."""
     charts = []
     for first in range(0, len(trainings), _CURVES_PER_CHART):
         some = trainings[first : first + _CURVES_PER_CHART]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.worker import ShardTask, make_shard
 from darkprep.pipeline.raw.develop import develop_amplified
 from darkprep.shards import DatasetError, Spool
-from darkprep.shards.files import disk_errors
+from darkprep.shards.files import disk_errors, remove
 from darkprep.shards.process import ProcessId
 from darkprep.studies.task_kinds import TrainingTask
 from darkprep.studies.tasks import StudyContext
@@ -168,7 +167,7 @@ class CostTask:
                 )
                 used = time.process_time() - began
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
         pair = plan.pairs[0]
         return {
             "cpu ms": 1e3 * used / plan.options.samples_per_shard,

@@ -28,7 +28,7 @@ _NETWORKS: tuple[tuple[str, Target], ...] = (
     ("redirt", "raw"),
     ("unet", "raw"),
 )
-_SMALL_ITERATIONS, _SMALL_BATCH = 1500, 1
+_SMALL_ITERATIONS, _SMALL_BATCH = 1000, 1
 _UNET_LEARNING_RATE = 3e-4
 """Of a small run; with the 1e-3 of the other networks the U-Net diverges."""
 

@@ -273,8 +273,7 @@ class StatusMonitor:
         """Return the status with the newest step, which is newer than the run's files."""
         if self._step is None:
             return status
-        before = status.trainer.training
-        progress = progress_of_step(self._step, before.recent_losses if before else ())
+        progress = progress_of_step(self._step, status.trainer.training)
         if self._deadline is not None:
             now = time.monotonic()
             progress = replace(

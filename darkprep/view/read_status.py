@@ -19,6 +19,7 @@ from darkprep.shards.heartbeat import Heartbeat, ProducerStatus
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.lease import RENEWAL_S, Holder, Watch
 from darkprep.trainer.records import read_metrics
+from darkprep.trainer.validations import read_validations
 from darkprep.view.status import (
     FramesStatus,
     SpoolStatus,
@@ -202,8 +203,15 @@ def _trainer_status(cursors: Sequence[Cursor], *, alive: bool) -> TrainerStatus:
         if iterations and newest.iterations_per_s
         else None,
         recent_losses=tuple(line.loss for line in lines),
+        validation=_validation(Path(status.run)),
     )
     return replace(status, wait_fraction=newest.data_wait_fraction, training=progress)
+
+
+def _validation(run_dir: Path) -> tuple[int, float, float] | None:
+    """Return iteration, PSNR and SSIM of a run's last evaluation; None before the first."""
+    found = read_validations(run_dir, tail_bytes=_TAIL_BYTES)
+    return (found[-1].iteration, found[-1].psnr, found[-1].ssim) if found else None
 
 
 def _iterations(run_dir: Path) -> int | None:

@@ -32,6 +32,8 @@ class TrainingProgress:
     eta_s: float | None
     recent_losses: tuple[float, ...] = ()
     """Losses of the newest lines of metrics, the oldest first."""
+    validation: tuple[int, float, float] | None = None
+    """Iteration, PSNR in dB and SSIM of the last evaluation on validation frames; None before the first."""
     learning_rate: float | None = None
     """Known only in the run's own process, like the fields below."""
     shards_deleted: int | None = None
@@ -43,6 +45,10 @@ class TrainingProgress:
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object; fields that are known only in the run's own process are left out if None."""
         record = asdict(self) | {"recent_losses": list(self.recent_losses)}
+        if self.validation:
+            names = ("validation_iteration", "validation_psnr", "validation_ssim")
+            record |= dict(zip(names, self.validation, strict=True))
+        del record["validation"]
         optional = ("learning_rate", "shards_deleted", "ends_in_s", "clock_s")
         absent = {name for name in optional if record[name] is None}
         absent |= set() if self.recent_losses else {"recent_losses"}
@@ -222,8 +228,8 @@ class SpoolStatus:
         return "producers and trainer are equally fast: nothing to change"
 
 
-def progress_of_step(report: StepReport, recent_losses: tuple[float, ...]) -> TrainingProgress:
-    """Return the progress of a training run in this process after a step."""
+def progress_of_step(report: StepReport, from_files: TrainingProgress | None) -> TrainingProgress:
+    """Return the progress of a training run in this process after a step; `from_files` has what its files contain."""
     return TrainingProgress(
         iteration=report.iteration,
         iterations=report.iterations,
@@ -232,7 +238,8 @@ def progress_of_step(report: StepReport, recent_losses: tuple[float, ...]) -> Tr
         samples_per_s=report.samples_per_s,
         gpu_busy_percent=report.gpu_busy_percent,
         eta_s=report.eta_s if report.iterations_per_s else None,
-        recent_losses=recent_losses,
+        recent_losses=from_files.recent_losses if from_files else (),
+        validation=from_files.validation if from_files else None,
         learning_rate=report.learning_rate,
         shards_deleted=report.shards_deleted,
     )

@@ -61,6 +61,9 @@ def trainer_parts(trainer: TrainerStatus) -> list[str]:
     ]
     if training.loss is not None:
         parts.append(f"loss {training.loss:.4f}")
+    if training.validation is not None:
+        _, psnr, ssim = training.validation
+        parts.append(f"validation {psnr:.2f} dB, SSIM {ssim:.3f}")
     wait = f", now for {format_duration(trainer.waiting_s)}" if trainer.waits_long else ""
     parts.append(f"data wait {trainer.wait_fraction:.1%}{wait}")
     if training.gpu_busy_percent is not None:
@@ -88,6 +91,9 @@ def _training_lines(trainer: TrainerStatus) -> list[str]:
         "loss ?" if training.loss is None else f"loss {training.loss:.4f}",
         f"ETA {format_duration(float('inf') if training.eta_s is None else training.eta_s)}",
     ]
+    if training.validation is not None:
+        iteration, psnr, ssim = training.validation
+        parts.append(f"validation {psnr:.2f} dB, SSIM {ssim:.3f} at {iteration:,}")
     return [f"           {', '.join(parts)}"]
 
 

@@ -16,8 +16,8 @@ from rich.console import Console
 from darkprep.trainer.records import StepReport
 from darkprep.view.live import Progress, StatusMonitor
 from darkprep.view.screen import screen, sparkline
-from darkprep.view.status import SpoolStatus
-from darkprep.view.text import summary_line
+from darkprep.view.status import SpoolStatus, progress_of_step
+from darkprep.view.text import status_lines, summary_line
 from tests.support.statuses import NO_TRAINER, PROGRESS, TRAINER, producer_of, status_of
 from tests.support.terminal import Terminal
 
@@ -36,6 +36,24 @@ def drawn(status: SpoolStatus, width: int = 100) -> str:
     console = Console(width=width, file=file, color_system=None)
     console.print(screen(status, title="darkprep", elapsed_s=754, width=width))
     return file.getvalue()
+
+
+def test_the_last_validation_is_shown_and_printed():
+    training = replace(PROGRESS, validation=(1500, 32.104, 0.9))
+    status = status_of(trainer=replace(TRAINER, training=training))
+
+    assert "validation 32.10 dB, SSIM 0.900" in drawn(status)
+    assert "validation 32.10 dB, SSIM 0.900" in summary_line(status)
+    assert "validation 32.10 dB, SSIM 0.900 at 1,500" in "\n".join(status_lines(status))
+    assert training.to_json()["validation_psnr"] == 32.104
+    assert "validation" not in PROGRESS.to_json()
+
+
+def test_a_step_of_this_process_keeps_the_validation_of_its_files():
+    from_files = replace(PROGRESS, validation=(10, 30.0, 0.8))
+
+    assert progress_of_step(step_of(), from_files).validation == (10, 30.0, 0.8)
+    assert progress_of_step(step_of(), None).validation is None
 
 
 def test_the_screen_shows_producers_spool_trainer_and_the_limiting_side():

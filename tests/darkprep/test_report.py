@@ -16,10 +16,10 @@ from darkprep.report.evaluation_page import evaluation_page, spread_by_psnr
 from darkprep.report.page import write_page
 from darkprep.report.pictures import Picture, PictureSet
 from darkprep.report.run_page import run_page, write_run_report
-from darkprep.report.validations import read_validations
 from darkprep.shards import Cursor, Spool
 from darkprep.shards.files import read_json
 from darkprep.trainer.records import read_metrics
+from darkprep.trainer.validations import read_validations
 from darkprep.view.history import SpoolHistory, read_history
 from tests.support.runs import write_run
 from tests.support.statuses import status_of
@@ -59,6 +59,22 @@ def test_a_run_killed_before_its_first_line_has_a_page(tmp_path):
     (tmp_path / "config.json").write_text("{}")
 
     assert "Still running, or killed" in write_run_report(tmp_path).read_text()
+
+
+def test_the_best_validation_is_marked_on_its_curve(tmp_path):
+    run = write_run(tmp_path / "r")
+    scores = ((100, 20.0), (200, 26.0), (300, 24.0))
+    (run / "evaluations.jsonl").write_text(
+        "".join(
+            json.dumps({"iteration": i, "psnr": psnr, "ssim": psnr / 100}) + "\n"
+            for i, psnr in scores
+        )
+    )
+
+    text = write_run_report(run).read_text()
+
+    assert text.count('class="mark"') == 2
+    assert "best 26.00 dB after 200 iterations" in text
 
 
 def test_a_directory_without_a_run_is_refused(complaint, tmp_path):

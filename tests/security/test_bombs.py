@@ -13,7 +13,6 @@ import pytest
 from darkprep.jobs.background import last_log_line, log_path
 from darkprep.pipeline.pairs.inert_pickle import floats_of, read_inert_pickle
 from darkprep.pipeline.raw.reader import read_header
-from darkprep.report.validations import read_validations
 from darkprep.shards import Spool
 from darkprep.shards.errors import RawError
 from darkprep.shards.files import json_objects, read_last_lines, read_regular_file
@@ -21,6 +20,7 @@ from darkprep.shards.plan_record import StreamSpec
 from darkprep.shards.quarantine import ShardQuarantine
 from darkprep.trainer.records import read_metrics
 from darkprep.trainer.run_log import _remove_lines_after
+from darkprep.trainer.validations import read_validations
 from darkprep.view.history import read_history
 
 HUGE = 1 << 36

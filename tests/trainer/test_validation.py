@@ -14,6 +14,7 @@ import torch
 from darkprep.shards.errors import OptionError
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.loop import Validation, train
+from darkprep.trainer.records import read_summary
 from darkprep.trainer.step_timer import StepTimer
 
 TINY = TrainConfig(
@@ -45,6 +46,23 @@ def test_the_network_is_validated_at_intervals_and_at_the_end(tmp_path, open_rea
         {"iteration": 3, "psnr": 23.0},
     ]
     assert modes == [False, False]
+
+
+def test_the_summary_has_the_last_and_the_best_validation(tmp_path, open_reader):
+    """Those of before a resumption and after the last step count too."""
+    psnr = iter([25.0, 22.0, 23.0])
+
+    def evaluate(network, iteration):
+        return {"psnr": next(psnr), "ssim": 0.5}
+
+    validation = Validation(every=3, evaluate=evaluate)
+    train(replace(TINY, iterations=2), open_reader, tmp_path, validation=validation)
+    longer = replace(TINY, iterations=4)
+    summary = train(longer, open_reader, tmp_path, validation=validation, resume=True)
+
+    assert (summary.validation_psnr, summary.validation_ssim) == (23.0, 0.5)
+    assert (summary.best_validation_psnr, summary.best_validation_iteration) == (25.0, 2)
+    assert read_summary(tmp_path) == summary
 
 
 def test_validation_changes_no_loss(tmp_path, open_reader):
