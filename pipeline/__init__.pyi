@@ -1,3 +1,5 @@
+from .noise.calibrations import calibration_of as calibration_of
+from .noise.darken import darken as darken, noise_rng as noise_rng
 from .pairs.cameras import CAMERAS as CAMERAS, Camera as Camera, camera_named as camera_named
 from .pairs.find import find_pairs as find_pairs
 from .pairs.pair_table import pairs_from_csv as pairs_from_csv

@@ -136,7 +136,7 @@ class SpoolReader:
                 verify=verify,
                 read_only=read_only,
             ),
-            make_slots(depth + (hold or 0)),
+            make_slots(depth + (hold or 1)),
             run=run,
             stop=stop,
             on_starving=on_starving,
@@ -154,8 +154,10 @@ class SpoolReader:
             )
         if self._is_closed:
             raise StopIteration
-        while self._hold and len(self._held) >= self._hold:
-            self._reading.give_back(self._held.popleft())
+        while len(self._held) >= (self._hold or 1):
+            slot = self._held.popleft()
+            # Not before: by now the caller has dropped the batch before the last one, whose slot is still in the cache.
+            self._reading.give_back(slot if self._hold else self._pool.take())
         self.stats.waiting_since = began = time.monotonic()
         try:
             found = self._reading.take()
@@ -172,11 +174,9 @@ class SpoolReader:
             raise StopIteration
         batch, slot = found
         now = time.monotonic()
-        if self._hold:
-            self._held.append(slot)
-        else:
+        self._held.append(slot)
+        if not self._hold:
             batch = self._pool.lend(batch, slot)
-            self._reading.give_back(self._pool.take())
         self.stats.wait_s += now - began
         if not self.stats.batches:
             self.stats.first_batch_s = now - self._began

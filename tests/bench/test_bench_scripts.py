@@ -100,6 +100,14 @@ def test_the_readers_are_measured_flat_out_and_at_a_pace(tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_the_data_set_is_measured_beside_the_reader(tmp_path: Path):
+    said, figures = run("bench_dataset.py", tmp_path)
+
+    assert {"SpoolReader", "SpoolDataset", "SpoolDataset, codes"} <= figures["batches"].keys()
+    assert "of SpoolReader" in said
+
+
+@pytest.mark.slow
 def test_production_is_measured_from_raw_and_from_frames(tmp_path: Path):
     said, figures = run("bench_produce.py", tmp_path, "--camera", "sony")
     phases = figures["sony"]["phases"]
