@@ -57,8 +57,8 @@ _BAR_WIDTH = 30
     help="What to do where a picture exists already: keep it and skip the file, replace it, or write the new one under another name.",
 )  # fmt: skip
 @click.option(
-    "--format", type=click.Choice(("png", "jpeg", "tiff")), default="png", show_default=True,
-    help="File format of the pictures.",
+    "--format", type=click.Choice(("png", "jpeg", "tiff", "dng")), default="png", show_default=True,
+    help="File format of the pictures; dng for weights that were trained with --target raw or linear.",
 )  # fmt: skip
 @click.option(
     "--bits", type=click.Choice(("8", "16")), default="8", show_default=True,
@@ -67,6 +67,10 @@ _BAR_WIDTH = 30
 @click.option(
     "--quality", type=click.IntRange(1, 100), metavar="N", show_default="92",
     help="Quality of JPEG files, 1 to 100.",
+)  # fmt: skip
+@click.option(
+    "--white-balance", metavar="camera|auto|R,G,B", show_default="camera",
+    help="White balance of pictures by weights that were trained with --target raw or linear: the file's (camera), measured by LibRaw (auto), or gains of R, G, B.",
 )  # fmt: skip
 @click.option(
     "--metadata", type=click.Choice(("all", "no-position", "none")), default="all", show_default=True,
@@ -89,6 +93,7 @@ def restore(
     format: str,
     bits: str,
     quality: int | None,
+    white_balance: str | None,
     metadata: str,
     device: str,
 ) -> int:
@@ -125,6 +130,7 @@ def restore(
         picture=PictureFormat(
             format=format, bits=8 if bits == "8" else 16, quality=quality or DEFAULT_QUALITY
         ),
+        white_balance=white_balance,
         metadata=metadata,
         device=device,
     )

@@ -28,8 +28,9 @@ from darkprep.shards import OptionError
 from darkprep.shards.files import replace_atomically
 from darkprep.trainer.picture import Bits, Pixels, write_png
 
-FORMATS = ("png", "jpeg", "tiff")
-SUFFIX = {"png": ".png", "jpeg": ".jpg", "tiff": ".tiff"}
+SUFFIX = {"png": ".png", "jpeg": ".jpg", "tiff": ".tiff", "dng": ".dng"}
+"""Formats and the extension of each."""
+FORMATS = tuple(SUFFIX)
 SOFTWARE_NAME = f"darkprep {__version__}"
 DEFAULT_QUALITY = 92
 _PROFILE_DATE = slice(24, 36)

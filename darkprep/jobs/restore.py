@@ -10,15 +10,17 @@ import numpy as np
 from torch import Tensor
 
 from darkprep.jobs.colour_balance import tint_factors, with_tint
-from darkprep.jobs.decoding import AUTO, DecodingOptions, FrameDecoder, LoneFrame
+from darkprep.jobs.decoding import AUTO, NONE, DecodingOptions, FrameDecoder, LoneFrame
 from darkprep.jobs.output_directory import check_output_directory
 from darkprep.jobs.picture_files import SOFTWARE_NAME, SUFFIX, PictureFormat, save_picture
 from darkprep.jobs.restore_files import PlannedFile, find_raw_files, is_foreign, plan_files
+from darkprep.jobs.restore_raw import LoadedFrame, raw_writer
 from darkprep.jobs.weights import load_restorer
 from darkprep.model.inference import ReadyNetwork
 from darkprep.pipeline.raw.camera_colours import CameraColours, camera_name, cameras_from_text
 from darkprep.pipeline.raw.colour import colours_of
 from darkprep.pipeline.raw.photo_metadata import PhotoMetadata, read_metadata
+from darkprep.pipeline.raw.restored_dng import parse_white_balance
 from darkprep.shards import OptionError, RawError, WeightsError
 from darkprep.shards.format import Sample
 from darkprep.trainer.device import open_device
@@ -60,6 +62,8 @@ class RestoreOptions:
     picture: PictureFormat = field(default_factory=PictureFormat)
     metadata: str = "all"
     """Which metadata of the photograph are kept: `all`, `no-position` or `none`."""
+    white_balance: str | None = None
+    """`camera`, `auto` or gains `R,G,B`, for weights of the targets `raw` and `linear`; None for `camera`."""
     model: str | None = None
     """`package.module:Class` of the weights' network, if it is the user's own."""
     device: str = "auto"
@@ -67,6 +71,8 @@ class RestoreOptions:
     """Directory of the photographs of a camera whose colours are to be matched."""
 
     def __post_init__(self) -> None:
+        if self.white_balance is not None:
+            parse_white_balance(self.white_balance)
         if self.metadata not in METADATA:
             raise OptionError(
                 f"metadata must be one of {', '.join(METADATA)}, not {self.metadata!r}"
@@ -83,14 +89,6 @@ class Restoration:
     """The result of each file that is not skipped, in order. Raises DiskFull."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Frame(UnpairedFrame):
-    """A frame with what its picture needs besides the network's result."""
-
-    lone: LoneFrame
-    metadata: PhotoMetadata
-
-
 def restoration(options: RestoreOptions) -> Restoration:
     """Load the weights and return the restoration, which has not begun. Raises OptionError and WeightsError."""
     check_output_directory("out", options.out)
@@ -103,18 +101,14 @@ def restoration(options: RestoreOptions) -> Restoration:
     )
     device = open_device(options.device)
     network = load_restorer(options.weights, device, model=options.model)
-    if network.target != "srgb":
-        result = "RAW planes" if network.target == "raw" else "linear camera RGB"
-        raise OptionError(
-            f"{options.weights}: restores {result}, but restore writes sRGB pictures; choose weights that were trained with --target srgb, or score these with darkprep evaluate"
-        )
+    write = _writer(options, network)
     load = _loader(options, network)
     jobs = [
         RestoreJob(source=str(one.source), load=load(one), target=one.target)
         for one in planned
         if not one.exists
     ]
-    results = restore_all(network, jobs, device=device, write=_picture_writer(options))
+    results = restore_all(network, jobs, device=device, write=write)
     return Restoration(planned=tuple(planned), results=results)
 
 
@@ -122,7 +116,8 @@ def _loader(
     options: RestoreOptions, network: ReadyNetwork
 ) -> Callable[[PlannedFile], Callable[[], UnpairedFrame]]:
     """Return a function that returns the function which decodes a file."""
-    trained_on = cameras_from_text(network.cameras)
+    # Colours are matched for sRGB only: other targets keep the file's own.
+    trained_on = cameras_from_text(network.cameras) if network.target == "srgb" else ()
     decoders = {
         amplify: replace(options.decoding, amplify=amplify).decoder(options.root, trained_on)
         for amplify in options.amplify or (options.decoding.amplify,)
@@ -143,7 +138,7 @@ def _loader(
         lone = decoder.file(planned.source)
         _check_cfa(lone, network, planned.source)
         header, meta = lone.decoded.header, lone.sample.meta
-        return _Frame(
+        return LoadedFrame(
             sample=lone.sample,
             orientation=header.orientation,
             text={
@@ -202,11 +197,30 @@ def _clipped(sample: Sample) -> float:
     return float((sample.low[:, ::_STEP, ::_STEP] >= limit).mean())
 
 
+def _writer(options: RestoreOptions, network: ReadyNetwork) -> Write:
+    """Return the function that writes what the network restores. Raises OptionError for options that its target forbids."""
+    named = options.decoding.match_colour not in (None, NONE, AUTO)
+    if network.target != "srgb":
+        if named:
+            raise OptionError(
+                f"match-colour changes the input's colours, which the target {network.target} of these weights would keep; leave it out"
+            )
+        return raw_writer(
+            options.picture, network.target, parse_white_balance(options.white_balance or "camera")
+        )
+    baked = "restore sRGB pictures, whose white balance and tone curve the network has learned; choose weights that were trained with --target raw or linear"
+    if options.picture.format == "dng":
+        raise OptionError(f"format dng is not possible: these weights {baked}")
+    if options.white_balance is not None:
+        raise OptionError(f"white-balance cannot be chosen: these weights {baked}")
+    return _picture_writer(options)
+
+
 def _picture_writer(options: RestoreOptions) -> Write:
     """Return the function that writes sRGB pictures."""
 
     def write(frame: UnpairedFrame, restored: Tensor, target: Path) -> None:
-        assert isinstance(frame, _Frame)
+        assert isinstance(frame, LoadedFrame)
         pixels = upright(_srgb_pixels(frame, restored, options), frame.orientation)
         with file_errors(target):
             save_picture(target, pixels, options.picture, metadata=frame.metadata, text=frame.text)
@@ -214,7 +228,7 @@ def _picture_writer(options: RestoreOptions) -> Write:
     return write
 
 
-def _srgb_pixels(frame: _Frame, restored: Tensor, options: RestoreOptions) -> Pixels:
+def _srgb_pixels(frame: LoadedFrame, restored: Tensor, options: RestoreOptions) -> Pixels:
     """Return the picture `(H, W, 3)`, with the tint of another camera's network removed."""
     bits = options.picture.bits
     if not (frame.lone.is_matched and options.decoding.match_colour == AUTO):

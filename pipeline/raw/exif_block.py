@@ -21,6 +21,7 @@ from darkprep.pipeline.raw.photo_metadata import (
 
 RESERVED = {EXIF_POINTER: EXIF_POINTER - 1, GPS_POINTER: GPS_POINTER - 1}
 """Pointer to a directory, and the tag that is reserved for it: the codes of a directory must be in order."""
+_SUB_DIRECTORIES = 330
 _HEADER = b"II*\0\x08\0\0\0"
 
 
@@ -73,6 +74,12 @@ def append_metadata(file: BinaryIO, metadata: PhotoMetadata) -> None:
     for pointer, tags in ((EXIF_POINTER, metadata.exif), (GPS_POINTER, metadata.gps)):
         if tags:
             append_directory(file, tags, pointer)
+
+
+def use_long_pointers(file: BinaryIO) -> None:
+    """Give the tag SubIFDs of a TIFF file the type LONG instead of IFD, which some readers do not know."""
+    file.seek(_position(file, _SUB_DIRECTORIES) + 2)
+    file.write(struct.pack("<H", LONG))
 
 
 def _pointer(at: int) -> TagValue:

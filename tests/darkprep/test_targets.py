@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rawpy
 import torch
 from PIL import Image
 
 from darkprep.jobs.protocols import packed_raw
-from darkprep.model import build_model, load_model, save_weights
+from darkprep.model import build_model, load_model, ready_for_inference, save_weights
 from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.pairs.sets import PAIR_SETS
-from darkprep.pipeline.pairs.whole_frame import whole_frame
+from darkprep.pipeline.pairs.whole_frame import lone_frame, whole_frame
 from darkprep.shards import Spool, Target
 from darkprep.synth.dataset import synthesise
-from darkprep.trainer.evaluation import truth_of
+from darkprep.trainer.evaluation import restore_frame, truth_of
 from darkprep.trainer.metrics import PROTOCOLS, score
 from tests.support.builds import shard_bytes
 from tests.support.sid_tree import touch_sid, write_sid
@@ -157,12 +159,55 @@ def test_a_protocol_that_compares_something_else_is_refused(
 
 
 @pytest.mark.parametrize("target", ["linear", "raw"])
-def test_restore_refuses_weights_that_do_not_restore_pictures(
-    complaint, empty_directory, photographs, target: Target
+def test_restore_writes_dng_files_and_developed_pictures(
+    call, empty_directory, photographs, target: Target
 ):
-    raw = next((photographs / "Sony/short").iterdir())
-    message = complaint("restore", raw, "--weights", weights_of(target), "--device", "cpu")
-    assert "but restore writes sRGB pictures" in message
+    photo = next((photographs / "Sony/short").iterdir())
+    words = (
+        "restore",
+        photo,
+        "--weights",
+        weights_of(target),
+        "--device",
+        "cpu",
+        "--amplify",
+        "100",
+    )
+
+    result = call(*words, "--format", "dng")
+
+    assert result.exit_code == 0, result.output
+    network = ready_for_inference(load_model(f"{target}.safetensors"))
+    sample, _ = lone_frame(photo, amplification=100.0)
+    wanted = np.rint(restore_frame(network, sample) * np.float32(65535)).astype(np.uint16)
+    with rawpy.imread(f"restored/{photo.stem}.dng") as dng, rawpy.imread(str(photo)) as source:
+        codes = dng.raw_image_visible.copy()
+        assert dng.camera_whitebalance[:3] == pytest.approx(
+            [gain / source.camera_whitebalance[1] for gain in source.camera_whitebalance[:3]], rel=1e-4
+        )  # fmt: skip
+    if target == "raw":
+        assert np.array_equal(codes[::2, 1::2], wanted[1])
+    else:
+        assert np.array_equal(codes[..., :3], np.moveaxis(wanted, 0, -1))
+    for white_balance in ("camera", "2,1,2"):
+        words_png = (*words, "--white-balance", white_balance, "--out", white_balance)
+        assert call(*words_png).exit_code == 0
+    pictures = [Path(name, f"{photo.stem}.png").read_bytes() for name in ("camera", "2,1,2")]
+    assert pictures[0] != pictures[1]
+
+
+def test_pictures_with_baked_colours_are_no_dng_and_have_one_white_balance(
+    complaint, empty_directory, photographs
+):
+    photo = next((photographs / "Sony/short").iterdir())
+    words = ("restore", photo, "--weights", weights_of("srgb"), "--device", "cpu")
+    learned = "these weights restore sRGB pictures, whose white balance and tone curve the network has learned"
+    assert f"format dng is not possible: {learned}" in complaint(*words, "--format", "dng")
+    assert f"white-balance cannot be chosen: {learned}" in complaint(
+        *words, "--white-balance", "auto"
+    )
+    raw = ("restore", photo, "--weights", weights_of("raw"), "--match-colour", photo)
+    assert "match-colour changes the input's colours" in complaint(*raw)
 
 
 def test_another_cameras_colours_do_not_fit_a_raw_truth(complaint, empty_directory, photographs):
