@@ -103,7 +103,8 @@ def _replace_once(
                     os.fsync(file.fileno())
             rename(temporary, path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the first error is the one to report
+                temporary.unlink(missing_ok=True)
             raise
         if sync:
             sync_directory(path.parent)

@@ -14,6 +14,7 @@ import time
 from darkprep.shards.batch import ReaderStats
 from darkprep.shards.cursor import Cursor
 from darkprep.shards.errors import DiskFull, MachineError, SpoolBusy, SpoolError
+from darkprep.shards.machine import with_retries
 from darkprep.shards.rare_warning import RareWarning
 from darkprep.shards.spool import Spool
 
@@ -41,8 +42,12 @@ class ShardRelease:
     def begin(self, batch: int, oldest: int) -> None:
         """Acquire the trainer lock (rank 0 only) and publish the first cursor.
 
-        Raises SpoolBusy when another trainer holds the lock, SpoolError when the spool cannot be written.
+        Raises SpoolBusy when another trainer holds the lock, SpoolError when the spool cannot be written, and
+        MachineError when its disk keeps failing.
         """
+        with_retries(str(self._spool.cursors), lambda: self._begin(batch, oldest), "written")
+
+    def _begin(self, batch: int, oldest: int) -> None:
         self._spool.restore_directories()
         if self._lock:
             self._lock.acquire()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 import darkprep.shards.machine as machine
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.pipeline.raw.source import RawFile
-from darkprep.shards import DarkprepError, RawError, Spool
+from darkprep.shards import DarkprepError, RawError, Spool, SpoolReader
+from darkprep.shards.errors import MachineError
 from tests.support.builds import InlinePool, planned, shard_bytes
 from tests.support.faults import Fault, inject
 from tests.support.sid_tree import write_sid
+from tests.support.small_spools import MakeSpool
 
 ERRORS = ["EIO", "ESTALE", "EMFILE", "ETIMEDOUT", "ENOMEM", "ENOSPC"]
 CALLS = [
@@ -166,3 +169,35 @@ def test_a_data_set_that_is_unmounted_is_not_a_missing_file(root: Path, tmp_path
         build(spool)
 
     assert not isinstance(caught.value, RawError)
+
+
+@pytest.mark.parametrize("times", [1, FOREVER])
+@pytest.mark.parametrize("name", ["EIO", "ESTALE", "EMFILE"])
+def test_a_reader_starts_in_spite_of_an_error_that_passes_and_reports_one_that_stays(
+    make_spool: MakeSpool, monkeypatch, name: str, times: int
+):
+    """A reader locks the spool and publishes a cursor first; the temporary file cannot even be removed."""
+    spool = make_spool(ready=range(2))
+    number = getattr(errno, name)
+    fault = inject(
+        monkeypatch, number, "open", lambda path: "/cursors/.rank-0" in path, times=times
+    )
+    monkeypatch.setattr(Path, "unlink", failing_on_cursors(Path.unlink, number))
+
+    if times == 1:
+        with SpoolReader(spool, batch_size=2) as reader:
+            next(reader)
+    else:
+        with pytest.raises(MachineError, match="cursors: cannot be written now"):
+            SpoolReader(spool, batch_size=2)
+        assert not spool.has_trainer()
+    assert fault.count == min(times, 1 + len(machine.RETRY_AFTER_S))
+
+
+def failing_on_cursors(unlink: Callable[..., None], number: int) -> Callable[..., None]:
+    def failing(path: Path, *args: Any, **named: Any) -> None:
+        if ".rank-0" in str(path):
+            raise OSError(number, "injected", str(path))
+        unlink(path, *args, **named)
+
+    return failing
