@@ -58,8 +58,8 @@ class SpoolDataset(IterableDataset[dict[str, Any]]):
     `state_dict` holds one number, that of the next batch; after `load_state_dict` the next iteration begins there.
 
     Raises OptionError for an invalid value, and for `num_workers` above 0; SpoolError or PlanError if
-    there is no spool; at the iteration what SpoolReader raises, and RankStopped if rank 0 cannot open
-    the spool.
+    there is no spool; at the iteration what SpoolReader raises, OptionError if the plan has no complete batch, and
+    RankStopped if rank 0 cannot open the spool.
     """
 
     def __init__(
@@ -154,7 +154,9 @@ class SpoolDataset(IterableDataset[dict[str, Any]]):
     def _pass(self) -> Iterator[dict[str, Any]]:
         length = self._length()
         if length == 0:
-            return
+            raise OptionError(
+                f"{self._spool.path}: the plan has too few samples for one batch of {self._batch_size}; choose a smaller batch size, or build a spool with more --epochs"
+            )
         number, start = divmod(self._next, length) if length else (0, self._next)
         first, seed = self._next - start, self._seed + number
         self._reader = reader = self._open(start, seed)
@@ -169,7 +171,6 @@ class SpoolDataset(IterableDataset[dict[str, Any]]):
 
     def _open(self, start: int, seed: int) -> SpoolReader:
         rank, world = self._ranks()
-        check_ranks(self._batch_size, rank, world, self._spool.settings.parts)
 
         def open_reader() -> SpoolReader:
             return SpoolReader(
@@ -217,7 +218,12 @@ class SpoolDataset(IterableDataset[dict[str, Any]]):
         return ((batch, batch.low, batch.gt) for batch in decoded)
 
     def _ranks(self) -> tuple[int, int]:
-        """Return the rank and the number of ranks among those that use this spool."""
+        """Return the rank and the number of ranks among those that use this spool. Raises OptionError."""
+        rank, world = self._given_or_started_ranks()
+        check_ranks(self._batch_size, rank, world, self._spool.settings.parts)
+        return rank, world
+
+    def _given_or_started_ranks(self) -> tuple[int, int]:
         if self._rank is not None and self._world is not None:
             return self._rank, self._world
         if not (dist.is_available() and dist.is_initialized()):
@@ -240,8 +246,6 @@ class SpoolDataset(IterableDataset[dict[str, Any]]):
         parts = max(nodes, self._parts)
         own_shards = stream.shards // parts * (parts // nodes)
         samples, own_batch = own_shards * stream.samples * self._reuse, self._batch_size // nodes
-        if not own_batch:
-            return 0
         complete, rest = divmod(samples, own_batch)
         return complete + (rest >= world and not self._drop_last)
 

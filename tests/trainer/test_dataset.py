@@ -148,7 +148,11 @@ def test_the_length_is_the_number_of_batches(spool, batch_size, world, drop_last
         spool, rank=0, world=world, read_only=True, decode=False, depth=1, **options
     )
 
-    assert len(dataset) == len(list(dataset))
+    if len(dataset):
+        assert len(dataset) == len(list(dataset))
+    else:
+        with pytest.raises(OptionError, match="too few samples for one batch of 48"):
+            list(dataset)
 
 
 def test_a_plan_in_parts_has_a_length_too(make_spool):
@@ -198,7 +202,7 @@ def test_read_only_data_sets_change_nothing_and_share_a_spool(spool):
     spool.delete(2)
     with SpoolReader(spool, batch_size=4) as writer:
         next(writer)
-        with pytest.raises(SpoolError, match="read-only needs a spool"):
+        with pytest.raises(SpoolError, match="deletes used shards"):
             list(first)
 
 
@@ -258,6 +262,14 @@ def test_an_invalid_value_is_refused_when_the_data_set_is_made(spool, options, c
         SpoolDataset(spool, **({"batch_size": 4} | options))
 
 
+def test_a_batch_that_the_ranks_cannot_share_is_refused(spool):
+    dataset = SpoolDataset(spool, batch_size=4, rank=0, world=3)
+
+    for use in (len, list):
+        with pytest.raises(OptionError, match="cannot be divided among 3 ranks"):
+            use(dataset)
+
+
 @pytest.mark.parametrize("state", [{}, {"batch": -1}, {"batch": "3"}, {"batch": True}])
 def test_an_invalid_state_is_refused(spool, state):
     with pytest.raises(OptionError, match="state of a SpoolDataset"):
@@ -288,3 +300,21 @@ def test_integer_codes_are_cropped_as_they_are(spool):
     assert torch.equal(low.int(), batch["low"].int()[..., 1:7])
     assert torch.equal(gt.int(), batch["gt"].int()[..., 2:14])
     assert low.dtype == torch.uint16
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("decode", [True, False])
+def test_batches_on_cuda_equal_those_on_the_cpu_and_own_their_memory(spool, decode):
+    options = {"batch_size": 4, "keep": True, "decode": decode}
+    wanted = list(SpoolDataset(spool, **options))
+    batches = []
+    for batch in SpoolDataset(spool, device="cuda", **options):
+        torch.cuda._sleep(10_000_000)  # type: ignore[no-untyped-call]
+        batches.append(batch)
+
+    for batch, expected in zip(batches, wanted, strict=True):
+        assert batch["low"].device.type == batch["gt"].device.type == "cuda"
+        assert batch["key"] == expected["key"]
+        assert torch.equal(batch["gt"].cpu(), expected["gt"])
+        low, same = batch["low"].cpu().float(), expected["low"].float()
+        torch.testing.assert_close(low, same, rtol=1e-6, atol=1e-7)
