@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -76,6 +77,10 @@ _BAR_WIDTH = 30
     "--metadata", type=click.Choice(("all", "no-position", "none")), default="all", show_default=True,
     help="Which metadata of the photograph the pictures keep: date, exposure, lens, author and position (all), or all but the position.",
 )  # fmt: skip
+@click.option(
+    "--preview", is_flag=True,
+    help="Also write contact-sheet.jpg: all pictures, small, with name and amplification.",
+)  # fmt: skip
 @device_option
 def restore(
     *,
@@ -95,6 +100,7 @@ def restore(
     quality: int | None,
     white_balance: str | None,
     metadata: str,
+    preview: bool,
     device: str,
 ) -> int:
     """Restore dark RAW files, or folders of them, to pictures; a file that fails is reported, and the others are still restored.
@@ -104,6 +110,7 @@ def restore(
     Example: darkprep restore night --recursive --weights runs/X/weights.safetensors --format jpeg
     """
     prepare_torch()
+    from darkprep.jobs.contact_sheet import ContactSheet
     from darkprep.jobs.decoding import DecodingOptions
     from darkprep.jobs.picture_files import DEFAULT_QUALITY, PictureFormat
     from darkprep.jobs.restore import RestoreOptions, restoration
@@ -137,15 +144,17 @@ def restore(
     found = restoration(options)
     _print_kept(found.planned)
     lines = _Lines(sum(not one.exists for one in found.planned))
-    if not sys.stderr.isatty():
-        for result in found.results:
-            lines.show(result)
-    else:
-        with Progress() as progress:
+    sheet = ContactSheet() if preview else None
+    with Progress() if sys.stderr.isatty() else contextlib.nullcontext() as progress:
+        if progress:
             progress.show(lines.bar(), always=True)
-            for result in found.results:
-                lines.show(result, progress)
-                progress.show(lines.bar(), always=True)
+        for result in found.results:
+            lines.show(result, progress)
+            if sheet:
+                sheet.add(result)
+    written = sheet.save(out, replace=existing == "replace") if sheet else None
+    if written:
+        echo(f"wrote {written}")
     return 1 if lines.failed else 0
 
 
@@ -191,6 +200,8 @@ class _Lines:
                 progress.print(line)
             else:
                 echo(line, err=True)
+        if progress:
+            progress.show(self.bar(), always=True)
 
     def bar(self) -> str:
         """Return a line with a bar, the number of files done, and the time left."""

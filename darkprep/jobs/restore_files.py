@@ -70,7 +70,7 @@ def plan_files(
     for source, folder in found:
         for factor in amplify:
             ending = f"_x{factor}" if len(amplify) > 1 and factor != "estimate" else ""
-            target = _free_name(
+            target = free_name(
                 out / folder, f"{source.stem}{ending}", suffix, taken, avoid=existing == "rename"
             )
             taken.add(target)
@@ -106,7 +106,7 @@ def _raw_files(folder: Path, recursive: bool) -> Iterator[Path]:
                 yield path
 
 
-def _free_name(folder: Path, stem: str, suffix: str, taken: set[Path], *, avoid: bool) -> Path:
+def free_name(folder: Path, stem: str, suffix: str, taken: set[Path], *, avoid: bool) -> Path:
     """Return a path that is not taken and, with `avoid`, does not exist; later ones get numbers."""
     for count in range(1, _MAX_NUMBER):
         name = stem if count == 1 else f"{stem}-{count}"

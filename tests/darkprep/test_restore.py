@@ -198,6 +198,21 @@ def test_several_amplifications_give_a_picture_each_and_too_large_ones_a_warning
     assert "% of its pixels are white after the amplification 2000" in second
 
 
+@pytest.mark.parametrize("words", [[], ["--format", "tiff", "--bits", "16"]])
+def test_a_contact_sheet_shows_every_picture(call, words):
+    photograph("a.dng")
+    Path("b.dng").write_text("none")
+
+    result = call(*restore("a.dng", "b.dng", "--amplify", "5,50", "--preview", *words))
+    again = call(*restore("a.dng", "--amplify", "7", "--preview", *words))
+
+    assert "wrote restored/contact-sheet.jpg" in result.stdout
+    assert "wrote restored/contact-sheet-2.jpg" in again.stdout
+    with Image.open("restored/contact-sheet.jpg") as sheet:
+        assert sheet.size == (2 * 264 + 8, 256 + 28 + 8 + 8)
+        assert np.asarray(sheet)[8:260, 8:520].std() > 5
+
+
 def test_a_folder_without_raw_files_and_odd_options_are_refused(complaint):
     Path("empty/sub").mkdir(parents=True)
 
