@@ -1,3 +1,4 @@
+from .noise.calibrate import calibrate as calibrate
 from .noise.calibrations import calibration_of as calibration_of
 from .noise.darken import darken as darken, noise_rng as noise_rng
 from .pairs.cameras import CAMERAS as CAMERAS, Camera as Camera, camera_named as camera_named

@@ -54,6 +54,7 @@ def check_own_settings(plan: PlanRecord, where: str) -> None:
     settings = plan.settings
     cluster = None if settings.backend == "loky" else f"{settings.backend} {settings.address or ''}"
     named = {"root": settings.root, "frames-dir": settings.frames_dir, "backend": cluster}
+    named |= {"dark frames": settings.darks, "dark shading": settings.dark_shading}
     names = ", ".join(f"{name} {value}".strip() for name, value in named.items() if value)
     raise PlanError(
         f"{where}: its settings ({names or 'no root'}) were not chosen by this user on this machine, so no producer obeys them; "

@@ -116,6 +116,10 @@ class ProducerSettings:
     """The pair table (a CSV file) from which the pairs come."""
     layout: str | None = None
     """The layout of folders in which the pairs were found."""
+    darks: str | None = None
+    """The directory of the dark frames with whose noise exposures are simulated."""
+    dark_shading: str | None = None
+    """The calibration file whose dark shading is subtracted."""
     budget_bytes: int | None = None
     """The disk budget."""
     staging_bytes: int | None = None
@@ -306,7 +310,7 @@ def plan_digest(stream: dict[str, Any], recipe: dict[str, Any]) -> str:
 
 
 def _is_valid_setting(name: str, value: object) -> bool:
-    if name in ("root", "pairs", "layout", "frames_dir", "backend"):
+    if name in ("root", "pairs", "layout", "darks", "dark_shading", "frames_dir", "backend"):
         return isinstance(value, str)
     if name == "address":
         return value is None or isinstance(value, str)

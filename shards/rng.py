@@ -24,6 +24,8 @@ class RngStream(enum.IntEnum):
     NOISE = 7
     AUGMENT = 8
     SUBSTITUTES = 9
+    DARKS = 10
+    LIGHT = 11
 
 
 def random_bits(count: int, seed: int, purpose: RngStream, *key: int) -> npt.NDArray[np.uint64]:

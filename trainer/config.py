@@ -36,13 +36,18 @@ IDENTITY_FIELDS = (
     "batch_size",
     "reuse",
     "augment",
+    "shot_noise",
+    "full_scale_electrons",
     "seed",
     "parts",
     "target",
 )
 """Fields that must be equal in a checkpoint and in the run that resumes it: they decide the network or the next batch."""
 
-_LATER_FIELDS = ("target", "loss", "parts", "keep_shards", "evaluate_every")
+_LATER_FIELDS = (
+    *("target", "loss", "parts", "keep_shards", "evaluate_every"),
+    *("shot_noise", "full_scale_electrons"),
+)
 """Fields that config.json did not always have."""
 
 _MAXIMA = {
@@ -79,6 +84,10 @@ class TrainConfig:
     reuse: int = 1
     """How many times each sample is used before its shard is deleted."""
     augment: AugmentMode = "cfa"
+    shot_noise: float = 0.0
+    """Largest share of its own light that is added to a short exposure with shot noise; 0 for none (trainer/shot_noise.py)."""
+    full_scale_electrons: float = 0.0
+    """Electrons from black to white at ISO 100, for `shot_noise`; 0 without it."""
     seed: int = 0
     checkpoint_every: int = 2000
     """Iterations between checkpoints; another one is written when the training ends or is stopped."""
@@ -116,6 +125,10 @@ class TrainConfig:
         ):
             _check_choice(field, getattr(self, field), choices)
         self._check_numbers()
+        if (self.shot_noise > 0) != (self.full_scale_electrons > 0):
+            raise OptionError(
+                "shot_noise and full_scale_electrons need each other; give both or none"
+            )
         multiple = Network.multiple * CELL[self.cfa]
         if self.crop % multiple:
             raise OptionError(

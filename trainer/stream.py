@@ -22,6 +22,7 @@ from darkprep.shards.format import CELL, CfaKind, SampleMeta, Target
 from darkprep.trainer.augment import Augmentation, CropGeometry, Cropper
 from darkprep.trainer.config import AugmentMode
 from darkprep.trainer.prefetch import BatchReader, prefetcher_for
+from darkprep.trainer.shot_noise import ShotNoiseAugmentation
 
 ArrayLike = Tensor | npt.ArrayLike
 """A tensor, or what can become one: an array or nested sequences of numbers."""
@@ -51,7 +52,8 @@ class DeviceStream:
     """An iterator of DeviceBatch over the batches of a reader.
 
     A batch is valid until the next one is requested; with `owned`, it has memory of its own. `crop` is the side in
-    mosaic pixels of the square that is cut from each stored sample. Raises OptionError when the crop does not fit into the samples or the samples are of another CFA or target, and
+    mosaic pixels of the square that is cut from each stored sample. `shot_noise` adds light with its shot noise,
+    for the target `raw` only. Raises OptionError when the crop does not fit into the samples or the samples are of another CFA or target, and
     whatever the reader raises.
     """
 
@@ -66,7 +68,13 @@ class DeviceStream:
         seed: int = 0,
         target: Target = "srgb",
         owned: bool = False,
+        shot_noise: ShotNoiseAugmentation | None = None,
     ) -> None:
+        if shot_noise is not None and target != "raw":
+            raise OptionError(
+                f"shot_noise needs a truth in the sensor's own planes, but the target is {target}; train on a spool that was built with --target raw"
+            )
+        self._shot_noise = shot_noise
         self._reader = reader
         self._device = device
         self._cfa, self._crop, self._augment, self._seed = cfa, crop, augment, seed
@@ -83,6 +91,8 @@ class DeviceStream:
         if self._decoder is None:
             self._decoder = self._decoder_for(batch)
         low, gt = self._decoder.decode(low, gt, batch.metas, batch.uses)
+        if self._shot_noise is not None:
+            low = self._shot_noise.apply(low, gt, batch.metas, batch.uses)
         self._prefetcher.release()
         return DeviceBatch(index=batch.index, low=low, gt=gt, metas=batch.metas, uses=batch.uses)
 

@@ -11,6 +11,7 @@ from darkprep.commands.options import (
     build_budget_option,
     check_camera,
     crop_option,
+    dark_shading_option,
     epochs_ahead_option,
     exclude_misaligned_option,
     executor_options,
@@ -32,8 +33,9 @@ from darkprep.commands.options import (
     xtrans_option,
 )
 from darkprep.commands.output import print_skipped
-from darkprep.commands.parameters import COUNT_OR_INF, PART, FiniteRange
+from darkprep.commands.parameters import COUNT_OR_INF, PART, PATH, FiniteRange
 from darkprep.jobs import background
+from darkprep.jobs.calibrate import noise_options
 from darkprep.jobs.produce import create_producer
 from darkprep.jobs.remote_spool import BuildSpool
 from darkprep.pipeline.noise.calibrations import CALIBRATIONS
@@ -99,9 +101,15 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 @xtrans_option
 @target_option
 @click.option(
-    "--noise", type=click.Choice(tuple(CALIBRATIONS)), metavar="CAMERA",
-    help=f"Simulate short exposures from the long ones with the noise of this camera: {', '.join(CALIBRATIONS)}. Photographed short exposures are then not needed.",
+    "--noise", metavar="CAMERA|FILE.json|DIR",
+    help=f"Simulate short exposures from the long ones with the noise of this camera: {', '.join(CALIBRATIONS)}; or of the camera of a file of darkprep calibrate; "
+    "or with the noise of the dark frames in a directory. Photographed short exposures are then not needed.",
 )  # fmt: skip
+@click.option(
+    "--shot-noise", type=PATH, metavar="FILE.json", show_default="K between those of known cameras",
+    help="With dark frames as --noise: file of darkprep calibrate whose gain K gives the shot noise.",
+)  # fmt: skip
+@dark_shading_option
 @click.option(
     "--lmdb", metavar="NAME",
     help="Use the training patches that ELD's authors published, instead of RAW files: SID_Sony stands for the LMDB files SID_Sony_input_Raw.db and SID_Sony_target_Raw.db below --root. If --noise is given, only long exposures are read, from SID_Sony_Raw.db.",
@@ -146,6 +154,8 @@ def build(
     xtrans: str,
     sample_target: Target,
     noise: str | None,
+    shot_noise: Path | None,
+    dark_shading: Path | None,
     lmdb: str | None,
     part: tuple[int, int],
     frames_dir: Path | None,
@@ -188,8 +198,8 @@ def build(
         exclude_misaligned=exclude_misaligned,
         xtrans=xtrans,
         target=sample_target,
-        noise=noise,
         lmdb=lmdb,
+        **noise_options(noise, shot_noise, dark_shading),
     )
     executor = ExecutorConfig(backend=backend, address=address)
     executor.check_installed()
@@ -203,7 +213,9 @@ def build(
         raise OptionError(
             f"spool {spool}: contains the photographs of --root {root}; choose another directory"
         )
-    plan = make_plan(root, target.with_recorded_noise(options), pairs=found)
+    darks = Path(noise) if noise and options.sampled_darks else None
+    options = target.with_recorded_noise(options)
+    plan = make_plan(root, options, pairs=found, darks=darks, shading=dark_shading)
     chosen = Jobs(count=jobs, bound="--jobs") if jobs else default_jobs(plan)
     before = target.recorded_settings(plan)
     if disk_budget is None and before:

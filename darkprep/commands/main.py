@@ -22,6 +22,7 @@ _COMMANDS = {
     "demo": ("data:demo", "Try everything on synthetic photographs."),
     "synth": ("data:synth", "Write a synthetic data set of real DNG files."),
     "pairs": ("pairs:list_pairs", "List pairs as a table that can be edited and built from."),
+    "calibrate": ("calibrate:calibrate", "Measure the noise of your own camera."),
     "build": ("build:build", "Make shards from RAW pairs, under a disk budget."),
     "produce": ("produce:produce", ""),
     "status": ("spool:status", "Show what a spool holds and which processes use it."),

@@ -170,6 +170,10 @@ restore_match_option = _match_option(
     " With auto the tint of the result is also corrected to the file's own white balance; none converts nothing.",
 )
 
+dark_shading_option = click.option(
+    "--dark-shading", type=PATH, metavar="FILE.json",
+    help="Subtract the dark shading and the black-level error of this file of darkprep calibrate from short exposures; use it in training and restoration alike.",
+)  # fmt: skip
 
 crop_option = click.option(
     "--crop", type=click.IntRange(min=1), metavar="PX",

@@ -10,6 +10,7 @@ import click
 from darkprep.commands.echo import echo
 from darkprep.commands.options import (
     check_camera,
+    dark_shading_option,
     device_option,
     exclude_misaligned_option,
     frames_option,
@@ -52,6 +53,7 @@ from darkprep.view.live import Progress
 )  # fmt: skip
 @xtrans_option
 @match_option
+@dark_shading_option
 @click.option(
     "--baseline", is_flag=True,
     help="Also score the amplified short exposure developed by LibRaw, as a baseline.",
@@ -78,6 +80,7 @@ def evaluate(
     protocol: str | None,
     xtrans: str,
     match_colour: str | None,
+    dark_shading: Path | None,
     baseline: bool,
     device: str,
     out: Path | None,
@@ -104,7 +107,11 @@ def evaluate(
         exclude_misaligned=exclude_misaligned,
         pair_set=pair_set,
         decoding=DecodingOptions(
-            amplify=amplify, multiplier=multiplier, xtrans=xtrans, match_colour=match_colour
+            amplify=amplify,
+            multiplier=multiplier,
+            xtrans=xtrans,
+            match_colour=match_colour,
+            dark_shading=dark_shading,
         ),
         protocol=protocol,
         baseline=baseline,

@@ -13,6 +13,7 @@ import click
 
 from darkprep.commands.echo import echo
 from darkprep.commands.options import (
+    dark_shading_option,
     device_option,
     match_root_option,
     model_option,
@@ -48,6 +49,7 @@ _BAR_WIDTH = 30
 @multiplier_option
 @xtrans_option
 @restore_match_option
+@dark_shading_option
 @match_root_option
 @click.option(
     "--out", type=PATH, default=Path("restored"), show_default=True, metavar="DIR",
@@ -92,6 +94,7 @@ def restore(
     multiplier: float | None,
     xtrans: str,
     match_colour: str | None,
+    dark_shading: Path | None,
     root: Path,
     out: Path,
     existing: str,
@@ -131,6 +134,7 @@ def restore(
             multiplier=multiplier,
             xtrans=xtrans,
             match_colour=match_colour,
+            dark_shading=dark_shading,
             has_ratio=False,
         ),
         root=root,

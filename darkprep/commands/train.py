@@ -79,6 +79,14 @@ _REPEATED = ("spool", "root", "producers", "rank_timeout", "staging_budget", "st
     help="Flips and shifts that keep the CFA pattern (cfa), the published flips (paper), or none.",
 )  # fmt: skip
 @click.option(
+    "--shot-noise", type=FiniteRange(min=0, max=100), default=TrainConfig.shot_noise, show_default=True, metavar="SHARE",
+    help="Add up to this share of its own light to each short exposure, with shot noise, as PMN does; for spools of --target raw, with --full-scale-electrons.",
+)  # fmt: skip
+@click.option(
+    "--full-scale-electrons", type=FiniteRange(min=0), default=TrainConfig.full_scale_electrons, show_default=True, metavar="N",
+    help="Electrons from black to white at ISO 100, for --shot-noise; darkprep calibrate prints them.",
+)  # fmt: skip
+@click.option(
     "--keep-shards", is_flag=True,
     help="Delete no shards; at the end of the plan, begin again with its first shard.",
 )  # fmt: skip

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkprep.pipeline.noise.shading_correction import ShadingCorrection
 from darkprep.pipeline.pairs.reference_colours import reference_colours
 from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Pair
-from darkprep.pipeline.pairs.whole_frame import lone_sample, whole_frame
+from darkprep.pipeline.pairs.whole_frame import Correction, lone_sample, whole_frame
 from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER, Amplification, parse_amplification
 from darkprep.pipeline.raw.camera_colours import CameraColours, camera_name, colours_for
 from darkprep.pipeline.raw.colour import Colours, colours_of
@@ -36,6 +37,8 @@ class DecodingOptions:
     match_colour: str | None = None
     """A camera or a RAW file to whose colours the frames are converted; `auto` for the training camera that the
     weights state; None or `none` for no conversion."""
+    dark_shading: Path | None = None
+    """A calibration file whose dark shading is subtracted from the short exposures."""
 
     def __post_init__(self) -> None:
         parse_amplification(self.amplify, has_ratio=self.has_ratio)
@@ -67,6 +70,9 @@ class DecodingOptions:
             xtrans=parse_xtrans_mode(self.xtrans),
             match=reference_colours(named, root) if named else None,
             trained_on=trained_on if self.match_colour == AUTO else (),
+            correct=ShadingCorrection.at(self.dark_shading).corrected
+            if self.dark_shading
+            else None,
         )
 
 
@@ -92,6 +98,7 @@ class FrameDecoder:
     """Colours to which every frame is converted."""
     trained_on: tuple[CameraColours, ...] = ()
     """Cameras of which a frame of any other camera is converted to the first; empty if `match` decides."""
+    correct: Correction | None = None
 
     def pair(self, root: Path, pair: Pair, target: Target = "srgb") -> Sample:
         """Decode both exposures of a pair below `root` to one sample. Raises RawError."""
@@ -105,6 +112,7 @@ class FrameDecoder:
             multiplier=self.multiplier,
             xtrans=self.xtrans,
             match=match,
+            correct=self.correct,
             target=target,
         )
 
@@ -118,6 +126,8 @@ class FrameDecoder:
             "amplification `ratio` is not possible for a single file"
         )
         decoded = open_source(path).decode(xtrans=self.xtrans)
+        if self.correct:
+            decoded = self.correct(decoded)
         match = self._match(decoded.header)
         if match and self.trained_on and not _has_colours(decoded):
             match = None

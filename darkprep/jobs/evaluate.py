@@ -104,6 +104,7 @@ class EvaluateOptions:
             + (f", m = {multiplier:g}" if decoding.amplify == "estimate" else ""),
             "cfa": decoding.xtrans,
             "match colour": decoding.match_colour or "no",
+            **({"dark shading": str(decoding.dark_shading)} if decoding.dark_shading else {}),
         }
 
 

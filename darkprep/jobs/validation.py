@@ -24,7 +24,7 @@ from darkprep.model import Network
 from darkprep.pipeline.pairs.cameras import CAMERAS
 from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.pairs.table import Pair
-from darkprep.pipeline.pairs.whole_frame import whole_frame
+from darkprep.pipeline.pairs.whole_frame import Correction, whole_frame
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.raw.amplify import Amplification, parse_amplification
 from darkprep.pipeline.raw.colour import Colours
@@ -111,10 +111,17 @@ def cut_validation_crop(
     multiplier: float,
     xtrans: XtransMode = "native",
     target: Target = "srgb",
+    correct: Correction | None = None,
 ) -> ValidationCrop:
-    """Decode a pair and crop it to its most detailed region. Raises RawError."""
+    """Decode a pair, apply `correct` to its short exposure, and crop it to its most detailed region. Raises RawError."""
     whole = whole_frame(
-        root, pair, amplification=amplification, multiplier=multiplier, xtrans=xtrans, target=target
+        root,
+        pair,
+        amplification=amplification,
+        multiplier=multiplier,
+        xtrans=xtrans,
+        target=target,
+        correct=correct,
     )
     cfa = whole.meta.cfa
     cell, multiple = CELL[cfa], Network.multiple * CELL[cfa]
@@ -237,6 +244,7 @@ class ValidationFrames:
     def _load_crops(self) -> None:
         options = self._plan.options
         amplification = parse_amplification(options.amplify)
+        correct = self._plan.correction()
         for pair in self._pairs:
             if self._closing.is_set():
                 return
@@ -248,6 +256,7 @@ class ValidationFrames:
                     multiplier=options.multiplier or 1.0,
                     xtrans=parse_xtrans_mode(options.xtrans),
                     target=options.target,
+                    correct=correct,
                 )
                 if crop.sample.meta.cfa != self._plan.cfa:
                     raise RawError(

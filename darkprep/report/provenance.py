@@ -45,7 +45,12 @@ def _plan(spool: Spool) -> dict[str, Any]:
         "shards": "without end" if stream.shards is None else stream.shards,
         "shard_bytes": stream.layout().shard_bytes,
         "budget_bytes": spool.settings.budget_bytes,
-        **recipe.get("options", {}),
+        # Without tables of noise and lists of dark frames, which are too long to be read.
+        **{
+            name: value
+            for name, value in recipe.get("options", {}).items()
+            if not isinstance(value, dict)
+        },
     }
 
 

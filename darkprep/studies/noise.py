@@ -13,10 +13,18 @@ from darkprep.studies.figures import (
 )
 from darkprep.studies.options import Study, StudyOptions
 from darkprep.studies.result import StudyResult, Table
-from darkprep.studies.task_kinds import EvaluationTask, TrainingTask
+from darkprep.studies.task_kinds import (
+    CALIBRATED,
+    SAMPLED_DARKS,
+    CalibrationTask,
+    EvaluationTask,
+    TrainingTask,
+)
 from darkprep.studies.tasks import StudyContext
 
 CAMERA, ELD_CAMERA = "sony", "sonya7s2"
+_CALIBRATED_ISOS = (100, 200, 400, 800, 1600, 2000, 3200, 6400)
+"""The span of the published noise, with both sides of the change of the gain mode."""
 _PROTOCOLS = {
     "redirt": "PSNR / SSIM of sRGB, by exposure ratio",
     "eld": "PSNR / SSIM by ELD's protocol: packed RAW, one illuminance factor",
@@ -44,7 +52,8 @@ _PUBLISHED = Table(
 )
 _SMALL_NOTE = (
     "In a small run the noise of the photographs comes from the same model, at each scene's ISO. So it shows "
-    "what training on synthetic noise costs when the model is right, not that the model is right."
+    "what training on synthetic noise costs when the model is right, not that the model is right. Calibrated and "
+    "sampled noise is of synthetic dark frames and flat fields with that noise; edition 1 is what it was taken for before."
 )
 _Evaluations = dict[tuple[str, str, str], EvaluationTask]
 """The evaluations by training run, camera and protocol."""
@@ -57,6 +66,7 @@ def noise(options: StudyOptions) -> Study:
     trainings = (
         options.training_task("photographed pairs", CAMERA),
         options.training_task("long exposures, synthetic noise", CAMERA, noise=CAMERA),
+        *_measured_trainings(options),
     )
     evaluations: _Evaluations = {
         (one.name, on, protocol): options.evaluation_task(one, on, protocol=protocol)
@@ -81,8 +91,35 @@ def noise(options: StudyOptions) -> Study:
             trainings=trainings,
         )
 
-    tasks = (*options.dataset_tasks(tested), *trainings, *evaluations.values())
+    calibrations = _calibration_tasks(options)
+    tasks = (*options.dataset_tasks(tested), *calibrations, *trainings, *evaluations.values())
     return Study(tasks=tasks, result=result)
+
+
+def _measured_trainings(options: StudyOptions) -> tuple[TrainingTask, ...]:
+    """Return the trainings of a small run on noise that is measured on frames of the true noise, or that is wrong."""
+    if options.small is None:
+        return ()
+    return (
+        options.training_task(
+            "calibrated from 20 dark frames and 6 pairs of flats per ISO", CAMERA, noise=CALIBRATED
+        ),
+        options.training_task("sampled from these dark frames", CAMERA, noise=SAMPLED_DARKS),
+        options.training_task(
+            "synthetic noise of edition 1, one line over ISO", CAMERA, noise=CAMERA, noise_edition=1
+        ),
+    )
+
+
+def _calibration_tasks(options: StudyOptions) -> tuple[CalibrationTask, ...]:
+    """Return the calibration of a small run; none if the user's photographs are used, whose noise is not known."""
+    if options.small is None:
+        return ()
+    return (
+        CalibrationTask(
+            camera=CAMERA, isos=_CALIBRATED_ISOS, seed=options.seed, size=options.small.size
+        ),
+    )
 
 
 def _table(

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from darkprep.jobs.background import stop_producers
+from darkprep.jobs.calibrate import noise_options, write_camera_calibration
 from darkprep.jobs.decoding import DecodingOptions
 from darkprep.jobs.evaluate import EvaluateOptions, evaluation
 from darkprep.jobs.train import TrainOptions, stream_training
+from darkprep.pipeline.noise.calibrations import NoiseEdition
 from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.planner import make_plan
@@ -22,7 +24,9 @@ from darkprep.shards import Spool, Target
 from darkprep.shards.files import disk_errors, remove
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.studies.tasks import Stopped, StudyContext
+from darkprep.synth.calibration_frames import FrameSettings, write_calibration_frames
 from darkprep.synth.dataset import synthesise
+from darkprep.synth.sensors import sensor_of
 from darkprep.trainer.config import Precision, TrainConfig
 
 TRAININGS, SCORES, DATA = "trainings", "scores", "data"
@@ -84,7 +88,8 @@ class DatasetTask:
 
     def spec(self) -> dict[str, Any]:
         """Return the settings on which the data set depends, as JSON values."""
-        return {**asdict(replace(self, jobs=1)), "size": list(self.size), "isos": list(self.isos)}
+        own = {**asdict(replace(self, jobs=1)), "size": list(self.size), "isos": list(self.isos)}
+        return own | {"noise_edition": PlanOptions.noise_edition}
 
     def run(self, context: StudyContext) -> dict[str, Any]:
         """Make the data set; return its description as JSON values."""
@@ -103,6 +108,66 @@ class DatasetTask:
         return {"files": len(files)}
 
 
+CALIBRATED, SAMPLED_DARKS = "calibrated", "sampled-darks"
+"""Kinds of noise of a training run besides the published one: from a calibration, and from real dark frames."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationTask:
+    """Make dark frames and flat fields of a camera with its published noise, and calibrate it from them."""
+
+    camera: str
+    isos: tuple[int, ...]
+    seed: int
+    size: tuple[int, int]
+    """Height and width of the frames in pixels."""
+    darks: int = 20
+    """Dark frames per ISO."""
+
+    @property
+    def name(self) -> str:
+        """The task's name, unique in the output directory."""
+        return f"calibration-{self.camera}"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the tasks that must be finished before this one: none."""
+        return ()
+
+    def spec(self) -> dict[str, Any]:
+        """Return the settings on which the calibration depends, as JSON values."""
+        own = {**asdict(self), "size": list(self.size), "isos": list(self.isos)}
+        return own | {"noise_edition": PlanOptions.noise_edition}
+
+    def run(self, context: StudyContext) -> dict[str, Any]:
+        """Write the frames and calibrate from them; return the largest relative errors as JSON values."""
+        folder = calibration_folder(context, self.camera)
+        sensor = sensor_of(self.camera)
+        settings = FrameSettings(size=self.size, darks=self.darks)
+        context.progress.show(f"writing calibration frames of {self.camera}")
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        truth = write_calibration_frames(
+            folder, sensor, self.isos, seed=self.seed, settings=settings
+        )
+        found = write_camera_calibration(
+            folder / "darks", folder / "flats", folder / "camera.json", context.progress.show
+        ).calibration
+        remove(folder / "flats")
+        errors = [
+            (one.gain.value / known.gain - 1, one.read.scale / known.read_scale - 1)
+            for one in found.isos
+            if one.gain and (known := truth[int(one.iso)])
+        ]
+        gain, scale = (max(map(abs, own)) for own in zip(*errors, strict=True))
+        return {"largest error of K": gain, "largest error of the scale": scale}
+
+
+def calibration_folder(context: StudyContext, camera: str) -> Path:
+    """Return the directory of a camera's calibration and its dark frames."""
+    return context.out / "calibrations" / camera
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingTask:
     """Train one network on all scenes of one camera, or on a share of them."""
@@ -117,6 +182,8 @@ class TrainingTask:
     target: Target = "srgb"
     xtrans: str = "native"
     noise: str | None = None
+    """None for photographed pairs; a camera's name, `calibrated` or `sampled-darks` for synthetic noise."""
+    noise_edition: NoiseEdition = PlanOptions.noise_edition
     pairs: Path | None = None
     """A pair table to use instead of a camera's pairs; `camera` is then a label."""
     layout: str | None = None
@@ -133,12 +200,15 @@ class TrainingTask:
         parts += [self.target] if self.target != "srgb" else []
         parts += [self.xtrans] if self.xtrans != "native" else []
         parts += [f"noise-{self.noise}"] if self.noise else []
+        parts += ["edition-1"] if self.noise and self.noise_edition == 1 else []
         return "-".join(["train", *parts])
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Names of the tasks that must be finished before this one."""
-        return (f"data-{self.camera}",) if self.synthetic else ()
+        data = (f"data-{self.camera}",) if self.synthetic else ()
+        is_measured = self.noise in (CALIBRATED, SAMPLED_DARKS)
+        return (*data, f"calibration-{self.camera}") if is_measured else data
 
     def spec(self) -> dict[str, Any]:
         """Return the settings on which the trained weights depend, as JSON values."""
@@ -148,6 +218,9 @@ class TrainingTask:
         later = {"target": "srgb", "pairs": None, "layout": None}
         chosen = {name: getattr(self, name) for name in later}
         spec |= {name: str(chosen[name]) for name in later if chosen[name] != later[name]}
+        if self.noise or self.synthetic:
+            # Records without it are of edition 1.
+            spec |= {"noise_edition": self.noise_edition} if self.noise_edition > 1 else {}
         # fp32 is left out, so that records of versions without this choice stay valid.
         precision = self.execution.precision
         return spec if precision == "fp32" else spec | {"precision": precision}
@@ -172,7 +245,8 @@ class TrainingTask:
         origin = self.origin(context.root)
         found = None if origin.is_data_set else origin.find()
         root = found.root if found else context.root
-        plan = make_plan(root, self._plan_options(), pairs=found)
+        darks = calibration_folder(context, self.camera) / "darks"
+        plan = make_plan(root, self._plan_options(context), pairs=found, darks=darks)
         spool = Spool(folder / "spool")
         budget = self.execution.disk_budget or default_budget(spool.path)
         plan.save(spool, ProducerSettings(budget_bytes=budget, jobs=self.execution.jobs))
@@ -196,19 +270,27 @@ class TrainingTask:
             "data wait": summary.data_wait_fraction,
         }
 
-    def _plan_options(self) -> PlanOptions:
+    def _noise_options(self, context: StudyContext) -> dict[str, Any]:
+        folder = calibration_folder(context, self.camera)
+        if self.noise == CALIBRATED:
+            return noise_options(str(folder / "camera.json"), None)
+        if self.noise == SAMPLED_DARKS:
+            return noise_options(str(folder / "darks"), folder / "camera.json")
+        return {"noise": self.noise, "noise_edition": self.noise_edition}
+
+    def _plan_options(self, context: StudyContext) -> PlanOptions:
         scale = self.scale
         return PlanOptions(
             camera=self.camera,
             fraction=self.fraction,
             target=self.target,
             xtrans=self.xtrans,
-            noise=self.noise,
             epochs=None,
             seed=scale.seed,
             crop=scale.crop,
             samples_per_shard=scale.samples_per_shard,
             crops_per_visit=scale.crops_per_visit,
+            **self._noise_options(context),
         )
 
     def _train_options(self, spool: Spool, run_dir: Path) -> TrainOptions:

@@ -10,10 +10,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from darkprep.pipeline.noise.parameters import IsoNoise, NoiseParameters
+from darkprep.pipeline.noise.parameters import IsoNoise, NoiseParameters, checked_number
 from darkprep.shards.errors import OptionError
 
 
@@ -68,6 +69,29 @@ class IsoTable:
         if not (0 <= self.read_spread < 1 and 0 <= self.row_spread < 1):
             raise ValueError("read_spread and row_spread must be from 0 to below 1")
 
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> IsoTable:
+        """Create a table from what `dataclasses.asdict` made of one. Raises TypeError, ValueError or KeyError if invalid."""
+        values = dict(record)
+        modes = values.pop("modes")
+        lists = {name: values.pop(name) for name in ("drawn_isos", "bias_resets")}
+        numbers = {name: checked_number(name, value) for name, value in values.items()}
+        low, high = (checked_number("drawn_isos", one) for one in lists["drawn_isos"])
+        return cls(
+            **numbers | {"white": int(numbers["white"])},  # type: ignore[arg-type] # checked by its types
+            modes=tuple(tuple(_iso_noise(one) for one in mode) for mode in modes),
+            drawn_isos=(low, high),
+            bias_resets=tuple(checked_number("bias_resets", one) for one in lists["bias_resets"]),
+        )
+
+    def without_bias(self) -> IsoTable:
+        """Return the table with colour biases of 0, for exposures from which they are subtracted."""
+
+        def unbiased(one: IsoNoise) -> IsoNoise:
+            return replace(one, parameters=replace(one.parameters, colour_bias=(0.0,) * 4))
+
+        return replace(self, modes=tuple(tuple(map(unbiased, mode)) for mode in self.modes))
+
     def parameters(self, iso: float, rng: np.random.Generator | None = None) -> NoiseParameters:
         """Return the noise parameters at an ISO: the medians, or with `rng` one random draw.
 
@@ -110,6 +134,17 @@ class IsoTable:
         known = [one for mode in self.modes for one in mode]
         same_side = [one for one in known if segment(one.iso) == segment(iso)]
         return _nearest(same_side or known, iso).parameters.colour_bias
+
+
+def _iso_noise(record: dict[str, Any]) -> IsoNoise:
+    values = dict(record["parameters"])
+    bias = values.pop("colour_bias")
+    red, green, blue, green_of_blue = (checked_number("colour_bias", one) for one in bias)
+    parameters = NoiseParameters(
+        colour_bias=(red, green, blue, green_of_blue),
+        **{name: checked_number(name, value) for name, value in values.items()},
+    )
+    return IsoNoise(iso=checked_number("iso", record["iso"]), parameters=parameters)
 
 
 def _nearest(known: Sequence[IsoNoise], iso: float) -> IsoNoise:

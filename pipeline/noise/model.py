@@ -55,7 +55,7 @@ def add_noise(clean: F32, parameters: NoiseParameters, rng: Rng, cfa: tuple[str,
     noisy = np.empty(clean.shape, np.float32)
     biases = _bias_of_rows(cfa, parameters.colour_bias, clean.shape[1])
     for top in range(0, clean.shape[0], _BAND):
-        band = _shot(clean[top : top + _BAND], parameters.gain, rng)
+        band = shot_noise(clean[top : top + _BAND], parameters.gain, rng)
         band += np.float32(parameters.read_scale) * tukey_lambda(
             parameters.read_shape, band.shape, rng
         )
@@ -90,7 +90,7 @@ def tukey_lambda(shape: float, size: tuple[int, ...], rng: Rng) -> F32:
     return drawn
 
 
-def _shot(clean: F32, gain: float, rng: Rng) -> F32:
+def shot_noise(clean: F32, gain: float, rng: Rng) -> F32:
     """Return the signal with shot noise, K * Poisson(clean / K), float32."""
     electrons = np.maximum(clean, 0.0) / np.float32(gain)
     if electrons.size and electrons.min() > GAUSSIAN_ABOVE:

@@ -5,6 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+LARGEST = 1e9
+"""The largest number in a record; larger ones are damage."""
+
+
+def checked_number(name: str, value: object, *, low: float = -LARGEST) -> float:
+    """Return a number from a file as a float. Raises TypeError for another type, ValueError if it is out of range."""
+    if type(value) not in (int, float):
+        raise TypeError(f"{name} must be a number")
+    assert isinstance(value, int | float)
+    if not low <= value <= LARGEST:  # also false for NaN
+        raise ValueError(f"{name} must be from {low:g} to {LARGEST:g}")
+    return float(value)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseParameters:

@@ -7,6 +7,7 @@ whole frames are for evaluation and restoration.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,9 @@ from darkprep.pipeline.raw.source import PackedFrame
 from darkprep.shards.errors import OptionError, RawError
 from darkprep.shards.format import U16, Sample, SampleMeta, Target
 
+Correction = Callable[[PackedFrame], PackedFrame]
+"""Changes a decoded frame before it becomes a sample."""
+
 
 def whole_frame(
     root: str | os.PathLike[str],
@@ -32,19 +36,21 @@ def whole_frame(
     xtrans: XtransMode = "native",
     match: Colours | None = None,
     target: Target = "srgb",
+    correct: Correction | None = None,
 ) -> Sample:
     """Decode both exposures of a pair, which are below `root`, to one sample of the whole frame.
 
     `amplification` is "ratio" for the pair's exposure ratio, "estimate" for the paper's estimate with m =
     `multiplier`, or a factor. `xtrans` is how an X-Trans camera is fed to the network. With `match`, the
-    short exposure is converted to these colours, as if their camera had taken it.
+    short exposure is converted to these colours, as if their camera had taken it. `correct` changes the decoded
+    short exposure, such as by subtracting its dark shading.
 
     Returns `low` `(C, h, w)` uint16 codes and `gt` in the form of the `target`: `(3, H, W)` uint16 sRGB or
     camera RGB, or `(C, h, w)` uint16 codes. Raises RawError for a file that cannot be used or a pair with
     different sizes or phases, OptionError for an invalid amplification or multiplier.
     """
     _check_amplification(amplification, multiplier)
-    short = open_source(Path(root) / pair.short).decode(xtrans=xtrans)
+    short = _decoded(Path(root) / pair.short, xtrans, correct)
     long = open_source(Path(root) / pair.long)
     _check_same_geometry(long.header(), short.header)
     truth = long.decode(xtrans=xtrans) if target == "raw" else None
@@ -100,6 +106,13 @@ def lone_sample(
         multiplier=multiplier,
         match=match,
     )
+
+
+def _decoded(
+    path: str | os.PathLike[str], xtrans: XtransMode, correct: Correction | None
+) -> PackedFrame:
+    frame = open_source(path).decode(xtrans=xtrans)
+    return correct(frame) if correct else frame
 
 
 def _sample(

@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
-from darkprep.pipeline.noise.calibrations import CALIBRATIONS, NoiseEdition
+from darkprep.pipeline.noise.calibrations import (
+    CALIBRATIONS,
+    NoiseEdition,
+    NoiseTable,
+    calibration_of,
+)
+from darkprep.pipeline.noise.iso_table import IsoTable
+from darkprep.pipeline.noise.sampled_darks import SampledDarks
 from darkprep.pipeline.pairs.table import Frames, splits_named
 from darkprep.pipeline.raw.amplify import parse_amplification
 from darkprep.pipeline.raw.resample import parse_xtrans_mode
@@ -22,9 +29,19 @@ DEFAULT_MARGIN: dict[CfaKind, int] = {"bayer": 16, "xtrans": 24}
 
 _MAX_LABEL = 100
 """Maximum number of characters of a label: it is part of each sample's metadata, whose size is limited."""
+MEASURED, SAMPLED = "measured", "sampled"
+"""Values of the option `noise` besides the names of cameras: a calibration file, and sampled dark frames."""
 _STORED_NAMES = {"amplify": "gain", "xtrans": "form"}
 """Options that a recipe stores under another name."""
-_STORED_IF_USED = ("xtrans", "noise", "lmdb", "target")
+_STORED_IF_USED = (
+    "xtrans",
+    "noise",
+    "measured_noise",
+    "sampled_darks",
+    "dark_shading",
+    "lmdb",
+    "target",
+)
 """Options that a recipe stores only if they differ from the default: they were added later."""
 
 
@@ -61,10 +78,16 @@ class PlanOptions:
     xtrans: str = "native"
     """How an X-Trans camera is fed to the network: `native`, `plain` or `rggb` (raw/resample.py)."""
     noise: str | None = None
-    """Camera by whose noise short exposures are made from long ones (noise/darken.py); None for the
-    short exposures that were taken."""
+    """Camera by whose noise short exposures are made from long ones (noise/darken.py), `measured` or `sampled`;
+    None for the short exposures that were taken."""
+    measured_noise: IsoTable | None = None
+    """With noise `measured`: the parameters of a calibration file."""
+    sampled_darks: SampledDarks | None = None
+    """With noise `sampled`: the dark frames."""
     noise_edition: NoiseEdition = 2
     """Edition of the published calibrations (noise/calibrations.py); recipes without it have edition 1."""
+    dark_shading: str | None = None
+    """Digest of the calibration file whose dark shading is subtracted from short exposures."""
     lmdb: str | None = None
     """Name of ELD's LMDB files whose patches are used instead of photographs, such as `SID_Sony`."""
 
@@ -122,14 +145,35 @@ class PlanOptions:
                 f"noise_edition must be 1 or 2, not {self.noise_edition!r}; a newer darkprep made this plan"
             )
         if self.noise is not None:
-            if self.noise not in CALIBRATIONS:
+            if self.noise not in (*CALIBRATIONS, MEASURED, SAMPLED):
                 raise OptionError(
-                    f"noise must be one of {', '.join(CALIBRATIONS)}, not {self.noise!r}"
+                    f"noise must be one of {', '.join(CALIBRATIONS)}, a calibration file or a directory of dark frames, not {self.noise!r}"
                 )
             if self.amplify == "estimate":
                 raise OptionError(
                     "noise can be used only with amplify ratio or a number, not with estimate"
                 )
+
+        if self.dark_shading is not None and (
+            self.lmdb is not None
+            or self.xtrans != "native"
+            or self.noise not in (None, MEASURED, SAMPLED)
+        ):
+            raise OptionError(
+                "dark-shading can be used only with photographs, measured noise or dark frames, and with --xtrans native"
+            )
+        given = {MEASURED: self.measured_noise, SAMPLED: self.sampled_darks}
+        for name, value in given.items():
+            if (self.noise == name) != (value is not None):
+                raise OptionError(f"noise {name} needs its own parameters, and only these")
+
+    def noise_table(self) -> NoiseTable:
+        """Return the noise with which short exposures are made. Raises OptionError for another kind of plan."""
+        if self.measured_noise is not None:
+            return self.measured_noise
+        if self.noise is None:
+            raise OptionError("the plan has no synthetic noise")
+        return calibration_of(self.noise, edition=self.noise_edition)
 
     def constant_amplification(self) -> float | None:
         """Return the amplification if it is a constant, else None."""
@@ -173,8 +217,14 @@ class PlanOptions:
         if unknown:
             raise TypeError(f"unknown options {', '.join(sorted(unknown))}")
         names = {stored: name for name, stored in _STORED_NAMES.items()}
-        edition = {} if "noise" not in record else {"noise_edition": 1}
-        return cls(**edition | {names.get(name, name): value for name, value in record.items()})
+        values = {names.get(name, name): value for name, value in record.items()}
+        if "noise" in values:
+            values.setdefault("noise_edition", 1)
+        if "measured_noise" in values:
+            values["measured_noise"] = IsoTable.from_record(values["measured_noise"])
+        if "sampled_darks" in values:
+            values["sampled_darks"] = SampledDarks.from_record(values["sampled_darks"])
+        return cls(**values)
 
 
 def _option_name(name: str) -> str:

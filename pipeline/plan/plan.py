@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from darkprep.pipeline.noise.shading_correction import ShadingCorrection
 from darkprep.pipeline.pairs.reference_colours import pair_colours
 from darkprep.pipeline.pairs.table import MAX_WEIGHT, Pair, Skipped
+from darkprep.pipeline.pairs.whole_frame import Correction
 from darkprep.pipeline.plan.frame_names import FrameKind, frame_name
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.raw.camera_colours import CameraColours
@@ -131,6 +133,10 @@ class Plan:
     """The table that lists the pairs, or None; not part of the recipe."""
     layout: str | None = field(default=None, compare=False)
     """The folder layout in which the pairs were found, or None; not part of the recipe."""
+    darks: Path | None = field(default=None, compare=False)
+    """Directory of the dark frames with whose noise exposures are simulated; not part of the recipe."""
+    shading: Path | None = field(default=None, compare=False)
+    """The calibration file whose dark shading is subtracted; not part of the recipe."""
     skipped: tuple[Skipped, ...] = field(default=(), compare=False)
     """Files that were left out; not part of the recipe."""
 
@@ -216,8 +222,24 @@ class Plan:
             form = "-linear" if target == "linear" else ""
             return frame_name("long", f"{pair.long_fingerprint}{form}")
         mode = "" if self.options.xtrans == "native" else f"-{self.options.xtrans}"
+        if kind == "short" and self.subtracts_shading:
+            mode = f"-shading-{self.options.dark_shading}"
         fingerprint = pair.short_fingerprint if kind == "short" else pair.long_fingerprint
         return frame_name("short", f"{fingerprint}{mode}")
+
+    @property
+    def subtracts_shading(self) -> bool:
+        """Whether dark shading is subtracted from short exposures that were photographed."""
+        return self.options.dark_shading is not None and self.options.noise is None
+
+    def correction(self) -> Correction | None:
+        """Return what subtracts the dark shading from a decoded frame; None if the plan subtracts none.
+
+        Raises OptionError if the calibration file cannot be used or has changed.
+        """
+        if self.options.dark_shading is None or self.shading is None:
+            return None
+        return ShadingCorrection.at(self.shading, self.options.dark_shading).corrected
 
     def recipe(self) -> dict[str, Any]:
         """Return options and pairs as JSON values: all that the content of shards depends on, besides `stream`."""
@@ -235,6 +257,8 @@ class Plan:
             root=str(self.root.absolute()),
             pairs=str(self.table.absolute()) if self.table else None,
             layout=self.layout,
+            darks=str(self.darks.absolute()) if self.darks else None,
+            dark_shading=str(self.shading.absolute()) if self.shading else None,
         )
         return PlanRecord(
             stream=self.stream,
@@ -275,6 +299,8 @@ class Plan:
                 root=Path(root),
                 table=Path(settings.pairs) if settings.pairs is not None else None,
                 layout=settings.layout,
+                darks=Path(settings.darks) if settings.darks is not None else None,
+                shading=Path(settings.dark_shading) if settings.dark_shading else None,
             )
             fits = plan.stream == spool.stream
         except (KeyError, TypeError, ValueError, AttributeError, OptionError) as error:
@@ -283,6 +309,14 @@ class Plan:
             ) from error
         if not fits:
             raise PlanError(f"{spool.plan_file}: is inconsistent; build a new spool")
+        if plan.options.sampled_darks is not None and plan.darks is None:
+            raise PlanError(
+                f"{spool.plan_file}: does not name the directory of the dark frames (darks); run `darkprep build` again"
+            )
+        if plan.options.dark_shading is not None and plan.shading is None:
+            raise PlanError(
+                f"{spool.plan_file}: does not name the file of the dark shading (dark_shading); run `darkprep build` again"
+            )
         return plan
 
 

@@ -22,11 +22,19 @@ from darkprep.pipeline.raw.resample import parse_xtrans_mode, sample_cfa
 from darkprep.shards import CfaKind, DatasetError, OptionError, RawError
 
 
-def make_plan(root: Path, options: PlanOptions, *, pairs: Pairs | None = None) -> Plan:
+def make_plan(
+    root: Path,
+    options: PlanOptions,
+    *,
+    pairs: Pairs | None = None,
+    darks: Path | None = None,
+    shading: Path | None = None,
+) -> Plan:
     """Read the header of every file and return the plan.
 
     `pairs` are the pairs to plan with, such as those of a table; without them the camera's pairs are found
-    below `root`. Pairs with a file that cannot be used are left out and listed in `Plan.skipped`. So are
+    below `root`. `darks` is the directory of the dark frames in `options`, `shading`
+    the calibration file of its dark shading. Pairs with a file that cannot be used are left out and listed in `Plan.skipped`. So are
     pairs that are smaller than the crop, and pairs whose CFA is not that of most pairs, because all samples
     of a plan have the same planes. Raises DatasetError when no pair is left, OptionError when all are
     smaller than the crop.
@@ -43,6 +51,7 @@ def make_plan(root: Path, options: PlanOptions, *, pairs: Pairs | None = None) -
             skipped.append(found.skip(pair, error.path, error.reason))
     cfa = _common_cfa(usable, options)
     stored, planned, small = options.stored_size(cfa), [], []
+    _check_darks(options, cfa, stored)
     for pair, file, long_fingerprint in usable:
         if _sample_cfa(file, options) == cfa and min(file.height, file.width) >= stored:
             planned.append(_planned(pair, file, long_fingerprint))
@@ -66,6 +75,8 @@ def make_plan(root: Path, options: PlanOptions, *, pairs: Pairs | None = None) -
         root=found.root,
         table=found.table,
         layout=found.layout,
+        darks=darks,
+        shading=shading,
         skipped=tuple(dict.fromkeys(skipped)),
     )
     try:
@@ -137,6 +148,21 @@ def _common_cfa(usable: list[tuple[Pair, _File, str]], options: PlanOptions) -> 
         )
     samples = Counter(_sample_cfa(file, options) for _, file, _ in usable)
     return samples.most_common(1)[0][0] if samples else "bayer"
+
+
+def _check_darks(options: PlanOptions, cfa: CfaKind, stored: int) -> None:
+    """Raise OptionError if crops cannot get the noise of the options' dark frames."""
+    darks = options.sampled_darks
+    if darks is None:
+        return
+    if darks.cfa != cfa:
+        raise OptionError(
+            f"the dark frames have a {darks.cfa} mosaic, but the photographs a {cfa} mosaic; use dark frames of a camera with the same kind"
+        )
+    if min(darks.height, darks.width) < stored:
+        raise OptionError(
+            f"the dark frames are {darks.height}x{darks.width}, but a crop with its margin needs {stored} pixels; choose a smaller --crop"
+        )
 
 
 def _planned(pair: Pair, file: _File, long_fingerprint: str) -> PlannedPair:

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from darkprep.pipeline.noise.calibrations import calibration_of
 from darkprep.pipeline.noise.darken import Darkened, darken, noise_rng
+from darkprep.pipeline.noise.sampled_darks import darken_with_frame
+from darkprep.pipeline.noise.shading_correction import ShadingCorrection
 from darkprep.pipeline.pairs.sources import is_patch, source_of_fingerprint
 from darkprep.pipeline.pairs.table import Skipped, first_skipped
+from darkprep.pipeline.pairs.whole_frame import Correction
 from darkprep.pipeline.plan.frame_names import FrameKind
 from darkprep.pipeline.plan.plan import Crop, Plan, PlannedPair, Visit
 from darkprep.pipeline.produce.frame_store import (
@@ -33,6 +35,7 @@ from darkprep.pipeline.raw.resample import XtransMode, parse_xtrans_mode
 from darkprep.pipeline.raw.source import Source
 from darkprep.shards import (
     CELL,
+    PERIOD,
     DatasetError,
     PlanError,
     RawError,
@@ -198,7 +201,7 @@ class _ShardBuilder:
                 self._skipped.append(Skipped(error.path, error.reason))
                 continue
             return [
-                (crop.slot, self._cut_sample(pair, short, long, crop))
+                (crop.slot, self._cut_sample(pair, short, long, crop, visit.number))
                 for crop in self._plan.crops(visit, pair)
             ]
         raise DatasetError(
@@ -275,7 +278,10 @@ class _ShardBuilder:
                 raise RawError(str(path), "has changed since the plan was made; build a new spool")
             with decoding_record(self._state.spool, path, file_print):
                 if kind == "short" or target == "raw":
-                    frame = _decode_planes(source, parse_xtrans_mode(self._plan.options.xtrans))
+                    xtrans = parse_xtrans_mode(self._plan.options.xtrans)
+                    is_corrected = kind == "short" and self._plan.subtracts_shading
+                    correct = self._plan.correction() if is_corrected else None
+                    frame = _decode_planes(source, xtrans, correct)
                 else:
                     frame = _develop_long(source, linear=target == "linear")
         except RawError as error:
@@ -299,7 +305,9 @@ class _ShardBuilder:
             reason = f"{error.strerror}; mount it or check its permissions, then start again"
             raise MachineError(str(root), reason) from error
 
-    def _cut_sample(self, pair: PlannedPair, short: Frame, long: Frame, crop: Crop) -> Sample:
+    def _cut_sample(
+        self, pair: PlannedPair, short: Frame, long: Frame, crop: Crop, visit: int
+    ) -> Sample:
         options, cfa = self._plan.options, self._plan.cfa
         size, cell = options.stored_size(cfa), CELL[cfa]
         y, x = crop.origin
@@ -310,7 +318,7 @@ class _ShardBuilder:
         black, white = levels.black, levels.white
         ratio, iso = pair.pair.ratio, levels.iso
         if options.noise is not None:
-            dark = self._darken(pair, low, levels, crop.slot)
+            dark = self._darken(pair, low, levels, crop, visit)
             low, black, white = dark.planes, dark.black, dark.white
             ratio, iso = dark.ratio, dark.iso
         meta = SampleMeta(
@@ -351,19 +359,76 @@ class _ShardBuilder:
             )
         return known[pair.short_fingerprint]
 
-    def _darken(self, pair: PlannedPair, crop: U16, levels: SensorLevels, slot: int) -> Darkened:
+    def _darken(
+        self, pair: PlannedPair, planes: U16, levels: SensorLevels, crop: Crop, visit: int
+    ) -> Darkened:
         """Return the crop of a long exposure as a simulated short exposure with its own noise."""
         options = self._plan.options
-        assert options.noise is not None, "called only for plans with noise"
+        rng = noise_rng(options.seed, self._task.shard, crop.slot)
+        if options.sampled_darks is not None:
+            return self._darken_with_frame(pair, planes, levels, crop, visit, rng)
         return darken(
-            crop,
+            planes,
             black=levels.black,
             white=levels.white,
             cfa=self._plan.cfa,
-            noise=calibration_of(options.noise, edition=options.noise_edition),
+            noise=options.noise_table(),
             convert_levels=options.noise_edition > 1 or is_patch(pair.pair.short),
-            rng=noise_rng(options.seed, self._task.shard, slot),
+            rng=rng,
         )
+
+    def _darken_with_frame(
+        self,
+        pair: PlannedPair,
+        planes: U16,
+        levels: SensorLevels,
+        crop: Crop,
+        visit: int,
+        rng: np.random.Generator,
+    ) -> Darkened:
+        """Return the crop with the noise of the visit's dark frame, at the same place if the sensors have one size."""
+        options, cell = self._plan.options, CELL[self._plan.cfa]
+        darks, directory = options.sampled_darks, self._plan.darks
+        assert darks is not None, "checked by the caller"
+        assert directory is not None, "checked when the plan was loaded"
+        file = darks.of_visit(options.seed, visit)
+        dark = _dark_frame(
+            directory / file.path, file.fingerprint, self._plan.shading, options.dark_shading
+        )
+        origin = crop.origin
+        if (darks.height, darks.width) != (pair.height, pair.width):
+            period, size = PERIOD[self._plan.cfa], options.stored_size(self._plan.cfa)
+            sides = ((side - size) // period + 1 for side in (darks.height, darks.width))
+            y, x = (period * int(rng.integers(side)) for side in sides)
+            origin = (y, x)
+        y, x = (start // cell for start in origin)
+        _, height, width = planes.shape
+        dark_levels = _levels_of(dark)
+        return darken_with_frame(
+            planes,
+            dark.array[:, y : y + height, x : x + width],
+            file,
+            levels=(levels.black, levels.white),
+            dark_levels=(dark_levels.black, dark_levels.white),
+            rng=rng,
+        )
+
+
+@functools.lru_cache(maxsize=2)
+def _dark_frame(path: Path, fingerprint: str, shading: Path | None, digest: str | None) -> Frame:
+    """Return a dark frame, without its shading if a calibration file is given. Raises DatasetError.
+
+    The last ones are kept, since all crops of a visit need the same.
+    """
+    correct = ShadingCorrection.at(shading, digest).corrected if shading and digest else None
+    try:
+        source = source_of_fingerprint(path, fingerprint)
+        if source is None:
+            raise RawError(str(path), "has changed since the plan was made; build a new spool")
+        return with_retries(str(path), lambda: _decode_planes(source, "native", correct))
+    except RawError as error:
+        # Not a RawError, which would only exchange the photograph: the plan cannot go on without its noise.
+        raise DatasetError(f"{error.path}: {error.reason}") from error
 
 
 @functools.lru_cache(maxsize=1)
@@ -382,8 +447,10 @@ def _levels_of(short: Frame) -> SensorLevels:
     return short.attributes.levels
 
 
-def _decode_planes(source: Source, xtrans: XtransMode) -> Frame:
+def _decode_planes(source: Source, xtrans: XtransMode, correct: Correction | None = None) -> Frame:
     decoded = source.decode(xtrans=xtrans)
+    if correct is not None:
+        decoded = correct(decoded)
     levels = SensorLevels(black=decoded.black, white=decoded.white, iso=decoded.header.iso)
     return Frame(decoded.planes, FrameAttributes(kind="short", raw=source.path.name, levels=levels))
 

@@ -11,6 +11,7 @@ import xxhash
 from darkprep.pipeline.noise.calibrations import CALIBRATIONS, PUBLISHED_ISOS, calibration_of
 from darkprep.pipeline.noise.darken import RATIOS, Darkened, darken, noise_rng
 from darkprep.pipeline.noise.model import noise_parameters
+from darkprep.pipeline.noise.sampled_darks import DarkFile, SampledDarks, darken_with_frame
 from darkprep.pipeline.raw.mosaic import unpack
 from darkprep.shards.cfa import PLANE_COLOURS
 from darkprep.shards.format import CELL, PERIOD, PLANES, U16, CfaKind
@@ -228,3 +229,60 @@ def test_the_first_edition_makes_the_bytes_that_it_always_made(camera, digest):
     )
 
     assert xxhash.xxh3_64_hexdigest(made.planes.tobytes()) == digest
+
+
+def test_without_light_a_sampled_exposure_is_its_dark_frame():
+    rng = np.random.default_rng(0)
+    dark = rng.normal(1024, 30, (4, 24, 24)).round().astype(np.uint16)
+    file = DarkFile(path="a.dng", fingerprint="", iso=800.0, gain=None)
+
+    made = darken_with_frame(
+        np.full((4, 24, 24), 512, np.uint16),
+        dark,
+        file,
+        levels=((512.0,) * 4, 16383),
+        dark_levels=((1024.0,) * 4, 16383),
+        rng=noise_rng(1, 2, 3),
+    )
+
+    assert np.array_equal(made.planes, dark)
+    assert (made.black, made.white, made.iso) == ((1024.0,) * 4, 16383, 800.0)
+
+
+@pytest.mark.parametrize(("gain", "low", "high"), [(0.75, 0.73, 0.77), (None, 0.7, 3.7)])
+def test_the_shot_noise_of_a_sampled_exposure_is_that_of_its_gain(gain, low, high):
+    """Without a calibration K lies between those of known cameras."""
+    flat = np.full((4, 200, 200), 1024, np.uint16)
+    found = []
+    for slot in range(12):
+        made = darken_with_frame(
+            np.full((4, 200, 200), 12000, np.uint16),
+            flat,
+            DarkFile(path="a.dng", fingerprint="", iso=800.0, gain=gain),
+            levels=((512.0,) * 4, 16383),
+            dark_levels=((1024.0,) * 4, 16383),
+            rng=noise_rng(1, 2, slot),
+        )
+        light = (12000 - 512) * (16383 - 1024) / (16383 - 512) / made.ratio
+        assert made.planes.mean() - 1024 == pytest.approx(light, rel=0.01)
+        found.append((made.planes.var() - 1 / 12) / light)
+
+    assert low < min(found) <= max(found) < high
+    assert gain or max(found) > 1.5 * min(found)
+
+
+def test_every_iso_is_drawn_equally_often():
+    files = [DarkFile(path=f"{k}.dng", fingerprint="", iso=800.0, gain=None) for k in range(9)]
+    files.append(DarkFile(path="x.dng", fingerprint="", iso=1600.0, gain=None))
+    darks = SampledDarks(files=tuple(files), cfa="bayer", height=24, width=24)
+
+    drawn = [darks.of_visit(3, visit).path for visit in range(400)]
+
+    assert drawn.count("x.dng") == pytest.approx(200, abs=50)
+    assert len(set(drawn)) == 10
+
+
+@pytest.mark.parametrize("path", ["../a.dng", "/a.dng", "x/../../a.dng"])
+def test_a_dark_frame_lies_below_its_directory(path):
+    with pytest.raises(ValueError, match="must lie below the directory"):
+        DarkFile(path=path, fingerprint="", iso=800.0, gain=None)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from darkprep.pipeline.noise.calibrations import calibration_of
+from darkprep.pipeline.noise.iso_table import IsoTable
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.plan import Plan, PlannedPair
@@ -102,6 +105,26 @@ def test_an_inconsistent_plan_is_refused(plan: Plan, tmp_path: Path):
     )
 
     with pytest.raises(PlanError, match="is inconsistent"):
+        Plan.load(spool)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"gain": 10**400}, {"gain": "1"}, {"read_shape": 0.9}, {"colour_bias": [0, 0]}, {"x": 1}],
+)
+def test_a_plan_with_invalid_measured_noise_is_refused(plan: Plan, tmp_path: Path, change):
+    table = calibration_of("sony")
+    assert isinstance(table, IsoTable)
+    made = replace(plan, options=replace(plan.options, noise="measured", measured_noise=table))
+    recipe = json.loads(json.dumps(made.recipe()))
+    assert PlanOptions.from_record(recipe["options"]) == made.options
+    recipe["options"]["measured_noise"]["modes"][0][0]["parameters"] |= change
+    spool = Spool(tmp_path / "spool")
+    spool.create(
+        PlanRecord(stream=plan.stream, recipe=recipe, settings=ProducerSettings(root="data"))
+    )
+
+    with pytest.raises(PlanError, match="is invalid"):
         Plan.load(spool)
 
 

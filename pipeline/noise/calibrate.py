@@ -1,0 +1,402 @@
+"""Calibrate a camera from its dark frames and pairs of flat fields, each frame read once.
+
+The trade-off: frames are grouped by the ISO that their files state, not by folders, and one frame after the
+other is decoded in this process; a 45 MP frame takes some seconds and 1.5 GB of memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from darkprep.pipeline.noise.calibration_warnings import warnings_of
+from darkprep.pipeline.noise.camera_calibration import (
+    CameraCalibration,
+    Gain,
+    GainMode,
+    IsoCalibration,
+    JointFit,
+    ReadNoise,
+    write_shading,
+)
+from darkprep.pipeline.noise.dark_frames import DarkStack, DarkStatistics
+from darkprep.pipeline.noise.dark_shading import F32, ShadingFit, block_means, shading_of
+from darkprep.pipeline.noise.photon_transfer import FlatStack, PhotonTransfer
+from darkprep.pipeline.noise.tukey_lambda import F64
+from darkprep.pipeline.raw.camera_colours import camera_name
+from darkprep.pipeline.raw.frame import RawHeader
+from darkprep.pipeline.raw.mosaic import canonical_mosaic, canonical_origin, canonical_shape
+from darkprep.pipeline.raw.reader import read_header, read_raw
+from darkprep.shards.cfa import CANONICAL
+from darkprep.shards.errors import DatasetError
+from darkprep.shards.format import U16
+
+_LIT = 0.02
+"""Mean above black of a dark frame, as a share of the range, from which it has light."""
+_SAME_SCENE = 0.05
+"""Largest relative difference of the means of the two frames of a pair."""
+_MODE_FALL = 0.95
+"""Factor of the read noise from one ISO to the next below which the gain mode has changed."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IsoEvidence:
+    """What a page about the calibration of one ISO shows."""
+
+    iso: float
+    darks: DarkStatistics
+    """Without its mean map."""
+    transfer: PhotonTransfer | None
+    shading: F32
+    """Means of blocks of 64 x 64 pixels of the dark shading, `(h, w)` codes."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CalibrationResult:
+    """A calibration and the evidence for it."""
+
+    calibration: CameraCalibration
+    evidence: tuple[IsoEvidence, ...]
+
+
+def calibrate(
+    darks: Sequence[Path],
+    flats: Sequence[Path] = (),
+    *,
+    maps_beside: Path | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> CalibrationResult:
+    """Calibrate one camera from its `darks` and, for the gain K, from pairs of `flats`.
+
+    Flats are paired in the order of their names: two frames that follow each other and have the same ISO,
+    exposure time and brightness. With `maps_beside`, the path of the calibration's JSON file, dark shading is
+    written beside it. Raises DatasetError, which names file or ISO, for frames that do not belong together,
+    RawError for one that cannot be read, DiskFull or SpoolError.
+    """
+    groups = _by_iso(darks, flats)
+    first = groups[0].darks[0]
+    shading = _ShadingWriter(maps_beside)
+    isos: list[IsoCalibration] = []
+    evidence = []
+    total, done = len(darks) + len(flats), 0
+
+    def tick(name: str) -> None:
+        nonlocal done
+        done += 1
+        progress(f"frame {done} of {total}: {name}")
+
+    black, white = np.zeros((1, 1)), 0
+    for group in groups:
+        black, white, found = _measure_darks(group, tick)
+        transfer = _measure_flats(group, black + found.site_bias, white, tick)
+        isos.append(_iso_calibration(group, found, transfer))
+        map_ = shading_of(
+            found.mean_map,
+            fixed_pixel_sigma=found.fixed_pixel_sigma,
+            noise_variance=found.pixel_variance / found.frames,
+        )
+        starts = len(isos) > 1 and isos[-1].read.std < _MODE_FALL * isos[-2].read.std
+        shading.add(group.iso, map_, starts_mode=starts)
+        evidence.append(
+            IsoEvidence(
+                iso=group.iso,
+                darks=replace(found, mean_map=np.zeros((0, 0), np.float32)),
+                transfer=transfer,
+                shading=block_means(map_),
+            )
+        )
+    filled = _with_proportional_gain(isos)
+    height, width = canonical_shape(first)
+    calibration = CameraCalibration(
+        camera=camera_name(first),
+        cfa=first.cfa,
+        height=height,
+        width=width,
+        black=float(black.mean()),
+        white=white,
+        isos=filled,
+        modes=tuple(_with_joint_fits(mode, filled) for mode in shading.finish()),
+    )
+    warnings = warnings_of(
+        calibration,
+        {one.iso: one.darks for one in evidence},
+        {one.iso: one.transfer for one in evidence if one.transfer},
+    )
+    warnings += _exposure_warnings(groups) + _uneven_warnings(evidence)
+    return CalibrationResult(
+        calibration=replace(calibration, warnings=tuple(warnings)), evidence=tuple(evidence)
+    )
+
+
+# -- frames -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _IsoGroup:
+    iso: float
+    darks: tuple[RawHeader, ...]
+    flats: tuple[RawHeader, ...]
+
+
+def _by_iso(darks: Sequence[Path], flats: Sequence[Path]) -> list[_IsoGroup]:
+    """Read the headers; return the frames by ISO. Raises DatasetError for frames that do not belong together."""
+    if not darks:
+        raise DatasetError(
+            "no dark frames to calibrate from; give a directory of RAW files to --darks"
+        )
+    first: RawHeader | None = None
+    found: tuple[dict[float, list[RawHeader]], dict[float, list[RawHeader]]] = (
+        defaultdict(list), defaultdict(list),
+    )  # fmt: skip
+    for kind, paths in zip(found, (darks, flats), strict=True):
+        for path in paths:
+            header = read_header(path)
+            first = first or header
+            _check_same(header, first)
+            kind[header.iso].append(header)
+    of_darks, of_flats = found
+    for iso, headers in of_darks.items():
+        if len(headers) < 2:
+            raise DatasetError(
+                f"{headers[0].path}: is the only dark frame at ISO {iso:g}; at least 2 are needed, and 16 are advised"
+            )
+    for iso, headers in of_flats.items():
+        if iso not in of_darks:
+            raise DatasetError(
+                f"{headers[0].path}: is a flat field at ISO {iso:g}, but there are no dark frames at this ISO; add some or remove it"
+            )
+    return [
+        _IsoGroup(iso=iso, darks=tuple(of_darks[iso]), flats=tuple(of_flats.get(iso, ())))
+        for iso in sorted(of_darks)
+    ]
+
+
+def check_same_camera(headers: Sequence[RawHeader]) -> None:
+    """Raise DatasetError, which names the file, unless all frames are of one camera and size and state an ISO."""
+    for header in headers:
+        _check_same(header, headers[0])
+
+
+def _check_same(header: RawHeader, first: RawHeader) -> None:
+    if not header.iso > 0:
+        raise DatasetError(
+            f"{header.path}: states no ISO in its Exif data; frames are grouped by it"
+        )
+    if camera_name(header) != camera_name(first):
+        raise DatasetError(
+            f"{header.path}: is of camera {camera_name(header)}, but {first.path} of {camera_name(first)}; calibrate one camera at a time"
+        )
+    if (header.height, header.width, header.pattern) != (first.height, first.width, first.pattern):
+        raise DatasetError(
+            f"{header.path}: is {header.height}x{header.width} with filters {'/'.join(header.pattern)}, but {first.path} "
+            f"is {first.height}x{first.width} with {'/'.join(first.pattern)}; use frames of one size"
+        )
+
+
+def _mosaic(header: RawHeader) -> tuple[U16, F64, int]:
+    """Decode a frame; return its canonical mosaic, the black level of each site, and the white level."""
+    frame = read_raw(header.path)
+    black = np.roll(frame.black, [-shift for shift in canonical_origin(frame.pattern)], axis=(0, 1))
+    return np.ascontiguousarray(canonical_mosaic(frame)), black.astype(np.float64), frame.white
+
+
+def _measure_darks(
+    group: _IsoGroup, tick: Callable[[str], None]
+) -> tuple[F64, int, DarkStatistics]:
+    stack: DarkStack | None = None
+    white = 0
+    for header in group.darks:
+        mosaic, black, white = _mosaic(header)
+        stack = stack or DarkStack(black=black)
+        mean = stack.add(mosaic)
+        if mean > _LIT * (white - stack.black.max()):
+            raise DatasetError(
+                f"{header.path}: is no dark frame: its mean is {mean:.0f} codes above black; cover the lens and the viewfinder"
+            )
+        tick(Path(header.path).name)
+    assert stack is not None, "a group has dark frames"
+    found = stack.statistics()
+    if found.read is None:
+        raise DatasetError(
+            f"{group.darks[0].path}: the dark frames at ISO {group.iso:g} have too few different codes to measure noise; use a higher ISO"
+        )
+    return stack.black, white, found
+
+
+def _measure_flats(
+    group: _IsoGroup, black: F64, white: int, tick: Callable[[str], None]
+) -> PhotonTransfer | None:
+    if not group.flats:
+        return None
+    stack = FlatStack(black=black, colours=CANONICAL[group.flats[0].cfa], white=white)
+    for first, second in _pairs(group.flats, tick):
+        stack.add(first, second)
+    where = f"{group.flats[0].path}: the flat fields at ISO {group.iso:g}"
+    if not stack.pairs:
+        raise DatasetError(
+            f"{where} form no pair: two frames of the same scene, exposure time and brightness must follow each other by name"
+        )
+    try:
+        return stack.result()
+    except ValueError as error:
+        raise DatasetError(f"{where} {error}") from error
+
+
+def _pairs(flats: Sequence[RawHeader], tick: Callable[[str], None]) -> Iterator[tuple[U16, U16]]:
+    """Yield two frames that follow each other and have the same exposure time and brightness."""
+    before: tuple[RawHeader, U16] | None = None
+    for header in sorted(flats, key=lambda one: one.path):
+        mosaic, _, _ = _mosaic(header)
+        tick(Path(header.path).name)
+        if before is not None:
+            means = before[1].mean(dtype=np.float64), mosaic.mean(dtype=np.float64)
+            is_same = before[0].exposure_s == header.exposure_s
+            if is_same and abs(means[0] - means[1]) <= _SAME_SCENE * max(means):
+                yield before[1], mosaic
+                before = None
+                continue
+        before = header, mosaic
+
+
+# -- results ------------------------------------------------------------------------------------------
+
+
+def _iso_calibration(
+    group: _IsoGroup, found: DarkStatistics, transfer: PhotonTransfer | None
+) -> IsoCalibration:
+    assert found.read is not None, "checked before"
+    gain = None
+    if transfer:
+        gain = Gain(
+            value=transfer.gain,
+            error=transfer.gain_error,
+            channels=transfer.channels,
+            pairs=transfer.pairs,
+        )
+    return IsoCalibration(
+        iso=group.iso,
+        exposure_s=group.darks[0].exposure_s,
+        darks=found.frames,
+        gain=gain,
+        read=ReadNoise(
+            shape=found.read.shape,
+            scale=found.read_scale,
+            std=math.sqrt(max(0.0, found.pixel_variance - found.step**2 / 12)),
+            r2_tukey=found.read.r2,
+            r2_normal=found.read.r2_normal,
+        ),
+        row_sigma=found.row_sigma,
+        row_error=found.row_error,
+        column_sigma=found.column_sigma,
+        fixed_column_sigma=found.fixed_column_sigma,
+        fixed_pixel_sigma=found.fixed_pixel_sigma,
+        colour_bias=_colour_bias(found.site_bias),
+        step=found.step,
+        is_clipped=found.is_clipped,
+    )
+
+
+def _colour_bias(sites: F64) -> tuple[float, float, float, float]:
+    """Return the bias of R, G in the rows of R, B, G in the rows of B; of X-Trans the same green twice."""
+    if len(sites) == 2:
+        return float(sites[0, 0]), float(sites[0, 1]), float(sites[1, 1]), float(sites[1, 0])
+    letters = np.array([list(row) for row in CANONICAL["xtrans"]])
+    red, green, blue = (float(sites[letters == letter].mean()) for letter in "RGB")
+    return red, green, blue, green
+
+
+def _with_proportional_gain(isos: Sequence[IsoCalibration]) -> tuple[IsoCalibration, ...]:
+    """Give ISO values without flats the K of the others, in proportion to ISO; unchanged if none has a K."""
+    known = [(one.iso, one.gain) for one in isos if one.gain]
+    if not known:
+        return tuple(isos)
+    weights = np.array([1 / max(gain.error / gain.value, 1e-6) ** 2 for _, gain in known])
+    ratio = float(np.average([gain.value / iso for iso, gain in known], weights=weights))
+    spread = float(np.std([gain.value / iso for iso, gain in known])) + ratio / math.sqrt(
+        weights.sum()
+    )
+    return tuple(
+        one
+        if one.gain
+        else replace(
+            one,
+            gain=Gain(
+                value=ratio * one.iso,
+                error=spread * one.iso,
+                channels=(ratio * one.iso,) * 3,
+                pairs=0,
+            ),
+        )
+        for one in isos
+    )
+
+
+class _ShadingWriter:
+    """Collects the gain modes and, if they are written, their dark shading."""
+
+    def __init__(self, beside: Path | None) -> None:
+        self._beside = beside
+        self._fit = ShadingFit()
+        self._isos: list[float] = []
+        self._modes: list[GainMode] = []
+
+    def add(self, iso: float, shading: F32, *, starts_mode: bool) -> None:
+        if starts_mode:
+            self._end_mode()
+        self._isos.append(iso)
+        if self._beside is not None:
+            self._fit.add(iso, shading)
+
+    def finish(self) -> list[GainMode]:
+        self._end_mode()
+        return self._modes
+
+    def _end_mode(self) -> None:
+        mode = GainMode(lowest=self._isos[0], highest=self._isos[-1])
+        if self._beside is not None:
+            stem, checksums = write_shading(self._beside, len(self._modes) + 1, self._fit.maps())
+            mode = replace(mode, shading=stem, checksums=checksums)
+        self._modes.append(mode)
+        self._fit, self._isos = ShadingFit(), []
+
+
+def _with_joint_fits(mode: GainMode, isos: Sequence[IsoCalibration]) -> GainMode:
+    own = [one for one in isos if mode.lowest <= one.iso <= mode.highest and one.gain]
+    read = _joint_fit([(one.gain.value, one.read.scale) for one in own if one.gain])
+    row = _joint_fit([(one.gain.value, one.row_sigma) for one in own if one.gain])
+    return replace(mode, read=read, row=row)
+
+
+def _joint_fit(points: list[tuple[float, float]]) -> JointFit | None:
+    """Return the line through log(sigma) over log(K); None with fewer than two points, or with a sigma of 0."""
+    if len(points) < 2 or min(sigma for _, sigma in points) <= 0:
+        return None
+    x, y = np.log(np.array(points)).T
+    slope, intercept = np.polyfit(x, y, 1)
+    spread = float(np.sqrt(np.mean((y - slope * x - intercept) ** 2)))
+    return JointFit(slope=float(slope), intercept=float(intercept), spread=spread)
+
+
+def _exposure_warnings(groups: Sequence[_IsoGroup]) -> list[str]:
+    return [
+        f"ISO {group.iso:g}: the dark frames have several exposure times ({min(times):g} to {max(times):g} s), and black levels depend on it"
+        for group in groups
+        if len(times := {one.exposure_s for one in group.darks}) > 1
+    ]
+
+
+def _uneven_warnings(evidence: Sequence[IsoEvidence]) -> list[str]:
+    """Warn of coarse shading that is larger than the noise of a single pixel's tenth, and than a code."""
+    texts = []
+    for one in evidence:
+        low, high = (float(value) for value in np.percentile(one.shading, (1, 99)))
+        if high - low > max(1.0, 0.2 * math.sqrt(one.darks.pixel_variance)):
+            texts.append(
+                f"ISO {one.iso:g}: the dark frames are uneven by {high - low:.1f} codes: light leaks in, or the sensor's amplifier glows"
+            )
+    return texts
