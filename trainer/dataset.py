@@ -192,7 +192,7 @@ class SpoolDataset(IterableDataset[dict[str, Any]]):
 
         if self._read_only or self._rank is not None or world == 1:
             return open_reader()
-        return _after_rank_0(self._spool, rank, open_reader)
+        return open_after_rank_0(self._spool, rank, open_reader)
 
     @property
     def _lends_codes(self) -> bool:
@@ -276,7 +276,9 @@ _openings: Counter[str] = Counter()
 """How often each spool was opened by this rank of torch.distributed."""
 
 
-def _after_rank_0(spool: Spool, rank: int, open_reader: Callable[[], SpoolReader]) -> SpoolReader:
+def open_after_rank_0(
+    spool: Spool, rank: int, open_reader: Callable[[], SpoolReader]
+) -> SpoolReader:
     """Open a reader on rank 0 of a spool first, because it removes the cursors of earlier ranks.
 
     The ranks meet in the store of torch.distributed and not in a collective operation, which would never

@@ -6,17 +6,22 @@ import json
 import pickle
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from darkprep.shards import OptionError, Spool, SpoolBusy, SpoolError, SpoolReader
+from darkprep.shards.errors import RankStopped
+from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from darkprep.trainer import SpoolDataset, augment_batch, decode_batch
+from darkprep.trainer.dataset import _openings, open_after_rank_0
 from darkprep.trainer.stream import DeviceStream
 from tests.support.command_line import snapshot
 from tests.support.sequences import hashed
-from tests.support.small_spools import MakeSpool, fill
+from tests.support.small_spools import MakeSpool, fill, stream
 
 CPU = torch.device("cpu")
 
@@ -300,6 +305,57 @@ def test_integer_codes_are_cropped_as_they_are(spool):
     assert torch.equal(low.int(), batch["low"].int()[..., 1:7])
     assert torch.equal(gt.int(), batch["gt"].int()[..., 2:14])
     assert low.dtype == torch.uint16
+
+
+@pytest.fixture
+def process_group(tmp_path) -> Iterator[None]:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_a_part_of_a_plan_is_shared_by_the_ranks_of_its_machine(
+    tmp_path, process_group, monkeypatch
+):
+    spool = Spool(tmp_path / "part")
+    settings = ProducerSettings(part=1, parts=2)
+    spool.create(PlanRecord(stream=stream(), recipe={}, settings=settings))
+    fill(spool, [1, 3, 5])
+    dataset = SpoolDataset(spool, batch_size=8, read_only=True)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(OptionError, match="LOCAL_RANK and LOCAL_WORLD_SIZE must be set"):
+        len(dataset)
+
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    batches = list(dataset)
+
+    assert [len(batch["key"]) for batch in batches] == [2, 2, 2]
+    assert {key[:8] for batch in batches for key in batch["key"]} == {
+        "00000001",
+        "00000003",
+        "00000005",
+    }
+
+
+def test_the_ranks_end_where_rank_0_cannot_open_the_spool(spool, process_group):
+    opened: list[int] = []
+
+    def open_one() -> SpoolReader:
+        opened.append(1)
+        return SpoolReader(spool, batch_size=4, keep=True)
+
+    with open_after_rank_0(spool, 0, open_one):
+        _openings.clear()  # rank 1 would be another process, with a count of its own
+        with pytest.raises(SpoolBusy):
+            open_after_rank_0(spool, 1, open_one)
+        assert len(opened) == 2
+        with pytest.raises(SpoolBusy):
+            open_after_rank_0(spool, 0, open_one)
+        _openings.subtract(list(_openings))  # as above
+        with pytest.raises(RankStopped, match=r"rank 0 failed: .*a trainer is already running"):
+            open_after_rank_0(spool, 1, open_one)
+    assert len(opened) == 3
 
 
 @pytest.mark.gpu
