@@ -32,9 +32,9 @@ _TARGET = 0.8
 
 def main() -> None:
     """Measure, print, and write JSON when asked."""
-    parser = harness.parser(__doc__, rounds=7)
+    parser = harness.parser(__doc__, rounds=21)
     options = parser.parse_args()
-    shards, seconds = 12, 1.5
+    shards, seconds = 8, 0.4
     if options.quick:
         shards, seconds, options.rounds = 4, 0.01, 1
     machine = harness.machine()
