@@ -38,7 +38,7 @@ _CHUNK_VALUES = 1 << 19
 def target_loss(restored: Tensor, truth: Tensor, target: Target) -> Tensor:
     """Return the loss of a target, a float32 scalar: L1 for `raw` and `linear`, `restoration_loss` for `srgb`.
 
-    Both are of one shape and in [0, 1], of any float type. L1 is what ELD, PMN and LED train with.
+    `restored` and `truth` have the same shape, values in [0, 1] and any float type. L1 is what ELD, PMN and LED train with.
     """
     if target == "srgb":
         return restoration_loss(restored, truth)

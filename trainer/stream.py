@@ -226,7 +226,7 @@ def unit_range(gt: Tensor, *, out: Tensor | None = None) -> Tensor:
 
 @functools.cache
 def _largest_code(device: torch.device) -> Tensor:
-    """Return 65535 on a device: on CUDA, torch would multiply by the rounded reciprocal of a plain number."""
+    """Return 65535 as a tensor: on CUDA, torch divides by a plain number less exactly, by its rounded reciprocal."""
     return torch.full((), float(np.iinfo(np.uint16).max), device=device)
 
 

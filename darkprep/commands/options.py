@@ -75,7 +75,7 @@ staging_budget_option = click.option(
 def _root_option(purpose: str) -> Callable[[Command], Command]:
     return click.option(
         "--root", type=PATH, default=Path("data"), show_default=True, envvar="DARKPREP_DATA",
-        metavar="DIR", help=f"{purpose} The variable DARKPREP_DATA sets another default.",
+        metavar="DIR", help=f"{purpose} The environment variable DARKPREP_DATA sets another default.",
     )  # fmt: skip
 
 

@@ -60,8 +60,9 @@ from darkprep.view.live import Progress
 )  # fmt: skip
 @device_option
 @click.option(
-    "--out", type=PATH, metavar="DIR", help="Directory for metrics.json, report.html and pictures."
-)
+    "--out", type=PATH, metavar="DIR", show_default="write no files",
+    help="Directory for metrics.json, report.html and pictures.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of text.")
 def evaluate(
     *,

@@ -307,13 +307,13 @@ def advice_lines(advice: Advice) -> list[str]:
         f"  crop and write a sample     {1e3 * found.sample_s:8.1f} ms   {format_bytes(found.sample_bytes)}",
         f"  read samples                {found.read_samples_per_s:8.0f} per second",
         f"  train on {found.device:<12}       {found.train_samples_per_s:8.1f} samples per second",
-        "to expect:",
-        f"  {format_count(advice.jobs, 'producer')}: {advice.producer_samples_per_s:.0f} samples per second; {verdict}",
+        "prediction:",
+        f"  {format_count(advice.jobs, 'worker')}: {advice.producer_samples_per_s:.0f} samples per second; {verdict}",
         f"  together {format_number(advice.samples_per_s)} samples per second: {format_count(advice.iterations, 'iteration')} in {format_number(advice.hours)} h",
         f"  every frame is decoded once within the first {format_duration(advice.first_epoch_s)}; "
-        f"{advice.frames_kept:.0%} of them stay under {format_bytes(advice.budget_bytes)}",
+        f"{format_bytes(advice.budget_bytes)} has room for {advice.frames_kept:.0%} of the frames",
         f"  {format_bytes(advice.bytes_written)} are written in total, never more than {format_bytes(advice.budget_bytes)} at once",
-        "to set:",
+        "suggested options:",
         *(f"  {text}" for text in advice.suggestions),
     ]
 

@@ -114,7 +114,7 @@ def test_a_long_training_is_given_in_plain_hours():
 
     assert "in 1,903 h" in text
     assert "1,500 samples per second" in text
-    assert "1 producer: " in text
+    assert "1 worker: " in text
 
 
 @pytest.mark.parametrize(
