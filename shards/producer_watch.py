@@ -1,4 +1,4 @@
-"""Watch the producer of a spool while a reader waits for a shard, and end a wait for a shard that nobody makes.
+"""Watch the producer of a spool while a reader waits for a shard, and end the wait for a shard that no process makes.
 
 The trade-off: a producer that starts more than a few seconds after the reader is too late for it.
 """

@@ -105,7 +105,7 @@ class Spool(RecordedPlan):
                 f"{self.path}: no spool there; make one with `darkprep build --camera NAME --spool {self.path}`"
             )
         self._plan = self._read_plan()
-        # Without them it can still be read; whoever writes creates them or raises the reason.
+        # A missing directory does not prevent reading; a process that writes creates it, or raises the error.
         with contextlib.suppress(SpoolError):
             self.restore_directories()
         return self
@@ -253,7 +253,7 @@ class Spool(RecordedPlan):
         return FileLock(self.cursors / "lock", "a trainer", directory=self.path)
 
     def _refuse_links(self) -> None:
-        """Raise SpoolError if a directory of the spool is a link: whoever works here writes and deletes in all."""
+        """Raise SpoolError if a directory of the spool is a link, because producer and trainer write and delete files in it."""
         for directory in (*self._directories(), self.frames):
             refuse_link(directory)
 

@@ -36,7 +36,7 @@ _MAX_RECENT = 60
 def spool_status(spool: Spool) -> SpoolStatus:
     """Return the status of a spool in a directory. Raises PlanError or SpoolError if there is no spool."""
     stream = spool.stream
-    # By the lock: a process of another container has a number of its own there.
+    # The lock decides, because the process ids of another container are not valid here.
     holder = spool.producer_process()
     producers = tuple(
         _watched_producer(heartbeat, alive=heartbeat.process == holder)

@@ -71,7 +71,7 @@ def eld_longs(root: Path, camera: Camera, skipped: list[Skipped]) -> Iterator[Pa
 
 
 def light_factor(pair: Pair) -> int | None:
-    """Return by which factor (100 or 200, say) the light of an ELD pair's noisy image was reduced; None for another name."""
+    """Return the factor, such as 100 or 200, by which the light of an ELD pair's noisy image was reduced; None for other names."""
     match = _IMAGE.search(pair.id)
     return LIGHT_FACTORS.get(int(match[1])) if match else None
 

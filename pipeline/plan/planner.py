@@ -59,7 +59,7 @@ def make_plan(
             reason = f"is {file.height}x{file.width}, but crop {options.crop_size(cfa)} with its margin needs {stored} pixels; choose a smaller --crop"
             small.append(found.skip(pair, str(found.root / pair.short), reason))
         else:
-            reason = f"has a mosaic of another kind than most others ({file.cfa}, not {cfa}); convert it with --xtrans rggb, or make a plan of its own for it"
+            reason = f"has a mosaic of another kind than most others ({file.cfa}, not {cfa}); convert it with --xtrans rggb, or build a separate spool for it"
             skipped.append(found.skip(pair, str(found.root / pair.short), reason))
     if small and not planned:
         raise OptionError(f"{small[0].path}: {small[0].reason}")

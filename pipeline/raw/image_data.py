@@ -49,7 +49,7 @@ COMPRESSIONS = {
 }
 """Names of TIFF compressions that a build of LibRaw may be unable to decode."""
 DEFLATE = frozenset({8, 32946})
-"""Compressions that LibRaw says it can decode, but of whole numbers cannot."""
+"""Deflate compression: LibRaw reports it as supported, but can decode only floating-point images with it, not integers."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 with warnings.catch_warnings():
-    # Of missing shared memory joblib warns when it is imported; LokyPool reports it with the remedy.
+    # joblib warns about missing shared memory when it is imported; LokyPool reports it with the remedy.
     warnings.filterwarnings("ignore", message=".*joblib will operate in serial mode")
     from joblib.externals.loky import get_reusable_executor as get_reusable_executor
     from joblib.externals.loky.process_executor import BrokenProcessPool
