@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 _SHARD = re.compile(r"(\d{8,12})\.tar")
 _PARTIAL = re.compile(r"(\d{8,12})\.\d+\.tar")
@@ -45,3 +46,15 @@ def rank_of_file_name(name: str) -> int | None:
     """Return the rank whose cursor file has this name; None for other names."""
     match = _CURSOR.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def published_path(path: str | os.PathLike[str]) -> str:
+    """Return a path without the names of this machine's directories, for records that others may read.
+
+    It is relative to the working directory if it is below it, else only the last part is left.
+    """
+    found = Path(path)
+    if not found.is_absolute():
+        return str(found)
+    here = Path.cwd()
+    return str(found.relative_to(here)) if found.is_relative_to(here) else found.name

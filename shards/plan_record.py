@@ -10,7 +10,8 @@ import functools
 import json
 import reprlib
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Self
 
 import xxhash
@@ -235,6 +236,19 @@ class PlanRecord:
             if isinstance(cameras, list)
             else (),
         )
+
+    def for_others(self) -> PlanRecord:
+        """Return the record without settings that name directories and clusters of this machine."""
+        own = self.settings
+        settings = ProducerSettings(
+            root=None if own.root is None or Path(own.root).is_absolute() else own.root,
+            layout=own.layout,
+            budget_bytes=own.budget_bytes,
+            staging_bytes=own.staging_bytes,
+            part=own.part,
+            parts=own.parts,
+        )
+        return replace(self, settings=settings)
 
     def check_same(self, wanted: PlanRecord, where: str) -> None:
         """Raise PlanError when `wanted` is another plan, or another part of the plan, than this record from `where`."""

@@ -22,6 +22,7 @@ from darkprep.pipeline.pairs.table import Pairs, Skipped, first_skipped, splits_
 from darkprep.pipeline.raw.camera_colours import cameras_from_text
 from darkprep.pipeline.raw.develop import develop_amplified
 from darkprep.shards import DatasetError, OptionError, RawError, Sample
+from darkprep.shards.file_names import published_path
 from darkprep.shards.format import U16
 from darkprep.trainer.device import open_device
 from darkprep.trainer.evaluation import Evaluation, ImageScores, amplified_planes, evaluate
@@ -94,7 +95,10 @@ class EvaluateOptions:
         decoding = self.decoding
         multiplier = decoding.effective_multiplier()
         left_out = self.exclude_misaligned and self.origin.label in MISALIGNED_SCENES
-        chosen = {"pairs": str(self.pairs or ""), "layout": self.layout or ""}
+        chosen = {
+            "pairs": published_path(self.pairs) if self.pairs else "",
+            "layout": self.layout or "",
+        }
         return {
             **{name: value for name, value in chosen.items() if value},
             "split": self.split,
@@ -103,8 +107,12 @@ class EvaluateOptions:
             "amplify": decoding.amplify
             + (f", m = {multiplier:g}" if decoding.amplify == "estimate" else ""),
             "cfa": decoding.xtrans,
-            "match colour": decoding.match_colour or "no",
-            **({"dark shading": str(decoding.dark_shading)} if decoding.dark_shading else {}),
+            "match colour": published_path(decoding.match_colour or "no"),
+            **(
+                {"dark shading": published_path(decoding.dark_shading)}
+                if decoding.dark_shading
+                else {}
+            ),
         }
 
 

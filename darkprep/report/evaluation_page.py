@@ -26,6 +26,7 @@ from darkprep.report.pictures import (
     small_jpeg,
 )
 from darkprep.shards import RawError
+from darkprep.shards.file_names import published_path
 from darkprep.trainer.picture import quantised
 from darkprep.trainer.picture_row import split_row
 
@@ -47,7 +48,7 @@ def write_evaluation_report(
         picture = out / f"{image['pair'].replace('/', '_')}.png"
         if pair and picture.exists():
             sets.append(_picture_set(pairs.root, pair, image, picture))
-    lead = f"{record['pairs']} pairs below {pairs.root}, restored with {weights}."
+    lead = f"{record['pairs']} pairs below {published_path(pairs.root)}, restored with {published_path(weights)}."
     write_page(out / FILE, evaluation_page(record, [one for one in sets if one], lead=lead))
     return out / FILE
 

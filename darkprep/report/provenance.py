@@ -1,6 +1,7 @@
 """The provenance of a run: versions, machine and plan, written to about.json when the run starts.
 
-The trade-off: names of hosts and users are left out, so that a report can be shown to others.
+The trade-off: names of hosts and users are left out, and so are directories above the working directory, so
+that a report can be shown to others.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkprep import __version__
 from darkprep.shards import Spool
+from darkprep.shards.file_names import published_path
 
 if TYPE_CHECKING:
     import torch
@@ -27,11 +29,17 @@ def run_provenance(spool: Spool, device: torch.device) -> dict[str, Any]:
     """Return the provenance as JSON values. Raises PlanError."""
     return {
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "command": " ".join(["darkprep", *sys.argv[1:]]),
+        "command": " ".join(["darkprep", *map(_published_word, sys.argv[1:])]),
         "plan": _plan(spool),
         "versions": _versions(),
         "machine": _machine(device),
     }
+
+
+def _published_word(word: str) -> str:
+    """Return a word of the command line without directories of this machine."""
+    option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{published_path(value)}" if value.startswith("/") else word
 
 
 def _plan(spool: Spool) -> dict[str, Any]:

@@ -14,12 +14,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from darkprep.shards.cursor import CURSOR_BYTES, Cursor
 from darkprep.shards.errors import PlanError, SpoolError
-from darkprep.shards.file_names import cursor_file_name, shard_file_name, shard_of_file_name
+from darkprep.shards.file_names import (
+    cursor_file_name,
+    published_path,
+    shard_file_name,
+    shard_of_file_name,
+)
 from darkprep.shards.files import json_bytes, parse_json_object
 from darkprep.shards.plan_record import PlanRecord, RecordedPlan
 from darkprep.shards.remote.lease import Lease, Watch
@@ -56,7 +62,11 @@ class Bucket(RecordedPlan):
     # -- the plan ---------------------------------------------------------------------------------
 
     def publish(self, plan: PlanRecord) -> None:
-        """Create the spool of `plan`, or accept an existing one; raise PlanError when it holds another plan."""
+        """Create the spool of `plan`, or accept an existing one; raise PlanError when it holds another plan.
+
+        No paths of this machine are published.
+        """
+        plan = plan.for_others()
         shard_bytes = plan.stream.layout().shard_bytes
         if shard_bytes > MAX_PUT_BYTES:
             raise PlanError(
@@ -147,7 +157,8 @@ class Bucket(RecordedPlan):
         return Cursor.from_json(parse_json_object(found.data)) if found else None
 
     def write_cursor(self, cursor: Cursor, *, check: Check | None = None) -> None:
-        """Publish the trainer's cursor."""
+        """Publish the trainer's cursor, without directories of this machine."""
+        cursor = replace(cursor, run=published_path(cursor.run) if cursor.run else "")
         self.store.write(_CURSOR, json_bytes(cursor.to_json()), check=check)
 
     def producer_lease(self) -> Lease:

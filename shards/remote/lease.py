@@ -10,6 +10,7 @@ than that.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -67,7 +68,11 @@ class Holder:
     @property
     def is_on_this_machine(self) -> bool:
         """Whether the holder's pid is valid here: same kernel, same boot, same pid namespace."""
-        return bool(self.machine) and self.machine == this_machine()
+        own = _boot_and_namespace()
+        return bool(own) and self.machine in (
+            this_machine(),
+            own,
+        )  # `own`: as first versions wrote it
 
     def is_known_dead(self) -> bool:
         """Whether the holder's process has ended; always False for other machines, where this cannot be checked."""
@@ -260,7 +265,15 @@ class Lease:
 
 
 def this_machine() -> str:
-    """Return kernel, boot and pid namespace, within which a pid is unique; empty strings if unknown."""
+    """Return a hash of boot and pid namespace, within which a pid is unique; empty if unknown.
+
+    It is published in the lease, so the identity of the boot itself is not in it.
+    """
+    own = _boot_and_namespace()
+    return hashlib.sha256(own.encode()).hexdigest()[:32] if own else ""
+
+
+def _boot_and_namespace() -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
