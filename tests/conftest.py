@@ -7,6 +7,7 @@ long beside any other busy process.
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -43,9 +44,7 @@ def pytest_xdist_auto_num_workers() -> int:
 def make_spool(tmp_path: Path) -> MakeSpool:
     """Makes a small spool `name` whose shards `ready` are written."""
 
-    def make(
-        name: str = "spool", *, ready: range | list[int] = range(0), **settings: int | None
-    ) -> Spool:
+    def make(name: str = "spool", *, ready: range | list[int] = range(0), **settings: Any) -> Spool:
         spool = Spool(tmp_path / name)
         spool.create(
             PlanRecord(

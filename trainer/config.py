@@ -125,10 +125,7 @@ class TrainConfig:
         ):
             _check_choice(field, getattr(self, field), choices)
         self._check_numbers()
-        if (self.shot_noise > 0) != (self.full_scale_electrons > 0):
-            raise OptionError(
-                "shot_noise and full_scale_electrons need each other; give both or none"
-            )
+        check_shot_noise(self.shot_noise, self.full_scale_electrons)
         multiple = Network.multiple * CELL[self.cfa]
         if self.crop % multiple:
             raise OptionError(
@@ -187,6 +184,12 @@ class TrainConfig:
     def half_time(self) -> int:
         """Number of steps with the full learning rate."""
         return -(-self.iterations // 2)
+
+
+def check_shot_noise(shot_noise: float, full_scale_electrons: float) -> None:
+    """Raise OptionError if only one of the two settings is given."""
+    if (shot_noise > 0) != (full_scale_electrons > 0):
+        raise OptionError("shot_noise and full_scale_electrons need each other; give both or none")
 
 
 def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from darkprep.shards.errors import OptionError
 from darkprep.shards.format import SampleMeta
 from darkprep.shards.rng import RngStream, random_bits
+from darkprep.trainer.config import check_shot_noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,3 +67,13 @@ class ShotNoiseAugmentation:
         added = torch.poisson(expected, generator=generator) / electrons
         added *= column([meta.amplification for meta in metas])
         return added.add_(low).div_(1 + share)
+
+
+def shot_noise_from(
+    most: float, full_scale_electrons: float, seed: int
+) -> ShotNoiseAugmentation | None:
+    """Return the augmentation with these settings; None if both are 0. Raises OptionError."""
+    check_shot_noise(most, full_scale_electrons)
+    if not most:
+        return None
+    return ShotNoiseAugmentation(most=most, full_scale_electrons=full_scale_electrons, seed=seed)

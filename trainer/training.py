@@ -24,7 +24,7 @@ from darkprep.trainer.lockstep import Lockstep
 from darkprep.trainer.prefetch import Allocate, BatchReader
 from darkprep.trainer.recipe import Recipe
 from darkprep.trainer.records import MetricsLine, RunSummary, StepReport, limiting_side
-from darkprep.trainer.shot_noise import ShotNoiseAugmentation
+from darkprep.trainer.shot_noise import shot_noise_from
 from darkprep.trainer.step import TrainStep
 from darkprep.trainer.step_timer import StepTimer
 from darkprep.trainer.stream import DeviceBatch, DeviceStream
@@ -41,15 +41,6 @@ class Reader(BatchReader, Protocol):
 
 OpenReader = Callable[[int, Allocate | None], Reader]
 """Opens a reader at the given global batch, with buffers from the given allocator (None: ordinary memory)."""
-
-
-def shot_noise_of(config: TrainConfig) -> ShotNoiseAugmentation | None:
-    """Return the shot noise augmentation of a configuration; None without one. Raises OptionError."""
-    if not config.shot_noise:
-        return None
-    return ShotNoiseAugmentation(
-        most=config.shot_noise, full_scale_electrons=config.full_scale_electrons, seed=config.seed
-    )
 
 
 class Training:
@@ -78,7 +69,7 @@ class Training:
             augment=config.augment,
             seed=config.seed,
             target=config.target,
-            shot_noise=shot_noise_of(config),
+            shot_noise=shot_noise_from(config.shot_noise, config.full_scale_electrons, config.seed),
         )
         self.timer = StepTimer(self.stream.wait_s, device)
         self.lockstep = Lockstep(

@@ -8,14 +8,19 @@ from dataclasses import replace
 import numpy as np
 
 from bench.samples import META
-from darkprep.shards import Sample, Spool, StreamSpec, write_shard
+from darkprep.shards import Sample, Spool, StreamSpec, Target, write_shard
 
 MakeSpool = Callable[..., Spool]
 """Type of the fixture `make_spool`."""
 
 
 def stream(
-    *, samples: int = 4, window: int = 2, shards: int | None = 6, seed: int = 1
+    *,
+    samples: int = 4,
+    window: int = 2,
+    shards: int | None = 6,
+    seed: int = 1,
+    target: Target = "srgb",
 ) -> StreamSpec:
     return StreamSpec(
         camera="sony",
@@ -27,6 +32,7 @@ def stream(
         window=window,
         shards=shards,
         seed=seed,
+        target=target,
     )
 
 
@@ -35,6 +41,8 @@ def sample(shard: int, index: int, spec: StreamSpec) -> Sample:
     layout = spec.layout()
     rng = np.random.default_rng((shard, index))
     meta = replace(META, pair=f"0000{index}_00_0.1s", origin=(2 * shard, 4 * index))
+    if spec.target == "raw":
+        meta = replace(meta, target="raw", gt_black=(500.0, 501.0, 502.0, 503.0), gt_white=16000)
     return Sample(
         rng.integers(0, 65536, layout.low_shape, dtype=np.uint16),
         rng.integers(0, 65536, layout.gt_shape, dtype=np.uint16),

@@ -18,12 +18,14 @@ from darkprep.shards.errors import RankStopped
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from darkprep.trainer import SpoolDataset, augment_batch, decode_batch
 from darkprep.trainer.dataset import _openings, open_after_rank_0
+from darkprep.trainer.shot_noise import ShotNoiseAugmentation
 from darkprep.trainer.stream import DeviceStream
 from tests.support.command_line import snapshot
 from tests.support.sequences import hashed
 from tests.support.small_spools import MakeSpool, fill, stream
 
 CPU = torch.device("cpu")
+LEVELS = ("black", "white", "amplification", "gt_black", "gt_white")
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_decoding_and_augmenting_the_codes_gives_the_decoded_batches(spool):
     decoded = list(SpoolDataset(spool, **options))
 
     for batch, wanted in zip(SpoolDataset(spool, decode=False, **options), decoded, strict=True):
-        levels = {name: batch[name] for name in ("black", "white", "amplification")}
+        levels = {name: value for name, value in batch.items() if name in LEVELS}
         low, gt = decode_batch(batch["low"], batch["gt"], **levels)
         low, gt = augment_batch(low, gt, batch["key"], batch["use"], crop=12, seed=2)
         assert torch.equal(low, wanted["low"])
@@ -85,6 +87,28 @@ def test_what_is_known_about_the_samples_comes_with_them(spool):
     assert batch["use"].tolist() == [0, 0, 0]
     assert batch["camera"] == ["sony"] * 3
     assert all(name.startswith("0000") for name in batch["pair"])
+
+
+def test_planes_as_truth_are_decoded_augmented_and_lit_as_the_trainer_does_it(make_spool):
+    spool = make_spool(ready=range(6), target="raw")
+    options = {"batch_size": 4, "keep": True, "seed": 4}
+    light = ShotNoiseAugmentation(most=2.0, full_scale_electrons=6e4, seed=4)
+    with SpoolReader(spool, shards=6, **options) as reader:
+        stream = DeviceStream(
+            reader, CPU, cfa="bayer", crop=12, seed=4, target="raw", shot_noise=light
+        )
+        wanted = [hashed(one.index, one.keys, one.low, one.gt) for one in stream]
+
+    lit = SpoolDataset(spool, shot_noise=2.0, full_scale_electrons=6e4, **options)
+    assert seen(lit) == wanted
+    plain = list(SpoolDataset(spool, **options))
+    for batch, expected in zip(SpoolDataset(spool, decode=False, **options), plain, strict=True):
+        levels = {name: value for name, value in batch.items() if name in LEVELS}
+        low, gt = decode_batch(batch["low"], batch["gt"], **levels)
+        low, gt = augment_batch(low, gt, batch["key"], batch["use"], crop=12, seed=4)
+        assert torch.equal(low, expected["low"])
+        assert torch.equal(gt, expected["gt"])
+        assert gt.shape == (4, 4, 6, 6)
 
 
 @pytest.mark.parametrize("cut", [0, 3, 6, 8])
@@ -259,6 +283,7 @@ def test_a_copy_for_another_process_has_the_position_and_no_reader(spool):
         ({"crop": 14}, "crop 14 does not fit"),
         ({"augment": "all"}, "augment must be one of"),
         ({"device": "tpu"}, "device must be"),
+        ({"shot_noise": 1.0}, "need each other"),
         ({"rank": 1}, "rank and world must be given together"),
     ],
 )
