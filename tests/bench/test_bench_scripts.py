@@ -146,3 +146,11 @@ def test_cold_samples_of_every_target_are_measured(tmp_path: Path):
         assert figures[camera]["raw"]["cpu_ms"] < figures[camera]["srgb"]["cpu_ms"]
         assert figures[camera]["raw"]["mb"] < figures[camera]["linear"]["mb"]
     assert "CPU ms per cold sample" in said
+
+
+@pytest.mark.slow
+def test_restoring_is_measured_with_and_without_overlap(tmp_path: Path):
+    said, figures = run("bench_restore.py", tmp_path)
+
+    assert "files / min" in said
+    assert set(figures["files_per_minute"]) == {"one after the other", "overlapped"}

@@ -60,6 +60,17 @@ def test_a_file_of_either_byte_order_gives_the_same_tags(tmp_path, header):
     assert little.exif[EXPOSURE] == TagValue(5, 1, struct.pack("<2I", 1, 25))
 
 
+def test_lens_and_author_are_kept_and_maker_notes_are_not(tmp_path, header):
+    lens, artist, maker_notes = 42036, 315, 37500
+    exif = {EXPOSURE: (1, 25), lens: "FE 55mm", maker_notes: "serial number"}
+
+    found = read(tmp_path, header, tiff_bytes.tiff({MAKE: "Me", artist: "A. Person"}, exif))
+
+    assert found.main[artist] == text("A. Person")
+    assert found.exif[lens] == text("FE 55mm")
+    assert maker_notes not in found.exif
+
+
 def test_pillow_reads_the_block_that_is_written(tmp_path, write_raw):
     path = write_raw("a.dng", make="Maker", model="One", date_time="2023:02:01 10:20:30")
     metadata = read_metadata(path, read_header(path)).of_picture(
