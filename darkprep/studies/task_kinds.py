@@ -245,7 +245,8 @@ class TrainingTask:
         origin = self.origin(context.root)
         found = None if origin.is_data_set else origin.find()
         root = found.root if found else context.root
-        darks = calibration_folder(context, self.camera) / "darks"
+        is_sampled = self.noise == SAMPLED_DARKS
+        darks = calibration_folder(context, self.camera) / "darks" if is_sampled else None
         plan = make_plan(root, self._plan_options(context), pairs=found, darks=darks)
         spool = Spool(folder / "spool")
         budget = self.execution.disk_budget or default_budget(spool.path)
