@@ -29,6 +29,7 @@ from darkprep.pipeline.produce.frame_store import (
     FrameStore,
     SensorLevels,
 )
+from darkprep.pipeline.produce.kept_memory import keep_freed_memory
 from darkprep.pipeline.produce.quarantine import CRASHES_DECODER, decoding_record
 from darkprep.pipeline.raw.amplify import estimate_amplification
 from darkprep.pipeline.raw.resample import XtransMode, parse_xtrans_mode
@@ -434,6 +435,7 @@ def _dark_frame(path: Path, fingerprint: str, shading: Path | None, digest: str 
 @functools.lru_cache(maxsize=1)
 def _worker_state(path: str, digest: str, frame_store: str, producer: ProcessId) -> _WorkerState:
     """Return the state kept for one producer; workers of a cluster may serve several producers in turn."""
+    keep_freed_memory()
     spool = Spool(path).open()
     if spool.digest != digest:
         raise PlanError(

@@ -55,7 +55,10 @@ def open_in_memory(name: str) -> rawpy.RawPy:
 
 def _read_whole(name: str) -> bytes:
     with _opened(name) as file, machine_errors(name):
-        return file.read()
+        size = file.seek(0, 2)
+        file.seek(0)
+        # Without a size, read() would join two parts, which copies the whole file.
+        return file.read(size)
 
 
 @contextlib.contextmanager

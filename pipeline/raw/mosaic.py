@@ -18,6 +18,9 @@ from darkprep.pipeline.raw.frame import RawFrame, RawHeader
 from darkprep.shards.cfa import CANONICAL, Rows, Site, packing
 from darkprep.shards.format import CELL, PERIOD, PLANES, U16, CfaKind
 
+_BAND_PERIODS = 32
+"""Rows of CFA periods that are packed at a time, so that they stay in the processor's cache."""
+
 Values = TypeVar("Values", U16, npt.NDArray[np.float32])
 """Packing takes codes (uint16) and linear light (float32)."""
 
@@ -104,9 +107,12 @@ def pack(mosaic: Values, cfa: CfaKind) -> Values:
         raise ValueError(f"a mosaic of {mosaic.shape} is not whole periods of {period} pixels")
     height, width = mosaic.shape
     planes = np.empty((PLANES[cfa], height // cell, width // cell), mosaic.dtype)
-    step = period // cell
-    for plane, (cy, cx), (y, x) in packing(cfa):
-        planes[plane, cy::step, cx::step] = mosaic[y::period, x::period]
+    step, sites = period // cell, tuple(packing(cfa))
+    for first in range(0, height // period, _BAND_PERIODS):
+        rows = mosaic[period * first : period * (first + _BAND_PERIODS)]
+        band = planes[:, step * first : step * (first + _BAND_PERIODS)]
+        for plane, (cy, cx), (y, x) in sites:
+            band[plane, cy::step, cx::step] = rows[y::period, x::period]
     return planes
 
 
