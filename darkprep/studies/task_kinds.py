@@ -218,9 +218,8 @@ class TrainingTask:
         later = {"target": "srgb", "pairs": None, "layout": None}
         chosen = {name: getattr(self, name) for name in later}
         spec |= {name: str(chosen[name]) for name in later if chosen[name] != later[name]}
-        if self.noise or self.synthetic:
-            # Records without it are of edition 1.
-            spec |= {"noise_edition": self.noise_edition} if self.noise_edition > 1 else {}
+        if self.noise and self.noise_edition > 1:  # records without it are of edition 1
+            spec["noise_edition"] = self.noise_edition
         # fp32 is left out, so that records of versions without this choice stay valid.
         precision = self.execution.precision
         return spec if precision == "fp32" else spec | {"precision": precision}
