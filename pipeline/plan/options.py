@@ -6,6 +6,7 @@ their digest; options that were renamed later are mapped here.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
@@ -27,6 +28,7 @@ DEFAULT_CROP: dict[CfaKind, int] = {"bayer": 512, "xtrans": 480}
 DEFAULT_MARGIN: dict[CfaKind, int] = {"bayer": 16, "xtrans": 24}
 """Pixels stored beyond the crop: room for shifts, and for flips that keep the CFA's phase."""
 
+_DIGEST = re.compile("[0-9a-f]{16}")
 _MAX_LABEL = 100
 """Maximum number of characters of a label: it is part of each sample's metadata, whose size is limited."""
 MEASURED, SAMPLED = "measured", "sampled"
@@ -153,8 +155,13 @@ class PlanOptions:
                 raise OptionError(
                     "noise can be used only with amplify ratio or a number, not with estimate"
                 )
+        self._check_measured()
 
-        if self.dark_shading is not None and (
+    def _check_measured(self) -> None:
+        digest = self.dark_shading
+        if digest is not None and not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
+            raise OptionError(f"dark_shading must be 16 hex digits, not {digest!r}")
+        if digest is not None and (
             self.lmdb is not None
             or self.xtrans != "native"
             or self.noise not in (None, MEASURED, SAMPLED)
