@@ -28,6 +28,7 @@ from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.budget import divide_budget, smallest_budget
 from darkprep.shards import ShardDamaged, ShardFile, Spool
 from darkprep.shards.files import read_json
+from darkprep.shards.process import start_ticks
 from tests.support.consumer import consume
 from tests.support.processes import is_running, workers_of
 from tests.support.sid_tree import write_sid
@@ -126,7 +127,8 @@ class Storm:
         self._tell = tell
         self._place = folder / "place.json"
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._workers: set[int] = set()
+        self._workers: set[tuple[int, int | None]] = set()
+        """Pid and start time: pids of processes that ended are given to others."""
         self.outcome = Outcome()
         self._root = write_sid(folder / "data", scenes=3, shorts=2, size=FRAME)
         self.spool = self._planned("spool")
@@ -355,7 +357,7 @@ class Storm:
         pids = (
             list(workers_of(self._running["producer"].pid)) if "producer" in self._running else []
         )
-        self._workers |= set(pids)
+        self._workers |= {(pid, start_ticks(pid)) for pid in pids}
         return pids
 
     def _killed(self) -> int:
@@ -368,7 +370,9 @@ class Storm:
 
     def _look_for_leftovers(self) -> None:
         deadline = time.monotonic() + 5
-        while alive := [pid for pid in self._workers if is_running(pid)]:
+        while alive := [
+            pid for pid, began in self._workers if is_running(pid) and start_ticks(pid) == began
+        ]:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.05)
