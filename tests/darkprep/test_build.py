@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from darkprep.shards.errors import MachineError
 from tests.support.command_line import SMALL, snapshot
 from tests.support.processes import is_running, wait_until
 
-build_module = sys.modules["darkprep.commands.build"]
+build_module = importlib.import_module("darkprep.commands.build")
 STATUS_KEYS = {
     *("spool", "camera", "plan", "shards_ready", "shards_planned", "shard_bytes"),
     *("samples_per_shard", "budget_bytes", "disk_bytes", "next_needed", "damaged"),
