@@ -84,6 +84,8 @@ class RemoteTraining:
                 root=str((root or Path(own.root or DEFAULT_ROOT)).absolute()),
                 pairs=None if root else own.pairs,
                 layout=own.layout,
+                darks=own.darks,
+                dark_shading=own.dark_shading,
                 budget_bytes=budget_bytes,
                 part=shared.part,
                 parts=shared.parts,

@@ -244,7 +244,6 @@ class ValidationFrames:
     def _load_crops(self) -> None:
         options = self._plan.options
         amplification = parse_amplification(options.amplify)
-        correct = self._plan.correction()
         for pair in self._pairs:
             if self._closing.is_set():
                 return
@@ -256,7 +255,7 @@ class ValidationFrames:
                     multiplier=options.multiplier or 1.0,
                     xtrans=parse_xtrans_mode(options.xtrans),
                     target=options.target,
-                    correct=correct,
+                    correct=self._plan.correction(),
                 )
                 if crop.sample.meta.cfa != self._plan.cfa:
                     raise RawError(

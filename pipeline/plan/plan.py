@@ -235,10 +235,14 @@ class Plan:
     def correction(self) -> Correction | None:
         """Return what subtracts the dark shading from a decoded frame; None if the plan subtracts none.
 
-        Raises OptionError if the calibration file cannot be used or has changed.
+        Raises OptionError if the calibration file cannot be used or has changed, PlanError if it is not known here.
         """
-        if self.options.dark_shading is None or self.shading is None:
+        if self.options.dark_shading is None:
             return None
+        if self.shading is None:
+            raise PlanError(
+                "the spool does not state on this machine which file holds the dark shading; run `darkprep build` again"
+            )
         return ShadingCorrection.at(self.shading, self.options.dark_shading).corrected
 
     def recipe(self) -> dict[str, Any]:
@@ -309,14 +313,6 @@ class Plan:
             ) from error
         if not fits:
             raise PlanError(f"{spool.plan_file}: is inconsistent; build a new spool")
-        if plan.options.sampled_darks is not None and plan.darks is None:
-            raise PlanError(
-                f"{spool.plan_file}: does not name the directory of the dark frames (darks); run `darkprep build` again"
-            )
-        if plan.options.dark_shading is not None and plan.shading is None:
-            raise PlanError(
-                f"{spool.plan_file}: does not name the file of the dark shading (dark_shading); run `darkprep build` again"
-            )
         return plan
 
 

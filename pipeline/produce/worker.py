@@ -391,7 +391,10 @@ class _ShardBuilder:
         options, cell = self._plan.options, CELL[self._plan.cfa]
         darks, directory = options.sampled_darks, self._plan.darks
         assert darks is not None, "checked by the caller"
-        assert directory is not None, "checked when the plan was loaded"
+        if directory is None:
+            raise PlanError(
+                f"{self._task.spool}: does not state on this machine where the dark frames are; run `darkprep build` again"
+            )
         file = darks.of_visit(options.seed, visit)
         dark = _dark_frame(
             directory / file.path, file.fingerprint, self._plan.shading, options.dark_shading

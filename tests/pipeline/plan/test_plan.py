@@ -128,6 +128,18 @@ def test_a_plan_with_invalid_measured_noise_is_refused(plan: Plan, tmp_path: Pat
         Plan.load(spool)
 
 
+def test_a_plan_whose_dark_shading_is_elsewhere_is_read_and_says_so_when_it_is_needed(
+    plan: Plan, tmp_path: Path
+):
+    spool = Spool(tmp_path / "spool")
+    replace(plan, options=replace(plan.options, dark_shading="0" * 16)).save(spool)
+
+    loaded = Plan.load(spool)
+
+    with pytest.raises(PlanError, match="which file holds the dark shading"):
+        loaded.correction()
+
+
 def test_options_that_are_not_used_leave_the_recipe_as_it_was(plan: Plan):
     """A plan made before they existed has the same digest, and goes on."""
     assert not {"form", "noise", "lmdb"} & set(plan.recipe()["options"])
