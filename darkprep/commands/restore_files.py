@@ -211,7 +211,9 @@ class _Lines:
         """Return a line with a bar, the number of files done, and the time left."""
         filled = _BAR_WIDTH * self._done // max(1, self._total)
         left = f", {self._left()}" if self._done else ""
-        return f"[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {self._done}/{self._total} restored{left}"
+        return (
+            f"[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {self._done}/{self._total} done{left}"
+        )
 
     def _line(self, named: str, result: RestoreResult) -> str:
         factor = f"x{result.amplification:.4g} ({result.amplification_source})"
