@@ -18,6 +18,8 @@ from darkprep.studies.result import Table
 from darkprep.view.numbers import format_duration
 
 DOCS = Path(__file__).parent
+EXPLANATIONS = {"targets": "[Targets](../concepts.md#targets)"}
+"""Links to the explanation of a study, where it is not the page of other cameras."""
 
 
 def page(name: str, record: dict[str, Any]) -> str:
@@ -36,7 +38,7 @@ def page(name: str, record: dict[str, Any]) -> str:
             *tables,
             *record["notes"],
             "Generated from `results.json` of the study by `python docs/make_studies.py`. "
-            "For an explanation see [Other cameras](../cross-camera.md).\n",
+            f"For an explanation see {EXPLANATIONS.get(name, '[Other cameras](../cross-camera.md)')}.\n",
         ]
     )
 
