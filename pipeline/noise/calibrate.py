@@ -221,6 +221,10 @@ def _measure_darks(
         tick(Path(header.path).name)
     assert stack is not None, "a group has dark frames"
     found = stack.statistics()
+    if found.pixel_variance == 0:
+        raise DatasetError(
+            f"{group.darks[0].path}: the dark frames at ISO {group.iso:g} are copies of one frame; take each one anew"
+        )
     if found.read is None:
         raise DatasetError(
             f"{group.darks[0].path}: the dark frames at ISO {group.iso:g} have too few different codes to measure noise; use a higher ISO"

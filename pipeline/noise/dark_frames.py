@@ -204,6 +204,8 @@ def _temporal_sigma(means: F64, of_pixels: float, period: int) -> tuple[float, f
     frames, count = means.shape
     free = (frames - 1) * max(1, count - period)
     total = float(((means - means.mean(axis=0)) ** 2).sum() / free)
+    if total <= 0:
+        return 0.0, 0.0
     sigma = math.sqrt(max(0.0, total - of_pixels))
     error = total * math.sqrt(2 / free)
     return sigma, error / (2 * max(sigma, math.sqrt(error)))

@@ -237,6 +237,11 @@ def test_frames_that_do_not_belong_together_are_named(tmp_path):
 def test_lit_darks_and_unusable_flats_are_named(tmp_path):
     rng = np.random.default_rng(0)
     darks = [dng(tmp_path / f"{'d' * k}.dng") for k in (1, 2)]
+    copies = [dng(tmp_path / "copy.dng"), dng(tmp_path / "same.dng")]
+    with pytest.raises(
+        DatasetError, match=r"copy.dng: the dark frames at ISO 800 are copies of one"
+    ):
+        calibrate(copies)
     lit = dng(tmp_path / "lit.dng", rng.normal(2000, 40, (128, 128)))
     with pytest.raises(
         DatasetError, match=r"lit.dng: is no dark frame: its mean is 14\d\d codes above"
