@@ -189,7 +189,9 @@ class TrainConfig:
 def check_shot_noise(shot_noise: float, full_scale_electrons: float) -> None:
     """Raise OptionError if only one of the two settings is given."""
     if (shot_noise > 0) != (full_scale_electrons > 0):
-        raise OptionError("shot_noise and full_scale_electrons need each other; give both or none")
+        raise OptionError(
+            "shot_noise and full_scale_electrons can be used only together; give both or neither"
+        )
 
 
 def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:

@@ -72,7 +72,9 @@ class TwoDomainsTask:
         found = self.training.origin(context.root).find().of_split("test")
         by_id = {pair.id: pair for pair in found.pairs}
         if not by_id:
-            raise DatasetError(f"{found.root}: no pairs of the split test; the study needs some")
+            raise DatasetError(
+                f"{found.root}: holds no pairs of the split test, on which the study scores networks; give some pairs of the table this split"
+            )
         compared = packed_raw(found.root, by_id, centre=None, target=target)
         with disk_errors(self.folder(context)):
             self.folder(context).mkdir(parents=True, exist_ok=True)

@@ -216,7 +216,7 @@ def _measure_darks(
         mean = stack.add(mosaic)
         if mean > _LIT * (white - stack.black.max()):
             raise DatasetError(
-                f"{header.path}: is no dark frame: its mean is {mean:.0f} codes above black; cover the lens and the viewfinder"
+                f"{header.path}: is not a dark frame: its mean is {mean:.0f} codes above black; cover the lens and the viewfinder"
             )
         tick(Path(header.path).name)
     assert stack is not None, "a group has dark frames"

@@ -209,7 +209,9 @@ def read_calibration(path: Path) -> CameraCalibration:
     except OSError as error:
         raise OptionError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     if len(data) > _MAX_BYTES:
-        raise OptionError(f"{path}: is no calibration: it is larger than {_MAX_BYTES >> 20} MB")
+        raise OptionError(
+            f"{path}: is not a calibration, since it is larger than {_MAX_BYTES >> 20} MiB; write one with `darkprep calibrate`"
+        )
     try:
         record = json.loads(data, parse_constant=_refuse_constant)
         version = record.pop("version")
@@ -217,7 +219,7 @@ def read_calibration(path: Path) -> CameraCalibration:
             raise ValueError("format is another one")
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise OptionError(
-            f"{path}: is no calibration ({error}); write one with `darkprep calibrate`"
+            f"{path}: is not a calibration ({error}); write one with `darkprep calibrate`"
         ) from error
     if version != VERSION:
         raise OptionError(
@@ -232,7 +234,7 @@ def read_calibration(path: Path) -> CameraCalibration:
 
 
 def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 def _from_record(record: dict[str, Any]) -> CameraCalibration:

@@ -179,7 +179,7 @@ def test_wrong_directories_and_files_give_one_line(call, frames, small_data, tmp
         ((*calibrate, tmp_path / "empty"), "empty: holds no RAW files"),
         (("calibrate", "--darks", frames / "darks", "--out", "c.txt"), "out must be a .json file"),
         ((*build, "iphone"), "noise must be one of sony, fuji"),
-        ((*build, tmp_path / "x.json"), "x.json: is no calibration"),
+        ((*build, tmp_path / "x.json"), "x.json: is not a calibration"),
         ((*build, "darks.json"), "darks.json: has no gain K at ISO 1600; calibrate with --flats too"),
         ((*build, "sony", "--shot-noise", "darks.json"), "shot-noise can be used only with a directory"),
         ((*build, frames / "darks", "--crop", "512", "--margin", "16"), "choose a smaller --crop"),

@@ -201,13 +201,17 @@ def test_pictures_with_baked_colours_are_no_dng_and_have_one_white_balance(
 ):
     photo = next((photographs / "Sony/short").iterdir())
     words = ("restore", photo, "--weights", weights_of("srgb"), "--device", "cpu")
-    learned = "these weights restore sRGB pictures, whose white balance and tone curve the network has learned"
-    assert f"format dng is not possible: {learned}" in complaint(*words, "--format", "dng")
-    assert f"white-balance cannot be chosen: {learned}" in complaint(
+    learned = (
+        "they restore sRGB pictures, whose white balance and tone curve the network has learned"
+    )
+    assert f"format dng cannot be written with these weights: {learned}" in complaint(
+        *words, "--format", "dng"
+    )
+    assert f"white-balance cannot be changed with these weights: {learned}" in complaint(
         *words, "--white-balance", "auto"
     )
     raw = ("restore", photo, "--weights", weights_of("raw"), "--match-colour", photo)
-    assert "match-colour changes the input's colours" in complaint(*raw)
+    assert "match-colour cannot be used with weights of the target" in complaint(*raw)
 
 
 def test_another_cameras_colours_do_not_fit_a_raw_truth(complaint, empty_directory, photographs):

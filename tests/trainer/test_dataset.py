@@ -283,7 +283,7 @@ def test_a_copy_for_another_process_has_the_position_and_no_reader(spool):
         ({"crop": 14}, "crop 14 does not fit"),
         ({"augment": "all"}, "augment must be one of"),
         ({"device": "tpu"}, "device must be"),
-        ({"shot_noise": 1.0}, "need each other"),
+        ({"shot_noise": 1.0}, "can be used only together"),
         ({"rank": 1}, "rank and world must be given together"),
     ],
 )

@@ -69,7 +69,9 @@ def test_what_cannot_work_is_refused_by_name():
         ShotNoiseAugmentation(most=0, full_scale_electrons=ELECTRONS)
     with pytest.raises(OptionError, match="full_scale_electrons must be from 100"):
         ShotNoiseAugmentation(most=1, full_scale_electrons=1)
-    with pytest.raises(OptionError, match="shot_noise and full_scale_electrons need each other"):
+    with pytest.raises(
+        OptionError, match="shot_noise and full_scale_electrons can be used only together"
+    ):
         TrainConfig(shot_noise=1.0)
     one = ShotNoiseAugmentation(most=1, full_scale_electrons=ELECTRONS)
     with pytest.raises(OptionError, match="but a has none"):

@@ -244,7 +244,7 @@ def test_lit_darks_and_unusable_flats_are_named(tmp_path):
         calibrate(copies)
     lit = dng(tmp_path / "lit.dng", rng.normal(2000, 40, (128, 128)))
     with pytest.raises(
-        DatasetError, match=r"lit.dng: is no dark frame: its mean is 14\d\d codes above"
+        DatasetError, match=r"lit.dng: is not a dark frame: its mean is 14\d\d codes above"
     ):
         calibrate([*darks, lit])
 
@@ -275,7 +275,7 @@ def test_lit_darks_and_unusable_flats_are_named(tmp_path):
     ("change", "message"),
     [
         ({"version": 9}, "has version 9"),
-        ({"format": "x"}, "is no calibration"),
+        ({"format": "x"}, "is not a calibration"),
         ({"white": 2**40}, "is damaged"),
         ({"black": "512"}, "black must be a number"),
         ({"black": 10**400}, "black must be from"),
@@ -296,7 +296,7 @@ def test_a_damaged_file_is_refused(result, tmp_path, change, message):
 def test_what_is_no_calibration_is_refused(tmp_path, text):
     path = tmp_path / "c.json"
     path.write_text(text)
-    with pytest.raises(OptionError, match="is no calibration"):
+    with pytest.raises(OptionError, match="is not a calibration"):
         read_calibration(path)
 
 
