@@ -300,7 +300,7 @@ def write_shading(path: Path, number: int, maps: ShadingMaps) -> tuple[str, tupl
     for kind, values in (("slope", maps.slope), ("offset", maps.offset)):
         replace_atomically(
             path.with_name(f"{stem}-{kind}.npy"),
-            lambda file, values=values: np.save(file, values, allow_pickle=False),  # type: ignore[misc]
+            lambda file, values=values: np.lib.format.write_array(file, values, allow_pickle=False),  # type: ignore[misc]
             sync=False,
             wanted=values.nbytes,
         )

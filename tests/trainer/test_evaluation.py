@@ -195,7 +195,7 @@ def test_groups_get_means_of_their_own(frame):
 
 
 def test_a_protocol_in_packed_raw_needs_packed_raw(frame):
-    with pytest.raises(OptionError, match="protocol eld scores packed RAW"):
+    with pytest.raises(OptionError, match="protocol eld compares packed RAW"):
         evaluate(grey, [frame], protocol="eld")
 
     def planes(sample, picture):
