@@ -10,7 +10,9 @@ from darkprep.model.build import (
     Target,
     build_model,
 )
+from darkprep.model.dtmodel import ExportedPackage, check_dtmodel, export_dtmodel
 from darkprep.model.errors import ModelError
+from darkprep.model.export import ExportedOnnx, export_onnx
 from darkprep.model.inference import Precision, ReadyNetwork, ready_for_inference
 from darkprep.model.input_form import PLANE_ORDERS, InputForm, PlaneOrder
 from darkprep.model.own import own_network
@@ -29,6 +31,8 @@ __all__ = [
     "PUBLISHED_LICENCE",
     "TARGETS",
     "CfaKind",
+    "ExportedOnnx",
+    "ExportedPackage",
     "InputForm",
     "ModelError",
     "Mosaic",
@@ -38,6 +42,9 @@ __all__ = [
     "ReadyNetwork",
     "Target",
     "build_model",
+    "check_dtmodel",
+    "export_dtmodel",
+    "export_onnx",
     "import_published",
     "load_model",
     "load_weights",

@@ -82,6 +82,8 @@ class Network(nn.Module):
         """The form of the planes that `body` reads."""
         self.cameras = ""
         """The colours of the training cameras as text, which the weights file stores; "" if unknown."""
+        self.note = ""
+        """What the weights file states about its weights, such as their licence."""
 
     @property
     def mosaic(self) -> Mosaic:

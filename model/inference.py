@@ -92,9 +92,8 @@ def ready_for_inference(
     target = torch.device(device)
     if target.type != "cuda" and precision == "fp16":
         raise ModelError(f"fp16 needs a GPU; on {target.type} choose bf16 or fp32")
-    own = is_own(model.name)
-    body = (_copied(model) if own else fold_weight_norm(model)).body.to(target)
-    if own:
+    body = inference_copy(model).body.to(target)
+    if is_own(model.name):
         run: Callable[[Tensor], Tensor] = _InOnePiece(
             body.to(_DTYPES[precision]), _DTYPES[precision]
         )
@@ -104,6 +103,11 @@ def ready_for_inference(
     else:
         run = _on_cpu(body, _DTYPES[precision])
     return ReadyNetwork(model, run, target)
+
+
+def inference_copy(model: Network) -> Network:
+    """Return a copy of `model` for inference: a built-in network without weight norm, the user's own as it is."""
+    return _copied(model) if is_own(model.name) else fold_weight_norm(model)
 
 
 def fold_weight_norm(model: Network) -> Network:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from darkprep.model.build import CfaKind, Network, Target, build_model
 from darkprep.model.errors import ModelError
+from darkprep.model.files import write_atomically
 from darkprep.model.input_form import InputForm, PlaneOrder
 from darkprep.model.own import NetworkSource, is_own, own_network
 from darkprep.model.torch_file import check_torch_file
@@ -76,6 +77,7 @@ class _WeightsFile:
     input_form: InputForm
     cameras: str = ""
     """The colours of the training cameras as text."""
+    note: str = ""
 
 
 def published_names() -> dict[str, str]:
@@ -146,7 +148,7 @@ def save_weights(model: Network, path: str | os.PathLike[str], *, note: str = ""
     metadata |= {_CAMERAS: model.cameras} if model.cameras else {}
     # Copies, because safetensors refuses tensors that share memory, as tied weights do.
     tensors = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
-    _write_atomically(Path(path), save(tensors, metadata))
+    write_atomically(Path(path), save(tensors, metadata))
 
 
 def import_published(
@@ -208,6 +210,7 @@ def _load_into(model: Network, stored: _WeightsFile, path: Path) -> None:
     model.load_state_dict(stored.tensors)
     model.input_form = stored.input_form
     model.cameras = stored.cameras
+    model.note = stored.note
 
 
 def _kind(network: _WeightsFile | Network) -> str:
@@ -279,6 +282,7 @@ def _read_darkprep(path: Path) -> _WeightsFile:
         target=cast(Target, metadata.get(_TARGET, "srgb")),
         input_form=form,
         cameras=metadata.get(_CAMERAS, ""),
+        note=metadata.get("note", ""),
     )
 
 
@@ -309,25 +313,8 @@ def _read_published(path: Path) -> _WeightsFile:
         published_names={our_name: name for name, our_name in ours.items()},
         target="srgb",
         input_form=InputForm(cut_at_black=True),
+        note=PUBLISHED_LICENCE,
     )
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` beside `path`, flush it to the disk, and rename it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        try:
-            temporary.unlink(missing_ok=True)  # it may be a link to another file
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None  # instead of the temporary file
-        raise
 
 
 def _first_line(error: Exception) -> str:

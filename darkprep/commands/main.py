@@ -31,6 +31,7 @@ _COMMANDS = {
     "stream-train": ("train:stream_train", "Train on a spool while it is being filled."),
     "evaluate": ("restore:evaluate", "Score trained weights on whole test frames."),
     "restore": ("restore_files:restore", "Restore dark RAW files to pictures."),
+    "export-model": ("export:export_model", "Write trained weights as ONNX, or as a model for darktable."),
     "import-weights": ("restore:import_weights", "Convert the checkpoint released by REDIRT's authors."),
     "study": ("study:study", "Make a table of several training runs and evaluations."),
     "report": ("inspect:report", "Write an HTML report of a run."),

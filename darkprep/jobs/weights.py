@@ -12,6 +12,7 @@ from darkprep.jobs.own_code import import_network
 from darkprep.model import (
     PUBLISHED_LICENCE,
     ModelError,
+    Network,
     build_model,
     import_published,
     load_model,
@@ -33,7 +34,12 @@ _DAYLIGHT_KELVIN = 5200.0
 
 
 def load_restorer(weights: Path, device: torch.device, *, model: str | None = None) -> ReadyNetwork:
-    """Return a network with these weights, ready to restore whole frames. Raises WeightsError.
+    """Return a network with these weights, ready to restore whole frames. Raises the errors of `load_network`."""
+    return ready_for_inference(load_network(weights, model=model), device=device)
+
+
+def load_network(weights: Path, *, model: str | None = None) -> Network:
+    """Return the network of a weights file, with its weights. Raises WeightsError.
 
     `model` is the name of the network, which weights of the user's own network need. Raises OptionError if it
     cannot be imported.
@@ -50,9 +56,9 @@ def load_restorer(weights: Path, device: torch.device, *, model: str | None = No
         else:
             network = build_model("redirt")
             load_weights(network, weights)
-        return ready_for_inference(network, device=device)
     except ModelError as error:
         raise WeightsError(str(error)) from error
+    return network
 
 
 def _refuse_other_files(weights: Path) -> None:
