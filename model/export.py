@@ -177,6 +177,11 @@ def onnx_bytes(
     onnx.helper.set_model_props(model, dict(properties))
     for node in model.graph.node:
         node.ClearField("doc_string")  # it may hold paths of source files
+    if dynamic_axes is None:  # the exporter does not derive every fixed size
+        with torch.no_grad():
+            sizes = network(example).shape
+        for axis, size in zip(model.graph.output[0].type.tensor_type.shape.dim, sizes, strict=True):
+            axis.dim_value = size
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString()
     return content

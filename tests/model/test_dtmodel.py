@@ -95,14 +95,14 @@ def test_equal_weights_give_equal_bytes(package: Path, tmp_path: Path):
 
 def test_the_model_amplifies_and_keeps_what_is_too_bright_for_the_network():
     network = EditorNetwork(near(), 100).eval()
-    planes = torch.full((1, 4, 16, 16), 0.004)
-    planes[..., 8:, :] = torch.tensor([0.5, 0.6, 0.8, 0.9])[:, None, None]  # a lamp
+    planes = torch.full((1, 4, 32, 32), 0.004)
+    planes[..., 16:, :] = torch.tensor([0.5, 0.6, 0.8, 0.9])[:, None, None]  # a lamp
 
     with torch.no_grad():
         restored = network(planes)
 
-    assert torch.allclose(restored[..., :14, 4:28], torch.tensor(0.004))
-    lamp = restored[0, :, 20:22, 10:12]
+    assert torch.allclose(restored[..., :30, 4:60], torch.tensor(0.004))
+    lamp = restored[0, :, 40:42, 20:22]
     assert torch.allclose(lamp[0], torch.tensor(0.5))
     assert torch.allclose(
         lamp[1], torch.tensor([[0.7, 0.6], [0.8, 0.7]])
