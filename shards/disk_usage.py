@@ -6,10 +6,11 @@ may be thousands of frames, and the sum is needed every second during a training
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
-from darkprep.shards.files import list_directory
+from darkprep.shards.files import DEEPEST, list_directory
 
 
 class SpoolUsage:
@@ -39,11 +40,24 @@ class SpoolUsage:
 
 
 def allocated_bytes(directory: Path) -> int:
-    """Return the allocated bytes of a directory and everything in it.
+    """Return the allocated bytes of a directory and everything in it, down to DEEPEST levels.
 
     Links are not followed; files that disappear during the count are left out.
     """
-    return sum(map(_entry_bytes, list_directory(directory)), _own_bytes(directory))
+    total, waiting = _own_bytes(directory), [(directory, 1)]
+    while waiting:
+        path, level = waiting.pop()
+        try:
+            entries = list_directory(path)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            continue
+        for entry in entries:
+            total += _own_bytes(entry)
+            if level < DEEPEST and entry.is_dir(follow_symlinks=False):
+                waiting.append((Path(entry.path), level + 1))
+    return total
 
 
 def _entry_bytes(entry: os.DirEntry[str]) -> int:

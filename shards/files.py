@@ -25,6 +25,8 @@ NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 """Error numbers of a full disk."""
 LARGEST_RECORD = 64 << 20
 """Bytes of a text file that are read at most: many times those of the longest training."""
+DEEPEST = 64
+"""Levels of folders in folders that are searched; Python's own functions fail at some hundreds."""
 _LONGEST_ROW = 1 << 20
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 _NO_DIRECTORY = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
@@ -167,8 +169,8 @@ def remove(path: Path) -> bool:
     """Delete a file, a link itself, or a directory with all that is in it; return whether it existed.
 
     Nothing else deletes. Call it only for names of a form that darkprep gives. No link is followed: raises
-    SpoolError if the directory that holds `path` is a link. Other errors are OSErrors, but a directory of
-    which parts cannot be deleted raises none.
+    SpoolError if the directory that holds `path` is a link, or if directories lie in each other hundreds
+    deep. Other errors are OSErrors, but a directory of which parts cannot be deleted raises none.
     """
     if path.parent.is_symlink():
         refuse_link(path.parent)
@@ -179,6 +181,10 @@ def remove(path: Path) -> bool:
             path.unlink()
     except FileNotFoundError:
         return False
+    except RecursionError as error:
+        raise SpoolError(
+            f"{path}: has too many directories in each other to be deleted; remove it with `rm -r`"
+        ) from error
     return True
 
 
@@ -290,6 +296,20 @@ def list_directory(path: Path) -> list[os.DirEntry[str]]:
         return with_retries(str(path), scan)
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield `root` and each folder below it, with its folders and files sorted by name, without hidden ones.
+
+    Folders that are more than DEEPEST levels below `root` are left out, and so are those that cannot be
+    listed. Links are not followed.
+    """
+    for folder, folders, names in os.walk(root):
+        path = Path(folder)
+        if len(path.parts) - len(root.parts) >= DEEPEST:
+            folders.clear()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield path, folders, sorted(name for name in names if not name.startswith("."))
 
 
 def sync_directory(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from darkprep.pipeline.raw.camera_colours import camera_name
 from darkprep.pipeline.raw.mosaic import canonical_shape
 from darkprep.report.calibration_page import write_calibration_page
 from darkprep.shards.errors import DatasetError, OptionError
+from darkprep.shards.files import walk
 
 
 def raw_files(directory: Path, option: str) -> list[Path]:
@@ -35,10 +35,10 @@ def raw_files(directory: Path, option: str) -> list[Path]:
         problem = "is not a directory" if directory.exists() else "does not exist"
         raise DatasetError(f"{directory}: {problem}; give a directory of RAW files to {option}")
     found = [
-        Path(folder) / name
-        for folder, _, names in os.walk(directory)
+        folder / name
+        for folder, _, names in walk(directory)
         for name in names
-        if not name.startswith(".") and Path(name).suffix.lower() in RAW_EXTENSIONS
+        if Path(name).suffix.lower() in RAW_EXTENSIONS
     ]
     if not found:
         raise DatasetError(f"{directory}: holds no RAW files; give another directory to {option}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from darkprep.pipeline.noise.shading_correction import ShadingCorrection
@@ -14,6 +15,7 @@ from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER, Amplification, par
 from darkprep.pipeline.raw.camera_colours import CameraColours, camera_name, colours_for
 from darkprep.pipeline.raw.colour import Colours, colours_of
 from darkprep.pipeline.raw.frame import RawHeader
+from darkprep.pipeline.raw.guard import guarded_call
 from darkprep.pipeline.raw.resample import XtransMode, parse_xtrans_mode
 from darkprep.pipeline.raw.source import PackedFrame
 from darkprep.shards import OptionError, RawError, Sample, Target
@@ -101,7 +103,10 @@ class FrameDecoder:
     correct: Correction | None = None
 
     def pair(self, root: Path, pair: Pair, target: Target = "srgb") -> Sample:
-        """Decode both exposures of a pair below `root` to one sample. Raises RawError."""
+        """Decode both exposures of a pair below `root` to one sample. Raises RawError, also if the decoder crashes."""
+        return guarded_call(partial(self._pair, root, pair, target), root / pair.short)
+
+    def _pair(self, root: Path, pair: Pair, target: Target) -> Sample:
         match = self.match
         if self.trained_on:
             match = self._match(open_source(root / pair.short).header())
@@ -117,11 +122,14 @@ class FrameDecoder:
         )
 
     def file(self, path: Path) -> LoneFrame:
-        """Decode a file without a long exposure. Raises RawError.
+        """Decode a file without a long exposure. Raises RawError, also if the decoder crashes.
 
         A file without usable colours is not converted to the colours of a training camera. The amplification must
         not be `ratio`.
         """
+        return guarded_call(partial(self._file, path), path)
+
+    def _file(self, path: Path) -> LoneFrame:
         assert self.amplification != "ratio", (
             "amplification `ratio` is not possible for a single file"
         )

@@ -21,6 +21,7 @@ from darkprep.pipeline.pairs.sid import MISALIGNED_SCENES
 from darkprep.pipeline.pairs.table import Pairs, Skipped, first_skipped, splits_named
 from darkprep.pipeline.raw.camera_colours import cameras_from_text
 from darkprep.pipeline.raw.develop import develop_amplified
+from darkprep.pipeline.raw.guard import guarded
 from darkprep.shards import DatasetError, OptionError, RawError, Sample
 from darkprep.shards.file_names import published_path
 from darkprep.shards.format import U16
@@ -177,7 +178,10 @@ def evaluation(
         if target == "raw":
             return amplified_planes(sample)
         path = found.root / by_id[sample.meta.pair].short
-        return develop_amplified(path, sample.meta.amplification, linear=target == "linear")
+        factor = sample.meta.amplification
+        return guarded(
+            lambda path: develop_amplified(path, factor, linear=target == "linear"), path
+        )
 
     in_raw = protocol.domain == "packed RAW"
     all_sid = {dataset_of(pair.camera) for pair in found.pairs} == {"SID"}

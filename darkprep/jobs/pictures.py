@@ -15,6 +15,7 @@ import numpy as np
 from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.raw.colour import Colours
+from darkprep.pipeline.raw.guard import guarded
 from darkprep.shards.format import U16, CfaKind, Sample
 from darkprep.trainer.metrics import F32
 from darkprep.trainer.picture import developed_simply
@@ -38,7 +39,7 @@ def show_simply(root: Path, pairs: Mapping[str, Pair]) -> Callable[[Sample, F32 
 
 def colours_for_show(path: Path) -> Colours:
     """Return a file's white balance and matrix, or no conversion to sRGB if the file has no usable matrix."""
-    frame = open_source(path).decode()
+    frame = guarded(lambda path: open_source(path).decode(), path)
     red, _, blue, _ = frame.white_balance
     gains = np.array([red, 1.0, blue])
     try:

@@ -20,6 +20,7 @@ import numpy as np
 from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.raw.colour import Colours, colours_of, undevelop
+from darkprep.pipeline.raw.guard import guarded
 from darkprep.pipeline.raw.mosaic import pack
 from darkprep.shards.cfa import PLANE_COLOURS
 from darkprep.shards.format import U16, CfaKind, Sample, Target
@@ -57,7 +58,7 @@ def packed_raw(
     @lru_cache(maxsize=1)  # the restored picture and the baseline are compared one after the other
     def truth(pair: str) -> _Truth:
         path = root / pairs[pair].long
-        frame = open_source(path).decode()
+        frame = guarded(lambda path: open_source(path).decode(), path)
         black = np.array(frame.black, np.float32)[:, None, None]
         scale = np.float32(_full_scale(frame.white)) - black
         planes = (frame.planes - black) / scale

@@ -11,6 +11,7 @@ from pathlib import Path
 from darkprep.pipeline.pairs.folders import RAW_EXTENSIONS
 from darkprep.pipeline.raw.tiff import Tiff
 from darkprep.shards import OptionError
+from darkprep.shards.files import walk
 
 EXISTING = ("skip", "replace", "rename")
 _SOFTWARE = 305
@@ -98,11 +99,12 @@ def is_foreign(target: Path) -> bool:
 
 def _raw_files(folder: Path, recursive: bool) -> Iterator[Path]:
     """Yield the RAW files of a folder; links to folders are not followed, hidden folders are left out."""
-    for directory, below, names in os.walk(folder):
-        below[:] = sorted(name for name in below if not name.startswith(".")) if recursive else []
-        for name in sorted(names):
-            path = Path(directory, name)
-            if path.suffix.lower() in RAW_EXTENSIONS and not name.startswith("."):
+    for directory, below, names in walk(folder):
+        if not recursive:
+            below.clear()
+        for name in names:
+            path = directory / name
+            if path.suffix.lower() in RAW_EXTENSIONS:
                 yield path
 
 

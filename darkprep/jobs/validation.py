@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +30,7 @@ from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.raw.amplify import Amplification, parse_amplification
 from darkprep.pipeline.raw.colour import Colours
 from darkprep.pipeline.raw.develop import develop_amplified
+from darkprep.pipeline.raw.guard import guarded_call
 from darkprep.pipeline.raw.resample import XtransMode, parse_xtrans_mode
 from darkprep.report.run_page import VALIDATION_FOLDER
 from darkprep.shards import CELL, PERIOD, DarkprepError, RawError, Sample, Target
@@ -248,7 +250,8 @@ class ValidationFrames:
             if self._closing.is_set():
                 return
             try:
-                crop = cut_validation_crop(
+                cut = partial(
+                    cut_validation_crop,
                     self._plan.root,
                     pair,
                     amplification=amplification,
@@ -257,6 +260,7 @@ class ValidationFrames:
                     target=options.target,
                     correct=self._plan.correction(),
                 )
+                crop = guarded_call(cut, self._plan.root / pair.short)
                 if crop.sample.meta.cfa != self._plan.cfa:
                     raise RawError(
                         str(self._plan.root / pair.short),

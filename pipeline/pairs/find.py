@@ -17,6 +17,7 @@ from darkprep.pipeline.pairs.eld import eld_longs, eld_pairs
 from darkprep.pipeline.pairs.sid import is_misaligned, sid_longs, sid_pairs
 from darkprep.pipeline.pairs.table import Frames, Pair, Pairs, Skipped, first_skipped
 from darkprep.shards.errors import DatasetError
+from darkprep.shards.files import walk
 
 _MOST_COUNTED = 10_000
 """Files that are looked at to describe a folder without pairs."""
@@ -90,12 +91,10 @@ def _checked(
 def _found(root: Path, camera: Camera) -> str:
     """Describe what the camera's folder holds: how many files of which extensions, and which are expected."""
     folder = root / camera.folder
+    names = (name for _, _, names in walk(folder if folder.is_dir() else root) for name in names)
     counts = Counter(
-        path.suffix.lower() or "no extension"
-        for path in itertools.islice(
-            (folder if folder.is_dir() else root).rglob("*"), _MOST_COUNTED
-        )
-        if path.is_file()
+        Path(name).suffix.lower() or "no extension"
+        for name in itertools.islice(names, _MOST_COUNTED)
     )
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(3)) or "no files"
     return f" (found {kinds}; expected {' or '.join(camera.extensions)})"

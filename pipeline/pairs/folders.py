@@ -18,7 +18,9 @@ from typing import Literal, get_args
 from darkprep.pipeline.pairs.naming import named_apart
 from darkprep.pipeline.pairs.photograph import Photograph, light_ratio, read_photograph
 from darkprep.pipeline.pairs.table import Pair, Pairs, Skipped, Split, splits_by_scene
+from darkprep.pipeline.raw.guard import HEADER_S, GuardedReader
 from darkprep.shards.errors import DatasetError, OptionError, RawError
+from darkprep.shards.files import walk
 
 Layout = Literal["short-long", "scenes", "rawnind"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -71,18 +73,11 @@ def _found(root: Path) -> str:
     """Describe the RAW files that exist: how many of which extensions."""
     counts = Counter(
         os.path.splitext(name)[1].lower() or "no extension"  # noqa: PTH122 (no Path per file)
-        for _, _, names in _walk(root)
+        for _, _, names in walk(root)
         for name in names
     )
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(3))
     return f" (found {kinds or 'no files'})"
-
-
-def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Yield `root` and each folder below it, with its folders and files sorted by name, without hidden ones."""
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield Path(folder), folders, sorted(name for name in names if not name.startswith("."))
 
 
 def _raw_files(folder: Path, names: list[str]) -> list[Path]:
@@ -94,7 +89,7 @@ def _raw_files(folder: Path, names: list[str]) -> list[Path]:
 
 def _short_long(root: Path, skipped: list[Skipped]) -> Iterator[Pair]:
     """Yield each file in a folder `short`, paired with the file of the same name in the folder `long` beside it."""
-    for parent, folders, _ in _walk(root):
+    for parent, folders, _ in walk(root):
         named = {name.lower(): parent / name for name in folders}
         if "short" in named and "long" in named:
             yield from _pairs_of_folders(root, named["short"], named["long"], skipped)
@@ -148,7 +143,7 @@ def _files_by_stem(root: Path, folder: Path, skipped: list[Skipped]) -> dict[str
 def _scenes(root: Path, skipped: list[Skipped]) -> Iterator[Pair]:
     """Yield each file paired with the truth of its folder."""
     known = _Known()
-    for folder, _, names in _walk(root):
+    for folder, _, names in walk(root):
         files = _raw_files(folder, names)
         if folder == root and files:
             why = "is in no scene's folder; give the folder above the scene folders with --root"
@@ -215,7 +210,7 @@ def _rawnind(root: Path, skipped: list[Skipped]) -> Iterator[Pair]:
     """
     noisy: dict[str, list[Path]] = defaultdict(list)
     truths: dict[str, list[Path]] = defaultdict(list)
-    for folder, _, names in _walk(root):
+    for folder, _, names in walk(root):
         for path in _raw_files(folder, names):
             match = _RAWNIND.fullmatch(path.stem)
             if match:
@@ -246,12 +241,13 @@ class _Known:
         self.smallest_ratio = smallest_ratio
         self.failed: set[Path] = set()
         self._found: dict[Path, Photograph] = {}
+        self._read = GuardedReader(read_photograph, seconds=HEADER_S)
 
     def read(self, path: Path) -> Photograph:
         """Return exposure and camera of a file. Raises RawError if it cannot be used."""
         if path not in self._found:
             try:
-                self._found[path] = read_photograph(path)
+                self._found[path] = self._read(path)
             except RawError:
                 self.failed.add(path)
                 raise

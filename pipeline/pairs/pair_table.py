@@ -34,6 +34,7 @@ from darkprep.pipeline.pairs.table import (
     splits_by_scene,
 )
 from darkprep.pipeline.raw.exif import read_exposure
+from darkprep.pipeline.raw.guard import HEADER_S, GuardedReader
 from darkprep.shards.errors import DatasetError, RawError
 from darkprep.shards.files import read_regular_file
 
@@ -180,6 +181,7 @@ class _RowReader:
     def __init__(self, base: Path) -> None:
         self._base = base
         self._long_of: dict[str, tuple[str, str]] = {}
+        self._read = GuardedReader(read_photograph, seconds=HEADER_S)
 
     def draft(self, where: str, row: Mapping[str, str]) -> _Draft:
         """Make a pair from one row; `where` is the row's `FILE:LINE`, for messages about later rows.
@@ -192,10 +194,10 @@ class _RowReader:
         ratio, weight, iso = _ratio(row), _weight(row), _iso(row)
         camera = row.get("camera", "")
         if ratio is None or not camera:
-            found = read_photograph(self._base / short)
+            found = self._read(self._base / short)
             camera = camera or found.camera
             if ratio is None:
-                ratio = _light_ratio(found, read_photograph(self._base / long))
+                ratio = _light_ratio(found, self._read(self._base / long))
                 iso = found.iso if iso is None else iso
         if row.get("ratio"):
             self._check_times(short, long)

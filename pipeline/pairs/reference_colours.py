@@ -17,6 +17,7 @@ from darkprep.pipeline.raw.camera_colours import (
     typical_colours,
 )
 from darkprep.pipeline.raw.colour import Colours, colours_of
+from darkprep.pipeline.raw.guard import guarded
 from darkprep.pipeline.raw.reader import read_raw
 from darkprep.shards.errors import RawError
 
@@ -32,10 +33,10 @@ def reference_colours(source: str, root: Path) -> Colours:
     file that cannot be used.
     """
     if source.lower() not in CAMERAS:
-        return colours_of(read_raw(source), source)
+        return colours_of(guarded(read_raw, Path(source)), source)
     pairs = find_pairs(root, camera_named(source)).pairs
     paths = [str(root / pair.short) for pair in _spread(pairs)]
-    return typical_colours([colours_of(read_raw(path), path) for path in paths])
+    return typical_colours([colours_of(guarded(read_raw, Path(path)), path) for path in paths])
 
 
 def pair_colours(root: Path, pairs: Sequence[Pair]) -> tuple[CameraColours, ...]:
@@ -51,7 +52,7 @@ def pair_colours(root: Path, pairs: Sequence[Pair]) -> tuple[CameraColours, ...]
     found = defaultdict[str, list[Colours]](list)
     for pair in (pair for own in ordered for pair in _spread(own)):
         try:
-            frame = open_source(root / pair.short).decode()
+            frame = guarded(lambda path: open_source(path).decode(), root / pair.short)
             found[camera_name(frame.header)].append(colours_of(frame, pair.short))
         except RawError:
             continue

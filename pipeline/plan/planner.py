@@ -7,6 +7,7 @@ is reported at the start instead of after hours of work.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Pair, Pairs, draw_fraction, first_skipped, longs_of
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.plan import Plan, PlannedPair
+from darkprep.pipeline.raw.guard import HEADER_S, GuardedReader
 from darkprep.pipeline.raw.mosaic import canonical_shape
 from darkprep.pipeline.raw.resample import parse_xtrans_mode, sample_cfa
 from darkprep.shards import CfaKind, DatasetError, OptionError, RawError
@@ -42,13 +44,14 @@ def make_plan(
     found = _find(root, options) if pairs is None else _chosen(pairs, options)
     drawn = draw_fraction(found.of_split(options.split).pairs, options.fraction, options.seed)
     skipped = list(found.skipped)
-    probe = _Probe(found.root)
     usable = []
-    for pair in drawn:
-        try:
-            usable.append(_checked_pair(pair, probe))
-        except RawError as error:
-            skipped.append(found.skip(pair, error.path, error.reason))
+    with GuardedReader(_read_file, seconds=HEADER_S) as reader:
+        probe = _Probe(found.root, reader)
+        for pair in drawn:
+            try:
+                usable.append(_checked_pair(pair, probe))
+            except RawError as error:
+                skipped.append(found.skip(pair, error.path, error.reason))
     cfa = _common_cfa(usable, options)
     stored, planned, small = options.stored_size(cfa), [], []
     _check_darks(options, cfa, stored)
@@ -178,8 +181,9 @@ def _planned(pair: Pair, file: _File, long_fingerprint: str) -> PlannedPair:
 class _Probe:
     """Reads header and fingerprint of files below `root`, each file once."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, read: Callable[[Path], _File]) -> None:
         self.root = root
+        self._read = read
         self._results: dict[str, _File | RawError] = {}
 
     def file(self, name: str) -> _File:
@@ -194,8 +198,9 @@ class _Probe:
             raise result
         return result
 
-    def _read(self, path: Path) -> _File:
-        source = open_source(path)
-        header = source.header()
-        height, width = canonical_shape(header)
-        return _File(height, width, header.cfa, source.fingerprint())
+
+def _read_file(path: Path) -> _File:
+    source = open_source(path)
+    header = source.header()
+    height, width = canonical_shape(header)
+    return _File(height, width, header.cfa, source.fingerprint())

@@ -23,6 +23,7 @@ from typing import Any
 
 from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Skipped
+from darkprep.pipeline.raw.guard import CRASH_SIGNALS, CRASHES_DECODER
 from darkprep.shards import DiskFull, RawError, Spool
 from darkprep.shards.errors import MachineError
 from darkprep.shards.files import read_json, remove, write_json
@@ -33,16 +34,11 @@ log = logging.getLogger(__name__)
 
 DECODE_TIMEOUT_S = 900.0
 """A decoder that takes longer is killed; the slowest file known takes 20 s on an idle machine."""
-CRASHES_DECODER = "crashes the decoder; replace the file"
-"""The message about a quarantined file."""
 _DEATHS_BEFORE_TEST = 2
 """Number of workers that must die while they decode a file before the file is tested."""
 _MAX_PAUSE_S = 10.0
 """The most that the time between two looks at the workers counts."""
 _TEST_POLL_S = 0.1
-_CRASH_SIGNALS = frozenset(
-    {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +226,7 @@ def crashes_decoder(
         process.kill()
         process.join()
         return not stop.is_set()
-    return -(process.exitcode or 0) in _CRASH_SIGNALS
+    return -(process.exitcode or 0) in CRASH_SIGNALS
 
 
 def _develop_quietly(path: str) -> None:

@@ -30,8 +30,9 @@ from darkprep.pipeline.produce.frame_store import (
     SensorLevels,
 )
 from darkprep.pipeline.produce.kept_memory import keep_freed_memory
-from darkprep.pipeline.produce.quarantine import CRASHES_DECODER, decoding_record
+from darkprep.pipeline.produce.quarantine import decoding_record
 from darkprep.pipeline.raw.amplify import estimate_amplification
+from darkprep.pipeline.raw.guard import CRASHES_DECODER
 from darkprep.pipeline.raw.resample import XtransMode, parse_xtrans_mode
 from darkprep.pipeline.raw.source import Source
 from darkprep.shards import (

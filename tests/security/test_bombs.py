@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from darkprep.jobs.background import last_log_line, log_path
+from darkprep.pipeline.pairs.cameras import camera_named
+from darkprep.pipeline.pairs.find import find_pairs
+from darkprep.pipeline.pairs.folders import find_layout
 from darkprep.pipeline.pairs.inert_pickle import floats_of, read_inert_pickle
 from darkprep.pipeline.raw.reader import read_header
-from darkprep.shards import Spool
+from darkprep.shards import DatasetError, Spool, SpoolError
+from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.errors import RawError
-from darkprep.shards.files import json_objects, read_last_lines, read_regular_file
+from darkprep.shards.files import (
+    DEEPEST,
+    json_objects,
+    read_last_lines,
+    read_regular_file,
+    remove,
+    walk,
+)
 from darkprep.shards.plan_record import StreamSpec
 from darkprep.shards.quarantine import ShardQuarantine
 from darkprep.trainer.records import read_metrics
@@ -162,3 +175,27 @@ def test_a_plan_of_samples_that_fill_the_memory_is_refused():
             shards=None,
             seed=0,
         )
+
+
+@pytest.fixture
+def deep(tmp_path):
+    """A directory with 900 directories in each other."""
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(900):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    yield tmp_path
+    subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)
+
+
+def test_directories_of_any_depth_are_searched_in_part(deep):
+    assert len(list(walk(deep))) == DEEPEST + 1
+    assert 0 < allocated_bytes(deep) < 1 << 20
+    for search in (find_layout, lambda root, _: find_pairs(root, camera_named("sony"))):
+        with pytest.raises(DatasetError):
+            search(deep, "short-long")
+    with contextlib.suppress(SpoolError):  # where the caller is deep in other functions
+        assert remove(deep / "d")

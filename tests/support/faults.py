@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import io
+import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,26 +19,32 @@ import pytest
 
 
 class Fault:
-    """An error at one kind of call, on the paths that `concerns` accepts, the first `times` times."""
+    """An error at one kind of call, on the paths that `concerns` accepts, the first `times` times.
+
+    It is also raised, and counted, in the processes that are forked from this one.
+    """
 
     def __init__(
         self, number: int, operation: str, concerns: Callable[[str], bool], times: int
     ) -> None:
         self._number, self._operation, self._concerns = number, operation, concerns
-        self._left = times
-        self.count = 0
-        """Errors raised so far."""
+        self._times = times
+        self._raised = multiprocessing.RawValue("q", 0)
         self.is_active = True
+
+    @property
+    def count(self) -> int:
+        """Errors raised so far."""
+        return int(self._raised.value)
 
     def hit(self, operation: str, path: object) -> None:
         """Raise the error if this call is one of those that fail."""
-        if not self.is_active or operation != self._operation or not self._left:
+        if not self.is_active or operation != self._operation or self.count >= self._times:
             return
         if isinstance(path, int):  # a descriptor
             path = Path(f"/proc/self/fd/{path}").readlink()
         if self._concerns(str(path)):
-            self._left -= 1
-            self.count += 1
+            self._raised.value += 1
             raise OSError(self._number, os.strerror(self._number), str(path))
 
 

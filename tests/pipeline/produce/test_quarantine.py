@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from darkprep.pipeline.produce.quarantine import (
-    CRASHES_DECODER,
     DecodingRecord,
     FileQuarantine,
     QuarantinedFiles,
     decoding_record,
 )
+from darkprep.pipeline.raw.guard import CRASHES_DECODER
 from darkprep.shards import Spool
 from darkprep.shards.process import ProcessId, start_ticks
 from tests.support.builds import planned

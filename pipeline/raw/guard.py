@@ -1,0 +1,227 @@
+"""Read files in a process that may crash: LibRaw is C++ and gets files from strangers.
+
+A forked process reads; a crash or a file that takes for ever then costs one RawError. It is forked and not
+started, because it then needs no second to import numpy and LibRaw. The trade-off: results are copied from
+one process to the other. A hostile file that takes over the process is not stopped by this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import math
+import os
+import pickle
+import resource
+import signal
+import time
+import weakref
+from collections.abc import Callable
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, NamedTuple, NoReturn, Self, TypeVar, cast
+
+from darkprep.shards.errors import MachineError, RawError
+
+Result = TypeVar("Result")
+
+CRASHES_DECODER = "crashes the decoder; replace the file"
+"""The message about a file whose reading kills its process."""
+CRASH_SIGNALS = frozenset(
+    {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS}
+)
+"""Signals of a crash; others come from outside, for example SIGKILL when memory is short."""
+HEADER_S = 20.0
+"""Seconds of computing for a header, which takes a millisecond."""
+DECODE_S = 900.0
+"""Seconds of computing to decode and develop a file; the slowest file known takes 20."""
+_PR_SET_PDEATHSIG = 1
+
+
+class _Answer(NamedTuple):
+    """What `read` returned, or the error that it raised."""
+
+    result: object
+    error: Exception | None
+
+
+class GuardedReader(Generic[Result]):
+    """Calls `read` on paths in a forked process, for at most `seconds` of computing each.
+
+    Only time of the processor counts: a slow disk or a busy machine is not the file's fault. The process
+    starts with the first call and ends with `close`, with this object or with this process; after a crash
+    the next call starts another. Not for use in several threads at once.
+    """
+
+    def __init__(self, read: Callable[[Path], Result], *, seconds: float) -> None:
+        self._read = read
+        self._seconds = seconds
+        self._child: _Child[Result] | None = None
+
+    def __call__(self, path: Path) -> Result:
+        """Return `read(path)`, or raise what it raises.
+
+        Raises RawError if the file crashes the process or takes too long, MachineError if the process was
+        killed for another reason.
+        """
+        if self._child is None:
+            self._child = _Child(self._read, self._seconds)
+            weakref.finalize(self, self._child.end)
+        child = self._child
+        try:
+            answer = child.ask(path)
+        except (EOFError, OSError, pickle.UnpicklingError) as gone:
+            self._child = None
+            raise self._reason(path, child.end()) from gone
+        except BaseException:
+            self.close()
+            raise
+        if answer.error is not None:
+            raise answer.error
+        return cast("Result", answer.result)
+
+    def close(self) -> None:
+        """End the process."""
+        child, self._child = self._child, None
+        if child:
+            child.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _reason(self, path: Path, number: int) -> RawError | MachineError:
+        """Return the error for a process that was ended by signal `number` (0: it ended by itself)."""
+        if number in CRASH_SIGNALS:
+            return RawError(str(path), CRASHES_DECODER)
+        if number == signal.SIGXCPU:
+            return RawError(
+                str(path), f"takes more than {self._seconds:g} s to decode; replace the file"
+            )
+        how = f"by signal {number}" if number else "by itself"
+        return MachineError(
+            str(path), f"the process that read it ended {how}; check that memory is not short"
+        )
+
+
+def guarded(read: Callable[[Path], Result], path: Path, *, seconds: float = DECODE_S) -> Result:
+    """Call `read` on one path in a process of its own. Raises the errors of GuardedReader."""
+    with GuardedReader(read, seconds=seconds) as reader:
+        return reader(path)
+
+
+def guarded_call(
+    function: Callable[[], Result], path: Path, *, seconds: float = DECODE_S
+) -> Result:
+    """Call a function that reads `path` in a process of its own. Raises the errors of GuardedReader."""
+    return guarded(lambda _: function(), path, seconds=seconds)
+
+
+class _Child(Generic[Result]):
+    """A forked process that reads the files it is asked for."""
+
+    def __init__(self, read: Callable[[Path], Result], seconds: float) -> None:
+        self._connection, theirs = Pipe()
+        self._parent = os.getpid()
+        self._is_ended = False
+        self._pid = os.fork()
+        if not self._pid:
+            self._connection.close()
+            _serve(theirs, read, seconds, self._parent)
+        theirs.close()
+        self._ended = os.pidfd_open(self._pid)
+
+    def ask(self, path: Path) -> _Answer:
+        """Return the answer for a path. Raises EOFError if the process dies."""
+        self._connection.send(path)
+        # A process that was forked meanwhile may have a copy of the pipe, which then stays open.
+        while not self._connection.poll():
+            if self._ended in wait([self._connection, self._ended]) and not self._connection.poll():
+                raise EOFError
+        sizes, content = self._connection.recv()
+        buffers = [bytearray(size) for size in sizes]
+        for buffer in buffers:
+            if buffer:
+                self._connection.recv_bytes_into(buffer)
+        answer = pickle.loads(content, buffers=buffers)  # noqa: S301 # from our own process
+        assert isinstance(answer, _Answer)
+        return answer
+
+    def end(self) -> int:
+        """Kill the process if it runs; return the number of the signal that ended it before, or 0.
+
+        Does nothing the second time, and in a process that was forked from the parent.
+        """
+        if self._is_ended or os.getpid() != self._parent:
+            return 0
+        self._is_ended = True
+        with contextlib.suppress(OSError):
+            self._connection.close()
+        if self._ended not in wait([self._ended], timeout=0):
+            os.kill(self._pid, signal.SIGKILL)
+        os.close(self._ended)
+        try:
+            _, status = os.waitpid(self._pid, 0)
+        except ChildProcessError:  # SIGCHLD is ignored, so the kernel has forgotten it
+            return 0
+        return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+def _serve(
+    connection: Connection, read: Callable[[Path], Result], seconds: float, parent: int
+) -> NoReturn:
+    """Answer the requests until the parent closes the pipe or ends."""
+    try:
+        faulthandler.disable()  # the parent reports the crash in one line
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU):
+            signal.signal(number, signal.SIG_DFL)
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        while os.getppid() == parent:
+            path = connection.recv()
+            _limit_computing(seconds)
+            _answer(connection, read, path)
+    except (EOFError, OSError):
+        pass
+    finally:
+        os._exit(0)
+
+
+def _limit_computing(seconds: float) -> None:
+    """Let the kernel send SIGXCPU to this process when it has computed for `seconds` more."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = math.ceil(time.process_time() + seconds)
+    if hard == resource.RLIM_INFINITY or soft < hard:
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+
+
+def _answer(connection: Connection, read: Callable[[Path], Result], path: Path) -> None:
+    result, error = None, None
+    try:
+        result = read(path)
+    except Exception as raised:  # noqa: BLE001 # the parent raises it
+        error = raised
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        content = pickle.dumps(_Answer(result, error), protocol=5, buffer_callback=buffers.append)
+    except Exception as raised:  # noqa: BLE001 # a library's error with parts that cannot be copied
+        buffers.clear()
+        text = RuntimeError(f"{type(error or raised).__name__}: {error or raised}")
+        content = pickle.dumps(_Answer(None, text))
+    raw = [buffer.raw() for buffer in buffers]
+    connection.send(([part.nbytes for part in raw], content))
+    for part in raw:
+        if part.nbytes:
+            connection.send_bytes(part)

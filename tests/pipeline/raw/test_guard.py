@@ -1,0 +1,106 @@
+"""Reading in a process that may crash: results and errors come back, a crash or an endless file is an error of the file."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from darkprep.pipeline.raw.guard import CRASHES_DECODER, GuardedReader, guarded
+from darkprep.shards import RawError
+from darkprep.shards.errors import MachineError
+
+GOOD = Path("good")
+
+
+def act(path: Path) -> object:
+    """Do what the name of the file says."""
+    if path.name == "crash":
+        ctypes.string_at(0)
+    if path.name == "abort":
+        os.abort()
+    if path.name == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if path.name == "endless":
+        while True:
+            pass
+    if path.name == "bad":
+        raise RawError(str(path), "is bad")
+    if path.name == "odd":
+        raise ValueError(lambda: None)  # cannot be copied to another process
+    if path.name == "pid":
+        return os.getpid()
+    if path.name == "arrays":
+        return {"a": np.arange(1 << 20, dtype=np.uint16), "empty": np.zeros((0, 3)), "n": 1}
+    return path.name
+
+
+def test_results_and_errors_come_back():
+    with GuardedReader(act, seconds=5) as read:
+        assert read(GOOD) == "good"
+        arrays = read(Path("arrays"))
+        assert isinstance(arrays, dict)
+        assert np.array_equal(arrays["a"], np.arange(1 << 20, dtype=np.uint16))
+        assert arrays["empty"].shape == (0, 3)
+        with pytest.raises(RawError, match="bad: is bad"):
+            read(Path("bad"))
+        with pytest.raises(RuntimeError, match="ValueError"):
+            read(Path("odd"))
+        assert read(Path("pid")) == read(Path("pid")) != os.getpid()
+
+
+@pytest.mark.parametrize("name", ["crash", "abort"])
+def test_a_crash_is_an_error_of_the_file_and_the_next_one_is_read(name: str):
+    with GuardedReader(act, seconds=5) as read:
+        assert read(GOOD) == "good"
+        with pytest.raises(RawError) as raised:
+            read(Path(name))
+        assert (raised.value.path, raised.value.reason) == (name, CRASHES_DECODER)
+        assert read(GOOD) == "good"
+
+
+def test_a_file_that_takes_for_ever_is_refused():
+    with pytest.raises(RawError, match=r"endless: takes more than 0\.1 s to decode"):
+        guarded(act, Path("endless"), seconds=0.1)
+
+
+def test_the_file_is_not_blamed_for_a_process_that_was_killed():
+    with pytest.raises(MachineError, match=r"killed: cannot be read now: .*signal 9"):
+        guarded(act, Path("killed"))
+
+
+def test_no_process_is_left():
+    read = GuardedReader(act, seconds=5)
+    pid = read(Path("pid"))
+    assert isinstance(pid, int)
+    del read
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_waiting_command_ends_at_sigterm_and_its_reader_with_it(tmp_path: Path):
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom darkprep.pipeline.raw.guard import guarded\n"
+        "def read(path):\n    print(os.getpid(), flush=True)\n    while True: pass\n"
+        "guarded(read, Path('x'))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    reader = int(process.stdout.readline())
+
+    process.terminate()
+
+    assert process.wait(10) == -signal.SIGTERM
+    process.stdout.close()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{reader}").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{reader}").exists()
