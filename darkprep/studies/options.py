@@ -25,6 +25,7 @@ from darkprep.studies.task_kinds import (
 from darkprep.studies.tasks import StudyContext, Task
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import open_device
+from darkprep.view.numbers import format_count
 
 SMALL_BUDGET_BYTES = 250_000_000
 PROTOCOL_NOTE = (
@@ -72,7 +73,7 @@ class SmallRun:
         rows, columns = self.size
         return (
             f"A small run: {self.sid_scenes} synthetic scenes of {rows}x{columns} for training and testing, "
-            f"{self.eld_scenes} more for ELD's cameras, {scale.iterations:,} iterations of {scale.batch_size} crops of "
+            f"{self.eld_scenes} more for ELD's cameras, {scale.iterations:,} iterations of {format_count(scale.batch_size, 'crop')} of "
             f"{scale.crop} pixels, learning rate {scale.learning_rate:g}. It shows that every part works, "
             "and the direction of each effect. Its figures are not comparable with published ones, which are "
             "of real photographs, hundreds of times as many iterations and whole sensors."
