@@ -10,7 +10,6 @@ from darkprep.model.build import (
     Target,
     build_model,
 )
-from darkprep.model.dtmodel import ExportedPackage, check_dtmodel, export_dtmodel
 from darkprep.model.errors import ModelError
 from darkprep.model.export import ExportedOnnx, export_onnx
 from darkprep.model.inference import Precision, ReadyNetwork, ready_for_inference
@@ -32,7 +31,6 @@ __all__ = [
     "TARGETS",
     "CfaKind",
     "ExportedOnnx",
-    "ExportedPackage",
     "InputForm",
     "ModelError",
     "Mosaic",
@@ -42,8 +40,6 @@ __all__ = [
     "ReadyNetwork",
     "Target",
     "build_model",
-    "check_dtmodel",
-    "export_dtmodel",
     "export_onnx",
     "import_published",
     "load_model",

@@ -16,10 +16,10 @@ from darkprep.model import (
     CfaKind,
     Target,
     build_model,
-    check_dtmodel,
     own_network,
     save_weights,
 )
+from darkprep.model.dtmodel import check_dtmodel
 from tests.support.command_line import Call
 
 NET = """

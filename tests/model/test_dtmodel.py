@@ -20,10 +20,9 @@ from darkprep.model import (
     ModelError,
     Network,
     build_model,
-    check_dtmodel,
-    export_dtmodel,
     own_network,
 )
+from darkprep.model.dtmodel import check_dtmodel, export_dtmodel
 from darkprep.model.dtmodel_rules import package_faults
 from darkprep.model.editor import SEAM_LIMIT, EditorNetwork, seam
 
