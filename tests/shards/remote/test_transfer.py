@@ -691,7 +691,7 @@ def test_a_downloader_whose_lease_was_not_renewed_publishes_and_deletes_nothing_
     def hang(name: str, data: bytes, check: Check | None = None) -> None:
         if "rank" in name:
             now[0] += 61 * (when != "before")
-            write(name, data, check=check)
+        write(name, data, check=check)
 
     with (
         pytest.raises(SpoolError, match="another process may now be cursors"),
