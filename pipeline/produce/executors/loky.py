@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import queue
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -55,6 +56,11 @@ class LokyPool:
     def close(self) -> None:
         """Kill the workers and wait until they have exited. Their unfinished files remain."""
         if self._executor is not None:
+            # loky forgets the tasks that wait, but not their numbers; its thread would then fail with a KeyError.
+            numbers = self._executor._work_ids
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    numbers.get_nowait()
             self._executor.shutdown(wait=True, kill_workers=True)
             self._executor = None
 
