@@ -140,7 +140,8 @@ def _package(name: str, model: Network, amplification: float, tile: int, content
         "model_card": {
             "long_description": f"The network {model.name}, trained and exported by darkprep; amplification {amplification:g}, "
             f"ONNX opset {OPSET}, compared with torch to {TOLERANCE:g}.",
-            "license": model.note or "not stated",
+            "license": "not stated",
+            "notes": model.note,
         },
     }
     buffer = io.BytesIO()
