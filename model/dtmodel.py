@@ -70,7 +70,7 @@ def export_dtmodel(
     difference = seam(network, amplification, tile)
     if not difference <= SEAM_LIMIT:  # true for NaN
         raise ModelError(
-            f"{model.name}: in tiles of {tile} packed pixels, as editors run it, the picture differs from that of the whole frame by up to {difference:.1f} steps of 8 bits, and seams would show above {SEAM_LIMIT:g}; export it as .onnx, or train a network whose pixels depend on few neighbours"
+            f"{model.name}: in tiles of {tile} packed pixels, as editors run it, the picture differs from that of the whole frame by up to {difference:.1f} of 255, and above {SEAM_LIMIT:g} of 255 seams between tiles are visible; export it as .onnx, or train a network whose pixels depend on few neighbours"
         )
     content = onnx_bytes(
         network,

@@ -69,7 +69,7 @@ def check_editor_network(model: Network) -> None:
     """Raise ModelError unless the contract `bayer_v1` fits the network: Bayer planes to linear camera RGB."""
     if model.cfa != "bayer":
         raise ModelError(
-            f"{model.name} reads X-Trans, for which darktable reserves the name xtrans_v1 without a definition; export it as .onnx"
+            f"{model.name} reads X-Trans, which .dtmodel packages do not support yet (darktable reserves the name xtrans_v1, but has not defined it); export it as .onnx"
         )
     if model.target != "linear":
         raise ModelError(

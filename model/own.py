@@ -38,7 +38,7 @@ def own_network(
             module = source(**_wanted(source, cfa=cfa, target=target))
         except Exception as error:
             raise ModelError(
-                f"model {name}: cannot be built: {type(error).__name__}: {error}; it is called with no arguments but `cfa` and `target`, if it has them"
+                f"model {name}: cannot be built: {type(error).__name__}: {error}; darkprep passes only `cfa` and `target`, each if the class accepts it; give all its other arguments a default"
             ) from error
     if not isinstance(module, nn.Module):
         raise ModelError(f"model {name}: is a {type(module).__name__}, not a torch.nn.Module")

@@ -104,7 +104,7 @@ class OpenShards:
             return
         if not self._quarantines:
             raise SpoolError(
-                f"{error}; a read-only reader repairs nothing: run `darkprep stream-train` on this spool without --read-only, so that the shard is rebuilt"
+                f"{error}; a read-only reader repairs nothing: run `darkprep stream-train --keep-shards` on this spool without --read-only, so that the shard is rebuilt"
             ) from error
         self._failures.pop(number, None)
         self._stats.damaged += 1

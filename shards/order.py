@@ -74,7 +74,7 @@ class UseOrder:
         )
 
     def interval_of(self, position: int) -> int:
-        """Return the interval that contains a position; the number of intervals for a position after the end."""
+        """Return the index of the interval that contains a position; for a position after the end, the number of intervals."""
         if self._shard_count is not None and self.total is not None and position >= self.total:
             return self._shard_count + self.window - 1
         low, high = 0, 1

@@ -55,7 +55,7 @@ class DiskFullPause:
 
     @property
     def is_active(self) -> bool:
-        """Whether to wait before the next write."""
+        """Whether the disk was full a moment ago, so that the producer must wait before its next write."""
         return time.monotonic() < self._paused_until
 
     def begin(self, error: DiskFull) -> None:

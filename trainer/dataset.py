@@ -240,7 +240,7 @@ class SpoolDataset(IterableDataset[dict[str, Any]]):
             return int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
         except (KeyError, ValueError) as error:
             raise OptionError(
-                f"{self._spool.path}: holds a part of its plan, so LOCAL_RANK and LOCAL_WORLD_SIZE must be set; start the ranks with torchrun, or give rank and world among those of this machine"
+                f"{self._spool.path}: holds a part of its plan, so LOCAL_RANK and LOCAL_WORLD_SIZE must be set; start the ranks with torchrun, or pass rank and world counted over the ranks of this machine only"
             ) from error
 
     def _length(self) -> int | None:

@@ -191,7 +191,7 @@ def _steps(unit: F32, protocol: Protocol) -> Pixels:
 
 
 def _ssim(ours: Pixels, theirs: Pixels, protocol: Protocol) -> float:
-    """Return the mean SSIM over a strip's rows without its halo, which only SSIM's windows read."""
+    """Return the mean SSIM over a strip's own rows; the rows of its halo only fill SSIM's windows."""
     from skimage.metrics import structural_similarity  # not at the top: it loads scipy
 
     window = (

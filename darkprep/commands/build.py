@@ -106,7 +106,7 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
     "or with the noise of the dark frames in a directory. Photographed short exposures are then not needed.",
 )  # fmt: skip
 @click.option(
-    "--shot-noise", type=PATH, metavar="FILE.json", show_default="K between those of known cameras",
+    "--shot-noise", type=PATH, metavar="FILE.json", show_default="K drawn at random between those of the known cameras",
     help="With dark frames as --noise: file of darkprep calibrate whose gain K gives the shot noise.",
 )  # fmt: skip
 @dark_shading_option

@@ -63,7 +63,7 @@ spool_option = click.option(
 )  # fmt: skip
 staging_option = click.option(
     "--staging", type=PATH, show_default=str(STAGING), metavar="DIR",
-    help="For a spool in object storage: local directory for shards before they are uploaded and after they were downloaded; the same in all commands on this machine.",
+    help="For a spool in object storage: local directory for shards before they are uploaded and after they were downloaded; give the same directory to all commands on this machine.",
 )  # fmt: skip
 staging_budget_option = click.option(
     "--staging-budget", type=SIZE, metavar="SIZE",
@@ -159,15 +159,15 @@ target_option = click.option(
 def _match_option(default: str | None, note: str) -> Callable[[Command], Command]:
     return click.option(
         "--match-colour", metavar="auto|none|CAMERA|FILE", default=default, show_default=default or "none",
-        help="Convert frames to the colours of the camera on which the weights were trained: of the one that the weights state, "
-        f"unless a frame is of that camera (auto), of a camera with photographs below --root, or of one RAW file of the camera.{note}",
+        help="Convert frames to the colours of the camera on which the weights were trained. auto: of the camera that the weights name; "
+        f"its own frames are not converted. CAMERA: of a camera with photographs below --root. FILE: of the camera of this RAW file. none: convert nothing.{note}",
     )  # fmt: skip
 
 
 match_option = _match_option(None, "")
 restore_match_option = _match_option(
     "auto",
-    " With auto the tint of the result is also corrected to the file's own white balance; none converts nothing.",
+    " With auto the tint of the result is also corrected to the file's own white balance.",
 )
 
 dark_shading_option = click.option(

@@ -65,7 +65,7 @@ _BAR_WIDTH = 30
 )  # fmt: skip
 @click.option(
     "--bits", type=click.Choice(("8", "16")), default="8", show_default=True,
-    help="Bits per colour; 16 for png and tiff.",
+    help="Bits per colour; 16 is possible only with png and tiff.",
 )  # fmt: skip
 @click.option(
     "--quality", type=click.IntRange(1, 100), metavar="N", show_default="92",

@@ -80,7 +80,7 @@ _REPEATED = ("spool", "root", "producers", "rank_timeout", "staging_budget", "st
 )  # fmt: skip
 @click.option(
     "--shot-noise", type=FiniteRange(min=0, max=100), default=TrainConfig.shot_noise, show_default=True, metavar="SHARE",
-    help="Add up to this share of its own light to each short exposure, with shot noise, as PMN does; for spools of --target raw, with --full-scale-electrons.",
+    help="Add a random amount of light to each short exposure, up to SHARE times its own (0.5: half as much again), with the shot noise of that light, as PMN does. Needs a spool of --target raw, and --full-scale-electrons.",
 )  # fmt: skip
 @click.option(
     "--full-scale-electrons", type=FiniteRange(min=0), default=TrainConfig.full_scale_electrons, show_default=True, metavar="N",

@@ -216,7 +216,7 @@ def read_calibration(path: Path) -> CameraCalibration:
         record = json.loads(data, parse_constant=_refuse_constant)
         version = record.pop("version")
         if record.pop("format") != "darkprep camera calibration":
-            raise ValueError("format is another one")
+            raise ValueError("its field `format` is not 'darkprep camera calibration'")
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise OptionError(
             f"{path}: is not a calibration ({error}); write one with `darkprep calibrate`"

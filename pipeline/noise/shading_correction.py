@@ -64,14 +64,18 @@ class ShadingCorrection:
         if frame.xtrans != "native" or camera_name(frame.header) != made.camera:
             raise RawError(
                 path,
-                f"is of camera {camera_name(frame.header)}, but the dark shading is of {made.camera}",
+                f"is of camera {camera_name(frame.header)}, but the dark shading is of {made.camera}; use a calibration of this camera",
             )
         if size != (made.height, made.width) or frame.cfa != made.cfa:
             raise RawError(
-                path, f"is {size[0]}x{size[1]}, but the dark shading is {made.height}x{made.width}"
+                path,
+                f"is {size[0]}x{size[1]}, but the dark shading is {made.height}x{made.width}; use a calibration with frames of this size",
             )
         if not frame.iso > 0:
-            raise RawError(path, "states no ISO, on which the dark shading depends")
+            raise RawError(
+                path,
+                "states no ISO, on which the dark shading depends; use the original file of the camera",
+            )
         shading = _planes_of_shading(self.path, self.digest, made, frame.iso)
         codes = frame.planes - shading
         np.rint(codes, out=codes)

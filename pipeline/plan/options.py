@@ -167,12 +167,14 @@ class PlanOptions:
             or self.noise not in (None, MEASURED, SAMPLED)
         ):
             raise OptionError(
-                "dark-shading can be used only with photographs, measured noise or dark frames, and with --xtrans native"
+                "dark-shading can be used only with photographed short exposures, or with --noise FILE.json or --noise DIR; it also needs --xtrans native"
             )
         given = {MEASURED: self.measured_noise, SAMPLED: self.sampled_darks}
         for name, value in given.items():
             if (self.noise == name) != (value is not None):
-                raise OptionError(f"noise {name} needs its own parameters, and only these")
+                raise OptionError(
+                    f"the plan must hold the parameters of noise {name} and of no other noise; build a new spool"
+                )
 
     def noise_table(self) -> NoiseTable:
         """Return the noise with which short exposures are made. Raises OptionError for another kind of plan."""

@@ -2,8 +2,8 @@
 
 A worker records which file it is decoding and deletes the record afterwards, so that records of workers
 that died remain. Most workers die for other reasons (memory, a signal). Therefore a file is tested, alone
-in a separate process, only after two workers died while they decoded it. The trade-off: an unusable file
-costs two sets of workers before it is found.
+in a separate process, only after two workers died while they decoded it. The trade-off: all
+workers are replaced twice before an unusable file is found.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class GuardedReader(Generic[Result]):
         return cast("Result", answer.result)
 
     def close(self) -> None:
-        """End the process."""
+        """End the child process that reads."""
         child, self._child = self._child, None
         if child:
             child.end()

@@ -143,6 +143,7 @@ TRAIN = ("--batch-size", "2", "--device", "cpu", "--model", "redirt-2rdb")
 PLAN = ("--crop", "192", "--samples-per-shard", "4", "--crops-per-visit", "2", "--jobs", "1")
 
 
+@pytest.mark.slow
 def test_advise_measures_photographs_and_leaves_no_file(call, large_data, tmp_path):
     """The disk of the spool is measured though its parent directories do not exist yet."""
     result = call(

@@ -165,7 +165,9 @@ def test_dark_shading_of_another_camera_is_refused(call, frames, shaded):
         "is of camera darkprep Synthetic, but the dark shading is of SONY ILCE-7SM2" in made.output
     )
     wrong = call(*BUILD, "--root", shaded, "--dark-shading", "camera.json", "--noise", "sony")
-    assert "dark-shading can be used only with photographs, measured noise or dark" in wrong.output
+    assert (
+        "dark-shading can be used only with photographed short exposures, or with" in wrong.output
+    )
 
 
 def test_wrong_directories_and_files_give_one_line(call, frames, small_data, tmp_path):

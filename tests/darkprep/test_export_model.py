@@ -140,7 +140,7 @@ def test_a_package_whose_seams_would_show_is_refused_with_the_figure(
     line = complaint("export-model", "--weights", file, *DTMODEL)
 
     assert "in tiles of 128 packed pixels" in line
-    assert float(line.split("by up to ")[1].split(" steps")[0]) > 1
+    assert float(line.split("by up to ")[1].split(" of 255")[0]) > 1
     assert not Path("night.dtmodel").exists()
 
 

@@ -198,7 +198,7 @@ SINKS = {
     "darkprep/commands/errors.py": "/dev/null",
     "darkprep/jobs/background.py": "/dev/null",
     "darkprep/__main__.py": "/dev/null",
-    "model/weights.py": "may not import shards; opens a new file that it has removed before",
+    "model/files.py": "may not import shards; opens a new file that it has removed before",
 }
 """Files that may open files for writing, delete or rename themselves."""
 FORBIDDEN = {

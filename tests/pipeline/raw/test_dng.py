@@ -147,7 +147,7 @@ def test_a_full_disk_leaves_no_file_behind(tmp_path, mosaic, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     def full_open(path, mode="r", *rest, **named):
-        return Full() if "w" in mode else real_open(path, mode, *rest, **named)
+        return Full() if "x" in mode else real_open(path, mode, *rest, **named)
 
     monkeypatch.setattr(builtins, "open", full_open)
     with pytest.raises(DiskFull):
