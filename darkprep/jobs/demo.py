@@ -34,7 +34,8 @@ SHORTS = 1
 FRAME = (768, 1152)
 CROP = 192
 BATCH = 4
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 1e-3
+"""With twice as much the network may stop learning: all its outputs become equal."""
 EVALUATE_EVERY = 50
 BUDGET_BYTES = 120_000_000
 JOBS = 1

@@ -140,6 +140,23 @@ def test_the_demo_streams_trains_scores_and_writes_pictures(start):
     assert not Spool("demo/spool").open().has_producer()
 
 
+@pytest.mark.soak
+def test_a_whole_demo_restores_better_than_amplification_alone(start):
+    """Takes four minutes. At a learning rate that is too high the network stops learning, and restores one colour."""
+    process = start("demo")
+
+    output, said = process.communicate(timeout=1200)
+
+    assert process.returncode == 0, said
+    psnr = {
+        name: float(line.removeprefix(name).split()[0])
+        for line in output.splitlines()
+        for name in ("input, amplified by LibRaw", "restored by the network")
+        if line.startswith(name)
+    }
+    assert psnr["restored by the network"] > psnr["input, amplified by LibRaw"] + 2
+
+
 @pytest.mark.slow
 def test_a_demo_with_too_little_time_reports_it(start):
     process = start("demo", "--minutes", "0.001")
