@@ -19,14 +19,13 @@ from darkprep.pipeline.noise.camera_calibration import (
 )
 from darkprep.pipeline.noise.sampled_darks import DarkFile, SampledDarks
 from darkprep.pipeline.noise.shading_correction import ShadingCorrection
-from darkprep.pipeline.pairs.folders import RAW_EXTENSIONS
+from darkprep.pipeline.pairs.folders import raw_files_below
 from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.plan.options import MEASURED, SAMPLED
 from darkprep.pipeline.raw.camera_colours import camera_name
 from darkprep.pipeline.raw.mosaic import canonical_shape
 from darkprep.report.calibration_page import write_calibration_page
 from darkprep.shards.errors import DatasetError, OptionError
-from darkprep.shards.files import walk
 
 
 def raw_files(directory: Path, option: str) -> list[Path]:
@@ -34,15 +33,10 @@ def raw_files(directory: Path, option: str) -> list[Path]:
     if not directory.is_dir():
         problem = "is not a directory" if directory.exists() else "does not exist"
         raise DatasetError(f"{directory}: {problem}; give a directory of RAW files to {option}")
-    found = [
-        folder / name
-        for folder, _, names in walk(directory)
-        for name in names
-        if Path(name).suffix.lower() in RAW_EXTENSIONS
-    ]
+    found = sorted(raw_files_below(directory))
     if not found:
         raise DatasetError(f"{directory}: holds no RAW files; give another directory to {option}")
-    return sorted(found)
+    return found
 
 
 def noise_options(

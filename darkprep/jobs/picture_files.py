@@ -18,7 +18,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from darkprep import __version__
-from darkprep.pipeline.raw.exif_block import append_metadata, exif_block, reserved_tags
+from darkprep.pipeline.raw.exif_block import append_metadata, exif_block, main_tags, reserved_tags
 from darkprep.pipeline.raw.photo_metadata import (
     DESCRIPTION,
     SOFTWARE,
@@ -119,13 +119,7 @@ def _tiff(pixels: Pixels, tags: PhotoMetadata, comment: str) -> memoryview:
         maxworkers=1,
         extratags=[
             *reserved_tags(tags),
-            *(
-                (code, value.kind, value.length, value.data, True)
-                if value.kind == 2
-                else (code, value.kind, 1, struct.unpack("<H", value.data)[0], True)
-                for code, value in tags.main.items()
-                if code not in (DESCRIPTION, SOFTWARE)
-            ),
+            *main_tags(tags, without=(DESCRIPTION, SOFTWARE)),
         ],
     )
     append_metadata(file, tags)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from darkprep.jobs.weights import load_restorer
 from darkprep.model.inference import ReadyNetwork
 from darkprep.pipeline.raw.camera_colours import CameraColours, camera_name, cameras_from_text
 from darkprep.pipeline.raw.colour import colours_of
+from darkprep.pipeline.raw.guard import HEADER_S, guarded_call
 from darkprep.pipeline.raw.photo_metadata import PhotoMetadata, read_metadata
 from darkprep.pipeline.raw.restored_dng import parse_white_balance
 from darkprep.shards import OptionError, RawError, WeightsError
@@ -126,7 +128,8 @@ def _loader(
     def metadata(path: Path, lone: LoneFrame) -> PhotoMetadata:
         if options.metadata == "none":
             return PhotoMetadata()
-        found = read_metadata(path, lone.decoded.header)
+        read = partial(read_metadata, path, lone.decoded.header)
+        found = guarded_call(read, path, seconds=HEADER_S)
         return found if options.metadata == "all" else found.without_position()
 
     def frame(planned: PlannedFile, decoder: FrameDecoder) -> UnpairedFrame:

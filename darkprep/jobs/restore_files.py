@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from darkprep.pipeline.pairs.folders import RAW_EXTENSIONS
+from darkprep.pipeline.pairs.folders import raw_files_below
 from darkprep.pipeline.raw.tiff import Tiff
 from darkprep.shards import OptionError
-from darkprep.shards.files import walk
 
 EXISTING = ("skip", "replace", "rename")
 _SOFTWARE = 305
@@ -42,7 +41,10 @@ def find_raw_files(paths: Sequence[Path], *, recursive: bool) -> list[tuple[Path
         if not path.is_dir():
             found.append((path, Path()))
             continue
-        inside = [(file, file.parent.relative_to(path)) for file in _raw_files(path, recursive)]
+        inside = [
+            (file, file.parent.relative_to(path))
+            for file in raw_files_below(path, recursive=recursive)
+        ]
         if not inside:
             hint = "" if recursive else "; --recursive also looks into its subfolders"
             raise OptionError(f"{path}: holds no RAW files{hint}")
@@ -95,17 +97,6 @@ def is_foreign(target: Path) -> bool:
     except (OSError, struct.error):
         return True
     return not str(software or "").startswith("darkprep")
-
-
-def _raw_files(folder: Path, recursive: bool) -> Iterator[Path]:
-    """Yield the RAW files of a folder; links to folders are not followed, hidden folders are left out."""
-    for directory, below, names in walk(folder):
-        if not recursive:
-            below.clear()
-        for name in names:
-            path = directory / name
-            if path.suffix.lower() in RAW_EXTENSIONS:
-                yield path
 
 
 def free_name(folder: Path, stem: str, suffix: str, taken: set[Path], *, avoid: bool) -> Path:

@@ -258,7 +258,7 @@ class ValidationFrames:
                     multiplier=options.multiplier or 1.0,
                     xtrans=parse_xtrans_mode(options.xtrans),
                     target=options.target,
-                    correct=self._plan.correction(),
+                    correct=self._plan.correction,
                 )
                 crop = guarded_call(cut, self._plan.root / pair.short)
                 if crop.sample.meta.cfa != self._plan.cfa:

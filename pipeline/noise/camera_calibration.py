@@ -203,6 +203,11 @@ def write_calibration(path: Path, calibration: CameraCalibration) -> None:
 
 def read_calibration(path: Path) -> CameraCalibration:
     """Read the JSON file. Raises OptionError, which names the file and what is invalid in it."""
+    return parse_calibration(path, calibration_bytes(path))
+
+
+def calibration_bytes(path: Path) -> bytes:
+    """Return the content of the JSON file. Raises OptionError if it cannot be read or is too large."""
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
@@ -212,6 +217,11 @@ def read_calibration(path: Path) -> CameraCalibration:
         raise OptionError(
             f"{path}: is not a calibration, since it is larger than {_MAX_BYTES >> 20} MiB; write one with `darkprep calibrate`"
         )
+    return data
+
+
+def parse_calibration(path: Path, data: bytes) -> CameraCalibration:
+    """Parse the content of the JSON file at `path`. Raises OptionError, which names the file and what is invalid in it."""
     try:
         record = json.loads(data, parse_constant=_refuse_constant)
         version = record.pop("version")

@@ -17,7 +17,8 @@ import xxhash
 from darkprep.pipeline.noise.camera_calibration import (
     CameraCalibration,
     IsoCalibration,
-    read_calibration,
+    calibration_bytes,
+    parse_calibration,
     read_shading,
 )
 from darkprep.pipeline.raw.camera_colours import camera_name
@@ -41,8 +42,8 @@ class ShadingCorrection:
     @classmethod
     def at(cls, path: Path, digest: str | None = None) -> ShadingCorrection:
         """Read a calibration. Raises OptionError if it is invalid, has no maps, or has not the wanted `digest`."""
-        calibration = read_calibration(path)
-        found = xxhash.xxh3_64_hexdigest(path.read_bytes())
+        data = calibration_bytes(path)
+        calibration, found = parse_calibration(path, data), xxhash.xxh3_64_hexdigest(data)
         if digest is not None and digest != found:
             raise OptionError(
                 f"{path}: has changed since the plan was made; restore it, or build a new spool"

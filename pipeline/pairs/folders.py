@@ -80,6 +80,17 @@ def _found(root: Path) -> str:
     return f" (found {kinds or 'no files'})"
 
 
+def raw_files_below(folder: Path, *, recursive: bool = True) -> Iterator[Path]:
+    """Yield the files with a RAW file's extension in a folder, and in those below it if `recursive`, by name.
+
+    Links to folders are not followed; hidden folders and files are left out.
+    """
+    for directory, below, names in walk(folder):
+        if not recursive:
+            below.clear()
+        yield from _raw_files(directory, names)
+
+
 def _raw_files(folder: Path, names: list[str]) -> list[Path]:
     return [folder / name for name in names if Path(name).suffix.lower() in RAW_EXTENSIONS]
 

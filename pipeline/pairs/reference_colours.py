@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,7 @@ from darkprep.pipeline.raw.camera_colours import (
     typical_colours,
 )
 from darkprep.pipeline.raw.colour import Colours, colours_of
-from darkprep.pipeline.raw.guard import guarded
-from darkprep.pipeline.raw.reader import read_raw
+from darkprep.pipeline.raw.guard import DECODE_S, GuardedReader, guarded
 from darkprep.shards.errors import RawError
 
 _SAMPLED = 9
@@ -33,10 +33,10 @@ def reference_colours(source: str, root: Path) -> Colours:
     file that cannot be used.
     """
     if source.lower() not in CAMERAS:
-        return colours_of(guarded(read_raw, Path(source)), source)
+        return guarded(_photograph_colours, Path(source))[1]
     pairs = find_pairs(root, camera_named(source)).pairs
-    paths = [str(root / pair.short) for pair in _spread(pairs)]
-    return typical_colours([colours_of(guarded(read_raw, Path(path)), path) for path in paths])
+    with GuardedReader(_photograph_colours, seconds=DECODE_S) as read:
+        return typical_colours([read(root / pair.short)[1] for pair in _spread(pairs)])
 
 
 def pair_colours(root: Path, pairs: Sequence[Pair]) -> tuple[CameraColours, ...]:
@@ -50,17 +50,22 @@ def pair_colours(root: Path, pairs: Sequence[Pair]) -> tuple[CameraColours, ...]
         labelled[pair.camera].append(pair)
     ordered = sorted(labelled.values(), key=len, reverse=True)[:MAX_CAMERAS]
     found = defaultdict[str, list[Colours]](list)
-    for pair in (pair for own in ordered for pair in _spread(own)):
-        try:
-            frame = guarded(lambda path: open_source(path).decode(), root / pair.short)
-            found[camera_name(frame.header)].append(colours_of(frame, pair.short))
-        except RawError:
-            continue
+    with GuardedReader(_photograph_colours, seconds=DECODE_S) as read:
+        for pair in (pair for own in ordered for pair in _spread(own)):
+            with contextlib.suppress(RawError):
+                camera, colours = read(root / pair.short)
+                found[camera].append(colours)
     return tuple(
         CameraColours(camera=camera, colours=typical_colours(several))
         for camera, several in list(found.items())[:MAX_CAMERAS]
         if camera
     )
+
+
+def _photograph_colours(path: Path) -> tuple[str, Colours]:
+    """Return the name of a file's camera and its colours. Raises RawError."""
+    frame = open_source(path).decode()
+    return camera_name(frame.header), colours_of(frame, str(path))
 
 
 def _spread(pairs: Sequence[Pair]) -> Sequence[Pair]:

@@ -232,8 +232,9 @@ class Plan:
         """Whether dark shading is subtracted from short exposures that were photographed."""
         return self.options.dark_shading is not None and self.options.noise is None
 
+    @functools.cached_property
     def correction(self) -> Correction | None:
-        """Return what subtracts the dark shading from a decoded frame; None if the plan subtracts none.
+        """What subtracts the dark shading from a decoded frame, read once; None if the plan subtracts none.
 
         Raises OptionError if the calibration file cannot be used or has changed, PlanError if it is not known here.
         """

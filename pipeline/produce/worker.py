@@ -282,7 +282,7 @@ class _ShardBuilder:
                 if kind == "short" or target == "raw":
                     xtrans = parse_xtrans_mode(self._plan.options.xtrans)
                     is_corrected = kind == "short" and self._plan.subtracts_shading
-                    correct = self._plan.correction() if is_corrected else None
+                    correct = self._plan.correction if is_corrected else None
                     frame = _decode_planes(source, xtrans, correct)
                 else:
                     frame = _develop_long(source, linear=target == "linear")

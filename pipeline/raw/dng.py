@@ -11,8 +11,6 @@ import io
 import math
 import struct
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +19,7 @@ import numpy.typing as npt
 import tifffile
 
 from darkprep.pipeline.raw.colour import SRGB_TO_XYZ
-from darkprep.pipeline.raw.exif_block import RESERVED, append_directory
+from darkprep.pipeline.raw.exif_block import RESERVED, append_directory, rationals
 from darkprep.pipeline.raw.photo_metadata import EXIF_POINTER, TagValue
 from darkprep.shards.cfa import Rows
 from darkprep.shards.files import replace_atomically
@@ -144,8 +142,8 @@ def _main_tags(tags: DngTags, height: int, width: int) -> list[_Tag]:
         (306, _ASCII, 0, tags.date_time),
         (33421, _SHORT, 2, (period, period)),  # CFARepeatPatternDim
         (33422, _BYTE, period * period, bytes("RGB".index(c) for row in tags.cfa for c in row)),
-        (33434, _RATIONAL, 1, _rationals([tags.exposure_s])),
-        (33437, _RATIONAL, 1, _rationals([tags.f_number])),
+        (33434, _RATIONAL, 1, rationals([tags.exposure_s])),
+        (33437, _RATIONAL, 1, rationals([tags.f_number])),
         (RESERVED[EXIF_POINTER], _LONG, 1, 0),  # becomes the pointer to the Exif directory
         (50706, _BYTE, 4, b"\x01\x04\x00\x00"),  # DNGVersion
         (50707, _BYTE, 4, b"\x01\x01\x00\x00"),  # DNGBackwardVersion
@@ -153,11 +151,11 @@ def _main_tags(tags: DngTags, height: int, width: int) -> list[_Tag]:
         (50710, _BYTE, 3, b"\x00\x01\x02"),  # CFAPlaneColor
         (50711, _SHORT, 1, 1),  # CFALayout: rectangular
         (50713, _SHORT, 2, (black_period, black_period)),  # BlackLevelRepeatDim
-        (50714, _RATIONAL, len(tags.black), _rationals(tags.black)),
+        (50714, _RATIONAL, len(tags.black), rationals(tags.black)),
         (50717, _LONG, 1, tags.white),
         *crop,  # DefaultCropOrigin, DefaultCropSize
-        (50721, _SRATIONAL, 9, _rationals(tags.color_matrix)),  # ColorMatrix1
-        (50728, _RATIONAL, 3, _rationals(tags.as_shot_neutral)),
+        (50721, _SRATIONAL, 9, rationals(tags.color_matrix)),  # ColorMatrix1
+        (50728, _RATIONAL, 3, rationals(tags.as_shot_neutral)),
         (50778, _SHORT, 1, _D65),  # CalibrationIlluminant1
         (50829, _LONG, 4, (top, left, height - bottom, width - right)),  # ActiveArea
     ]
@@ -167,19 +165,9 @@ def _exif_tags(tags: DngTags) -> dict[int, TagValue]:
     """Return the tags of the Exif directory."""
     stamp = tags.date_time.encode("ascii") + b"\x00"
     return {
-        33434: TagValue(_RATIONAL, 1, struct.pack("<2I", *_rationals([tags.exposure_s]))),
-        33437: TagValue(_RATIONAL, 1, struct.pack("<2I", *_rationals([tags.f_number]))),
+        33434: TagValue(_RATIONAL, 1, struct.pack("<2I", *rationals([tags.exposure_s]))),
+        33437: TagValue(_RATIONAL, 1, struct.pack("<2I", *rationals([tags.f_number]))),
         34855: TagValue(_SHORT, 1, struct.pack("<H", tags.iso)),  # PhotographicSensitivity
         36864: TagValue(_UNDEFINED, 4, b"0230"),  # ExifVersion
         36867: TagValue(_ASCII, len(stamp), stamp),  # DateTimeOriginal
     }
-
-
-def _rationals(values: tuple[float, ...] | list[float]) -> tuple[int, ...]:
-    """Return numerator and denominator of a small fraction close to each value.
-
-    0.1 s is written as 1/10, not as the exact fraction of the binary number, because readers compare
-    exposures.
-    """
-    fractions = (Fraction(value).limit_denominator(1_000_000) for value in values)
-    return tuple(chain.from_iterable((f.numerator, f.denominator) for f in fractions))

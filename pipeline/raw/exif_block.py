@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Container, Iterable
+from fractions import Fraction
+from itertools import chain
 from typing import BinaryIO
 
 from darkprep.pipeline.raw.photo_metadata import (
+    ASCII,
     EXIF_POINTER,
     GPS_POINTER,
     LONG,
@@ -61,6 +65,29 @@ def append_directory(file: BinaryIO, tags: Tags, pointer: int) -> None:
     file.write(directory_bytes(tags, start))
     file.seek(_position(file, RESERVED[pointer]))
     file.write(struct.pack("<HHII", pointer, LONG, 1, start))
+
+
+def rationals(values: Iterable[float]) -> tuple[int, ...]:
+    """Return numerator and denominator of a small fraction close to each value.
+
+    0.1 s is written as 1/10, not as the exact fraction of the binary number, because readers compare
+    exposures.
+    """
+    fractions = (Fraction(value).limit_denominator(1_000_000) for value in values)
+    return tuple(chain.from_iterable((one.numerator, one.denominator) for one in fractions))
+
+
+def main_tags(
+    metadata: PhotoMetadata, *, without: Container[int] = ()
+) -> list[tuple[int, int, int, object, bool]]:
+    """Return the tags of the first directory, text and numbers of 16 bits, as tifffile takes `extratags`."""
+    return [
+        (code, value.kind, value.length, value.data, True)
+        if value.kind == ASCII
+        else (code, value.kind, 1, int.from_bytes(value.data, "little"), True)
+        for code, value in metadata.main.items()
+        if code not in without
+    ]
 
 
 def reserved_tags(metadata: PhotoMetadata) -> list[tuple[int, int, int, int, bool]]:

@@ -8,7 +8,6 @@ one process to the other. A hostile file that takes over the process is not stop
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import math
 import os
@@ -25,6 +24,7 @@ from types import TracebackType
 from typing import Generic, NamedTuple, NoReturn, Self, TypeVar, cast
 
 from darkprep.shards.errors import MachineError, RawError
+from darkprep.shards.process import end_with_parent
 
 Result = TypeVar("Result")
 
@@ -38,7 +38,6 @@ HEADER_S = 20.0
 """Seconds of computing for a header, which takes a millisecond."""
 DECODE_S = 900.0
 """Seconds of computing to decode and develop a file; the slowest file known takes 20."""
-_PR_SET_PDEATHSIG = 1
 
 
 class _Answer(NamedTuple):
@@ -186,8 +185,7 @@ def _serve(
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU):
             signal.signal(number, signal.SIG_DFL)
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent(parent)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         while os.getppid() == parent:
             path = connection.recv()

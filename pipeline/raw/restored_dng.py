@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,13 @@ import rawpy
 import tifffile
 
 from darkprep.pipeline.raw.colour import SRGB_TO_XYZ_LIBRAW, Colours
-from darkprep.pipeline.raw.exif_block import append_metadata, reserved_tags, use_long_pointers
+from darkprep.pipeline.raw.exif_block import (
+    append_metadata,
+    main_tags,
+    rationals,
+    reserved_tags,
+    use_long_pointers,
+)
 from darkprep.pipeline.raw.libraw import single_openmp_thread, without_libraw_messages
 from darkprep.pipeline.raw.photo_metadata import (
     ASCII,
@@ -162,21 +166,15 @@ def _colour_tags(colours: Colours, metadata: PhotoMetadata) -> list[tuple[Any, .
     names = [metadata.main[code].data.rstrip(b"\0") for code in (MAKE, MODEL)]
     unique = b" ".join(names) + b"\0"
     tags: list[tuple[Any, ...]] = [
-        (code, ASCII, value.length, value.data)
-        if value.kind == ASCII
-        else (code, _SHORT, 1, int.from_bytes(value.data, "little"))
-        for code, value in metadata.main.items()
-    ]
-    tags += [
         (50706, _BYTE, 4, b"\x01\x04\x00\x00"),  # DNGVersion
         (50707, _BYTE, 4, b"\x01\x03\x00\x00"),  # DNGBackwardVersion
         (50708, ASCII, len(unique), unique),  # UniqueCameraModel
-        (50721, _SRATIONAL, 9, _rationals(xyz_to_camera(colours).ravel().tolist())),
-        (50728, _RATIONAL, 3, _rationals(neutral.tolist())),  # AsShotNeutral
+        (50721, _SRATIONAL, 9, rationals(xyz_to_camera(colours).ravel().tolist())),
+        (50728, _RATIONAL, 3, rationals(neutral.tolist())),  # AsShotNeutral
         (50730, _SRATIONAL, 1, (0, 1)),  # BaselineExposure
         (50778, _SHORT, 1, _D65),  # CalibrationIlluminant1
     ]
-    return [(*tag, True) for tag in tags]
+    return [*main_tags(metadata), *((*tag, True) for tag in tags)]
 
 
 def _raw_tags(frame: RestoredFrame) -> list[tuple[int, int, int, Any]]:
@@ -205,8 +203,3 @@ def _raw_tags(frame: RestoredFrame) -> list[tuple[int, int, int, Any]]:
         (50714, _RATIONAL, 1, (0, 1)),
         (50717, _LONG, 1, _WHITE),
     ]
-
-
-def _rationals(values: list[float]) -> tuple[int, ...]:
-    fractions = (Fraction(value).limit_denominator(1_000_000) for value in values)
-    return tuple(chain.from_iterable((one.numerator, one.denominator) for one in fractions))

@@ -10,6 +10,7 @@ import pytest
 
 from darkprep.pipeline.noise.camera_calibration import read_calibration
 from darkprep.pipeline.noise.shading_correction import ShadingCorrection
+from darkprep.pipeline.noise.tukey_lambda import standard_deviation
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.pairs.whole_frame import whole_frame
 from darkprep.pipeline.raw.dng import DngTags, write_dng
@@ -20,7 +21,6 @@ from darkprep.synth.calibration_frames import FrameSettings, write_calibration_f
 from darkprep.synth.sensors import sensor_of
 from tests.support.command_line import SMALL
 from tests.support.sid_tree import write_sid
-from tests.support.tukey_lambda import tukey_lambda_std
 
 BUILD = ("build", "--camera", "sony", *SMALL)
 
@@ -89,7 +89,7 @@ def test_dark_frames_are_sampled_and_equal_plans_have_equal_bytes(call, frames, 
         batch = next(batches)
         deep, metas = batch.low.astype(float), list(batch.metas)
     known = read_calibration(Path("camera.json")).isos[0]
-    own = known.read.scale * tukey_lambda_std(known.read.shape)
+    own = known.read.scale * standard_deviation(known.read.shape)
     assert {meta.iso for meta in metas} == {1600.0}
     assert {meta.black for meta in metas} == {(512.0,) * 4}
     assert deep.std() > 0.9 * own

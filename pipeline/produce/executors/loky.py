@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import queue
@@ -15,12 +14,11 @@ from typing import Any
 from darkprep.pipeline.produce.executors.pool import Result, Task, get_reusable_executor
 from darkprep.shards.errors import MachineError
 from darkprep.shards.files import NO_SPACE
-from darkprep.shards.process import safe_import_path
+from darkprep.shards.process import end_with_parent, safe_import_path
 
 _NICENESS = 10
 """Priority of workers: below the trainer's reader thread, which needs little CPU time but without delay."""
 _IDLE_TIMEOUT_S = 300
-_PR_SET_PDEATHSIG = 1
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 # only named in a message
 _OF_SHARED_MEMORY = NO_SPACE | {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}
 _SINGLE_THREADED = {
@@ -83,9 +81,6 @@ def _shared_memory_errors() -> Iterator[None]:
 def _initialise_worker(producer_pid: int) -> None:
     """Set up a worker: ignore Ctrl-C, which the producer handles, exit with the producer, lower the priority."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != producer_pid:  # the producer died before prctl
-        os._exit(1)
+    end_with_parent(producer_pid)
     with contextlib.suppress(OSError):
         os.nice(_NICENESS)

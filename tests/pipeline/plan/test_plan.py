@@ -137,7 +137,7 @@ def test_a_plan_whose_dark_shading_is_elsewhere_is_read_and_says_so_when_it_is_n
     loaded = Plan.load(spool)
 
     with pytest.raises(PlanError, match="which file holds the dark shading"):
-        loaded.correction()
+        _ = loaded.correction
 
 
 def test_options_that_are_not_used_leave_the_recipe_as_it_was(plan: Plan):
