@@ -210,7 +210,7 @@ class _HeadConv:
         self.parts = parts
 
     def __call__(self, packed: Tensor) -> Tensor:
-        """Return `(1, groups, h/16, w/16)` for `(C, h, w)`."""
+        """Return the convolution of packed planes `(C, h, w)`, as `(1, groups, h/16, w/16)`."""
         planes, height, width = (
             packed.shape[0],
             packed.shape[1] // COARSE,

@@ -72,7 +72,7 @@ class TrainState:
         check_scaler(states["scaler"])
 
     def load_state_dict(self, states: Mapping[str, StateDict]) -> None:
-        """Load what `state_dict` returned and `check` has passed; the scaler's state only if loss scaling is also used now.
+        """Load a state that `state_dict` returned and `check` accepts; the scaler's state only if loss scaling is used now too.
 
         Raises KeyError, TypeError, ValueError or RuntimeError when the state is of another network.
         """

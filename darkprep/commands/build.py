@@ -102,8 +102,8 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 @target_option
 @click.option(
     "--noise", metavar="CAMERA|FILE.json|DIR",
-    help=f"Simulate short exposures from the long ones with the noise of this camera: {', '.join(CALIBRATIONS)}; or of the camera of a file of darkprep calibrate; "
-    "or with the noise of the dark frames in a directory. Photographed short exposures are then not needed.",
+    help=f"Simulate short exposures from the long ones, with the noise of CAMERA ({', '.join(CALIBRATIONS)}), of the camera measured in FILE.json (written by darkprep calibrate), "
+    "or of the dark frames in DIR. Photographed short exposures are then not needed.",
 )  # fmt: skip
 @click.option(
     "--shot-noise", type=PATH, metavar="FILE.json", show_default="K drawn at random between those of the known cameras",
@@ -116,7 +116,7 @@ _DEFAULT_MARGINS = "{bayer}, X-Trans {xtrans}".format(**DEFAULT_MARGIN)
 )  # fmt: skip
 @click.option(
     "--part", type=PART, metavar="n/N", default="0/1", show_default="all",
-    help="Make only shards n, n + N, n + 2N ... of the plan, as one of N machines (docs/scale.md).",
+    help="Make only shards n, n + N, n + 2N ... of the plan, as one of N machines; n is 0 to N - 1 (docs/scale.md).",
 )  # fmt: skip
 @frames_directory_options
 @staging_budget_option

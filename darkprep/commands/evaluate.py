@@ -40,7 +40,7 @@ from darkprep.view.live import Progress
 @click.option(
     "--set", "pair_set", metavar="NAME",
     help="Score a test set of SID's Sony on which papers report figures, instead of a split: sid-93 (first frames of the test scenes), sid-88 (the same without misaligned scenes), "
-    "sid-562 (all frames, without misaligned scenes) or eld-15 (the fifteen indoor scenes of the ELD paper).",
+    "sid-562 (all frames, without misaligned scenes) or eld-15 (the fifteen indoor scenes of SID's Sony on which the ELD paper reports figures).",
 )  # fmt: skip
 @click.option(
     "--amplify", default="ratio", show_default=True, metavar="ratio|estimate|FACTOR",

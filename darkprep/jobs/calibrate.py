@@ -81,7 +81,7 @@ def sampled_darks(directory: Path, gains: CameraCalibration | None) -> SampledDa
     table = gains.noise_table("--shot-noise") if gains else None
     if gains and gains.camera != camera_name(headers[0]):
         raise OptionError(
-            f"shot-noise is of camera {gains.camera}, but the dark frames are of {camera_name(headers[0])}"
+            f"the calibration of --shot-noise is of camera {gains.camera}, but the dark frames are of {camera_name(headers[0])}; give a calibration of the same camera, or leave --shot-noise out"
         )
     height, width = canonical_shape(headers[0])
     return SampledDarks(

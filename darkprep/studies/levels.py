@@ -123,7 +123,7 @@ def with_published_levels(sample: Sample) -> Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class LevelsTask:
-    """Restore and score one camera's frames of light factor 100, decoded with one pair of levels."""
+    """Restore and score one camera's frames of exposure ratio 100, decoded with one choice of black and white level."""
 
     network: TrainingTask | Path
     """A training task of the study, or a weights file."""

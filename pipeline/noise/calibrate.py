@@ -395,7 +395,7 @@ def _exposure_warnings(groups: Sequence[_IsoGroup]) -> list[str]:
 
 
 def _uneven_warnings(evidence: Sequence[IsoEvidence]) -> list[str]:
-    """Warn of coarse shading that is larger than the noise of a single pixel's tenth, and than a code."""
+    """Warn of coarse shading that is larger than both a fifth of a single pixel's noise and one code."""
     texts = []
     for one in evidence:
         low, high = (float(value) for value in np.percentile(one.shading, (1, 99)))

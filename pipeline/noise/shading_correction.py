@@ -46,7 +46,7 @@ class ShadingCorrection:
         calibration, found = parse_calibration(path, data), xxhash.xxh3_64_hexdigest(data)
         if digest is not None and digest != found:
             raise OptionError(
-                f"{path}: has changed since the plan was made; restore it, or build a new spool"
+                f"{path}: has changed since the plan was made; put the earlier file back, or build a new spool"
             )
         if any(mode.shading is None for mode in calibration.modes):
             raise OptionError(

@@ -85,7 +85,7 @@ def _latin1(text: str, _encoding: str) -> bytes:
     """Replace `_codecs.encode`, which old pickle protocols use to store bytes."""
     if len(text) > _LONGEST_BYTES:
         raise pickle.UnpicklingError(
-            f"the bytes of an array are text of more than {_LONGEST_BYTES} characters"
+            f"it holds an array of more than {_LONGEST_BYTES} bytes that is stored as text"
         )
     return text.encode("latin-1")
 

@@ -244,7 +244,9 @@ class _RowReader:
         before, line = self._long_of[short]
         if before == long:
             raise _RowError(f"lists the same pair as {line}; give it a weight instead")
-        raise _RowError(f"{short} has the long exposure {before} in {line}; keep one of them")
+        raise _RowError(
+            f"{short} has the long exposure {before} in {line}; keep one of the two rows"
+        )
 
 
 def _one_of(row: Mapping[str, str], column: str, choices: tuple[Split, ...]) -> Split | None:

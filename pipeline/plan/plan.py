@@ -242,7 +242,7 @@ class Plan:
             return None
         if self.shading is None:
             raise PlanError(
-                "the spool does not state on this machine which file holds the dark shading; run `darkprep build` again"
+                "this machine has no record of which file holds the dark shading of the spool; run `darkprep build` again here, with --dark-shading FILE.json"
             )
         return ShadingCorrection.at(self.shading, self.options.dark_shading).corrected
 

@@ -394,7 +394,7 @@ class _ShardBuilder:
         assert darks is not None, "checked by the caller"
         if directory is None:
             raise PlanError(
-                f"{self._task.spool}: does not state on this machine where the dark frames are; run `darkprep build` again"
+                f"{self._task.spool}: this machine has no record of where its dark frames are; run `darkprep build` again here, with --noise DIR"
             )
         file = darks.of_visit(options.seed, visit)
         dark = _dark_frame(
