@@ -31,7 +31,7 @@ REDIRT is the network and method of Lamba and Mitra, CVPR 2021.
 | 141 | the program that read the output has ended |
 
 `build` and `stream-train` show a live screen on a terminal and plain lines in a pipe; `--log-format json` prints one JSON
-object per line on stdout, `--quiet` errors only. `NO_COLOR` is supported. This completes commands and options in bash
+object per line on stdout, `--quiet` errors only, and one line when `build` waits for a trainer. `NO_COLOR` is supported. This completes commands and options in bash
 (for zsh and fish, put their names in place of `bash`):
 
 ```bash

@@ -19,18 +19,23 @@ def create_producer(
     executor: ExecutorConfig,
     stop: threading.Event,
 ) -> Producer:
-    """Return a producer that signals stop, and that prints a line the first time that it waits for a trainer."""
+    """Return a producer that signals stop, and that prints a line the first time that it waits while no trainer is running.
+
+    The line is printed with `--quiet` too: otherwise nothing would show why the build does not end.
+    """
     announced = threading.Event()
 
     def report(now: ProducerStatus) -> None:
-        if now.state == "waiting for the trainer" and not announced.is_set():
+        if now.state != "waiting for the trainer" or announced.is_set():
+            return
+        if not target.spool.has_trainer():
             announced.set()
             reason = (
                 f"{config.epochs_ahead} epochs ahead of the trainer (--epochs-ahead)"
                 if producer.is_ahead
                 else "the disk budget is used up"
             )
-            progress.print(
+            progress.warn(
                 f"{reason}: waiting for `darkprep stream-train --spool {target.location}` to use shards (Ctrl-C stops the build; finished shards are kept)"
             )
 

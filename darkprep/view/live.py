@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal
@@ -122,6 +122,15 @@ class Progress:
             self.event(event, text=text)
         else:
             self._console.print(text, soft_wrap=True, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Print a line that the user needs even with `quiet`: on stderr then."""
+        if self._quiet:
+            with suppress(OSError):  # the program that read stderr may have ended
+                sys.stderr.write(printable(f"darkprep: {text}") + "\n")
+                sys.stderr.flush()
+        else:
+            self.print(text)
 
     def event(self, name: str, **fields: Any) -> None:
         """Print one JSON line if JSON lines were requested; otherwise do nothing."""

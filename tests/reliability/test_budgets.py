@@ -199,16 +199,22 @@ def test_without_the_limit_the_budget_is_used(tmp_path: Path):
 ENDLESS = ("build", "--camera", "sony", *SMALL, "--epochs", "inf", "--disk-budget", "1GB")
 
 
-def test_a_build_that_is_far_enough_ahead_says_so(start: Any, small_data: Path):
-    process = start(*ENDLESS, "--root", small_data, "--epochs-ahead", "2")
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)], ids=["plain", "quiet"])
+def test_a_build_that_is_far_enough_ahead_says_so(
+    quiet: tuple[str, ...], start: Any, small_data: Path
+):
+    process = start(*ENDLESS, "--root", small_data, "--epochs-ahead", "2", *quiet)
 
     lines = iter(process.stderr.readline, "")
     line = next(line for line in lines if "waiting for `darkprep stream-train" in line)
 
-    assert line.startswith("2 epochs ahead of the trainer (--epochs-ahead): waiting for ")
+    prefix = "darkprep: " if quiet else ""
+    assert line.startswith(f"{prefix}2 epochs ahead of the trainer (--epochs-ahead): waiting for ")
     assert Spool("spool").ready_shards() == list(range(6))
     process.terminate()
     assert process.wait(30) == 0
+    if quiet:
+        assert process.stderr.read() == ""
 
 
 def test_by_default_a_producer_in_the_background_goes_eight_epochs_ahead(
