@@ -122,14 +122,15 @@ class FrameDecoder:
         )
 
     def file(self, path: Path) -> LoneFrame:
-        """Decode a file without a long exposure. Raises RawError, also if the decoder crashes.
+        """Decode a file as `file_unguarded` does, in a process of its own. Raises RawError, also if the decoder crashes."""
+        return guarded_call(partial(self.file_unguarded, path), path)
+
+    def file_unguarded(self, path: Path) -> LoneFrame:
+        """Decode a file without a long exposure in this process, which a damaged file may crash. Raises RawError.
 
         A file without usable colours is not converted to the colours of a training camera. The amplification must
         not be `ratio`.
         """
-        return guarded_call(partial(self._file, path), path)
-
-    def _file(self, path: Path) -> LoneFrame:
         assert self.amplification != "ratio", (
             "amplification `ratio` is not possible for a single file"
         )

@@ -18,9 +18,10 @@ from darkprep.jobs.restore_files import PlannedFile, find_raw_files, is_foreign,
 from darkprep.jobs.restore_raw import LoadedFrame, raw_writer
 from darkprep.jobs.weights import load_restorer
 from darkprep.model.inference import ReadyNetwork
+from darkprep.pipeline.produce.kept_memory import keep_freed_memory
 from darkprep.pipeline.raw.camera_colours import CameraColours, camera_name, cameras_from_text
 from darkprep.pipeline.raw.colour import colours_of
-from darkprep.pipeline.raw.guard import HEADER_S, guarded_call
+from darkprep.pipeline.raw.guard import DECODE_S, GuardedReader
 from darkprep.pipeline.raw.photo_metadata import PhotoMetadata, read_metadata
 from darkprep.pipeline.raw.restored_dng import parse_white_balance
 from darkprep.shards import OptionError, RawError, WeightsError
@@ -120,25 +121,25 @@ def _loader(
     """Return a function that returns the function which decodes a file."""
     # Colours are matched for sRGB only: other targets keep the file's own.
     trained_on = cameras_from_text(network.cameras) if network.target == "srgb" else ()
-    decoders = {
-        amplify: replace(options.decoding, amplify=amplify).decoder(options.root, trained_on)
+    readers = {
+        amplify: GuardedReader(
+            partial(
+                _read,
+                replace(options.decoding, amplify=amplify).decoder(options.root, trained_on),
+                options.metadata,
+            ),
+            seconds=DECODE_S,
+        )
         for amplify in options.amplify or (options.decoding.amplify,)
     }
 
-    def metadata(path: Path, lone: LoneFrame) -> PhotoMetadata:
-        if options.metadata == "none":
-            return PhotoMetadata()
-        read = partial(read_metadata, path, lone.decoded.header)
-        found = guarded_call(read, path, seconds=HEADER_S)
-        return found if options.metadata == "all" else found.without_position()
-
-    def frame(planned: PlannedFile, decoder: FrameDecoder) -> UnpairedFrame:
+    def frame(planned: PlannedFile) -> UnpairedFrame:
         if options.existing == "replace" and is_foreign(planned.target):
             raise RawError(
                 str(planned.source),
                 f"{planned.target} exists and was not written by darkprep, so it may be an original; choose another --out",
             )
-        lone = decoder.file(planned.source)
+        lone, metadata = readers[planned.amplify](planned.source)
         _check_cfa(lone, network, planned.source)
         header, meta = lone.decoded.header, lone.sample.meta
         return LoadedFrame(
@@ -152,10 +153,20 @@ def _loader(
             },
             notes=tuple(_notes(lone, trained_on, options.decoding)),
             lone=lone,
-            metadata=metadata(planned.source, lone),
+            metadata=metadata,
         )
 
-    return lambda planned: lambda: frame(planned, decoders[planned.amplify])
+    return lambda planned: partial(frame, planned)
+
+
+def _read(decoder: FrameDecoder, kept: str, path: Path) -> tuple[LoneFrame, PhotoMetadata]:
+    """Decode a file and read the `kept` metadata, in a process of its own that may crash."""
+    keep_freed_memory()
+    lone = decoder.file_unguarded(path)
+    if kept == "none":
+        return lone, PhotoMetadata()
+    found = read_metadata(path, lone.decoded.header)
+    return lone, found if kept == "all" else found.without_position()
 
 
 def _check_cfa(lone: LoneFrame, network: ReadyNetwork, path: Path) -> None:

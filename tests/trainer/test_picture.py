@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -54,7 +55,10 @@ def decoded(png: bytes) -> np.ndarray:
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_a_png_decodes_to_its_pixels_by_the_specification(tmp_path, bits):
+@pytest.mark.parametrize("library", ["isal", "zlib"])
+def test_a_png_decodes_to_its_pixels_by_the_specification(tmp_path, bits, library, monkeypatch):
+    if library == "zlib":
+        monkeypatch.setitem(sys.modules, "isal", None)
     pixels = pixels_of(bits)
 
     write_picture(tmp_path / "x.png", pixels)
