@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,7 +22,7 @@ from darkprep.commands.options import (
     shard_options,
     target_option,
 )
-from darkprep.commands.parameters import PATH, SPOOL_LOCATION
+from darkprep.commands.parameters import PATH, SIZE, SPOOL_LOCATION
 from darkprep.commands.torch_setup import prepare_torch
 from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.plan.options import PlanOptions
@@ -28,6 +30,9 @@ from darkprep.shards import OptionError, Target
 from darkprep.shards.remote.url import StoreUrl
 from darkprep.trainer.config import Precision, TrainConfig
 from darkprep.view.live import Progress
+
+if TYPE_CHECKING:
+    from darkprep.jobs.advise import AdviseOptions
 
 _POSITIVE = click.IntRange(min=1)
 
@@ -73,12 +78,23 @@ def report(run: Path) -> None:
     "--iterations", type=_POSITIVE, default=TrainConfig.iterations, show_default=True, metavar="N",
     help="Number of iterations for which the time is predicted.",
 )  # fmt: skip
-@jobs_option("Number of worker processes.")
+@jobs_option("Number of worker processes.", "all CPUs of the process or the machine", lambda: None)
 @click.option(
     "--reuse", type=_POSITIVE, default=TrainConfig.reuse, show_default=True, metavar="N",
     help="Number of times that each shard is used before it is deleted.",
 )  # fmt: skip
 @disk_budget_option
+@click.option(
+    "--machine",
+    metavar="NAME|CORES,GPU,DISK",
+    help="Measure nothing, and compare three ways to feed the training run on the described machine: v100 (8 cores, 100 GB), h200 (16 cores, 100 GB), or for example 16,h200,2TB. The GPU is v100, h200 or a pace such as 250/s, in samples that it trains per second.",
+)
+@click.option(
+    "--price-per-hour",
+    type=click.FloatRange(min=0),
+    metavar="PRICE",
+    help="Price of the machine of --machine for an hour, in any currency; the comparison then has the price of each way.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def advise(
     *,
@@ -99,6 +115,8 @@ def advise(
     jobs: int,
     reuse: int,
     disk_budget: int | None,
+    machine: str | None,
+    price_per_hour: float | None,
     as_json: bool,
 ) -> None:
     """Measure this machine for about a minute, predict the speed of training and suggest settings.
@@ -108,8 +126,15 @@ def advise(
     second, the time that the GPU waits for data, hours, bytes written, and values for --jobs, --reuse and
     --disk-budget.
 
+    With --machine, nothing is measured: the command compares streaming by darkprep, writing all samples first, and a
+    DataLoader that decodes each sample, by hours and bytes, from the figures of docs/benchmarks.md.
+
     Example: darkprep advise --camera sony --iterations 1000000
+
+    Example: darkprep advise --camera sony --machine 8,v100,100GB --price-per-hour 2.50
     """
+    if machine is None and price_per_hour is not None:
+        raise OptionError("price-per-hour can be used only with --machine; add it")
     if isinstance(spool, StoreUrl):
         raise OptionError(
             f"spool {spool}: only a local disk can be measured; give --spool the local directory that you will use as --staging"
@@ -147,6 +172,9 @@ def advise(
         jobs=jobs,
         disk_budget=disk_budget,
     )
+    if machine is not None:
+        _compare(options, machine, price_per_hour, as_json=as_json)
+        return
     hint = unused_gpu()
     if hint:
         echo(f"darkprep: {hint}", err=True)
@@ -156,3 +184,20 @@ def advise(
         echo(json.dumps(advice_record(advice), indent=1))
     else:
         echo("\n".join(advice_lines(advice)))
+
+
+def _compare(
+    options: AdviseOptions, machine: str, price_per_hour: float | None, *, as_json: bool
+) -> None:
+    from darkprep.jobs.advise import advice_lines, advice_record
+    from darkprep.jobs.machines import machine_from_text
+    from darkprep.jobs.ways import advise_for_machine, way_lines
+
+    described = machine_from_text(machine, lambda text: SIZE.convert(text, None, None))
+    advice, ways = advise_for_machine(options, described)
+    if as_json:
+        record = advice_record(advice) | {"ways": [asdict(one) for one in ways]}
+        echo(json.dumps(record, indent=1))
+    else:
+        lines = way_lines(ways, described.disk_bytes, price_per_hour)
+        echo("\n".join([*advice_lines(advice), *lines]))

@@ -114,6 +114,8 @@ class Advice:
     first_epoch_s: float
     """Seconds until every frame has been decoded once, by all workers."""
     iterations: int
+    samples: int
+    """Samples that the trainer uses; a sample that is used again counts again."""
     hours: float
     bytes_written: int
     all_frames_bytes: int
@@ -228,6 +230,7 @@ def predict(options: AdviseOptions, measured: Measured, plan: Plan) -> Advice:
         wait_fraction=max(0.0, 1 - (fed if measured.device == "cpu" else rate) / alone),
         first_epoch_s=decoding_s / min(jobs, cores),
         iterations=config.iterations,
+        samples=samples,
         hours=samples / rate / 3600,
         bytes_written=samples // config.reuse * measured.sample_bytes,
         all_frames_bytes=frame_bytes,
@@ -293,7 +296,11 @@ def _suggestions(
 def advice_lines(advice: Advice) -> list[str]:
     """Return the advice as lines of text."""
     found = advice.measured
-    frames = "your photographs" if found.frames == "photographs" else "synthetic frames, scaled"
+    origin = {
+        "photographs": f"measured on {found.cores} cores with your photographs:",
+        "synthetic": f"measured on {found.cores} cores with synthetic frames, scaled:",
+        "described": f"assumed for {found.cores} cores and the GPU {found.device}, from docs/benchmarks.md; nothing was measured:",
+    }[found.frames]
     wait = advice.wait_fraction
     verdict = (
         f"the {found.device} will wait for data {wait:.0%} of the time"
@@ -301,7 +308,7 @@ def advice_lines(advice: Advice) -> list[str]:
         else f"the {found.device} will not wait for data"
     )
     return [
-        f"measured on {found.cores} cores with {frames}:",
+        origin,
         f"  decode a short exposure     {1e3 * found.decode_s:8.0f} ms",
         f"  develop a long exposure     {1e3 * found.develop_s:8.0f} ms",
         f"  crop and write a sample     {1e3 * found.sample_s:8.1f} ms   {format_bytes(found.sample_bytes)}",

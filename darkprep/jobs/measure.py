@@ -34,7 +34,8 @@ _STEP_BUDGET_S = 20.0
 _SHARD_BUDGET_S = 12.0
 _WARM_UP_STEPS = 2
 
-FrameSource = Literal["photographs", "synthetic"]
+FrameSource = Literal["photographs", "synthetic", "described"]
+"""Where times come from: the user's frames, synthetic ones, or assumptions about a described machine."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,9 @@ import pytest
 
 from darkprep.jobs.advise import AdviseOptions, advice_lines, assumed_plan, predict
 from darkprep.jobs.gpus import missing_kernels
+from darkprep.jobs.machines import MACHINES, Machine
 from darkprep.jobs.measure import Measured
+from darkprep.jobs.ways import Way, advise_for_machine
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import divide_budget
@@ -137,6 +139,85 @@ def test_a_gpu_without_kernels_in_this_torch_is_reported(capability, built_for, 
     if said:
         assert f"Tesla V100 is sm_{capability[0]}{capability[1]}" in said
         assert "install a build" in said
+
+
+# -- a machine that is described ----------------------------------------------------------------------
+
+CLOUD = ("advise", "--camera", "sony")
+
+
+def ways_on(machine: Machine, **changed: int) -> tuple[Way, Way, Way]:
+    _, found = advise_for_machine(options(jobs=None, disk_budget=None, **changed), machine)
+    streamed, written, lazy = found
+    return streamed, written, lazy
+
+
+def test_a_described_machine_compares_three_ways():
+    """The published recipe: a million steps of eight crops on the authors' V100, less than a day."""
+    streamed, written, lazy = ways_on(MACHINES["v100"])
+
+    assert streamed.hours == pytest.approx(24, abs=0.1)
+    assert streamed.busy > 0.99
+    assert streamed.peak_bytes == 20 * GB
+    assert streamed.fits
+    assert written.peak_bytes == written.bytes_written > 17_000 * GB
+    assert not written.fits
+    assert written.before_h == pytest.approx((8_000_000 * 0.00115 + 172) / 8 / 3600, rel=0.01)
+    assert lazy.bytes_written == 0
+    assert lazy.hours == pytest.approx(8_000_000 * (1.024 + 0.0864 / 8) / 8 / 3600, rel=0.01)
+    assert lazy.busy < 0.1
+
+
+def test_reuse_writes_less_in_every_way():
+    once, four_times = ways_on(MACHINES["h200"]), ways_on(MACHINES["h200"], reuse=4)
+
+    for before, after in zip(once[:2], four_times[:2], strict=True):
+        assert after.bytes_written == before.bytes_written // 4
+    assert four_times[1].before_h < once[1].before_h
+
+
+def test_a_machine_with_a_disk_for_everything_has_room_for_it():
+    _, written, _ = ways_on(Machine(cores=4, gpu="250/s", disk_bytes=20_000 * GB))
+
+    assert written.fits
+
+
+def test_the_price_of_each_way_is_shown_where_a_price_is_given(call, empty_directory):
+    words = (*CLOUD, "--machine", "8,v100,100GB", "--price-per-hour", "2")
+    lines = call(*words).stdout.splitlines()[-5:]
+
+    assert lines[0].startswith("three ways to feed this training run, with 100 GB of disk")
+    assert lines[1].split()[-1] == "price"
+    assert [line.split()[-1] for line in lines[2:]] == ["48", "48.7", "575"]
+    assert "17.87 TB (too much)" in lines[3]
+    assert "price" not in call(*CLOUD, "--machine", "v100").stdout
+
+
+def test_the_comparison_as_json_has_the_assumptions(call, empty_directory):
+    found = json.loads(call(*CLOUD, "--machine", "16,250/s,2TB", "--json").stdout)
+
+    assert found["measured"]["frames"] == "described"
+    assert found["jobs"] == found["measured"]["cores"] == 16
+    assert [way["name"] for way in found["ways"]] == [
+        "darkprep", "everything written first", "lazy DataLoader",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--machine", "nope"], "machine 'nope' is neither v100 nor h200 nor a description"),
+        (["--machine", "0,v100,1TB"], "machine: 0 cores are too few; write cores,GPU,disk"),
+        (["--machine", "4,abacus,1TB"], "'abacus' is neither v100 nor h200 nor a pace"),
+        (["--machine", "4,0/s,1TB"], "'0/s' is neither v100 nor h200 nor a pace"),
+        (["--machine", "v100", "--model", "unet"], "no pace of a v100 is known for unet in fp32"),
+        (["--machine", "v100", "--precision", "bf16"], "--machine 8,250/s,100GB"),
+        (["--machine", "4,v100,100MB"], "is too small"),
+        (["--price-per-hour", "2"], "price-per-hour can be used only with --machine; add it"),
+    ],
+)
+def test_invalid_machines_are_refused(words, said, complaint, empty_directory):
+    assert said in complaint(*CLOUD, *words)
 
 
 TRAIN = ("--batch-size", "2", "--device", "cpu", "--model", "redirt-2rdb")
