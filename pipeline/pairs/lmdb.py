@@ -125,6 +125,10 @@ class LmdbPatch:
             orientation=0,
         )
 
+    def white_balance(self) -> None:
+        """Return None: patches hold no white balance."""
+        return None
+
     def decode(self, *, xtrans: XtransMode = "native") -> PackedFrame:
         """Return the planes with black 0 and white 65535; `xtrans` has no effect, because patches are Bayer."""
         colours = self.colours()

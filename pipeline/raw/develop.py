@@ -27,7 +27,7 @@ from darkprep.pipeline.raw.mosaic import (
     plane_black,
     unpack,
 )
-from darkprep.pipeline.raw.reader import open_raw
+from darkprep.pipeline.raw.reader import open_raw, owning
 from darkprep.shards.format import PERIOD, U16
 from darkprep.shards.machine import with_retries
 
@@ -64,7 +64,7 @@ def _develop_once(
 ) -> tuple[RawFrame, U16]:
     with open_raw(path, edition=edition) as raw:
         full = full_scale(raw.frame, "constant" if linear else brightness)
-        return raw.frame, raw.postprocess(user_sat=full, **_settings(linear))
+        return owning(raw.frame), raw.postprocess(user_sat=full, **_settings(linear))
 
 
 def _settings(linear: bool) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class RawFrame(RawHeader):
     """`(3, 3)` matrix from the camera's white-balanced R, G, B to linear sRGB, the one that development
     applies; zeros if neither the file nor LibRaw's table has one."""
     mosaic: U16
-    """`(height, width)` uint16 sensor codes of the visible area; owns its memory."""
+    """`(height, width)` uint16 sensor codes of the visible area. Owns its memory, except in an `OpenRaw`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

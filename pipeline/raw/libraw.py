@@ -55,6 +55,8 @@ class HeaderFacts:
     """Exposure time in seconds; 0 if unknown."""
     make: str
     model: str
+    white_balance: tuple[float, float, float, float]
+    """As-shot multipliers of R, G1, B, G2; 0 if unknown."""
     is_decodable: bool
     """Whether this build of LibRaw can decode the file's compression."""
 
@@ -85,6 +87,7 @@ def header_facts(path: str) -> HeaderFacts | None:
             exposure_s=max(0.0, other[1]),
             make=make,
             model=model,
+            white_balance=tuple(library.libraw_get_cam_mul(handle, at) for at in range(4)),
             is_decodable=not decoder.flags & _UNSUPPORTED_FORMAT,
         )
     finally:
@@ -105,6 +108,7 @@ def _c_library() -> ctypes.CDLL | None:
         library.libraw_init.restype = ctypes.c_void_p
         library.libraw_get_imgother.restype = ctypes.POINTER(ctypes.c_float)
         library.libraw_get_iparams.restype = ctypes.POINTER(ctypes.c_char)
+        library.libraw_get_cam_mul.restype = ctypes.c_float
         needed = (
             library.libraw_open_file, library.libraw_COLOR, library.libraw_close,
             library.libraw_get_decoder_info,

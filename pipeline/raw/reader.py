@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -61,7 +61,12 @@ def read_raw(path: str | os.PathLike[str], *, edition: Edition = 2) -> RawFrame:
     Takes 0.06 s for 12 MP of uncompressed codes.
     """
     with open_raw(path, edition=edition) as raw:
-        return raw.measured_frame()
+        return owning(raw.measured_frame())
+
+
+def owning(frame: RawFrame) -> RawFrame:
+    """Return the frame with a copy of its mosaic, to be used after the file is closed."""
+    return replace(frame, mosaic=frame.mosaic.copy())
 
 
 def read_header(path: str | os.PathLike[str], *, edition: Edition = 2) -> RawHeader:
@@ -72,6 +77,17 @@ def read_header(path: str | os.PathLike[str], *, edition: Edition = 2) -> RawHea
     """
     name = os.fspath(path)
     return with_retries(name, lambda: _read_header_once(name, edition))
+
+
+def read_white_balance(
+    path: str | os.PathLike[str],
+) -> tuple[float, float, float, float] | None:
+    """Return the as-shot gains of R, G1, B, G2, green 1, of a RAW file's header, as `read_raw` returns them.
+
+    Returns None if only the decoded file, or no file, has them.
+    """
+    facts = with_retries(os.fspath(path), lambda: header_facts(os.fspath(path)))
+    return _gains(facts.white_balance) if facts else None
 
 
 def _read_header_once(name: str, edition: Edition) -> RawHeader:
@@ -94,7 +110,7 @@ class OpenRaw:
 
     def __init__(self, raw: rawpy.RawPy, frame: RawFrame, borders: ImageData = _NO_BORDERS) -> None:
         self.frame = frame
-        """With the whole-number black levels with which LibRaw develops."""
+        """With the whole-number black levels with which LibRaw develops. Its mosaic is LibRaw's memory: valid until the file is closed."""
         self.handle = raw
         self._borders = borders
 
@@ -110,7 +126,10 @@ class OpenRaw:
         return used_window(self._borders.crop, *self._whole)
 
     def measured_frame(self) -> RawFrame:
-        """Return the frame with the black level measured from its masked columns, if the file states no other one."""
+        """Return the frame with the black level measured from its masked columns, if the file states no other one.
+
+        Its mosaic is valid until the file is closed.
+        """
         if not self._borders.has_masked_black or self.frame.cfa != "bayer":
             return self.frame
         sizes = self.handle.sizes
@@ -194,9 +213,7 @@ def _frame(path: str, raw: rawpy.RawPy, window: Window) -> RawFrame:
     period = PERIOD[header.cfa]
     black = np.array(raw.black_level_per_channel, np.float32)[indices[:period, :period]]
     black = np.roll(black, (-window.top, -window.left), axis=(0, 1))
-    mosaic = raw.raw_image_visible[
-        window.slices
-    ].copy()  # a view would dangle once the handle is closed
+    mosaic = raw.raw_image_visible[window.slices]
     _check_levels(path, black, raw.white_level)
     check_codes(path, mosaic, black, raw.white_level)
     return RawFrame(
@@ -278,14 +295,22 @@ def _is_known(rows: Rows) -> bool:
 
 
 def _white_balance(path: str, raw: rawpy.RawPy) -> tuple[float, float, float, float]:
-    red, green, blue, green2 = map(float, raw.camera_whitebalance)
+    gains = _gains(raw.camera_whitebalance)
     # If a file has no white balance, LibRaw silently measures one from the picture's content.
-    if not (red > 0 and green > 0 and blue > 0 and np.isfinite(red + green + blue)):
+    if gains is None:
         raise RawError(
             path,
             "has no white balance that LibRaw can read (neither AsShotNeutral nor AsShotWhiteXY with a colour matrix); "
             "convert it with Adobe DNG Converter",
         )
+    return gains
+
+
+def _gains(multipliers: Sequence[float]) -> tuple[float, float, float, float] | None:
+    """Return LibRaw's multipliers of R, G1, B, G2 divided by that of G1; None if it has not found them."""
+    red, green, blue, green2 = map(float, multipliers)
+    if not (red > 0 and green > 0 and blue > 0 and np.isfinite(red + green + blue)):
+        return None
     return red / green, 1.0, blue / green, (green2 if green2 > 0 else green) / green
 
 

@@ -27,7 +27,7 @@ from darkprep.pipeline.raw.mosaic import (
     plane_black,
     plane_sites,
 )
-from darkprep.pipeline.raw.reader import read_header, read_raw
+from darkprep.pipeline.raw.reader import open_raw, read_header, read_white_balance
 from darkprep.pipeline.raw.resample import XtransMode, sample_cfa, xtrans_to_rggb
 from darkprep.shards.cfa import PLANE_COLOURS
 from darkprep.shards.errors import RawError
@@ -85,6 +85,9 @@ class Source(Protocol):
     def header(self) -> RawHeader:
         """Return size, CFA and camera without decoding pixels."""
 
+    def white_balance(self) -> tuple[float, float, float, float] | None:
+        """Return the as-shot gains of R, G1, B, G2, green 1, without decoding pixels; None if this cannot find them."""
+
     def decode(self, *, xtrans: XtransMode = "native") -> PackedFrame:
         """Decode and pack the canonical mosaic; an X-Trans mosaic is converted as `xtrans` requests."""
 
@@ -107,23 +110,14 @@ class RawFile:
         """Return the header in less than a millisecond. Raises the errors of `read_header`."""
         return read_header(self.path, edition=self.edition)
 
+    def white_balance(self) -> tuple[float, float, float, float] | None:
+        """Return the as-shot gains of the header, or None. Raises MachineError."""
+        return read_white_balance(self.path)
+
     def decode(self, *, xtrans: XtransMode = "native") -> PackedFrame:
         """Decode and pack the canonical mosaic. Raises the errors of `read_raw`."""
-        frame = read_raw(self.path, edition=self.edition)
-        mosaic, black = canonical_mosaic(frame), plane_black(frame)
-        if frame.cfa == "xtrans" and xtrans == "rggb":
-            mosaic, black = xtrans_to_rggb(mosaic), _rggb_black(black)
-        elif frame.cfa == "xtrans" and xtrans == "plain":
-            black = _plain_black(frame)
-        return PackedFrame(
-            planes=pack(mosaic, sample_cfa(frame.cfa, xtrans)),
-            black=black,
-            white=frame.white,
-            header=frame.header(),
-            white_balance=frame.white_balance,
-            camera_to_srgb=frame.camera_to_srgb,
-            xtrans=xtrans,
-        )
+        with open_raw(self.path, edition=self.edition) as raw:
+            return _packed(raw.measured_frame(), xtrans)
 
     def develop(self, *, brightness: Brightness = "paper", linear: bool = False) -> U16:
         """Develop the canonical mosaic to `(3, H, W)` uint16 sRGB, or camera RGB. Raises RawError as `read_raw`."""
@@ -152,6 +146,23 @@ class RawFile:
             raise RawError(str(self.path), unreadable_reason(error)) from error
         edition = f"-{self.edition}" if has_borders else ""
         return f"{size:x}-{xxhash.xxh3_64_hexdigest(head + tail)}{edition}"
+
+
+def _packed(frame: RawFrame, xtrans: XtransMode) -> PackedFrame:
+    mosaic, black = canonical_mosaic(frame), plane_black(frame)
+    if frame.cfa == "xtrans" and xtrans == "rggb":
+        mosaic, black = xtrans_to_rggb(mosaic), _rggb_black(black)
+    elif frame.cfa == "xtrans" and xtrans == "plain":
+        black = _plain_black(frame)
+    return PackedFrame(
+        planes=pack(mosaic, sample_cfa(frame.cfa, xtrans)),
+        black=black,
+        white=frame.white,
+        header=frame.header(),
+        white_balance=frame.white_balance,
+        camera_to_srgb=frame.camera_to_srgb,
+        xtrans=xtrans,
+    )
 
 
 def _rggb_black(black: tuple[float, ...]) -> tuple[float, ...]:

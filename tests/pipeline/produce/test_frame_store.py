@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
 from darkprep.pipeline.produce.frame_store import FrameAttributes, FrameStore, SensorLevels
 
@@ -45,6 +46,23 @@ def test_the_stored_keys_are_fixed(store: FrameStore):
     assert list(stored) == [*SHORT_JSON, "xxh3", "facts_xxh3"]
     assert {name: stored[name] for name in SHORT_JSON} == SHORT_JSON
     assert LONG.to_json() == {"kind": "long", "raw": "00001_00_10s.ARW"}
+
+
+def test_the_metadata_are_those_that_zarr_writes(store: FrameStore, tmp_path: Path):
+    store.put("short-1", frame(), SHORT)
+    stored = json.loads((store.path / "short-1/zarr.json").read_text())
+    zarr.create_array(
+        store=tmp_path / "own",
+        shape=frame().shape,
+        chunks=frame().shape,
+        dtype="uint16",
+        compressors=None,
+        filters=None,
+        chunk_key_encoding={"name": "v2", "separator": "."},
+        attributes=stored["attributes"],
+    )
+
+    assert stored == json.loads((tmp_path / "own/zarr.json").read_text())
 
 
 @pytest.mark.parametrize("attributes", [SHORT, LONG])

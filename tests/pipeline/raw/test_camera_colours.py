@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from darkprep.pipeline.pairs import reference_colours
 from darkprep.pipeline.pairs.reference_colours import pair_colours
 from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.raw.camera_colours import (
@@ -22,6 +24,12 @@ from darkprep.pipeline.raw.colour import Colours
 
 def colours(red: float = 2.0) -> Colours:
     return Colours(gains=np.array([red, 1.0, 1.5]), to_srgb=np.eye(3) + 0.1)
+
+
+def pair(name: str, label: str = "mine") -> Pair:
+    return Pair(
+        id=name, scene=name, camera=label, split="train", short=name, long=name, ratio=100.0, iso=100
+    )  # fmt: skip
 
 
 def camera(name: str, red: float = 2.0) -> CameraColours:
@@ -84,11 +92,6 @@ def test_the_typical_white_balance_is_the_median():
 
 
 def test_the_colours_of_pairs_are_those_of_their_cameras(tmp_path, write_raw):
-    def pair(name: str, label: str) -> Pair:
-        return Pair(
-            id=name, scene=name, camera=label, split="train", short=name, long=name, ratio=100.0, iso=100
-        )  # fmt: skip
-
     for name, model in (("a.dng", "One"), ("b.dng", "Two"), ("c.dng", "Two")):
         write_raw(name, make="Maker", model=model, size=(60, 80))
     pairs = [pair("a.dng", "mine"), pair("b.dng", "mine"), pair("none.dng", "other")]
@@ -97,3 +100,25 @@ def test_the_colours_of_pairs_are_those_of_their_cameras(tmp_path, write_raw):
 
     assert [one.camera for one in found] == ["Maker One", "Maker Two"]
     assert found[0].colours.gains == pytest.approx([2.0, 1.0, 1.6], rel=1e-3)
+
+
+def test_one_file_of_each_camera_is_decoded_for_its_colours(tmp_path, write_raw, monkeypatch):
+    decoded = tmp_path / "decoded"  # a file, because photographs are read in a forked process
+    photograph_colours = reference_colours._photograph_colours
+
+    def recorded(path: Path):
+        with decoded.open("a") as file:
+            print(path.name, file=file)
+        return photograph_colours(path)
+
+    monkeypatch.setattr(reference_colours, "_photograph_colours", recorded)
+    pairs = []
+    for n, red in enumerate((0.5, 0.25, 0.4)):
+        name = f"{n}.dng"
+        write_raw(name, make="Maker", model="One", size=(60, 80), as_shot_neutral=(red, 1.0, 0.5))
+        pairs.append(pair(name))
+
+    (found,) = pair_colours(tmp_path, pairs)
+
+    assert decoded.read_text().split() == ["0.dng"]
+    assert found.colours.gains == pytest.approx([2.5, 1.0, 2.0], rel=1e-3)

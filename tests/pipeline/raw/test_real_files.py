@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from darkprep.pipeline.raw.reader import read_header, read_raw
+from darkprep.pipeline.raw.reader import read_header, read_raw, read_white_balance
 from darkprep.shards.errors import RawError
 
 DIRECTORY = Path(
@@ -35,6 +35,15 @@ def test_an_intact_file_is_used(name, shape, pattern, black, white):
         assert frame.mosaic.shape == shape
         assert sorted(frame.black.ravel()) == sorted(black)
         assert frame.white == white
+
+
+@pytest.mark.parametrize("name", ["nikon_d1.NEF", "canon_s30.CRW", "arw2.ARW"])
+def test_a_header_has_the_white_balance_of_the_decoded_file(name):
+    assert read_white_balance(DIRECTORY / name) == read_raw(DIRECTORY / name).white_balance
+
+
+def test_a_white_balance_that_only_a_changed_file_has_is_not_in_its_header():
+    assert read_white_balance(DIRECTORY / "wxy.dng") is None
 
 
 def test_a_black_level_of_masked_columns_is_a_fraction():
