@@ -43,7 +43,7 @@ def _open_closed_streams() -> None:
 
 
 def _leave_out_working_directory() -> None:
-    """Remove the working directory from the import path, on which `python -m` has put it, as torchrun starts the ranks."""
+    """Remove the working directory from the import path. `python -m` puts it there, and torchrun starts its ranks with `python -m`."""
     try:
         here = os.getcwd()  # noqa: PTH109 # pathlib would be imported from there
     except OSError:  # it was removed

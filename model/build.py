@@ -108,7 +108,7 @@ class Network(nn.Module):
         if height % self.multiple or width % self.multiple or not height or not width:
             raise ModelError(
                 f"{self.name} needs packed sizes that are multiples of {self.multiple}, not "
-                f"{height}x{width}; ready_for_inference(model) accepts other sizes"
+                f"{height}x{width}; for other sizes, use the network that ready_for_inference(model) returns"
             )
         restored = cast(Tensor, self.body(self.input_form.converted(packed)))
         return self.input_form.reordered(restored) if self.target == "raw" else restored

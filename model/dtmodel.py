@@ -70,7 +70,7 @@ def export_dtmodel(
     difference = seam(network, amplification, tile)
     if not difference <= SEAM_LIMIT:  # true for NaN
         raise ModelError(
-            f"{model.name}: in tiles of {tile} packed pixels, as editors run it, the picture differs from that of the whole frame by up to {difference:.1f} of 255, and above {SEAM_LIMIT:g} of 255 seams between tiles are visible; export it as .onnx, or train a network whose pixels depend on few neighbours"
+            f"{model.name}: photo editors run it in tiles of {tile} packed pixels, and the picture then differs from that of the whole frame by up to {difference:.1f} of 255, more than the {SEAM_LIMIT:g} of 255 above which seams between tiles are visible; export the network as .onnx, or train a network with a smaller receptive field"
         )
     content = onnx_bytes(
         network,
@@ -87,7 +87,7 @@ def export_dtmodel(
     package = _package(path.stem, model, amplification, tile, content)
     faults = package_faults(package, path.name)
     if faults:
-        raise ModelError(f"{path}: is no valid package: {'; '.join(faults)}")
+        raise ModelError(f"{path}: is not a valid package: {'; '.join(faults)}")
     write_atomically(path, package)
     return ExportedPackage(
         onnx=ExportedOnnx(

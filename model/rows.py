@@ -147,7 +147,7 @@ class _Band:
         return out.squeeze(0).permute(1, 2, 0)
 
     def _fuse2(self, fused: Tensor) -> None:
-        """Shuffle rows of fuse block 1 to packed size, add the lower scale, and write the finished RGB rows."""
+        """Run fuse block 2: add the features of the lower scale to the pixel-shuffled output of fuse block 1, and write the finished RGB rows."""
         rows, width, channels = fused.shape
         shape = (rows, width, MIDDLE, MIDDLE, channels // MIDDLE**2)
         room = self.far.append(rows * MIDDLE).view(rows, MIDDLE, width, *shape[3:])

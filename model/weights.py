@@ -178,7 +178,7 @@ def _load_into(model: Network, stored: _WeightsFile, path: Path) -> None:
     if (stored.name, stored.cfa, stored.target) != wanted_kind:
         raise ModelError(
             f"{path}: holds weights of {stored.name} ({_kind(stored)}), not of {model.name} "
-            f"({_kind(model)}); build the network of the file, or choose a file for {model.name}"
+            f"({_kind(model)}); create the network {stored.name} ({_kind(stored)}) instead, or choose a file for {model.name}"
         )
     wanted = model.state_dict()
     in_file = {name: stored.published_names.get(name, name) for name in wanted | stored.tensors}

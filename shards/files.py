@@ -183,7 +183,7 @@ def remove(path: Path) -> bool:
         return False
     except RecursionError as error:
         raise SpoolError(
-            f"{path}: has too many directories in each other to be deleted; remove it with `rm -r`"
+            f"{path}: has directories that are nested too deeply for darkprep to delete; remove it with `rm -r`"
         ) from error
     return True
 

@@ -41,8 +41,8 @@ class OpenShards:
 
     With `cycle`, the stream repeats the first `cycle` shards of the spool without end. If `should_stop`
     returns true, a wait ends. `on_starving(shard, seconds)` is called about twice a second while a shard is
-    missing; its exceptions are passed on. Without `quarantines`, a damaged shard is an error. By default, an exception ends the wait for a shard that no
-    producer makes (ProducerWatch).
+    missing; its exceptions are passed on. The default `on_starving` (ProducerWatch) raises an exception when no
+    producer makes the missing shard. Without `quarantines`, a damaged shard is an error.
     """
 
     def __init__(

@@ -57,8 +57,8 @@ def check_own_settings(plan: PlanRecord, where: str) -> None:
     named |= {"dark frames": settings.darks, "dark shading": settings.dark_shading}
     names = ", ".join(f"{name} {value}".strip() for name, value in named.items() if value)
     raise PlanError(
-        f"{where}: its settings ({names or 'without a directory of photographs'}) were not chosen by this user on this machine, so producers do not use them; "
-        "give stream-train --root DIR, the directory of the photographs, or run `darkprep build` again with your options"
+        f"{where}: its settings ({names or 'no directory of the photographs'}) come from another user or machine, and for safety producers do not use such settings; "
+        "name the directory of the photographs with `stream-train --root DIR`, or run `darkprep build` again with your options"
     )
 
 

@@ -75,7 +75,7 @@ class StreamSpec:
         if self.shards is not None and not 1 <= self.shards <= MAX_SHARDS:
             raise ValueError(f"shards must be 1 to {MAX_SHARDS} or None, not {self.shards}")
         if self.seed < 0:
-            raise ValueError(f"seed must not be negative, not {self.seed}")
+            raise ValueError(f"seed must be at least 0, not {self.seed}")
 
     def layout(self) -> ShardLayout:
         """Return the layout of the shards; it is the same for all shards of the plan."""

@@ -98,10 +98,12 @@ class SpoolReader:
         check_ranks(batch_size, rank, world, nodes)
         if read_only and stream.shards is None:
             raise OptionError(
-                "read-only needs a plan with an end; run `darkprep build` with --epochs N"
+                "--read-only needs a spool with a finite number of epochs, but this one was built with --epochs inf; build another spool with --epochs N"
             )
         if keep and stream.shards is None:
-            raise OptionError("keep-shards needs a plan with an end; build with --epochs N")
+            raise OptionError(
+                "--keep-shards needs a spool with a finite number of epochs, but this one was built with --epochs inf; build another spool with --epochs N"
+            )
         if shards is None and not keep and not endless:
             shards = stream.shards
         self.stats = ReaderStats()
@@ -150,7 +152,7 @@ class SpoolReader:
         """Return the next batch; the oldest of the `hold` newest batches becomes invalid."""
         if self._process != os.getpid():
             raise SpoolError(
-                f"{self._path}: a SpoolReader works in the process that opened it (pid {self._process}), not in one forked from it; open it in this process, or read in that one (DataLoader: num_workers=0)"
+                f"{self._path}: a SpoolReader works only in the process that opened it (pid {self._process}), but is used here in a process forked from that one; open another reader in the forked process, or read in process {self._process} (DataLoader: num_workers=0)"
             )
         if self._is_closed:
             raise StopIteration

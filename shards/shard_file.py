@@ -113,7 +113,7 @@ class ShardFile:
         ):
             if self._pread(len(header), start + offset) != header:
                 raise ShardDamaged(
-                    f"{self.path}: sample {sample}: the header of {name} differs from the plan's"
+                    f"{self.path}: sample {sample}: the header of {name} is not the one that the plan requires"
                 )
         try:
             meta = decode_meta(self._pread(META_BYTES, start + self._layout.meta_offset), plan)

@@ -168,14 +168,14 @@ def _check_only_synthetic(out: Path, sensor: Sensor) -> None:
     for path in (out / sensor.layout.folder).rglob("*.*"):
         if path.suffix != ".dng" and not path.name.startswith("."):
             raise OptionError(
-                f"{path}: is not a synthetic photograph; synthetic files would be mixed with it, so choose another directory than {out}"
+                f"{path}: is not a synthetic photograph; synthetic files would be mixed with it, so choose a directory other than {out}"
             )
     for split in SPLITS:
         path = _list_file(out, sensor, split)
         listed = path.read_bytes() if path.is_file() else b""
         if listed.strip() and b".dng" not in listed:
             raise OptionError(
-                f"{path}: lists photographs that are not synthetic and would be overwritten; choose another directory than {out}"
+                f"{path}: lists photographs that are not synthetic and would be overwritten; choose a directory other than {out}"
             )
 
 

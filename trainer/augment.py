@@ -117,7 +117,7 @@ class Augmentation:
                 f"augment must be one of {', '.join(AUGMENT_MODES)}, not {self.mode!r}"
             )
         if self.seed < 0:
-            raise OptionError(f"seed must not be negative, not {self.seed}")
+            raise OptionError(f"seed must be at least 0, not {self.seed}")
 
     def draw(self, key: str, use: int) -> CropTransform:
         """Return the crop transform for use number `use`, counted from 0, of the sample with this key."""

@@ -228,7 +228,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise WeightsError(f"{path}: is not a darkprep checkpoint")
     if version != FORMAT_VERSION:
         raise WeightsError(
-            f"{path}: has format {version}, but this version of darkprep reads {FORMAT_VERSION}; update darkprep"
+            f"{path}: has format {version}, but this version of darkprep reads format {FORMAT_VERSION}; read it with the version that wrote it"
         )
     if any(
         not isinstance(record.get(part), dict)

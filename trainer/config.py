@@ -147,13 +147,13 @@ class TrainConfig:
                 f"batch_size must be a multiple of the number of parts {self.parts}, not {self.batch_size}"
             )
         if self.evaluate_every is not None and self.evaluate_every < 0:
-            raise OptionError(f"evaluate_every must not be negative, not {self.evaluate_every}")
+            raise OptionError(f"evaluate_every must be at least 0, not {self.evaluate_every}")
         if self.keep_checkpoints < 1:
             raise OptionError(f"keep_checkpoints must be at least 1, not {self.keep_checkpoints}")
         if not 0 < self.learning_rate < 1:
             raise OptionError(f"learning_rate must be between 0 and 1, not {self.learning_rate}")
         if self.seed < 0:
-            raise OptionError(f"seed must not be negative, not {self.seed}")
+            raise OptionError(f"seed must be at least 0, not {self.seed}")
         if self.seed >= 2**63:
             raise OptionError(f"seed must be below 2^63, not {self.seed}")
 

@@ -299,7 +299,7 @@ def open_after_rank_0(
             store.wait([key], timedelta(seconds=RANK_TIMEOUT_S))
         except RuntimeError as error:
             raise RankStopped(
-                f"{spool.path}: rank 0 has not opened the spool ({first_line(error)})"
+                f"{spool.path}: rank 0 could not open the spool ({first_line(error)})"
             ) from error
         failure = store.get(key).decode()
         if failure:

@@ -60,7 +60,7 @@ def out_of_memory_errors(what: str, device: torch.device) -> Iterator[None]:
         if not _is_out_of_memory(error):
             raise
         raise OptionError(
-            f"device {device}: not enough memory for {what}; choose a smaller size, or another device with --device"
+            f"device {device}: not enough memory for {what}; make this smaller, or choose another device with --device"
         ) from error
 
 

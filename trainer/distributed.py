@@ -101,7 +101,7 @@ class ProcessGroup:
         except (RuntimeError, ValueError) as error:
             raise TrainingError(
                 f"rank {self.rank} of {self.world} cannot connect to the other ranks ({first_line(error)}); "
-                "start all of them with one torchrun command, and check that its address can be reached"
+                "start all ranks by the same torchrun command, once on each node, and check that the master address can be reached"
             ) from error
         return self
 

@@ -117,7 +117,7 @@ def evaluate(
     rules = protocol_named(protocol)
     if rules.domain == "packed RAW" and prepare is None:
         raise OptionError(
-            f"protocol {protocol} compares {rules.domain}; pass the function `prepare`, which returns restored picture and truth as {rules.domain}, or choose a protocol that compares sRGB, such as redirt"
+            f"protocol {protocol} compares {rules.domain}; pass as argument `prepare` a function that returns restored picture and truth as {rules.domain}, or choose a protocol that compares sRGB, such as redirt"
         )
     images: list[ImageScores] = []
     cameras: dict[str, None] = {}

@@ -38,7 +38,7 @@ class Lockstep:
         self._stop = stop
         self._wait_for_losses = wait_for_losses
         self._total = StepStatus()
-        """Sum of the ranks' statuses at the last agreement."""
+        """Sum of the ranks' statuses when they last exchanged them."""
 
     def next_batch(self, stream: DeviceStream) -> DeviceBatch | None:
         """Return this rank's next batch once every rank has its batch; None when the stream of any rank has ended.
@@ -80,12 +80,12 @@ class Lockstep:
         self._total = replace(self._total, stop=stop)
 
     def shards_deleted(self) -> int:
-        """Return how many shards the readers of all ranks had deleted at the last agreement."""
+        """Return how many shards the readers of all ranks had deleted when the ranks last exchanged their status."""
         alone = self._communicator.world == 1
         return self._stats.shards_deleted if alone else self._total.shards_deleted
 
     def damaged(self) -> int:
-        """Return how many damaged shards the readers of all ranks had found at the last agreement."""
+        """Return how many damaged shards the readers of all ranks had found when the ranks last exchanged their status."""
         alone = self._communicator.world == 1
         return self._stats.damaged if alone else self._total.damaged
 

@@ -51,7 +51,7 @@ class Validation:
     def __post_init__(self) -> None:
         if self.every < 1:
             raise OptionError(
-                f"evaluations must be at least 1 iteration apart, not {self.every}; to evaluate nothing, train without a Validation (--evaluate-every 0)"
+                f"Validation: every must be at least 1 iteration, not {self.every}; to train without evaluations, pass no Validation (on the command line: --evaluate-every 0)"
             )
 
 

@@ -1,7 +1,7 @@
 """What of a training run the caller may replace: network, loss, optimiser and schedule; by default the published ones.
 
-The trade-off: a network or loss of the caller's own is tried on one batch of zeros before the training, which
-takes the time of one step without the derivatives, so that a wrong shape is one line and not a failed run.
+The trade-off: before the training, a network or loss of the caller's own is tried on one batch of zeros. This
+takes the time of one step without the backward pass, but a wrong shape is then reported in one line at once.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Recipe:
             raise OptionError(first_line(error)) from error
         if (network.cfa, network.target) != (config.cfa, config.target):
             raise OptionError(
-                f"model {network.name}: is for {network.cfa} and the target {network.target}, the samples are {config.cfa} and {config.target}"
+                f"model {network.name}: is for {network.cfa} and the target {network.target}, but the samples are {config.cfa} with the target {config.target}; choose a spool or a model that fits"
             )
         return network
 

@@ -47,12 +47,12 @@ def read_run_config(run_dir: Path) -> TrainConfig | None:
             return TrainConfig.from_record(record)
         except OptionError as error:
             raise OptionError(
-                f"{path}: {error}; correct it to the value that the run had, or start a new run"
+                f"{path}: {error}; write the value that the run had into this file, or start a new run"
             ) from error
     if os.path.lexists(path) or iterations_done(run_dir) is not None:
         what = "is damaged" if os.path.lexists(path) else "is missing"
         raise OptionError(
-            f"{path}: {what}, so the settings of the run are unknown; restore that file, or start a new run"
+            f"{path}: {what}, so the settings of the run are unknown; put this file back from a copy, or start a new run"
         )
     return None
 

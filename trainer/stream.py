@@ -115,7 +115,7 @@ class DeviceStream:
         if first.cfa != self._cfa or (self._target != "raw" and batch.gt.shape[-2] != height):
             raise OptionError(
                 f"the samples are {first.cfa}, but the network is for {self._cfa}; "
-                f"train it on a spool of a camera with this colour filter array"
+                f"train it on a spool whose samples are {self._cfa}"
             )
         geometry = CropGeometry(cfa=self._cfa, height=height, width=width, crop=self._crop)
         augmentation = Augmentation(geometry=geometry, mode=self._augment, seed=self._seed)

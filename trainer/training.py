@@ -100,8 +100,7 @@ class Training:
     def next_batch(self) -> DeviceBatch | None:
         """Return the next batch, or None at the end of the stream. Raises the errors of Lockstep.next_batch.
 
-        The clock starts at the first batch. Time spent waiting for a batch that does not come counts as
-        training time.
+        The clock starts at the first batch. The last wait, which ends with the stream, counts as training time.
         """
         try:
             batch = self.lockstep.next_batch(self.stream)

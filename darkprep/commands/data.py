@@ -62,7 +62,7 @@ def synth(
         )
     written = format_bytes(sum(path.stat().st_size for path in files))
     echo(
-        f"{format_count(len(files), 'file')}, {written}, below {out} in {format_duration(time.monotonic() - began)}"
+        f"wrote {format_count(len(files), 'file')} ({written}) below {out} in {format_duration(time.monotonic() - began)}"
     )
 
 

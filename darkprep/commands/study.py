@@ -90,8 +90,8 @@ def study(
 
     \b
     section-5  train on Sony and on Fuji, once with all scenes and once with a fifth of them; test on three other cameras
-    section-7  train the standard network, one with a block less, and two with group normalisation
-    levels     decode four cameras with the published black and white levels and with the files' own
+    section-7  train the standard network, one with one block fewer, and two with group normalisation
+    levels     decode photographs of four cameras with the published levels and with those of the files
     x-trans    feed an X-Trans camera to a network in three ways
     noise      train on photographed short exposures and on ones made with a noise model
     targets    train towards sRGB, linear camera RGB and RAW; score all in sRGB and in RAW

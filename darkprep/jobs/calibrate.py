@@ -108,9 +108,9 @@ def write_camera_calibration(
     Raises OptionError for a name of `out` that does not end in .json, and the errors of `calibrate`.
     """
     if out.suffix.lower() != ".json":
-        raise OptionError(f"out must be a .json file, not {out}")
+        raise OptionError(f"--out must be a .json file, not {out}")
     if not out.parent.is_dir():
-        raise OptionError(f"out {out}: the directory {out.parent} does not exist; create it")
+        raise OptionError(f"--out {out}: the directory {out.parent} does not exist; create it")
     result = calibrate(
         raw_files(darks, "--darks"),
         raw_files(flats, "--flats") if flats else (),

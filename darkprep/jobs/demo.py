@@ -77,7 +77,7 @@ def run_demo(
     layout = _Layout(out)
     check_output_directory("out", out)
     if out.exists() and any(out.iterdir()):
-        raise OptionError(f"{out}: is not empty; choose another --out or remove it")
+        raise OptionError(f"{out}: is not empty; choose another --out, or delete this directory")
 
     def check() -> None:
         if stop.is_set():

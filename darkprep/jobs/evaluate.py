@@ -69,7 +69,7 @@ class EvaluateOptions:
             pair_set_named(self.pair_set)
             if (self.split, self.frames, self.exclude_misaligned) != ("test", "first", False):
                 raise OptionError(
-                    f"set {self.pair_set} determines split, frames and misaligned scenes; leave out --split, --frames and --exclude-misaligned"
+                    f"--set {self.pair_set} determines which split, frames and misaligned scenes are used; leave out --split, --frames and --exclude-misaligned"
                 )
         if self.protocol is not None:
             protocol_named(self.protocol)
@@ -161,7 +161,7 @@ def evaluation(
     target, protocol = network.target, protocol_for(network.target, options.protocol)
     if target != "srgb" and options.decoding.matches:
         raise OptionError(
-            f"match-colour cannot be used with weights of the target {target}: it changes the colours of the short exposure, but not of the truth; leave it out"
+            f"--match-colour cannot be used with weights of the target {target}: it changes the colours of the short exposure, but not of the truth; leave it out"
         )
     found = options.find()
     by_id = {pair.id: pair for pair in found.pairs}

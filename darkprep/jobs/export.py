@@ -34,11 +34,11 @@ class ExportOptions:
             raise OptionError(f"{self.out}: name a file that ends in .onnx or .dtmodel")
         if self.out.suffix == ".onnx" and self.amplify is not None:
             raise OptionError(
-                "amplify is for .dtmodel only: whoever runs the .onnx file amplifies its input"
+                "--amplify can be used only for a .dtmodel: the program that runs the .onnx file amplifies the input"
             )
         if self.out.suffix == ".dtmodel" and self.amplify is None:
             raise OptionError(
-                "a .dtmodel needs --amplify FACTOR: editors state no exposure, so one amplification is part of the model"
+                "a .dtmodel needs --amplify FACTOR: photo editors do not pass the exposure to a model, so one fixed amplification is built into it"
             )
         if self.amplify is not None and not 1 <= self.amplify <= _LARGEST_AMPLIFICATION:
             raise OptionError(

@@ -72,8 +72,8 @@ class RemoteTraining:
             )
         if staging_budget is not None and staging_budget > share:
             raise OptionError(
-                f"staging-budget {staging_budget / 1e6:,.1f} MB is more than the {share / 1e6:,.1f} MB that the disk budget has for it; "
-                "give less, or build again with a larger --staging-budget"
+                f"staging-budget {staging_budget / 1e6:,.1f} MB is more than the {share / 1e6:,.1f} MB that the spool's disk budget reserves for it; "
+                "give stream-train a smaller --staging-budget, or run `darkprep build` again with a larger one"
             )
         budget_bytes = staging_budget or share
         spool = Spool(staging_directory(url, staging, "train"))

@@ -217,16 +217,16 @@ def _writer(options: RestoreOptions, network: ReadyNetwork) -> Write:
     if network.target != "srgb":
         if named:
             raise OptionError(
-                f"match-colour cannot be used with weights of the target {network.target}, whose results have the colours of the file's own camera; leave it out"
+                f"--match-colour cannot be used with weights of the target {network.target}, whose results have the colours of the file's own camera; leave it out"
             )
         return raw_writer(
             options.picture, network.target, parse_white_balance(options.white_balance or "camera")
         )
     baked = "restore sRGB pictures, whose white balance and tone curve the network has learned; choose weights that were trained with --target raw or linear"
     if options.picture.format == "dng":
-        raise OptionError(f"format dng cannot be written with these weights: they {baked}")
+        raise OptionError(f"--format dng cannot be written with these weights: they {baked}")
     if options.white_balance is not None:
-        raise OptionError(f"white-balance cannot be changed with these weights: they {baked}")
+        raise OptionError(f"--white-balance cannot be changed with these weights: they {baked}")
     return _picture_writer(options)
 
 

@@ -66,7 +66,7 @@ def plan_files(
     `skip` leaves it, `replace` overwrites it, `rename` gives the new one a number. Raises OptionError if a RAW file would be overwritten.
     """
     if existing not in EXISTING:
-        raise OptionError(f"existing must be one of {', '.join(EXISTING)}, not {existing!r}")
+        raise OptionError(f"--existing must be one of {', '.join(EXISTING)}, not {existing!r}")
     sources = {_file_id(path) for path, _ in found} - {None}
     taken: set[Path] = set()
     planned = []

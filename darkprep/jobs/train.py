@@ -83,15 +83,15 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if self.read_only and self.remote:
             raise OptionError(
-                "read-only cannot be used with a spool in object storage; leave it out"
+                "--read-only cannot be used with a spool in object storage; leave it out"
             )
         if self.read_only and not self.config.keep_shards:
             raise OptionError(
-                "read-only needs keep-shards, because a read-only run cannot delete shards; give --keep-shards too"
+                "--read-only needs --keep-shards, because a read-only run cannot delete shards; give --keep-shards too"
             )
         if self.remote and self.config.keep_shards:
             raise OptionError(
-                "keep-shards can be used only with a spool in a directory, because shards from object storage are deleted after use"
+                "--keep-shards can be used only with a spool in a directory, because shards from object storage are deleted after use"
             )
         if self.remote and self.producers:
             raise OptionError(
@@ -138,7 +138,7 @@ class TrainOptions:
         if there < config.batch_size - config.batch_size % nodes:
             raise OptionError(
                 f"batch-size must be at most {there}, the number of samples in the plan, not {config.batch_size}; "
-                "build a spool with more --epochs for a larger one"
+                "for a larger batch size, build a spool with more --epochs"
             )
 
     def shards_needed(self) -> int:
@@ -151,7 +151,7 @@ class TrainOptions:
             return needed
         if stream.shards is None:
             raise OptionError(
-                "keep-shards needs a plan with an end; run `darkprep build` with --epochs N"
+                "--keep-shards needs a spool with a finite number of epochs, but this one was built with --epochs inf; build another spool with --epochs N"
             )
         return min(needed, stream.shards)
 

@@ -113,7 +113,7 @@ class StudyOptions:
             raise OptionError(f"jobs must be 1 to {MAX_JOBS}, not {self.execution.jobs}")
         if self.small and self.has_own_pairs:
             raise OptionError(
-                "small uses synthetic photographs; leave out --small, or --pairs and --layout"
+                "--small uses synthetic photographs; leave out --small, or --pairs and --layout"
             )
         check_gpu(open_device(self.execution.device))
         self._check_training_options()

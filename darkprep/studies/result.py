@@ -103,7 +103,7 @@ def _page(result: StudyResult, context: StudyContext) -> str:
 
 
 def _loss_charts(trainings: Sequence[TrainingTask], context: StudyContext) -> list[Chart]:
-    """Return charts of training loss and validation PSNR, all runs on one axis, up to the number of colours."""
+    """Return charts of training loss and validation PSNR; one chart has as many runs on one axis as there are colours."""
     charts = []
     for first in range(0, len(trainings), _CURVES_PER_CHART):
         some = trainings[first : first + _CURVES_PER_CHART]

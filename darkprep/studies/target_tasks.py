@@ -73,7 +73,7 @@ class TwoDomainsTask:
         by_id = {pair.id: pair for pair in found.pairs}
         if not by_id:
             raise DatasetError(
-                f"{found.root}: holds no pairs of the split test, on which the study scores networks; give some pairs of the table this split"
+                f"{found.root}: holds no pairs of split `test`, on which the study scores networks; set the column `split` to `test` for some pairs of the table"
             )
         compared = packed_raw(found.root, by_id, centre=None, target=target)
         with disk_errors(self.folder(context)):

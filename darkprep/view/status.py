@@ -229,7 +229,7 @@ class SpoolStatus:
 
 
 def progress_of_step(report: StepReport, from_files: TrainingProgress | None) -> TrainingProgress:
-    """Return the progress of a training run in this process after a step; `from_files` has what its files contain."""
+    """Return the progress of a training run in this process after a step; `from_files` is the progress that was read from the run's files."""
     return TrainingProgress(
         iteration=report.iteration,
         iterations=report.iterations,

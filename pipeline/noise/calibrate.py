@@ -194,7 +194,7 @@ def _check_same(header: RawHeader, first: RawHeader) -> None:
     if (header.height, header.width, header.pattern) != (first.height, first.width, first.pattern):
         raise DatasetError(
             f"{header.path}: is {header.height}x{header.width} with filters {'/'.join(header.pattern)}, but {first.path} "
-            f"is {first.height}x{first.width} with {'/'.join(first.pattern)}; use frames of one size"
+            f"is {first.height}x{first.width} with {'/'.join(first.pattern)}; use frames of the same size and filter pattern"
         )
 
 
@@ -216,18 +216,18 @@ def _measure_darks(
         mean = stack.add(mosaic)
         if mean > _LIT * (white - stack.black.max()):
             raise DatasetError(
-                f"{header.path}: is not a dark frame: its mean is {mean:.0f} codes above black; cover the lens and the viewfinder"
+                f"{header.path}: is not a dark frame: its mean is {mean:.0f} raw units above black; cover the lens and the viewfinder"
             )
         tick(Path(header.path).name)
     assert stack is not None, "a group has dark frames"
     found = stack.statistics()
     if found.pixel_variance == 0:
         raise DatasetError(
-            f"{group.darks[0].path}: the dark frames at ISO {group.iso:g} are copies of one frame; take each one anew"
+            f"{group.darks[0].path}: the dark frames at ISO {group.iso:g} are copies of one frame; use frames that were photographed separately"
         )
     if found.read is None:
         raise DatasetError(
-            f"{group.darks[0].path}: the dark frames at ISO {group.iso:g} have too few different codes to measure noise; use a higher ISO"
+            f"{group.darks[0].path}: the dark frames at ISO {group.iso:g} have too few different raw values to measure noise; use a higher ISO"
         )
     return stack.black, white, found
 
@@ -243,7 +243,7 @@ def _measure_flats(
     where = f"{group.flats[0].path}: the flat fields at ISO {group.iso:g}"
     if not stack.pairs:
         raise DatasetError(
-            f"{where} form no pair: two frames of the same scene, exposure time and brightness must follow each other by name"
+            f"{where} have no pair of frames: the two frames of a pair must have the same scene, exposure time and brightness, and must be neighbours when the files are sorted by name"
         )
     try:
         return stack.result()
@@ -401,6 +401,6 @@ def _uneven_warnings(evidence: Sequence[IsoEvidence]) -> list[str]:
         low, high = (float(value) for value in np.percentile(one.shading, (1, 99)))
         if high - low > max(1.0, 0.2 * math.sqrt(one.darks.pixel_variance)):
             texts.append(
-                f"ISO {one.iso:g}: the dark frames are uneven by {high - low:.1f} codes: light leaks in, or the sensor's amplifier glows"
+                f"ISO {one.iso:g}: the dark frames are uneven by {high - low:.1f} raw units: light leaks in, or the sensor's amplifier glows"
             )
     return texts

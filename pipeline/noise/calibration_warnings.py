@@ -50,10 +50,10 @@ def _of_darks(one: IsoCalibration, found: DarkStatistics) -> list[str]:
     if abs(mean) > _OFF_CODES and not one.is_clipped:
         side = "above" if mean > 0 else "below"
         texts.append(
-            f"the black level is off: dark frames are {abs(mean):.1f} codes {side} the level that the files state"
+            f"the black level is off: dark frames are {abs(mean):.1f} raw units {side} the level that the files state"
         )
     if one.step > 1:
-        texts.append(f"codes come in steps of {one.step}: fewer bits than the files hold")
+        texts.append(f"raw values come in steps of {one.step}: fewer bits than the files hold")
     if min(max(one.read.r2_tukey, one.read.r2_normal), 1.0) < _MIN_R2:
         texts.append(
             "the read noise is neither normal nor of Tukey's lambda distribution; look at its probability plot"
@@ -113,7 +113,7 @@ def _of_steps(calibration: CameraCalibration) -> list[str]:
     for low, high in pairwise(calibration.isos):
         if high.iso in starts:
             texts.append(
-                f"ISO {low.iso:g} to {high.iso:g}: the gain mode changes, read noise falls from {low.read.std:.2f} to {high.read.std:.2f} codes; nothing is interpolated between them"
+                f"ISO {low.iso:g} to {high.iso:g}: the gain mode changes, read noise falls from {low.read.std:.2f} to {high.read.std:.2f} raw units; nothing is interpolated between them"
             )
         elif low.gain and high.gain and low.read.std > 0 and high.read.std > 0:
             electrons = low.read.std / low.gain.value, high.read.std / high.gain.value

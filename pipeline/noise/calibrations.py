@@ -123,7 +123,7 @@ def calibration_of(
         return profiles[0]
     if not 1 <= profile <= len(profiles):
         raise OptionError(
-            f"camera {camera} has {len(profiles)} noise profile(s): profile must be 1 to that number, not {profile}"
+            f"camera {camera} has noise profiles 1 to {len(profiles)}, but no profile {profile}; choose one of these"
         )
     return profiles[profile - 1]
 

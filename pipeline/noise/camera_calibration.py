@@ -49,7 +49,7 @@ class Gain:
 
     def __post_init__(self) -> None:
         if min(self.value, *self.channels) <= 0:
-            raise ValueError("gain: value and channels must be positive")
+            raise ValueError("gain: value and every number in channels must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,9 @@ class ReadNoise:
 
     def __post_init__(self) -> None:
         if not (abs(self.shape) < 0.5 and self.scale >= 0 and self.std >= 0):
-            raise ValueError("read: needs |shape| < 0.5, and scale and std not negative")
+            raise ValueError(
+                "field read: |shape| must be below 0.5, and scale and std must not be negative"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +150,9 @@ class CameraCalibration:
             raise ValueError("black and white need 0 <= black < white <= 65535")
         values = [one.iso for one in self.isos]
         if not 0 < len(values) <= _MAX_ISOS or sorted(set(values)) != values or values[0] <= 0:
-            raise ValueError(f"isos must be 1 to {_MAX_ISOS} ascending positive values")
+            raise ValueError(
+                f"isos must be a list of 1 to {_MAX_ISOS} positive values in ascending order"
+            )
         if not self.modes or not all(self._of_mode(mode) for mode in self.modes):
             raise ValueError("modes must not be empty")
         if sum(len(self._of_mode(mode)) for mode in self.modes) != len(values):
@@ -254,7 +258,7 @@ def _from_record(record: dict[str, Any]) -> CameraCalibration:
     values["warnings"] = tuple(str(one) for one in values["warnings"])
     _check_numbers(values, ("height", "width", "black", "white"))
     if type(values["white"]) is not int or not isinstance(values["camera"], str):
-        raise TypeError("white must be a whole number, camera a text")
+        raise TypeError("white must be a whole number, and camera a string")
     return CameraCalibration(**values)
 
 
@@ -293,7 +297,7 @@ def _check_numbers(values: dict[str, Any], names: tuple[str, ...], low: float = 
 
 def _numbers(values: object, count: int) -> Any:
     if not isinstance(values, list) or len(values) != count:
-        raise TypeError(f"needs a list of {count} numbers")
+        raise TypeError(f"channels and colour_bias must be lists of {count} numbers")
     return tuple(checked_number("channels and colour_bias", one) for one in values)
 
 
@@ -353,7 +357,7 @@ def _read_map(path: Path, calibration: CameraCalibration, checksum: str) -> F32:
     wanted = (calibration.height, calibration.width)
     if not isinstance(values, np.ndarray) or values.shape != wanted or values.dtype != np.float32:
         raise OptionError(
-            f"{path}: is no map of {wanted[0]}x{wanted[1]} float32; write it again with `darkprep calibrate`"
+            f"{path}: is not a map of {wanted[0]}x{wanted[1]} float32 values; write it again with `darkprep calibrate`"
         )
     if _checksum(values) != checksum:
         raise OptionError(

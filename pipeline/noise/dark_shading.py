@@ -38,7 +38,7 @@ class ShadingMaps:
 
 @dataclass(eq=False)
 class ShadingFit:
-    """Accumulates the shading of one gain mode: sums over its ISO values, so that two maps are in memory."""
+    """Accumulates the dark shading of one gain mode as sums over the mode's ISO values, so that only two maps are in memory."""
 
     isos: list[float] = field(default_factory=list)
     _sum: F32 | None = None

@@ -67,7 +67,7 @@ class IsoTable:
         if not 0 < self.drawn_isos[0] <= self.drawn_isos[1] < math.inf:
             raise ValueError("drawn_isos must be positive and ascend")
         if not (0 <= self.read_spread < 1 and 0 <= self.row_spread < 1):
-            raise ValueError("read_spread and row_spread must be from 0 to below 1")
+            raise ValueError("read_spread and row_spread must be at least 0 and below 1")
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> IsoTable:

@@ -116,7 +116,7 @@ class FlatStack:
         every = np.concatenate(list(points.values()), axis=1)
         if every[0].max() < _LEVELS_APART * every[0].min():
             raise ValueError(
-                f"have one brightness only, {np.median(every[0]):.0f} codes above black; add flats of other exposures"
+                f"have one brightness only, {np.median(every[0]):.0f} raw units above black; add flats of other exposures"
             )
         means, variances, weights = _binned(every)
         gain, error, intercept = _weighted_line(means, variances, weights)

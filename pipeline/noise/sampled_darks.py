@@ -41,7 +41,7 @@ class DarkFile:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.path, str) and isinstance(self.fingerprint, str)):
-            raise TypeError("path and fingerprint must be texts")
+            raise TypeError("path and fingerprint must be strings")
         if "\0" in self.path or self.path.startswith("/") or ".." in self.path.split("/"):
             raise ValueError(f"path {self.path!r} must lie below the directory of the dark frames")
         if checked_number("iso", self.iso, low=0) == 0:

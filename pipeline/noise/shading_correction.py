@@ -65,12 +65,12 @@ class ShadingCorrection:
         if frame.xtrans != "native" or camera_name(frame.header) != made.camera:
             raise RawError(
                 path,
-                f"is of camera {camera_name(frame.header)}, but the dark shading is of {made.camera}; use a calibration of this camera",
+                f"is of camera {camera_name(frame.header)}, but the dark shading is of {made.camera}; use a calibration of {camera_name(frame.header)}",
             )
         if size != (made.height, made.width) or frame.cfa != made.cfa:
             raise RawError(
                 path,
-                f"is {size[0]}x{size[1]}, but the dark shading is {made.height}x{made.width}; use a calibration with frames of this size",
+                f"is {size[0]}x{size[1]}, but the dark shading is {made.height}x{made.width}; use a calibration from frames of {size[0]}x{size[1]}",
             )
         if not frame.iso > 0:
             raise RawError(

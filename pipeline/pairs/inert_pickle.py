@@ -46,7 +46,10 @@ def floats_of(value: Any) -> npt.NDArray[np.float64]:
 
 
 def _check_numbers(value: Any, depth: int) -> None:
-    """Raise ValueError unless `value` is a number or few of them: a list may hold another many times over."""
+    """Raise ValueError unless `value` is a number, or nested lists of at most 64 items whose items are numbers.
+
+    Depth and length are limited because a small pickle can hold the same list many times in a list.
+    """
     if isinstance(value, list | tuple) and depth and len(value) <= 64:
         for item in value:
             _check_numbers(item, depth - 1)

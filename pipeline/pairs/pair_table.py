@@ -245,7 +245,7 @@ class _RowReader:
         if before == long:
             raise _RowError(f"lists the same pair as {line}; give it a weight instead")
         raise _RowError(
-            f"{short} has the long exposure {before} in {line}; keep one of the two rows"
+            f"lists a long exposure for {short} that is not the one in {line} ({before}); keep one of the two rows"
         )
 
 

@@ -134,7 +134,7 @@ class PlanOptions:
             raise OptionError(f"multiplier must be positive, not {self.multiplier}")
         if self.multiplier is not None and self.amplify != "estimate":
             raise OptionError(
-                "multiplier can be used only with amplify estimate; leave it out, or choose --amplify estimate"
+                "--multiplier can be used only with --amplify estimate; leave it out, or choose --amplify estimate"
             )
         self.constant_amplification()
 
@@ -144,7 +144,7 @@ class PlanOptions:
             raise OptionError(f"target must be one of {', '.join(TARGETS)}, not {self.target!r}")
         if self.noise_edition not in get_args(NoiseEdition):
             raise OptionError(
-                f"noise_edition must be 1 or 2, not {self.noise_edition!r}; a newer darkprep made this plan"
+                f"noise_edition must be 1 or 2, not {self.noise_edition!r}; a newer darkprep made this plan, so update darkprep or build a new spool"
             )
         if self.noise is not None:
             if self.noise not in (*CALIBRATIONS, MEASURED, SAMPLED):
@@ -153,7 +153,7 @@ class PlanOptions:
                 )
             if self.amplify == "estimate":
                 raise OptionError(
-                    "noise can be used only with amplify ratio or a number, not with estimate"
+                    "--noise can be used only with --amplify ratio or --amplify FACTOR, not with --amplify estimate"
                 )
         self._check_measured()
 
@@ -167,13 +167,13 @@ class PlanOptions:
             or self.noise not in (None, MEASURED, SAMPLED)
         ):
             raise OptionError(
-                "dark-shading can be used only with photographed short exposures, or with --noise FILE.json or --noise DIR; it also needs --xtrans native"
+                "--dark-shading can be used only with photographed short exposures, or with --noise FILE.json or --noise DIR; it also needs --xtrans native"
             )
         given = {MEASURED: self.measured_noise, SAMPLED: self.sampled_darks}
         for name, value in given.items():
             if (self.noise == name) != (value is not None):
                 raise OptionError(
-                    f"the plan must hold the parameters of noise {name} and of no other noise; build a new spool"
+                    f"the plan's noise is {self.noise}, but its parameters are missing or are those of another noise; build a new spool"
                 )
 
     def noise_table(self) -> NoiseTable:
@@ -181,7 +181,9 @@ class PlanOptions:
         if self.measured_noise is not None:
             return self.measured_noise
         if self.noise is None:
-            raise OptionError("the plan has no synthetic noise")
+            raise OptionError(
+                "the plan has no synthetic noise, because it was made without --noise; build a spool with --noise"
+            )
         return calibration_of(self.noise, edition=self.noise_edition)
 
     def constant_amplification(self) -> float | None:

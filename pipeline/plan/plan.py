@@ -78,7 +78,7 @@ class PlannedPair:
             raise ValueError(f"pairs: weight must be 1 to {MAX_WEIGHT}, not {self.pair.weight!r}")
 
     def to_record(self) -> dict[str, Any]:
-        """Return the pair as a recipe stores it, with the keys of the first plans."""
+        """Return the pair as a dictionary for plan.json, with the key names that the first format of plans used."""
         return {
             "pair": {
                 name: value
@@ -93,7 +93,7 @@ class PlannedPair:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> PlannedPair:
-        """Create a pair from a recipe. Raises KeyError, TypeError or ValueError if it is invalid."""
+        """Create a pair from its dictionary in plan.json. Raises KeyError, TypeError or ValueError if it is invalid."""
         values = dict(record)
         return cls(
             pair=Pair(**values.pop("pair")),

@@ -160,7 +160,7 @@ def _check_darks(options: PlanOptions, cfa: CfaKind, stored: int) -> None:
         return
     if darks.cfa != cfa:
         raise OptionError(
-            f"the dark frames have a {darks.cfa} mosaic, but the photographs a {cfa} mosaic; use dark frames of a camera with the same kind"
+            f"the dark frames have a {darks.cfa} mosaic, but the photographs a {cfa} mosaic; use dark frames of a camera with a {cfa} mosaic"
         )
     if min(darks.height, darks.width) < stored:
         raise OptionError(

@@ -62,10 +62,10 @@ def check_budget(
     """
     smallest = smallest_budget(plan, block, in_transit=in_transit) + staged_bytes
     if budget_bytes < smallest:
-        remote = f", {in_transit} being uploaded and the trainer's {staged_bytes / 1e6:,.1f} MB of fetched shards"
+        remote = f", {in_transit} being uploaded and the trainer's {staged_bytes / 1e6:,.1f} MB of fetched shards,"
         raise BudgetTooSmall(
             f"disk-budget {budget_bytes / 1e6:,.1f} MB is too small: the window of {plan.options.window} shards "
-            f"and one more being written{remote if in_transit else ''}, need {-(-smallest // 1_000_000)}MB; give at least that, "
+            f"and one more being written{remote if in_transit else ''} need {-(-smallest // 1_000_000)}MB; give at least that, "
             "or choose a smaller --window or --samples-per-shard"
         )
 

@@ -157,7 +157,7 @@ def _edges() -> tuple[npt.NDArray[np.float32], F64]:
 
 
 def _weighted(codes: npt.NDArray[np.intp], black: float, white: float) -> tuple[F64, F64]:
-    """Return x and W(x) for each code, with x in 32 bits as in the paper's code."""
+    """Return x and W(x) of the paper for each raw value, with x in 32 bits as in the authors' program."""
     if not white > black:
         raise ValueError(f"white {white:g} must be above black {black:g}")
     x = np.maximum(codes.astype(np.float32) - np.float32(black), 0) / np.float32(white - black)

@@ -100,11 +100,13 @@ def pack(mosaic: Values, cfa: CfaKind) -> Values:
     """Fold a canonical mosaic `(H, W)` into planes `(C, H/2, W/2)` or `(C, H/3, W/3)`.
 
     Bayer: R, G1, G2, B, the order of torch's pixel_unshuffle. X-Trans: SID's nine planes. Values
-    are copied unchanged. Raises ValueError for a mosaic that is not whole periods.
+    are copied unchanged. Raises ValueError for a mosaic that does not consist of whole periods.
     """
     period, cell = PERIOD[cfa], CELL[cfa]
     if mosaic.ndim != 2 or mosaic.shape[0] % period or mosaic.shape[1] % period:
-        raise ValueError(f"a mosaic of {mosaic.shape} is not whole periods of {period} pixels")
+        raise ValueError(
+            f"a mosaic of {mosaic.shape} does not consist of whole periods of {period} pixels"
+        )
     height, width = mosaic.shape
     planes = np.empty((PLANES[cfa], height // cell, width // cell), mosaic.dtype)
     step, sites = period // cell, tuple(packing(cfa))
@@ -126,7 +128,7 @@ def unpack(planes: Values, cfa: CfaKind) -> Values:
         or planes.shape[1] % step
         or planes.shape[2] % step
     ):
-        raise ValueError(f"planes of {planes.shape} are not packed {cfa}")
+        raise ValueError(f"planes of shape {planes.shape} are not a packed {cfa} mosaic")
     mosaic = np.empty((planes.shape[1] * cell, planes.shape[2] * cell), planes.dtype)
     for plane, (cy, cx), (y, x) in packing(cfa):
         mosaic[y::period, x::period] = planes[plane, cy::step, cx::step]

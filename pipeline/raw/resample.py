@@ -48,11 +48,13 @@ def sample_cfa(cfa: CfaKind, xtrans: XtransMode) -> CfaKind:
 def xtrans_to_rggb(mosaic: U16) -> U16:
     """Resample a canonical X-Trans mosaic `(H, W)` to an RGGB mosaic of the same size and scene.
 
-    Constants and gradients are exact up to rounding. Beyond the border, the mosaic is
-    continued by its outermost period. Raises ValueError for a mosaic that is not whole periods.
+    Uniform areas and linear gradients are exact up to rounding. Beyond the border, the mosaic is
+    continued by its outermost period. Raises ValueError for a mosaic that does not consist of whole periods.
     """
     if mosaic.ndim != 2 or mosaic.shape[0] % _PERIOD or mosaic.shape[1] % _PERIOD:
-        raise ValueError(f"a mosaic of {mosaic.shape} is not whole periods of {_PERIOD} pixels")
+        raise ValueError(
+            f"a mosaic of {mosaic.shape} does not consist of whole periods of {_PERIOD} pixels"
+        )
     height, width = mosaic.shape
     wide = _pad(mosaic)
     out = np.empty_like(mosaic)

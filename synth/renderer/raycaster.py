@@ -118,7 +118,7 @@ class RayCaster:
     def _nearest_solids(self, y: Array, x: Array, d: Array) -> tuple[Array, npt.NDArray[np.int16]]:
         """Return the distance t and the index of the nearest solid on each ray; infinity and -1 without a solid.
 
-        Nearer solids are tested first, so that leaves behind them are not tested for holes.
+        Nearer solids are tested first, so that foliage behind them need not be tested for gaps.
         """
         nearest: Array = np.full(y.size, np.inf, np.float32)
         found = np.full(y.size, -1, np.int16)

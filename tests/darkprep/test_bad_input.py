@@ -213,7 +213,7 @@ def test_a_fraction_outside_its_range_is_refused(complaint, small_data, fraction
         (["--amplify", "0"], "amplify must be estimate, a positive number"),
         (["--amplify", "1e300"], "amplify must be estimate, a positive number up to 1e+06"),
         (["--epochs", "1000000000000000"], "shards must be 1 to 1000000000000"),
-        (["--multiplier", "2"], "multiplier can be used only with amplify estimate"),
+        (["--multiplier", "2"], "--multiplier can be used only with --amplify estimate"),
         (["--disk-budget", "1MB"], "disk-budget 1.0 MB is too small"),
         (["--disk-budget", "0"], "disk-budget 0.0 MB is too small"),
     ],

@@ -113,7 +113,12 @@ def test_a_network_that_looks_at_near_pixels_becomes_a_package(call: Call, own_c
     ("cfa", "target", "arguments", "reason"),
     [
         ("bayer", "srgb", ["night.pt"], "ends in .onnx or .dtmodel"),
-        ("bayer", "srgb", ["--amplify", "2", "night.onnx"], "amplify is for .dtmodel only"),
+        (
+            "bayer",
+            "srgb",
+            ["--amplify", "2", "night.onnx"],
+            "--amplify can be used only for a .dtmodel",
+        ),
         ("bayer", "linear", ["night.dtmodel"], "needs --amplify FACTOR"),
         ("bayer", "linear", ["--amplify", "0", "night.dtmodel"], "amplify must be 1 to"),
         ("bayer", "srgb", DTMODEL, "train with build --target linear"),

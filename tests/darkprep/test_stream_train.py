@@ -215,7 +215,10 @@ def test_the_shards_of_an_endless_plan_cannot_be_kept(complaint, large_data):
 
     line = complaint(*TRAIN, "--keep-shards", "--iterations", "2", "--quiet")
 
-    assert line == "keep-shards needs a plan with an end; run `darkprep build` with --epochs N"
+    assert (
+        line
+        == "--keep-shards needs a spool with a finite number of epochs, but this one was built with --epochs inf; build another spool with --epochs N"
+    )
 
 
 def test_sigterm_leaves_a_checkpoint_and_resume_continues_from_it(call, large_spool):
@@ -477,7 +480,7 @@ def test_a_batch_larger_than_the_plan_is_refused(complaint, large_spool):
 
     assert line == (
         "batch-size must be at most 8, the number of samples in the plan, not 9; "
-        "build a spool with more --epochs for a larger one"
+        "for a larger batch size, build a spool with more --epochs"
     )
     assert not Path("run").exists()
 

@@ -219,7 +219,7 @@ def test_another_cameras_colours_do_not_fit_a_raw_truth(complaint, empty_directo
         "evaluate", "--weights", weights_of("raw"), "--camera", "sony", "--root", photographs,
         "--match-colour", "sony", "--device", "cpu",
     )  # fmt: skip
-    assert message.startswith("match-colour cannot be used with weights of the target")
+    assert message.startswith("--match-colour cannot be used with weights of the target")
 
 
 def test_a_named_set_states_its_name_and_count(call, complaint, empty_directory):

@@ -55,7 +55,7 @@ def other_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_no_producer_obeys_what_someone_else_wrote(small_spool: Path, orders: dict[str, Any]):
     spool = forge(small_spool, **orders)
 
-    with pytest.raises(PlanError, match=r"not chosen by this user on this machine.*--root DIR"):
+    with pytest.raises(PlanError, match=r"come from another user or machine.*--root DIR"):
         Supervisor(spool, jobs=1, budget_bytes=1 << 30, until=None).ensure_producer()
     with pytest.raises(PlanError):
         Producer(spool, ProducerConfig(budget_bytes=1 << 30, jobs=1, until=1), InlinePool())

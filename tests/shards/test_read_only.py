@@ -94,7 +94,9 @@ def test_a_damaged_shard_is_named_and_stays_where_it_is(make_spool: MakeSpool):
 def test_a_plan_without_an_end_is_refused(make_spool: MakeSpool):
     spool = make_spool(shards=None)
 
-    with pytest.raises(OptionError, match="read-only needs a plan with an end"):
+    with pytest.raises(
+        OptionError, match="--read-only needs a spool with a finite number of epochs"
+    ):
         SpoolReader(spool, batch_size=2, read_only=True)
 
 

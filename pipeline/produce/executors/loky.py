@@ -73,7 +73,7 @@ def _shared_memory_errors() -> Iterator[None]:
             raise
         raise MachineError(
             _SHARED_MEMORY,
-            f"{error.strerror}; worker processes need a few kB of shared memory there: mount it writable, with free space (docker: --shm-size=64m)",
+            f"{error.strerror}; worker processes need a few kB of shared memory in {_SHARED_MEMORY}: mount it writable, with free space (docker: --shm-size=64m)",
             "written",
         ) from error
 

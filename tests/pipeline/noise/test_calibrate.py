@@ -243,7 +243,7 @@ def test_lit_darks_and_unusable_flats_are_named(tmp_path):
         calibrate(copies)
     lit = dng(tmp_path / "lit.dng", rng.normal(2000, 40, (128, 128)))
     with pytest.raises(
-        DatasetError, match=r"lit.dng: is not a dark frame: its mean is 14\d\d codes above"
+        DatasetError, match=r"lit.dng: is not a dark frame: its mean is 14\d\d raw units above"
     ):
         calibrate([*darks, lit])
 
@@ -257,13 +257,13 @@ def test_lit_darks_and_unusable_flats_are_named(tmp_path):
         dng(tmp_path / f"s{k}.dng", rng.normal(3000, 60, (256, 256))[:128, :128]) for k in range(2)
     ]
     with pytest.raises(
-        DatasetError, match=r"ISO 800 have one brightness only, 24.. codes above black"
+        DatasetError, match=r"ISO 800 have one brightness only, 24.. raw units above black"
     ):
         calibrate(darks, same)
     apart = [
         dng(tmp_path / f"p{k}.dng", rng.normal(2000 * (k + 1), 60, (128, 128))) for k in range(2)
     ]
-    with pytest.raises(DatasetError, match="ISO 800 form no pair"):
+    with pytest.raises(DatasetError, match="ISO 800 have no pair"):
         calibrate(darks, apart)
 
 
@@ -278,7 +278,7 @@ def test_lit_darks_and_unusable_flats_are_named(tmp_path):
         ({"white": 2**40}, "is damaged"),
         ({"black": "512"}, "black must be a number"),
         ({"black": 10**400}, "black must be from"),
-        ({"isos": []}, "isos must be 1 to 200 ascending"),
+        ({"isos": []}, "isos must be a list of 1 to 200 positive"),
         ({"surplus": 1}, "is damaged"),
     ],
 )

@@ -203,9 +203,7 @@ def test_nikon_has_a_second_profile_and_others_do_not():
 
     assert first.gain == second.gain
     assert first.read_scale != second.read_scale
-    with pytest.raises(
-        OptionError, match=r"has 1 noise profile\(s\): profile must be 1 to that number, not 2"
-    ):
+    with pytest.raises(OptionError, match=r"has noise profiles 1 to 1, but no profile 2"):
         noise_parameters("sony", 800, profile=2)
 
 

@@ -138,7 +138,7 @@ def test_a_mosaic_of_broken_periods_is_refused(cfa, shape):
     ("cfa", "shape"), [("bayer", (9, 2, 2)), ("xtrans", (9, 3, 2)), ("bayer", (4, 4))]
 )
 def test_planes_of_another_shape_are_refused(cfa, shape):
-    with pytest.raises(ValueError, match="not packed"):
+    with pytest.raises(ValueError, match="not a packed"):
         unpack(np.zeros(shape, np.uint16), cfa)
 
 
