@@ -71,7 +71,7 @@ def test_a_training_ends_with_one_line_that_names_the_option(
     line = complaint("stream-train", "--spool", large_spool, *words)
 
     assert f"frames-dir {tmp_path / 'victim'}" in line
-    assert "give stream-train --root DIR" in line
+    assert "with `stream-train --root DIR`" in line
     assert not (tmp_path / "victim").exists()
 
 

@@ -109,7 +109,7 @@ def test_paths_are_relative_to_the_root_or_else_to_the_table(photographs: Path, 
         ("street/light.dng,street/dark_1.dng,100", "10 s is shorter|0.1 s is shorter"),
         (
             "park/dark_1.dng,street/light.dng,",
-            "that is not the one in .*:2 \\(park/light.dng\\)",
+            r"that is not the one in .*:2 \(park/light.dng\)",
         ),
         ("park/dark_1.dng,park/light.dng,", "lists the same pair as pairs.csv:2"),
     ],
