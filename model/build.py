@@ -49,7 +49,14 @@ class Mosaic:
     cell: int
     """Mosaic pixels per packed pixel, in each direction."""
     head_groups: int
-    """Groups of the higher-scale encoder's first convolution; no group reads two planes."""
+    """Groups of the higher-scale encoder's first convolution; no group reads two planes or more than 16 values."""
+    noise_map: bool = False
+    """Whether a network also reads the noise level of each value of the planes."""
+
+    @property
+    def inputs(self) -> int:
+        """Number of planes that a network reads."""
+        return self.planes * (2 if self.noise_map else 1)
 
     def head(self, target: Target) -> Head:
         """Return the form of a network's output for a target."""
@@ -62,21 +69,33 @@ MOSAICS: dict[CfaKind, Mosaic] = {
     "bayer": Mosaic(planes=4, cell=2, head_groups=128),
     "xtrans": Mosaic(planes=9, cell=3, head_groups=144),
 }
+_WITH_NOISE_MAP: dict[CfaKind, Mosaic] = {
+    "bayer": Mosaic(planes=4, cell=2, head_groups=128, noise_map=True),
+    "xtrans": Mosaic(planes=9, cell=3, head_groups=288, noise_map=True),
+}
 
 
 class Network(nn.Module):
-    """Base class of the networks; holds name, CFA and target, and checks the shape of the input."""
+    """Base class of the networks; holds name, CFA, target and the input planes, and checks the shape of the input."""
 
     multiple = COARSE
     """Packed height and width must be multiples of this."""
 
     def __init__(
-        self, name: str, cfa: CfaKind, body: nn.Module, *, target: Target = "srgb"
+        self,
+        name: str,
+        cfa: CfaKind,
+        body: nn.Module,
+        *,
+        target: Target = "srgb",
+        noise_map: bool = False,
     ) -> None:
         super().__init__()
         self.name = name
         self.cfa = cfa
         self.target = target
+        self.noise_map = noise_map
+        """Whether the input is followed by as many planes with the noise level of each value."""
         self.body = body
         self.input_form = InputForm()
         """The form of the planes that `body` reads."""
@@ -88,7 +107,7 @@ class Network(nn.Module):
     @property
     def mosaic(self) -> Mosaic:
         """How the network's input is packed."""
-        return MOSAICS[self.cfa]
+        return (_WITH_NOISE_MAP if self.noise_map else MOSAICS)[self.cfa]
 
     @property
     def scale(self) -> int:
@@ -96,14 +115,15 @@ class Network(nn.Module):
         return self.mosaic.head(self.target).shuffle
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Return the restored target in [0, 1] for `(B, C, h, w)` float planes.
+        """Return the restored target in [0, 1] for `(B, C, h, w)` float planes, with a noise-level map `(B, 2C, h, w)`.
 
         The output is RGB `(B, 3, cell*h, cell*w)`, or planes `(B, C, h, w)` with the target `raw`. The
-        input planes have black subtracted, are normalised to white = 1, amplified, and not clipped. h and w
+        input planes have black subtracted, are normalised to white = 1, amplified, and not clipped; C more planes
+        hold the standard deviation of each value, if the network has a noise-level map. h and w
         are multiples of 16; the network that `ready_for_inference` returns accepts any size. Raises
         ModelError.
         """
-        check_planes(packed, self.name, self.cfa)
+        check_planes(packed, self.name, self.cfa, noise_map=self.noise_map)
         height, width = packed.shape[-2:]
         if height % self.multiple or width % self.multiple or not height or not width:
             raise ModelError(
@@ -114,12 +134,13 @@ class Network(nn.Module):
         return self.input_form.reordered(restored) if self.target == "raw" else restored
 
 
-def check_planes(packed: Tensor, name: str, cfa: CfaKind) -> None:
-    """Raise ModelError unless `packed` is `(B, C, h, w)` with as many planes C as the CFA has."""
-    planes = MOSAICS[cfa].planes
+def check_planes(packed: Tensor, name: str, cfa: CfaKind, *, noise_map: bool = False) -> None:
+    """Raise ModelError unless `packed` is `(B, C, h, w)` with as many planes C as the CFA has, with a map twice as many."""
+    planes = (_WITH_NOISE_MAP if noise_map else MOSAICS)[cfa].inputs
     if packed.ndim != 4 or packed.shape[1] != planes:
+        form = f"{name} for {cfa}" + (" with a noise-level map" if noise_map else "")
         raise ModelError(
-            f"{name} for {cfa} reads (B, {planes}, h, w), not {tuple(packed.shape)}; "
+            f"{form} reads (B, {planes}, h, w), not {tuple(packed.shape)}; "
             f"use weights that were trained for the colour filter array of the input"
         )
 
@@ -128,12 +149,12 @@ def _redirt(mosaic: Mosaic, target: Target, layers: tuple[int, ...], make_conv: 
     outputs = 3 * mosaic.cell**2
     return Redirt(
         higher=HigherScaleEncoder(
-            mosaic.planes,
+            mosaic.inputs,
             mosaic.head_groups,
             [ResidualDenseBlock(FEATURES, n, make_conv) for n in layers],
         ),
-        medium=MediumScaleEncoder(mosaic.planes),
-        lower=LowerScaleEncoder(mosaic.planes, outputs),
+        medium=MediumScaleEncoder(mosaic.inputs),
+        lower=LowerScaleEncoder(mosaic.inputs, outputs),
         fuse1=FuseBlock1(outputs),
         fuse2=FuseBlock2(2 * outputs, mosaic.head(target)),
     )
@@ -152,15 +173,15 @@ def _group_norm(mosaic: Mosaic, target: Target) -> nn.Module:
 
 
 def _sid(mosaic: Mosaic, target: Target) -> nn.Module:
-    return UNet(mosaic.planes, mosaic.head(target), keeps_negative=False)
+    return UNet(mosaic.inputs, mosaic.head(target), keeps_negative=False)
 
 
 def _unet(mosaic: Mosaic, target: Target) -> nn.Module:
-    return UNet(mosaic.planes, mosaic.head(target), keeps_negative=True)
+    return UNet(mosaic.inputs, mosaic.head(target), keeps_negative=True)
 
 
 def _nafnet(mosaic: Mosaic, target: Target) -> nn.Module:
-    return NafNet(mosaic.planes, mosaic.head(target))
+    return NafNet(mosaic.inputs, mosaic.head(target))
 
 
 _BUILDERS: dict[str, Callable[[Mosaic, Target], nn.Module]] = {
@@ -176,11 +197,14 @@ MODELS = tuple(_BUILDERS)
 """The names that `build_model` accepts."""
 
 
-def build_model(name: str, cfa: CfaKind = "bayer", target: Target = "srgb") -> Network:
+def build_model(
+    name: str, cfa: CfaKind = "bayer", target: Target = "srgb", *, noise_map: bool = False
+) -> Network:
     """Return a network with random initial weights, drawn from torch's global generator.
 
     `name` is one of MODELS, `cfa` is `bayer` (4 planes) or `xtrans` (9 planes), `target` is what the
-    network restores, one of TARGETS. Raises ModelError for another name; its message lists the valid names.
+    network restores, one of TARGETS. With `noise_map` it reads twice as many planes: the second half is the noise
+    level of each value of the first. Raises ModelError for another name; its message lists the valid names.
     """
     if name not in _BUILDERS:
         raise ModelError(f"unknown model {name!r}; choose from {', '.join(MODELS)}")
@@ -188,4 +212,6 @@ def build_model(name: str, cfa: CfaKind = "bayer", target: Target = "srgb") -> N
         raise ModelError(f"unknown colour filter array {cfa!r}; choose from {', '.join(MOSAICS)}")
     if target not in TARGETS:
         raise ModelError(f"unknown target {target!r}; choose from {', '.join(TARGETS)}")
-    return Network(name, cfa, _BUILDERS[name](MOSAICS[cfa], target), target=target)
+    mosaic = (_WITH_NOISE_MAP if noise_map else MOSAICS)[cfa]
+    body = _BUILDERS[name](mosaic, target)
+    return Network(name, cfa, body, target=target, noise_map=noise_map)

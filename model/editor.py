@@ -71,6 +71,10 @@ def check_editor_network(model: Network) -> None:
         raise ModelError(
             f"{model.name} reads X-Trans, which .dtmodel packages do not support yet (darktable reserves the name xtrans_v1, but has not defined it); export it as .onnx"
         )
+    if model.noise_map:
+        raise ModelError(
+            f"{model.name} reads a noise-level map, which editors do not give to a model; export it as .onnx, or train without --noise-map"
+        )
     if model.target != "linear":
         raise ModelError(
             f"{model.name} restores {model.target}, but a .dtmodel returns linear camera RGB; train with build --target linear, or export it as .onnx"

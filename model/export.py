@@ -37,6 +37,7 @@ _PLANE_NAMES = {
     "bayer": "R,G1,G2,B of the RGGB cell",
     "xtrans": "nine planes, packed as in SID (darkprep's shards/FORMAT.md)",
 }
+_NOISE_MAP = "as many planes follow, with the standard deviation of each value of the first: sqrt(shot * max(value, 0) + read^2), shot = K * amplification / (white - black), read = read noise * amplification / (white - black); K in codes per electron, read noise in codes"
 _OUTPUTS = {
     "srgb": "sRGB picture (R, G, B) in [0, 1]",
     "linear": "linear camera RGB in [0, 1], without white balance and colour matrix; amplified as the input is",
@@ -60,7 +61,7 @@ class ExportedOnnx:
 def export_onnx(model: Network, path: str | os.PathLike[str]) -> ExportedOnnx:
     """Write `model` to `path` as ONNX for inputs of any height and width, after it was checked.
 
-    The model's input is float32 `(1, C, h, w)`, its output float32 `(1, 3, cell*h, cell*w)` or, with the target
+    The model's input is float32 `(1, C, h, w)`, with a noise-level map `(1, 2C, h, w)`, its output float32 `(1, 3, cell*h, cell*w)` or, with the target
     `raw`, `(1, C, h, w)`. h and w must be multiples of `model.multiple`, as for `Network.forward`. What the planes
     are is written into the model's metadata. Weights and computation are float32.
 
@@ -72,7 +73,7 @@ def export_onnx(model: Network, path: str | os.PathLike[str]) -> ExportedOnnx:
     network = PlanesNetwork(model)
     multiple = model.multiple
     sizes = tuple((rows * multiple, columns * multiple) for rows, columns in _SIZES)
-    example = torch.rand(1, model.mosaic.planes, *sizes[1])
+    example = torch.rand(1, model.mosaic.inputs, *sizes[1])
     content = onnx_bytes(
         network,
         example,
@@ -83,7 +84,7 @@ def export_onnx(model: Network, path: str | os.PathLike[str]) -> ExportedOnnx:
         },
         properties=contract(model),
     )
-    planes = model.mosaic.planes
+    planes = model.mosaic.inputs
     error = largest_error(content, network, model.name, (_test_planes(planes, *s) for s in sizes))
     write_atomically(Path(path), content)
     return ExportedOnnx(
@@ -125,7 +126,7 @@ def contract(model: Network) -> dict[str, str]:
         "darkprep.cfa": model.cfa,
         "darkprep.target": model.target,
         "darkprep.opset": str(OPSET),
-        "darkprep.input": f"float32 (1, {mosaic.planes}, height, width)",
+        "darkprep.input": f"float32 (1, {mosaic.inputs}, height, width)",
         "darkprep.planes": _PLANE_NAMES[model.cfa],
         "darkprep.input_multiple": str(model.multiple),
         "darkprep.padding": "mirror planes at the bottom and at the right up to the multiple, and crop the output",
@@ -135,6 +136,7 @@ def contract(model: Network) -> dict[str, str]:
         "darkprep.output": f"float32 (1, {channels}, {model.scale}*height, {model.scale}*width)",
         "darkprep.output_values": _OUTPUTS[model.target],
     }
+    properties |= {"darkprep.noise_map": _NOISE_MAP} if model.noise_map else {}
     return properties | ({"darkprep.note": model.note} if model.note else {})
 
 

@@ -46,6 +46,8 @@ class ReadyNetwork:
         self, model: Network, run: Callable[[Tensor], Tensor], device: torch.device
     ) -> None:
         self.name, self.cfa, self.target = model.name, model.cfa, model.target
+        self.noise_map = model.noise_map
+        """Whether the input is followed by as many planes with the noise level of each value."""
         self.cameras = model.cameras
         """The colours of the training cameras as the weights file holds them; "" if unknown."""
         self.device = device
@@ -62,7 +64,7 @@ class ReadyNetwork:
         right, and the result is cropped to the original size (docs/models.md states how far into the frame
         the padding has an effect). Raises ModelError for planes of another CFA and for an empty frame.
         """
-        check_planes(packed, self.name, self.cfa)
+        check_planes(packed, self.name, self.cfa, noise_map=self.noise_map)
         height, width = packed.shape[-2:]
         if not height or not width:
             raise ModelError(

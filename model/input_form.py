@@ -19,6 +19,8 @@ PLANE_ORDERS: tuple[PlaneOrder, ...] = get_args(PlaneOrder)
 
 _TO_RGBG = [0, 1, 3, 2]
 """Positions of R, G, B, G among R, G1, G2, B; the same list converts back."""
+_TO_RGBG_WITH_MAP = [*_TO_RGBG, *(4 + plane for plane in _TO_RGBG)]
+"""The same with a noise-level map, whose planes follow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,5 +44,7 @@ class InputForm:
         return self.reordered(packed)
 
     def reordered(self, planes: Tensor) -> Tensor:
-        """Convert `(B, 4, h, w)` between the plane orders RGGB and this form's; other planes are returned unchanged."""
-        return planes[:, _TO_RGBG] if self.plane_order == "RGBG" else planes
+        """Convert `(B, 4, h, w)` or `(B, 8, h, w)` between the plane orders RGGB and this form's."""
+        if self.plane_order == "RGGB":
+            return planes
+        return planes[:, _TO_RGBG if planes.shape[1] == len(_TO_RGBG) else _TO_RGBG_WITH_MAP]

@@ -80,14 +80,15 @@ def _blocks(channels: int, count: int) -> nn.Sequential:
 class NafNet(nn.Module):
     """NAFNet: four levels down, each with twice the channels, and four levels up with added skip connections.
 
-    As published, a network that restores the planes it reads adds its output to its input.
+    As published, a network that restores the planes it reads adds its output to them; further planes of the input
+    are not added.
     """
 
     def __init__(self, planes: int, head: Head) -> None:
         super().__init__()
         widths = [WIDTH << level for level in range(len(ENCODER_BLOCKS) + 1)]
         self.head = head
-        self.adds_input = head.outputs == planes
+        self.adds_input = head.shuffle == 1
         self.intro = nn.Conv2d(planes, WIDTH, 3, padding=1)
         self.encoders = nn.ModuleList(map(_blocks, widths, ENCODER_BLOCKS))
         self.down = nn.ModuleList(nn.Conv2d(w, 2 * w, 2, stride=2) for w in widths[:-1])
@@ -111,5 +112,5 @@ class NafNet(nn.Module):
         for up, decoder in zip(self.up, self.decoders, strict=True):
             x = decoder(F.pixel_shuffle(up(x), 2) + skips.pop())
         out = cast(Tensor, self.ending(x))
-        out = out + planes if self.adds_input else out
+        out = out + planes[:, : self.head.outputs] if self.adds_input else out
         return unit_clamp(F.pixel_shuffle(out, self.head.shuffle), training=self.training)

@@ -36,6 +36,8 @@ _INPUT, _CUT_AT_BLACK = "input", "cut at black"
 _TARGET, _PLANE_ORDER = "target", "plane order"
 """Metadata of weights of another target than `srgb`, or of another plane order than RGGB."""
 
+_NOISE_MAP, _SHOT_AND_READ = "noise map", "shot and read noise"
+"""Metadata of weights of a network that reads a noise-level map."""
 _CAMERAS = "cameras"
 """Metadata with the colours of the training cameras."""
 
@@ -75,6 +77,7 @@ class _WeightsFile:
     """darkprep's name of a tensor to its name in the released file; empty for a darkprep file."""
     target: Target
     input_form: InputForm
+    noise_map: bool = False
     cameras: str = ""
     """The colours of the training cameras as text."""
     note: str = ""
@@ -126,15 +129,17 @@ def load_model(
             f"{path}: holds weights of {stored.name}, a network of your own; give --model {stored.name} (for safety, darkprep imports only code that you name yourself)"
         )
     if network is None:
-        model = build_model(stored.name, stored.cfa, stored.target)
+        model = build_model(stored.name, stored.cfa, stored.target, noise_map=stored.noise_map)
     else:
-        model = own_network(name or stored.name, network, stored.cfa, stored.target)
+        model = own_network(
+            name or stored.name, network, stored.cfa, stored.target, noise_map=stored.noise_map
+        )
     _load_into(model, stored, Path(path))
     return model
 
 
 def save_weights(model: Network, path: str | os.PathLike[str], *, note: str = "") -> None:
-    """Write `model` as safetensors with its name and colour filter array; on an error no file is left.
+    """Write `model` as safetensors with its name and the form of its input and output; on an error no file is left.
 
     `note` is written into the file's metadata. Raises OSError, which names `path`.
     """
@@ -145,6 +150,7 @@ def save_weights(model: Network, path: str | os.PathLike[str], *, note: str = ""
     metadata |= {_INPUT: _CUT_AT_BLACK} if form.cut_at_black else {}
     metadata |= {_TARGET: model.target} if model.target != "srgb" else {}
     metadata |= {_PLANE_ORDER: form.plane_order} if form.plane_order != "RGGB" else {}
+    metadata |= {_NOISE_MAP: _SHOT_AND_READ} if model.noise_map else {}
     metadata |= {_CAMERAS: model.cameras} if model.cameras else {}
     # Copies, because safetensors refuses tensors that share memory, as tied weights do.
     tensors = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
@@ -174,8 +180,8 @@ def import_published(
 
 
 def _load_into(model: Network, stored: _WeightsFile, path: Path) -> None:
-    wanted_kind = (model.name, model.cfa, model.target)
-    if (stored.name, stored.cfa, stored.target) != wanted_kind:
+    wanted_kind = (model.name, model.cfa, model.target, model.noise_map)
+    if (stored.name, stored.cfa, stored.target, stored.noise_map) != wanted_kind:
         raise ModelError(
             f"{path}: holds weights of {stored.name} ({_kind(stored)}), not of {model.name} "
             f"({_kind(model)}); create the network {stored.name} ({_kind(stored)}) instead, or choose a file for {model.name}"
@@ -214,8 +220,10 @@ def _load_into(model: Network, stored: _WeightsFile, path: Path) -> None:
 
 
 def _kind(network: _WeightsFile | Network) -> str:
-    """Return the CFA and, unless it is `srgb`, the target as text."""
-    return network.cfa if network.target == "srgb" else f"{network.cfa}, {network.target}"
+    """Return the CFA, the target unless it is `srgb`, and whether there is a noise-level map, as text."""
+    target = [] if network.target == "srgb" else [network.target]
+    noise = ["with a noise-level map"] if network.noise_map else []
+    return ", ".join([network.cfa, *target, *noise])
 
 
 def _is_usable(tensor: Tensor, wanted: Tensor | None) -> bool:
@@ -281,6 +289,7 @@ def _read_darkprep(path: Path) -> _WeightsFile:
         published_names={},
         target=cast(Target, metadata.get(_TARGET, "srgb")),
         input_form=form,
+        noise_map=metadata.get(_NOISE_MAP) == _SHOT_AND_READ,
         cameras=metadata.get(_CAMERAS, ""),
         note=metadata.get("note", ""),
     )

@@ -27,6 +27,7 @@ from .format import (
     ShardLayout as ShardLayout,
     Target as Target,
 )
+from .noise_level import NoiseLevel as NoiseLevel
 from .order import UseOrder as UseOrder
 from .plan_record import StreamSpec as StreamSpec
 from .reader import SpoolReader as SpoolReader

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import xxhash
 
 from darkprep.shards.errors import ShardDamaged
+from darkprep.shards.noise_level import NoiseLevel
 
 LATEST_VERSION = 2
 """Version of samples and plans of the targets `linear` and `raw`; those of `srgb` stay at version 1."""
@@ -116,6 +117,8 @@ class Sample:
     gt: U16
     """uint16, by `meta.target`: `(3, H, W)` sRGB or camera RGB with H = h * CELL, or `(C, h, w)` packed codes."""
     meta: SampleMeta
+    noise: NoiseLevel | None = None
+    """How much noise `low` has; None if unknown. It is not stored in shards."""
 
 
 TAR_BLOCK = 512

@@ -38,6 +38,7 @@ IDENTITY_FIELDS = (
     "augment",
     "shot_noise",
     "full_scale_electrons",
+    "noise_levels",
     "seed",
     "parts",
     "target",
@@ -46,7 +47,7 @@ IDENTITY_FIELDS = (
 
 _LATER_FIELDS = (
     *("target", "loss", "parts", "keep_shards", "evaluate_every"),
-    *("shot_noise", "full_scale_electrons"),
+    *("shot_noise", "full_scale_electrons", "noise_map", "noise_levels"),
 )
 """Fields that config.json did not always have."""
 
@@ -88,6 +89,11 @@ class TrainConfig:
     """Largest share of its own light that is added to a short exposure with shot noise; 0 for none (trainer/shot_noise.py)."""
     full_scale_electrons: float = 0.0
     """Electrons from black to white at ISO 100, for `shot_noise`; 0 without it."""
+    noise_map: str = ""
+    """Whose noise the noise-level map holds, which the network reads as further planes: `auto`, a published camera, or a
+    calibration file; empty for a network without the map (trainer/noise_map.py). Recorded, not used."""
+    noise_levels: str = ""
+    """What identifies these noise levels; empty without the map. The network has the map if this is not empty."""
     seed: int = 0
     checkpoint_every: int = 2000
     """Iterations between checkpoints; another one is written when the training ends or is stopped."""
@@ -179,6 +185,11 @@ class TrainConfig:
     def learning_rate_at(self, iteration: int) -> float:
         """Return the learning rate of step `iteration`, from 0: it drops to a tenth after half of the steps."""
         return self.learning_rate * (1 if iteration < self.half_time else 0.1)
+
+    @property
+    def has_noise_map(self) -> bool:
+        """Whether the network reads a noise-level map."""
+        return bool(self.noise_levels)
 
     @property
     def half_time(self) -> int:

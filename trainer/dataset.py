@@ -28,6 +28,7 @@ from darkprep.trainer.augment import Augmentation, CropGeometry
 from darkprep.trainer.batches import batch_record
 from darkprep.trainer.config import RANK_TIMEOUT_S, AugmentMode
 from darkprep.trainer.device import open_device
+from darkprep.trainer.noise_map import NoiseOf
 from darkprep.trainer.prefetch import pinned_memory, prefetcher_for
 from darkprep.trainer.shot_noise import shot_noise_from
 from darkprep.trainer.stream import DeviceBatch, DeviceStream
@@ -40,7 +41,8 @@ class SpoolDataset(IterableDataset[dict[str, Any]]):
 
     A batch is a dict. `low` is `(B, C, h, w)` float32, black subtracted, white = 1, amplified; `gt` is float32 in
     [0, 1], `(B, 3, H, W)`, or `(B, C, h, w)` with the target `raw`: decoded, cropped and augmented as
-    `train` does it with the same `seed`, `crop`, `augment`, `shot_noise` and `full_scale_electrons`. `key`, `pair` and `camera` are lists of B
+    `train` does it with the same `seed`, `crop`, `augment`, `shot_noise`, `full_scale_electrons` and `noise_of`; with
+    `noise_of`, `low` is `(B, 2C, h, w)`. `key`, `pair` and `camera` are lists of B
     strings, `use` is `(B,)` int64 (how often a sample was used before), `ratio` is `(B,)` float32, `index` is
     the number of the batch. With `decode=False`, `low` and `gt` are the stored uint16 codes, neither cropped nor
     augmented, and `black`, `white`, `amplification` (with the target `raw` also `gt_black`, `gt_white`) are
@@ -74,6 +76,7 @@ class SpoolDataset(IterableDataset[dict[str, Any]]):
         augment: AugmentMode = "cfa",
         shot_noise: float = 0.0,
         full_scale_electrons: float = 0.0,
+        noise_of: NoiseOf | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
         reuse: int = 1,
@@ -101,6 +104,7 @@ class SpoolDataset(IterableDataset[dict[str, Any]]):
             Augmentation(geometry=geometry, mode=augment, seed=seed)  # checks the two
         self._decode, self._augment, self._seed = decode, augment, seed
         self._shot_noise = shot_noise_from(shot_noise, full_scale_electrons, seed)
+        self._noise_of = noise_of
         self._device = open_device(str(device))
         self._rank, self._world = rank, world
         self._batch_size, self._drop_last = batch_size, drop_last
@@ -220,6 +224,7 @@ class SpoolDataset(IterableDataset[dict[str, Any]]):
             target=stream.target,
             owned=True,
             shot_noise=self._shot_noise and replace(self._shot_noise, seed=seed),
+            noise_of=self._noise_of,
         )
         return ((batch, batch.low, batch.gt) for batch in decoded)
 

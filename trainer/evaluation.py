@@ -20,12 +20,13 @@ from darkprep.shards.files import disk_errors, write_json
 from darkprep.shards.format import U16, Sample
 from darkprep.trainer.device import out_of_memory_errors
 from darkprep.trainer.metrics import F32, Protocol, Scores, protocol_named, score
+from darkprep.trainer.noise_map import with_noise_map
 from darkprep.trainer.picture import write_picture
 from darkprep.trainer.picture_row import side_by_side
 from darkprep.trainer.stream import network_input, raw_truth
 
 Restorer = Callable[[Tensor], Tensor]
-"""Returns `(1, 3, H, W)`, or `(1, C, h, w)` with the target `raw`, in [0, 1] for `(1, C, h, w)` amplified planes of
+"""A network; one with the attribute `noise_map` set reads a noise-level map after the planes. Returns `(1, 3, H, W)`, or `(1, C, h, w)` with the target `raw`, in [0, 1] for `(1, C, h, w)` amplified planes of
 any size; needs no gradients."""
 
 Prepare = Callable[[Sample, F32 | U16], tuple[F32, F32]]
@@ -161,9 +162,14 @@ def restore_on_device(
 ) -> Tensor:
     """Restore a whole frame and return it on the network's device, in the form of its target, in [0, 1].
 
-    Raises WeightsError when the network was trained for another CFA, OptionError when the frame is too
-    large for the device's memory.
+    Raises WeightsError when the network was trained for another CFA, or reads a noise-level map and the sample has
+    no noise level, OptionError when the frame is too large for the device's memory.
     """
+    reads_map = getattr(network, "noise_map", False)
+    if reads_map and sample.noise is None:
+        raise WeightsError(
+            f"{sample.meta.pair}: the network reads a noise-level map, but the noise of this frame is not known; set the field `noise` of the sample (a NoiseLevel), or choose weights without a map"
+        )
     device = device or torch.device("cpu")
     height, width = sample.low.shape[-2:]
     try:
@@ -172,7 +178,10 @@ def restore_on_device(
             out_of_memory_errors(f"a frame of {height}x{width} packed pixels", device),
         ):
             low = torch.from_numpy(sample.low)[None].to(device)
-            return network(network_input(low, (sample.meta,)))[0]
+            planes = network_input(low, (sample.meta,))
+            if reads_map and sample.noise:
+                planes = with_noise_map(planes, (sample.meta,), (sample.noise,))
+            return network(planes)[0]
     except ModelError as error:
         hint = (
             "; or choose the --xtrans mode with which the network was trained"

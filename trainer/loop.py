@@ -24,6 +24,7 @@ from darkprep.trainer.checkpoint import Progress, TrainState
 from darkprep.trainer.communicator import Communicator, SingleProcess, open_in_turn
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import open_device, out_of_memory_errors
+from darkprep.trainer.noise_map import NoiseOf
 from darkprep.trainer.prefetch import pinned_memory
 from darkprep.trainer.recipe import Loss, MakeOptimiser, Recipe, Schedule
 from darkprep.trainer.records import RunSummary, StepReport
@@ -71,6 +72,7 @@ def train(
     extra_metrics: Callable[[], Mapping[str, float]] = dict,
     communicator: Communicator | None = None,
     cameras: str = "",
+    noise_of: NoiseOf | None = None,
 ) -> RunSummary:
     """Train a network, and write config.json, metrics.jsonl, summary.json, weights and checkpoints to `run_dir`.
 
@@ -88,7 +90,9 @@ def train(
     By default they are those of `config`, whose fields `model` and `loss` record the names of the code.
     A resumed run is given the same code again. What breaks the contract is refused before the first step.
     `cameras` is written into the weights file: the colours of the training cameras, as `cameras_to_text` of
-    `darkprep.pipeline.raw.camera_colours` returns them.
+    `darkprep.pipeline.raw.camera_colours` returns them. `noise_of` returns the noise level of a sample's metadata,
+    for a network with a noise-level map; it is needed if `config.noise_levels`, a name of your choice for these
+    levels, is not empty.
 
     With a `communicator`, every rank calls this function with the same arguments except its reader, which
     reads the rank's part of each batch. Only rank 0 writes files and evaluates. Its counts of deleted and
@@ -102,6 +106,10 @@ def train(
     """
     communicator, stop = communicator or SingleProcess(), stop or threading.Event()
     device = open_device(config.device)
+    if config.has_noise_map != (noise_of is not None):
+        raise OptionError(
+            "noise_levels of the configuration and the argument noise_of can be used only together; give both or neither"
+        )
     recipe = Recipe(network=network, loss=loss, optimiser=optimiser, schedule=schedule)
     with communicator.fail_together():
         config = recipe.named(config)
@@ -134,6 +142,7 @@ def train(
                 stop=stop,
                 device=device,
                 recipe=recipe,
+                noise_of=noise_of,
             )
             try:
                 with out_of_memory_errors(

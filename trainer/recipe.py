@@ -92,14 +92,26 @@ class Recipe:
 
     def _network(self, config: TrainConfig) -> Network:
         if self.network is None:
-            return build_model(config.model, config.cfa, config.target)
+            return build_model(
+                config.model, config.cfa, config.target, noise_map=config.has_noise_map
+            )
         try:
-            network = own_network(config.model, self.network, config.cfa, config.target)
+            network = own_network(
+                config.model,
+                self.network,
+                config.cfa,
+                config.target,
+                noise_map=config.has_noise_map,
+            )
         except ModelError as error:
             raise OptionError(first_line(error)) from error
         if (network.cfa, network.target) != (config.cfa, config.target):
             raise OptionError(
                 f"model {network.name}: is for {network.cfa} and the target {network.target}, but the samples are {config.cfa} with the target {config.target}; choose a spool or a model that fits"
+            )
+        if network.noise_map != config.has_noise_map:
+            raise OptionError(
+                f"model {network.name}: was built with{'' if network.noise_map else 'out'} a noise-level map, but the training run is with{'' if config.has_noise_map else 'out'} one; build it alike"
             )
         return network
 
@@ -108,7 +120,7 @@ class Recipe:
         mosaic = MOSAICS[config.cfa]
         side = config.crop // mosaic.cell
         count = min(config.batch_size, _MOST_TRIED)
-        low = torch.zeros(count, mosaic.planes, side, side, device=device)
+        low = torch.zeros(count, network.mosaic.inputs, side, side, device=device)
         planes = mosaic.planes if config.target == "raw" else 3
         size = side * mosaic.head(config.target).shuffle
         truth = torch.zeros(count, planes, size, size, device=device)

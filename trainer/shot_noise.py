@@ -46,6 +46,12 @@ class ShotNoiseAugmentation:
         `low` and `truth` are `(B, C, h, w)` float32 planes in the same place, white = 1, `low` amplified. Raises
         OptionError for samples without an ISO or a ratio.
         """
+        return self.lit(low, truth, metas, uses)[0]
+
+    def lit(
+        self, low: Tensor, truth: Tensor, metas: tuple[SampleMeta, ...], uses: tuple[int, ...]
+    ) -> tuple[Tensor, list[float]]:
+        """Return what `apply` returns, and by how much the light of each sample was multiplied."""
         for meta in metas:
             if not (meta.iso > 0 and meta.ratio > 0):
                 raise OptionError(
@@ -66,7 +72,7 @@ class ShotNoiseAugmentation:
         expected = truth * (share * electrons / column([meta.ratio for meta in metas]))
         added = torch.poisson(expected, generator=generator) / electrons
         added *= column([meta.amplification for meta in metas])
-        return added.add_(low).div_(1 + share)
+        return added.add_(low).div_(1 + share), [1 + one for one in shares]
 
 
 def shot_noise_from(

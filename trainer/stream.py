@@ -21,6 +21,7 @@ from darkprep.shards.errors import OptionError
 from darkprep.shards.format import CELL, CfaKind, SampleMeta, Target
 from darkprep.trainer.augment import Augmentation, CropGeometry, Cropper
 from darkprep.trainer.config import AugmentMode
+from darkprep.trainer.noise_map import NoiseOf, with_noise_map
 from darkprep.trainer.prefetch import BatchReader, prefetcher_for
 from darkprep.trainer.shot_noise import ShotNoiseAugmentation
 
@@ -35,7 +36,8 @@ class DeviceBatch:
     index: int
     """Number of the global batch, from 0."""
     low: Tensor
-    """`(B, C, h, w)` float32: black-subtracted, white = 1, amplified, not clipped."""
+    """`(B, C, h, w)` float32: black-subtracted, white = 1, amplified, not clipped; with a noise-level map
+    `(B, 2C, h, w)`, the second half being the standard deviation of each value."""
     gt: Tensor
     """float32 in [0, 1]: `(B, 3, H, W)` sRGB or camera RGB, or `(B, C, h, w)` planes, as the target says."""
     metas: tuple[SampleMeta, ...]
@@ -53,7 +55,7 @@ class DeviceStream:
 
     A batch is valid until the next one is requested; with `owned`, it has memory of its own. `crop` is the side in
     mosaic pixels of the square that is cut from each stored sample. `shot_noise` adds light with its shot noise,
-    for the target `raw` only. Raises OptionError when the crop does not fit into the samples or the samples are of another CFA or target, and
+    for the target `raw` only. `noise_of` returns the noise level of each sample for a noise-level map. Raises OptionError when the crop does not fit into the samples or the samples are of another CFA or target, and
     whatever the reader raises.
     """
 
@@ -69,12 +71,13 @@ class DeviceStream:
         target: Target = "srgb",
         owned: bool = False,
         shot_noise: ShotNoiseAugmentation | None = None,
+        noise_of: NoiseOf | None = None,
     ) -> None:
         if shot_noise is not None and target != "raw":
             raise OptionError(
                 f"shot_noise needs a truth in the sensor's own planes, but the target is {target}; train on a spool that was built with --target raw"
             )
-        self._shot_noise = shot_noise
+        self._shot_noise, self._noise_of = shot_noise, noise_of
         self._reader = reader
         self._device = device
         self._cfa, self._crop, self._augment, self._seed = cfa, crop, augment, seed
@@ -91,8 +94,12 @@ class DeviceStream:
         if self._decoder is None:
             self._decoder = self._decoder_for(batch)
         low, gt = self._decoder.decode(low, gt, batch.metas, batch.uses)
+        light: list[float] | None = None
         if self._shot_noise is not None:
-            low = self._shot_noise.apply(low, gt, batch.metas, batch.uses)
+            low, light = self._shot_noise.lit(low, gt, batch.metas, batch.uses)
+        if self._noise_of is not None:
+            levels = list(map(self._noise_of, batch.metas))
+            low = with_noise_map(low, batch.metas, levels, light=light)
         self._prefetcher.release()
         return DeviceBatch(index=batch.index, low=low, gt=gt, metas=batch.metas, uses=batch.uses)
 

@@ -21,6 +21,7 @@ from darkprep.trainer.communicator import Communicator
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import GpuMeter
 from darkprep.trainer.lockstep import Lockstep
+from darkprep.trainer.noise_map import NoiseOf
 from darkprep.trainer.prefetch import Allocate, BatchReader
 from darkprep.trainer.recipe import Recipe
 from darkprep.trainer.records import MetricsLine, RunSummary, StepReport, limiting_side
@@ -57,6 +58,7 @@ class Training:
         stop: threading.Event,
         device: torch.device,
         recipe: Recipe,
+        noise_of: NoiseOf | None = None,
     ) -> None:
         self.config, self.state = config, state
         self.iteration = start.iteration
@@ -70,6 +72,7 @@ class Training:
             seed=config.seed,
             target=config.target,
             shot_noise=shot_noise_from(config.shot_noise, config.full_scale_electrons, config.seed),
+            noise_of=noise_of,
         )
         self.timer = StepTimer(self.stream.wait_s, device)
         self.lockstep = Lockstep(

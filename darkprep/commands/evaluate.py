@@ -17,6 +17,7 @@ from darkprep.commands.options import (
     match_option,
     model_option,
     multiplier_option,
+    noise_map_option,
     pair_options,
     root_option,
     split_option,
@@ -54,6 +55,7 @@ from darkprep.view.live import Progress
 @xtrans_option
 @match_option
 @dark_shading_option
+@noise_map_option
 @click.option(
     "--baseline", is_flag=True,
     help="Also score the amplified short exposure developed by LibRaw, as a baseline.",
@@ -82,6 +84,7 @@ def evaluate(
     xtrans: str,
     match_colour: str | None,
     dark_shading: Path | None,
+    noise_map: str | None,
     baseline: bool,
     device: str,
     out: Path | None,
@@ -113,6 +116,7 @@ def evaluate(
             xtrans=xtrans,
             match_colour=match_colour,
             dark_shading=dark_shading,
+            noise_map=noise_map,
         ),
         protocol=protocol,
         baseline=baseline,

@@ -174,6 +174,10 @@ dark_shading_option = click.option(
     "--dark-shading", type=PATH, metavar="FILE.json",
     help="Subtract the dark shading and the black-level error of this file of darkprep calibrate from short exposures; use it in training and restoration alike.",
 )  # fmt: skip
+noise_map_option = click.option(
+    "--noise-map", metavar="CAMERA|FILE.json", show_default="of each file's camera, if it is published",
+    help="For weights that were trained with --noise-map: take the noise levels of a published CAMERA, or those of the camera that FILE.json of darkprep calibrate describes.",
+)  # fmt: skip
 
 crop_option = click.option(
     "--crop", type=click.IntRange(min=1), metavar="PX",

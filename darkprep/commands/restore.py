@@ -18,6 +18,7 @@ from darkprep.commands.options import (
     match_root_option,
     model_option,
     multiplier_option,
+    noise_map_option,
     restore_match_option,
     weights_option,
     xtrans_option,
@@ -50,6 +51,7 @@ _BAR_WIDTH = 30
 @xtrans_option
 @restore_match_option
 @dark_shading_option
+@noise_map_option
 @match_root_option
 @click.option(
     "--out", type=PATH, default=Path("restored"), show_default=True, metavar="DIR",
@@ -95,6 +97,7 @@ def restore(
     xtrans: str,
     match_colour: str | None,
     dark_shading: Path | None,
+    noise_map: str | None,
     root: Path,
     out: Path,
     existing: str,
@@ -135,6 +138,7 @@ def restore(
             xtrans=xtrans,
             match_colour=match_colour,
             dark_shading=dark_shading,
+            noise_map=noise_map,
             has_ratio=False,
         ),
         root=root,

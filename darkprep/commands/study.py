@@ -44,7 +44,7 @@ from darkprep.view.live import Progress
 )  # fmt: skip
 @click.option(
     "--iterations", type=click.IntRange(min=1), metavar="N",
-    show_default="as published; 3500 with --small, for targets 1000",
+    show_default="as published; 3500 with --small, for noise 1500, for targets 1000",
     help="Number of iterations of each training run.",
 )  # fmt: skip
 @device_option

@@ -87,6 +87,10 @@ _REPEATED = ("spool", "root", "producers", "rank_timeout", "staging_budget", "st
     help="Electrons from black to white at ISO 100, for --shot-noise; darkprep calibrate prints them.",
 )  # fmt: skip
 @click.option(
+    "--noise-map", default=TrainConfig.noise_map, show_default="none", metavar="auto|CAMERA|FILE.json",
+    help="Train a network that reads the noise level of each value as further input planes, so that one network serves all ISO values and cameras. auto: of the noise with which the spool was built, or of each sample's camera if it is published; or of a published CAMERA, or of a FILE.json of darkprep calibrate.",
+)  # fmt: skip
+@click.option(
     "--keep-shards", is_flag=True,
     help="Delete no shards; at the end of the plan, begin again with its first shard.",
 )  # fmt: skip

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from darkprep.jobs.noise_map import noise_levels
 from darkprep.pipeline.noise.shading_correction import ShadingCorrection
 from darkprep.pipeline.pairs.reference_colours import reference_colours
 from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Pair
-from darkprep.pipeline.pairs.whole_frame import Correction, lone_sample, whole_frame
+from darkprep.pipeline.pairs.whole_frame import Correction, NoiseOfFrame, lone_sample, whole_frame
 from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER, Amplification, parse_amplification
 from darkprep.pipeline.raw.camera_colours import CameraColours, camera_name, colours_for
 from darkprep.pipeline.raw.colour import Colours, colours_of
@@ -41,6 +42,9 @@ class DecodingOptions:
     weights state; None or `none` for no conversion."""
     dark_shading: Path | None = None
     """A calibration file whose dark shading is subtracted from the short exposures."""
+    noise_map: str | None = None
+    """A published camera or a calibration file whose noise the short exposures have, for a network that reads a
+    noise-level map; None for that of each file's camera."""
 
     def __post_init__(self) -> None:
         parse_amplification(self.amplify, has_ratio=self.has_ratio)
@@ -59,12 +63,23 @@ class DecodingOptions:
             return 1.0
         return DEFAULT_MULTIPLIER if self.multiplier is None else self.multiplier
 
-    def decoder(self, root: Path, trained_on: tuple[CameraColours, ...] = ()) -> FrameDecoder:
+    def decoder(
+        self,
+        root: Path,
+        trained_on: tuple[CameraColours, ...] = (),
+        *,
+        reads_noise_map: bool = False,
+    ) -> FrameDecoder:
         """Return a decoder of RAW files; if `match_colour` names a camera, its photographs must be below `root`.
 
-        `trained_on` are the cameras that the weights state. Raises OptionError, DatasetError or RawError when
-        the colours to match cannot be read.
+        `trained_on` are the cameras that the weights state; `reads_noise_map` is whether their network needs the
+        noise level of each frame. Raises OptionError, DatasetError or RawError when the colours to match cannot be
+        read, OptionError for a noise that is not known or not needed.
         """
+        if self.noise_map is not None and not reads_noise_map:
+            raise OptionError(
+                "noise-map cannot be used with these weights, whose network reads no noise-level map; leave it out"
+            )
         named = self.match_colour if self.matches and self.match_colour != AUTO else None
         return FrameDecoder(
             amplification=parse_amplification(self.amplify),
@@ -75,6 +90,7 @@ class DecodingOptions:
             correct=ShadingCorrection.at(self.dark_shading).corrected
             if self.dark_shading
             else None,
+            noise=noise_levels(self.noise_map).of_frame if reads_noise_map else None,
         )
 
 
@@ -101,6 +117,8 @@ class FrameDecoder:
     trained_on: tuple[CameraColours, ...] = ()
     """Cameras of which a frame of any other camera is converted to the first; empty if `match` decides."""
     correct: Correction | None = None
+    noise: NoiseOfFrame | None = None
+    """Returns the noise level of a frame, for a network that reads it."""
 
     def pair(self, root: Path, pair: Pair, target: Target = "srgb") -> Sample:
         """Decode both exposures of a pair below `root` to one sample. Raises RawError, also if the decoder crashes."""
@@ -118,6 +136,7 @@ class FrameDecoder:
             xtrans=self.xtrans,
             match=match,
             correct=self.correct,
+            noise=self.noise,
             target=target,
         )
 
@@ -141,7 +160,11 @@ class FrameDecoder:
         if match and self.trained_on and not _has_colours(decoded):
             match = None
         sample = lone_sample(
-            decoded, amplification=self.amplification, multiplier=self.multiplier, match=match
+            decoded,
+            amplification=self.amplification,
+            multiplier=self.multiplier,
+            match=match,
+            noise=self.noise,
         )
         return LoneFrame(sample=sample, decoded=decoded, is_matched=match is not None)
 

@@ -198,11 +198,20 @@ def evaluation(
         region=f"the middle {centre} x {centre} packed pixels" if centre else "whole frames",
         settings=options.settings()
         | _set_of(options, found)
-        | ({} if target == "srgb" else {"target": target}),
+        | ({} if target == "srgb" else {"target": target})
+        | _noise_map_of(options, network),
         groups=lambda pair: report_groups(by_id[pair]),
         on_image=on_image,
     )
     return EvaluationResult(result, (*found.skipped, *skipped), found)
+
+
+def _noise_map_of(options: EvaluateOptions, network: ReadyNetwork) -> dict[str, str]:
+    """Return the record of whose noise the noise-level map holds; empty for a network without one."""
+    chosen = options.decoding.noise_map
+    if not network.noise_map:
+        return {}
+    return {"noise map": published_path(chosen) if chosen else "of each camera"}
 
 
 def _set_of(options: EvaluateOptions, found: Pairs) -> dict[str, str]:
@@ -226,7 +235,9 @@ def _whole_frames(
     network: ReadyNetwork,
 ) -> Iterator[Sample]:
     """Yield the samples to score, and append to `skipped` the files that cannot be used."""
-    decoder = options.decoding.decoder(options.root, cameras_from_text(network.cameras))
+    decoder = options.decoding.decoder(
+        options.root, cameras_from_text(network.cameras), reads_noise_map=network.noise_map
+    )
     for pair in found.pairs:
         check()
         try:

@@ -125,7 +125,9 @@ def _loader(
         amplify: GuardedReader(
             partial(
                 _read,
-                replace(options.decoding, amplify=amplify).decoder(options.root, trained_on),
+                replace(options.decoding, amplify=amplify).decoder(
+                    options.root, trained_on, reads_noise_map=network.noise_map
+                ),
                 options.metadata,
             ),
             seconds=DECODE_S,

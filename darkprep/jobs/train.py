@@ -7,6 +7,7 @@ module connects them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ import torch
 
 from darkprep.jobs.background import Supervisor
 from darkprep.jobs.gpus import check_gpu
+from darkprep.jobs.noise_map import TrainingNoise, training_noise
 from darkprep.jobs.placement import (
     RankPlacement,
     check_ranks,
@@ -111,6 +113,12 @@ class TrainOptions:
         every = self.config.evaluate_every
         return self.config.checkpoint_every if every is None else every
 
+    @functools.cached_property
+    def noise(self) -> TrainingNoise | None:
+        """The noise levels that the network reads; None without a noise-level map. Raises OptionError."""
+        chosen = self.config.noise_map
+        return training_noise(chosen, self.spool) if chosen else None
+
     def spool_config(self, device: str) -> TrainConfig:
         """Return the configuration on `device`, completed with what the spool's plan decides. Raises OptionError."""
         stream = self.spool.stream
@@ -121,6 +129,7 @@ class TrainOptions:
             crop=stream.crop,
             camera=stream.camera,
             plan=self.spool.digest,
+            noise_levels=self.noise.identity if self.noise else "",
             parts=max(self.config.parts, self.spool.part[1]),
             device=device,
         )
@@ -247,6 +256,7 @@ def stream_training(
                 extra_metrics=monitor.gauges,
                 communicator=communicator,
                 cameras=cameras,
+                noise_of=options.noise.samples.of_sample if options.noise else None,
             )
         except BaseException:
             if communicator.rank == 0 and options.resume_command and iterations_done(run_dir):
@@ -292,7 +302,12 @@ def _validation_frames(options: TrainOptions, device: torch.device) -> Validatio
     if not are_own_settings(options.spool.plan):
         return None
     try:
-        frames = ValidationFrames(Plan.load(options.spool), options.run_dir, device)
+        frames = ValidationFrames(
+            Plan.load(options.spool),
+            options.run_dir,
+            device,
+            noise=options.noise.frames.of_frame if options.noise else None,
+        )
     except DatasetError:
         return None
     return frames if len(frames) else None
@@ -341,7 +356,8 @@ def _announce(
         f"{config.model} on {config.camera}, {config.iterations:,} iterations of "
         f"{config.batch_size} x {config.crop} px, {device}, {config.precision}, run {options.run_dir}",
         f"  learning rate {config.learning_rate:g}, then {config.learning_rate / 10:g}; "
-        f"reuse {config.reuse}, augment {config.augment}, seed {config.seed}; {validation}",
+        f"reuse {config.reuse}, augment {config.augment}, seed {config.seed}; "
+        f"{f'noise-level map of {config.noise_levels}; ' if config.noise_levels else ''}{validation}",
         f"  plan {spool.digest} in {options.remote.url if options.remote else spool.path}, {stream.samples} samples per shard, "
         f"{'no end' if stream.shards is None else f'{stream.shards} shards'}; "
         f"shards are {'kept' if config.keep_shards else 'deleted after use'}",

@@ -25,7 +25,7 @@ from darkprep.model import Network
 from darkprep.pipeline.pairs.cameras import CAMERAS
 from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.pairs.table import Pair
-from darkprep.pipeline.pairs.whole_frame import Correction, whole_frame
+from darkprep.pipeline.pairs.whole_frame import Correction, NoiseOfFrame, whole_frame
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.raw.amplify import Amplification, parse_amplification
 from darkprep.pipeline.raw.colour import Colours
@@ -114,6 +114,7 @@ def cut_validation_crop(
     xtrans: XtransMode = "native",
     target: Target = "srgb",
     correct: Correction | None = None,
+    noise: NoiseOfFrame | None = None,
 ) -> ValidationCrop:
     """Decode a pair, apply `correct` to its short exposure, and crop it to its most detailed region. Raises RawError."""
     whole = whole_frame(
@@ -124,6 +125,7 @@ def cut_validation_crop(
         xtrans=xtrans,
         target=target,
         correct=correct,
+        noise=noise,
     )
     cfa = whole.meta.cfa
     cell, multiple = CELL[cfa], Network.multiple * CELL[cfa]
@@ -141,7 +143,8 @@ def cut_validation_crop(
     rows, columns = (slice(top, top + height // step), slice(left, left + width // step))
     y, x = top * step // cell, left * step // cell
     low = whole.low[:, y : y + height // cell, x : x + width // cell]
-    sample = Sample(np.ascontiguousarray(low), whole.gt[:, rows, columns].copy(), whole.meta)
+    truth = whole.gt[:, rows, columns].copy()
+    sample = Sample(np.ascontiguousarray(low), truth, whole.meta, whole.noise)
     path, factor = root / pair.short, whole.meta.amplification
     if target == "raw":
         colours = colours_for_show(path)
@@ -185,10 +188,18 @@ class ValidationFrames:
 
     A thread decodes the frames while training starts; the first evaluation waits for it. Pictures are
     written to `run_dir/heldout/PAIR/`: dark.jpg, amplified.jpg, truth.jpg, and one named after the
-    iteration for each evaluation that is kept.
+    iteration for each evaluation that is kept. `noise` returns the noise level of a frame, for a network that reads
+    a noise-level map.
     """
 
-    def __init__(self, plan: Plan, run_dir: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        run_dir: Path,
+        device: torch.device,
+        noise: NoiseOfFrame | None = None,
+    ) -> None:
+        self._noise = noise
         self._plan, self._directory, self._device = plan, run_dir / VALIDATION_FOLDER, device
         self._pairs = validation_pairs(plan)
         self._crops: list[ValidationCrop] = []
@@ -259,6 +270,7 @@ class ValidationFrames:
                     xtrans=parse_xtrans_mode(options.xtrans),
                     target=options.target,
                     correct=self._plan.correction,
+                    noise=self._noise,
                 )
                 crop = guarded_call(cut, self._plan.root / pair.short)
                 if crop.sample.meta.cfa != self._plan.cfa:

@@ -233,6 +233,15 @@ CALIBRATIONS: dict[str, tuple[Calibration, ...]] = {
     "canon5d4": (_CANON_5D4,),
 }
 """The profiles of each camera, by the camera's name on the command line."""
+PUBLISHED_CAMERAS = {
+    "sony ilce-7sm2": "sonya7s2",
+    "fujifilm x-t2": "fuji",
+    "nikon d850": "nikond850",
+    "canon eos 70d": "canon70d",
+    "canon eos 700d": "canon700d",
+    "canon eos 5d mark iv": "canon5d4",
+}
+"""Maker and model as files state them, in lower case, to a name in CALIBRATIONS."""
 
 # -- edition 2 ----------------------------------------------------------------------------------------
 

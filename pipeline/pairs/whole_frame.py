@@ -22,9 +22,12 @@ from darkprep.pipeline.raw.resample import XtransMode
 from darkprep.pipeline.raw.source import PackedFrame
 from darkprep.shards.errors import OptionError, RawError
 from darkprep.shards.format import U16, Sample, SampleMeta, Target
+from darkprep.shards.noise_level import NoiseLevel
 
 Correction = Callable[[PackedFrame], PackedFrame]
 """Changes a decoded frame before it becomes a sample."""
+NoiseOfFrame = Callable[[PackedFrame], NoiseLevel]
+"""Returns the noise level of a decoded frame; may raise RawError."""
 
 
 def whole_frame(
@@ -37,13 +40,15 @@ def whole_frame(
     match: Colours | None = None,
     target: Target = "srgb",
     correct: Correction | None = None,
+    noise: NoiseOfFrame | None = None,
 ) -> Sample:
     """Decode both exposures of a pair, which are below `root`, to one sample of the whole frame.
 
     `amplification` is "ratio" for the pair's exposure ratio, "estimate" for the paper's estimate with m =
     `multiplier`, or a factor. `xtrans` is how an X-Trans camera is fed to the network. With `match`, the
     short exposure is converted to these colours, as if their camera had taken it. `correct` changes the decoded
-    short exposure, such as by subtracting its dark shading.
+    short exposure, such as by subtracting its dark shading. `noise` returns the noise level of the short exposure
+    for the sample's field `noise`; it is that before the conversion to other colours.
 
     Returns `low` `(C, h, w)` uint16 codes and `gt` in the form of the `target`: `(3, H, W)` uint16 sRGB or
     camera RGB, or `(C, h, w)` uint16 codes. Raises RawError for a file that cannot be used or a pair with
@@ -65,6 +70,7 @@ def whole_frame(
         amplification=amplification,
         multiplier=multiplier,
         match=match,
+        noise=noise,
     )
 
 
@@ -93,8 +99,9 @@ def lone_sample(
     amplification: Literal["estimate"] | float = "estimate",
     multiplier: float = 1.0,
     match: Colours | None = None,
+    noise: NoiseOfFrame | None = None,
 ) -> Sample:
-    """Return a decoded RAW file that has no long exposure as a sample; arguments and errors as for `lone_frame`."""
+    """Return a decoded RAW file that has no long exposure as a sample; arguments and errors as for `whole_frame`."""
     _check_amplification(amplification, multiplier)
     return _sample(
         short,
@@ -105,6 +112,7 @@ def lone_sample(
         amplification=amplification,
         multiplier=multiplier,
         match=match,
+        noise=noise,
     )
 
 
@@ -125,6 +133,7 @@ def _sample(
     amplification: Amplification,
     multiplier: float,
     match: Colours | None,
+    noise: NoiseOfFrame | None,
     truth: PackedFrame | None = None,
     target: Target = "srgb",
 ) -> Sample:
@@ -144,7 +153,7 @@ def _sample(
         gt_black=truth.black if truth else (),
         gt_white=truth.white if truth else 0,
     )
-    sample = Sample(short.planes, gt, meta)
+    sample = Sample(short.planes, gt, meta, noise(short) if noise else None)
     if match is None:
         return sample
     return match_colours(sample, match_matrix(colours_of(short, short.header.path), match))

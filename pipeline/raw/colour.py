@@ -151,7 +151,7 @@ def match_colours(sample: Sample, matrix: F64) -> Sample:
             value += means[other] * np.float32(matrix[own, other])
         value = np.rint(value * np.float32(_MATCHED_SCALE)) + np.float32(_MATCHED_BLACK)
         codes[plane] = np.clip(value, 0, 65535, out=value)
-    return Sample(codes, sample.gt, _with_match_levels(sample.meta))
+    return replace(sample, low=codes, meta=_with_match_levels(sample.meta))
 
 
 def _with_match_levels(meta: SampleMeta) -> SampleMeta:
