@@ -26,6 +26,8 @@ _COMPARED = ("sonya7s2", "canon70d")
 """Published cameras that are drawn for comparison: the least and nearly the most read noise."""
 _MIN_PICTURE = 480
 _SPECTRUM_POINTS = 200
+_PLOT_POINTS = 80
+"""Of a probability plot; more would look like a line, and hide the one of the perfect fit."""
 
 
 def write_calibration_page(path: Path, result: CalibrationResult) -> None:
@@ -133,9 +135,9 @@ def _over_iso(made: CameraCalibration) -> list[Chart]:
     reads = [(stop, one.read.std) for stop, one in zip(stops, made.isos, strict=True)]
     rows = [(stop, one.row_sigma) for stop, one in zip(stops, made.isos, strict=True)]
     return [
-        _iso_chart("Gain over ISO", "K in codes per electron; in proportion to ISO unless the camera scales digitally.", (*published(True), Curve(name="K, this camera", points=gains, style="dots"))),
-        _iso_chart("Read noise over ISO", "Standard deviation in codes; a fall with rising ISO is a change of the gain mode.", (*published(False), Curve(name="read noise, this camera", points=reads, style="dots"))),
-        _iso_chart("Row noise over ISO", "Standard deviation in codes of what a row has in common.", (Curve(name="row noise", points=rows, style="dots"),)),
+        _iso_chart("Gain over ISO", "K in codes per electron; in proportion to ISO unless the camera scales digitally.", (*published(True), Curve(name="K, this camera", points=gains, style="points"))),
+        _iso_chart("Read noise over ISO", "Standard deviation in codes; a fall with rising ISO is a change of the gain mode.", (*published(False), Curve(name="read noise, this camera", points=reads, style="points"))),
+        _iso_chart("Row noise over ISO", "Standard deviation in codes of what a row has in common.", (Curve(name="row noise", points=rows, style="points"),)),
     ]  # fmt: skip
 
 
@@ -176,10 +178,10 @@ def _transfer(one: IsoEvidence) -> Chart | None:
         description=f"Variance of pairs of flat fields over their mean; the slope is K = {found.gain:.4g} codes per electron.",
         curves=(
             Curve(name="straight line", points=line, colour=2),
-            Curve(name="variance", points=list(zip(means, variances, strict=True)), style="dots"),
+            Curve(name="variance", points=list(zip(means, variances, strict=True)), style="points"),
         ),
         x_label="codes above black",
-        format_y=lambda value: f"{value:.4g}",
+        format_y=lambda value: f"{value:,.0f}" if value >= 1000 else f"{value:.4g}",
     )
 
 
@@ -199,8 +201,8 @@ def _probability_plot(one: IsoEvidence, known: IsoCalibration) -> Chart | None:
         title="Probability plot of the read noise",
         description=f"Measured quantiles over those of Tukey's lambda distribution with lambda {known.read.shape:+.3f}; r² {read.r2:.5f}, {better} ({read.r2_normal:.5f}).",
         curves=(
-            Curve(name="measured quantile", points=points),
             Curve(name="perfect fit", points=ends, colour=2),
+            Curve(name="measured quantile", points=points[:: max(1, len(points) // _PLOT_POINTS)], style="points"),
         ),
         x_label="codes, fitted",
         format_x=lambda value: f"{value:.3g}",

@@ -28,7 +28,8 @@ class Curve:
 
     name: str
     points: Points
-    style: Literal["line", "thin", "area", "dots"] = "line"
+    style: Literal["line", "thin", "area", "dots", "points"] = "line"
+    """A line, a thin one, one with the area below it, one with a dot at each point, or the dots alone."""
     colour: int = 1
     """Number of the curve's colour in the style sheet, 1 to 6."""
     keep_extremes: bool = False
@@ -264,8 +265,8 @@ def _paths(curve: Curve, axes: _Axes) -> list[ChartPath]:
     colour = f"c{curve.colour}"
     if curve.style == "thin":
         return [ChartPath(data=line, css=f"{colour} thin")]
-    paths = [ChartPath(data=line, css=colour)]
-    if curve.style == "dots":
+    paths = [] if curve.style == "points" else [ChartPath(data=line, css=colour)]
+    if curve.style in ("dots", "points"):
         # A line of no length with a round cap is a dot that stays round when the box is stretched.
         dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in points)
         paths.append(ChartPath(data=dots, css=f"{colour} dots"))

@@ -1,4 +1,4 @@
-"""The page of a run in a browser: it opens without requests, and works with mouse and keys."""
+"""The pages of a run and of a calibration in a browser: they open without requests, and work with mouse and keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from darkprep.pipeline.noise.calibrate import calibrate
+from darkprep.report.calibration_page import write_calibration_page
 from darkprep.report.run_page import write_run_report
+from darkprep.synth.calibration_frames import FrameSettings, write_calibration_frames
+from darkprep.synth.sensors import sensor_of
 from tests.support.runs import write_run
 from tests.support.webdriver import Browser, why_missing
 
@@ -25,6 +29,25 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a calibration with two gain modes, in which two ISO values have flat fields."""
+    root = tmp_path_factory.mktemp("calibration")
+    settings = FrameSettings(size=(192, 256), darks=2, levels=(0.05, 0.2, 0.5))
+    write_calibration_frames(root, sensor_of("sony"), (800, 1600, 3200), settings=settings)
+    darks, flats = (sorted((root / name).glob("*.dng")) for name in ("darks", "flats"))
+    with_light = [path for path in flats if "iso800" not in path.name]
+    write_calibration_page(root / "camera.html", calibrate(darks, with_light))
+    return root / "camera.html"
+
+
+@pytest.fixture(params=["report", "calibration"])
+def page(request: pytest.FixtureRequest) -> Path:
+    """Each kind of page."""
+    found: Path = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     missing = why_missing()
     if missing:
@@ -35,12 +58,12 @@ def browser() -> Iterator[Browser]:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("dark", [False, True])
-def test_the_page_opens_without_error_or_request_and_fits_the_window(browser, report, width, dark):
+def test_the_page_opens_without_error_or_request_and_fits_the_window(browser, page, width, dark):
     browser.log("browser")
-    browser.open(report, width=width, dark=dark)
+    browser.open(page, width=width, dark=dark)
 
     assert browser.log("browser") == []
-    assert [url for url in browser.requests() if not url.startswith("data:")] == [report.as_uri()]
+    assert [url for url in browser.requests() if not url.startswith("data:")] == [page.as_uri()]
     assert browser.run("return document.documentElement.scrollWidth") <= width
     background = browser.run("return getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(16, 19, 22)" if dark else "rgb(251, 251, 250)")
@@ -127,8 +150,8 @@ def test_arrow_keys_read_out_the_values_of_a_chart(browser, report):
     assert readout.startswith("400 iterations: 0.13")
 
 
-def test_every_focusable_element_has_a_name(browser, report):
-    browser.open(report)
+def test_every_focusable_element_has_a_name(browser, page):
+    browser.open(page)
     nameless = browser.run(
         "return [...document.querySelectorAll('input, select, button, [tabindex], img')].filter((e) =>"
         "!(e.getAttribute('aria-label') || e.closest('label') || e.alt)).map((e) => e.outerHTML)"
@@ -137,8 +160,8 @@ def test_every_focusable_element_has_a_name(browser, report):
     assert nameless == []
 
 
-def test_labels_of_axes_do_not_overlap(browser, report):
-    browser.open(report, width=390)
+def test_labels_of_axes_do_not_overlap(browser, page):
+    browser.open(page, width=390)
     overlaps = browser.run(
         """
         let found = 0;
@@ -155,3 +178,47 @@ def test_labels_of_axes_do_not_overlap(browser, report):
     )
 
     assert overlaps == 0
+
+
+def test_the_page_of_a_calibration_shows_its_plots_maps_and_warnings(browser, calibration):
+    browser.open(calibration)
+    found = browser.run(
+        "return {headings: [...document.querySelectorAll('h2')].map((e) => e.textContent),"
+        "plots: document.querySelectorAll('.plot').length,"
+        "maps: [...document.images].map((one) => one.naturalWidth),"
+        "warnings: document.querySelectorAll('section li').length,"
+        "rows: document.querySelector('table').rows.length}"
+    )
+
+    assert found["headings"] == [
+        "Warnings",
+        "Parameters",
+        "Over ISO",
+        "ISO 800",
+        "ISO 1600",
+        "ISO 3200",
+    ]
+    assert found["plots"] == 3 + 2 + 3 + 3, (
+        "ISO 800 has no photon transfer, because it has no flat fields"
+    )
+    assert len(found["maps"]) == 3
+    assert min(found["maps"]) >= 480
+    assert found["warnings"] >= 3
+    assert found["rows"] == 4
+    browser.run("document.querySelectorAll('.plot')[1].focus()")
+    browser.press(END)
+    readout = browser.run(
+        "return document.querySelectorAll('.plot')[1].querySelector('.readout').textContent"
+    )
+    assert readout.startswith("3200 ISO: ")
+
+
+def test_the_points_of_a_calibration_are_not_joined_across_a_gain_mode(browser, calibration):
+    browser.open(calibration)
+    own = browser.run(
+        "const p = [...document.querySelectorAll('.plot')[1].querySelectorAll('svg path')];"
+        "return p.at(-1).getAttribute('d')"
+    )
+
+    assert own.count("M") == 3
+    assert "L" not in own

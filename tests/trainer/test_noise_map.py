@@ -33,7 +33,7 @@ def exposure(
     side, parameters = 90 * CELL[cfa], replace(table.parameters(iso), colour_bias=(0.0,) * 4)
     clean = np.full((side, side), signal, np.float32)
     noisy = add_noise(clean, parameters, np.random.default_rng(1), CANONICAL[cfa])
-    share = (table.white - table.black) >> (14 - bits)
+    share = (table.white - round(table.black)) >> (14 - bits)
     black, white = float(table.black), int(table.black + share)
     codes = np.rint(pack(noisy, cfa) * (share / (table.white - table.black)) + black)
     meta = replace(meta_of("a", cfa), black=(black,) * len(codes), white=white, iso=iso)
