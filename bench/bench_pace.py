@@ -1,4 +1,8 @@
-"""How busy a GPU would be: a lazy DataLoader, one preprocessed file, darkprep, and darkprep --reuse 4.
+"""How busy a GPU would be: darkprep beside a lazy DataLoader and other ways to use the same room on the disk.
+
+A lazy DataLoader decodes each sample. One file, webdataset's shards and litdata's chunks hold as many samples as fit
+the disk budget, and repeat them. torchdata's nodes cut crops from frames decoded once. "Fresh" is the share of the samples
+seen that are new crops. With --cold the page cache is small (cold.py), as it is beside a spool larger than memory.
 
 The accelerator is emulated: a step sleeps for a fixed time and takes no processor time. 86.4 ms is the
 pace of a million steps in a day, what the paper's network takes on a V100 at batches of 8 crops of
@@ -8,13 +12,17 @@ development, producers in the background as `darkprep build` starts them, the re
 The trade-off: a real training also takes processor time for launching kernels, and copies to the
 device, neither of which is here.
 
-    python bench/bench_pace.py                  about three and a half minutes
+    python bench/bench_pace.py                  about six minutes
+    python bench/bench_pace.py --cold           the same with files evicted from the page cache
+    python bench/bench_pace.py --memory 2000    the same with memory limited by a cgroup
     python bench/bench_pace.py --quick          seconds
     python bench/bench_pace.py --root DIR       on photographs of one's own (SID's layout)
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +32,9 @@ from typing import Any
 
 import harness
 import numpy as np
+from cold import small_page_cache
 from harness import Figures, Measure, Station
+from pace_rivals import RIVALS, crops_of_pair
 from photographs import SIZES, frame_bytes, plan_of, write_photographs
 
 from darkprep.jobs.background import start_producer, stop_producers
@@ -33,9 +43,13 @@ from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import smallest_budget
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.shards import Spool, SpoolReader
+from darkprep.shards.batch import Batch
 from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.plan_record import ProducerSettings
 from darkprep.view.read_status import spool_status
+
+Cases = dict[str, tuple[Callable[..., Measure], tuple[Any, ...]]]
+"""What sets up each case, and its further arguments."""
 
 BATCH = 8
 PACES = {"V100, 86.4 ms": 0.0864, "H200, 20 ms": 0.02}
@@ -43,65 +57,110 @@ _WORKERS = os.cpu_count() or 1
 _SCENES = 6
 _SMALL, _SMALL_CROP = 192, 96
 """Sides of photographs and crops with --quick."""
+_EVERY = 5
+"""Every fifth pixel of a row and column is compared, to tell samples apart."""
+_ROOM_FOR_HEADERS = 0.98
+_LOOK_EVERY_S = 0.5
+"""How often the bytes of a case on the disk are counted."""
 _SPARE_SHARDS = 8
 """Room in darkprep's budget beyond frames and the open window."""
 
 
 def main() -> None:
     """Measures, prints, and writes JSON when asked."""
-    parser = harness.parser(__doc__, rounds=1)
+    parser = harness.parser(__doc__, rounds=3)
     parser.add_argument("--root", type=Path, help="photographs; synthetic ones are made else")
-    parser.add_argument("--seconds", type=float, default=12.0, help="measured at each pace")
-    parser.add_argument("--list", type=int, default=256, help="samples in the one file")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="measured at each pace and round"
+    )
+    parser.add_argument("--scenes", type=int, default=_SCENES, help="synthetic scenes")
+    parser.add_argument(
+        "--only", nargs="*", metavar="WORD", help="cases with one of these in the name"
+    )
+    parser.add_argument("--cold", action="store_true", help="evict files from the page cache")
+    parser.add_argument(
+        "--memory", type=int, metavar="MB", help="limit memory by a cgroup; else evict"
+    )
     options = parser.parse_args()
     crop = None
     if options.quick:
-        options.seconds, options.list, crop = 0.5, 24, _SMALL_CROP
+        options.seconds, options.scenes, crop = 0.5, 2, _SMALL_CROP
     machine = harness.machine()
     print(harness.machine_lines(machine), "\n")
     with harness.workplace(options.dir) as place:
         root = options.root or place / "data"
         if not options.root:
             size = (_SMALL, _SMALL) if options.quick else SIZES["sony"]
-            write_photographs(root, "sony", _SCENES, size)
-        cases: dict[str, tuple[Callable[..., Measure], tuple[Any, ...]]] = {
-            "lazy DataLoader": (setup_lazy, ()),
-            "one file (torch.save list)": (setup_list, (options.list,)),
-            "darkprep": (setup_darkprep, (1,)),
-            "darkprep --reuse 4": (setup_darkprep, (4,)),
+            write_photographs(root, "sony", options.scenes, size)
+        budget = budget_bytes(plan_of(root, "sony", crop=crop))
+        chosen = {
+            name: one
+            for name, one in cases(budget, plan_of(root, "sony", crop=crop)).items()
+            if not options.only or any(word in name for word in options.only)
         }
-        found = {
-            name: run(name, setup, place / str(number), root, crop, arguments, options.seconds)
-            for number, (name, (setup, arguments)) in enumerate(cases.items())
-        }
+        with contextlib.ExitStack() as stack:
+            cache = "as it is"
+            if options.cold or options.memory:
+                limit = options.memory * 10**6 if options.memory else None
+                cache = stack.enter_context(small_page_cache(limit, place))
+            print(f"disk budget {budget / harness.MB:,.0f} MB; page cache: {cache}\n")
+            found = run(chosen, place, root, crop, options)
     print(pace_table(found), "\n")
     for name, figures in found.items():
         print(start_line(name, figures["start"]))
-    harness.report({"machine": machine, "seconds": options.seconds, "cases": found}, options.json)
+    record = {"machine": machine, "seconds": options.seconds, "page_cache": cache, "cases": found}
+    harness.report(record | {"budget_bytes": budget}, options.json)
+
+
+def cases(budget: int, plan: Plan) -> Cases:
+    """What is measured; peers that are not installed are named and left out."""
+    sample_bytes = plan.stream.layout().sample_bytes
+    fit = budget // sample_bytes
+    found: Cases = {
+        "lazy DataLoader": (setup_lazy, ()),
+        "one file (torch.save list)": (setup_list, (fit // 2,)),
+    }
+    for name, (package, _) in RIVALS.items():
+        if harness.has(package):
+            found[name] = (setup_rival, (name, int(fit * _ROOM_FOR_HEADERS)))
+    return found | {
+        "darkprep": (setup_darkprep, (1,)),
+        "darkprep --reuse 4": (setup_darkprep, (4,)),
+    }
 
 
 def run(
-    name: str,
-    setup: Callable[..., Measure],
-    place: Path,
-    root: Path,
-    crop: int | None,
-    arguments: tuple[Any, ...],
-    seconds: float,
-) -> dict[str, Figures]:
-    """One case: its start, then each pace; what lies in `place` is its disk."""
-    place.mkdir()
-    with harness.watched(lambda: float(allocated_bytes(place))) as disk:
-        station = Station(name, setup, str(place), str(root), crop, *arguments)
-        try:
-            figures = {"start": station.measure(step_s=0.0, seconds=0.0)}
-            for pace, step_s in PACES.items():
-                figures[pace] = station.measure(step_s=step_s, seconds=seconds)
-            figures["end"] = station.measure(step_s=-1.0, seconds=0.0)
-        finally:
-            station.close()
-    figures["disk"] = {"peak_mb": disk.value / harness.MB}
-    return figures
+    chosen: Cases, place: Path, root: Path, crop: int | None, options: argparse.Namespace
+) -> dict[str, dict[str, Figures]]:
+    """Each case's start, then all in turn at each pace; what lies in a case's folder is its disk."""
+    found: dict[str, dict[str, Figures]] = {name: {} for name in chosen}
+    stations: dict[str, Station] = {}
+    disks: dict[str, harness.Peak] = {}
+    with contextlib.ExitStack() as stack:
+        for number, (name, (setup, arguments)) in enumerate(chosen.items()):
+            folder = place / str(number)
+            folder.mkdir()
+            look = partial(_disk_bytes, folder)
+            disks[name] = stack.enter_context(harness.watched(look, _LOOK_EVERY_S))
+            stations[name] = Station(name, setup, str(folder), str(root), crop, *arguments)
+            stack.callback(stations[name].close)
+            found[name]["start"] = stations[name].measure(step_s=0.0, seconds=0.0)
+        for pace, step_s in PACES.items():
+            turns = harness.in_turn(
+                list(stations.values()), options.rounds, step_s=step_s, seconds=options.seconds
+            )
+            for name, own in turns.items():
+                numbers = [key for key, value in own[0].items() if isinstance(value, int | float)]
+                found[name][pace] = {key: harness.median(own, key) for key in numbers}
+        for name, station in stations.items():
+            found[name]["end"] = station.measure(step_s=-1.0, seconds=0.0)
+    for name, disk in disks.items():
+        found[name]["disk"] = {"peak_mb": disk.value / harness.MB}
+    return found
+
+
+def _disk_bytes(folder: Path) -> float:
+    return float(allocated_bytes(folder))
 
 
 # -- what every case does -----------------------------------------------------------------------------
@@ -120,6 +179,7 @@ class Training:
     ) -> None:
         self._open, self._prepare, self._is_warm, self._close = batches, prepare, is_warm, close
         self._batches: Iterator[Any] = iter(())
+        self._known: set[bytes] = set()
 
     def __call__(self, *, step_s: float, seconds: float) -> Figures:
         """A negative step ends it, a zero one starts it, any other is the pace."""
@@ -134,29 +194,40 @@ class Training:
         self._prepare()
         prepared = time.perf_counter() - began
         self._batches = self._open()
-        next(self._batches)
+        self._new_in(next(self._batches))
         first = time.perf_counter() - began
         while not self._is_warm():
-            next(self._batches)
+            self._new_in(next(self._batches))
         warm = time.perf_counter() - began
         return {"prepared_s": prepared, "first_batch_s": first, "warm_s": warm}
 
     def _steps(self, step_s: float, seconds: float) -> Figures:
         waits: list[float] = []
+        new = 0
         used, began = harness.cpu_seconds(), time.perf_counter()
         while time.perf_counter() - began < seconds:
             asked = time.perf_counter()
-            next(self._batches)
+            batch = next(self._batches)
             waits.append(time.perf_counter() - asked)
-            time.sleep(step_s)
+            step_ends = time.perf_counter() + step_s
+            new += self._new_in(batch)
+            time.sleep(max(0.0, step_ends - time.perf_counter()))
         elapsed = time.perf_counter() - began
         return {
             "busy_percent": 100 * (1 - sum(waits) / elapsed),
             "samples_per_s": len(waits) * BATCH / elapsed,
+            "fresh_percent": 100 * new / (len(waits) * BATCH),
             "wait_ms": sum(waits) / len(waits) * 1e3,
             "wait_p95_ms": harness.percentile(waits, 0.95) * 1e3,
             "cores": (harness.cpu_seconds() - used) / elapsed,
         }
+
+    def _new_in(self, batch: Any) -> int:
+        """The number of samples in a batch that were not there before, told apart by some pixels of their input."""
+        before = len(self._known)
+        for low in batch.low if isinstance(batch, Batch) else batch[0]:
+            self._known.add(np.asarray(low[0, ::_EVERY, ::_EVERY]).tobytes())
+        return len(self._known) - before
 
 
 # -- the lazy DataLoader ------------------------------------------------------------------------------
@@ -231,24 +302,23 @@ def save_list(path: Path, root: Path, crop: int | None, samples: int) -> None:
     """Each frame is decoded once, and many crops cut from it."""
     import torch
 
-    plan = plan_of(root, "sony", crop=crop)
-    size, pairs = plan.stream.crop, []
-    rng = np.random.default_rng(0)
+    plan, pairs = plan_of(root, "sony", crop=crop), []
     for number, pair in enumerate(plan.pairs):
-        short = open_source(plan.root / pair.pair.short).decode()
-        truth = open_source(plan.root / pair.pair.long).develop()
-        scale = np.float32(pair.pair.ratio / (short.white - short.black[0]))
-        for _ in range(number, samples, len(plan.pairs)):
-            y, x = (2 * int(rng.integers((side - size) // 2 + 1)) for side in truth.shape[1:])
-            low = short.planes[:, y // 2 : (y + size) // 2, x // 2 : (x + size) // 2]
-            gt = truth[:, y : y + size, x : x + size]
-            pairs.append(
-                (
-                    torch.from_numpy((low.astype(np.float32) - np.float32(short.black[0])) * scale),
-                    torch.from_numpy(gt / np.float32(65535)),
-                )
-            )
+        for short, low, gt in crops_of_pair(plan, number, samples):
+            scale = np.float32(pair.pair.ratio / (short.white - short.black[0]))
+            light = (low.astype(np.float32) - np.float32(short.black[0])) * scale
+            pairs.append((torch.from_numpy(light), torch.from_numpy(gt / np.float32(65535))))
     torch.save(pairs, path)
+
+
+# -- other ways ---------------------------------------------------------------------------------------
+
+
+def setup_rival(place: str, root: str, crop: int | None, name: str, samples: int) -> Measure:
+    """One of RIVALS, with so many samples if it writes samples."""
+    _, open_rival = RIVALS[name]
+    prepare, batches = open_rival(Path(place), Path(root), crop, samples, BATCH)
+    return Training(batches, prepare=prepare)
 
 
 # -- darkprep -----------------------------------------------------------------------------------------
@@ -258,8 +328,7 @@ def setup_darkprep(place: str, root: str, crop: int | None, reuse: int) -> Measu
     """Producers in the background on all cores, a disk budget, and the reader."""
     spool = Spool(Path(place))
     plan = plan_of(Path(root), "sony", crop=crop)
-    budget = smallest_budget(plan) + int(1.01 * frame_bytes(plan))
-    budget += _SPARE_SHARDS * plan.stream.layout().shard_bytes
+    budget = budget_bytes(plan)
     plan.save(spool, ProducerSettings(budget_bytes=budget, jobs=_WORKERS))
     readers: list[SpoolReader] = []
 
@@ -276,6 +345,12 @@ def setup_darkprep(place: str, root: str, crop: int | None, reuse: int) -> Measu
     return Closing(
         batches, is_warm=partial(is_decoded, spool, plan), close=close, spool=spool, reuse=reuse
     )
+
+
+def budget_bytes(plan: Plan) -> int:
+    """Room for every frame and some shards."""
+    frames = smallest_budget(plan) + int(1.01 * frame_bytes(plan))
+    return frames + _SPARE_SHARDS * plan.stream.layout().shard_bytes
 
 
 class Closing(Training):
@@ -318,13 +393,13 @@ def pace_table(found: dict[str, dict[str, Figures]]) -> str:
             row += [
                 f"**{one['busy_percent']:.1f} %**",
                 f"{one['samples_per_s']:,.1f}",
-                f"{one['wait_ms']:,.2f}",
+                f"{one['fresh_percent']:.0f} %",
             ]
         row += [f"{figures['disk']['peak_mb']:,.0f}", f"{figures['start']['first_batch_s']:.1f}"]
         rows.append(row)
     head = ["emulated accelerator"]
     for pace in PACES:
-        head += [f"{pace}: busy", "samples/s", "wait ms"]
+        head += [f"{pace}: busy", "samples/s", "fresh"]
     head += ["peak disk MB", "first batch s"]
     return harness.table(head, rows)
 

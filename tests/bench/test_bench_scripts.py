@@ -121,13 +121,19 @@ def test_production_is_measured_from_raw_and_from_frames(tmp_path: Path):
 
 @pytest.mark.slow
 def test_the_pace_is_measured_for_all_ways(tmp_path: Path):
-    said, figures = run("bench_pace.py", tmp_path)
+    said, figures = run("bench_pace.py", tmp_path, "--cold")
 
-    assert len(figures["cases"]) == 4
+    assert {"lazy DataLoader", "one file (torch.save list)", "darkprep"} < figures["cases"].keys()
+    for package in ("webdataset", "litdata", "torchdata"):
+        measured = any(name.startswith(package) for name in figures["cases"])
+        assert measured != (f"skipped: {package} is not installed" in said)
     for case in figures["cases"].values():
         for pace in ("V100, 86.4 ms", "H200, 20 ms"):
             assert 0 <= case[pace]["busy_percent"] <= 100
+            assert 0 <= case[pace]["fresh_percent"] <= 100
+        assert case["disk"]["peak_mb"] < 1.01 * figures["budget_bytes"] / 1e6
     assert "emulated accelerator" in said
+    assert "page cache: files evicted" in said
 
 
 @pytest.mark.slow
