@@ -160,3 +160,14 @@ def test_restoring_is_measured_with_and_without_overlap(tmp_path: Path):
 
     assert "files / min" in said
     assert set(figures["files_per_minute"]) == {"one after the other", "overlapped"}
+
+
+@pytest.mark.slow
+def test_the_profile_of_the_network_has_each_convolution(tmp_path: Path):
+    (tmp_path / "place").mkdir()
+    said, figures = run("model_profile.py", tmp_path, "--rounds", "1")
+
+    steps = figures["steps"]
+    assert sum(step["gmac"] for step in steps.values()) == pytest.approx(2.49, rel=0.05)
+    assert all(step["ms"] > 0 for step in steps.values())
+    assert "all convolutions" in said
