@@ -1,6 +1,6 @@
-"""What all tests share: OpenMP threads that sleep while they wait, one tree for all processes, no clock.
+"""What all tests share: one OpenMP thread for each process, one tree for all processes, no clock, the order of files.
 
-torch reads the variable when it is first imported. Without it a test that trains takes many times as
+OpenMP reads its variables when it is first loaded. Without them a test that trains takes many times as
 long beside any other busy process.
 """
 
@@ -24,6 +24,9 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Otherwise each of the hundreds of processes that tests start compiles the tree again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Background producers and `python -m darkprep` use the tree that the tests stand in, as the tests do,
 # though an older one may be installed.
@@ -38,6 +41,45 @@ os.environ["PYTHONPATH"] = os.pathsep.join([_TREE, *filter(None, [os.environ.get
 def pytest_xdist_auto_num_workers() -> int:
     """Return the number of workers for `-n auto`: three for two CPUs, because many tests wait for processes."""
     return max(2, usable_cpus().count * 3 // 2)
+
+
+# Each takes more than ten seconds, the longest first.
+_LONGEST = (
+    "tests/reliability/test_machine_faults.py",
+    "tests/shards/remote/test_commands.py",
+    "tests/shards/remote/test_transfer.py",
+    "tests/distributed/test_ranks.py",
+    "tests/darkprep/test_stream_train.py",
+    "tests/trainer/test_train.py",
+    "tests/reliability/test_kill_points.py",
+    "tests/reliability/test_storm.py",
+    "tests/pipeline/produce/test_producer.py",
+    "tests/reliability/test_producer_deaths.py",
+    "tests/synth/test_dataset.py",
+    "tests/reliability/test_end_of_stream.py",
+    "tests/darkprep/test_build.py",
+    "tests/reliability/test_budgets.py",
+    "tests/reliability/test_training_deaths.py",
+    "tests/model/test_targets.py",
+    "tests/darkprep/test_targets.py",
+    "tests/darkprep/test_tutorials.py",
+    "tests/darkprep/test_bad_input.py",
+    "tests/darkprep/test_process.py",
+    "tests/model/test_inference.py",
+    "tests/pipeline/noise/test_model.py",
+    "tests/darkprep/test_results.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pytest-xdist keep the order of the files; by itself it starts with the files that have the most tests."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files that take longest first, so that no process ends long after the others."""
+    order = {file: place for place, file in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
 
 
 @pytest.fixture

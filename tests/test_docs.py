@@ -153,9 +153,13 @@ def longer(file: Path, test: str) -> str | None:
     """Which of the longer markers a test of a file has; raises where the file has no such test."""
     tree = ast.parse(file.read_text())
     found = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == test)
-    marks = [*found.decorator_list, *(n.value for n in tree.body if isinstance(n, ast.Assign))]
-    said = " ".join(map(ast.unparse, marks))
-    return next((one for one in ("slow", "soak") if f"pytest.mark.{one}" in said), None)
+    of_file = [
+        n.value
+        for n in tree.body
+        if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "pytestmark"
+    ]
+    marks = [ast.unparse(mark) for mark in (*found.decorator_list, *of_file)]
+    return next((one for one in ("slow", "soak") if f"pytest.mark.{one}" in marks), None)
 
 
 def anchor(heading: str) -> str:

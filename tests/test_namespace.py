@@ -74,10 +74,12 @@ def test_producers_import_nothing_from_the_current_directory(small_data, backgro
     assert spool.ready_shards() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_training_runs(large_spool):
     assert "finished after 1 iteration," in run("-m", "darkprep", *TRAIN)
 
 
+@pytest.mark.slow
 def test_a_training_on_two_ranks_runs(large_spool):
     ranks = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 

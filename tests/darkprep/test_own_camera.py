@@ -97,7 +97,10 @@ def assert_aligned(sample: Sample) -> None:
     ("name", "camera", "black", "white"),
     [
         ("nikon_d1.NEF", "NIKON D1", [0, 0, 0, 0], 4095),
-        ("canon_s30.CRW", "Canon PowerShot S30", [31, 31, 31, 31], 1023),
+        pytest.param(
+            *("canon_s30.CRW", "Canon PowerShot S30", [31, 31, 31, 31], 1023),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_renamed_files_of_real_cameras(call: Call, name: str, camera: str, black, white: int):

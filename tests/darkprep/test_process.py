@@ -32,7 +32,13 @@ def command(
 # -- closed streams ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed",
+    [
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("<&-", ">&-", "2>&-")),
+        "<&- >&- 2>&-",
+    ],
+)
 def test_a_build_works_with_closed_streams(small_data, closed):
     line = f'exec "$0" -m darkprep build --camera sony "$@" {closed}'
 

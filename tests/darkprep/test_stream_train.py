@@ -395,6 +395,7 @@ def test_a_second_trainer_is_refused_by_name(complaint, large_spool):
     assert len(list((large_spool / "ready").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_quarantined_and_rebuilt_and_the_training_continues(start, large_spool):
     os.truncate(large_spool / "ready/00000001.tar", 5000)
 

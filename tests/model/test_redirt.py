@@ -136,6 +136,7 @@ def test_the_same_seed_draws_the_same_network():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_the_table_in_the_docs_equals_the_measured_one(model_table: ModuleType):
     page = Path(__file__).parents[2] / "docs" / "models.md"
 

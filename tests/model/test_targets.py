@@ -62,7 +62,7 @@ def test_the_fast_form_restores_the_same_planes(name: str, cfa: CfaKind):
     torch.testing.assert_close(ready_for_inference(model)(packed), whole, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["redirt", "unet", "nafnet"])
+@pytest.mark.parametrize("name", ["redirt", "unet", pytest.param("nafnet", marks=pytest.mark.slow)])
 def test_networks_learn_to_restore_planes(name: str):
     torch.manual_seed(1)
     model = build_model(name, "bayer", "raw").train()

@@ -31,6 +31,19 @@ CALLS = [
 FOREVER = 10**9
 
 
+def cases(names: list[str], *quick: str) -> list[Any]:
+    """Each error at each call; the errors `quick` at all of them and each error at one are not slow."""
+    return [
+        pytest.param(
+            *call,
+            name,
+            marks=[] if name in quick or call == ("decode", "read") else pytest.mark.slow,
+        )
+        for call in CALLS
+        for name in names
+    ]
+
+
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
     monkeypatch.setattr(machine, "RETRY_AFTER_S", (0.0, 0.0, 0.0))
@@ -94,8 +107,9 @@ def disturbed(
     return spool, build(spool)
 
 
-@pytest.mark.parametrize("name", ["EIO", "EMFILE", "ENOSPC"])
-@pytest.mark.parametrize("phase, operation", CALLS)
+@pytest.mark.parametrize(
+    "phase, operation, name", cases(["EIO", "EMFILE", "ENOSPC"], "EIO", "ENOSPC")
+)
 def test_an_error_that_passes_changes_no_byte(
     tmp_path: Path, root: Path, expected: list[bytes], monkeypatch, phase: str, operation: str, name: str
 ):  # fmt: skip
@@ -114,8 +128,7 @@ def test_an_error_that_passes_changes_no_byte(
     assert shard_bytes(spool) == expected
 
 
-@pytest.mark.parametrize("name", ERRORS)
-@pytest.mark.parametrize("phase, operation", CALLS)
+@pytest.mark.parametrize("phase, operation, name", cases(ERRORS, "EIO", "ENOSPC"))
 def test_an_error_that_stays_ends_in_one_line_and_blames_no_file(
     tmp_path: Path, root: Path, expected: list[bytes], monkeypatch, phase: str, operation: str, name: str
 ):  # fmt: skip

@@ -142,7 +142,7 @@ def _work_with_a_bad_file(
     return function(task)
 
 
-@pytest.mark.parametrize("fate", ["segfault", "hang"])
+@pytest.mark.parametrize("fate", ["segfault", pytest.param("hang", marks=pytest.mark.slow)])
 def test_a_file_that_kills_its_decoder_is_named_and_skipped(
     fate: str, raw_spool: Spool, tmp_path: Path
 ):
@@ -277,7 +277,9 @@ def test_workers_die_with_their_producer(raw_spool: Spool):
     )  # files are closed after a zombie's last thread
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_stopped_producer_leaves_whole_shards_and_no_process(number: int, raw_spool: Spool):
     command = [sys.executable, "-m", "darkprep", "produce", "--spool", str(raw_spool.path)]
     command += ["--jobs", "2", "--until", "inf", "--disk-budget", "6MB"]

@@ -118,6 +118,7 @@ def undisturbed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[fl
     return losses(spool)
 
 
+@pytest.mark.slow
 def test_a_trainer_killed_between_deleting_a_shard_and_its_next_checkpoint_gets_it_again(
     spool: Spool, undisturbed: list[float]
 ):
@@ -159,7 +160,9 @@ def test_a_stopped_training_writes_a_checkpoint_and_resumes_with_the_same_losses
     assert losses(spool) == undisturbed
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_training_that_waits_for_data_can_be_stopped_at_once(
     number: int, spool: Spool, tmp_path: Path
 ):
@@ -175,6 +178,7 @@ def test_a_training_that_waits_for_data_can_be_stopped_at_once(
     assert checkpoints(spool) == ["00000000.pt"]
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_leaves_a_checkpoint_weights_and_no_producer(spool: Spool):
     """The terminal of the training is closed: it gets SIGHUP, and writing to its output fails."""
     pid, terminal = pty.fork()

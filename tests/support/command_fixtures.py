@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from darkprep.commands.main import main
 from tests.support.command_line import LARGE, SMALL, Call, build_spool
+from tests.support.reused_workers import ReusedWorkers
 from tests.support.sid_tree import write_sid
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -31,8 +32,20 @@ def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         signal.signal(number, handler)
 
 
+@pytest.fixture(scope="session")
+def _workers_end() -> Iterator[None]:
+    yield
+    ReusedWorkers.end_all()
+
+
 @pytest.fixture
-def call() -> Call:
+def reused_workers(_workers_end: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds of this process use the worker processes of earlier tests."""
+    monkeypatch.setattr("darkprep.pipeline.produce.executors.config.LokyPool", ReusedWorkers)
+
+
+@pytest.fixture
+def call(reused_workers: None) -> Call:
     """Runs `darkprep` with arguments; anything but a clean end is raised."""
 
     def run(*arguments: object) -> Result:

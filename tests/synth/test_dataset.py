@@ -200,7 +200,13 @@ def truth():
     return bt709(render(make_scene(4, 0), (516, 774)))
 
 
-@pytest.mark.parametrize("camera", SENSORS)
+@pytest.mark.parametrize(
+    "camera",
+    [
+        name if name in ("sony", "fuji") else pytest.param(name, marks=pytest.mark.slow)
+        for name in SENSORS
+    ],
+)
 def test_the_developed_long_exposure_is_the_scene(tmp_path, truth, camera):
     files = make(tmp_path, camera, size=truth.shape[:2])
     found = developed(
