@@ -9,8 +9,8 @@ from typing import Any
 from darkprep.pipeline.noise.calibrate import (
     CalibrationResult,
     calibrate,
-    check_same_camera,
 )
+from darkprep.pipeline.noise.calibration_frames import check_same_camera
 from darkprep.pipeline.noise.calibrations import CALIBRATIONS
 from darkprep.pipeline.noise.camera_calibration import (
     CameraCalibration,

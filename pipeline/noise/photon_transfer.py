@@ -114,11 +114,11 @@ class FlatStack:
         if self._kept < 4:
             raise ValueError("are saturated or cut off at black; change their exposure")
         every = np.concatenate(list(points.values()), axis=1)
-        if every[0].max() < _LEVELS_APART * every[0].min():
-            raise ValueError(
-                f"have one brightness only, {np.median(every[0]):.0f} raw units above black; add flats of other exposures"
-            )
         means, variances, weights = _binned(every)
+        if len(means) < 2 or every[0].max() < _LEVELS_APART * every[0].min():
+            raise ValueError(
+                f"have one brightness only, {max(0.0, float(np.median(every[0]))):.0f} raw units above black; add flats of other exposures"
+            )
         gain, error, intercept = _weighted_line(means, variances, weights)
         if gain <= 0:
             raise ValueError(
@@ -150,9 +150,10 @@ def _saturation(frame: U16, white: float) -> float:
 
 def _channel_gain(points: F64, gain: float) -> float:
     """Return the gain of one colour; that of all colours if its light does not vary enough."""
-    if points[0].max() < _LEVELS_APART * points[0].min():
+    binned = _binned(points)
+    if len(binned[0]) < 2 or points[0].max() < _LEVELS_APART * points[0].min():
         return gain
-    return _weighted_line(*_binned(points))[0]
+    return _weighted_line(*binned)[0]
 
 
 def _binned(points: F64) -> tuple[F64, F64, F64]:

@@ -40,6 +40,11 @@ def check_codes(path: str, mosaic: U16, black: npt.NDArray[np.float32], white: i
     if share > 1 - 8 * (1 - _MAX_EQUAL):
         share = _largest_share(rows)
     if share > _MAX_EQUAL:
+        if np.median(rows) > black.max() + _SATURATED * (white - black.max()):
+            raise RawError(
+                path,
+                f"{share:.1%} of its pixels are saturated: the picture is overexposed; use one with a shorter exposure time",
+            )
         raise RawError(
             path, f"{share:.1%} of its pixels have one value: the picture is blank, or {_REPLACE}"
         )

@@ -21,7 +21,7 @@ from darkprep.pipeline.noise.model import noise_parameters, tukey_lambda
 from darkprep.pipeline.noise.parameters import NoiseParameters
 from darkprep.pipeline.noise.tukey_lambda import SUBDIVISIONS, fit, standard_deviation
 from darkprep.pipeline.raw.dng import DngTags, write_dng
-from darkprep.shards.errors import DatasetError, OptionError
+from darkprep.shards.errors import DatasetError, OptionError, RawError
 from darkprep.synth.calibration_frames import FrameSettings, write_calibration_frames
 from darkprep.synth.sensors import SENSORS, sensor_of
 
@@ -260,6 +260,14 @@ def test_lit_darks_and_unusable_flats_are_named(tmp_path):
         DatasetError, match=r"ISO 800 have one brightness only, 24.. raw units above black"
     ):
         calibrate(darks, same)
+    unlit = [dng(tmp_path / f"u{'u' * k}.dng") for k in range(2)]
+    with pytest.raises(DatasetError, match="ISO 800 have one brightness only, 0 raw units above"):
+        calibrate(darks, unlit)
+    full = [dng(tmp_path / f"f{k}.dng", np.full((128, 128), 16383.0)) for k in range(2)]
+    with pytest.raises(
+        RawError, match=r"f0.dng: 100.0% of its pixels are saturated: the picture is"
+    ):
+        calibrate(darks, full)
     apart = [
         dng(tmp_path / f"p{k}.dng", rng.normal(2000 * (k + 1), 60, (128, 128))) for k in range(2)
     ]
