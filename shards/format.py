@@ -139,12 +139,14 @@ def checksum(array: U16) -> str:
     return f"xxh3:{xxhash.xxh3_64_hexdigest(raw_bytes(array))}"
 
 
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """Return a number of bytes rounded up to whole blocks of a tar."""
     return -(-size // TAR_BLOCK) * TAR_BLOCK
 
 
 @functools.lru_cache(maxsize=16)
-def _npy_header(shape: tuple[int, ...]) -> bytes:
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    """Return the NPY_HEADER_BYTES before the values of a uint16 array in a `.npy` file."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         file, {"descr": "<u2", "fortran_order": False, "shape": shape}
@@ -154,7 +156,7 @@ def _npy_header(shape: tuple[int, ...]) -> bytes:
     return header
 
 
-def _tar_header(name: str, size: int) -> bytes:
+def member_header(name: str, size: int) -> bytes:
     """Return the ustar header of a tar member: a template in which name and checksum are filled in."""
     nameless, text = _nameless_header(size), name.encode()
     header = bytearray(nameless)
@@ -245,19 +247,19 @@ class ShardLayout:
 
     @property
     def _gt_header_offset(self) -> int:
-        return TAR_BLOCK + _padded(NPY_HEADER_BYTES + self.low_bytes)
+        return TAR_BLOCK + padded(NPY_HEADER_BYTES + self.low_bytes)
 
     @property
     def _meta_header_offset(self) -> int:
-        return self._gt_header_offset + TAR_BLOCK + _padded(NPY_HEADER_BYTES + self.gt_bytes)
+        return self._gt_header_offset + TAR_BLOCK + padded(NPY_HEADER_BYTES + self.gt_bytes)
 
     def headers(self, shard: int, sample: int) -> tuple[bytes, bytes, bytes]:
         """Return the bytes that precede the low, gt and JSON data: tar header and, for arrays, npy header."""
         key = sample_key(shard, sample)
-        low = _tar_header(f"{key}.low.npy", NPY_HEADER_BYTES + self.low_bytes)
-        gt = _tar_header(f"{key}.gt.npy", NPY_HEADER_BYTES + self.gt_bytes)
-        meta = _tar_header(f"{key}.json", META_BYTES)
-        return low + _npy_header(self.low_shape), gt + _npy_header(self.gt_shape), meta
+        low = member_header(f"{key}.low.npy", NPY_HEADER_BYTES + self.low_bytes)
+        gt = member_header(f"{key}.gt.npy", NPY_HEADER_BYTES + self.gt_bytes)
+        meta = member_header(f"{key}.json", META_BYTES)
+        return low + npy_header(self.low_shape), gt + npy_header(self.gt_shape), meta
 
     def header_offsets(self) -> tuple[int, int, int]:
         """Return the offset from a sample's start to each of the three headers that `headers` returns."""
@@ -291,6 +293,14 @@ def encode_meta(meta: SampleMeta, plan: str) -> bytes:
 
     Raises ValueError when the JSON is too long, which happens only if a pair id has hundreds of characters.
     """
+    data = meta_json(meta, plan)
+    if len(data) > META_BYTES:
+        raise ValueError(f"pair {meta.pair!r}: metadata of {len(data)} bytes exceed {META_BYTES}")
+    return data.ljust(META_BYTES)
+
+
+def meta_json(meta: SampleMeta, plan: str) -> bytes:
+    """Return the metadata as JSON of any length."""
     stored = {"srgb": (), "linear": _TARGET_FIELDS[:1], "raw": _TARGET_FIELDS}[meta.target]
     fields = {
         _JSON_NAMES.get(name, name): value
@@ -298,11 +308,7 @@ def encode_meta(meta: SampleMeta, plan: str) -> bytes:
         if name not in _TARGET_FIELDS or name in stored
     }
     version = format_version(meta.target)
-    text = json.dumps({"format": version, "plan": plan, **fields}, allow_nan=False)
-    data = text.encode()
-    if len(data) > META_BYTES:
-        raise ValueError(f"pair {meta.pair!r}: metadata of {len(data)} bytes exceed {META_BYTES}")
-    return data.ljust(META_BYTES)
+    return json.dumps({"format": version, "plan": plan, **fields}, allow_nan=False).encode()
 
 
 def decode_meta(data: bytes, plan: str) -> SampleMeta:

@@ -71,8 +71,8 @@ def _write_tar(
     try:
         os.posix_fallocate(descriptor, 0, layout.shard_bytes)
         for index, sample in enumerate(samples):
-            _write_all(descriptor, _sample_buffers(layout, shard, index, sample, plan))
-        _write_all(descriptor, [bytes(END_BYTES)])
+            write_all(descriptor, _sample_buffers(layout, shard, index, sample, plan))
+        write_all(descriptor, [bytes(END_BYTES)])
         size = os.fstat(descriptor).st_size
         if size != layout.shard_bytes:
             raise SpoolError(
@@ -119,7 +119,7 @@ def _padding(array_bytes: int) -> bytes:
     return _ZEROS[: -(NPY_HEADER_BYTES + array_bytes) % TAR_BLOCK]
 
 
-def _write_all(descriptor: int, pieces: Sequence[bytes | memoryview]) -> None:
+def write_all(descriptor: int, pieces: Sequence[bytes | memoryview]) -> None:
     """Write all pieces; repeat writev, which may write only some of the bytes."""
     left = [memoryview(piece) for piece in pieces if len(piece)]
     while left:

@@ -32,6 +32,7 @@ _COMMANDS = {
     "evaluate": ("evaluate:evaluate", "Score trained weights on whole test frames."),
     "restore": ("restore:restore", "Restore dark RAW files to pictures."),
     "export-model": ("export:export_model", "Write trained weights as ONNX, or as a model for darktable."),
+    "pack": ("export:pack", "Make a data set of a spool's shards."),
     "import-weights": ("evaluate:import_weights", "Convert the checkpoint released by REDIRT's authors."),
     "study": ("study:study", "Make a table of several training runs and evaluations."),
     "report": ("inspect:report", "Write an HTML report of a run."),

@@ -131,10 +131,36 @@ def splits_by_scene(scenes: Iterable[str]) -> dict[str, Split]:
     At least one of two or more scenes is for testing, and at least one of five or more for validation. The
     assignment depends only on a hash of the scenes' names, so every command gets the same.
     """
-    ranked = sorted(set(scenes), key=lambda scene: (_rank(0, ("", "", scene)), scene))
+    ranked = _ranked(scenes)
     tenth = max(1, round(len(ranked) / 10))
-    tests = tenth if len(ranked) >= _FEWEST_FOR_TESTS else 0
-    validations = tenth if len(ranked) >= _FEWEST_FOR_VALIDATION else 0
+    return _assigned(
+        ranked,
+        tests=tenth if len(ranked) >= _FEWEST_FOR_TESTS else 0,
+        validations=tenth if len(ranked) >= _FEWEST_FOR_VALIDATION else 0,
+    )
+
+
+def draw_splits(scenes: Iterable[str], *, val: float, test: float) -> dict[str, Split]:
+    """Assign a split to each scene; `val` and `test` are shares of the scenes, at least one scene if above 0.
+
+    The scenes come in the order of `splits_by_scene`. Raises OptionError if none is left for training.
+    """
+    ranked = _ranked(scenes)
+    tests, validations = (
+        max(1, round(share * len(ranked))) if share else 0 for share in (test, val)
+    )
+    if tests + validations >= len(ranked):
+        raise OptionError(
+            f"val {val:g} and test {test:g} leave no scene for training, because there are only {len(ranked)}; choose smaller shares"
+        )
+    return _assigned(ranked, tests=tests, validations=validations)
+
+
+def _ranked(scenes: Iterable[str]) -> list[str]:
+    return sorted(set(scenes), key=lambda scene: (_rank(0, ("", "", scene)), scene))
+
+
+def _assigned(ranked: Sequence[str], *, tests: int, validations: int) -> dict[str, Split]:
     splits: dict[str, Split] = {scene: "train" for scene in ranked}
     splits |= {scene: "test" for scene in ranked[:tests]}
     return splits | {scene: "val" for scene in ranked[tests : tests + validations]}

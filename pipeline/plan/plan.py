@@ -289,16 +289,16 @@ class Plan:
     @classmethod
     def load(cls, spool: Spool) -> Plan:
         """Read the plan of a spool. Raises PlanError when it is damaged."""
-        recipe, settings = spool.plan.recipe, spool.settings
+        settings = spool.settings
         root = settings.root
         if root is None:
             raise PlanError(
                 f"{spool.plan_file}: does not name the directory of the photographs (root); run `darkprep build` again"
             )
         try:
-            pairs = tuple(map(PlannedPair.from_record, recipe["pairs"]))
+            options, pairs = read_recipe(spool)
             plan = cls(
-                options=PlanOptions.from_record(recipe["options"]),
+                options=options,
                 pairs=pairs,
                 cfa=spool.stream.cfa,
                 root=Path(root),
@@ -309,12 +309,25 @@ class Plan:
             )
             fits = plan.stream == spool.stream
         except (KeyError, TypeError, ValueError, AttributeError, OptionError) as error:
-            raise PlanError(
-                f"{spool.plan_file}: is invalid ({first_line(error)}); build a new spool"
-            ) from error
+            raise _invalid(spool, error) from error
         if not fits:
             raise PlanError(f"{spool.plan_file}: is inconsistent; build a new spool")
         return plan
+
+
+def read_recipe(spool: Spool) -> tuple[PlanOptions, tuple[PlannedPair, ...]]:
+    """Return the options and the pairs of a spool's plan. Raises PlanError when they are invalid."""
+    recipe = spool.plan.recipe
+    try:
+        return PlanOptions.from_record(recipe["options"]), tuple(
+            map(PlannedPair.from_record, recipe["pairs"])
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OptionError) as error:
+        raise _invalid(spool, error) from error
+
+
+def _invalid(spool: Spool, error: Exception) -> PlanError:
+    return PlanError(f"{spool.plan_file}: is invalid ({first_line(error)}); build a new spool")
 
 
 @functools.lru_cache(maxsize=4)
