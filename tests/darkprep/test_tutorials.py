@@ -143,6 +143,7 @@ def framework_of(block: str) -> str | None:
     )
 
 
+@pytest.mark.slow
 def test_the_python_blocks_of_the_interface_page_run(large_spool, large_data):
     """In one process, because loading torch for each of them would take most of the time."""
     Path("data").symlink_to(large_data)

@@ -75,7 +75,10 @@ def in_namespace(mount: str, *arguments: object) -> subprocess.CompletedProcess[
     return done
 
 
-@pytest.mark.parametrize("state", MOUNTS)
+@pytest.mark.parametrize(
+    "state",
+    ["read-only", *(pytest.param(state, marks=pytest.mark.slow) for state in ("full", "absent"))],
+)
 def test_a_build_without_shared_memory_ends_with_one_line(state: str, small_data: Path):
     if not shutil.which("unshare"):
         pytest.skip("the command unshare is not installed")

@@ -13,20 +13,21 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import numpy as np
-import torch
 
-from darkprep.model import build_model, load_model, save_weights
 from darkprep.pipeline.produce.frame_store import FrameAttributes, FrameStore, SensorLevels
 from darkprep.shards import Cursor, PlanError, ShardFile, Spool
 from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from darkprep.shards.process import ProcessId
-from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState
 from tests.support.small_spools import fill, sample, stream
 from tests.support.tracing import Tracing, calls_until_killed
+
+if TYPE_CHECKING:
+    from darkprep.trainer.checkpoint import TrainState
 
 SKIPPED = 77
 _MOST_CALLS = 200
@@ -189,10 +190,15 @@ def _sweep_frames(folder: Path) -> None:
     store.remove_stale_files()
 
 
-# -- checkpoint and weights ---------------------------------------------------------------------------
+# -- checkpoint and weights: torch is loaded for these alone, because that takes seconds ---------------
 
 
 def _trainee() -> TrainState:
+    import torch
+
+    from darkprep.model import build_model
+    from darkprep.trainer.checkpoint import TrainState
+
     network = build_model("redirt-2rdb")
     return TrainState(
         network=network,
@@ -202,12 +208,20 @@ def _trainee() -> TrainState:
 
 
 def _save_checkpoint(folder: Path, iteration: int) -> None:
+    import torch
+
+    from darkprep.trainer.checkpoint import Checkpoints, Progress
+
     torch.manual_seed(iteration)
     checkpoints = Checkpoints(folder / "checkpoints", keep=1)
     checkpoints.save(_trainee(), Progress(iteration=iteration), {"model": "redirt-2rdb"})
 
 
 def _checkpoint_found(folder: Path) -> str:
+    import torch
+
+    from darkprep.trainer.checkpoint import Checkpoints
+
     trainee = _trainee()
     progress = Checkpoints(folder / "checkpoints").load_newest(trainee, {"model": "redirt-2rdb"})
     assert progress is not None
@@ -218,11 +232,19 @@ def _checkpoint_found(folder: Path) -> str:
 
 
 def _save_weights(folder: Path, seed: int) -> None:
+    import torch
+
+    from darkprep.model import build_model, save_weights
+
     torch.manual_seed(seed)
     save_weights(build_model("redirt-2rdb"), folder / "weights.safetensors", note=str(seed))
 
 
 def _weights_found(folder: Path) -> str:
+    import torch
+
+    from darkprep.model import build_model, load_model
+
     found = load_model(folder / "weights.safetensors").state_dict()
     for seed, name in ((1, "old"), (2, "new")):
         torch.manual_seed(seed)
@@ -302,7 +324,6 @@ def kill_at_every_call(durable: Durable, folder: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
     folder, *names = sys.argv[1:]
     results: dict[str, object] = {}
     for durable in DURABLES:
