@@ -24,7 +24,6 @@ from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.plan.options import MEASURED, SAMPLED
 from darkprep.pipeline.raw.camera_colours import camera_name
 from darkprep.pipeline.raw.mosaic import canonical_shape
-from darkprep.report.calibration_page import write_calibration_page
 from darkprep.shards.errors import DatasetError, OptionError
 
 
@@ -118,6 +117,9 @@ def write_camera_calibration(
         progress=progress,
     )
     write_calibration(out, result.calibration)
+    # Imported here because it loads jinja2, which `darkprep build` would wait for.
+    from darkprep.report.calibration_page import write_calibration_page
+
     write_calibration_page(page_beside(out), result)
     return result
 

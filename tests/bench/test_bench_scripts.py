@@ -154,6 +154,13 @@ def test_cold_samples_of_every_target_are_measured(tmp_path: Path):
     assert "CPU ms per cold sample" in said
 
 
+def test_the_time_to_the_first_shard_is_measured(tmp_path: Path):
+    said, figures = run("bench_first_shard.py", tmp_path)
+
+    assert 0 < figures["cpu_s"]
+    assert "First shard of 576x576" in said
+
+
 @pytest.mark.slow
 def test_restoring_is_measured_with_and_without_overlap(tmp_path: Path):
     said, figures = run("bench_restore.py", tmp_path)
