@@ -178,7 +178,7 @@ def test_only_studies_of_one_camera_take_a_table(photographs, tmp_path):
     assert {(task.camera, task.pairs) for task in tasks if isinstance(task, TrainingTask)} == {
         ("mine", table)
     }
-    assert len(study_named("targets")(options).tasks) == 3 + 4 + 4
+    assert len(study_named("targets")(options).tasks) == 3 + 6 + 6
     with pytest.raises(OptionError, match=r"the study noise is about cameras .* targets can"):
         run_study("noise", options, context_of(options))
     with pytest.raises(OptionError, match="leave out --small"):
@@ -254,7 +254,7 @@ def smallest(out: Path) -> StudyOptions:
         iterations=3, batch_size=2, crop=192, samples_per_shard=4, crops_per_visit=2, validations=1
     )
     small = SmallRun(size=(516, 516), sid_scenes=4, eld_scenes=1, shorts=1, scale=scale)
-    return StudyOptions(out=out, root=out, small=small)
+    return StudyOptions(out=out, root=out, small=small, iterations=scale.iterations)
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +276,7 @@ def all_studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("levels", {"Restored frames": 8}, 4 * 4),
         ("x-trans", {"Trained on Fuji": 4}, 5),
         ("noise", {"PSNR / SSIM of sRGB, by exposure ratio": 6}, 7),
-        ("targets", {"What samples cost to produce": 3, PUBLISHED_TARGETS.caption: 4}, 6),
+        ("targets", {"What samples cost to produce": 3, PUBLISHED_TARGETS.caption: 4}, 8),
     ],
 )
 def test_a_study_writes_tables_pictures_and_a_page(all_studies, name, tables, pictures):
@@ -299,7 +299,7 @@ def test_a_study_writes_tables_pictures_and_a_page(all_studies, name, tables, pi
 
 @pytest.mark.slow
 def test_studies_share_trainings_and_a_second_run_does_nothing(all_studies):
-    assert len(list(all_studies.glob("trainings/*/run/weights.safetensors"))) == 17
+    assert len(list(all_studies.glob("trainings/*/run/weights.safetensors"))) == 19
     assert not list(all_studies.glob("trainings/*/spool")), "spools are removed"
     options = smallest(all_studies)
     stamps = {path: path.stat().st_mtime_ns for path in all_studies.glob("cells/*.json")}
