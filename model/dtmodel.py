@@ -70,7 +70,7 @@ def export_dtmodel(
     difference = seam(network, amplification, tile)
     if not difference <= SEAM_LIMIT:  # true for NaN
         raise ModelError(
-            f"{model.name}: photo editors run it in tiles of {tile} packed pixels, and the picture then differs from that of the whole frame by up to {difference:.1f} of 255, more than the {SEAM_LIMIT:g} of 255 above which seams between tiles are visible; export the network as .onnx, or train a network with a smaller receptive field"
+            f"{model.name}: photo editors run it in tiles of {tile} packed pixels; its tiles differ from the whole frame by up to {difference:.1f} of 255, and seams are visible above {SEAM_LIMIT:g} of 255; export the network as .onnx, or train a network with a smaller receptive field"
         )
     content = onnx_bytes(
         network,

@@ -77,7 +77,7 @@ def check_editor_network(model: Network) -> None:
         )
     if model.target != "linear":
         raise ModelError(
-            f"{model.name} restores {model.target}, but a .dtmodel returns linear camera RGB; train with build --target linear, or export it as .onnx"
+            f"{model.name} restores {model.target}, but a .dtmodel returns linear camera RGB; train on a spool that was built with --target linear, or export it as .onnx"
         )
 
 

@@ -93,7 +93,7 @@ def export_onnx(model: Network, path: str | os.PathLike[str]) -> ExportedOnnx:
 
 
 class PlanesNetwork(nn.Module):
-    """A network for inference as one module, from darkprep's planes to its target; sizes are not checked."""
+    """A network for inference as a single module, which takes darkprep's planes and returns the network's target; it does not check sizes."""
 
     def __init__(self, model: Network) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ def onnx_bytes(
             )
     except Exception as error:  # the exporter runs the network and raises exceptions of any class
         raise ModelError(
-            f"model {name}: cannot be written as ONNX: {type(error).__name__}: {_first_line(error)}; use operations that ONNX {OPSET} has"
+            f"model {name}: cannot be written as ONNX: {type(error).__name__}: {_first_line(error)}; use operations of ONNX opset {OPSET}"
         ) from error
     model = onnx.load_from_string(buffer.getvalue())
     onnx.helper.set_model_props(model, dict(properties))

@@ -87,7 +87,7 @@ class RowwiseRedirt(nn.Module):
 
 
 class _Frame:
-    """The input and the output of one frame, and the intermediate results that all bands read."""
+    """The input and the output of one frame, and the intermediate results that all bands of rows read."""
 
     def __init__(self, net: RowwiseRedirt, packed: Tensor, result: Tensor) -> None:
         coarse = self._coarse(net, packed)

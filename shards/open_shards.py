@@ -163,7 +163,7 @@ class OpenShards:
             if self._pause_after(number, error):
                 return None
             raise SpoolError(
-                f"{path}: cannot be opened ({error.strerror}), because of the machine, not of the file; correct the cause and start again"
+                f"{path}: cannot be opened ({error.strerror}); the shard itself is not damaged: correct this error of the machine, and start again"
             ) from error
 
     def _pause_after(self, number: int, error: BaseException | None) -> bool:

@@ -1,9 +1,10 @@
 """The order in which a trainer uses the samples: shuffled over a window of shards, computed rather than stored.
 
-Shard k is used during the intervals k .. k + window - 1, with an equal share of its uses in each of them,
-and the uses in one interval are mixed. So at any time `window` shards are open; each interval finishes one
-shard and starts another, and training can start when shard 0 exists. The trade-off: a sample moves by at
-most `window` shards, which is less than a full shuffle, but needs no memory.
+A stream is divided into intervals. Shard k is used during the intervals k .. k + window - 1, with an equal
+share of its uses in each of them, and the uses in one interval are mixed. So each interval starts one shard
+and finishes another, and `window` shards are open at a time; fewer in the first intervals, so that training
+can start when shard 0 exists. The trade-off: a sample moves by at most `window` shards, which is less than a
+full shuffle, but needs no memory.
 """
 
 from __future__ import annotations

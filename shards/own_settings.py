@@ -56,8 +56,13 @@ def check_own_settings(plan: PlanRecord, where: str) -> None:
     named = {"root": settings.root, "frames-dir": settings.frames_dir, "backend": cluster}
     named |= {"dark frames": settings.darks, "dark shading": settings.dark_shading}
     names = ", ".join(f"{name} {value}".strip() for name, value in named.items() if value)
+    what = (
+        f"its settings ({names}) come from another user or machine"
+        if names
+        else "comes from another user or machine and does not name the directory of the photographs"
+    )
     raise PlanError(
-        f"{where}: its settings ({names or 'no directory of the photographs'}) come from another user or machine, and for safety producers do not use such settings; "
+        f"{where}: {what}, so for safety no producer is started; "
         "name the directory of the photographs with `stream-train --root DIR`, or run `darkprep build` again with your options"
     )
 

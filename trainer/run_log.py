@@ -150,7 +150,7 @@ def _iteration_of(line: bytes) -> float:
 
 
 def _open_tensorboard(run_dir: Path, start: int) -> SummaryWriter | None:
-    """Return a TensorBoard writer if TensorBoard is installed; the import takes seconds, so it is done here."""
+    """Return a TensorBoard writer if TensorBoard is installed; it is imported only here, because the import takes seconds."""
     if importlib.util.find_spec("tensorboard") is None:
         return None
     name = str(run_dir).encode("utf-8", "backslashreplace").decode()

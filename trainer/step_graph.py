@@ -67,7 +67,7 @@ def capture(run: Callable[[], Outputs], device: torch.device) -> tuple[Callable[
     """Return a function that repeats `run` as a CUDA graph, and the tensors to which it writes the results.
 
     `run` is called a few times first, because its first calls choose kernels and allocate workspaces, which
-    a graph cannot capture. Raises RuntimeError.
+    a graph cannot capture. Raises RuntimeError if `run` cannot be captured.
     """
     with torch.cuda.device(device):
         current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]

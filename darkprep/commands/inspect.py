@@ -134,7 +134,7 @@ def advise(
     Example: darkprep advise --camera sony --machine 8,v100,100GB --price-per-hour 2.50
     """
     if machine is None and price_per_hour is not None:
-        raise OptionError("price-per-hour can be used only with --machine; add it")
+        raise OptionError("--price-per-hour can be used only with --machine; add --machine")
     if isinstance(spool, StoreUrl):
         raise OptionError(
             f"spool {spool}: only a local disk can be measured; give --spool the local directory that you will use as --staging"

@@ -248,7 +248,7 @@ def kept_shares(plan: Plan, budget: int, jobs: int) -> tuple[float, float]:
 
 
 def whole_budget(plan: Plan, jobs: int) -> int:
-    """Return the smallest budget, to one per cent, in which every decoded frame fits."""
+    """Return the smallest budget in which every decoded frame fits, accurate to one per cent."""
     low, high = smallest_budget(plan), smallest_budget(plan) + 1_000_000
     while min(kept_shares(plan, high, jobs)) < 1:
         low, high = high, 2 * high

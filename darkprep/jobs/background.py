@@ -160,7 +160,7 @@ def stop_producers(spool: Spool) -> list[int]:
         ) from error
     if not signalled and spool.producer_process() == holder:
         raise SpoolError(
-            f"{spool.path}: according to the lock file {lock}, {holder} holds the lock, but the kernel does not report this; find the process that really holds it with `lslocks`, and stop it with `kill`"
+            f"{spool.path}: {lock} names {holder}, but according to the kernel that process does not hold the lock; find the process that holds it with `lslocks`, and stop it with `kill`"
         )
     deadline = time.monotonic() + _STOP_TIMEOUT_S
     while spool.producer_process() == holder:

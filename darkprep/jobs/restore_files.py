@@ -107,7 +107,7 @@ def free_name(folder: Path, stem: str, suffix: str, taken: set[Path], *, avoid: 
         if path not in taken and not (avoid and os.path.lexists(path)):
             return path
     raise OptionError(
-        f"{folder / stem}: {_MAX_NUMBER} files of this name exist; choose another --out"
+        f"{folder / stem}: {_MAX_NUMBER} numbered files of this name exist already; choose another --out"
     )
 
 

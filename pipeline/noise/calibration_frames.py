@@ -81,7 +81,7 @@ def check_same_camera(headers: Sequence[RawHeader]) -> None:
 def _check_same(header: RawHeader, first: RawHeader) -> None:
     if not header.iso > 0:
         raise DatasetError(
-            f"{header.path}: states no ISO in its Exif data, by which frames are grouped; use the camera's original file, or remove it"
+            f"{header.path}: states no ISO in its Exif data, by which frames are grouped; replace this file with the camera's original, or remove it from the directory"
         )
     if camera_name(header) != camera_name(first):
         raise DatasetError(

@@ -70,7 +70,7 @@ class ReadNoise:
     def __post_init__(self) -> None:
         if not (abs(self.shape) < 0.5 and self.scale >= 0 and self.std >= 0):
             raise ValueError(
-                "field read: |shape| must be below 0.5, and scale and std must not be negative"
+                "the field `read`: |shape| must be below 0.5, and scale and std must not be negative"
             )
 
 
@@ -154,9 +154,11 @@ class CameraCalibration:
                 f"isos must be a list of 1 to {_MAX_ISOS} positive values in ascending order"
             )
         if not self.modes or not all(self._of_mode(mode) for mode in self.modes):
-            raise ValueError("modes must not be empty")
+            raise ValueError("modes (ranges of ISO with one gain of the sensor) must not be empty")
         if sum(len(self._of_mode(mode)) for mode in self.modes) != len(values):
-            raise ValueError("modes must hold each ISO once")
+            raise ValueError(
+                "modes (ranges of ISO with one gain of the sensor) must cover each ISO once"
+            )
 
     def _of_mode(self, mode: GainMode) -> list[IsoCalibration]:
         return [one for one in self.isos if mode.lowest <= one.iso <= mode.highest]
@@ -166,7 +168,7 @@ class CameraCalibration:
         clipped = [one.iso for one in self.isos if one.is_clipped]
         if clipped:
             raise OptionError(
-                f"{where}: {self.camera} cuts off noise below black at ISO {clipped[0]:g}, so its noise cannot be simulated; give the directory of its dark frames to --noise"
+                f"{where}: {self.camera} cuts off noise below black at ISO {clipped[0]:g}, so its noise cannot be simulated from a calibration; give the directory of its dark frames to --noise instead"
             )
         missing = [one.iso for one in self.isos if one.gain is None]
         if missing:

@@ -79,7 +79,7 @@ def fit(
     edges, shares, weights = _distribution(histogram, zero, step)
     inner = (shares > max(_INNER, above)) & (shares < 1 - _INNER)
     if np.count_nonzero(inner) < 3:
-        raise ValueError("too few different codes to fit a distribution")
+        raise ValueError("too few different raw values to fit a distribution")
     edges, shares, weights = _merged(edges[inner], shares[inner], weights[inner])
 
     def correlation(shape: float) -> float:

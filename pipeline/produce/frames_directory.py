@@ -76,7 +76,7 @@ class FramesDirectory:
         return cls(path=chosen, budget_bytes=budget)
 
     def recorded_in(self, settings: ProducerSettings) -> ProducerSettings:
-        """Return the settings with this directory; without a directory when the frames are in the spool."""
+        """Return a spool's `settings` with this frames directory and its budget; with None if the frames are stored in the spool."""
         frames_dir = str(self.path) if self.is_shared else None
         return replace(settings, frames_dir=frames_dir, frames_budget_bytes=self.budget_bytes)
 

@@ -41,8 +41,8 @@ def open_header(name: str) -> rawpy.RawPy:
 def open_in_memory(name: str) -> rawpy.RawPy:
     """Open a file with LibRaw from memory, after reading the whole file.
 
-    Some of LibRaw's decoders ignore errors of the disk and return invented codes; in memory there are no
-    such errors.
+    Some of LibRaw's decoders ignore read errors of the disk and return invented pixel values; reading from
+    memory has no such errors.
     """
     raw = _identify(name, io.BytesIO(with_neutral(_read_whole(name))))
     try:

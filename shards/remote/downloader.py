@@ -85,7 +85,7 @@ class Downloader(ShardSupply[bool]):
         self._pool = ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="downloader")
 
     def run(self) -> None:
-        """Download the shards needed next, publish the trainer's cursor, and delete the objects that it has passed."""
+        """Download the shards needed next, write the trainer's position to the bucket, and delete the shards there that the trainer has passed."""
         with self._lock, self._lease:
             self._spool.remove_stale_files()
             self._spool.remove_dead_heartbeats()

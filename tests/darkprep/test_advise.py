@@ -213,7 +213,10 @@ def test_the_comparison_as_json_has_the_assumptions(call, empty_directory):
         (["--machine", "v100", "--model", "unet"], "no pace of a v100 is known for unet in fp32"),
         (["--machine", "v100", "--precision", "bf16"], "--machine 8,250/s,100GB"),
         (["--machine", "4,v100,100MB"], "is too small"),
-        (["--price-per-hour", "2"], "price-per-hour can be used only with --machine; add it"),
+        (
+            ["--price-per-hour", "2"],
+            "--price-per-hour can be used only with --machine; add --machine",
+        ),
     ],
 )
 def test_invalid_machines_are_refused(words, said, complaint, empty_directory):

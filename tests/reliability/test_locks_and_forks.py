@@ -267,7 +267,7 @@ def test_stop_signals_no_process_that_merely_stands_in_the_lock(make_spool: Make
             (spool.producers / "lock").write_text(json.dumps(record))
 
             with pytest.raises(
-                SpoolError, match=r"holds the lock, but the kernel does not report this"
+                SpoolError, match=r"according to the kernel that process does not hold the lock"
             ):
                 stop_producers(spool)
 
