@@ -16,7 +16,7 @@ import errno
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,8 +34,8 @@ from darkprep.pipeline.raw.develop import develop
 from darkprep.pipeline.raw.frame import RawHeader
 from darkprep.pipeline.raw.mosaic import unpack
 from darkprep.pipeline.raw.resample import XtransMode
-from darkprep.pipeline.raw.source import PackedFrame
-from darkprep.shards.cfa import CANONICAL
+from darkprep.pipeline.raw.source import DevelopedCrops, PackedFrame
+from darkprep.shards.cfa import CANONICAL, Site
 from darkprep.shards.errors import DatasetError, OptionError, RawError
 from darkprep.shards.files import read_regular_file
 from darkprep.shards.format import U16
@@ -166,6 +166,15 @@ class LmdbPatch:
             except RawError as error:
                 raise RawError(str(self.path), error.reason) from error
         return np.ascontiguousarray(rgb.transpose(2, 0, 1))
+
+    def develop_crops(
+        self, origins: Sequence[Site], size: int, *, linear: bool = False
+    ) -> DevelopedCrops:
+        """Return crops of what `develop` returns; a patch is small, so it is developed whole."""
+        whole = self.develop(linear=linear)
+        _, height, width = whole.shape
+        crops = [whole[:, y : y + size, x : x + size] for y, x in origins]
+        return DevelopedCrops(height=height, width=width, crops=crops)
 
     def fingerprint(self) -> str:
         """Return the size and a hash of the patch."""

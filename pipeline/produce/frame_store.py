@@ -151,6 +151,10 @@ class FrameStore:
             if (path / "zarr.json").exists() and not path.name.startswith(".")
         )
 
+    def has(self, name: str) -> bool:
+        """Return whether a frame is stored, without checking it."""
+        return name in self._mapped or (self.path / name / "zarr.json").exists()
+
     def get(self, name: str) -> Frame | None:
         """Return a stored frame, or None when it is not stored or is damaged (`put` then replaces it).
 

@@ -1,16 +1,15 @@
 """The work of a worker process: make one shard, from RAW files or stored frames to a published tar.
 
 The trade-off: a worker keeps the frames of one visit and the crops of the shard in memory (tens of
-megabytes), so that each frame is decoded only once per visit even if the store has no space for it.
+megabytes), so that each file is decoded only once per visit even if the store has no space for its frame.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 import time
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +19,20 @@ from darkprep.pipeline.noise.sampled_darks import darken_with_frame
 from darkprep.pipeline.noise.shading_correction import ShadingCorrection
 from darkprep.pipeline.pairs.sources import is_patch, source_of_fingerprint
 from darkprep.pipeline.pairs.table import Skipped, first_skipped
-from darkprep.pipeline.pairs.whole_frame import Correction
-from darkprep.pipeline.plan.frame_names import FrameKind
 from darkprep.pipeline.plan.plan import Crop, Plan, PlannedPair, Visit
+from darkprep.pipeline.produce.exposures import (
+    ExposureReader,
+    crop_of,
+    decode_planes,
+    levels_of,
+)
 from darkprep.pipeline.produce.frame_store import (
     Frame,
-    FrameAttributes,
     FrameStore,
     SensorLevels,
 )
 from darkprep.pipeline.produce.kept_memory import keep_freed_memory
-from darkprep.pipeline.produce.quarantine import decoding_record
 from darkprep.pipeline.raw.amplify import estimate_amplification
-from darkprep.pipeline.raw.guard import CRASHES_DECODER
-from darkprep.pipeline.raw.resample import XtransMode, parse_xtrans_mode
-from darkprep.pipeline.raw.source import Source
 from darkprep.shards import (
     CELL,
     PERIOD,
@@ -47,7 +45,6 @@ from darkprep.shards import (
     SpoolError,
     write_shard,
 )
-from darkprep.shards.errors import MachineError
 from darkprep.shards.format import U16
 from darkprep.shards.machine import machine_errors, with_retries
 from darkprep.shards.process import ProcessId
@@ -115,8 +112,11 @@ def make_shard(task: ShardTask) -> TaskResult:
     ):
         builder = _ShardBuilder(task, state)
         slots: list[Sample | None] = [None] * plan.options.samples_per_shard
-        for visit in plan.visits(task.shard):
+        visits = list(plan.visits(task.shard))
+        for visit, following in zip_longest(visits, visits[1:]):
             builder.check_producer()
+            if following is not None:
+                builder.exposures.read_ahead(next(plan.candidates(following.number)))
             for slot, sample in builder.visit_samples(visit):
                 slots[slot] = sample
         samples = [sample for sample in slots if sample is not None]
@@ -152,20 +152,26 @@ def store_frames(task: ShardTask) -> TaskResult:
         builder = _ShardBuilder(task, state)
         for visit in reversed(list(state.plan.visits(task.shard))):
             builder.check_producer()
-            builder.store_visit_frames(visit)
+            builder.exposures.store(next(state.plan.candidates(visit.number)))
         return builder.result(published=False)
 
 
 class _ShardBuilder:
-    """Decodes the frames of one shard and cuts its samples."""
+    """Cuts the samples of one shard from the exposures of its visits."""
 
     def __init__(self, task: ShardTask, state: _WorkerState) -> None:
         self._task = task
         self._state = state
         self._plan = state.plan
         self._began, self._cpu_began = time.monotonic(), time.process_time()
-        self._decoded = 0
-        self._stored: list[str] = []
+        self.exposures = ExposureReader(
+            plan=state.plan,
+            spool=state.spool,
+            store=state.store,
+            storable=task.storable_frames,
+            quarantined=task.quarantined,
+            unusable=state.unusable,
+        )
         self._skipped: list[Skipped] = []
 
     def result(self, *, published: bool) -> TaskResult:
@@ -175,8 +181,8 @@ class _ShardBuilder:
             published=published,
             seconds=time.monotonic() - self._began,
             cpu_seconds=time.process_time() - self._cpu_began,
-            decoded=self._decoded,
-            stored=tuple(self._stored),
+            decoded=self.exposures.decoded,
+            stored=tuple(self.exposures.stored),
             skipped=tuple(self._skipped),
         )
 
@@ -197,126 +203,33 @@ class _ShardBuilder:
     def visit_samples(self, visit: Visit) -> list[tuple[int, Sample]]:
         """Return the samples of one visit with their slots, from its pair or the first usable substitute."""
         for pair in self._plan.candidates(visit.number):
+            crops = self._plan.crops(visit, pair)
             try:
-                short, long = self._load_frames(pair)
+                short = self.exposures.load("short", pair)
+                truth = self.exposures.load_truth(pair, short, [crop.origin for crop in crops])
             except RawError as error:
                 self._skipped.append(Skipped(error.path, error.reason))
                 continue
             return [
-                (crop.slot, self._cut_sample(pair, short, long, crop, visit.number))
-                for crop in self._plan.crops(visit, pair)
+                (crop.slot, self._cut_sample(pair, short, truth.levels, gt, crop, visit.number))
+                for crop, gt in zip(crops, truth.crops, strict=True)
             ]
         raise DatasetError(
             f"{self._plan.root}: none of the plan's {len(self._plan.pairs)} pairs can be used any more: {first_skipped(self._skipped)}"
         )
 
-    def store_visit_frames(self, visit: Visit) -> None:
-        """Store the frames of a visit's pair, except those that are stored or being decoded already."""
-        pair = next(self._plan.candidates(visit.number))
-        store = self._state.store
-        kinds: tuple[FrameKind, ...] = ("long", "short")
-        for kind in kinds:
-            name = self._plan.frame_name(kind, pair)
-            if name in self._task.storable_frames:
-                with (
-                    contextlib.suppress(RawError),
-                    store.decode_lock(name, wait=False) as is_held,
-                ):
-                    if is_held and store.get(name) is None:
-                        self._decode_and_store(kind, pair, name)
-
-    def _load_frames(self, pair: PlannedPair) -> tuple[Frame, Frame]:
-        """Return the short and the long exposure; with synthetic noise and the target `raw` they are one frame."""
-        short = self._load_frame("short", pair)
-        names = [self._plan.frame_name(kind, pair) for kind in ("short", "long")]
-        return short, short if names[0] == names[1] else self._load_frame("long", pair)
-
-    def _load_frame(self, kind: FrameKind, pair: PlannedPair) -> Frame:
-        """Return a frame from the store; otherwise decode it, and store it if there is space."""
-        name = self._plan.frame_name(kind, pair)
-        store = self._state.store
-        frame = store.get(name)
-        if frame is None and name in self._task.storable_frames:
-            with store.decode_lock(name):
-                frame = store.get(name) or self._decode_and_store(kind, pair, name)
-        return frame or self._decode(kind, pair)
-
-    def _decode_and_store(self, kind: FrameKind, pair: PlannedPair, name: str) -> Frame:
-        decoded = self._decode(kind, pair)
-        store = self._state.store
-        frame = with_retries(
-            str(store.path / name),
-            lambda: store.put(name, decoded.array, decoded.attributes),
-            "written",
-        )
-        self._stored.append(name)
-        return frame
-
-    def _decode(self, kind: FrameKind, pair: PlannedPair) -> Frame:
-        file_print = pair.short_fingerprint if kind == "short" else pair.long_fingerprint
-        path = self._plan.root / (pair.pair.short if kind == "short" else pair.pair.long)
-        reason = self._state.unusable.get(file_print)
-        if reason:
-            raise RawError(str(path), reason)
-        try:
-            frame = with_retries(str(path), lambda: self._decode_once(kind, pair, path, file_print))
-        except RawError as error:
-            # A read that failed may succeed the next time.
-            if not isinstance(error.__cause__, OSError):
-                self._state.unusable[file_print] = error.reason
-            raise
-        self._decoded += 1
-        return frame
-
-    def _decode_once(
-        self, kind: FrameKind, pair: PlannedPair, path: Path, file_print: str
-    ) -> Frame:
-        if file_print in self._task.quarantined:
-            raise RawError(str(path), CRASHES_DECODER)
-        target = self._plan.options.target
-        try:
-            source = source_of_fingerprint(path, file_print)
-            if source is None:
-                raise RawError(str(path), "has changed since the plan was made; build a new spool")
-            with decoding_record(self._state.spool, path, file_print):
-                if kind == "short" or target == "raw":
-                    xtrans = parse_xtrans_mode(self._plan.options.xtrans)
-                    is_corrected = kind == "short" and self._plan.subtracts_shading
-                    correct = self._plan.correction if is_corrected else None
-                    frame = _decode_planes(source, xtrans, correct)
-                else:
-                    frame = _develop_long(source, linear=target == "linear")
-        except RawError as error:
-            if isinstance(error.__cause__, OSError):
-                self._check_root()
-            raise
-        cell = CELL[self._plan.cfa] if frame.attributes.levels else 1
-        if frame.array.shape[-2:] != (pair.height // cell, pair.width // cell):
-            raise RawError(
-                str(path),
-                f"decodes to {frame.array.shape}, but its header says {pair.height}x{pair.width}; replace it",
-            )
-        return frame
-
-    def _check_root(self) -> None:
-        """Raise MachineError if the directory of the photographs is missing, because then no file is at fault."""
-        root = self._plan.root
-        try:
-            os.scandir(root).close()
-        except OSError as error:
-            reason = f"{error.strerror}; mount it or check its permissions, then start again"
-            raise MachineError(str(root), reason) from error
-
     def _cut_sample(
-        self, pair: PlannedPair, short: Frame, long: Frame, crop: Crop, visit: int
+        self,
+        pair: PlannedPair,
+        short: Frame,
+        truth: SensorLevels | None,
+        gt: U16,
+        crop: Crop,
+        visit: int,
     ) -> Sample:
         options, cfa = self._plan.options, self._plan.cfa
-        size, cell = options.stored_size(cfa), CELL[cfa]
-        y, x = crop.origin
-        low = short.array[:, y // cell : (y + size) // cell, x // cell : (x + size) // cell]
-        levels, truth = _levels_of(short), long.attributes.levels
-        step = cell if truth else 1
-        gt = long.array[:, y // step : (y + size) // step, x // step : (x + size) // step]
+        low = crop_of(short.array, crop.origin, options.stored_size(cfa), CELL[cfa])
+        levels = levels_of(short)
         black, white = levels.black, levels.white
         ratio, iso = pair.pair.ratio, levels.iso
         if options.noise is not None:
@@ -352,7 +265,7 @@ class _ShardBuilder:
             return ratio
         known = self._state.amplifications
         if pair.short_fingerprint not in known:
-            levels = _levels_of(short)
+            levels = levels_of(short)
             known[pair.short_fingerprint] = estimate_amplification(
                 short.array,
                 np.asarray(levels.black, np.float64),
@@ -408,7 +321,7 @@ class _ShardBuilder:
             origin = (y, x)
         y, x = (start // cell for start in origin)
         _, height, width = planes.shape
-        dark_levels = _levels_of(dark)
+        dark_levels = levels_of(dark)
         return darken_with_frame(
             planes,
             dark.array[:, y : y + height, x : x + width],
@@ -430,7 +343,7 @@ def _dark_frame(path: Path, fingerprint: str, shading: Path | None, digest: str 
         source = source_of_fingerprint(path, fingerprint)
         if source is None:
             raise RawError(str(path), "has changed since the plan was made; build a new spool")
-        return with_retries(str(path), lambda: _decode_planes(source, "native", correct))
+        return with_retries(str(path), lambda: decode_planes(source, "native", correct))
     except RawError as error:
         # Not a RawError, which would only exchange the photograph: the plan cannot go on without its noise.
         raise DatasetError(f"{error.path}: {error.reason}") from error
@@ -446,20 +359,3 @@ def _worker_state(path: str, digest: str, frame_store: str, producer: ProcessId)
             f"{path}: the plan was replaced while shards were being made; start the producer again"
         )
     return _WorkerState(spool, Plan.load(spool), FrameStore(Path(frame_store)))
-
-
-def _levels_of(short: Frame) -> SensorLevels:
-    assert short.attributes.levels is not None, "every short exposure has them"
-    return short.attributes.levels
-
-
-def _decode_planes(source: Source, xtrans: XtransMode, correct: Correction | None = None) -> Frame:
-    decoded = source.decode(xtrans=xtrans)
-    if correct is not None:
-        decoded = correct(decoded)
-    levels = SensorLevels(black=decoded.black, white=decoded.white, iso=decoded.header.iso)
-    return Frame(decoded.planes, FrameAttributes(kind="short", raw=source.path.name, levels=levels))
-
-
-def _develop_long(source: Source, *, linear: bool) -> Frame:
-    return Frame(source.develop(linear=linear), FrameAttributes(kind="long", raw=source.path.name))

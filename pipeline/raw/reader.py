@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +41,7 @@ from darkprep.pipeline.raw.libraw_file import (
     open_in_memory,
 )
 from darkprep.pipeline.raw.mosaic import canonical_origin, shifted
+from darkprep.pipeline.raw.window import WindowColours, develop_windows, window_pixels
 from darkprep.shards.cfa import Rows
 from darkprep.shards.errors import RawError
 from darkprep.shards.format import PERIOD, U16, CfaKind
@@ -170,6 +171,36 @@ class OpenRaw:
                 f"rotated or stretched sensors are not supported; {_LEAVE_OUT}",
             )
         return np.asarray(rgb[self._window.slices], np.uint16)
+
+    def postprocess_windows(
+        self, windows: Sequence[Window], settings: Mapping[str, Any]
+    ) -> list[U16] | None:
+        """Develop windows of the frame with rawpy's `settings` to what `postprocess` gives there.
+
+        Returns `(h, w, 3)` uint16 for each window. Returns None if only the whole frame can be developed, or if the
+        windows have more pixels than it. Call it before `postprocess`, which changes LibRaw's colour indices.
+        """
+        (height, width), top, left = self._whole, self._window.top, self._window.left
+        moved = [
+            replace(window, top=top + window.top, left=left + window.left) for window in windows
+        ]
+        if self.frame.cfa != "bayer" or window_pixels(moved, height, width) >= height * width:
+            return None
+        try:
+            colours = WindowColours.from_file(self.frame.path, self.handle)
+            if colours is None:
+                return None
+            return develop_windows(
+                colours,
+                self.handle.raw_image_visible,
+                shifted(self.frame.pattern, -top, -left),
+                np.roll(self.frame.black, (top, left), axis=(0, 1)),
+                moved,
+                {"user_wb": colours.gains, **settings, "use_camera_wb": False},
+            )
+        except (MemoryError, *LIBRAW_ERRORS) as error:
+            raise_machine_error(self.frame.path, error)
+            return None
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ be opened in any process; frames that are needed twice are stored (`produce/fram
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,8 +14,8 @@ from typing import Protocol
 import numpy as np
 import xxhash
 
-from darkprep.pipeline.raw.borders import Edition
-from darkprep.pipeline.raw.develop import Brightness, develop
+from darkprep.pipeline.raw.borders import Edition, Window
+from darkprep.pipeline.raw.develop import Brightness, develop, develop_windows
 from darkprep.pipeline.raw.exif import unreadable_reason
 from darkprep.pipeline.raw.frame import F32, RawFrame, RawHeader
 from darkprep.pipeline.raw.image_data import read_image_data
@@ -29,7 +30,7 @@ from darkprep.pipeline.raw.mosaic import (
 )
 from darkprep.pipeline.raw.reader import open_raw, read_header, read_white_balance
 from darkprep.pipeline.raw.resample import XtransMode, sample_cfa, xtrans_to_rggb
-from darkprep.shards.cfa import PLANE_COLOURS
+from darkprep.shards.cfa import PLANE_COLOURS, Site
 from darkprep.shards.errors import RawError
 from darkprep.shards.format import U16, CfaKind
 from darkprep.shards.machine import raise_machine_error, with_retries
@@ -72,6 +73,17 @@ class PackedFrame:
         return self.header.exposure_s
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DevelopedCrops:
+    """Crops of a developed exposure."""
+
+    height: int
+    """Number of rows of the whole canonical mosaic."""
+    width: int
+    crops: Sequence[U16]
+    """`(3, size, size)` uint16 for each origin."""
+
+
 class Source(Protocol):
     """One exposure that can be read: a RAW file, or a patch in an LMDB file.
 
@@ -93,6 +105,14 @@ class Source(Protocol):
 
     def develop(self, *, linear: bool = False) -> U16:
         """Develop the canonical mosaic, pixel for pixel, to `(3, H, W)` uint16 sRGB, or with `linear` to camera RGB."""
+
+    def develop_crops(
+        self, origins: Sequence[Site], size: int, *, linear: bool = False
+    ) -> DevelopedCrops:
+        """Return square crops of `size` pixels of what `develop` returns, the top left of each at one of `origins`.
+
+        For a source that need not be developed whole, this is faster.
+        """
 
     def fingerprint(self) -> str:
         """Return a short text that changes when the content changes."""
@@ -123,6 +143,35 @@ class RawFile:
         """Develop the canonical mosaic to `(3, H, W)` uint16 sRGB, or camera RGB. Raises RawError as `read_raw`."""
         frame, rgb = develop(self.path, edition=self.edition, brightness=brightness, linear=linear)
         return canonical_rgb(rgb, canonical_origin(frame.pattern), canonical_shape(frame))
+
+    def develop_crops(
+        self,
+        origins: Sequence[Site],
+        size: int,
+        *,
+        brightness: Brightness = "paper",
+        linear: bool = False,
+    ) -> DevelopedCrops:
+        """Return crops of what `develop` returns; a Bayer file is developed only where they are.
+
+        Raises RawError as `read_raw`, also for a crop that is not in the canonical mosaic.
+        """
+
+        def windows(header: RawHeader) -> list[Window]:
+            (top, left), (height, width) = canonical_origin(header.pattern), canonical_shape(header)
+            if any(max(y + size - height, x + size - width) > 0 for y, x in origins):
+                reason = (
+                    f"decodes to {height}x{width}, which is too small for its crops; replace it"
+                )
+                raise RawError(str(self.path), reason)
+            return [Window(top=top + y, left=left + x, height=size, width=size) for y, x in origins]
+
+        header, parts = develop_windows(
+            self.path, windows, edition=self.edition, brightness=brightness, linear=linear
+        )
+        height, width = canonical_shape(header)
+        crops = [np.ascontiguousarray(part.transpose(2, 0, 1)) for part in parts]
+        return DevelopedCrops(height=height, width=width, crops=crops)
 
     def fingerprint(self) -> str:
         """Return size and hash of the first and last 64 KiB, to detect a replaced or truncated file quickly.
