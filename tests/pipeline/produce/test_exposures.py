@@ -1,0 +1,93 @@
+"""Shards have the same bytes whether long exposures were stored, developed whole, or only where crops were cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from darkprep.pipeline.plan.plan import Plan
+from darkprep.pipeline.produce import worker
+from darkprep.pipeline.produce.budget import frame_names_of
+from darkprep.pipeline.produce.frame_store import FrameStore
+from darkprep.pipeline.raw import develop
+from darkprep.pipeline.raw.dng import BAYER, DngTags, write_dng
+from darkprep.pipeline.raw.reader import OpenRaw
+from darkprep.shards import Spool
+from darkprep.shards.process import ProcessId
+from tests.support.builds import planned, shard_bytes
+
+HEIGHT, WIDTH = 200, 260
+CAMERAS = {
+    "plain": {},
+    "phase, black per site, rotated": {
+        "cfa": BAYER["GBRG"], "black": (500.0, 520.0, 540.0, 560.0), "orientation": 6,
+    },
+    "12 bits, crop, balance": {
+        "black": (128.0,), "white": 4095, "default_crop": (3, 5, 190, 250),
+        "as_shot_neutral": (0.37, 1.0, 0.71),
+    },
+}  # fmt: skip
+
+
+def write_photographs(root: Path, **tags) -> None:
+    """Two scenes of one short and one long exposure, of random codes."""
+    for scene in (1, 2):
+        rng = np.random.default_rng(scene)
+        for kind, seconds in (("short", 0.1), ("long", 10.0)):
+            given = DngTags(exposure_s=seconds, iso=800, **tags)
+            # Half of them not brighter than 0.9 of full scale, which sets the brightness.
+            peak = given.white * (0.9 if scene == 1 else 1.2)
+            codes = rng.uniform(0, peak if kind == "long" else peak / 50, (HEIGHT, WIDTH))
+            path = root / f"Sony/{kind}/0{scene:04d}_00_{seconds:g}s.dng"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            mosaic = np.clip(np.rint(codes + min(given.black)), 0, given.white).astype(np.uint16)
+            write_dng(path, mosaic, given)
+
+
+def make(spool: Spool, *, stored: bool) -> None:
+    """Make all shards as one new worker does."""
+    worker._worker_state.cache_clear()
+    plan = Plan.load(spool)
+    FrameStore(spool.frames).create()
+    with spool.producer_lock():
+        for shard in range(plan.shards or 0):
+            worker.make_shard(
+                worker.ShardTask(
+                    spool=str(spool.path),
+                    digest=spool.digest,
+                    frame_store=str(spool.frames),
+                    shard=shard,
+                    storable_frames=frame_names_of(plan) if stored else frozenset(),
+                    quarantined=frozenset(),
+                    producer=ProcessId.own(),
+                )
+            )
+
+
+@pytest.mark.parametrize("target", ["srgb", "linear"])
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_shards_are_the_same_with_stored_frames_and_with_windows(
+    tmp_path, monkeypatch, camera, target
+):
+    monkeypatch.setattr(develop, "_IS_EXACT", {})
+    write_photographs(tmp_path / "data", **CAMERAS[camera])
+    whole = []
+    real = OpenRaw.postprocess
+
+    def postprocess(self, **settings):
+        whole.append(self.frame.path)
+        return real(self, **settings)
+
+    monkeypatch.setattr(OpenRaw, "postprocess", postprocess)
+    found = []
+    for name in ("stored", "windows", "windows after a restart"):
+        spool = planned(tmp_path / name, tmp_path / "data", target=target, epochs=2)
+        make(spool, stored=name == "stored")
+        found.append(shard_bytes(spool))
+
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) > 0
+    # Two stored frames, and one frame with which the windows of the first visit were compared.
+    assert len(whole) == 3
