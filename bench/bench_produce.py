@@ -163,7 +163,7 @@ def setup_making(path: str, share: float) -> Measure:
     store.create()
     for name in store.names():
         if name not in budget.frames:
-            store.drop(name)
+            store.delete(name)
     spool.producer_lock().acquire()
 
     def measure(*, first: int, count: int) -> Figures:

@@ -111,13 +111,10 @@ class ExposureReader:
     def read_ahead(self, pair: PlannedPair) -> None:
         """Have the kernel read the files of a pair that are not stored, without waiting for them."""
         for kind in _KINDS:
-            if not self._store.has(self._plan.frame_name(kind, pair)):
-                with contextlib.suppress(OSError):
-                    descriptor = os.open(self._path(kind, pair), os.O_RDONLY | os.O_NONBLOCK)
-                    try:
-                        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
-                    finally:
-                        os.close(descriptor)
+            path = self._path(kind, pair)
+            if not self._store.has(self._plan.frame_name(kind, pair)) and path.is_file():
+                with contextlib.suppress(OSError), path.open("rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def _stored_frame(self, kind: FrameKind, pair: PlannedPair) -> Frame | None:
         """Return a frame that is stored, or that is stored now because there is space for it; otherwise None."""

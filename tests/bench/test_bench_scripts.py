@@ -120,6 +120,14 @@ def test_production_is_measured_from_raw_and_from_frames(tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_a_disk_that_is_too_small_for_the_frames_is_measured_in_both_ways(tmp_path: Path):
+    _, figures = run("bench_small_disk.py", tmp_path, "--frames", "12 MP, Sony α7S II")
+
+    assert [row["share"] for row in figures["rows"]] == [0.1, 0.5]
+    assert all(row["whole"] > 0 and row["alone"] > 0 for row in figures["rows"])
+
+
+@pytest.mark.slow
 def test_the_pace_is_measured_for_all_ways(tmp_path: Path):
     said, figures = run("bench_pace.py", tmp_path, "--cold")
 

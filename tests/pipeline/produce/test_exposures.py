@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darkprep.pipeline.plan.plan import Plan
+from darkprep.pipeline.pairs.table import Pair
+from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.plan import Plan, PlannedPair
 from darkprep.pipeline.produce import worker
-from darkprep.pipeline.produce.budget import frame_names_of
+from darkprep.pipeline.produce.budget import divide_budget, frame_names_of
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.raw import develop
 from darkprep.pipeline.raw.dng import BAYER, DngTags, write_dng
@@ -91,3 +93,27 @@ def test_shards_are_the_same_with_stored_frames_and_with_windows(
     assert len(found[0]) > 0
     # Two stored frames, and one frame with which the windows of the first visit were compared.
     assert len(whole) == 3
+
+
+@pytest.mark.parametrize(
+    "size, cfa, first",
+    [
+        ((2848, 4256), "bayer", "long"),
+        ((5520, 8288), "bayer", "short"),
+        ((5520, 8292), "xtrans", "long"),
+    ],
+)
+def test_frames_that_save_most_time_per_byte_get_space_first(size, cfa, first):
+    pair = Pair(
+        id="1", scene="1", camera="sony", split="train", short="", long="", ratio=100.0, iso=0.0
+    )
+    (height, width), room = size, 7 * size[0] * size[1]
+    planned = PlannedPair(
+        pair=pair, height=height, width=width, short_fingerprint="a", long_fingerprint="b"
+    )
+    options = PlanOptions(camera="sony", epochs=None)
+    plan = Plan(options=options, pairs=(planned,), cfa=cfa, root=Path())
+
+    budget = divide_budget(plan, 1 << 40, jobs=1, frames_available_bytes=room)
+
+    assert [name.split("-")[0] for name in budget.frames] == [first]
