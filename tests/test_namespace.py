@@ -58,7 +58,9 @@ def test_a_script_and_a_command_find_their_own_modules(small_spool):
     assert "3 ready" in run("-m", "darkprep", "status")
 
 
-@pytest.mark.parametrize("background", [(), ("--background",)])
+@pytest.mark.parametrize(
+    "background", [pytest.param((), marks=pytest.mark.slow), ("--background",)]
+)
 def test_producers_import_nothing_from_the_current_directory(small_data, background):
     """Neither do their worker processes; -P is how an installed `darkprep` starts."""
     for name in THIRD_PARTY:

@@ -34,6 +34,7 @@ def run(script: str, tmp_path: Path, *more: str) -> tuple[str, dict[str, Any]]:
     return done.stdout, json.loads(found.read_text())
 
 
+@pytest.mark.slow
 def test_the_writers_are_measured_and_missing_peers_are_named(tmp_path: Path):
     said, figures = run("bench_writer.py", tmp_path)
 
@@ -55,6 +56,7 @@ def test_the_budget_holds_and_nothing_is_left(tmp_path: Path):
     assert real["left_over"] == []
 
 
+@pytest.mark.slow
 def test_decoding_and_the_amplifier_are_measured(tmp_path: Path):
     said, figures = run("bench_raw.py", tmp_path)
 
@@ -153,6 +155,7 @@ def test_the_way_through_a_bucket_is_measured(tmp_path: Path):
     assert all(one[0]["samples_per_s"] > 0 for one in figures["ways"].values())
 
 
+@pytest.mark.slow
 def test_cold_samples_of_every_target_are_measured(tmp_path: Path):
     said, figures = run("bench_targets.py", tmp_path)
 

@@ -92,15 +92,13 @@ def assert_aligned(sample: Sample) -> None:
     assert best_shift(greens, np.sqrt(cells)) == (0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="no directory of real RAW files (DARKPREP_REAL_RAW)")
 @pytest.mark.parametrize(
     ("name", "camera", "black", "white"),
     [
         ("nikon_d1.NEF", "NIKON D1", [0, 0, 0, 0], 4095),
-        pytest.param(
-            *("canon_s30.CRW", "Canon PowerShot S30", [31, 31, 31, 31], 1023),
-            marks=pytest.mark.slow,
-        ),
+        ("canon_s30.CRW", "Canon PowerShot S30", [31, 31, 31, 31], 1023),
     ],
 )
 def test_renamed_files_of_real_cameras(call: Call, name: str, camera: str, black, white: int):

@@ -199,7 +199,11 @@ def test_without_the_limit_the_budget_is_used(tmp_path: Path):
 ENDLESS = ("build", "--camera", "sony", *SMALL, "--epochs", "inf", "--disk-budget", "1GB")
 
 
-@pytest.mark.parametrize("quiet", [(), ("--quiet",)], ids=["plain", "quiet"])
+@pytest.mark.parametrize(
+    "quiet",
+    [pytest.param((), marks=pytest.mark.slow), ("--quiet",)],
+    ids=["plain", "quiet"],
+)
 def test_a_build_that_is_far_enough_ahead_says_so(
     quiet: tuple[str, ...], start: Any, small_data: Path
 ):

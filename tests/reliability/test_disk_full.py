@@ -129,6 +129,7 @@ def test_producers_wait_for_space_and_continue(
     assert not list(leftovers(spool))
 
 
+@pytest.mark.slow
 def test_a_producer_that_starts_on_a_full_disk_waits_too(
     disk: Disk, spool: Spool, start: Callable[..., subprocess.Popen[str]]
 ):
@@ -147,6 +148,7 @@ def test_a_producer_that_starts_on_a_full_disk_waits_too(
     assert spool.ready_shards() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_producer_that_waits_for_space_can_be_stopped(
     disk: Disk, spool: Spool, start: Callable[..., subprocess.Popen[str]]
 ):

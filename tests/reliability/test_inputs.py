@@ -41,7 +41,10 @@ def zero(path: Path) -> None:
     path.write_bytes(bytes(path.stat().st_size))
 
 
-@pytest.mark.parametrize("change", [vanish, truncate, replace, zero])
+@pytest.mark.parametrize(
+    "change",
+    [vanish, replace, *(pytest.param(one, marks=pytest.mark.slow) for one in (truncate, zero))],
+)
 def test_a_file_that_changes_between_two_visits_is_named_and_its_pair_replaced(
     change: Callable[[Path], None], raw_spool: Spool
 ):

@@ -142,7 +142,8 @@ def _work_with_a_bad_file(
     return function(task)
 
 
-@pytest.mark.parametrize("fate", ["segfault", pytest.param("hang", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fate", ["segfault", "hang"])
 def test_a_file_that_kills_its_decoder_is_named_and_skipped(
     fate: str, raw_spool: Spool, tmp_path: Path
 ):

@@ -160,9 +160,8 @@ def test_a_stopped_training_writes_a_checkpoint_and_resumes_with_the_same_losses
     assert losses(spool) == undisturbed
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_training_that_waits_for_data_can_be_stopped_at_once(
     number: int, spool: Spool, tmp_path: Path
 ):

@@ -320,6 +320,7 @@ def test_a_file_at_the_path_of_the_data_root_is_named(tmp_path):
     assert (tmp_path / "data").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_reported_in_one_line(tmp_path, monkeypatch):
     def die(out: Path, plan: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

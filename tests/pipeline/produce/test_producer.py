@@ -220,7 +220,9 @@ def test_the_producer_waits_when_the_budget_is_full_and_goes_on_when_the_trainer
     assert (seen[-1].blocked_s or 0) > 0
 
 
-@pytest.mark.parametrize("extra", [0, 1, 3, 8])
+@pytest.mark.parametrize(
+    "extra", [0, 3, *(pytest.param(extra, marks=pytest.mark.slow) for extra in (1, 8))]
+)
 def test_the_disk_never_holds_more_than_the_budget(extra: int, spool: Spool):
     budget = least(spool) + extra * 100_000
     heaviest = 0
