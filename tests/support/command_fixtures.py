@@ -108,12 +108,16 @@ def large_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _small_spool(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> Path:
+def _small_spool(
+    tmp_path_factory: pytest.TempPathFactory, small_data: Path, _workers_end: None
+) -> Path:
     return build_spool(tmp_path_factory.mktemp("built"), "--root", small_data, *SMALL)
 
 
 @pytest.fixture(scope="session")
-def _large_spool(tmp_path_factory: pytest.TempPathFactory, large_data: Path) -> Path:
+def _large_spool(
+    tmp_path_factory: pytest.TempPathFactory, large_data: Path, _workers_end: None
+) -> Path:
     return build_spool(
         tmp_path_factory.mktemp("built"), "--root", large_data, *LARGE, "--epochs", "2"
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from darkprep.commands.main import main
+from tests.support.reused_workers import ReusedWorkers
 
 Call = Callable[..., Result]
 """Type of the fixture `call`."""
@@ -28,7 +30,9 @@ def build_spool(home: Path, *arguments: object) -> Path:
     """Run `darkprep build` with a spool in `home` to its end; the spool."""
     spool = home / "spool"
     words = ["build", "--camera", "sony", "--spool", spool, "--quiet", *arguments]
-    result = CliRunner().invoke(main, [str(one) for one in words], catch_exceptions=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("darkprep.pipeline.produce.executors.config.LokyPool", ReusedWorkers)
+        result = CliRunner().invoke(main, [str(one) for one in words], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return spool
 

@@ -238,7 +238,16 @@ REAL = Path(os.environ.get("DARKPREP_REAL_RAW", Path(__file__).parents[3].parent
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no directory of real RAW files (DARKPREP_REAL_RAW)")
-@pytest.mark.parametrize("name", ["nikon_d1.NEF", "canon_s30.CRW", "arw2.ARW", "wxy.dng"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nikon_d1.NEF",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("canon_s30.CRW", "arw2.ARW", "wxy.dng")
+        ),
+    ],
+)
 def test_windows_of_real_cameras_are_exact(name):
     """Matrices from LibRaw's table of cameras, a measured black level, and a white balance as a chromaticity."""
     with open_raw(REAL / name) as raw:
