@@ -6,8 +6,6 @@ import contextlib
 import functools
 import json
 import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from darkprep.pipeline.produce.frame_store import (
     _attributes_checksum,
 )
 from fuzz.choices import Choices
+from fuzz.memory import new_folder
 
 _NAME = "short-1"
 _ATTRIBUTES = FrameAttributes(
@@ -65,9 +64,7 @@ def _with_its_sum(record: Any) -> bytes:
 
 @functools.cache
 def _prepared() -> tuple[FrameStore, Any, bytes]:
-    memory = "/dev/shm"  # noqa: S108 # a fresh folder in it
-    folder = tempfile.mkdtemp(prefix="fuzz-", dir=memory if Path(memory).is_dir() else None)
-    store = FrameStore(Path(folder) / "frames")
+    store = FrameStore(new_folder() / "frames")
     shutil.rmtree(store.path, ignore_errors=True)
     store.create()
     array = np.random.default_rng(0).integers(0, 65536, (4, 6, 8), dtype=np.uint16)

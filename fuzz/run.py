@@ -8,11 +8,15 @@ accepts none of its inputs stops it too. RAW files, whose decoder is C++, have a
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 
 from fuzz.tally import Tally
 
-TARGETS = ("shard", "state", "frame")
+TARGETS = (
+    *("shard", "state", "frame", "checkpoint", "weights"),
+    *("calibration", "pairs", "patches", "headers"),
+)
 _REPORT_EVERY = 10_000
 """Inputs between two tables of counts; libFuzzer ends the process itself, so there is none at the end."""
 _PACKAGES = [
@@ -21,6 +25,17 @@ _PACKAGES = [
     "darkprep.pipeline.produce.frame_store",
     "darkprep.pipeline.produce.quarantine",
     "darkprep.view",
+    "darkprep.pipeline.noise.camera_calibration",
+    "darkprep.pipeline.noise.iso_table",
+    "darkprep.pipeline.pairs",
+    "darkprep.pipeline.raw.exif",
+    "darkprep.pipeline.raw.image_data",
+    "darkprep.pipeline.raw.photo_metadata",
+    "darkprep.pipeline.raw.tiff",
+    "darkprep.pipeline.raw.as_shot",
+    "darkprep.trainer.checkpoint",
+    "darkprep.model.torch_file",
+    "darkprep.model.weights",
 ]
 
 
@@ -34,6 +49,7 @@ def main() -> None:
     with atheris.instrument_imports(include=_PACKAGES):
         target = importlib.import_module(f"fuzz.{name}")
     tally = Tally(target.PARTS)
+    logging.disable(logging.WARNING)
 
     def try_and_count(data: bytes) -> None:
         tally.add(*target.try_input(data))

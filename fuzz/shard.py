@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from darkprep.shards.format import META_BYTES, Sample, SampleMeta, ShardLayout
 from darkprep.shards.shard_file import ShardFile
 from darkprep.shards.writer import write_shard
 from fuzz.choices import Choices
+from fuzz.memory import new_folder
 
 _LAYOUT = ShardLayout(cfa="bayer", height=8, width=12, samples=2)
 _PLAN = "0123456789abcdef"
@@ -73,13 +73,9 @@ def _compare(shard: ShardFile) -> None:
 @functools.cache
 def _prepared() -> tuple[Path, bytes]:
     """A folder in memory, and the bytes of a good shard."""
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir=_memory()))
+    folder = new_folder()
     write_shard(folder / "good.tar", _LAYOUT, _SHARD, _samples(), plan=_PLAN, partial=folder)
     return folder, (folder / "good.tar").read_bytes()
-
-
-def _memory() -> str | None:
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 # a fresh folder in it
 
 
 @functools.cache

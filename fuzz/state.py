@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from darkprep.shards.quarantine import QuarantineRecord
 from darkprep.view.read_status import spool_status
 from darkprep.view.text import status_lines
 from fuzz.choices import Choices
+from fuzz.memory import new_folder
 
 _HEARTBEAT = {
     "state": "making", "shards_made": 3, "running_s": 10.0, "blocked_s": 1.0, "mb_per_s": 5.0, "budget_bytes": 10**9,
@@ -144,8 +143,7 @@ PARTS = tuple(_PARSERS)
 @functools.cache
 def _prepared() -> tuple[Spool, dict[str, Any]]:
     """A spool in memory with a good plan, and the record of the plan."""
-    folder = tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)  # noqa: S108, PTH112
-    spool = Spool(Path(folder) / "spool")
+    spool = Spool(new_folder() / "spool")
     plan = _good_plan()
     plan.save(spool, ProducerSettings(budget_bytes=10**9, jobs=2))
     return spool, json.loads(spool.plan_file.read_text())

@@ -29,8 +29,21 @@ Action = Literal["read", "written"]
 """The operation on a file during which the machine failed."""
 
 
+_LONGEST_MESSAGE = 2000
+
+
 class DarkprepError(Exception):
-    """Base class of all expected failures; the command line prints the message and exits with status 1."""
+    """Base class of all expected failures; the command line prints the message and exits with status 1.
+
+    Of a message that is longer than 2,000 characters, because it quotes a file of someone else, the middle
+    is left out.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if len(text) <= _LONGEST_MESSAGE:
+            return text
+        return f"{text[: _LONGEST_MESSAGE // 2]} ... {text[-_LONGEST_MESSAGE // 3 :]}"
 
 
 class OptionError(DarkprepError):

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from darkprep.shards.decode import decode, short_repr
 from darkprep.shards.errors import ShardDamaged
 from darkprep.shards.noise_level import NoiseLevel
 
@@ -325,16 +326,27 @@ def decode_meta(data: bytes, plan: str) -> SampleMeta:
         OverflowError,
         RecursionError,
     ) as error:
-        raise ShardDamaged(f"metadata cannot be read: {error}") from error
-    if version not in range(1, LATEST_VERSION + 1):
+        raise ShardDamaged(f"metadata cannot be read: {_reason(data, error)}") from error
+    if type(version) is not int or version not in range(1, LATEST_VERSION + 1):
         raise ShardDamaged(
-            f"has format version {version!r}, but this darkprep reads 1 to {LATEST_VERSION}; update darkprep"
+            f"has format version {short_repr(version)}, but this darkprep reads 1 to {LATEST_VERSION}; update darkprep"
         )
     if version != format_version(meta.target):
         raise ShardDamaged(f"format version {version} does not have the target {meta.target}")
     if of_plan != plan:
         raise ShardDamaged("it belongs to another plan")
     return meta
+
+
+def _reason(data: bytes, error: Exception) -> str:
+    """Return which field of damaged metadata is invalid; the reason of `error` where `data` is no JSON object."""
+    try:
+        record = json.loads(data)
+        names = {stored: name for name, stored in _JSON_NAMES.items()}
+        decode(SampleMeta, {names.get(name, name): value for name, value in record.items()})
+    except (ValueError, TypeError, AttributeError, RecursionError) as named:
+        return str(named)
+    return str(error)
 
 
 def _meta_from_json(record: dict[str, Any]) -> SampleMeta:

@@ -33,6 +33,8 @@ _MAX_COUNT = 10**18
 _MAX_WINDOW = 4096
 _MAX_SIDE_PX = 1 << 16
 _MAX_PIXELS = 1 << 28
+_LONGEST_PATH = 4096
+"""Bytes of a path at most (PATH_MAX of Linux)."""
 _MAX_NESTING = 3
 """Levels of a recipe that are compared by name."""
 _OPTION_NAMES = {"gain": "amplify", "form": "xtrans"}
@@ -100,7 +102,7 @@ class StreamSpec:
         for name, value in record.items():
             wanted = str if name in ("camera", "cfa", "target") else int
             if type(value) is not wanted and not (name == "shards" and value is None):
-                raise TypeError(f"{name} must be of type {wanted.__name__}")
+                raise ValueError(f"{name} must be of type {wanted.__name__}")
         return cls(**record)
 
 
@@ -208,13 +210,18 @@ class PlanRecord:
         if record is None:
             raise PlanError(f"{where}: is damaged (not a JSON object); {remedy}")
         version = record.get("format")
-        if version not in range(1, LATEST_VERSION + 1):
+        if type(version) is not int or version not in range(1, LATEST_VERSION + 1):
             raise PlanError(
                 f"{where}: has format version {_short_repr(version)}, but this darkprep reads 1 to {LATEST_VERSION}; build a new spool"
             )
+        reason = "its digest does not match"
         try:
-            stream, recipe = StreamSpec.from_json(record["stream"]), record["recipe"]
-            settings = record["place"]
+            try:
+                stream = StreamSpec.from_json(record["stream"])
+            except ValueError as error:
+                reason = str(error)
+                raise
+            recipe, settings = record["recipe"], record["place"]
             is_intact = (
                 isinstance(recipe, dict)
                 and isinstance(settings, dict)
@@ -224,7 +231,7 @@ class PlanRecord:
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             is_intact = False
         if not is_intact:
-            raise PlanError(f"{where}: is damaged (its digest does not match); {remedy}")
+            raise PlanError(f"{where}: is damaged ({reason}); {remedy}")
         if only_part:
             settings = {name: settings[name] for name in ("part", "parts") if name in settings}
         cameras = record.get("cameras")
@@ -325,9 +332,9 @@ def plan_digest(stream: dict[str, Any], recipe: dict[str, Any]) -> str:
 
 def _is_valid_setting(name: str, value: object) -> bool:
     if name in ("root", "pairs", "layout", "darks", "dark_shading", "frames_dir", "backend"):
-        return isinstance(value, str)
+        return isinstance(value, str) and len(value) < _LONGEST_PATH
     if name == "address":
-        return value is None or isinstance(value, str)
+        return value is None or (isinstance(value, str) and len(value) < _LONGEST_PATH)
     return type(value) is int and 0 <= value < _MAX_COUNT
 
 

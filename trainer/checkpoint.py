@@ -20,6 +20,7 @@ import torch
 
 from darkprep.model import Network
 from darkprep.model.torch_file import check_torch_file
+from darkprep.shards.decode import decode
 from darkprep.shards.errors import WeightsError, first_line
 from darkprep.shards.files import (
     disk_errors,
@@ -36,7 +37,6 @@ from darkprep.trainer.checkpoint_check import (
     check_random,
     check_scaler,
 )
-from darkprep.trainer.records import decode
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from darkprep.shards.decode import decode
 from darkprep.shards.errors import OptionError
 from darkprep.shards.format import CELL, TARGETS, CfaKind, Target
-from darkprep.trainer.records import decode
 
 Precision = Literal["fp32", "fp16", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

@@ -7,25 +7,19 @@ trade-off: a line with one invalid field is left out completely.
 
 from __future__ import annotations
 
-import math
-import types
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from darkprep.shards.cursor import DATA_BOUND_WAIT, NEGLIGIBLE_WAIT
+from darkprep.shards.decode import decode, is_number
 from darkprep.shards.files import LARGEST_RECORD, json_objects, read_json, read_last_lines
 
 METRICS_FILE, SUMMARY_FILE = "metrics.jsonl", "summary.json"
 """File names in a run directory."""
 
 EndReason = Literal["finished", "stream ended", "stopped"]
-
-_SMALLEST, _LARGEST = 1e-100, 1e18
-"""Numbers outside, except 0, are not valid: their squares and sums would not be finite."""
-
-Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +71,7 @@ class MetricsLine:
         """Create a line from a JSON object. Raises ValueError, which names the invalid field."""
         known = {one.name for one in fields(cls)} - {"extra"}
         numbers = {name: value for name, value in record.items() if name not in known}
-        extra = {name: value for name, value in numbers.items() if _is_valid(value, float)}
+        extra = {name: value for name, value in numbers.items() if is_number(value)}
         return decode(cls, {**{name: record[name] for name in known & set(record)}, "extra": extra})
 
     def record(self) -> dict[str, Any]:
@@ -176,41 +170,3 @@ def read_summary(run_dir: Path) -> RunSummary | None:
         return None if record is None else RunSummary.from_record(record)
     except ValueError:
         return None
-
-
-def decode(kind: type[Record], record: Mapping[str, Any]) -> Record:
-    """Create a dataclass of numbers and strings from a JSON object; unknown keys are ignored.
-
-    Raises ValueError, which names the field that is missing or has the wrong type.
-    """
-    types_of = get_type_hints(kind)
-    values = {}
-    for one in fields(kind):  # type: ignore[arg-type] # any dataclass
-        if one.name not in record:
-            if one.default is MISSING and one.default_factory is MISSING:
-                raise ValueError(f"{one.name} is missing")
-            continue
-        value = record[one.name]
-        if not _is_valid(value, types_of[one.name]):
-            raise ValueError(f"{one.name} is not valid: {value!r:.40}")
-        values[one.name] = value
-    return kind(**values)
-
-
-def _is_valid(value: object, kind: Any) -> bool:
-    """Whether a JSON value has the annotated type; numbers must be finite and not absurdly large or small."""
-    if get_origin(kind) in (Union, types.UnionType):
-        return any(_is_valid(value, one) for one in get_args(kind))
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if kind is types.NoneType:
-        return value is None
-    if kind is float or kind is int:
-        allowed = int | float if kind is float else int
-        return (
-            isinstance(value, allowed)
-            and not isinstance(value, bool)
-            and (value == 0 or _SMALLEST < abs(value) < _LARGEST)
-            and math.isfinite(value)
-        )
-    return isinstance(value, get_origin(kind) or kind)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from darkprep.shards.decode import decode
 from darkprep.shards.files import LARGEST_RECORD, json_objects, read_last_lines
-from darkprep.trainer.records import RunSummary, decode
+from darkprep.trainer.records import RunSummary
 
 VALIDATIONS_FILE = "evaluations.jsonl"
 """File name in a run directory."""

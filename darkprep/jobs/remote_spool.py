@@ -124,8 +124,8 @@ class BuildSpool:
             return options
         try:
             recipe = (self.bucket or self.spool).open().plan.recipe
-            before = PlanOptions.from_record(recipe["options"])
-        except (PlanError, SpoolError, OptionError, KeyError, TypeError):
+            before = PlanOptions.from_record(recipe.get("options"))
+        except (PlanError, SpoolError, OptionError, TypeError, ValueError):
             return options  # no spool there, or one that is refused later
         same = before.noise == options.noise
         return replace(options, noise_edition=before.noise_edition) if same else options

@@ -32,7 +32,7 @@ from darkprep.model.own import NetworkSource
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import default_budget
 from darkprep.pipeline.produce.default_jobs import usable_cpus
-from darkprep.pipeline.raw.camera_colours import cameras_to_text
+from darkprep.pipeline.raw.camera_colours import cameras_from_text, cameras_to_text
 from darkprep.report.provenance import FILE as PROVENANCE_FILE, run_provenance
 from darkprep.report.run_page import write_run_report
 from darkprep.shards import DarkprepError, DatasetError, OptionError, Spool, SpoolReader
@@ -320,11 +320,12 @@ def training_cameras(spool: Spool) -> str:
     their directory. Returns "" if these cannot be read.
     """
     if spool.plan.cameras or not are_own_settings(spool.plan):
-        return cameras_to_text(spool.plan.cameras)
-    try:
-        cameras = Plan.load(spool).cameras
-    except DarkprepError:
-        return ""
+        cameras = cameras_from_text(cameras_to_text(spool.plan.cameras))
+    else:
+        try:
+            cameras = Plan.load(spool).cameras
+        except DarkprepError:
+            return ""
     return cameras_to_text(camera.to_record() for camera in cameras)
 
 

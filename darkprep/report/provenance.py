@@ -30,7 +30,7 @@ def run_provenance(spool: Spool, device: torch.device) -> dict[str, Any]:
     return {
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "command": " ".join(["darkprep", *map(_published_word, sys.argv[1:])]),
-        "plan": _plan(spool),
+        "plan": plan_facts(spool),
         "versions": _versions(),
         "machine": _machine(device),
     }
@@ -42,24 +42,32 @@ def _published_word(word: str) -> str:
     return f"{option}{equals}{published_path(value)}" if value.startswith("/") else word
 
 
-def _plan(spool: Spool) -> dict[str, Any]:
-    """Return the size and the options of the plan."""
-    stream, recipe = spool.stream, spool.plan.recipe
-    pairs = recipe.get("pairs", [])
+def plan_facts(spool: Spool) -> dict[str, Any]:
+    """Return the size and the options of a spool's plan as JSON values. Raises PlanError."""
+    stream, pairs, options = spool.stream, *_pairs_and_options(spool.plan.recipe)
     return {
         "digest": spool.digest,
         "pairs": len(pairs),
-        "scenes": len({pair["pair"]["scene"] for pair in pairs}),
+        "scenes": len({str(pair.get("scene")) for pair in pairs}),
         "shards": "without end" if stream.shards is None else stream.shards,
         "shard_bytes": stream.layout().shard_bytes,
         "budget_bytes": spool.settings.budget_bytes,
         # Without tables of noise and lists of dark frames, which are too long to be read.
-        **{
-            name: value
-            for name, value in recipe.get("options", {}).items()
-            if not isinstance(value, dict)
-        },
+        **{name: value for name, value in options.items() if not isinstance(value, dict)},
     }
+
+
+def _pairs_and_options(recipe: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the pairs and the options of a recipe, without those that are invalid: only producers check a recipe."""
+    entries, options = recipe.get("pairs"), recipe.get("options")
+    pairs = (
+        [one.get("pair") for one in entries if isinstance(one, dict)]
+        if isinstance(entries, list)
+        else []
+    )
+    return [one for one in pairs if isinstance(one, dict)], options if isinstance(
+        options, dict
+    ) else {}
 
 
 def _versions() -> dict[str, str]:

@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from darkprep.shards import DarkprepError
+from darkprep.shards.decode import decode
 from darkprep.shards.files import (
     disk_errors,
     json_objects,
     open_for_writing,
     read_last_lines,
 )
-from darkprep.trainer.records import decode
 from darkprep.view.status import SpoolStatus
 
 log = logging.getLogger(__name__)

@@ -6,9 +6,10 @@ page that is written with it. Nothing in it can execute, and every number is che
 
 from __future__ import annotations
 
+import io
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,19 @@ import xxhash
 from darkprep.pipeline.noise.dark_shading import F32, ShadingMaps
 from darkprep.pipeline.noise.iso_table import IsoTable
 from darkprep.pipeline.noise.parameters import (
-    LARGEST,
     IsoNoise,
     NoiseParameters,
     checked_number,
 )
-from darkprep.shards.errors import OptionError
-from darkprep.shards.files import replace_atomically, write_bytes
+from darkprep.shards.decode import decode, short_repr
+from darkprep.shards.errors import OptionError, first_line
+from darkprep.shards.files import open_regular_file, replace_atomically, write_bytes
 from darkprep.shards.format import PERIOD, CfaKind
 
 VERSION = 1
 _MAX_BYTES = 4 << 20
 _MAX_ISOS = 200
 _MAX_SIDE = 1 << 16
-_MAX_MAP_BYTES = 4 << 28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,9 @@ class Gain:
     """Pairs of flat fields; 0 if K was taken from other ISO values, in proportion to ISO."""
 
     def __post_init__(self) -> None:
+        _check_sizes(self)
         if min(self.value, *self.channels) <= 0:
-            raise ValueError("gain: value and every number in channels must be positive")
+            raise ValueError("value and every number in channels must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +69,14 @@ class ReadNoise:
     """The same with a normal distribution, which fits better if this is larger."""
 
     def __post_init__(self) -> None:
+        _check_sizes(self)
         if not (abs(self.shape) < 0.5 and self.scale >= 0 and self.std >= 0):
-            raise ValueError(
-                "the field `read`: |shape| must be below 0.5, and scale and std must not be negative"
-            )
+            raise ValueError("shape must be between -0.5 and 0.5, and scale and std not negative")
 
 
 @dataclass(frozen=True, kw_only=True)
 class IsoCalibration:
-    """Everything that was measured at one ISO; standard deviations and biases in codes."""
+    """Everything that was measured at one ISO; standard deviations and biases in codes. Raises ValueError, which names the invalid field."""
 
     iso: float
     exposure_s: float
@@ -98,6 +98,11 @@ class IsoCalibration:
     is_clipped: bool = False
     """Whether the camera cuts off noise below black: then only the scale of the read noise is known."""
 
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+        for name in ("iso", "exposure_s", "darks", "row_sigma", "row_error", "column_sigma", "fixed_column_sigma", "fixed_pixel_sigma", "step"):  # fmt: skip
+            checked_number(name, getattr(self, name), low=0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class JointFit:
@@ -107,10 +112,13 @@ class JointFit:
     intercept: float
     spread: float
 
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class GainMode:
-    """The ISO values between which the sensor's amplifier does not switch."""
+    """The ISO values between which the sensor's amplifier does not switch. Raises ValueError, which names the invalid field."""
 
     lowest: float
     highest: float
@@ -121,6 +129,14 @@ class GainMode:
     """Beginning of the names of the files of the dark shading; None if there are none."""
     checksums: tuple[str, str] = ("", "")
     """Checksums of the shading's slope and offset."""
+
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+        if self.lowest <= 0:
+            raise ValueError("lowest must be positive")
+        name = self.shading
+        if name is not None and (Path(name).name != name or not name.isprintable()):
+            raise ValueError("shading must be a file name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +203,15 @@ class CameraCalibration:
         )
 
 
+def _check_sizes(record: Any) -> None:
+    """Raise ValueError, which names the field, if a number of a dataclass, or of a list in it, is larger than LARGEST."""
+    for one in fields(record):
+        value = getattr(record, one.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float):
+                checked_number(one.name, float(number))
+
+
 def _parameters(one: IsoCalibration) -> NoiseParameters:
     assert one.gain is not None, "checked by the caller"
     return NoiseParameters(
@@ -229,7 +254,7 @@ def calibration_bytes(path: Path) -> bytes:
 def parse_calibration(path: Path, data: bytes) -> CameraCalibration:
     """Parse the content of the JSON file at `path`. Raises OptionError, which names the file and what is invalid in it."""
     try:
-        record = json.loads(data, parse_constant=_refuse_constant)
+        record = json.loads(data)
         version = record.pop("version")
         if record.pop("format") != "darkprep camera calibration":
             raise ValueError("its field `format` is not 'darkprep camera calibration'")
@@ -237,70 +262,16 @@ def parse_calibration(path: Path, data: bytes) -> CameraCalibration:
         raise OptionError(
             f"{path}: is not a calibration ({error}); write one with `darkprep calibrate`"
         ) from error
-    if version != VERSION:
+    if type(version) is not int or version != VERSION:
         raise OptionError(
-            f"{path}: has version {version!r}, but this darkprep reads {VERSION}; calibrate again"
+            f"{path}: has version {short_repr(version)}, but this darkprep reads {VERSION}; calibrate again"
         )
     try:
-        return _from_record(record)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return decode(CameraCalibration, record, strict=True)
+    except (ValueError, TypeError) as error:
         raise OptionError(
             f"{path}: is damaged ({error}); write it again with `darkprep calibrate`"
         ) from error
-
-
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is not a number")
-
-
-def _from_record(record: dict[str, Any]) -> CameraCalibration:
-    values = dict(record)
-    values["isos"] = tuple(_iso_from(one) for one in values["isos"])
-    values["modes"] = tuple(_mode_from(one) for one in values["modes"])
-    values["warnings"] = tuple(str(one) for one in values["warnings"])
-    _check_numbers(values, ("height", "width", "black", "white"))
-    if type(values["white"]) is not int or not isinstance(values["camera"], str):
-        raise TypeError("white must be a whole number, and camera a string")
-    return CameraCalibration(**values)
-
-
-def _iso_from(record: dict[str, Any]) -> IsoCalibration:
-    values = dict(record)
-    gain, read = values.pop("gain"), values.pop("read")
-    if gain is not None:
-        _check_numbers(gain, ("value", "error", "pairs"))
-        gain = Gain(**gain | {"channels": _numbers(gain["channels"], 3)})
-    _check_numbers(read, tuple(read))
-    names = ("iso", "exposure_s", "darks", "row_sigma", "row_error", "column_sigma")
-    _check_numbers(values, (*names, "fixed_column_sigma", "fixed_pixel_sigma", "step"), low=0)
-    values["colour_bias"] = _numbers(values["colour_bias"], 4)
-    values["is_clipped"] = values["is_clipped"] is True
-    return IsoCalibration(gain=gain, read=ReadNoise(**read), **values)
-
-
-def _mode_from(record: dict[str, Any]) -> GainMode:
-    values = dict(record)
-    for name in ("read", "row"):
-        if values[name] is not None:
-            _check_numbers(values[name], ("slope", "intercept", "spread"))
-            values[name] = JointFit(**values[name])
-    _check_numbers(values, ("lowest", "highest"))
-    first, second = values["checksums"]
-    values["checksums"] = (str(first), str(second))
-    if values["shading"] is not None and Path(str(values["shading"])).name != values["shading"]:
-        raise ValueError("shading must be a file name")
-    return GainMode(**values)
-
-
-def _check_numbers(values: dict[str, Any], names: tuple[str, ...], low: float = -LARGEST) -> None:
-    for name in names:
-        checked_number(name, values[name], low=low)
-
-
-def _numbers(values: object, count: int) -> Any:
-    if not isinstance(values, list) or len(values) != count:
-        raise TypeError(f"channels and colour_bias must be lists of {count} numbers")
-    return tuple(checked_number("channels and colour_bias", one) for one in values)
 
 
 # -- maps ---------------------------------------------------------------------------------------------
@@ -348,24 +319,35 @@ def read_shading(path: Path, calibration: CameraCalibration, iso: float) -> F32 
 
 
 def _read_map(path: Path, calibration: CameraCalibration, checksum: str) -> F32:
+    """Read a map. Its header is compared, not parsed, so nothing in it decides how much memory is allocated."""
+    wanted = (calibration.height, calibration.width)
+    header = _map_header(wanted)
     try:
-        if path.stat().st_size > _MAX_MAP_BYTES:
-            raise ValueError("is too large")
-        values = np.load(path, allow_pickle=False)
+        with open(path, "rb", opener=open_regular_file) as file:
+            data = file.read(len(header) + 4 * math.prod(wanted))
     except (OSError, ValueError) as error:
         raise OptionError(
-            f"{path}: cannot be read ({error}); write it again with `darkprep calibrate`"
+            f"{path}: cannot be read ({first_line(error)}); write it again with `darkprep calibrate`"
         ) from error
-    wanted = (calibration.height, calibration.width)
-    if not isinstance(values, np.ndarray) or values.shape != wanted or values.dtype != np.float32:
+    if not data.startswith(header) or len(data) < len(header) + 4 * math.prod(wanted):
         raise OptionError(
             f"{path}: is not a map of {wanted[0]}x{wanted[1]} float32 values; write it again with `darkprep calibrate`"
         )
+    values = np.frombuffer(data, np.float32, offset=len(header)).reshape(wanted)
     if _checksum(values) != checksum:
         raise OptionError(
             f"{path}: is damaged (its checksum differs); write it again with `darkprep calibrate`"
         )
     return values
+
+
+def _map_header(shape: tuple[int, int]) -> bytes:
+    """Return the bytes before the pixels in the `.npy` file of a map."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+    return header.getvalue()
 
 
 def _checksum(values: F32) -> str:

@@ -10,11 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
-from darkprep.pipeline.noise.parameters import IsoNoise, NoiseParameters, checked_number
+from darkprep.pipeline.noise.parameters import LARGEST, IsoNoise, NoiseParameters
 from darkprep.shards.errors import OptionError
 
 
@@ -57,7 +56,7 @@ class IsoTable:
     """Standard deviation of the logarithm of the row noise between exposures."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.black) and 0 <= self.black < self.white):
+        if not (math.isfinite(self.black) and 0 <= self.black < self.white <= LARGEST):
             raise ValueError(f"black {self.black} and white {self.white} need 0 <= black < white")
         isos = [one.iso for mode in self.modes for one in mode]
         if not isos or any(not mode for mode in self.modes):
@@ -68,21 +67,6 @@ class IsoTable:
             raise ValueError("drawn_isos must be positive and ascend")
         if not (0 <= self.read_spread < 1 and 0 <= self.row_spread < 1):
             raise ValueError("read_spread and row_spread must be at least 0 and below 1")
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> IsoTable:
-        """Create a table from what `dataclasses.asdict` made of one. Raises TypeError, ValueError or KeyError if invalid."""
-        values = dict(record)
-        modes = values.pop("modes")
-        lists = {name: values.pop(name) for name in ("drawn_isos", "bias_resets")}
-        numbers = {name: checked_number(name, value) for name, value in values.items()}
-        low, high = (checked_number("drawn_isos", one) for one in lists["drawn_isos"])
-        return cls(
-            **numbers | {"white": int(numbers["white"])},  # type: ignore[arg-type] # checked by its types
-            modes=tuple(tuple(_iso_noise(one) for one in mode) for mode in modes),
-            drawn_isos=(low, high),
-            bias_resets=tuple(checked_number("bias_resets", one) for one in lists["bias_resets"]),
-        )
 
     def without_bias(self) -> IsoTable:
         """Return the table with colour biases of 0, for exposures from which they are subtracted."""
@@ -134,17 +118,6 @@ class IsoTable:
         known = [one for mode in self.modes for one in mode]
         same_side = [one for one in known if segment(one.iso) == segment(iso)]
         return _nearest(same_side or known, iso).parameters.colour_bias
-
-
-def _iso_noise(record: dict[str, Any]) -> IsoNoise:
-    values = dict(record["parameters"])
-    bias = values.pop("colour_bias")
-    red, green, blue, green_of_blue = (checked_number("colour_bias", one) for one in bias)
-    parameters = NoiseParameters(
-        colour_bias=(red, green, blue, green_of_blue),
-        **{name: checked_number(name, value) for name, value in values.items()},
-    )
-    return IsoNoise(iso=checked_number("iso", record["iso"]), parameters=parameters)
 
 
 def _nearest(known: Sequence[IsoNoise], iso: float) -> IsoNoise:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -67,12 +66,6 @@ class SampledDarks:
             raise ValueError(f"cfa must be one of {', '.join(PERIOD)}")
         if not (0 < self.height < 1 << 20 and 0 < self.width < 1 << 20):
             raise ValueError("height and width must be positive")
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> SampledDarks:
-        """Create it from what `dataclasses.asdict` made. Raises TypeError, ValueError or KeyError if invalid."""
-        values = dict(record)
-        return cls(files=tuple(DarkFile(**one) for one in values.pop("files")), **values)
 
     def of_visit(self, seed: int, visit: int) -> DarkFile:
         """Return the dark frame of a visit: each ISO equally often, then each of its frames."""

@@ -32,6 +32,7 @@ from darkprep.pipeline.pairs.table import Pair, Pairs
 from darkprep.pipeline.raw.colour import SRGB_TO_XYZ_LIBRAW, Colours
 from darkprep.pipeline.raw.develop import develop
 from darkprep.pipeline.raw.frame import RawHeader
+from darkprep.pipeline.raw.guard import HEADER_S, guarded_call
 from darkprep.pipeline.raw.mosaic import unpack
 from darkprep.pipeline.raw.resample import XtransMode
 from darkprep.pipeline.raw.source import DevelopedCrops, PackedFrame
@@ -95,7 +96,14 @@ def _patches(path: Path) -> int:
         with _lmdb_errors(str(path)):
             return int(_environment(str(path)).stat()["entries"])
 
-    return with_retries(str(path), count)
+    # LMDB trusts the pages of a file: a damaged one may crash it.
+    return with_retries(str(path), lambda: guarded_call(count, path, seconds=HEADER_S))
+
+
+def close_files() -> None:
+    """Close all LMDB files and forget what was read from them; those that are used again are opened again."""
+    _environment.cache_clear()
+    _meta_colours.cache_clear()
 
 
 @dataclass(frozen=True)
@@ -193,8 +201,12 @@ class LmdbPatch:
         directory = self.path.parent
         try:
             balance, matrix = _meta_colours(str(directory))[int(self.path.name)]
-            return Colours(gains=np.asarray(balance, np.float64)[:3] / balance[1], to_srgb=matrix)
-        except (KeyError, ValueError, TypeError, IndexError) as error:
+            with np.errstate(all="ignore"):  # Colours refuses what is not finite
+                gains = np.asarray(balance, np.float64)[:3] / balance[1]
+                if not np.isfinite(np.linalg.inv(matrix)).all():
+                    raise ValueError("the colour matrix has no inverse")
+            return Colours(gains=gains, to_srgb=matrix)
+        except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
             raise RawError(
                 str(self.path),
                 f"has no usable white balance or colour matrix in {directory.name}/meta_info.pkl; download it again",

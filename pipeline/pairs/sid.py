@@ -204,7 +204,7 @@ def _lines(path: Path) -> list[str]:
 
 def _iso_of_line(fields: list[str]) -> float:
     """Return the ISO in the third field of a list line, such as `ISO200`; 0 if there is none."""
-    match = re.fullmatch(r"ISO(\d+)", fields[2]) if len(fields) > 2 else None
+    match = re.fullmatch(r"ISO(\d{1,9})", fields[2]) if len(fields) > 2 else None
     return float(match[1]) if match else 0.0
 
 

@@ -22,6 +22,7 @@ from darkprep.pipeline.pairs.table import Frames, splits_named
 from darkprep.pipeline.raw.amplify import parse_amplification
 from darkprep.pipeline.raw.resample import parse_xtrans_mode
 from darkprep.shards import PERIOD, TARGETS, CfaKind, OptionError, Target
+from darkprep.shards.decode import decode
 
 DEFAULT_CROP: dict[CfaKind, int] = {"bayer": 512, "xtrans": 480}
 """The paper's crop; for X-Trans the nearest size that its network can take (a multiple of 48)."""
@@ -222,20 +223,17 @@ class PlanOptions:
         return record
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> PlanOptions:
-        """Create options from a recipe. Raises TypeError for an unknown key, OptionError for an invalid value."""
-        unknown = record.keys() & _STORED_NAMES.keys()
+    def from_record(cls, record: object) -> PlanOptions:
+        """Create options from a recipe. Raises ValueError or OptionError, which names the unknown or invalid option."""
+        stored = dict(record) if isinstance(record, dict) else {}
+        unknown = stored.keys() & _STORED_NAMES.keys()
         if unknown:
-            raise TypeError(f"unknown options {', '.join(sorted(unknown))}")
+            raise ValueError(f"unknown options {', '.join(sorted(unknown))}")
         names = {stored: name for name, stored in _STORED_NAMES.items()}
-        values = {names.get(name, name): value for name, value in record.items()}
+        values = {names.get(name, name): value for name, value in stored.items()}
         if "noise" in values:
             values.setdefault("noise_edition", 1)
-        if "measured_noise" in values:
-            values["measured_noise"] = IsoTable.from_record(values["measured_noise"])
-        if "sampled_darks" in values:
-            values["sampled_darks"] = SampledDarks.from_record(values["sampled_darks"])
-        return cls(**values)
+        return decode(cls, values, strict=True)
 
 
 def _option_name(name: str) -> str:

@@ -32,6 +32,7 @@ from darkprep.shards import (
     Spool,
     StreamSpec,
 )
+from darkprep.shards.decode import decode
 from darkprep.shards.errors import first_line
 from darkprep.shards.own_settings import record_own_settings
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings
@@ -39,6 +40,8 @@ from darkprep.shards.rng import RngStream, permutation, random_below
 
 _MAX_PIXELS = 1 << 20
 _MAX_RATIO = 1e9
+_FIELD_NAMES = {"short_print": "short_fingerprint", "long_print": "long_fingerprint"}
+"""Fields of a pair that have another name in a recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,15 +95,11 @@ class PlannedPair:
         }
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> PlannedPair:
-        """Create a pair from its dictionary in plan.json. Raises KeyError, TypeError or ValueError if it is invalid."""
-        values = dict(record)
-        return cls(
-            pair=Pair(**values.pop("pair")),
-            short_fingerprint=values.pop("short_print"),
-            long_fingerprint=values.pop("long_print"),
-            **values,
-        )
+    def from_record(cls, record: object) -> PlannedPair:
+        """Create a pair from a recipe. Raises ValueError, which names the field that is missing, unknown or invalid."""
+        stored = record if isinstance(record, dict) else {}
+        values = {_FIELD_NAMES.get(name, name): value for name, value in stored.items()}
+        return decode(cls, values, strict=True)
 
 
 @dataclass(frozen=True)
@@ -308,7 +307,7 @@ class Plan:
                 shading=Path(settings.dark_shading) if settings.dark_shading else None,
             )
             fits = plan.stream == spool.stream
-        except (KeyError, TypeError, ValueError, AttributeError, OptionError) as error:
+        except (TypeError, ValueError, OverflowError, OptionError) as error:
             raise _invalid(spool, error) from error
         if not fits:
             raise PlanError(f"{spool.plan_file}: is inconsistent; build a new spool")
@@ -317,12 +316,13 @@ class Plan:
 
 def read_recipe(spool: Spool) -> tuple[PlanOptions, tuple[PlannedPair, ...]]:
     """Return the options and the pairs of a spool's plan. Raises PlanError when they are invalid."""
-    recipe = spool.plan.recipe
+    entries, options = (spool.plan.recipe.get(name) for name in ("pairs", "options"))
     try:
-        return PlanOptions.from_record(recipe["options"]), tuple(
-            map(PlannedPair.from_record, recipe["pairs"])
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, OptionError) as error:
+        pairs = tuple(map(PlannedPair.from_record, entries if isinstance(entries, list) else ()))
+        if not pairs:
+            raise ValueError("pairs must be a list of pairs")
+        return PlanOptions.from_record(options), pairs
+    except (TypeError, ValueError, OverflowError, OptionError) as error:
         raise _invalid(spool, error) from error
 
 

@@ -20,6 +20,8 @@ _WIDTH, _HEIGHT, _COMPRESSION, _KIND = 0x0100, 0x0101, 0x0103, 0x00FE
 _PIECES = ((0x0111, 0x0117), (0x0144, 0x0145))
 """Tags of offsets and byte counts, of strips and of tiles."""
 _PHOTOMETRIC, _CFA = 0x0106, 32803
+_SAMPLES, _MOST_SAMPLES = 0x0115, 16
+"""SamplesPerPixel, for which LibRaw allocates memory; 1 in mosaics, 3 or 4 in others."""
 _REDUCED = 1
 """Bit of NewSubfileType that marks previews."""
 _CROP_ORIGIN, _CROP_SIZE, _ACTIVE_AREA = 0xC61F, 0xC620, 0xC68D
@@ -68,8 +70,8 @@ class ImageData:
     has_masked_black: bool = False
     """Whether the format states no black level, so that it is in masked pixels only (CRW)."""
 
-    is_excessive: bool = False
-    """Whether the directories hold more than those of any camera, so that decoders would take hours with them."""
+    excess: str = ""
+    """What the directories hold more of than those of any camera, so that decoders would take hours or all memory; "" for nothing."""
 
     @property
     def has_borders(self) -> bool:
@@ -98,7 +100,7 @@ def _tiff(file: BinaryIO) -> ImageData:
     """Read TIFF, DNG, ARW, CR2, NEF, PEF, ORF and other formats based on TIFF."""
     tiff = Tiff(file)
     end, largest, compression = tiff.first_directory_end(), -1.0, None
-    crop, is_mosaic = None, False
+    crop, is_mosaic, excess = None, False, ""
     for directory in tiff.directories():
         try:
             if tiff.is_excessive:
@@ -106,6 +108,8 @@ def _tiff(file: BinaryIO) -> ImageData:
             tags = tiff.values(directory)
             if int(_number(tags.get(_KIND))) & _REDUCED:
                 continue
+            if _number(tags.get(_SAMPLES)) > _MOST_SAMPLES:
+                excess = "samples per pixel"
             ends = list(_ends_of_pieces(tiff, directory))
         except struct.error:
             continue
@@ -120,7 +124,7 @@ def _tiff(file: BinaryIO) -> ImageData:
         compression=compression,
         crop=crop,
         is_mosaic=is_mosaic,
-        is_excessive=tiff.is_excessive,
+        excess="TIFF directories (IFDs)" if tiff.is_excessive else excess,
     )
 
 

@@ -75,10 +75,8 @@ def _opened(name: str) -> Iterator[BinaryIO]:
             )
         with Path(name).open("rb") as file:
             found = read_image_data(file)
-            if found.is_excessive:
-                raise RawError(
-                    name, "has more TIFF directories (IFDs) than any camera writes; remove it"
-                )
+            if found.excess:
+                raise RawError(name, f"has more {found.excess} than any camera writes; remove it")
             end = found.end
             if end is not None and end > size:
                 part = f"{size:,} bytes of at least {end:,} exist"

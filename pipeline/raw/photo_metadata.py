@@ -90,13 +90,18 @@ def read_metadata(path: str | os.PathLike[str], header: RawHeader) -> PhotoMetad
 
     At most 200 tags and 30,000 bytes are read. A damaged directory gives what precedes the damage.
     """
-    found = PhotoMetadata()
+    found = metadata_in_directories(path)
+    return found if found.exif else _from_libraw(path, header, found)
+
+
+def metadata_in_directories(path: str | os.PathLike[str]) -> PhotoMetadata:
+    """Return the metadata in the Exif directories of a file; empty if it has none that can be read."""
     with contextlib.suppress(OSError, struct.error):
         with Path(path).open("rb") as file:
             start = tiff_start(file)
             if start is not None:
-                found = _from_directories(Tiff(file, start))
-    return found if found.exif else _from_libraw(path, header, found)
+                return _from_directories(Tiff(file, start))
+    return PhotoMetadata()
 
 
 def text(value: str) -> TagValue:

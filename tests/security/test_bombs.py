@@ -10,6 +10,7 @@ import struct
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from darkprep.jobs.background import last_log_line, log_path
@@ -17,7 +18,8 @@ from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.pipeline.pairs.folders import find_layout
 from darkprep.pipeline.pairs.inert_pickle import floats_of, read_inert_pickle
-from darkprep.pipeline.raw.reader import read_header
+from darkprep.pipeline.raw.dng import DngTags, write_dng
+from darkprep.pipeline.raw.reader import read_header, read_raw
 from darkprep.shards import DatasetError, Spool, SpoolError
 from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.errors import RawError
@@ -73,6 +75,19 @@ def test_a_dng_of_many_directories_is_refused_before_it_is_decoded(tmp_path, mon
 
     with pytest.raises(RawError, match=r"more TIFF directories \(IFDs\) than any camera writes"):
         read_header(str(path))
+
+
+def test_a_dng_of_many_samples_per_pixel_is_refused_and_memory_is_not_called_short(tmp_path):
+    path = tmp_path / "a.dng"
+    write_dng(path, np.full((48, 64), 600, np.uint16), DngTags())
+    one_sample = struct.pack("<HHIHH", 0x0115, 3, 1, 1, 0)
+    assert one_sample in path.read_bytes()
+    many = struct.pack("<HHII", 0x0115, 4, 1, 0xEF8DB001)
+    path.write_bytes(path.read_bytes().replace(one_sample, many))
+
+    for read in (read_header, read_raw):
+        with pytest.raises(RawError, match="more samples per pixel than any camera writes"):
+            read(str(path))
 
 
 def nested_key() -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zipfile
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from darkprep.model import load_model
 from darkprep.model.errors import ModelError
 from darkprep.shards.errors import WeightsError
 from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState, read_checkpoint
+from tests.support.changed_records import REMOVED, VALUES, places, replace_at
 
 CONFIG = {"model": "redirt-2rdb", "crop": 512}
+SHORT_VALUES = [value for value in VALUES if len(repr(value)) < 5_000]
 Edit = Callable[[dict[str, Any]], None]
 
 
@@ -148,6 +151,14 @@ def test_a_value_that_does_not_fit_is_refused_in_one_line(load, edit):
         load(edit)
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 500
+
+
+def test_any_place_of_a_checkpoint_replaced_by_any_value_is_refused_or_loaded(load, content):
+    record = torch.load(io.BytesIO(content), weights_only=True)
+    for place in places({name: part for name, part in record.items() if name != "network"}):
+        for value in (*SHORT_VALUES, REMOVED):
+            with contextlib.suppress(WeightsError):
+                load(lambda loaded, place=place, value=value: replace_at(loaded, place, value))
 
 
 def shared_lists() -> object:

@@ -1,0 +1,41 @@
+"""A record with a field of another type, out of range or missing is read, or refused in one line: never a traceback.
+
+Every place of a record, in lists and nested records too, is replaced by values of every JSON type, and removed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from darkprep.shards import DarkprepError
+from tests.support.changed_records import REMOVED, VALUES, changed, places
+from tests.support.foreign_records import FOREIGN
+
+LONGEST_MESSAGE = 2100
+GENERAL = (
+    *("digest does not match", "is inconsistent", "were not chosen by this user", "does not name the directory"),
+    *("part 1 of", "pairs must be", "camera is missing", "pair is missing", "the parameters of noise"),
+    *("amplify", "amplification_source", "_fingerprint", "modes must", "is not a calibration", "cuts off noise", "has no gain K"),
+)  # fmt: skip
+"""Parts of messages about a record as a whole, and names of fields that have another name in the record."""
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_record_with_any_field_changed_is_read_or_refused_in_one_line(kind: str, tmp_path: Path):
+    record, read = FOREIGN[kind].record, FOREIGN[kind].read
+
+    for place in places(record):
+        if not "/".join(map(str, place)).startswith(FOREIGN[kind].parts):
+            continue
+        for value in (*VALUES, REMOVED):
+            try:
+                read(tmp_path, changed(record, place, value))
+            except DarkprepError as error:
+                text = str(error)
+                assert "\n" not in text, (place, value)
+                assert len(text) < LONGEST_MESSAGE, (place, text[:200])
+                keys = [key for key in place if isinstance(key, str)]
+                named = (*keys, *(key.replace("_", "-") for key in keys), *GENERAL)
+                assert any(one in text for one in named), (place, value, text)
