@@ -267,6 +267,8 @@ def parse_calibration(path: Path, data: bytes) -> CameraCalibration:
             f"{path}: has version {short_repr(version)}, but this darkprep reads {VERSION}; calibrate again"
         )
     try:
+        for name in ("height", "width", "black", "white"):
+            checked_number(name, record.get(name))
         return decode(CameraCalibration, record, strict=True)
     except (ValueError, TypeError) as error:
         raise OptionError(
