@@ -137,8 +137,43 @@ def table(
         print(f"| {kind} | {' | '.join(cells)} |", flush=True)
 
 
+def compare_map(root: Path, place: Path, crop: int, steps: int, seeds: range) -> None:
+    """Print the table of networks with and without a noise-level map."""
+    made = spool_of(root, place / "made", "--crop", crop, "--epochs", 20, "--noise", CAMERA)
+    levels = training_noise("auto", made).samples.of_sample
+    table(
+        f"Made noise at ISO 100 to 6400, {steps} steps, {len(seeds)} seeds",
+        {f"ISO {iso}": made_samples(root, iso) for iso in TEST_ISOS},
+        {
+            "without the map": lambda seed: trained(made, seed, steps),
+            "with the map": lambda seed: trained(made, seed, steps, noise_of=levels),
+        },
+        seeds,
+    )
+
+
+def compare_shot_noise(root: Path, place: Path, crop: int, steps: int, seeds: range) -> None:
+    """Print the table of networks with and without added shot noise."""
+    pairs = spool_of(root, place / "pairs", "--crop", crop, "--epochs", 10)
+    lit = {"shot_noise": 1.0, "full_scale_electrons": ELECTRONS}
+    ratios = sorted({one.ratio for one in test_pairs(root)})
+    table(
+        f"Photographed pairs, {steps} steps, {len(seeds)} seeds",
+        {f"x{ratio:g}": photographed_samples(root, ratio) for ratio in ratios},
+        {
+            "without added shot noise": lambda seed: trained(pairs, seed, steps),
+            "--shot-noise 1": lambda seed: trained(pairs, seed, steps, **lit),
+        },
+        seeds,
+    )
+
+
+_COMPARISONS = {"map": compare_map, "shot-noise": compare_shot_noise}
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    options.add_argument("what", choices=_COMPARISONS)
     options.add_argument("--steps", type=int, default=400)
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--crop", type=int, default=64)
@@ -146,37 +181,12 @@ def main() -> None:
     chosen = options.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        root, seeds = Path(name) / "data", range(chosen.seeds)
+        root = Path(name) / "data"
         synthesise(
             root, CAMERA, scenes=chosen.scenes, shorts=2, size=(192, 288), isos=(400, 800, 1600)
         )
-        made = spool_of(
-            root, Path(name) / "made", "--crop", chosen.crop, "--epochs", 20, "--noise", CAMERA
-        )
-        levels = training_noise("auto", made).samples.of_sample
-        table(
-            f"Made noise at ISO 100 to 6400, {chosen.steps} steps, {chosen.seeds} seeds",
-            {f"ISO {iso}": made_samples(root, iso) for iso in TEST_ISOS},
-            {
-                "without the map": lambda seed: trained(made, seed, chosen.steps),
-                "with the map": lambda seed: trained(made, seed, chosen.steps, noise_of=levels),
-            },
-            seeds,
-        )
-        pairs = spool_of(root, Path(name) / "pairs", "--crop", chosen.crop, "--epochs", 10)
-        lit = {"shot_noise": 1.0, "full_scale_electrons": ELECTRONS}
-        table(
-            f"Photographed pairs, {chosen.steps} steps, {chosen.seeds} seeds",
-            {
-                f"x{ratio:g}": photographed_samples(root, ratio)
-                for ratio in sorted({one.ratio for one in test_pairs(root)})
-            },
-            {
-                "without added shot noise": lambda seed: trained(pairs, seed, chosen.steps),
-                "--shot-noise 1": lambda seed: trained(pairs, seed, chosen.steps, **lit),
-            },
-            seeds,
-        )
+        compare = _COMPARISONS[chosen.what]
+        compare(root, Path(name), chosen.crop, chosen.steps, range(chosen.seeds))
 
 
 if __name__ == "__main__":
