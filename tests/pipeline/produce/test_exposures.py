@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,31 @@ def test_shards_are_the_same_with_stored_frames_and_with_windows(
     assert len(found[0]) > 0
     # Two stored frames, and one frame with which the windows of the first visit were compared.
     assert len(whole) == 3
+
+
+def test_the_files_of_the_next_visit_are_read_ahead_unless_they_are_stored(tmp_path, monkeypatch):
+    write_photographs(tmp_path / "data")
+    advised = []
+
+    def advise(descriptor: int, offset: int, length: int, advice: int) -> None:
+        advised.append((Path(f"/proc/self/fd/{descriptor}").resolve(), offset, length, advice))
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    spool = planned(tmp_path / "spool", tmp_path / "data", epochs=1)
+    plan = Plan.load(spool)
+    (_, second) = plan.visits(0)
+    pair = next(plan.candidates(second.number)).pair
+
+    make(spool, stored=False)
+    assert advised == [
+        (tmp_path / "data" / name, 0, 0, os.POSIX_FADV_WILLNEED) for name in (pair.long, pair.short)
+    ]
+
+    advised.clear()
+    make(spool, stored=True)  # stores the frames
+    advised.clear()
+    make(spool, stored=True)
+    assert advised == []
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from darkprep.pipeline.raw.borders import Window
 from darkprep.pipeline.raw.develop import develop, develop_windows
 from darkprep.pipeline.raw.reader import OpenRaw, open_raw
 from darkprep.pipeline.raw.source import RawFile
-from darkprep.pipeline.raw.window import MARGIN
+from darkprep.pipeline.raw.window import MARGIN, WindowColours
 from darkprep.shards.errors import RawError
 from tests.support.raw_scene import PHASES, U16, mosaic_of
 
@@ -215,6 +215,16 @@ def test_small_frames_and_x_trans_are_developed_whole(tmp_path, write_raw, monke
     develop_windows(fuji, lambda header: [at(30, 60)])
 
     assert windows == [None, None]
+
+
+def test_rw2_files_are_developed_whole(tmp_path, write_raw):
+    """In these, LibRaw replaces codes of 0 by their neighbours; the DNG file of a window cannot state that."""
+    panasonic = tmp_path / "frame.rw2"
+    panasonic.write_bytes(b"IIU\0" + bytes(100))
+
+    with open_raw(write_raw()) as raw:
+        assert WindowColours.from_file(str(panasonic), raw.handle) is None
+        assert WindowColours.from_file(raw.frame.path, raw.handle) is not None
 
 
 def test_crops_are_relative_to_the_canonical_mosaic(write_raw):
