@@ -22,6 +22,7 @@ from darkprep.shards import Spool
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.url import StoreUrl
 from darkprep.view.live import Progress
+from darkprep.view.numbers import format_count
 from darkprep.view.read_status import BucketReader, spool_status
 from darkprep.view.status import SpoolStatus
 from darkprep.view.text import status_lines
@@ -72,11 +73,11 @@ def verify(spool: Path | StoreUrl, staging: Path | None) -> int:
     """
     if isinstance(spool, StoreUrl):
         shards, faults = verify_bucket(Bucket.at(spool).open(), staging)
-        checked = f"{shards} shards"
+        checked = format_count(shards, "shard")
     else:
         refuse_staging_options(staging)
         shards, frames, faults = verify_spool(Spool(spool).open())
-        checked = f"{shards} shards and {frames} frames"
+        checked = f"{format_count(shards, 'shard')} and {format_count(frames, 'frame')}"
     for fault in faults:
         echo(fault)
     echo(f"{checked} checked, {len(faults)} damaged")

@@ -48,6 +48,7 @@ from darkprep.trainer.records import RunSummary
 from darkprep.trainer.run_files import iterations_done
 from darkprep.view.history import SpoolHistory
 from darkprep.view.live import Progress
+from darkprep.view.numbers import format_count
 from darkprep.view.read_status import spool_status
 
 log = logging.getLogger(__name__)
@@ -360,7 +361,7 @@ def _announce(
         f"reuse {config.reuse}, augment {config.augment}, seed {config.seed}; "
         f"{f'noise-level map of {config.noise_levels}; ' if config.noise_levels else ''}{validation}",
         f"  plan {spool.digest} in {options.remote.url if options.remote else spool.path}, {stream.samples} samples per shard, "
-        f"{'no end' if stream.shards is None else f'{stream.shards} shards'}; "
+        f"{'no end' if stream.shards is None else format_count(stream.shards, 'shard')}; "
         f"shards are {'kept' if config.keep_shards else 'deleted after use'}",
     ):
         progress.print(text, event="config")
