@@ -69,7 +69,7 @@ def export(options: ExportOptions) -> str:
             note, onnx = "", export_onnx(network, out)
     lines = [
         f"wrote {out}: ONNX opset {onnx.opset}, {onnx.size_bytes / 1e6:,.1f} MB; ONNX Runtime differs from torch by at most {onnx.largest_error:.1g}{note}",
-        network.note,
+        f"note of the weights: {network.note}" if network.note else "",
     ]
     return "\n".join(filter(None, lines))
 

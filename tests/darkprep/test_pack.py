@@ -393,3 +393,40 @@ def test_energon_reads_every_sample_once_and_would_write_the_same_indexes(
         ["--tar-index-only", "--no-progress", "--num-workers", "1", "."], standalone_mode=False
     )
     assert {path.name: path.read_bytes() for path in Path().glob("*.idx")} == indexes
+
+
+# -- a spool of someone else ------------------------------------------------------------------------------
+
+
+def rewrite(spool: Path, shard: int, **fields: Any) -> None:
+    """Write a shard again with other metadata, as someone who knows the format could."""
+    opened = Spool(spool).open()
+    samples = [
+        Sample(low, gt, replace(meta, **fields)) for low, gt, meta in list(read(spool, shard))
+    ]
+    write_shard(
+        opened.shard_path(shard), opened.stream.layout(), shard, samples, plan=opened.digest, partial=opened.partial
+    )  # fmt: skip
+
+
+def test_names_in_a_spool_are_text_of_the_readme_and_never_paths(small_spool: Path, call: Call):
+    rewrite(small_spool, 1, camera="../../x | <b>`y` [z](http://w)\x1b[31m\n# heading")
+
+    assert call("pack", small_spool, "set").exit_code == 0
+
+    (row,) = [line for line in Path("set/README.md").read_text().splitlines() if "heading" in line]
+    assert row.startswith(r"| ../../x \| \<b\>\`y\` \[z\]\(http://w\)\\x1b\[31m\\n\# heading | 8 |")
+    files = {str(path.relative_to("set")) for path in Path("set").rglob("*") if path.is_file()}
+    allowed = r"train-\d{6}\.tar(\.idx)?|README\.md|index\.json|\.nv-meta/[.a-z]+"
+    assert all(re.fullmatch(allowed, name) for name in files)
+    assert sorted(path.name for path in Path().iterdir()) == ["set", "spool"]
+
+
+def test_a_sample_of_a_pair_that_is_not_in_the_plan_is_refused(
+    small_spool: Path, complaint: Callable[..., str]
+):
+    rewrite(small_spool, 1, pair="another")
+
+    line = complaint("pack", "--quiet", small_spool, "set")
+
+    assert line.startswith("spool/ready/00000001.tar: names a pair that is not in the plan")
