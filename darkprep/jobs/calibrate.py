@@ -23,6 +23,7 @@ from darkprep.pipeline.pairs.folders import raw_files_below
 from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.plan.options import MEASURED, SAMPLED
 from darkprep.pipeline.raw.camera_colours import camera_name
+from darkprep.pipeline.raw.guard import HEADER_S, GuardedReader
 from darkprep.pipeline.raw.mosaic import canonical_shape
 from darkprep.shards.errors import DatasetError, OptionError
 
@@ -75,7 +76,8 @@ def sampled_darks(directory: Path, gains: CameraCalibration | None) -> SampledDa
     calibration without K, or of another camera.
     """
     paths = raw_files(directory, "--noise")
-    headers = [open_source(path).header() for path in paths]
+    with GuardedReader(lambda path: open_source(path).header(), seconds=HEADER_S) as read:
+        headers = [read(path) for path in paths]
     check_same_camera(headers)
     table = gains.noise_table("--shot-noise") if gains else None
     if gains and gains.camera != camera_name(headers[0]):

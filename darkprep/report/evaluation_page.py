@@ -7,6 +7,7 @@ the few pairs that are shown are developed again, so that the page takes seconds
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from darkprep.pipeline.pairs.table import Pair, Pairs
 from darkprep.pipeline.raw.develop import develop_amplified
+from darkprep.pipeline.raw.guard import guarded
 from darkprep.report.page import FILE, render_page, write_page
 from darkprep.report.pictures import (
     Gallery,
@@ -91,7 +93,9 @@ def _picture_set(root: Path, pair: Pair, image: dict[str, Any], png: Path) -> Pi
     """Return the pictures of one pair; None if its input can no longer be read."""
     try:
         dark, amplified = (
-            quantised(develop_amplified(root / pair.short, factor), 8).astype(np.uint8, copy=False)
+            quantised(
+                guarded(partial(develop_amplified, amplification=factor), root / pair.short), 8
+            ).astype(np.uint8, copy=False)
             for factor in (1.0, image["amplification"])
         )
     except RawError:

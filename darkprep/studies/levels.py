@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,6 +20,7 @@ from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.pipeline.pairs.groups import report_groups
 from darkprep.pipeline.pairs.whole_frame import whole_frame
 from darkprep.pipeline.raw.develop import develop_amplified
+from darkprep.pipeline.raw.guard import guarded, guarded_call
 from darkprep.shards import DatasetError, Sample
 from darkprep.shards.files import disk_errors
 from darkprep.shards.format import U16
@@ -179,12 +181,15 @@ class LevelsTask:
         published = float(PUBLISHED_BLACK), float(PUBLISHED_WHITE)
         for pair in pairs:
             context.raise_if_stopped()
-            sample = decode(whole_frame(found.root, pair))
-            plain = develop_amplified(
-                found.root / pair.short,
-                sample.meta.amplification,
+            sample = decode(
+                guarded_call(partial(whole_frame, found.root, pair), found.root / pair.short)
+            )
+            develop = partial(
+                develop_amplified,
+                amplification=sample.meta.amplification,
                 levels=published if self.levels == "published" else None,
             )
+            plain = guarded(develop, found.root / pair.short)
             restored = restore_frame(network, sample, device)
             scores.append(_scores(pair.id, sample, plain, restored))
             picture = side_by_side([plain, restored, sample.gt])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from darkprep.pipeline.produce.budget import frame_array_bytes, frame_names_of
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.worker import ShardTask, make_shard
 from darkprep.pipeline.raw.develop import develop_amplified
+from darkprep.pipeline.raw.guard import guarded, guarded_call
 from darkprep.shards import DatasetError, Spool
 from darkprep.shards.files import disk_errors, remove
 from darkprep.shards.process import ProcessId
@@ -81,11 +83,14 @@ class TwoDomainsTask:
         images = []
         for pair in found.pairs:
             context.raise_if_stopped()
-            sample = whole_frame(found.root, pair, target=target)
+            short, long = found.root / pair.short, found.root / pair.long
+            sample = guarded_call(partial(whole_frame, found.root, pair, target=target), short)
             restored = restore_frame(network, sample, device)
-            truth = open_source(found.root / pair.long).develop()
-            picture = developed_result(found.root / pair.long, sample.meta, restored)
-            plain = develop_amplified(found.root / pair.short, sample.meta.amplification)
+            truth = guarded(lambda path: open_source(path).develop(), long)
+            picture = guarded(partial(developed_result, meta=sample.meta, restored=restored), long)
+            plain = guarded(
+                partial(develop_amplified, amplification=sample.meta.amplification), short
+            )
             scores = {
                 "raw": score(*compared(sample, restored), PROTOCOLS[RAW_PROTOCOL]),
                 "srgb": score(picture, truth, PROTOCOLS[SRGB_PROTOCOL]),

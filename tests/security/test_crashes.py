@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from darkprep.jobs.calibrate import sampled_darks
 from darkprep.jobs.decoding import DecodingOptions
 from darkprep.jobs.pictures import colours_for_show
 from darkprep.pipeline.pairs.cameras import camera_named
@@ -19,6 +20,7 @@ from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.raw import reader
 from darkprep.pipeline.raw.guard import CRASHES_DECODER
+from darkprep.report.evaluation_page import _picture_set
 from darkprep.shards import RawError
 from tests.support.builds import SMALL
 from tests.support.sid_tree import write_sid
@@ -93,3 +95,14 @@ def test_whole_frames_and_their_pictures_raise_an_error_of_the_file(root: Path, 
     ):
         with pytest.raises(RawError, match=CRASHES_DECODER):
             read()
+
+
+def test_pictures_of_an_evaluation_leave_the_file_out_and_dark_frames_name_it(
+    root: Path, crash: Crash
+):
+    pair = find_pairs(root, camera_named("sony")).pairs[0]
+    crash(pair.short)
+
+    assert _picture_set(root, pair, {"amplification": 8.0}, root / "none.png") is None
+    with pytest.raises(RawError, match=CRASHES_DECODER):
+        sampled_darks((root / pair.short).parent, None)

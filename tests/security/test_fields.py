@@ -15,9 +15,9 @@ from tests.support.foreign_records import FOREIGN
 
 LONGEST_MESSAGE = 2100
 GENERAL = (
-    *("digest does not match", "is inconsistent", "were not chosen by this user", "does not name the directory"),
-    *("part 1 of", "pairs must be", "camera is missing", "pair is missing", "the parameters of noise"),
-    *("amplify", "amplification_source", "_fingerprint", "modes must", "is not a calibration", "cuts off noise", "has no gain K"),
+    *("digest does not match", "is inconsistent", "its settings", "does not name the directory"),
+    *("part 1 of", "pairs must be", "camera is missing", "pair is missing", "those of another noise"),
+    *("amplify", "amplification_source", "_fingerprint", "modes", "is not a calibration", "cuts off noise", "has no gain K"),
 )  # fmt: skip
 """Parts of messages about a record as a whole, and names of fields that have another name in the record."""
 
