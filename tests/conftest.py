@@ -43,7 +43,7 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(2, usable_cpus().count * 3 // 2)
 
 
-# Each takes more than ten seconds, the longest first.
+# Those that take longest in the default run, the longest first.
 _LONGEST = (
     "tests/reliability/test_machine_faults.py",
     "tests/shards/remote/test_commands.py",

@@ -68,16 +68,14 @@ def sigterm_when(happened: Callable[[], bool]) -> Iterator[None]:
         thread.join()
 
 
-def test_a_training_starts_a_producer_deletes_used_shards_and_stops_it(start, large_spool):
+def test_a_training_starts_a_producer_deletes_used_shards_and_stops_it(call, large_spool):
     """Six steps of two samples need shard 3, but the plan's epochs end with shard 1."""
-    trained = start(*TRAIN, "--iterations", "6", "--run", "run")
+    trained = call(*TRAIN, "--iterations", "6", "--run", "run")
 
-    output, said = trained.communicate(timeout=120)
-
-    assert trained.returncode == 0, said
-    assert "no producer is running, so one was started in the background" in output + said
-    assert "finished after 6 iterations" in output
-    assert "run in run" in output
+    assert trained.exit_code == 0, trained.output
+    assert "no producer is running, so one was started in the background" in trained.output
+    assert "finished after 6 iterations" in trained.stdout
+    assert "run in run" in trained.stdout
     done = summary("run")
     assert (done["iterations"], done["samples"], done["ended"]) == (6, 12, "finished")
     assert done["parameters"] == 784_768

@@ -90,7 +90,11 @@ def test_a_build_without_shared_memory_ends_with_one_line(state: str, small_data
     assert done.returncode == 1
 
 
-@pytest.mark.parametrize("background", [(), ("--background",)], ids=["foreground", "background"])
+@pytest.mark.parametrize(
+    "background",
+    [pytest.param((), marks=pytest.mark.slow), ("--background",)],
+    ids=["foreground", "background"],
+)
 def test_a_read_only_spool_is_named(
     background: tuple[str, ...], small_spool: Path, small_data: Path
 ):

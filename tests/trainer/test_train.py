@@ -206,8 +206,10 @@ def undisturbed(tmp_path_factory) -> list[float]:
     "error",
     [
         SpoolError("spool/cursors: does not exist"),
-        SpoolError("spool: cannot be written (Read-only file system)"),
-        ShardDamaged("spool/ready/00000001.tar: is damaged"),
+        pytest.param(
+            SpoolError("spool: cannot be written (Read-only file system)"), marks=pytest.mark.slow
+        ),
+        pytest.param(ShardDamaged("spool/ready/00000001.tar: is damaged"), marks=pytest.mark.slow),
         OSError(errno.EIO, "Input/output error", "spool/ready/00000001.tar"),
         MemoryError(),
         RuntimeError("an error of the code"),

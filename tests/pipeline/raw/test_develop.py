@@ -198,7 +198,8 @@ assert torch.get_num_threads() == 2, torch.get_num_threads()
 """
 
 
-@pytest.mark.parametrize("first", [pytest.param("", marks=pytest.mark.slow), "import torch"])
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["", "import torch"])
 def test_xtrans_develops_the_same_with_any_number_of_openmp_threads(write_raw, first):
     """LibRaw's X-Trans demosaic differs from run to run on several threads; here it has one.
 
