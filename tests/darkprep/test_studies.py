@@ -299,7 +299,7 @@ def test_a_study_writes_tables_pictures_and_a_page(all_studies, name, tables, pi
 
 @pytest.mark.slow
 def test_studies_share_trainings_and_a_second_run_does_nothing(all_studies):
-    assert len(list(all_studies.glob("trainings/*/run/weights.safetensors"))) == 19
+    assert len(list(all_studies.glob("trainings/*/run/weights.safetensors"))) == 20
     assert not list(all_studies.glob("trainings/*/spool")), "spools are removed"
     options = smallest(all_studies)
     stamps = {path: path.stat().st_mtime_ns for path in all_studies.glob("cells/*.json")}
