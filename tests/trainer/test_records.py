@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.records import (
     MetricsLine,
     RunSummary,
@@ -143,3 +144,9 @@ def test_defaults_and_records_are_read_without_torch(module):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "False"
+
+
+def test_the_largest_seed_of_a_run_is_read_back():
+    config = TrainConfig(seed=2**63 - 1)
+
+    assert TrainConfig.from_record(config.record()) == config
