@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from darkprep.shards import DarkprepError, OptionError, SpoolError
+from darkprep.shards.decode import is_number
 from darkprep.shards.files import disk_errors, open_regular_file, read_json, write_json
 from darkprep.view.live import Progress
 from darkprep.view.numbers import format_duration
@@ -52,11 +53,13 @@ class StudyContext:
     def result(self, name: str) -> dict[str, Any] | None:
         """Return the result of a task; None if it is not finished."""
         record = read_json(self.record_path(name)) or {}
-        return record.get("result")
+        result = record.get("result")
+        return result if isinstance(result, dict) else None
 
     def seconds(self, name: str) -> float:
         """Return for how many seconds a task has run, all attempts together."""
-        return float((read_json(self.record_path(name)) or {}).get("seconds", 0.0))
+        seconds = (read_json(self.record_path(name)) or {}).get("seconds")
+        return float(seconds) if is_number(seconds) else 0.0
 
     def record_path(self, name: str) -> Path:
         """Return the path of the file with a task's specification and result."""
@@ -151,7 +154,7 @@ def _is_finished(task: Task, context: StudyContext) -> bool:
         raise OptionError(
             f"{context.out}: holds {task.name} with other settings ({differing}); choose another --out"
         )
-    return record.get("result") is not None
+    return context.result(task.name) is not None
 
 
 @contextlib.contextmanager
