@@ -41,6 +41,8 @@ _NOISE_MAP, _SHOT_AND_READ = "noise map", "shot and read noise"
 _CAMERAS = "cameras"
 """Metadata with the colours of the training cameras."""
 
+_LARGEST_FILE = 4 << 30
+"""Bytes of a weights file at most: a thousand times those of the networks here, because all of it is read into memory."""
 _DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 _PUBLISHED_MODULES = {
@@ -248,10 +250,15 @@ def _read(path: Path) -> _WeightsFile:
             raise ModelError(f"{path}: is not a regular file; choose a weights file")
         with path.open("rb") as file:
             start = file.read(9)
+            size = file.seek(0, os.SEEK_END)
     except OSError as error:
         raise ModelError(
             f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
         ) from error
+    if size > _LARGEST_FILE:
+        raise ModelError(
+            f"{path}: is larger than {_LARGEST_FILE >> 30} GiB, so it is not a weights file; choose another file"
+        )
     if start[8:] != b"{":
         return _read_published(path)
     if os.fsencode(path).decode(errors="replace") != str(path):

@@ -12,7 +12,7 @@ import functools
 import reprlib
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 _SMALLEST, _LARGEST = 1e-100, 1e18
 """Numbers outside, except 0, are not valid: their squares and sums would not be finite."""
@@ -41,7 +41,7 @@ def decode(kind: type[Record], record: object, *, strict: bool = False) -> Recor
     return kind(**values)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Return whether a JSON value is a number that `decode` accepts for a field of type float."""
     return _is_valid(value, float)
 

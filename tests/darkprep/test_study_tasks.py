@@ -186,7 +186,7 @@ def test_a_task_of_a_dead_process_is_unlocked(tmp_path, context):
 @pytest.mark.parametrize("value", ["x", None, [1], {"a": 1}, True, 10**400, float("nan")])
 def test_a_record_with_invalid_values_counts_as_not_finished(context, value):
     run_tasks([Step("data")], context)
-    record = read_json(context.record_path("data")) | {"seconds": value}
+    record = json.loads(context.record_path("data").read_text()) | {"seconds": value}
     record["result"] = value if not isinstance(value, dict) else [value]
     context.record_path("data").write_text(json.dumps(record))
     ran: list[str] = []

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from darkprep.jobs.background import last_log_line, log_path
+from darkprep.jobs.weights import load_network
 from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.pipeline.pairs.folders import find_layout
@@ -22,7 +23,7 @@ from darkprep.pipeline.raw.dng import DngTags, write_dng
 from darkprep.pipeline.raw.reader import read_header, read_raw
 from darkprep.shards import DatasetError, Spool, SpoolError
 from darkprep.shards.disk_usage import allocated_bytes
-from darkprep.shards.errors import RawError
+from darkprep.shards.errors import RawError, WeightsError
 from darkprep.shards.files import (
     DEEPEST,
     json_objects,
@@ -131,6 +132,16 @@ def test_lists_that_are_shared_are_no_numbers():
 
     with pytest.raises(ValueError, match="not numbers"):
         floats_of(value)
+
+
+@pytest.mark.parametrize("start", [b"", b"\x02" + bytes(7) + b"{}"])
+def test_a_weights_file_of_any_length_is_refused_before_it_is_read(tmp_path, start):
+    path = sparse(tmp_path / "weights.safetensors")
+    with path.open("r+b") as file:
+        file.write(start)
+
+    with pytest.raises(WeightsError, match="is larger than 4 GiB"):
+        load_network(path)
 
 
 LINE = {"iteration": 1, "psnr": 20.0, "ssim": 0.5}
