@@ -165,6 +165,7 @@ def test_cold_samples_of_every_target_are_measured(tmp_path: Path):
     assert "CPU ms per cold sample" in said
 
 
+@pytest.mark.slow
 def test_the_time_to_the_first_shard_is_measured(tmp_path: Path):
     said, figures = run("bench_first_shard.py", tmp_path)
 

@@ -794,7 +794,7 @@ class Liar(FakeStore):
 
 
 @pytest.mark.parametrize("producers", [1, 2])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_late_listings_and_two_producers_change_no_batch_and_break_no_budget(
     seed, producers, tmp_path
 ):
