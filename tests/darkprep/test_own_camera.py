@@ -112,6 +112,7 @@ def test_renamed_files_of_real_cameras(call: Call, name: str, camera: str, black
     assert_aligned(sample)
 
 
+@pytest.mark.slow
 def test_renamed_synthetic_files(
     call: Call, tmp_path_factory: pytest.TempPathFactory, complaint: Callable[..., str]
 ):

@@ -14,6 +14,7 @@ from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.shards import Spool
 
 
+@pytest.mark.slow
 def test_synth_writes_a_data_set_that_build_can_read(call):
     words = ("--scenes", "2", "--shorts", "2", "--size", "96x128", "--jobs", "1")
 

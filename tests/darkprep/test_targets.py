@@ -39,7 +39,8 @@ BUILD = (
 )
 
 
-@pytest.mark.parametrize("target", [pytest.param("linear", marks=pytest.mark.slow), "raw"])
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["linear", "raw"])
 def test_one_and_two_jobs_make_the_same_shards(call, empty_directory, large_data, target: Target):
     for jobs in (1, 2):
         result = call(
