@@ -71,7 +71,7 @@ def _refuse_other_files(weights: Path) -> None:
         )
     if not weights.exists() and (weights.parent / "config.json").exists():
         raise WeightsError(
-            f"{weights}: does not exist yet, because it is written when training ends; finish the run with `darkprep stream-train --resume --run {shlex.quote(str(weights.parent))}`"
+            f"{weights}: does not exist yet, because it is written when training ends; finish the run with `darkprep stream-train --resume --run {shlex.quote(str(weights.parent))}` (and the same --model and --loss if these were your own)"
         )
 
 
