@@ -30,9 +30,10 @@ REDIRT is the network and method of Lamba and Mitra, CVPR 2021.
 | 130 | interrupted by Ctrl-C |
 | 141 | the program that read the output has ended |
 
-`build` and `stream-train` show a live screen on a terminal and plain lines in a pipe; `--log-format json` prints one JSON
-object per line on stdout, `--quiet` errors only, and one line when `build` waits for a trainer. `NO_COLOR` is supported. This completes commands and options in bash
-(for zsh and fish, put their names in place of `bash`):
+`build` and `stream-train` show a live screen on a terminal and plain lines in a pipe. `--log-format json` prints one JSON
+object per line on stdout. `--quiet` prints nothing but errors, and one line when `build` waits for a trainer. `NO_COLOR` is supported.
+
+The following line switches on the completion of commands and options in bash (for zsh and fish, put their names in place of `bash`):
 
 ```bash
 eval "$(_DARKPREP_COMPLETE=bash_source darkprep)"

@@ -152,7 +152,7 @@ class Spool(RecordedPlan):
         }
         if nodes > 1 and parts not in (1, nodes):
             raise OptionError(
-                f"parts must be {nodes}, because the spool holds part {part}/{nodes} of its plan"
+                f"parts must be 1 or {nodes}, not {parts}, because the spool holds part {part}/{nodes} of its plan; leave it out"
             )
         if parts < 1:
             raise OptionError(f"parts must be at least 1, not {parts}")

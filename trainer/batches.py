@@ -92,7 +92,7 @@ def augment_batch(
     uses = torch.as_tensor(use).tolist()
     if not len(key) == len(uses) == len(low) == len(gt):
         raise OptionError(
-            f"low, gt, key and use must have equal lengths, not {len(low)}, {len(gt)}, {len(key)} and {len(uses)}"
+            f"`low`, `gt`, `key` and `use` must have equal lengths, not {len(low)}, {len(gt)}, {len(key)} and {len(uses)}"
         )
     height, width = (side * CELL[cfa] for side in low.shape[-2:])
     if gt.shape not in (low.shape, (len(low), 3, height, width)):

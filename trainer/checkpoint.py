@@ -179,7 +179,7 @@ class Checkpoints:
             return checkpoint.progress
         if paths:
             raise WeightsError(
-                f"{self.directory}: all {len(paths)} checkpoints are damaged; start a new run"
+                f"{self.directory}: all checkpoints ({len(paths)}) are damaged; start a new run"
             )
         return None
 

@@ -245,7 +245,7 @@ class SpoolDataset(IterableDataset[dict[str, Any]]):
             return int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
         except (KeyError, ValueError) as error:
             raise OptionError(
-                f"{self._spool.path}: holds one part of its plan, which only the ranks of this machine share, so LOCAL_RANK and LOCAL_WORLD_SIZE must be set; start the ranks with torchrun, or pass as rank and world the rank on this machine and the number of ranks on this machine"
+                f"{self._spool.path}: holds one part of its plan, which only the ranks of this machine share, so LOCAL_RANK and LOCAL_WORLD_SIZE must be set; start the ranks with torchrun, or pass rank, the number of this rank on this machine, and world, the number of ranks on this machine"
             ) from error
 
     def _length(self) -> int | None:

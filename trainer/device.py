@@ -41,7 +41,9 @@ def open_device(name: str) -> torch.device:
             if count
             else "use cpu, or install a build of torch with CUDA"
         )
-        raise OptionError(f"device {name}: torch finds {count} GPUs on this machine; {remedy}")
+        raise OptionError(
+            f"device {name}: torch finds {count} GPU{'s' * (count != 1)} on this machine; {remedy}"
+        )
     return device
 
 
@@ -60,7 +62,7 @@ def out_of_memory_errors(what: str, device: torch.device) -> Iterator[None]:
         if not _is_out_of_memory(error):
             raise
         raise OptionError(
-            f"device {device}: not enough memory for {what}; make this smaller, or choose another device with --device"
+            f"device {device}: not enough memory for {what}; use a smaller one, or choose another device with --device"
         ) from error
 
 

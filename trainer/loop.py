@@ -52,7 +52,7 @@ class Validation:
     def __post_init__(self) -> None:
         if self.every < 1:
             raise OptionError(
-                f"Validation: every must be at least 1 iteration, not {self.every}; to train without evaluations, pass no Validation (on the command line: --evaluate-every 0)"
+                f"Validation: `every` must be at least 1 iteration, not {self.every}; to train without evaluations, pass no Validation (on the command line: --evaluate-every 0)"
             )
 
 

@@ -85,7 +85,7 @@ class LossGuard:
         self._collect(wait=len(self._pending) == _SLOTS)
 
     def wait(self) -> None:
-        """Wait until the host has all losses; raises as `check`."""
+        """Wait until all losses have been copied from the GPU. Raises the errors of `check`."""
         self._collect(wait=True)
 
     def report(self, *, wait: bool = False) -> list[float]:

@@ -111,7 +111,7 @@ class Recipe:
             )
         if network.noise_map != config.has_noise_map:
             raise OptionError(
-                f"model {network.name}: was built with{'' if network.noise_map else 'out'} a noise-level map, but the training run is with{'' if config.has_noise_map else 'out'} one; build it alike"
+                f"model {network.name}: was built with{'' if network.noise_map else 'out'} a noise-level map, but the training run uses {'one' if config.has_noise_map else 'none'}; build the model to match the run"
             )
         return network
 

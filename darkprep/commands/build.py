@@ -170,7 +170,8 @@ def build(
 ) -> None:
     """Decode, develop, crop and amplify RAW pairs into shards, which a trainer uses and deletes.
 
-    The command ends when every pair has been written into shards --epochs times. If the disk budget cannot hold all shards, it
+    The command writes the plan first (which crops of which pairs are in which shard) and then, as a producer, the shards. It
+    ends when every pair has been written into shards --epochs times. If the disk budget cannot hold all shards, it
     waits until a trainer has used some. While no trainer is running, it also waits after --epochs-ahead epochs. Started again, it
     continues where it stopped.
 

@@ -78,7 +78,11 @@ def report(run: Path) -> None:
     "--iterations", type=_POSITIVE, default=TrainConfig.iterations, show_default=True, metavar="N",
     help="Number of iterations for which the time is predicted.",
 )  # fmt: skip
-@jobs_option("Number of worker processes.", "all CPUs of the process or the machine", lambda: None)
+@jobs_option(
+    "Number of worker processes.",
+    "all CPUs of the process; with --machine, all its cores",
+    lambda: None,
+)
 @click.option(
     "--reuse", type=_POSITIVE, default=TrainConfig.reuse, show_default=True, metavar="N",
     help="Number of times that each shard is used before it is deleted.",

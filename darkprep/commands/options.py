@@ -159,8 +159,8 @@ target_option = click.option(
 def _match_option(default: str | None, note: str) -> Callable[[Command], Command]:
     return click.option(
         "--match-colour", metavar="auto|none|CAMERA|FILE", default=default, show_default=default or "none",
-        help="Convert frames to the colours of the camera on which the weights were trained. auto: of the camera that the weights name; "
-        f"its own frames are not converted. CAMERA: of a camera with photographs below --root. FILE: of the camera of this RAW file. none: convert nothing.{note}",
+        help="Convert frames to the colours of the camera on which the weights were trained. auto: the camera that the weights name; "
+        f"frames of that camera itself are not converted. CAMERA: this camera, which has photographs below --root. FILE: the camera of this RAW file. none: convert nothing.{note}",
     )  # fmt: skip
 
 
@@ -175,8 +175,8 @@ dark_shading_option = click.option(
     help="Subtract the dark shading and the black-level error of this file of darkprep calibrate from short exposures; use it in training and restoration alike.",
 )  # fmt: skip
 noise_map_option = click.option(
-    "--noise-map", metavar="CAMERA|FILE.json", show_default="of each file's camera, if it is published",
-    help="For weights that were trained with --noise-map: take the noise levels of a published CAMERA, or those of the camera that FILE.json of darkprep calibrate describes.",
+    "--noise-map", metavar="CAMERA|FILE.json", show_default="of each file's camera, if darkprep has its noise",
+    help="For weights that were trained with --noise-map: take the noise levels of a CAMERA whose noise darkprep has, or those of the camera that FILE.json of darkprep calibrate describes.",
 )  # fmt: skip
 
 crop_option = click.option(

@@ -88,7 +88,7 @@ def verify(spool: Path | StoreUrl, staging: Path | None) -> int:
 @spool_option
 @staging_option
 def stop(spool: Path | StoreUrl, staging: Path | None) -> None:
-    """Stop the producers that work on a spool in the background; finished shards stay.
+    """Stop the producers (`darkprep build` processes) that work on a spool in the background; finished shards stay.
 
     For a spool in object storage, only those on this machine are stopped.
 

@@ -89,9 +89,9 @@ def study(
     """Run the study NAME: section-5, section-7, levels, x-trans, noise or targets.
 
     \b
-    section-5  train on Sony and on Fuji, once with all scenes and once with a fifth of them; test on three other cameras
+    section-5  train on Sony and on Fuji, once with all scenes and once with a fifth of them; test on three more cameras
     section-7  train the standard network, one with one block fewer, and two with group normalisation
-    levels     decode photographs of four cameras with the published levels and with those of the files
+    levels     decode photographs of four cameras with the published black and white levels and with those of the files
     x-trans    feed an X-Trans camera to a network in three ways
     noise      train on photographed short exposures and on ones made with a noise model
     targets    train towards sRGB, linear camera RGB and RAW; score all in sRGB and in RAW

@@ -88,7 +88,7 @@ _REPEATED = ("spool", "root", "producers", "rank_timeout", "staging_budget", "st
 )  # fmt: skip
 @click.option(
     "--noise-map", default=TrainConfig.noise_map, show_default="none", metavar="auto|CAMERA|FILE.json",
-    help="Train a network that reads the noise level of each value as further input planes, so that one network serves all ISO values and cameras. auto: of the noise with which the spool was built, or of each sample's camera if it is published; or of a published CAMERA, or of a FILE.json of darkprep calibrate.",
+    help="Train a network that reads the noise level of each value as further input planes, so that one network serves all ISO values and cameras. auto: of the noise with which the spool was built, or of each sample's camera if darkprep has its noise; or of such a CAMERA, or of a FILE.json of darkprep calibrate.",
 )  # fmt: skip
 @click.option(
     "--keep-shards", is_flag=True,
@@ -151,7 +151,7 @@ def stream_train(
     log_format: LogFormat,
     **settings: Any,
 ) -> None:
-    """Train on a spool's shards and delete each one after use; start a producer if none is running.
+    """Train on a spool's shards and delete each one after use; start a producer (a `darkprep build` in the background) if none is running.
 
     After Ctrl-C or SIGTERM a checkpoint is written and training ends; --resume continues it with the
     next sample. A run that ends early prints the command that continues it.

@@ -246,7 +246,7 @@ def _whole_frames(
             skipped.append(found.skip(pair, error.path, error.reason))
     if len(skipped) == len(found.pairs):
         raise DatasetError(
-            f"{found.root}: none of the {len(skipped)} pairs can be used: {first_skipped([Skipped(one.path, one.reason) for one in skipped])}"
+            f"{found.root}: none of the pairs ({len(skipped)}) can be used: {first_skipped([Skipped(one.path, one.reason) for one in skipped])}"
         )
 
 

@@ -51,7 +51,7 @@ class _Tasks:
 
 
 def section_5(options: StudyOptions) -> Study:
-    """Train on Sony and on Fuji, once with all scenes and once with a fifth; test on the same and on three other cameras."""
+    """Train on Sony and on Fuji, once with all scenes and once with a fifth of them; test each network on its own and on three other cameras."""
     tasks = _tasks(options)
 
     def result(context: StudyContext) -> StudyResult:

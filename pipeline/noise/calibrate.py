@@ -169,7 +169,7 @@ def _iso_calibration(
 
 
 def _colour_bias(sites: F64) -> tuple[float, float, float, float]:
-    """Return the bias of R, G in the rows of R, B, G in the rows of B; of X-Trans the same green twice."""
+    """Return four biases: of R, of G in rows with R, of B, and of G in rows with B. For X-Trans, both values of G are equal."""
     if len(sites) == 2:
         return float(sites[0, 0]), float(sites[0, 1]), float(sites[1, 1]), float(sites[1, 0])
     letters = np.array([list(row) for row in CANONICAL["xtrans"]])

@@ -50,7 +50,7 @@ class Gain:
     def __post_init__(self) -> None:
         _check_sizes(self)
         if min(self.value, *self.channels) <= 0:
-            raise ValueError("value and every number in channels must be positive")
+            raise ValueError("`value` and all numbers in `channels` must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ class GainMode:
     def __post_init__(self) -> None:
         _check_sizes(self)
         if self.lowest <= 0:
-            raise ValueError("lowest must be positive")
+            raise ValueError("`lowest`, the lowest ISO of a mode, must be positive")
         name = self.shading
         if name is not None and (Path(name).name != name or not name.isprintable()):
             raise ValueError("shading must be a file name")
@@ -170,10 +170,12 @@ class CameraCalibration:
                 f"isos must be a list of 1 to {_MAX_ISOS} positive values in ascending order"
             )
         if not self.modes or not all(self._of_mode(mode) for mode in self.modes):
-            raise ValueError("modes (ranges of ISO with one gain of the sensor) must not be empty")
+            raise ValueError(
+                "modes (ranges of ISO with the same conversion gain) must not be empty"
+            )
         if sum(len(self._of_mode(mode)) for mode in self.modes) != len(values):
             raise ValueError(
-                "modes (ranges of ISO with one gain of the sensor) must cover each ISO once"
+                "modes (ranges of ISO with the same conversion gain) must cover each ISO once"
             )
 
     def _of_mode(self, mode: GainMode) -> list[IsoCalibration]:

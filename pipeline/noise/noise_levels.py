@@ -29,7 +29,7 @@ _QUANTISATION_VARIANCE = 1 / 12
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseLevels:
-    """Returns noise levels: of one camera for all exposures, or of each exposure's own camera if it is published."""
+    """Returns noise levels: of one camera for all exposures, or of each exposure's own camera if its noise is known."""
 
     table: NoiseTable | None = None
     """The noise of all exposures; None for each camera's own."""
@@ -48,7 +48,7 @@ class NoiseLevels:
         table = self.table or published or self.fallback
         if table is None:
             raise OptionError(
-                f"noise-map: the noise of the camera {meta.camera!r} of {meta.pair} is not known; {_REMEDY}, or the name of a published camera: {', '.join(CALIBRATIONS)}"
+                f"noise-map: the noise of the camera {meta.camera!r} of {meta.pair} is not known; {_REMEDY}, or the name of a camera whose noise darkprep has: {', '.join(CALIBRATIONS)}"
             )
         if not meta.iso > 0:
             raise OptionError(

@@ -12,7 +12,7 @@ from darkprep.pipeline.pairs.table import Pair
 
 
 def default_scene(short: str, long: str) -> str:
-    """Return the folder that holds both files; otherwise the common beginning of their names up to a `_`.
+    """Return the name of the folder if both files lie directly in the same one, else the common beginning of their names up to a `_`.
 
     If the names have no common beginning, the name of the long exposure is returned, so that all short
     exposures of one long exposure form a scene.

@@ -69,7 +69,7 @@ def make_plan(
     skipped += small
     if not planned:
         raise DatasetError(
-            f"{found.root}: none of the {len(drawn)} pairs of {options.camera} can be used: {first_skipped(skipped)}"
+            f"{found.root}: none of the pairs of {options.camera} ({len(drawn)}) can be used: {first_skipped(skipped)}"
         )
     plan = Plan(
         options=options,

@@ -59,7 +59,7 @@ def directory_bytes(tags: Tags, at: int) -> bytes:
 
 
 def append_directory(file: BinaryIO, tags: Tags, pointer: int) -> None:
-    """Append a directory to a little-endian TIFF file, and put `pointer` in the place of its reserved tag."""
+    """Append a directory to a little-endian TIFF file, and replace the tag that is reserved for it by the tag `pointer`, which holds its position."""
     start = file.seek(0, os.SEEK_END)
     start += file.write(b"\0" * (start % 2))
     file.write(directory_bytes(tags, start))

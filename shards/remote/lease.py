@@ -191,7 +191,7 @@ class Lease:
             self._store.write_if(self._name, record, self._version, check=self.check)
         except SpoolError as error:
             if error is not self._failure:
-                log.warning("%s; another process can become %s only after %.0f s", error, self._role, self._expiry_s)  # fmt: skip
+                log.warning("%s; so the lease could not be released, and another process can start as %s only after %.0f s", error, self._role, self._expiry_s)  # fmt: skip
 
     def _wait_for_end_of_holder(self, watch: Watch) -> None:
         """Wait until the lease is free; raise SpoolBusy if its holder is alive."""

@@ -152,7 +152,7 @@ def test_with_no_usable_file_left_the_build_fails_and_writes_nothing(complaint, 
 
     line = complaint(*build(root))
 
-    assert line.startswith("own: none of the 2 pairs of sony can be used")
+    assert line.startswith("own: none of the pairs of sony (2) can be used")
     assert why in line
     assert not Path("spool").exists()
 

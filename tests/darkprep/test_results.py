@@ -145,7 +145,7 @@ def test_evaluate_with_no_usable_frame_fails(complaint, large_data):
 
     line = complaint(*evaluate("--root", "own", "--out", "results"))
 
-    assert line.startswith("own: none of the 1 pairs can be used: own/Sony/short/1")
+    assert line.startswith("own: none of the pairs (1) can be used: own/Sony/short/1")
     assert not Path("results/metrics.json").exists()
 
 

@@ -116,5 +116,5 @@ def test_a_spool_of_one_part_is_never_used_as_another(spool_of, tmp_path):
 def test_a_batch_that_cannot_be_divided_is_refused(spool_of):
     with pytest.raises(OptionError, match="2 nodes of 1 ranks; choose a multiple of 2"):
         SpoolReader(spool_of("node", part=1, parts=2), batch_size=3)
-    with pytest.raises(OptionError, match="parts must be 2"):
+    with pytest.raises(OptionError, match="parts must be 1 or 2"):
         SpoolReader(spool_of("node", part=1, parts=2), batch_size=6, parts=3)

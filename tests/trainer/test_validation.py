@@ -130,7 +130,7 @@ def test_extra_metrics_are_in_every_line_of_metrics(tmp_path, open_reader):
 
 
 def test_an_interval_below_one_is_refused():
-    with pytest.raises(OptionError, match="every must be at least 1 iteration, not"):
+    with pytest.raises(OptionError, match="`every` must be at least 1 iteration, not"):
         Validation(every=0, evaluate=lambda network, iteration: {})
 
 
