@@ -8,7 +8,9 @@ directories, the values are "unknown" (0, "" or None), never a guess.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,7 @@ def read_exposure(path: str | os.PathLike[str]) -> Exposure:
 
 def _read_exposure_once(name: str) -> Exposure:
     try:
+        refuse_pipe(Path(name))
         with Path(name).open("rb") as file:
             start = tiff_start(file)
             return Exposure() if start is None else _exposure(Tiff(file, start))
@@ -51,6 +54,13 @@ def _read_exposure_once(name: str) -> Exposure:
     except OSError as error:
         raise_machine_error(name, error)
         raise RawError(name, unreadable_reason(error)) from error
+
+
+def refuse_pipe(path: Path) -> None:
+    """Raise OSError for a pipe or a device: opening it would wait for another process."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
 
 
 def unreadable_reason(error: OSError) -> str:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import rawpy
 
-from darkprep.pipeline.raw.exif import tiff_start
+from darkprep.pipeline.raw.exif import refuse_pipe, tiff_start
 from darkprep.pipeline.raw.frame import RawHeader
 from darkprep.pipeline.raw.libraw import without_libraw_messages
 from darkprep.pipeline.raw.tiff import Tiff
@@ -97,6 +97,7 @@ def read_metadata(path: str | os.PathLike[str], header: RawHeader) -> PhotoMetad
 def metadata_in_directories(path: str | os.PathLike[str]) -> PhotoMetadata:
     """Return the metadata in the Exif directories of a file; empty if it has none that can be read."""
     with contextlib.suppress(OSError, struct.error):
+        refuse_pipe(Path(path))
         with Path(path).open("rb") as file:
             start = tiff_start(file)
             if start is not None:

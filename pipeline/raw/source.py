@@ -16,7 +16,7 @@ import xxhash
 
 from darkprep.pipeline.raw.borders import Edition, Window
 from darkprep.pipeline.raw.develop import Brightness, develop, develop_windows
-from darkprep.pipeline.raw.exif import unreadable_reason
+from darkprep.pipeline.raw.exif import refuse_pipe, unreadable_reason
 from darkprep.pipeline.raw.frame import F32, RawFrame, RawHeader
 from darkprep.pipeline.raw.image_data import read_image_data
 from darkprep.pipeline.raw.mosaic import (
@@ -183,6 +183,7 @@ class RawFile:
 
     def _fingerprint_once(self) -> str:
         try:
+            refuse_pipe(self.path)
             with self.path.open("rb") as file:
                 size = file.seek(0, 2)
                 file.seek(0)

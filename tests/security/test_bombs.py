@@ -20,7 +20,10 @@ from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.pipeline.pairs.folders import find_layout
 from darkprep.pipeline.pairs.inert_pickle import floats_of, read_inert_pickle
 from darkprep.pipeline.raw.dng import DngTags, write_dng
+from darkprep.pipeline.raw.exif import read_exposure
+from darkprep.pipeline.raw.photo_metadata import PhotoMetadata, metadata_in_directories
 from darkprep.pipeline.raw.reader import read_header, read_raw
+from darkprep.pipeline.raw.source import RawFile
 from darkprep.shards import DatasetError, Spool, SpoolError
 from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.errors import RawError, WeightsError
@@ -142,6 +145,16 @@ def test_a_weights_file_of_any_length_is_refused_before_it_is_read(tmp_path, sta
 
     with pytest.raises(WeightsError, match="is larger than 4 GiB"):
         load_network(path)
+
+
+def test_a_pipe_among_photographs_is_refused_and_nobody_waits_for_its_other_end(tmp_path):
+    path = tmp_path / "a.dng"
+    os.mkfifo(path)
+
+    for read in (read_header, read_exposure, RawFile(path).fingerprint, RawFile(path).decode):
+        with pytest.raises(RawError, match=r"is empty|is not a regular file"):
+            read(*([str(path)] if read in (read_header, read_exposure) else []))
+    assert metadata_in_directories(path) == PhotoMetadata()
 
 
 LINE = {"iteration": 1, "psnr": 20.0, "ssim": 0.5}
