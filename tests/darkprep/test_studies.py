@@ -146,7 +146,7 @@ def test_a_study_of_photographs_names_the_missing_directory(photographs, weights
             {"execution": ExecutionOptions(precision="fp99")},
             "precision must be one of fp32, fp16, bf16",
         ),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"seed": -1}, "seed must be at least 0"),
         ({"seed": 2**63, "small": SmallRun()}, "seed must be below"),
     ],
 )

@@ -116,7 +116,7 @@ def test_a_network_that_looks_within_the_overlap_has_no_seams():
 
 def test_a_network_that_looks_beyond_the_overlap_is_refused(tmp_path: Path):
     with pytest.raises(
-        ModelError, match=r"differs from that of the whole frame by up to [\d.]+ of 255"
+        ModelError, match=r"its tiles differ from the whole frame by up to [\d.]+ of 255"
     ):
         export_dtmodel(near(reach=48), tmp_path / "far.dtmodel", amplification=100, tile=TILE)
     assert list(tmp_path.iterdir()) == []

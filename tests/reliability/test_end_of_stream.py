@@ -401,7 +401,9 @@ def test_a_reader_used_in_a_forked_process_raises_one_line_and_changes_nothing(
     with SpoolReader(spool, batch_size=2) as reader:
         first = keys([next(reader)])
         text = in_child(lambda: next(reader))
-        assert text.startswith(f"SpoolError: {spool.path}: a SpoolReader works in the process that")
+        assert text.startswith(
+            f"SpoolError: {spool.path}: a SpoolReader works only in the process that"
+        )
         assert f"pid {os.getpid()}" in text
         assert "\n" not in text
         assert in_child(reader.close) == "None"

@@ -200,11 +200,12 @@ def test_a_producer_that_is_stopped_does_not_wait_for_its_probe(
     monkeypatch.setattr("darkprep.pipeline.produce.quarantine._develop_quietly", _never_end)
     stop = threading.Event()
     threading.Timer(0.5, stop.set).start()
+    before = multiprocessing.active_children()
     began = time.monotonic()
 
     assert not crashes_decoder(tmp_path / "slow.dng", stop), "nothing is known of it"
     assert time.monotonic() - began < 20
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= set(before)
 
 
 def _crash(path: str) -> None:

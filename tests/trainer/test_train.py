@@ -520,7 +520,7 @@ def test_xtrans_trains(tmp_path, make_reader):
         ("seed", 10**24, "seed must be below 2"),
         ("precision", "fp8", "precision must be one of fp32, fp16, bf16, not 'fp8'"),
         ("learning_rate", 0, "learning_rate must be between 0 and 1"),
-        ("seed", -1, "seed must not be negative"),
+        ("seed", -1, "seed must be at least 0"),
         ("augment", "flip", "augment must be one of cfa, paper, none"),
     ],
 )

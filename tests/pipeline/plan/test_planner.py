@@ -50,7 +50,9 @@ def test_a_root_without_one_usable_pair_is_an_error_that_names_a_file(tmp_path: 
     root = write_sid(tmp_path / "data", scenes=1, shorts=1)
     (root / "Sony/short/00001_00_0.1s.dng").write_text("hello")
 
-    with pytest.raises(DatasetError, match=r"none of the pairs of sony .1.: .*00001_00_0\.1s\.dng"):
+    with pytest.raises(
+        DatasetError, match=r"none of the pairs of sony .1. can be used: .*00001_00_0\.1s\.dng"
+    ):
         make_plan(root, options())
 
 
