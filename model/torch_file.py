@@ -20,9 +20,9 @@ _MOST_SHARED_TUPLES = 16
 def check_torch_file(file: BinaryIO) -> str | None:
     """Return the name of the first file in the zip archive that has a wrong checksum; None if all are right.
 
-    Raises ValueError if files in the archive are compressed, which torch never does, or together larger than
-    the archive, and if its pickle is larger or refers to the same tuples more often than the state of a
-    training run does. Raises the exceptions of zipfile for a file that is not a zip archive.
+    Raises ValueError if files in the archive are compressed (torch never does this) or are together larger than
+    the archive, or if its pickle exceeds what the state of a training run can need, in size or in its number of
+    references to the same tuples. Raises the exceptions of zipfile for a file that is not a zip archive.
     """
     size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:

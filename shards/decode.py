@@ -28,10 +28,10 @@ def decode(kind: type[Record], record: object, *, strict: bool = False) -> Recor
     field that is missing, unknown or invalid, and the errors of the dataclass for a value out of range.
     """
     if not isinstance(record, Mapping):
-        raise ValueError(f"is not an object, but {short_repr(record)}")  # noqa: TRY004 # a file's, not a caller's
+        raise ValueError(f"is not a JSON object, but {short_repr(record)}")  # noqa: TRY004 # a file's, not a caller's
     kinds = _kinds(kind)  # type: ignore[arg-type] # a class is hashable
     if strict and (unknown := [name for name in record if name not in kinds]):
-        raise ValueError(f"{short_repr(unknown[0])} is unknown")
+        raise ValueError(f"the field {short_repr(unknown[0])} is unknown")
     values = {}
     for one in dataclasses.fields(kind):  # type: ignore[arg-type] # any dataclass
         if one.name in record:

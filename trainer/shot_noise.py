@@ -55,7 +55,7 @@ class ShotNoiseAugmentation:
         for meta in metas:
             if not (meta.iso > 0 and meta.ratio > 0):
                 raise OptionError(
-                    f"shot_noise needs the ISO and the exposure ratio of each sample, but {meta.pair} has none"
+                    f"shot_noise needs the ISO and the exposure ratio of each sample, but {meta.pair} lacks at least one of them; leave --shot-noise out, or build a spool of photographs that state both"
                 )
         text = " ".join(f"{meta.key}/{use}" for meta, use in zip(metas, uses, strict=True))
         bits = random_bits(

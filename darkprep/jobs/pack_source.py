@@ -30,9 +30,9 @@ class PackSource:
 
     @contextlib.contextmanager
     def shard(self, number: int) -> Iterator[ShardFile]:
-        """Open a shard for reading with checksums.
+        """Open a shard for reading with checksums, in a `with` block.
 
-        Raises SpoolError if the shard, or what is read in the block, is damaged or missing, MachineError if memory,
+        Raises SpoolError if the shard, or what is read in that block, is damaged or missing, MachineError if memory,
         disk or network fail.
         """
         spool, path = self.spool, self.spool.shard_path(number)
@@ -71,7 +71,7 @@ def find_source(spool: Spool, *, incomplete: bool) -> PackSource:
         _check_complete(spool, len(shards), None if wanted is None else len(wanted))
     if spool.oldest_needed() and spool.has_trainer():
         raise SpoolError(
-            f"{spool.path}: a training run deletes used shards there; stop it first, and pack before training"
+            f"{spool.path}: a training run is deleting used shards there; stop it, and continue it only after packing (next time, pack before training)"
         )
     return PackSource(
         spool=spool,

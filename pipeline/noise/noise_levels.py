@@ -65,7 +65,7 @@ class NoiseLevels:
         if self.camera and self.camera.casefold() != name.casefold():
             raise RawError(
                 path,
-                f"is of camera {name or 'unknown'}, but the noise parameters are of {self.camera}; {_REMEDY} of this camera",
+                f"is of camera {name or 'unknown'}, but the noise parameters are of {self.camera}; {_REMEDY} of the camera of this file",
             )
         key = PUBLISHED_CAMERAS.get(name.casefold())
         table = self.table or (calibration_of(key) if key else self.fallback)

@@ -252,7 +252,7 @@ class Ellipsoid(Solid):
         return normalised(np.stack(self._scaled(q))), u, v
 
     def transmittance(self, p: Array, to_light: Array, softness: float) -> Array:
-        """Return the share of light that passes, `(N,)`, from the distance of its path to the centre."""
+        """Return the share of light that passes the solid, `(N,)`, from the distance between the light's path and the solid's centre."""
         o, s = self._scaled(relative_to(p, self.at)), self._scaled(to_light)
         t = np.maximum(-dot(o, s) / dot(s, s), 0.0)
         a, b, c = (x + t * y for x, y in zip(o, s, strict=True))
@@ -343,7 +343,7 @@ class Frustum(Solid):
         return normalised(normal), u, np.where(on_top, z, y)
 
     def transmittance(self, p: Array, to_light: Array, softness: float) -> Array:
-        """Return the share of light that passes, `(N,)`, approximated by that of an ellipsoid of the frustum's size."""
+        """Return the share of light that passes the solid, `(N,)`, approximated by that of an ellipsoid of the frustum's size."""
         radii = (self._max_radius, 0.62 * self.height, self._max_radius)
         return Ellipsoid(material=self.material, at=self.centre, radii=radii).transmittance(
             p, to_light, softness

@@ -74,7 +74,7 @@ def test_what_cannot_work_is_refused_by_name():
     ):
         TrainConfig(shot_noise=1.0)
     one = ShotNoiseAugmentation(most=1, full_scale_electrons=ELECTRONS)
-    with pytest.raises(OptionError, match="but a has none"):
+    with pytest.raises(OptionError, match="but a lacks at least one"):
         one.apply(torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 2, 2), (meta(iso=0.0),), (0,))
     with pytest.raises(OptionError, match="but the target is srgb; train on a spool"):
         DeviceStream(None, torch.device("cpu"), cfa="bayer", crop=32, shot_noise=one)
