@@ -98,7 +98,7 @@ class _Frame:
         self.near = ComposedRows(net.near, self.packed)
 
     def _coarse(self, net: RowwiseRedirt, packed: Tensor) -> Tensor:
-        """Return the higher scale's output, enlarged to the medium scale's size, `(4, h/4, w/4)`."""
+        """Return the output of the coarsest scale (the paper's "higher scale"), enlarged to the medium scale's size, `(4, h/4, w/4)`."""
         head = net.head(packed).to(net.far.weight.dtype, memory_format=torch.channels_last)
         out = net.higher.from_head(net.higher.head[1](head))
         return F.pixel_shuffle(out.contiguous(), COARSE // MIDDLE).squeeze(0)

@@ -332,7 +332,9 @@ def decode_meta(data: bytes, plan: str) -> SampleMeta:
             f"has format version {short_repr(version)}, but this darkprep reads 1 to {LATEST_VERSION}; update darkprep"
         )
     if version != format_version(meta.target):
-        raise ShardDamaged(f"format version {version} does not have the target {meta.target}")
+        raise ShardDamaged(
+            f"states format version {version}, in which the target {meta.target} does not exist, so its metadata are wrong"
+        )
     if of_plan != plan:
         raise ShardDamaged("it belongs to another plan")
     return meta

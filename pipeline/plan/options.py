@@ -161,7 +161,9 @@ class PlanOptions:
     def _check_measured(self) -> None:
         digest = self.dark_shading
         if digest is not None and not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
-            raise OptionError(f"dark_shading must be 16 hex digits, not {digest!r}")
+            raise OptionError(
+                f"dark_shading must be the 16 hex digits of a calibration's digest, not {digest!r}; build a new spool"
+            )
         if digest is not None and (
             self.lmdb is not None
             or self.xtrans != "native"

@@ -112,9 +112,9 @@ def developed_light(linear: F32) -> F32:
 def undevelop(picture: F32 | U16, colours: Colours, cfa: CfaKind) -> F32:
     """Return the packed planes that a sensor would record of a developed picture.
 
-    `picture` is `(3, H, W)` sRGB of a canonical mosaic. Returns float32 `(C, h, w)` with black 0 and full
-    scale 1, up to one factor: development scales brightness to the file's own full scale. Highlights and
-    colours outside sRGB, which development clips, are lost.
+    `picture` is `(3, H, W)` sRGB whose pixel (0, 0) is the first of the CFA's canonical period. Returns float32
+    `(C, h, w)` with black 0 and full scale 1. Its brightness is known only up to a constant factor, because
+    development scales it to the file's own full scale; highlights and colours outside sRGB are lost.
     """
     light = np.stack([pack(channel, cfa) for channel in linear_light(picture)])
     # LibRaw scales the gains so that the smallest is 1.

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import logging
 import math
 import os
 import pickle
 import resource
 import signal
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -38,6 +40,10 @@ HEADER_S = 20.0
 """Seconds of computing for a header, which takes a millisecond."""
 DECODE_S = 900.0
 """Seconds of computing to decode and develop a file; the slowest file known takes 20."""
+_SLOW_S = 60.0
+"""Seconds after which a line says which file is waited for."""
+
+log = logging.getLogger(__name__)
 
 
 class _Answer(NamedTuple):
@@ -144,9 +150,14 @@ class _Child(Generic[Result]):
         """Return the answer for a path. Raises EOFError if the process dies."""
         self._connection.send(path)
         # A process that was forked meanwhile may have a copy of the pipe, which then stays open.
+        limit: float | None = _SLOW_S
         while not self._connection.poll():
-            if self._ended in wait([self._connection, self._ended]) and not self._connection.poll():
+            ready = wait([self._connection, self._ended], timeout=limit)
+            if self._ended in ready and not self._connection.poll():
                 raise EOFError
+            if not ready:
+                log.warning("%s: takes more than %.0f s to read; the disk may be slow", path, limit)
+                limit = None
         sizes, content = self._connection.recv()
         buffers = [bytearray(size) for size in sizes]
         for buffer in buffers:
@@ -187,14 +198,25 @@ def _serve(
             signal.signal(number, signal.SIG_DFL)
         end_with_parent(parent)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        # A new thread gets OpenMP threads of its own. Those of the thread that was forked do not exist in this process, and
+        # torch and LibRaw would wait for them without end.
+        thread = threading.Thread(target=_answer_all, args=(connection, read, seconds, parent))
+        thread.start()
+        thread.join()
+    except OSError:
+        pass
+    finally:
+        os._exit(0)
+
+
+def _answer_all(
+    connection: Connection, read: Callable[[Path], Result], seconds: float, parent: int
+) -> None:
+    with contextlib.suppress(Exception):  # the parent reports that the process has ended
         while os.getppid() == parent:
             path = connection.recv()
             _limit_computing(seconds)
             _answer(connection, read, path)
-    except (EOFError, OSError):
-        pass
-    finally:
-        os._exit(0)
 
 
 def _limit_computing(seconds: float) -> None:

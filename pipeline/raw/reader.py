@@ -127,7 +127,7 @@ class OpenRaw:
         return used_window(self._borders.crop, *self._whole)
 
     def measured_frame(self) -> RawFrame:
-        """Return the frame with the black level measured from its masked columns, if the file states no other one.
+        """Return the frame; if its file gives the black level only in masked columns, it is measured from them.
 
         Its mosaic is valid until the file is closed.
         """

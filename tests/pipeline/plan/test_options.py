@@ -46,7 +46,7 @@ def test_an_option_that_cannot_work_is_refused_by_name(changes: dict[str, object
         ({"xtrans": "bayer"}, "xtrans must be one of native, plain, rggb, not 'bayer'"),
         ({"noise": "iphone"}, "noise must be one of sony, fuji"),
         ({"noise": "measured"}, "the plan.s noise is measured, but its parameters are missing"),
-        ({"dark_shading": "../../x"}, "dark_shading must be 16 hex digits"),
+        ({"dark_shading": "../../x"}, "dark_shading must be the 16 hex digits"),
         ({"dark_shading": "0" * 16, "noise": "sony"}, "dark-shading can be used only with"),
         ({"noise": "sony", "amplify": "estimate"}, "noise can be used only with --amplify ratio"),
     ],

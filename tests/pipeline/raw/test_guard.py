@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from darkprep.pipeline.raw import guard
 from darkprep.pipeline.raw.guard import CRASHES_DECODER, GuardedReader, guarded
 from darkprep.shards import RawError
 from darkprep.shards.errors import MachineError
@@ -74,6 +77,31 @@ def test_a_file_that_takes_for_ever_is_refused():
 def test_the_file_is_not_blamed_for_a_process_that_was_killed():
     with pytest.raises(MachineError, match=r"killed: cannot be read now: .*signal 9"):
         guarded(act, Path("killed"))
+
+
+def test_the_threads_of_torch_and_libraw_in_the_parent_are_not_waited_for():
+    """OpenMP's threads are not forked: a process that used those of its parent would wait without end."""
+    before, found = torch.get_num_threads(), []
+
+    def read() -> None:
+        torch.set_num_threads(2)
+        torch.ones(1 << 20).mul_(2)
+        found.append(guarded(lambda _: float(torch.ones(1 << 20).mul_(2).sum()), GOOD, seconds=5))
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(timeout=20)
+    torch.set_num_threads(before)
+
+    assert found == [2.0 * (1 << 20)]
+
+
+def test_a_wait_for_a_slow_disk_is_reported(monkeypatch, caplog):
+    monkeypatch.setattr(guard, "_SLOW_S", 0.1)
+
+    guarded(lambda _: time.sleep(0.3), GOOD, seconds=5)
+
+    assert caplog.messages == ["good: takes more than 0 s to read; the disk may be slow"]
 
 
 def test_no_process_is_left():
