@@ -114,7 +114,7 @@ class FuseBlock2(nn.Module):
         self.conv = normed_conv(inputs, head.outputs, 5)
 
     def forward(self, fine: Tensor, fused: Tensor) -> Tensor:
-        """Return RGB `(B, 3, cell*h, cell*w)` or planes `(B, C, h, w)`, not yet clamped, for two `(B, inputs/2, h, w)`."""
+        """Return RGB `(B, 3, cell*h, cell*w)` or planes `(B, C, h, w)`, not yet clamped, for the two halves of the input planes, each `(B, inputs/2, h, w)`."""
         return F.pixel_shuffle(self.conv(torch.cat([fine, fused], dim=1)), self.head.shuffle)
 
 

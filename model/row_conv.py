@@ -68,7 +68,7 @@ class RowStream:
         return window[above : above + rows]
 
     def run(self) -> Tensor:
-        """Return the output of the appended rows, `(rows, width, outputs)`, beginning with row `next_output`."""
+        """Return the output rows of the window, `(rows, width, outputs)` with `outputs` channels, and count them in `next_output`."""
         rows: Tensor = self.conv(self.window)
         self.next_output += rows.shape[0]
         return rows

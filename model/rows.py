@@ -42,7 +42,7 @@ MOST_BANDS = 4
 class RowwiseRedirt(nn.Module):
     """A REDIRT without weight norm, computed a few rows at a time on as many cores as torch may use; float32 or bfloat16.
 
-    `strip` is the number of pixels of the medium scale that are processed at a time.
+    `strip` is the number of pixels (rows times width) of the medium scale that are processed at a time.
     """
 
     def __init__(self, net: Redirt, *, strip: int = STRIP_PIXELS) -> None:

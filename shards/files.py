@@ -189,7 +189,7 @@ def remove(path: Path) -> bool:
 
 
 def rename(path: Path, target: Path) -> None:
-    """Rename a file or directory as `os.replace` does; a link at `target` is replaced, not followed. Nothing else renames."""
+    """Rename a file or directory as `os.replace` does; a link at `target` is replaced, not followed. All renaming in darkprep is done by this function."""
     path.replace(target)
 
 

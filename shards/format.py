@@ -296,7 +296,9 @@ def encode_meta(meta: SampleMeta, plan: str) -> bytes:
     """
     data = meta_json(meta, plan)
     if len(data) > META_BYTES:
-        raise ValueError(f"pair {meta.pair!r}: metadata of {len(data)} bytes exceed {META_BYTES}")
+        raise ValueError(
+            f"pair {meta.pair!r}: the metadata of a sample have {len(data)} bytes, more than the {META_BYTES} that a shard has room for; shorten the names of its scene and files"
+        )
     return data.ljust(META_BYTES)
 
 

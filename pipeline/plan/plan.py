@@ -310,7 +310,9 @@ class Plan:
         except (TypeError, ValueError, OverflowError, OptionError) as error:
             raise _invalid(spool, error) from error
         if not fits:
-            raise PlanError(f"{spool.plan_file}: is inconsistent; build a new spool")
+            raise PlanError(
+                f"{spool.plan_file}: is invalid, because its parts contradict each other; build a new spool"
+            )
         return plan
 
 

@@ -15,7 +15,7 @@ from tests.support.foreign_records import FOREIGN
 
 LONGEST_MESSAGE = 2100
 GENERAL = (
-    *("digest does not match", "is inconsistent", "its settings", "does not name the directory"),
+    *("digest does not match", "contradict each other", "its settings", "does not name the directory"),
     *("part 1 of", "pairs must be", "camera is missing", "pair is missing", "those of another noise"),
     *("amplify", "amplification_source", "_fingerprint", "modes", "is not a calibration", "cuts off noise", "has no gain K"),
 )  # fmt: skip

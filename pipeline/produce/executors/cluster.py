@@ -49,6 +49,11 @@ def package_versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _CHECKED_PACKAGES}
 
 
+def description(address: str | None) -> str:
+    """Return the beginning of a message about the cluster at `address`, or about one started on this machine."""
+    return f"address {address}" if address else "the cluster that was started on this machine"
+
+
 def check_versions(versions: dict[str, dict[str, str]]) -> None:
     """Raise OptionError, which names the worker, when a worker has other package versions than this process."""
     own = package_versions()

@@ -79,8 +79,8 @@ class DaskPool:
             return client, cluster.query_workers(lambda: client.run(cluster.package_versions))
         except (OSError, ValueError, TimeoutError) as error:
             raise OptionError(
-                f"address {self._address or 'of the local cluster'}: no dask scheduler with a worker answers "
-                f"within {timeout} s ({first_line(error)}); start them with `dask scheduler` and `dask worker`"
+                f"{cluster.description(self._address)}: no dask scheduler with a worker answers within {timeout} s "
+                f"({first_line(error)}); start them with `dask scheduler` and `dask worker`, and give --address HOST:PORT"
             ) from error
 
 

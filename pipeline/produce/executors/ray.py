@@ -70,8 +70,8 @@ class RayPool:
                 )
         except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
             raise OptionError(
-                f"address {self._address or 'of the local cluster'}: no ray cluster answers "
-                f"({first_line(error)}); start one with `ray start --head`"
+                f"{cluster.description(self._address)}: no ray cluster answers ({first_line(error)}); "
+                "start one with `ray start --head`, and give --address HOST:PORT"
             ) from error
         versions = cluster.query_workers(
             lambda: ray.get(ray.remote(cluster.package_versions).remote())

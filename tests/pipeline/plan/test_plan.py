@@ -104,7 +104,7 @@ def test_an_inconsistent_plan_is_refused(plan: Plan, tmp_path: Path):
         PlanRecord(stream=plan.stream, recipe=recipe, settings=ProducerSettings(root="data"))
     )
 
-    with pytest.raises(PlanError, match="is inconsistent"):
+    with pytest.raises(PlanError, match="contradict each other"):
         Plan.load(spool)
 
 
