@@ -64,7 +64,7 @@ def test_the_json_key_of_the_amplification_source_is_gain():
 
 
 def test_a_pair_name_too_long_for_the_metadata_is_refused():
-    with pytest.raises(ValueError, match="exceed 1024"):
+    with pytest.raises(ValueError, match="more than the 1024"):
         encode_meta(meta(pair="x" * 1000), "abcd")
 
 
