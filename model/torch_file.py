@@ -63,5 +63,7 @@ def _check_pickle(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
         elif name == "DUP" or (name in ("BINGET", "LONG_BINGET", "GET") and argument in tuples):
             shared += 1
         if number > _MOST_OPCODES or shared > _MOST_SHARED_TUPLES:
-            raise ValueError("its pickle is too complex for the state of a training run")
+            raise ValueError(
+                "its pickle is more complex than that of any checkpoint of a training run"
+            )
         previous = name if not name.endswith("PUT") and name != "MEMOIZE" else previous

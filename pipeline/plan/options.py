@@ -185,7 +185,7 @@ class PlanOptions:
             return self.measured_noise
         if self.noise is None:
             raise OptionError(
-                "the plan has no synthetic noise, because it was made without --noise; build a spool with --noise"
+                "the plan has no noise parameters, because it was made without --noise; build a spool with --noise"
             )
         return calibration_of(self.noise, edition=self.noise_edition)
 

@@ -197,7 +197,7 @@ class _ShardBuilder:
             return
         if self._state.spool.producer_process() != producer:
             raise SpoolError(
-                f"{self._task.spool}: the producer that submitted shard {self._task.shard} has ended"
+                f"{self._task.spool}: the producer that submitted shard {self._task.shard} has ended, so the shard is not made; run `darkprep build` again to continue"
             )
 
     def visit_samples(self, visit: Visit) -> list[tuple[int, Sample]]:

@@ -235,7 +235,7 @@ class Downloader(ShardSupply[bool]):
             self._deleted.add(shard)
 
     def _check_producer(self, shard: int) -> None:
-        """Raise StreamEnded when `shard` is missing and no producer has been running for too long."""
+        """Raise StreamEnded if `shard` is missing and there has been no running producer for too long."""
         now, timeout_s = time.monotonic(), self._config.producer_timeout_s
         if now - self._watched < self._config.list_every_s:
             return
