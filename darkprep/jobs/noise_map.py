@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import xxhash
-
 from darkprep.pipeline.noise.calibrations import CALIBRATIONS, NoiseTable, calibration_of
-from darkprep.pipeline.noise.camera_calibration import calibration_bytes, parse_calibration
+from darkprep.pipeline.noise.camera_calibration import read_identified
 from darkprep.pipeline.noise.noise_levels import NoiseLevels
-from darkprep.pipeline.plan.options import SAMPLED, PlanOptions
-from darkprep.shards import OptionError, PlanError
-from darkprep.shards.errors import first_line
-from darkprep.shards.plan_record import RecordedPlan
+from darkprep.pipeline.plan.options import SAMPLED
+from darkprep.pipeline.plan.plan import read_recipe
+from darkprep.shards import OptionError, Spool
 
 AUTO = "auto"
 """Value of `--noise-map` that names no camera: the noise with which the spool was built, or of each camera."""
@@ -39,7 +36,7 @@ def noise_levels(chosen: str | None) -> NoiseLevels:
     return _named(chosen)[0]
 
 
-def training_noise(chosen: str, spool: RecordedPlan) -> TrainingNoise:
+def training_noise(chosen: str, spool: Spool) -> TrainingNoise:
     """Return the noise levels for training on a spool, as `--noise-map` chooses them.
 
     With `auto`, they are those of the noise with which the spool was built, or for photographed short exposures of
@@ -67,8 +64,7 @@ def _named(chosen: str | None) -> tuple[NoiseLevels, str]:
         raise OptionError(
             f"noise-map must be one of {', '.join(CALIBRATIONS)}, or a file of `darkprep calibrate`, not {chosen!r}"
         )
-    data = calibration_bytes(path)
-    made = parse_calibration(path, data)
+    made, digest = read_identified(path)
     for one in made.isos:
         if one.gain is None or one.is_clipped:
             missing = "gain K" if one.gain is None else "noise below black"
@@ -76,17 +72,12 @@ def _named(chosen: str | None) -> tuple[NoiseLevels, str]:
                 f"noise-map {chosen}: has no {missing} at ISO {one.iso:g}, without which the noise level is unknown; calibrate with --flats, or leave --noise-map out"
             )
     levels = NoiseLevels(table=made.noise_table(chosen), camera=made.camera)
-    return levels, f"calibration {xxhash.xxh3_64_hexdigest(data)}"
+    return levels, f"calibration {digest}"
 
 
-def _noise_of_plan(spool: RecordedPlan) -> NoiseTable | None:
+def _noise_of_plan(spool: Spool) -> NoiseTable | None:
     """Return the noise of the short exposures that a spool's plan makes; None if they are photographed."""
-    try:
-        options = PlanOptions.from_record(spool.plan.recipe["options"])
-    except (KeyError, TypeError, ValueError, AttributeError, OptionError) as error:
-        raise PlanError(
-            f"the plan of the spool is invalid ({first_line(error)}); build a new spool"
-        ) from error
+    options, _ = read_recipe(spool)
     if options.noise == SAMPLED:
         raise OptionError(
             "noise-map auto cannot be used with a spool whose noise is of real dark frames; give --noise-map FILE.json with a file of `darkprep calibrate` for their camera"

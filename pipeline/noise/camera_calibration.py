@@ -236,11 +236,16 @@ def write_calibration(path: Path, calibration: CameraCalibration) -> None:
 
 def read_calibration(path: Path) -> CameraCalibration:
     """Read the JSON file. Raises OptionError, which names the file and what is invalid in it."""
-    return parse_calibration(path, calibration_bytes(path))
+    return read_identified(path)[0]
 
 
-def calibration_bytes(path: Path) -> bytes:
-    """Return the content of the JSON file. Raises OptionError if it cannot be read or is too large."""
+def read_identified(path: Path) -> tuple[CameraCalibration, str]:
+    """Read the JSON file; return also the 16 hex digits that identify its content. Raises the errors of read_calibration."""
+    data = _content(path)
+    return parse_calibration(path, data), xxhash.xxh3_64_hexdigest(data)
+
+
+def _content(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)

@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import xxhash
 
 from darkprep.pipeline.noise.camera_calibration import (
     CameraCalibration,
     IsoCalibration,
-    calibration_bytes,
-    parse_calibration,
+    read_identified,
     read_shading,
 )
 from darkprep.pipeline.raw.camera_colours import camera_name
@@ -42,8 +40,7 @@ class ShadingCorrection:
     @classmethod
     def at(cls, path: Path, digest: str | None = None) -> ShadingCorrection:
         """Read a calibration. Raises OptionError if it is invalid, has no maps, or has not the wanted `digest`."""
-        data = calibration_bytes(path)
-        calibration, found = parse_calibration(path, data), xxhash.xxh3_64_hexdigest(data)
+        calibration, found = read_identified(path)
         if digest is not None and digest != found:
             raise OptionError(
                 f"{path}: has changed since the plan was made; put the earlier file back, or build a new spool"
