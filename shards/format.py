@@ -94,6 +94,11 @@ class SampleMeta:
             raise ValueError(f"amplification must be positive, not {self.amplification}")
         self._check_target()
 
+    @property
+    def full_scale(self) -> float:
+        """Number of codes from black to white, the mean of the planes."""
+        return self.white - sum(self.black) / len(self.black)
+
     def _check_target(self) -> None:
         check_target(self.target)
         planes = PLANES[self.cfa] if self.target == "raw" else 0

@@ -34,7 +34,7 @@ def with_noise_map(
     multiplied before the sample was scaled back (shot_noise.py), which divides k.
     """
     factors = [
-        meta.amplification / (meta.white - sum(meta.black) / len(meta.black)) / more
+        meta.amplification / meta.full_scale / more
         for meta, more in zip(metas, light or [1.0] * len(metas), strict=True)
     ]
 

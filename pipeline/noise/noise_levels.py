@@ -54,7 +54,7 @@ class NoiseLevels:
             raise OptionError(
                 f"noise-map: the ISO of {meta.pair} is not known, on which its noise depends; leave --noise-map out"
             )
-        return noise_level(table, meta.iso, meta.white - sum(meta.black) / len(meta.black))
+        return noise_level(table, meta.iso, meta.full_scale)
 
     def of_frame(self, frame: PackedFrame) -> NoiseLevel:
         """Return the noise level of a decoded file, by the camera and the ISO that it states.

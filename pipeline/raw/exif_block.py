@@ -20,13 +20,14 @@ from darkprep.pipeline.raw.photo_metadata import (
     LONG,
     PhotoMetadata,
     Tags,
-    TagValue,
+    long,
 )
 
 RESERVED = {EXIF_POINTER: EXIF_POINTER - 1, GPS_POINTER: GPS_POINTER - 1}
 """Pointer to a directory, and the tag that is reserved for it: the codes of a directory must be in order."""
 _SUB_DIRECTORIES = 330
-_HEADER = b"II*\0\x08\0\0\0"
+TIFF_HEADER = b"II*\0\x08\0\0\0"
+"""Of a little-endian TIFF file whose first directory follows."""
 
 
 def exif_block(metadata: PhotoMetadata) -> bytes:
@@ -34,14 +35,14 @@ def exif_block(metadata: PhotoMetadata) -> bytes:
     main = dict(metadata.main)
     below = {EXIF_POINTER: metadata.exif, GPS_POINTER: metadata.gps}
     below = {pointer: tags for pointer, tags in below.items() if tags}
-    main |= {pointer: _pointer(0) for pointer in below}
-    at = len(_HEADER) + len(directory_bytes(main, len(_HEADER)))
+    main |= {pointer: long(0) for pointer in below}
+    at = len(TIFF_HEADER) + len(directory_bytes(main, len(TIFF_HEADER)))
     parts = []
     for pointer, tags in below.items():
-        main[pointer] = _pointer(at)
+        main[pointer] = long(at)
         parts.append(directory_bytes(tags, at))
         at += len(parts[-1])
-    return b"".join((_HEADER, directory_bytes(main, len(_HEADER)), *parts))
+    return b"".join((TIFF_HEADER, directory_bytes(main, len(TIFF_HEADER)), *parts))
 
 
 def directory_bytes(tags: Tags, at: int) -> bytes:
@@ -107,10 +108,6 @@ def use_long_pointers(file: BinaryIO) -> None:
     """Give the tag SubIFDs of a TIFF file the type LONG instead of IFD, which some readers do not know."""
     file.seek(_position(file, _SUB_DIRECTORIES) + 2)
     file.write(struct.pack("<H", LONG))
-
-
-def _pointer(at: int) -> TagValue:
-    return TagValue(LONG, 1, struct.pack("<I", at))
 
 
 def _position(file: BinaryIO, wanted: int) -> int:

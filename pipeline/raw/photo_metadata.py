@@ -79,8 +79,8 @@ class PhotoMetadata:
             _VERSION: TagValue(UNDEFINED, 4, b"0232"),
             **self.exif,
             _COLOUR_SPACE: short(1),
-            _WIDTH: _long(width),
-            _HEIGHT: _long(height),
+            _WIDTH: long(width),
+            _HEIGHT: long(height),
         }
         return replace(self, main=main, exif=exif)
 
@@ -116,7 +116,8 @@ def short(value: int) -> TagValue:
     return TagValue(SHORT, 1, struct.pack("<H", value))
 
 
-def _long(value: int) -> TagValue:
+def long(value: int) -> TagValue:
+    """Return a number of 32 bits as a tag's value."""
     return TagValue(LONG, 1, struct.pack("<I", value))
 
 

@@ -22,10 +22,10 @@ import numpy as np
 import rawpy
 
 from darkprep.pipeline.raw.borders import Window
-from darkprep.pipeline.raw.exif_block import directory_bytes
+from darkprep.pipeline.raw.exif_block import TIFF_HEADER, directory_bytes
 from darkprep.pipeline.raw.frame import F32
 from darkprep.pipeline.raw.libraw import single_openmp_thread, without_libraw_messages
-from darkprep.pipeline.raw.photo_metadata import ASCII, LONG, SHORT, Tags, TagValue, short
+from darkprep.pipeline.raw.photo_metadata import ASCII, SHORT, Tags, TagValue, long, short
 from darkprep.pipeline.raw.tiff import Tiff
 from darkprep.shards.cfa import Rows
 from darkprep.shards.format import U16
@@ -35,7 +35,6 @@ MARGIN = 6
 blue, for the homogeneity and for its sum (LibRaw, ahd_demosaic.cpp). Within 5 pixels of an edge LibRaw interpolates
 differently (border_interpolate). 6 keeps the phase of the array."""
 
-_HEADER = b"II*\0\x08\0\0\0"
 _BYTE, _DOUBLE = 1, 12
 _DNG_VERSION, _COLOR_MATRIX = 50706, 50721
 _COLOUR_TAGS = (
@@ -210,30 +209,26 @@ def _dng(mosaic: U16, pattern: Rows, colours: Tags) -> bytes:
     """Return a DNG file of codes with black 0, in one strip."""
     height, width = mosaic.shape
     tags = {
-        254: _long(0),  # NewSubfileType: the main image
-        256: _long(width),
-        257: _long(height),
+        254: long(0),  # NewSubfileType: the main image
+        256: long(width),
+        257: long(height),
         258: short(16),  # BitsPerSample
         259: short(1),  # Compression: none
         262: short(32803),  # PhotometricInterpretation: colour filter array
         271: TagValue(ASCII, 9, b"darkprep\0"),  # Make and Model that LibRaw has no table for
         272: TagValue(ASCII, 7, b"window\0"),
-        273: _long(0),  # StripOffsets, set below
+        273: long(0),  # StripOffsets, set below
         277: short(1),  # SamplesPerPixel
-        278: _long(height),  # RowsPerStrip
-        279: _long(2 * height * width),  # StripByteCounts
+        278: long(height),  # RowsPerStrip
+        279: long(2 * height * width),  # StripByteCounts
         33421: TagValue(SHORT, 2, struct.pack("<2H", 2, 2)),  # CFARepeatPatternDim
         33422: TagValue(_BYTE, 4, bytes("RGB".index(c) for row in pattern for c in row)),
         _DNG_VERSION: TagValue(_BYTE, 4, b"\x01\x04\0\0"),
-        50714: _long(0),  # BlackLevel
-        50717: _long(_WHITE),  # WhiteLevel
+        50714: long(0),  # BlackLevel
+        50717: long(_WHITE),  # WhiteLevel
         **colours,
     }
-    start = len(_HEADER) + len(directory_bytes(tags, len(_HEADER)))
-    tags[273] = _long(start)
+    start = len(TIFF_HEADER) + len(directory_bytes(tags, len(TIFF_HEADER)))
+    tags[273] = long(start)
     codes = np.ascontiguousarray(mosaic, "<u2")
-    return b"".join((_HEADER, directory_bytes(tags, len(_HEADER)), codes.data.cast("B")))
-
-
-def _long(value: int) -> TagValue:
-    return TagValue(LONG, 1, struct.pack("<I", value))
+    return b"".join((TIFF_HEADER, directory_bytes(tags, len(TIFF_HEADER)), codes.data.cast("B")))
