@@ -199,7 +199,7 @@ def _serve(
         end_with_parent(parent)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         # A new thread gets OpenMP threads of its own. Those of the thread that was forked do not exist in this process, and
-        # torch and LibRaw would wait for them without end.
+        # torch would wait for them without end.
         thread = threading.Thread(target=_answer_all, args=(connection, read, seconds, parent))
         thread.start()
         thread.join()

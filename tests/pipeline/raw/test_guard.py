@@ -79,7 +79,7 @@ def test_the_file_is_not_blamed_for_a_process_that_was_killed():
         guarded(act, Path("killed"))
 
 
-def test_the_threads_of_torch_and_libraw_in_the_parent_are_not_waited_for():
+def test_threads_of_torch_in_the_parent_are_not_waited_for():
     """OpenMP's threads are not forked: a process that used those of its parent would wait without end."""
     before, found = torch.get_num_threads(), []
 
