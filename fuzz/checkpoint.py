@@ -14,6 +14,7 @@ from darkprep.shards.errors import WeightsError
 from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState
 from fuzz.choices import Choices
 from fuzz.memory import new_folder
+from tests.support.train_states import new_state
 
 PARTS = ("bytes", "record", "tensor")
 _CONFIG = {"model": "redirt-2rdb", "crop": 512}
@@ -30,9 +31,12 @@ def try_input(data: bytes) -> tuple[str, bool]:
         path.write_bytes(choices.edited(good))
     else:
         record = torch.load(io.BytesIO(good), weights_only=True)
-        (_change_tensor if part == "tensor" else _change_leaf)(record, choices)
+        if part == "tensor":
+            _change_tensor(record, choices)
+        else:
+            choices.replace_a_leaf(record)
         torch.save(record, path)
-    state = _new_state()
+    state = new_state()
     try:
         found = Checkpoints(folder, must_match=tuple(_CONFIG)).load_newest(state, _CONFIG)
     except WeightsError as error:
@@ -42,24 +46,6 @@ def try_input(data: bytes) -> tuple[str, bool]:
     assert found.iteration >= 0
     _step(state)
     return part, True
-
-
-def _change_leaf(record: Any, choices: Choices) -> None:
-    """Replace, remove or add one value that is not a tensor."""
-    place = record
-    while True:
-        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
-        key = choices.one_of(keys)
-        if isinstance(place[key], dict | list) and place[key] and choices.below(8):
-            place = place[key]
-            continue
-        if choices.below(6) == 0:
-            del place[key]
-        elif type(place[key]) in (int, float) and choices.below(2):
-            place[key] += choices.below(17) - 8
-        else:
-            place[key] = choices.value()
-        return
 
 
 def _change_tensor(record: Any, choices: Choices) -> None:
@@ -82,15 +68,6 @@ def _change_tensor(record: Any, choices: Choices) -> None:
     group[name] = tensor
 
 
-def _new_state() -> TrainState:
-    network = torch.nn.Conv2d(4, 3, 3)
-    return TrainState(
-        network=network,
-        optimiser=torch.optim.Adam(network.parameters(), fused=True),
-        scaler=torch.amp.GradScaler("cpu"),
-    )
-
-
 def _step(state: TrainState) -> None:
     state.optimiser.zero_grad()
     state.network(torch.ones(1, 4, 4, 4)).mean().backward()
@@ -101,7 +78,7 @@ def _step(state: TrainState) -> None:
 def _prepared() -> tuple[Path, bytes]:
     """A folder in memory, and the bytes of a good checkpoint."""
     torch.set_num_threads(1)
-    folder, state = new_folder(), _new_state()
+    folder, state = new_folder(), new_state()
     _step(state)
     good = Checkpoints(folder).save(state, Progress(iteration=1), _CONFIG).read_bytes()
     shutil.rmtree(folder)

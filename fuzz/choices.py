@@ -69,7 +69,12 @@ class Choices:
     def with_a_leaf_replaced(self, record: Any) -> Any:
         """A copy of a JSON value, one place in it replaced, removed or added."""
         copy = json.loads(json.dumps(record))
-        place = copy
+        self.replace_a_leaf(copy)
+        return copy
+
+    def replace_a_leaf(self, record: Any) -> None:
+        """Replace, remove or change one value in `record`, lists and dictionaries in each other."""
+        place = record
         while isinstance(place, dict | list) and place:
             keys = list(place) if isinstance(place, dict) else list(range(len(place)))
             key = self.one_of(keys)
@@ -83,7 +88,6 @@ class Choices:
             else:
                 place[key] = self.value()
             break
-        return copy
 
     def json(self, record: Any) -> bytes:
         """A file that should hold `record`: a leaf replaced, or its bytes edited, or nothing of it left."""

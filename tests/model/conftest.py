@@ -47,3 +47,13 @@ def released(published: ModuleType, tmp_path_factory: pytest.TempPathFactory) ->
     path = tmp_path_factory.mktemp("released") / "weights"
     torch.save({"model": published.checkpoint(seed=7)}, path)
     return path
+
+
+@pytest.fixture
+def slim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the large networks small; their graphs have the same operations."""
+    monkeypatch.setattr("darkprep.model.unet.WIDTHS", (2, 4, 8, 16, 32))
+    monkeypatch.setattr("darkprep.model.nafnet.WIDTH", 4)
+    for name in ("ENCODER_BLOCKS", "DECODER_BLOCKS"):
+        monkeypatch.setattr(f"darkprep.model.nafnet.{name}", (1, 1, 1, 1))
+    monkeypatch.setattr("darkprep.model.nafnet.MIDDLE_BLOCKS", 1)

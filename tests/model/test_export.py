@@ -35,16 +35,6 @@ SLIM = [
 FULL = [(name, cfa, target) for name in MODELS for cfa in MOSAICS for target in TARGETS]
 
 
-@pytest.fixture
-def slim(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the large networks small; their graphs have the same operations."""
-    monkeypatch.setattr("darkprep.model.unet.WIDTHS", (2, 4, 8, 16, 32))
-    monkeypatch.setattr("darkprep.model.nafnet.WIDTH", 4)
-    for name in ("ENCODER_BLOCKS", "DECODER_BLOCKS"):
-        monkeypatch.setattr(f"darkprep.model.nafnet.{name}", (1, 1, 1, 1))
-    monkeypatch.setattr("darkprep.model.nafnet.MIDDLE_BLOCKS", 1)
-
-
 def random_network(name: str, cfa: CfaKind = "bayer", target: Target = "srgb") -> Network:
     """A network whose parts all have an effect: fresh weights of NAFNet's blocks are 0."""
     torch.manual_seed(0)

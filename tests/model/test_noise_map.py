@@ -25,16 +25,6 @@ from darkprep.model import (
 from darkprep.model.editor import check_editor_network
 
 
-@pytest.fixture
-def slim(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the large networks small."""
-    monkeypatch.setattr("darkprep.model.unet.WIDTHS", (2, 4, 8, 16, 32))
-    monkeypatch.setattr("darkprep.model.nafnet.WIDTH", 4)
-    for name in ("ENCODER_BLOCKS", "DECODER_BLOCKS"):
-        monkeypatch.setattr(f"darkprep.model.nafnet.{name}", (1, 1, 1, 1))
-    monkeypatch.setattr("darkprep.model.nafnet.MIDDLE_BLOCKS", 1)
-
-
 @pytest.mark.parametrize("cfa", MOSAICS)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_reads_twice_the_planes_and_is_equal_in_its_fast_form(

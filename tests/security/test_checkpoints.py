@@ -15,21 +15,13 @@ import torch
 from darkprep.model import load_model
 from darkprep.model.errors import ModelError
 from darkprep.shards.errors import WeightsError
-from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState, read_checkpoint
+from darkprep.trainer.checkpoint import Checkpoints, Progress, read_checkpoint
 from tests.support.changed_records import REMOVED, VALUES, places, replace_at
+from tests.support.train_states import new_state
 
 CONFIG = {"model": "redirt-2rdb", "crop": 512}
 SHORT_VALUES = [value for value in VALUES if len(repr(value)) < 5_000]
 Edit = Callable[[dict[str, Any]], None]
-
-
-def new_state() -> TrainState:
-    network = torch.nn.Conv2d(4, 3, 3)
-    return TrainState(
-        network=network,
-        optimiser=torch.optim.Adam(network.parameters(), fused=True),
-        scaler=torch.amp.GradScaler("cpu"),
-    )
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.plan.planner import make_plan
+from darkprep.pipeline.produce.budget import frame_names_of
 from darkprep.pipeline.produce.executors.pool import WorkerDied
+from darkprep.pipeline.produce.frame_store import FrameStore
+from darkprep.pipeline.produce.worker import ShardTask, make_shard
 from darkprep.shards import Spool
+from darkprep.shards.process import ProcessId
 
 SMALL = {
     "camera": "sony",
@@ -29,6 +34,25 @@ def planned(path: Path, root: Path, **changes: Any) -> Spool:
     spool = Spool(path)
     make_plan(root, PlanOptions(**{**SMALL, **changes})).save(spool)
     return spool
+
+
+def make_shards(spool: Spool, shards: Iterable[int], *, stored: bool) -> None:
+    """Make shards in this process as a worker does, with or without space for all frames."""
+    plan = Plan.load(spool)
+    FrameStore(spool.frames).create()
+    with spool.producer_lock():
+        for shard in shards:
+            make_shard(
+                ShardTask(
+                    spool=str(spool.path),
+                    digest=spool.digest,
+                    frame_store=str(spool.frames),
+                    shard=shard,
+                    storable_frames=frame_names_of(plan) if stored else frozenset(),
+                    quarantined=frozenset(),
+                    producer=ProcessId.own(),
+                )
+            )
 
 
 def shard_bytes(spool: Spool) -> list[bytes]:

@@ -12,14 +12,12 @@ from darkprep.pipeline.pairs.table import Pair
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.plan import Plan, PlannedPair
 from darkprep.pipeline.produce import worker
-from darkprep.pipeline.produce.budget import divide_budget, frame_names_of
-from darkprep.pipeline.produce.frame_store import FrameStore
+from darkprep.pipeline.produce.budget import divide_budget
 from darkprep.pipeline.raw import develop
 from darkprep.pipeline.raw.dng import BAYER, DngTags, write_dng
 from darkprep.pipeline.raw.reader import OpenRaw
 from darkprep.shards import Spool
-from darkprep.shards.process import ProcessId
-from tests.support.builds import planned, shard_bytes
+from tests.support.builds import make_shards, planned, shard_bytes
 
 HEIGHT, WIDTH = 200, 260
 CAMERAS = {
@@ -52,21 +50,7 @@ def write_photographs(root: Path, **tags) -> None:
 def make(spool: Spool, *, stored: bool) -> None:
     """Make all shards as one new worker does."""
     worker._worker_state.cache_clear()
-    plan = Plan.load(spool)
-    FrameStore(spool.frames).create()
-    with spool.producer_lock():
-        for shard in range(plan.shards or 0):
-            worker.make_shard(
-                worker.ShardTask(
-                    spool=str(spool.path),
-                    digest=spool.digest,
-                    frame_store=str(spool.frames),
-                    shard=shard,
-                    storable_frames=frame_names_of(plan) if stored else frozenset(),
-                    quarantined=frozenset(),
-                    producer=ProcessId.own(),
-                )
-            )
+    make_shards(spool, range(spool.stream.shards or 0), stored=stored)
 
 
 @pytest.mark.parametrize("target", ["srgb", "linear"])

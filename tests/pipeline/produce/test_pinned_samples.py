@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darkprep.pipeline.produce.worker import ShardTask, make_shard
 from darkprep.pipeline.raw.dng import DngTags, write_dng
 from darkprep.pipeline.raw.libraw import libraw_version
 from darkprep.shards import Spool
-from darkprep.shards.process import ProcessId
 from darkprep.synth.layouts import plan_eld_scene, plan_sid_scene
 from darkprep.synth.sensors import SENSORS, Sensor
-from tests.support.builds import planned
+from tests.support.builds import make_shards, planned
 
 LIBRAW = "0.22.2"
 """The version that developed the arrays below; another one may develop a photograph differently."""
@@ -48,18 +46,7 @@ def test_a_named_camera_gives_the_samples_of_the_versions_before(camera: str, tm
         frames="all",
     )
 
-    with spool.producer_lock():
-        make_shard(
-            ShardTask(
-                spool=str(spool.path),
-                digest=spool.digest,
-                frame_store=str(spool.frames),
-                shard=0,
-                storable_frames=frozenset(),
-                quarantined=frozenset(),
-                producer=ProcessId.own(),
-            )
-        )
+    make_shards(spool, [0], stored=False)
 
     assert arrays_sha256(spool) == PINNED[camera]
 

@@ -14,15 +14,13 @@ from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.plan.planner import make_plan
 from darkprep.pipeline.produce.budget import divide_budget, frame_names_of
 from darkprep.pipeline.produce.frame_store import FrameStore
-from darkprep.pipeline.produce.worker import ShardTask, make_shard
 from darkprep.pipeline.raw.mosaic import pack
 from darkprep.pipeline.raw.source import RawFile
 from darkprep.shards import CELL, OptionError, SampleMeta, Spool, SpoolReader, Target
 from darkprep.shards.cfa import PLANE_COLOURS
 from darkprep.shards.format import U16
-from darkprep.shards.process import ProcessId
 from darkprep.synth.dataset import synthesise
-from tests.support.builds import SMALL, planned, shard_bytes
+from tests.support.builds import SMALL, make_shards, planned, shard_bytes
 from tests.support.sid_tree import write_sid
 
 
@@ -42,23 +40,7 @@ def fuji(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_all(spool: Spool, *, stored: bool = True) -> None:
     """Make all shards of a spool's plan in this process."""
-    plan = Plan.load(spool)
-    store = FrameStore(spool.frames)
-    store.create()
-    names: frozenset[str] = frame_names_of(plan) if stored else frozenset()
-    with spool.producer_lock():
-        for shard in range(plan.shards or 0):
-            make_shard(
-                ShardTask(
-                    spool=str(spool.path),
-                    digest=spool.digest,
-                    frame_store=str(spool.frames),
-                    shard=shard,
-                    storable_frames=names,
-                    quarantined=frozenset(),
-                    producer=ProcessId.own(),
-                )
-            )
+    make_shards(spool, range(spool.stream.shards or 0), stored=stored)
 
 
 def samples_of(spool: Spool) -> Iterator[tuple[U16, U16, SampleMeta]]:
