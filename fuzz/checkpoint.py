@@ -30,7 +30,7 @@ def try_input(data: bytes) -> tuple[str, bool]:
     if part == "bytes":
         path.write_bytes(choices.edited(good))
     else:
-        record = torch.load(io.BytesIO(good), weights_only=True)
+        record = _copied(_record(good))
         if part == "tensor":
             _change_tensor(record, choices)
         else:
@@ -46,6 +46,18 @@ def try_input(data: bytes) -> tuple[str, bool]:
     assert found.iteration >= 0
     _step(state)
     return part, True
+
+
+@functools.cache
+def _record(good: bytes) -> Any:
+    return torch.load(io.BytesIO(good), weights_only=True)
+
+
+def _copied(value: Any) -> Any:
+    """Copy dictionaries and lists in each other; their tensors, which no edit changes in place, are the same."""
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def _change_tensor(record: Any, choices: Choices) -> None:

@@ -6,7 +6,12 @@ import tempfile
 from pathlib import Path
 
 
+def memory() -> str | None:
+    """Return the directory of files in memory; None, for that of temporary files, where there is none."""
+    directory = "/dev/shm"  # noqa: S108 # each target makes a new folder in it
+    return directory if Path(directory).is_dir() else None
+
+
 def new_folder() -> Path:
     """Return a new folder in memory, or else among the temporary files."""
-    memory = "/dev/shm"  # noqa: S108 # a fresh folder in it
-    return Path(tempfile.mkdtemp(prefix="fuzz-", dir=memory if Path(memory).is_dir() else None))
+    return Path(tempfile.mkdtemp(prefix="fuzz-", dir=memory()))

@@ -2,14 +2,14 @@
 
 A file may only give a frame or a RawError. A death of the process or a file that takes too long is no
 breach, for production survives both (pipeline/produce/quarantine.py), but is counted and its file kept. The
-trade-off: no coverage guides it, as LibRaw is not built for that; most edits go to the headers instead.
+trade-off: no coverage guides it, as LibRaw is not built for that; most edits go to the headers instead, and
+few files are X-Trans, whose development takes thirty times as long as that of a small Bayer file.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import multiprocessing
 import os
 import random
 import resource
@@ -17,22 +17,28 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 
 from darkprep.pipeline.raw.develop import develop
 from darkprep.pipeline.raw.dng import BAYER, DngTags, write_dng
+from darkprep.pipeline.raw.guard import GuardedReader
 from darkprep.pipeline.raw.reader import read_header, read_raw
 from darkprep.shards.cfa import CANONICAL
-from darkprep.shards.errors import RawError
+from darkprep.shards.errors import MachineError, RawError
+from fuzz.memory import memory
 
 _HEADER_BYTES = 1500
 """Where the directories of such a file lie."""
-_TIMEOUT_S = 30.0
+_SECONDS = 30.0
 _MEMORY_BYTES = 6 << 30
 _SIZES = {"bayer": (48, 64), "xtrans": (520, 516)}
+_XTRANS_SHARE = 0.02
+_REPORT_EVERY = 10_000
+"""Files between two tables of counts."""
+_OUTCOMES = ("decoded", "refused", "refused for memory")
+"""What may come of a file."""
 _ODD = (
     b"\xff",
     b"\x00",
@@ -54,8 +60,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=Path(), help="where to keep what was found")
     given = parser.parse_args()
     found = fuzz(given.seconds, given.seed, given.keep, most=given.files)
-    for name, count in sorted(found.items()):
-        sys.stdout.write(f"{name:40} {count}\n")
+    _report(found)
     broken = any(name.startswith("BROKEN") for name in found)
     sys.exit(1 if broken or not found["decoded"] else 0)
 
@@ -63,91 +68,69 @@ def main() -> None:
 def fuzz(seconds: float, seed: int, keep: Path, *, most: int = sys.maxsize) -> Counter[str]:
     """Try files for `seconds`, at most `most`; return how many had which outcome."""
     found: Counter[str] = Counter()
-    again: set[int] = set()
     number, until = seed << 32, time.monotonic() + seconds
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory()) as folder,
+        GuardedReader(_try_in_bounds, seconds=_SECONDS) as reader,
+    ):
         path = Path(folder) / "frame.dng"
         while time.monotonic() < until and found["files"] < most:
-            process, told = _start(path, number)
-            while (
-                process.is_alive()
-                and time.monotonic() < until
-                and found["files"] < most
-                and told.poll(_TIMEOUT_S)
-            ):
-                try:
-                    said = told.recv()
-                except EOFError:
-                    break
-                found[said] += 1
-                found["files"] += 1
-                if said.startswith("BROKEN"):
-                    (keep / f"broken-{number}.dng").write_bytes(mutated(number))
-                number += 1
-            ends = time.monotonic() >= until or found["files"] >= most
-            # A machine that was suspended looks like a file that takes too long: it gets a second try.
-            if not ends and number not in again:
-                again.add(number)
-            elif not ends:
-                found[_ended(process)] += 1
-                found["files"] += 1
-                (keep / f"killer-{number}.dng").write_bytes(mutated(number))
-                number += 1
-            process.kill()
-            process.join()
+            path.write_bytes(mutated(number))
+            try:
+                outcome = reader(path)
+            except (RawError, MachineError) as error:
+                outcome = f"killer: {error.reason}"
+            found[outcome] += 1
+            found["files"] += 1
+            if outcome not in _OUTCOMES:
+                (keep / f"{outcome.split(':')[0]}-{number}.dng").write_bytes(path.read_bytes())
+            if found["files"] % _REPORT_EVERY == 0:
+                _report(found)
+            number += 1
     return found
 
 
-def _start(path: Path, number: int) -> tuple[multiprocessing.process.BaseProcess, Connection]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_try_on, args=(path, number, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    return process, ours
+def _report(found: Counter[str]) -> None:
+    lines = [f"{name:40} {count}\n" for name, count in sorted(found.items())]
+    sys.stdout.write("".join([*lines, "\n"]))
+    sys.stdout.flush()
 
 
-def _ended(process: multiprocessing.process.BaseProcess) -> str:
-    process.join(1.0)
-    if process.is_alive():
-        return "killed: took too long"
-    return f"died: exit code {process.exitcode}"
+def _try_in_bounds(path: Path) -> str:
+    _bound_process()
+    return try_file(path)
 
 
-def _try_on(path: Path, number: int, tell: Connection) -> None:
-    """Try file after file until the process is killed, or kills itself on one."""
+@functools.cache
+def _bound_process() -> None:
+    """Bound the memory of this process, and discard what LibRaw prints: it says there what it also refuses."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # LibRaw says there what it also refuses
-    while True:
-        path.write_bytes(mutated(number))
-        tell.send(try_file(path))
-        number += 1
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def try_file(path: Path) -> str:
-    """What came of one file: `decoded`, `refused`, or BROKEN with the exception that is no RawError."""
-    told = "decoded"
+    """Return what came of one file: `decoded`, `refused`, or BROKEN with the exception that is no RawError."""
+    outcome = "decoded"
     for step in (read_header, read_raw, develop):
         try:
             step(path)
         except RawError as error:
-            told = (
-                "refused"
-                if str(path) in str(error) and "\n" not in str(error)
-                else "BROKEN message"
-            )
+            if str(path) not in str(error) or "\n" in str(error):
+                return "BROKEN: message"
+            outcome = "refused"
+            if step is read_raw:
+                break  # developing it begins with the same reading
         except MemoryError:
-            told = "refused for memory"
+            outcome = "refused for memory"
         except Exception as error:  # noqa: BLE001 # that is what is sought
-            return f"BROKEN {step.__name__}: {type(error).__name__}"
-    return told
+            return f"BROKEN: {step.__name__} raises {type(error).__name__}"
+    return outcome
 
 
 def mutated(number: int) -> bytes:
     """File number `number`: a good one, edited mostly in its headers, sometimes cut or zeroed."""
     rng = random.Random(number)  # noqa: S311 # no secret
-    data = bytearray(_good("xtrans" if rng.random() < 0.05 else "bayer"))
+    data = bytearray(_good("xtrans" if rng.random() < _XTRANS_SHARE else "bayer"))
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
         reach = _HEADER_BYTES if rng.random() < 0.8 else len(data)
         at = rng.randrange(min(reach, len(data)))

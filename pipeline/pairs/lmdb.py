@@ -15,10 +15,11 @@ import contextlib
 import errno
 import math
 import os
+import struct
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,13 @@ from darkprep.pipeline.pairs.table import Pair, Pairs
 from darkprep.pipeline.raw.colour import SRGB_TO_XYZ_LIBRAW, Colours
 from darkprep.pipeline.raw.develop import develop
 from darkprep.pipeline.raw.frame import RawHeader
-from darkprep.pipeline.raw.guard import HEADER_S, guarded_call
+from darkprep.pipeline.raw.guard import HEADER_S, GuardedReader
 from darkprep.pipeline.raw.mosaic import unpack
 from darkprep.pipeline.raw.resample import XtransMode
 from darkprep.pipeline.raw.source import DevelopedCrops, PackedFrame
 from darkprep.shards.cfa import CANONICAL, Site
 from darkprep.shards.errors import DatasetError, OptionError, RawError
-from darkprep.shards.files import read_regular_file
+from darkprep.shards.files import open_regular_file, read_regular_file
 from darkprep.shards.format import U16
 from darkprep.shards.machine import raise_machine_error, with_retries
 
@@ -48,6 +49,16 @@ _FROM_RGBG = (0, 1, 3, 2)
 """Positions of R, G1, G2, B among a patch's planes."""
 _PATCHES_PER_PHOTOGRAPH = 8
 _MAX_META_BYTES = 64 << 20
+_DATA = "data.mdb"
+_MOST_PATCHES = 1_000_000
+"""ELD's largest file has some 15,000."""
+_LEAST_PATCH_BYTES = 26
+"""Of a patch of one pixel per plane, with its key and what LMDB stores with both."""
+_META = struct.Struct("<16x I 20x I 92x Q")
+"""Magic number, bytes of a page, and last page, of the two pages at the start of an LMDB file (MDB_meta in its source)."""
+_MAGIC = 0xBEEFC0DE
+_UNWRITTEN_BYTES = 16 << 20
+"""LMDB counts pages that it allocated and never wrote; these are few."""
 
 
 def find_patches(root: Path, camera: Camera, name: str, *, longs_only: bool = False) -> Pairs:
@@ -68,7 +79,7 @@ def find_patches(root: Path, camera: Camera, name: str, *, longs_only: bool = Fa
         raise DatasetError(
             f"{root}: holds no {wanted}; give the directory of ELD's LMDB files with --root"
         )
-    counts = [_patches(root / f"{one}{LMDB_SUFFIX}") for one in (short, long)]
+    counts = _patch_counts([root / f"{one}{LMDB_SUFFIX}" for one in (short, long)])
     if counts[0] != counts[1] or not counts[0]:
         raise DatasetError(
             f"{root}: {short} has {counts[0]} patches and {long} {counts[1]}; download them again"
@@ -89,15 +100,23 @@ def find_patches(root: Path, camera: Camera, name: str, *, longs_only: bool = Fa
     return Pairs(root=root, label=camera.name, pairs=pairs, skipped=())
 
 
-def _patches(path: Path) -> int:
-    """Return the number of patches in an LMDB file."""
-
-    def count() -> int:
-        with _lmdb_errors(str(path)):
-            return int(_environment(str(path)).stat()["entries"])
-
+def _patch_counts(paths: Sequence[Path]) -> list[int]:
+    """Return the number of patches in each LMDB file."""
     # LMDB trusts the pages of a file: a damaged one may crash it.
-    return with_retries(str(path), lambda: guarded_call(count, path, seconds=HEADER_S))
+    with GuardedReader(_patches, seconds=HEADER_S) as count:
+        found = {path: with_retries(str(path), partial(count, path)) for path in set(paths)}
+    return [found[path] for path in paths]
+
+
+def _patches(path: Path) -> int:
+    with _lmdb_errors(str(path)):
+        count = int(_environment(str(path)).stat()["entries"])
+    # A count that no file of this size can hold would make as many pairs, until memory is used up.
+    if not 0 <= count <= min(_MOST_PATCHES, (path / _DATA).stat().st_size // _LEAST_PATCH_BYTES):
+        raise DatasetError(
+            f"{path}: states {count} patches, more than it can hold; download it again"
+        )
+    return count
 
 
 def close_files() -> None:
@@ -258,8 +277,29 @@ def _environment(directory: str) -> Any:
         raise OptionError(
             "LMDB files need the package lmdb; install it with pip install 'darkprep[lmdb]'"
         ) from error
+    _check_size(directory)
     with _lmdb_errors(directory):
         return lmdb.open(directory, readonly=True, lock=False, readahead=False, max_dbs=0)
+
+
+def _check_size(directory: str) -> None:
+    """Raise DatasetError for a file that states far more pages than it has, for LMDB would map as much memory.
+
+    Files that are missing or have other content pass, since LMDB itself refuses them.
+    """
+    path = Path(directory) / _DATA
+    with contextlib.suppress(OSError), open(path, "rb", opener=open_regular_file) as file:
+        size, stated, at = os.fstat(file.fileno()).st_size, 0, 0
+        for _ in range(2):
+            file.seek(at)
+            data = file.read(_META.size)
+            magic, page_bytes, last_page = _META.unpack(data.ljust(_META.size, b"\0"))
+            if magic == _MAGIC:
+                at, stated = page_bytes, max(stated, (last_page + 1) * page_bytes)
+        if stated > size + _UNWRITTEN_BYTES:
+            raise DatasetError(
+                f"{directory}: has {size} bytes and states {stated}; download it again"
+            )
 
 
 _BalanceAndMatrix = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]

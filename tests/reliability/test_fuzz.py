@@ -13,7 +13,7 @@ from fuzz.raw import mutated, try_file
 from fuzz.tally import ENOUGH, Tally
 
 INPUTS = 300
-FEWER = {"checkpoint": 100, "patches": 100}
+FEWER = {"checkpoint": 100}
 """Of targets whose inputs take many milliseconds each."""
 
 FOUND = {

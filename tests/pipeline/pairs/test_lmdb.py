@@ -158,6 +158,27 @@ def test_a_file_that_is_no_lmdb_is_named(tmp_path):
         LmdbPatch(tmp_path / "A.db" / "00000000").planes()
 
 
+@pytest.mark.parametrize(
+    ("offset", "value", "message"),
+    [
+        (136, 1 << 40, r"has 20480 bytes and states 4503599627374592; download it again"),
+        (120, 1 << 40, r"states 1099511627776 patches, more than it can hold; download it again"),
+    ],
+)
+def test_a_file_that_states_more_than_it_has_is_named_and_memory_is_not_called_short(
+    tmp_path: Path, offset: int, value: int, message: str
+):
+    """At these offsets of the two first pages are the number of the last page and of the patches."""
+    store(tmp_path / "A_Raw.db", [np.zeros((4, SIDE, SIDE), np.uint16)])
+    with (tmp_path / "A_Raw.db" / "data.mdb").open("r+b") as file:
+        for page in (0, 4096):
+            file.seek(page + offset)
+            file.write(value.to_bytes(8, "little"))
+
+    with pytest.raises(DatasetError, match=message):
+        find_patches(tmp_path, CAMERAS["sony"], "A", longs_only=True)
+
+
 def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lmdb", None)
 
