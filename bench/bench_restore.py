@@ -1,7 +1,8 @@
 """How many files a minute `restore` makes: its three stages overlapped, against one after the other.
 
 The loop of one stage after the other is what `restore` did before. Both run in turns on the same synthetic Sony
-files, of 12 megapixels, with an untrained REDIRT; the amplification is estimated, and pictures are 8-bit PNG.
+files, of 12 megapixels, with an untrained REDIRT or `--weights`; the amplification is estimated, and pictures are 8-bit PNG.
+With `--precision bf16` the network in that precision is compared with fp32 instead.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import numpy as np
 import torch
 
 from darkprep.jobs.decoding import DecodingOptions
+from darkprep.jobs.weights import load_network
 from darkprep.model import build_model
-from darkprep.model.inference import ready_for_inference
+from darkprep.model.inference import ReadyNetwork, ready_for_inference
 from darkprep.pipeline.raw.dng import DngTags, write_dng
+from darkprep.shards import Sample
+from darkprep.trainer.evaluation import restore_on_device
 from darkprep.trainer.restoration import RestoreJob, UnpairedFrame, restore, restore_all
 
 SIZE, QUICK_SIZE = (2848, 4256), (256, 384)
@@ -35,16 +39,45 @@ def photographs(root: Path, count: int, size: tuple[int, int]) -> list[Path]:
     return paths
 
 
+def precision_rows(
+    networks: dict[str, ReadyNetwork], samples: list[Sample], rounds: int
+) -> list[tuple[str, str, str, str]]:
+    """Seconds that each network takes for a file, in turns, and the PSNR of its results against those of the first."""
+    seconds: dict[str, list[float]] = {name: [] for name in networks}
+    errors: dict[str, list[float]] = {name: [] for name in networks}
+    for _ in range(rounds):
+        for sample in samples:
+            exact: torch.Tensor | None = None
+            for name, network in networks.items():
+                began = time.monotonic()
+                found = restore_on_device(network, sample)
+                seconds[name].append(time.monotonic() - began)
+                exact = found if exact is None else exact
+                errors[name].append(float((found - exact).square().mean()))
+    return [
+        (
+            name,
+            f"{np.median(own):.2f}",
+            " ".join(f"{one:.2f}" for one in own),
+            f"{-10 * np.log10(np.mean(errors[name])):.1f}" if any(errors[name]) else "",
+        )
+        for name, own in seconds.items()
+    ]
+
+
 def main() -> None:
     """Measures, prints, and writes JSON when asked."""
     made = harness.parser(__doc__, rounds=3)
     made.add_argument("--files", type=int, default=20)
+    made.add_argument("--weights", type=Path, help="weights of REDIRT (default: untrained)")
+    made.add_argument("--precision", choices=("bf16",), help="compare this precision with fp32")
     options = made.parse_args()
     size, count = (QUICK_SIZE, 2) if options.quick else (SIZE, options.files)
     machine = harness.machine()
     print(harness.machine_lines(machine), "\n")
     torch.manual_seed(0)
-    network = ready_for_inference(build_model("redirt"))
+    model = load_network(options.weights) if options.weights else build_model("redirt")
+    network = ready_for_inference(model)
     decoder = DecodingOptions(amplify="estimate", has_ratio=False).decoder(Path())
     figures: dict[str, list[float]] = {"one after the other": [], "overlapped": []}
 
@@ -53,6 +86,15 @@ def main() -> None:
 
     with harness.workplace(options.dir) as root:
         paths = photographs(root, count, size)
+        if options.precision:
+            rough = ready_for_inference(model, precision=options.precision)
+            samples = [load(path).sample for path in paths]
+            rows = precision_rows(
+                {"fp32": network, options.precision: rough}, samples, options.rounds
+            )
+            print(harness.table(("precision", "s / file", "rounds", "dB of difference"), rows))
+            harness.report({"machine": machine, "precisions": rows}, options.json)
+            return
         for _ in range(options.rounds):
             began = time.monotonic()
             for path in paths:

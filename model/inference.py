@@ -96,9 +96,7 @@ def ready_for_inference(
         raise ModelError(f"fp16 needs a GPU; on {target.type} choose bf16 or fp32")
     body = inference_copy(model).body.to(target)
     if is_own(model.name):
-        run: Callable[[Tensor], Tensor] = _InOnePiece(
-            body.to(_DTYPES[precision]), _DTYPES[precision]
-        )
+        run: Callable[[Tensor], Tensor] = _Autocast(body, _DTYPES[precision], target)
     elif target.type == "cuda":
         with torch.cuda.device(target):
             run = _on_gpu(body, _DTYPES[precision])
@@ -189,6 +187,24 @@ class _InOnePiece:
     def __call__(self, packed: Tensor) -> Tensor:
         """Return the float32 output for `(B, C, h, w)`, where h and w are multiples of 16."""
         restored: Tensor = self._body(packed.to(self._dtype))
+        return restored.to(torch.float32, memory_format=torch.contiguous_format)
+
+
+class _Autocast:
+    """A network of the user's own that restores the whole frame at once.
+
+    Its parameters stay float32, as in training, because its code may compute with float32 tensors of its own.
+    """
+
+    def __init__(self, body: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+        self._body = body
+        self._dtype, self._device = dtype, device
+
+    def __call__(self, packed: Tensor) -> Tensor:
+        """Return the float32 output for `(B, C, h, w)`, where h and w are multiples of 16."""
+        enabled = self._dtype != torch.float32
+        with torch.autocast(self._device.type, self._dtype if enabled else None, enabled=enabled):
+            restored: Tensor = self._body(packed)
         return restored.to(torch.float32, memory_format=torch.contiguous_format)
 
 

@@ -19,6 +19,7 @@ from darkprep.commands.options import (
     multiplier_option,
     noise_map_option,
     pair_options,
+    precision_option,
     root_option,
     split_option,
     weights_option,
@@ -27,6 +28,7 @@ from darkprep.commands.options import (
 from darkprep.commands.output import print_skipped
 from darkprep.commands.parameters import PATH
 from darkprep.commands.torch_setup import prepare_torch
+from darkprep.trainer.config import Precision
 from darkprep.view.live import Progress
 
 
@@ -61,6 +63,7 @@ from darkprep.view.live import Progress
     help="Also score the amplified short exposure developed by LibRaw, as a baseline.",
 )  # fmt: skip
 @device_option
+@precision_option
 @click.option(
     "--out", type=PATH, metavar="DIR", show_default="write no files",
     help="Directory for metrics.json, report.html and pictures.",
@@ -87,6 +90,7 @@ def evaluate(
     noise_map: str | None,
     baseline: bool,
     device: str,
+    precision: Precision,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -121,6 +125,7 @@ def evaluate(
         protocol=protocol,
         baseline=baseline,
         device=device,
+        precision=precision,
         out=out,
     )
     with Progress(quiet=as_json) as progress:

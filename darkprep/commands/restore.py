@@ -19,12 +19,14 @@ from darkprep.commands.options import (
     model_option,
     multiplier_option,
     noise_map_option,
+    precision_option,
     restore_match_option,
     weights_option,
     xtrans_option,
 )
 from darkprep.commands.parameters import PATH
 from darkprep.commands.torch_setup import prepare_torch
+from darkprep.trainer.config import Precision
 from darkprep.view.live import Progress
 from darkprep.view.numbers import format_count, format_duration, one_line
 
@@ -86,6 +88,7 @@ _BAR_WIDTH = 30
     help="Also write contact-sheet.jpg: all pictures, small, with name and amplification.",
 )  # fmt: skip
 @device_option
+@precision_option
 def restore(
     *,
     raw: tuple[Path, ...],
@@ -108,6 +111,7 @@ def restore(
     metadata: str,
     preview: bool,
     device: str,
+    precision: Precision,
 ) -> int:
     """Restore dark RAW files, or folders of them, to pictures; a file that fails is reported, and the others are still restored.
 
@@ -148,6 +152,7 @@ def restore(
         white_balance=white_balance,
         metadata=metadata,
         device=device,
+        precision=precision,
     )
     found = restoration(options)
     _print_kept(found.planned)

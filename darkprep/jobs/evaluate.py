@@ -12,7 +12,7 @@ from darkprep.jobs.output_directory import check_output_directory
 from darkprep.jobs.pictures import show_simply
 from darkprep.jobs.protocols import ELD_CENTRE, packed_raw
 from darkprep.jobs.weights import load_restorer
-from darkprep.model.inference import ReadyNetwork
+from darkprep.model.inference import Precision, ReadyNetwork
 from darkprep.pipeline.pairs.cameras import dataset_of
 from darkprep.pipeline.pairs.groups import report_groups
 from darkprep.pipeline.pairs.origin import PairOrigin
@@ -58,6 +58,8 @@ class EvaluateOptions:
     model: str | None = None
     """`package.module:Class` of the weights' network, if it is the user's own."""
     device: str = "auto"
+    precision: Precision = "fp32"
+    """Number format in which the network computes."""
     out: Path | None = None
     """Directory for metrics.json and pictures; None to write none."""
 
@@ -109,6 +111,7 @@ class EvaluateOptions:
             + (f", m = {multiplier:g}" if decoding.amplify == "estimate" else ""),
             "cfa": decoding.xtrans,
             "match colour": published_path(decoding.match_colour or "no"),
+            "precision": self.precision,
             **(
                 {"dark shading": published_path(decoding.dark_shading)}
                 if decoding.dark_shading
@@ -157,7 +160,9 @@ def evaluation(
     """
     check_output_directory("out", options.out)
     device = open_device(options.device)
-    network = load_restorer(options.weights, device, model=options.model)
+    network = load_restorer(
+        options.weights, device, model=options.model, precision=options.precision
+    )
     target, protocol = network.target, protocol_for(network.target, options.protocol)
     if target != "srgb" and options.decoding.matches:
         raise OptionError(

@@ -17,7 +17,7 @@ from darkprep.jobs.picture_files import SOFTWARE_NAME, SUFFIX, PictureFormat, sa
 from darkprep.jobs.restore_files import PlannedFile, find_raw_files, is_foreign, plan_files
 from darkprep.jobs.restore_raw import LoadedFrame, raw_writer
 from darkprep.jobs.weights import load_restorer
-from darkprep.model.inference import ReadyNetwork
+from darkprep.model.inference import Precision, ReadyNetwork
 from darkprep.pipeline.produce.kept_memory import keep_freed_memory
 from darkprep.pipeline.raw.camera_colours import CameraColours, camera_name, cameras_from_text
 from darkprep.pipeline.raw.colour import colours_of
@@ -70,6 +70,8 @@ class RestoreOptions:
     model: str | None = None
     """`package.module:Class` of the weights' network, if it is the user's own."""
     device: str = "auto"
+    precision: Precision = "fp32"
+    """Number format in which the network computes."""
     root: Path = Path("data")
     """Directory of the photographs of a camera whose colours are to be matched."""
 
@@ -103,7 +105,9 @@ def restoration(options: RestoreOptions) -> Restoration:
         existing=options.existing,
     )
     device = open_device(options.device)
-    network = load_restorer(options.weights, device, model=options.model)
+    network = load_restorer(
+        options.weights, device, model=options.model, precision=options.precision
+    )
     write = _writer(options, network)
     load = _loader(options, network)
     jobs = [
@@ -151,6 +155,7 @@ def _loader(
                 "Camera": f"{header.make} {header.model}".strip(),
                 "Exposure": f"{header.exposure_s:g} s, ISO {header.iso:g}",
                 "Amplification": f"{meta.amplification:g} ({meta.amplification_source})",
+                "Precision": options.precision,
                 "Software": SOFTWARE_NAME,
             },
             notes=tuple(_notes(lone, trained_on, options.decoding)),

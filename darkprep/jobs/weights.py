@@ -18,14 +18,14 @@ from darkprep.model import (
     load_model,
     load_weights,
 )
-from darkprep.model.inference import ReadyNetwork, ready_for_inference
+from darkprep.model.inference import Precision, ReadyNetwork, ready_for_inference
 from darkprep.pipeline.raw.camera_colours import (
     CameraColours,
     cameras_to_text,
     full_camera_name,
 )
 from darkprep.pipeline.raw.colour import Colours
-from darkprep.shards import WeightsError
+from darkprep.shards import OptionError, WeightsError
 from darkprep.shards.files import disk_errors
 from darkprep.synth.sensors import sensor_of
 
@@ -33,9 +33,22 @@ _DAYLIGHT_KELVIN = 5200.0
 """Colour temperature of the white balance that imported weights state for their camera."""
 
 
-def load_restorer(weights: Path, device: torch.device, *, model: str | None = None) -> ReadyNetwork:
-    """Return a network with these weights, ready to restore whole frames. Raises the errors of `load_network`."""
-    return ready_for_inference(load_network(weights, model=model), device=device)
+def load_restorer(
+    weights: Path,
+    device: torch.device,
+    *,
+    model: str | None = None,
+    precision: Precision = "fp32",
+) -> ReadyNetwork:
+    """Return a network with these weights, ready to restore whole frames.
+
+    Raises the errors of `load_network`, and OptionError for a precision that the device lacks.
+    """
+    network = load_network(weights, model=model)
+    try:
+        return ready_for_inference(network, precision=precision, device=device)
+    except ModelError as error:
+        raise OptionError(f"--precision: {error}") from error
 
 
 def load_network(weights: Path, *, model: str | None = None) -> Network:

@@ -229,6 +229,29 @@ def test_a_folder_without_raw_files_and_odd_options_are_refused(complaint):
     assert "amplify must be" in complaint(*restore("a.dng", "--amplify", "50,,x"))
 
 
+def test_a_picture_states_the_precision_in_which_it_was_computed(call):
+    photograph("a.dng", orientation=1)
+
+    assert call(*restore("a.dng", "--amplify", "30", "--out", "exact")).exit_code == 0
+    assert call(*restore("a.dng", "--amplify", "30", "--precision", "bf16")).exit_code == 0
+
+    with Image.open("exact/a.png") as exact, Image.open("restored/a.png") as rough:
+        assert exact.info["Precision"] == "fp32"
+        assert rough.info["Precision"] == "bf16"
+        difference = np.abs(np.asarray(exact).astype(int) - np.asarray(rough))
+    assert 0 < difference.max() < 8
+
+
+@pytest.mark.parametrize("command", [("restore", "a.dng"), ("evaluate", "--camera", "sony")])
+def test_a_precision_that_the_device_lacks_is_refused(complaint, command):
+    words = (*command, "--weights", "w.safetensors", "--device", "cpu", "--precision")
+
+    assert complaint(*words, "fp16") == (
+        "--precision: fp16 needs a GPU; on cpu choose bf16 or fp32"
+    )
+    assert "'int8' is not one of 'fp32', 'fp16', 'bf16'" in complaint(*words, "int8", status=2)
+
+
 def trained_on(*names: str) -> None:
     """Write weights that state these training cameras."""
     torch.manual_seed(0)

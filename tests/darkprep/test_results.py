@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,6 +71,18 @@ def test_evaluate_prints_the_metrics_file_as_json_and_nothing_else(call, large_d
 
     assert result.stderr == ""
     assert json.loads(result.stdout) == json.loads(Path("results/metrics.json").read_text())
+
+
+def test_evaluate_records_the_precision_of_its_figures(call, large_data):
+    def found(*words: str) -> Any:
+        return json.loads(call(*evaluate("--root", large_data, "--json", *words)).stdout)
+
+    exact, rough = found(), found("--precision", "bf16")
+
+    assert exact["settings"]["precision"] == "fp32"
+    assert rough["settings"]["precision"] == "bf16"
+    assert rough["psnr"] != exact["psnr"]
+    assert rough["psnr"] == pytest.approx(exact["psnr"], abs=0.5)
 
 
 def test_evaluate_uses_the_chosen_frames(call, large_data):

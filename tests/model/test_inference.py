@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from torch import nn
 from torch.nn import functional as F
 
 from darkprep.model import (
@@ -20,6 +21,7 @@ from darkprep.model import (
     Network,
     build_model,
     load_model,
+    own_network,
     ready_for_inference,
 )
 from darkprep.model.cuda import StreamedRedirt
@@ -126,6 +128,29 @@ def test_bf16_is_close_to_fp32(name: str):
     exact = ready_for_inference(model)(packed)
     assert (rough - exact).abs().max() < 0.05
     assert (rough - exact).abs().mean() < 0.005
+
+
+class Exposed(nn.Module):
+    """A network of one's own that computes with a float32 tensor which it makes itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Sequential(nn.Conv2d(4, 12, 3, padding=1), nn.PixelShuffle(2))
+
+    def forward(self, packed: torch.Tensor) -> torch.Tensor:
+        scaled: torch.Tensor = self.last(packed * torch.linspace(0.5, 1, 4)[:, None, None])
+        return scaled
+
+
+def test_a_network_of_ones_own_computes_in_bf16_whatever_its_code_does():
+    model = own_network("mine:Exposed", Exposed).eval()
+    packed = planes(model, 32, 48)
+
+    rough, exact = (ready_for_inference(model, precision=name)(packed) for name in ("bf16", "fp32"))
+
+    assert rough.dtype == torch.float32
+    assert not torch.equal(rough, exact)
+    torch.testing.assert_close(rough, exact, rtol=0, atol=0.05)
 
 
 def test_preparation_changes_neither_the_model_nor_the_random_state():

@@ -50,6 +50,21 @@ def test_every_network_restores_every_target(name: str, target: Target, cfa: Cfa
     assert restored.max() <= 1
 
 
+@pytest.mark.parametrize("noise_map", [False, True])
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_network_restores_every_target_in_bf16(
+    slim: None, name: str, target: Target, noise_map: bool
+):
+    model = build_model(name, "bayer", target, noise_map=noise_map).eval()
+    packed = torch.rand(1, 8 if noise_map else 4, 34, 20)
+
+    rough = ready_for_inference(model, precision="bf16")(packed)
+
+    assert rough.dtype == torch.float32
+    assert (rough - ready_for_inference(model)(packed)).abs().mean() < 0.01
+
+
 @pytest.mark.parametrize("cfa", MOSAICS)
 @pytest.mark.parametrize("name", ["redirt", "unet", "nafnet"])
 def test_the_fast_form_restores_the_same_planes(name: str, cfa: CfaKind):
