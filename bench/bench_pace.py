@@ -2,7 +2,8 @@
 
 A lazy DataLoader decodes each sample. One file, webdataset's shards and litdata's chunks hold as many samples as fit
 the disk budget, and repeat them. torchdata's nodes cut crops from frames decoded once. "Fresh" is the share of the samples
-seen that are new crops. With --cold the page cache is small (cold.py), as it is beside a spool larger than memory.
+seen that are new crops. With --memory or --cold the page cache is small (cold.py), as it is beside a spool larger than
+memory. While one case is measured, the processes of all others are suspended.
 
 The accelerator is emulated: a step sleeps for a fixed time and takes no processor time. 86.4 ms is the
 pace of a million steps in a day, what the paper's network takes on a V100 at batches of 8 crops of
@@ -14,7 +15,7 @@ device, neither of which is here.
 
     python bench/bench_pace.py                  about six minutes
     python bench/bench_pace.py --cold           the same with files evicted from the page cache
-    python bench/bench_pace.py --memory 2000    the same with memory limited by a cgroup
+    python bench/bench_pace.py --memory 2000    the same with 2,000 MB of memory for each case, by cgroups
     python bench/bench_pace.py --quick          seconds
     python bench/bench_pace.py --root DIR       on photographs of one's own (SID's layout)
 """
@@ -32,7 +33,7 @@ from typing import Any
 
 import harness
 import numpy as np
-from cold import small_page_cache
+from cold import MemoryGroup, evicted
 from harness import Figures, Measure, Station
 from pace_rivals import RIVALS, crops_of_pair
 from photographs import SIZES, frame_bytes, plan_of, write_photographs
@@ -79,7 +80,7 @@ def main() -> None:
     )
     parser.add_argument("--cold", action="store_true", help="evict files from the page cache")
     parser.add_argument(
-        "--memory", type=int, metavar="MB", help="limit memory by a cgroup; else evict"
+        "--memory", type=int, metavar="MB", help="limit the memory of each case by a cgroup"
     )
     options = parser.parse_args()
     crop = None
@@ -100,9 +101,11 @@ def main() -> None:
         }
         with contextlib.ExitStack() as stack:
             cache = "as it is"
-            if options.cold or options.memory:
-                limit = options.memory * 10**6 if options.memory else None
-                cache = stack.enter_context(small_page_cache(limit, place))
+            if options.cold:
+                stack.enter_context(evicted(place))
+                cache = "files are evicted again and again (posix_fadvise)"
+            if options.memory:
+                cache = f"memory of each case limited to {options.memory:,} MB by a cgroup"
             print(f"disk budget {budget / harness.MB:,.0f} MB; page cache: {cache}\n")
             found = run(chosen, place, root, crop, options)
     print(pace_table(found), "\n")
@@ -142,7 +145,8 @@ def run(
             folder.mkdir()
             look = partial(_disk_bytes, folder)
             disks[name] = stack.enter_context(harness.watched(look, _LOOK_EVERY_S))
-            stations[name] = Station(name, setup, str(folder), str(root), crop, *arguments)
+            with _limited(options.memory, str(number), stack):
+                stations[name] = Station(name, setup, str(folder), str(root), crop, *arguments)
             stack.callback(stations[name].close)
             found[name]["start"] = stations[name].measure(step_s=0.0, seconds=0.0)
         for pace, step_s in PACES.items():
@@ -157,6 +161,17 @@ def run(
     for name, disk in disks.items():
         found[name]["disk"] = {"peak_mb": disk.value / harness.MB}
     return found
+
+
+def _limited(
+    megabytes: int | None, name: str, stack: contextlib.ExitStack
+) -> contextlib.AbstractContextManager[None]:
+    """A block whose processes have so much memory, page cache included, until the stack is closed."""
+    if megabytes is None:
+        return contextlib.nullcontext()
+    group = MemoryGroup(name, megabytes * 10**6)
+    stack.callback(group.remove)
+    return group
 
 
 def _disk_bytes(folder: Path) -> float:

@@ -1,8 +1,8 @@
 """A page cache that is too small for the data, which is the case of a real spool: larger than memory.
 
-A memory cgroup limits this process and its children where one may be made; else the files of a folder are evicted
-from the page cache five times a second. The trade-off: the cgroup counts memory of the processes too, so a loader that
-keeps its data in memory has less page cache or is killed; eviction spares files that are not yet written back.
+A memory cgroup limits the processes of one case, their share of the page cache included; or the files of a folder are
+evicted from the page cache five times a second. The trade-off: the cgroup counts memory of the processes too, so a loader
+that keeps its data in memory has less page cache or is killed; eviction spares files that are not yet written back.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 _GROUPS = Path("/sys/fs/cgroup")
@@ -19,58 +20,58 @@ _EVICT_EVERY_S = 0.2
 
 
 @contextlib.contextmanager
-def small_page_cache(limit_bytes: int | None, folder: Path) -> Iterator[str]:
-    """Limits memory, or with None evicts the files below `folder`; yields what is done, in words."""
-    if limit_bytes is not None:
-        with contextlib.suppress(OSError):
-            group, parent = _new_group(limit_bytes)
-            try:
-                yield f"memory limited to {limit_bytes / 1e6:,.0f} MB by a cgroup"
-            finally:
-                (parent / "cgroup.procs").write_text(str(os.getpid()))
-                _remove(group)
-            return
+def evicted(folder: Path) -> Iterator[None]:
+    """Evict the files below a folder from the page cache again and again until the block ends."""
     over = threading.Event()
     thread = threading.Thread(target=_evict_until, args=(over, folder), daemon=True)
     thread.start()
     try:
-        yield f"files evicted from the page cache every {_EVICT_EVERY_S:g} s (posix_fadvise)"
+        yield
     finally:
         over.set()
         thread.join()
 
 
-def _new_group(limit_bytes: int) -> tuple[Path, Path]:
-    """A cgroup below this process's own, with this process in it. Raises OSError where none may be made."""
+class MemoryGroup:
+    """A memory cgroup for the processes that are started in its block, and for their children."""
+
+    def __init__(self, name: str, limit_bytes: int) -> None:
+        self._parent, file = _memory_group_of_this_process()
+        self._group = self._parent / f"darkprep-bench-{os.getpid()}-{name}"
+        try:
+            self._group.mkdir()
+            (self._group / file).write_text(str(limit_bytes))
+        except OSError as error:
+            raise SystemExit(
+                f"{self._group}: {error.strerror}; use --cold in place of --memory"
+            ) from None
+
+    def __enter__(self) -> None:
+        resource_tracker.ensure_running()  # outside of the group, for it ends last
+        (self._group / "cgroup.procs").write_text(str(os.getpid()))
+
+    def __exit__(self, *_: object) -> None:
+        (self._parent / "cgroup.procs").write_text(str(os.getpid()))
+
+    def remove(self) -> None:
+        """Remove the cgroup when its last process has ended."""
+        for _ in range(50):
+            with contextlib.suppress(OSError):
+                return self._group.rmdir()
+            time.sleep(0.1)
+        print(f"left behind: {self._group}, in which a process still runs")
+        return None
+
+
+def _memory_group_of_this_process() -> tuple[Path, str]:
+    """The folder of the cgroup, and the file in it that limits memory."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, own = line.split(":", 2)
-        if controllers in ("memory", ""):
-            root = _GROUPS / controllers if controllers else _GROUPS
-            parent = root / own.lstrip("/")
-            name = "memory.limit_in_bytes" if controllers else "memory.max"
-            group = parent / f"darkprep-bench-{os.getpid()}"
-            with contextlib.suppress(OSError):
-                group.mkdir()
-                try:
-                    if not (group / name).exists():
-                        continue
-                    (group / name).write_text(str(limit_bytes))
-                    (group / "cgroup.procs").write_text(str(os.getpid()))
-                except OSError:
-                    group.rmdir()
-                    raise
-                return group, parent
-    raise OSError("no memory cgroup can be made")
-
-
-def _remove(group: Path) -> None:
-    """Remove a cgroup when its last process has ended."""
-    for _ in range(50):
-        with contextlib.suppress(OSError):
-            return group.rmdir()
-        time.sleep(0.1)
-    print(f"left behind: {group}, in which a process still runs")
-    return None
+        if controllers == "memory":
+            return _GROUPS / "memory" / own.lstrip("/"), "memory.limit_in_bytes"
+        if not controllers and (_GROUPS / "cgroup.controllers").exists():
+            return _GROUPS / own.lstrip("/"), "memory.max"
+    raise SystemExit("this process is in no memory cgroup; use --cold in place of --memory")
 
 
 def _evict_until(over: threading.Event, folder: Path) -> None:

@@ -14,7 +14,9 @@ import json
 import multiprocessing
 import os
 import platform
+import signal
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -28,6 +30,8 @@ from typing import Any
 MB = 1e6
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SAMPLE_S = 0.05
+_MARK = "DARKPREP_BENCH_STATION"
+"""Environment variable that all processes of a case inherit, those that it leaves in the background too."""
 _PACKAGES = ("numpy", "torch", "rawpy", "zarr")
 
 Figures = dict[str, float]
@@ -52,7 +56,8 @@ def parser(doc: str | None, *, rounds: int) -> argparse.ArgumentParser:
 
 @contextlib.contextmanager
 def workplace(folder: Path | None) -> Iterator[Path]:
-    """A folder that is gone afterwards."""
+    """A folder that is gone afterwards, also when the benchmark is ended by SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="darkprep-bench-", dir=folder) as name:
@@ -186,9 +191,10 @@ def watched(look: Callable[[], float], every_s: float = _SAMPLE_S) -> Iterator[P
 
 
 class Station:
-    """One case in a process of its own: `setup(*arguments)` is called there and returns what measures.
+    """One case in processes of its own: `setup(*arguments)` is called there and returns what measures.
 
-    Setup and measure must be importable from the script, for the process is spawned.
+    Setup and measure must be importable from the script, for the process is spawned. Between two measurements
+    all processes of the case are suspended, so that filling its buffers takes nothing from the other cases.
     """
 
     def __init__(self, name: str, setup: Callable[..., Measure], *arguments: Any) -> None:
@@ -196,26 +202,40 @@ class Station:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, setup, arguments))
-        self._process.start()
+        os.environ[_MARK] = self._mark = f"{os.getpid()}-{id(self)}"
+        try:
+            self._process.start()
+        finally:
+            del os.environ[_MARK]
         theirs.close()
         self._answer()
         self._base_bytes = memory_bytes(self._process.pid)
 
     def measure(self, **how: Any) -> Figures:
         """Measure once; `peak_mb` is the memory of the process and its workers beyond setup's."""
+        self._signal(signal.SIGCONT)
         with watched(lambda: memory_bytes(self._process.pid)) as peak:
             self._pipe.send(how)
             figures: Figures = self._answer()
+        self._signal(signal.SIGSTOP)
         figures.setdefault("peak_mb", max(0.0, peak.value - self._base_bytes) / MB)
         return figures
 
     def close(self) -> None:
-        """End the process."""
+        """End the processes of the case."""
+        self._signal(signal.SIGCONT)
         with contextlib.suppress(OSError):
             self._pipe.send(None)
         self._process.join(20)
-        if self._process.is_alive():
-            self._process.kill()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Send a signal to all processes with the mark of this case."""
+        mark = f"{_MARK}={self._mark}".encode()
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark in path.read_bytes().split(b"\0"):
+                    os.kill(int(path.parent.name), number)
 
     def _answer(self) -> Any:
         try:

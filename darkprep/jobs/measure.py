@@ -21,9 +21,10 @@ from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import divide_budget, smallest_budget
 from darkprep.pipeline.produce.default_jobs import usable_cpus
 from darkprep.pipeline.produce.executors.loky import LokyPool
+from darkprep.pipeline.produce.executors.pool import WorkerDied
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.worker import ShardTask, TaskResult, make_shard
-from darkprep.shards import Spool, SpoolReader, Target
+from darkprep.shards import DatasetError, Spool, SpoolReader, Target
 from darkprep.shards.process import ProcessId
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.loop import train
@@ -69,10 +70,13 @@ def measure(
     kind: FrameSource,
     report: Callable[[str], None],
 ) -> Measured:
-    """Measure the parts in `directory` with the pairs of `plan`; `report` is called with a text at each step."""
+    """Measure the parts in `directory` with the pairs of `plan`; `report` is called with a text at each step.
+
+    Raises DatasetError if a worker dies, because a file crashes the decoder or memory is short.
+    """
     spool = Spool(directory / "spool")
     plan.save(spool)
-    with _worker() as pool:
+    with _worker(plan) as pool:
         report("decoding and developing a pair")
         pair = plan.pairs[0].pair
         decode_s = statistics.median(
@@ -105,10 +109,18 @@ def measure(
 
 
 @contextmanager
-def _worker() -> Iterator[LokyPool]:
+def _worker(plan: Plan) -> Iterator[LokyPool]:
+    """Yield one worker process for the pairs of `plan`. Raises DatasetError, which names their files, if it dies."""
     pool = LokyPool(1)
     try:
         yield pool
+    except WorkerDied as error:
+        names = dict.fromkeys(
+            name for planned in plan.pairs for name in (planned.pair.short, planned.pair.long)
+        )
+        raise DatasetError(
+            f"{plan.root}: a worker process died while it decoded {', '.join(names)}; check that memory is not short, else remove the one of these files that crashes the decoder"
+        ) from error
     finally:
         pool.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from darkprep.jobs.decoding import LoneFrame
 from darkprep.jobs.picture_files import SOFTWARE_NAME, PictureFormat, save_picture
 from darkprep.pipeline.raw.colour import Colours, colours_of
+from darkprep.pipeline.raw.guard import guarded_call
 from darkprep.pipeline.raw.mosaic import unpack
 from darkprep.pipeline.raw.photo_metadata import MAKE, MODEL, PhotoMetadata, text
 from darkprep.pipeline.raw.restored_dng import (
@@ -50,7 +52,7 @@ def raw_writer(form: PictureFormat, target: Target, white_balance: WhiteBalance)
             with file_errors(path):
                 write_bytes(path, restored_dng(result, preview))
             return
-        pixels = _developed(result, form.bits, white_balance)
+        pixels = _developed(result, Path(frame.lone.decoded.header.path), form.bits, white_balance)
         with file_errors(path):
             save_picture(
                 path,
@@ -81,9 +83,16 @@ def _restored_frame(frame: LoadedFrame, light: F32, target: Target) -> RestoredF
     )
 
 
-def _developed(result: RestoredFrame, bits: Bits, white_balance: WhiteBalance) -> Pixels:
-    """Return the frame as LibRaw develops it, `(H, W, 3)` sRGB of 8 or 16 bits."""
-    rgb = develop_dng(restored_dng(result, np.zeros((1, 1, 3), np.uint8)), white_balance)
+def _developed(
+    result: RestoredFrame, source: Path, bits: Bits, white_balance: WhiteBalance
+) -> Pixels:
+    """Return the frame as LibRaw develops it, `(H, W, 3)` sRGB of 8 or 16 bits.
+
+    LibRaw runs in a process of its own, because the DNG file has names and metadata of the photograph `source`.
+    Raises RawError if it crashes.
+    """
+    dng = restored_dng(result, np.zeros((1, 1, 3), np.uint8))
+    rgb = guarded_call(partial(develop_dng, dng, white_balance), source)
     return quantised(np.moveaxis(rgb, -1, 0), bits)
 
 

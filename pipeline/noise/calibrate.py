@@ -1,7 +1,7 @@
 """Calibrate a camera from its dark frames and pairs of flat fields, each frame read once.
 
-The trade-off: frames are grouped by the ISO that their files state, not by folders, and one frame after the
-other is decoded in this process; 45 MP frames take some seconds each, and 2 GB of memory however many they are.
+The trade-off: frames are grouped by the ISO that their files state, not by folders, and one frame is decoded after the
+other; 45 MP frames take some seconds each, and 2 GB of memory however many they are.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from darkprep.pipeline.noise.calibration_frames import (
     frames_by_iso,
     measure_darks,
     measure_flats,
+    read_mosaic,
 )
 from darkprep.pipeline.noise.calibration_warnings import warnings_of
 from darkprep.pipeline.noise.camera_calibration import (
@@ -34,6 +35,7 @@ from darkprep.pipeline.noise.dark_shading import F32, ShadingFit, block_means, s
 from darkprep.pipeline.noise.photon_transfer import PhotonTransfer
 from darkprep.pipeline.noise.tukey_lambda import F64
 from darkprep.pipeline.raw.camera_colours import camera_name
+from darkprep.pipeline.raw.guard import DECODE_S, GuardedReader
 from darkprep.pipeline.raw.mosaic import canonical_shape
 from darkprep.shards.cfa import CANONICAL
 
@@ -88,25 +90,27 @@ def calibrate(
         progress(f"frame {done} of {total}: {name}")
 
     black, white = np.zeros((1, 1)), 0
-    for group in groups:
-        black, white, found = measure_darks(group, tick)
-        transfer = measure_flats(group, black + found.site_bias, white, tick)
-        isos.append(_iso_calibration(group, found, transfer))
-        map_ = shading_of(
-            found.mean_map,
-            fixed_pixel_sigma=found.fixed_pixel_sigma,
-            noise_variance=found.pixel_variance / found.frames,
-        )
-        starts = len(isos) > 1 and isos[-1].read.std < _MODE_FALL * isos[-2].read.std
-        shading.add(group.iso, map_, starts_mode=starts)
-        evidence.append(
-            IsoEvidence(
-                iso=group.iso,
-                darks=replace(found, mean_map=np.zeros((0, 0), np.float32)),
-                transfer=transfer,
-                shading=block_means(map_),
+    # The process that decodes is forked here, while this one has no large arrays.
+    with GuardedReader(read_mosaic, seconds=DECODE_S) as read:
+        for group in groups:
+            black, white, found = measure_darks(group, read, tick)
+            transfer = measure_flats(group, black + found.site_bias, white, read, tick)
+            isos.append(_iso_calibration(group, found, transfer))
+            map_ = shading_of(
+                found.mean_map,
+                fixed_pixel_sigma=found.fixed_pixel_sigma,
+                noise_variance=found.pixel_variance / found.frames,
             )
-        )
+            starts = len(isos) > 1 and isos[-1].read.std < _MODE_FALL * isos[-2].read.std
+            shading.add(group.iso, map_, starts_mode=starts)
+            evidence.append(
+                IsoEvidence(
+                    iso=group.iso,
+                    darks=replace(found, mean_map=np.zeros((0, 0), np.float32)),
+                    transfer=transfer,
+                    shading=block_means(map_),
+                )
+            )
     filled = _with_proportional_gain(isos)
     height, width = canonical_shape(first)
     calibration = CameraCalibration(

@@ -1,7 +1,7 @@
 """Read dark frames and flat fields: group them by ISO, refuse what does not belong together, and measure each ISO.
 
-The trade-off: the ISO is that of the files' Exif data, not of folders; one frame is decoded at a time, so that memory
-does not depend on the number of frames.
+The trade-off: the ISO is that of the files' Exif data, not of folders; one frame is decoded at a time, in a process
+that may crash, so that memory does not depend on the number of frames.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from darkprep.pipeline.noise.photon_transfer import FlatStack, PhotonTransfer
 from darkprep.pipeline.noise.tukey_lambda import F64
 from darkprep.pipeline.raw.camera_colours import camera_name
 from darkprep.pipeline.raw.frame import RawHeader
+from darkprep.pipeline.raw.guard import HEADER_S, GuardedReader
 from darkprep.pipeline.raw.mosaic import canonical_mosaic, canonical_origin
 from darkprep.pipeline.raw.reader import read_header, read_raw
 from darkprep.shards.cfa import CANONICAL
 from darkprep.shards.errors import DatasetError
 from darkprep.shards.format import U16
+
+ReadMosaic = Callable[[Path], tuple[U16, F64, int]]
+"""`read_mosaic`, or the same in a process of its own."""
 
 _LIT = 0.02
 """Mean above black of a dark frame, as a share of the range, from which it has light."""
@@ -49,12 +53,13 @@ def frames_by_iso(darks: Sequence[Path], flats: Sequence[Path]) -> list[IsoGroup
     found: tuple[dict[float, list[RawHeader]], dict[float, list[RawHeader]]] = (
         defaultdict(list), defaultdict(list),
     )  # fmt: skip
-    for kind, paths in zip(found, (darks, flats), strict=True):
-        for path in paths:
-            header = read_header(path)
-            first = first or header
-            _check_same(header, first)
-            kind[header.iso].append(header)
+    with GuardedReader(read_header, seconds=HEADER_S) as read:
+        for kind, paths in zip(found, (darks, flats), strict=True):
+            for path in paths:
+                header = read(path)
+                first = first or header
+                _check_same(header, first)
+                kind[header.iso].append(header)
     of_darks, of_flats = found
     for iso, headers in of_darks.items():
         if len(headers) < 2:
@@ -94,23 +99,25 @@ def _check_same(header: RawHeader, first: RawHeader) -> None:
         )
 
 
-def _mosaic(header: RawHeader) -> tuple[U16, F64, int]:
-    """Decode a frame; return its canonical mosaic, the black level of each site, and the white level."""
-    frame = read_raw(header.path)
+def read_mosaic(path: Path) -> tuple[U16, F64, int]:
+    """Decode a frame; return its canonical mosaic, the black level of each site, and the white level. Raises RawError."""
+    frame = read_raw(path)
     black = np.roll(frame.black, [-shift for shift in canonical_origin(frame.pattern)], axis=(0, 1))
     return np.ascontiguousarray(canonical_mosaic(frame)), black.astype(np.float64), frame.white
 
 
-def measure_darks(group: IsoGroup, tick: Callable[[str], None]) -> tuple[F64, int, DarkStatistics]:
+def measure_darks(
+    group: IsoGroup, read: ReadMosaic, tick: Callable[[str], None]
+) -> tuple[F64, int, DarkStatistics]:
     """Read the dark frames of an ISO once; return the black level of each site, the white level, and what was measured.
 
-    `tick` is called with the name of each frame that was read. Raises DatasetError, which names the file, for one
+    `read` is `read_mosaic`, guarded. `tick` is called with the name of each frame that was read. Raises DatasetError, which names the file, for one
     with light and for frames that give no noise, RawError for one that cannot be read.
     """
     stack: DarkStack | None = None
     white = 0
     for header in group.darks:
-        mosaic, black, white = _mosaic(header)
+        mosaic, black, white = read(Path(header.path))
         stack = stack or DarkStack(black=black)
         mean = stack.add(mosaic)
         if mean > _LIT * (white - stack.black.max()):
@@ -132,7 +139,7 @@ def measure_darks(group: IsoGroup, tick: Callable[[str], None]) -> tuple[F64, in
 
 
 def measure_flats(
-    group: IsoGroup, black: F64, white: int, tick: Callable[[str], None]
+    group: IsoGroup, black: F64, white: int, read: ReadMosaic, tick: Callable[[str], None]
 ) -> PhotonTransfer | None:
     """Read the flat fields of an ISO once and return the photon transfer of their pairs; None without flat fields.
 
@@ -142,7 +149,7 @@ def measure_flats(
     if not group.flats:
         return None
     stack = FlatStack(black=black, colours=CANONICAL[group.flats[0].cfa], white=white)
-    for first, second in _pairs(group.flats, tick):
+    for first, second in _pairs(group.flats, read, tick):
         stack.add(first, second)
     where = f"{group.flats[0].path}: the flat fields at ISO {group.iso:g}"
     if not stack.pairs:
@@ -155,11 +162,13 @@ def measure_flats(
         raise DatasetError(f"{where} {error}") from error
 
 
-def _pairs(flats: Sequence[RawHeader], tick: Callable[[str], None]) -> Iterator[tuple[U16, U16]]:
+def _pairs(
+    flats: Sequence[RawHeader], read: ReadMosaic, tick: Callable[[str], None]
+) -> Iterator[tuple[U16, U16]]:
     """Yield two frames that follow each other and have the same exposure time and brightness."""
     before: tuple[RawHeader, U16] | None = None
     for header in sorted(flats, key=lambda one: one.path):
-        mosaic, _, _ = _mosaic(header)
+        mosaic, _, _ = read(Path(header.path))
         tick(Path(header.path).name)
         if before is not None:
             means = before[1].mean(dtype=np.float64), mosaic.mean(dtype=np.float64)

@@ -32,10 +32,11 @@ from darkprep.pipeline.produce.destination import Destination, SpoolDestination
 from darkprep.pipeline.produce.executors.pool import MAX_JOBS, WorkerDied, WorkerPool
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.frames_directory import FramesDirectory
-from darkprep.pipeline.produce.quarantine import DECODE_TIMEOUT_S, FileQuarantine, crashes_decoder
+from darkprep.pipeline.produce.quarantine import FileQuarantine, crashes_decoder
 from darkprep.pipeline.produce.recovery import WorkerRecovery
 from darkprep.pipeline.produce.shrinking import deleted_shards, refusal
 from darkprep.pipeline.produce.worker import ShardTask, TaskResult, make_shard, store_frames
+from darkprep.pipeline.raw.guard import DECODE_S
 from darkprep.shards import DarkprepError, DiskFull, OptionError, Spool
 from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.machine import retries_end_with
@@ -64,7 +65,7 @@ class ProducerConfig:
     """Number of the first shard that is not made; None for no end."""
     disk_full_timeout_s: float = 60.0
     """Seconds to wait for space on a disk that other programs have filled, before an error is raised."""
-    decode_timeout_s: float = DECODE_TIMEOUT_S
+    decode_timeout_s: float = DECODE_S
     """Seconds after which a running decoder is killed."""
     epochs_ahead: int | None = None
     """Number of epochs to make while no trainer is running; None for as many as the budget holds."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
 import os
 import signal
 import threading
@@ -23,22 +22,19 @@ from typing import Any
 
 from darkprep.pipeline.pairs.sources import open_source
 from darkprep.pipeline.pairs.table import Skipped
-from darkprep.pipeline.raw.guard import CRASH_SIGNALS, CRASHES_DECODER
+from darkprep.pipeline.raw.guard import CRASHES_DECODER, DECODE_S, guarded
 from darkprep.shards import DiskFull, RawError, Spool
 from darkprep.shards.errors import MachineError
 from darkprep.shards.files import read_json, remove, write_json
 from darkprep.shards.machine import machine_errors
-from darkprep.shards.process import ProcessId, is_descendant, safe_import_path, signal_process
+from darkprep.shards.process import ProcessId, is_descendant, signal_process
 
 log = logging.getLogger(__name__)
 
-DECODE_TIMEOUT_S = 900.0
-"""A decoder that takes longer is killed; the slowest file known takes 20 s on an idle machine."""
 _DEATHS_BEFORE_TEST = 2
 """Number of workers that must die while they decode a file before the file is tested."""
 _MAX_PAUSE_S = 10.0
 """The most that the time between two looks at the workers counts."""
-_TEST_POLL_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,30 +203,22 @@ class FileQuarantine:
 
 
 def crashes_decoder(
-    path: Path, stop: threading.Event | None = None, *, timeout_s: float = DECODE_TIMEOUT_S
+    path: Path, stop: threading.Event | None = None, *, timeout_s: float = DECODE_S
 ) -> bool:
     """Return whether decoding and developing a file crashes or does not end, by trying it in a separate process.
 
-    Setting `stop` in another thread ends the test with the result False.
+    It may take `timeout_s` of computing. A failure of the machine says nothing about the file, so the result is
+    then False. Setting `stop` in another thread ends the test with the result False.
     """
-    stop = stop or threading.Event()
-    process = multiprocessing.get_context("spawn").Process(
-        target=_develop_quietly, args=(str(path),)
-    )
-    with safe_import_path():
-        process.start()
-    deadline = time.monotonic() + timeout_s
-    while process.is_alive() and time.monotonic() < deadline and not stop.is_set():
-        process.join(_TEST_POLL_S)
-    if process.is_alive():
-        process.kill()
-        process.join()
-        return not stop.is_set()
-    return -(process.exitcode or 0) in CRASH_SIGNALS
+    try:
+        guarded(_develop_quietly, path, seconds=timeout_s, stop=stop)
+    except RawError:
+        return True
+    except MachineError:
+        return False
+    return False
 
 
-def _develop_quietly(path: str) -> None:
-    # The producer handles Ctrl-C and ends the test.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(RawError, MachineError):
+def _develop_quietly(path: Path) -> None:
+    with contextlib.suppress(Exception):  # only a crash counts
         open_source(path).develop()

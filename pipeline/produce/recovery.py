@@ -12,7 +12,8 @@ import time
 
 from darkprep.pipeline.pairs.table import Skipped
 from darkprep.pipeline.produce.frame_store import FrameStore
-from darkprep.pipeline.produce.quarantine import DECODE_TIMEOUT_S, FileQuarantine
+from darkprep.pipeline.produce.quarantine import FileQuarantine
+from darkprep.pipeline.raw.guard import DECODE_S
 from darkprep.shards import Spool, SpoolError
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ _MAX_DEATHS_IN_ROW = 20
 """Number of consecutive deaths without a finished shard after which the producer raises an error."""
 _WRITERS_POLL_S = 0.05
 _WRITERS_WARNING_AFTER_S = 5.0
-_WRITERS_TIMEOUT_S = DECODE_TIMEOUT_S
+_WRITERS_TIMEOUT_S = DECODE_S
 """A worker on another host may decode for so long before it exits."""
 
 

@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Generic, NamedTuple, NoReturn, Self, TypeVar, cast
 
 from darkprep.shards.errors import MachineError, RawError
+from darkprep.shards.machine import machine_errors
 from darkprep.shards.process import end_with_parent
 
 Result = TypeVar("Result")
@@ -42,6 +43,11 @@ DECODE_S = 900.0
 """Seconds of computing to decode and develop a file; the slowest file known takes 20."""
 _SLOW_S = 60.0
 """Seconds after which a line says which file is waited for."""
+_MOST_WAIT_S = 900.0
+"""Seconds that may pass in addition to those of computing before the process is given up: the disk hangs."""
+_POLL_S = 0.1
+_KILLED_S = 5.0
+"""Seconds within which a killed process ends, unless it waits for a disk that hangs."""
 
 log = logging.getLogger(__name__)
 
@@ -58,26 +64,35 @@ class GuardedReader(Generic[Result]):
 
     Only time of the processor counts: a slow disk or a busy machine is not the file's fault. The process
     starts with the first call and ends with `close`, with this object or with this process; after a crash
-    the next call starts another. Not for use in several threads at once.
+    the next call starts another. Setting `stop` in another thread ends a call with MachineError. Not for use
+    in several threads at once.
     """
 
-    def __init__(self, read: Callable[[Path], Result], *, seconds: float) -> None:
+    def __init__(
+        self,
+        read: Callable[[Path], Result],
+        *,
+        seconds: float,
+        stop: threading.Event | None = None,
+    ) -> None:
         self._read = read
         self._seconds = seconds
+        self._stop = stop or threading.Event()
         self._child: _Child[Result] | None = None
 
     def __call__(self, path: Path) -> Result:
         """Return `read(path)`, or raise what it raises.
 
         Raises RawError if the file crashes the process or takes too long, MachineError if the process was
-        killed for another reason.
+        killed for another reason or does not answer.
         """
         if self._child is None:
-            self._child = _Child(self._read, self._seconds)
+            with machine_errors(str(path)):
+                self._child = _Child(self._read, self._seconds)
             weakref.finalize(self, self._child.end)
         child = self._child
         try:
-            answer = child.ask(path)
+            answer = child.ask(path, self._seconds + _MOST_WAIT_S, self._stop)
         except (EOFError, OSError, pickle.UnpicklingError) as gone:
             self._child = None
             raise self._reason(path, child.end()) from gone
@@ -119,9 +134,15 @@ class GuardedReader(Generic[Result]):
         )
 
 
-def guarded(read: Callable[[Path], Result], path: Path, *, seconds: float = DECODE_S) -> Result:
-    """Call `read` on one path in a process of its own. Raises the errors of GuardedReader."""
-    with GuardedReader(read, seconds=seconds) as reader:
+def guarded(
+    read: Callable[[Path], Result],
+    path: Path,
+    *,
+    seconds: float = DECODE_S,
+    stop: threading.Event | None = None,
+) -> Result:
+    """Call `read` on one path in a process of its own; arguments and errors are those of GuardedReader."""
+    with GuardedReader(read, seconds=seconds, stop=stop) as reader:
         return reader(path)
 
 
@@ -146,18 +167,13 @@ class _Child(Generic[Result]):
         theirs.close()
         self._ended = os.pidfd_open(self._pid)
 
-    def ask(self, path: Path) -> _Answer:
-        """Return the answer for a path. Raises EOFError if the process dies."""
+    def ask(self, path: Path, seconds: float, stop: threading.Event) -> _Answer:
+        """Return the answer for a path.
+
+        Raises EOFError if the process dies, MachineError if there is no answer after `seconds` or when `stop` is set.
+        """
         self._connection.send(path)
-        # A process that was forked meanwhile may have a copy of the pipe, which then stays open.
-        limit: float | None = _SLOW_S
-        while not self._connection.poll():
-            ready = wait([self._connection, self._ended], timeout=limit)
-            if self._ended in ready and not self._connection.poll():
-                raise EOFError
-            if not ready:
-                log.warning("%s: takes more than %.0f s to read; the disk may be slow", path, limit)
-                limit = None
+        self._wait_for_answer(path, seconds, stop)
         sizes, content = self._connection.recv()
         buffers = [bytearray(size) for size in sizes]
         for buffer in buffers:
@@ -166,6 +182,27 @@ class _Child(Generic[Result]):
         answer = pickle.loads(content, buffers=buffers)  # noqa: S301 # from our own process
         assert isinstance(answer, _Answer)
         return answer
+
+    def _wait_for_answer(self, path: Path, seconds: float, stop: threading.Event) -> None:
+        waited, is_reported = 0.0, False  # without pauses in which this process is suspended
+        while not self._connection.poll():
+            # A process that was forked meanwhile may have a copy of the pipe, which then stays open.
+            ready = wait([self._connection, self._ended], timeout=_POLL_S)
+            if self._ended in ready and not self._connection.poll():
+                raise EOFError
+            if stop.is_set():
+                raise MachineError(str(path), "this process was asked to stop")
+            waited += _POLL_S
+            if waited > seconds:
+                raise MachineError(
+                    str(path),
+                    f"the process that reads it has not answered for {waited:.0f} s; check the disk or the network it is mounted from",
+                )
+            if waited >= _SLOW_S and not is_reported:
+                is_reported = True
+                log.warning(
+                    "%s: takes more than %.0f s to read; the disk may be slow", path, _SLOW_S
+                )
 
     def end(self) -> int:
         """Kill the process if it runs; return the number of the signal that ended it before, or 0.
@@ -179,7 +216,10 @@ class _Child(Generic[Result]):
             self._connection.close()
         if self._ended not in wait([self._ended], timeout=0):
             os.kill(self._pid, signal.SIGKILL)
+        has_ended = self._ended in wait([self._ended], timeout=_KILLED_S)
         os.close(self._ended)
+        if not has_ended:  # it ends when the disk answers, and nobody waits for this
+            return 0
         try:
             _, status = os.waitpid(self._pid, 0)
         except ChildProcessError:  # SIGCHLD is ignored, so the kernel has forgotten it

@@ -208,11 +208,11 @@ def test_a_producer_that_is_stopped_does_not_wait_for_its_probe(
     assert set(multiprocessing.active_children()) <= set(before)
 
 
-def _crash(path: str) -> None:
+def _crash(path: Path) -> None:
     ctypes.string_at(0)
 
 
-def _never_end(path: str) -> None:
+def _never_end(path: Path) -> None:
     time.sleep(600)
 
 

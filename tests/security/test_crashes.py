@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import rawpy
+import torch
 
+from darkprep.jobs import measure
 from darkprep.jobs.calibrate import sampled_darks
 from darkprep.jobs.decoding import DecodingOptions
 from darkprep.jobs.pictures import colours_for_show
+from darkprep.model import build_model, save_weights
 from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.pipeline.pairs.folders import find_layout
@@ -22,7 +28,10 @@ from darkprep.pipeline.raw import reader
 from darkprep.pipeline.raw.guard import CRASHES_DECODER
 from darkprep.report.evaluation_page import _picture_set
 from darkprep.shards import RawError
+from darkprep.synth.calibration_frames import FrameSettings, write_calibration_frames
+from darkprep.synth.sensors import sensor_of
 from tests.support.builds import SMALL
+from tests.support.command_line import SMALL as SMALL_BUILD, Call
 from tests.support.sid_tree import write_sid
 
 Crash = Callable[[str], None]
@@ -106,3 +115,91 @@ def test_pictures_of_an_evaluation_leave_the_file_out_and_dark_frames_name_it(
     assert _picture_set(root, pair, {"amplification": 8.0}, root / "none.png") is None
     with pytest.raises(RawError, match=CRASHES_DECODER):
         sampled_darks((root / pair.short).parent, None)
+
+
+@pytest.fixture(scope="module")
+def calibration_frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("frames")
+    settings = FrameSettings(size=(192, 256), darks=2, levels=(0.05, 0.2))
+    write_calibration_frames(root, sensor_of("sony"), (1600,), settings=settings)
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Untrained weights `srgb.safetensors` and `linear.safetensors`."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    for target in ("srgb", "linear"):
+        save_weights(build_model("redirt-2rdb", "bayer", target), folder / f"{target}.safetensors")
+    return folder
+
+
+SHORT = "{data}/Sony/short/10001_00_0.1s.dng"
+OWN = ("--camera", "sony", "--root", "{data}")
+EVALUATE = ("evaluate", *OWN, "--device", "cpu", "--baseline")
+RESTORE = ("restore", "--device", "cpu", "--out", "out", SHORT)
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "pairs": ("pairs", "--layout", "scenes", "--root", "{data}"),
+    "build": ("build", *OWN, *SMALL_BUILD, "--spool", "new"),
+    "build with dark frames": ("build", *OWN, *SMALL_BUILD, "--spool", "new", "--noise", "{frames}/darks"),
+    "calibrate": ("calibrate", "--darks", "{frames}/darks", "--flats", "{frames}/flats", "--out", "c.json"),
+    "train": (
+        "stream-train", "--spool", "{spool}", "--iterations", "1", "--batch-size", "2", "--device", "cpu",
+        "--model", "redirt-2rdb", "--evaluate-every", "1", "--producers", "0",
+    ),
+    "evaluate": (*EVALUATE, "--weights", "{weights}/srgb.safetensors", "--out", "out"),
+    "evaluate in RAW": (*EVALUATE, "--weights", "{weights}/linear.safetensors", "--protocol", "eld"),
+    "restore": (*RESTORE, "--weights", "{weights}/srgb.safetensors", "--match-colour", "sony", "--root", "{data}"),
+    "restore and develop": (*RESTORE, "--weights", "{weights}/linear.safetensors", "--white-balance", "auto"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+def test_no_command_lets_libraw_read_in_its_own_process(
+    words: tuple[str, ...], call: Call, empty_directory: None, monkeypatch: pytest.MonkeyPatch,
+    large_data: Path, large_spool: Path, calibration_frames: Path, weights: Path,
+):  # fmt: skip
+    command, real = os.getpid(), rawpy.imread
+
+    def imread(source: Any) -> Any:
+        if os.getpid() == command:
+            pytest.fail("LibRaw reads in the process of the command")
+        return real(source)
+
+    monkeypatch.setattr(rawpy, "imread", imread)
+    places = {"data": large_data, "frames": calibration_frames, "spool": large_spool, "weights": weights}  # fmt: skip
+
+    result = call(*(word.format(**places) for word in words))
+
+    assert result.exit_code == 0, result.output
+
+
+def _crash(path: Path) -> float:
+    ctypes.string_at(0)
+    raise AssertionError(path)
+
+
+def test_advise_names_the_files_that_it_measured_when_one_crashes_the_decoder(
+    complaint: Callable[..., str],
+    empty_directory: None,
+    monkeypatch: pytest.MonkeyPatch,
+    large_data: Path,
+):
+    monkeypatch.setattr(measure, "_seconds_to_decode", _crash)
+
+    line = complaint(
+        "advise",
+        "--camera",
+        "sony",
+        "--root",
+        large_data,
+        "--device",
+        "cpu",
+        "--crop",
+        192,
+        "--margin",
+        16,
+    )
+
+    assert "a worker process died while it decoded Sony/short/00001_00_0.1s.dng, " in line

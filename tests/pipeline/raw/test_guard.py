@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -132,3 +133,46 @@ def test_a_waiting_command_ends_at_sigterm_and_its_reader_with_it(tmp_path: Path
     while Path(f"/proc/{reader}").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not Path(f"/proc/{reader}").exists()
+
+
+def test_a_call_ends_when_asked_to_and_leaves_no_process():
+    stop, began = threading.Event(), time.monotonic()
+    reader = GuardedReader(act, seconds=900, stop=stop)
+    pid = reader(Path("pid"))
+    assert isinstance(pid, int)
+    threading.Timer(0.2, stop.set).start()
+
+    with pytest.raises(MachineError, match=r"endless: .*asked to stop"):
+        reader(Path("endless"))
+
+    assert time.monotonic() - began < 2
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_process_that_does_not_answer_is_given_up_and_the_file_not_blamed(monkeypatch):
+    monkeypatch.setattr(guard, "_MOST_WAIT_S", -4.7)
+
+    with pytest.raises(MachineError, match=r"good: .*has not answered for 0 s; check the disk"):
+        guarded(lambda _: time.sleep(600), GOOD, seconds=5)
+
+
+def test_files_are_read_while_other_threads_log_and_allocate():
+    """A fork copies locks as they are, those of other threads too."""
+    ended = threading.Event()
+
+    def busy() -> None:
+        while not ended.is_set():
+            logging.getLogger("busy").debug("%s", bytearray(1 << 16))
+            np.ones(1 << 12).sum()
+
+    threads = [threading.Thread(target=busy) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(10):
+            guarded(lambda _: logging.getLogger("busy").debug(str(np.ones(9).sum())), GOOD)
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
