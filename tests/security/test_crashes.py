@@ -181,25 +181,22 @@ def _crash(path: Path) -> float:
 
 
 def test_advise_names_the_files_that_it_measured_when_one_crashes_the_decoder(
-    complaint: Callable[..., str],
-    empty_directory: None,
-    monkeypatch: pytest.MonkeyPatch,
-    large_data: Path,
+    call: Call, empty_directory: None, monkeypatch: pytest.MonkeyPatch, large_data: Path
 ):
     monkeypatch.setattr(measure, "_seconds_to_decode", _crash)
 
-    line = complaint(
-        "advise",
-        "--camera",
-        "sony",
-        "--root",
-        large_data,
+    words = (
+        "--crop",
+        "192",
+        "--samples-per-shard",
+        "4",
+        "--crops-per-visit",
+        "2",
         "--device",
         "cpu",
-        "--crop",
-        192,
-        "--margin",
-        16,
     )
+    result = call("advise", "--camera", "sony", "--root", large_data, *words)
 
+    assert result.exit_code == 1
+    line = result.stderr.splitlines()[-1]
     assert "a worker process died while it decoded Sony/short/00001_00_0.1s.dng, " in line
