@@ -81,8 +81,8 @@ def develop_windows(
 
     `windows` returns the windows of a frame, relative to its mosaic. Returns the frame's header, and `(h, w, 3)`
     uint16 for each window. A Bayer frame costs only its windows' pixels, some 25 ms for 512 x 512, where that is
-    possible (`window.py`). The whole frame is developed where it is not, where the windows have more pixels than the
-    frame, and once for each kind of file, to check that its windows are exact. Raises the errors of `read_raw`.
+    possible (`window.py`), and is checked once for each kind of file. The whole frame is developed where it is not
+    possible, and where the windows have more pixels than the frame. Raises the errors of `read_raw`.
     """
     return with_retries(
         os.fspath(path), lambda: _develop_windows(path, windows, brightness, linear, edition)
@@ -103,17 +103,16 @@ def _develop_windows(
         settings["user_sat"] = full_scale(raw.frame, "constant" if linear else brightness)
         kind = _kind_of(raw, linear)
         alone = raw.postprocess_windows(wanted, settings) if _IS_EXACT.get(kind, True) else None
-        if alone is not None and kind in _IS_EXACT:
+        if alone is not None and kind not in _IS_EXACT:
+            _IS_EXACT[kind] = raw.windows_are_exact(wanted, alone, settings)
+        if alone is not None and _IS_EXACT[kind]:
             return header, alone
         rgb = raw.postprocess(**settings)
-        whole = [rgb[window.slices] for window in wanted]
-        if alone is not None:
-            _IS_EXACT[kind] = all(map(np.array_equal, alone, whole))
-        return header, whole
+        return header, [rgb[window.slices] for window in wanted]
 
 
 _IS_EXACT: dict[Hashable, bool] = {}
-"""Whether the windows of a kind of file were equal to the whole frame's development, in this process."""
+"""Whether the windows of a kind of file had the bits of the whole frame's development, in this process."""
 
 
 def _kind_of(raw: OpenRaw, linear: bool) -> Hashable:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import rawpy
@@ -41,11 +41,19 @@ from darkprep.pipeline.raw.libraw_file import (
     open_in_memory,
 )
 from darkprep.pipeline.raw.mosaic import canonical_origin, shifted
-from darkprep.pipeline.raw.window import WindowColours, develop_windows, window_pixels
+from darkprep.pipeline.raw.window import (
+    WindowColours,
+    develop_cells,
+    develop_windows,
+    middle_of,
+    window_pixels,
+)
 from darkprep.shards.cfa import Rows
 from darkprep.shards.errors import RawError
 from darkprep.shards.format import PERIOD, U16, CfaKind
 from darkprep.shards.machine import raise_machine_error, with_retries
+
+Result = TypeVar("Result")
 
 _NOT_A_MOSAIC = "holds demosaiced colours (LinearDNG, sRAW, Foveon), not a colour filter mosaic; use the camera's original file"
 _MIN_XTRANS_SIDE = 512
@@ -144,9 +152,10 @@ class OpenRaw:
         """Replace the codes in memory by `mosaic`, `(H, W)` uint16, before the file is developed."""
         self.handle.raw_image_visible[self._window.slices] = mosaic
 
-    def postprocess(self, **settings: Any) -> U16:
+    def postprocess(self, *, half_size: bool = False, **settings: Any) -> U16:
         """Develop the file with rawpy's `settings`. Returns `(H, W, 3)` uint16, aligned with the frame's mosaic.
 
+        With `half_size` the whole visible area is developed, to a pixel for each cell of 2 x 2 and without a demosaic.
         The result does not depend on the number of OpenMP threads. Raises RawError when LibRaw fails or
         returns a picture of another size than the mosaic.
         """
@@ -158,12 +167,16 @@ class OpenRaw:
             )
         try:
             with single_openmp_thread():
-                rgb = self.handle.postprocess(output_bps=16, user_flip=0, **settings)
+                rgb = self.handle.postprocess(
+                    output_bps=16, user_flip=0, half_size=half_size, **settings
+                )
         except (MemoryError, *LIBRAW_ERRORS) as error:
             raise_machine_error(path, error)
             raise RawError(
                 path, f"LibRaw cannot develop it ({error_text(error)}); {_LEAVE_OUT}"
             ) from error
+        if half_size:
+            return np.asarray(rgb, np.uint16)
         if rgb.shape != (*shape, 3):
             raise RawError(
                 path,
@@ -180,6 +193,36 @@ class OpenRaw:
         Returns `(h, w, 3)` uint16 for each window. Returns None if only the whole frame can be developed, or if the
         windows have more pixels than it. Call it before `postprocess`, which changes LibRaw's colour indices.
         """
+        return self._on_windows(develop_windows, windows, settings)
+
+    def windows_are_exact(
+        self, windows: Sequence[Window], developed: Sequence[U16], settings: Mapping[str, Any]
+    ) -> bool:
+        """Return whether what `postprocess_windows` developed has the bits of `postprocess`, in a tenth of its time.
+
+        Both develop cells of 2 x 2 to a pixel, which compares levels, full scale and colours. Then the middle of the
+        first window is developed with less around it: its bits are the same if the demosaic reads no further than the
+        margin. Call it before `postprocess`.
+        """
+        cells = self._on_windows(develop_cells, windows, settings)
+        middle = middle_of(windows[0]) if windows else None
+        again = self._on_windows(develop_windows, [middle], settings) if middle else None
+        if cells is None or middle is None or again is None:
+            return False
+        top, left = middle.top - windows[0].top, middle.left - windows[0].left
+        before = developed[0][top : top + middle.height, left : left + middle.width]
+        if self.handle.num_colors != len("RGB") or not np.array_equal(before, again[0]):
+            return False
+        whole = self.postprocess(half_size=True, **settings)
+        return all(np.array_equal(rgb, whole[region.slices]) for region, rgb in cells)
+
+    def _on_windows(
+        self,
+        function: Callable[..., Result | None],
+        windows: Sequence[Window],
+        settings: Mapping[str, Any],
+    ) -> Result | None:
+        """Call `develop_windows` or `develop_cells` for windows of the frame; None if only the whole frame can be developed."""
         (height, width), top, left = self._whole, self._window.top, self._window.left
         moved = [
             replace(window, top=top + window.top, left=left + window.left) for window in windows
@@ -190,7 +233,7 @@ class OpenRaw:
             colours = WindowColours.from_file(self.frame.path, self.handle)
             if colours is None:
                 return None
-            return develop_windows(
+            return function(
                 colours,
                 self.handle.raw_image_visible,
                 shifted(self.frame.pattern, -top, -left),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ MARGIN = 6
 """Pixels around a window on which its development depends. AHD reads 5: 2 to interpolate green, and 1 each for red and
 blue, for the homogeneity and for its sum (LibRaw, ahd_demosaic.cpp). Within 5 pixels of an edge LibRaw interpolates
 differently (border_interpolate). 6 keeps the phase of the array."""
+
+_MIDDLE, _INSET = 64, MARGIN + 4
+"""Largest side of the middle of a window, in pixels, and its smallest distance from the window's edges."""
 
 _BYTE, _DOUBLE = 1, 12
 _DNG_VERSION, _COLOR_MATRIX = 50706, 50721
@@ -119,13 +122,9 @@ def develop_windows(
     `pattern` and `black`, `(2, 2)` whole numbers, are those at the top left of the visible area. Returns `(h, w, 3)`
     uint16 for each window, or None if LibRaw does not accept the frame's colours. Raises what rawpy raises.
     """
-    height, width = sensor.shape
-    level = black.astype(np.uint16)
     found: list[U16 | None] = [None] * len(windows)
-    for numbers in _stacks(windows, height, width):
-        regions = [_with_margin(windows[number], height, width) for number in numbers]
-        stack = np.concatenate([sensor[region.slices] for region in regions])
-        rgb = colours.develop(_above_black(stack, level), pattern, settings)
+    for numbers, regions, stack in _stacked(sensor, black, windows):
+        rgb = colours.develop(stack, pattern, settings)
         if rgb is None or rgb.shape != (*stack.shape, 3):
             return None
         for position, (number, region) in enumerate(zip(numbers, regions, strict=True)):
@@ -138,6 +137,62 @@ def develop_windows(
             )
             found[number] = rgb[inside.slices]
     return [rgb for rgb in found if rgb is not None]
+
+
+def develop_cells(
+    colours: WindowColours,
+    sensor: U16,
+    pattern: Rows,
+    black: F32,
+    windows: Sequence[Window],
+    settings: Mapping[str, Any],
+) -> list[tuple[Window, U16]] | None:
+    """Develop `windows` as `develop_windows` does, but to one pixel for each cell of 2 x 2 and without a demosaic.
+
+    Returns regions that contain the windows, in cells, with `(h, w, 3)` uint16 each, or None as `develop_windows`.
+    """
+    found = []
+    for _, regions, stack in _stacked(sensor, black, windows):
+        rgb = colours.develop(stack, pattern, {**settings, "half_size": True})
+        if rgb is None:
+            return None
+        for position, region in enumerate(regions):
+            cells = Window(
+                top=region.top // 2,
+                left=region.left // 2,
+                height=-(-region.height // 2),
+                width=-(-region.width // 2),
+            )
+            top = position * region.height // 2
+            found.append((cells, rgb[top : top + cells.height]))
+    return found
+
+
+def middle_of(window: Window) -> Window | None:
+    """Return a small window in the middle of `window`, more than MARGIN from its edges; None if there is no room."""
+    height, width = (min(_MIDDLE, side - 2 * _INSET) for side in (window.height, window.width))
+    if min(height, width) < 1:
+        return None
+    top, left = (
+        start + (side - size) // 2
+        for start, side, size in (
+            (window.top, window.height, height),
+            (window.left, window.width, width),
+        )
+    )
+    return Window(top=top, left=left, height=height, width=width)
+
+
+def _stacked(
+    sensor: U16, black: F32, windows: Sequence[Window]
+) -> Iterator[tuple[list[int], list[Window], U16]]:
+    """Yield each stack: the numbers of its windows, their regions with margins, and the codes above black."""
+    height, width = sensor.shape
+    level = black.astype(np.uint16)
+    for numbers in _stacks(windows, height, width):
+        regions = [_with_margin(windows[number], height, width) for number in numbers]
+        stack = np.concatenate([sensor[region.slices] for region in regions])
+        yield numbers, regions, _above_black(stack, level)
 
 
 def _stacks(windows: Sequence[Window], height: int, width: int) -> list[list[int]]:

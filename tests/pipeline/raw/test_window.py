@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darkprep.pipeline.raw import develop as development
+from darkprep.pipeline.raw import develop as development, window as window_module
 from darkprep.pipeline.raw.borders import Window
 from darkprep.pipeline.raw.develop import develop, develop_windows
 from darkprep.pipeline.raw.reader import OpenRaw, open_raw
@@ -175,8 +175,19 @@ def test_a_kind_of_file_is_developed_whole_once_to_compare(write_raw, monkeypatc
     assert len(whole) == 2
 
 
-def test_files_whose_windows_are_not_exact_are_developed_whole(write_raw, monkeypatch):
-    monkeypatch.setattr("darkprep.pipeline.raw.window.MARGIN", 0)
+def too_dark(stack: U16, level: U16) -> U16:
+    """A black level that is wrong by one code at one site of a cell."""
+    wrong = level.copy()
+    wrong[1, 0] += 1
+    return ABOVE_BLACK(stack, wrong)
+
+
+ABOVE_BLACK = window_module._above_black
+
+
+@pytest.mark.parametrize(("name", "value"), [("MARGIN", 0), ("_above_black", too_dark)])
+def test_files_whose_windows_are_not_exact_are_developed_whole(write_raw, monkeypatch, name, value):
+    monkeypatch.setattr(window_module, name, value)
     path = write_raw(mosaic=noisy_mosaic(), size=(HEIGHT, WIDTH))
     window = at(20, 31)
     _, rgb = develop(path)
@@ -265,3 +276,5 @@ def test_windows_of_real_cameras_are_exact(name):
     windows = [at(0, 0, 128, 128), at(211, 302, 256, 256), at(height - 100, width - 90, 100, 90)]
 
     assert_exact(REAL / name, windows)
+    develop_windows(REAL / name, lambda header: windows[1:])
+    assert list(development._IS_EXACT.values()) == [True]
