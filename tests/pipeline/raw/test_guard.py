@@ -22,6 +22,7 @@ from darkprep.shards import RawError
 from darkprep.shards.errors import MachineError
 
 GOOD = Path("good")
+SIGNALS = {"killed": signal.SIGKILL, "wrong system call": signal.SIGSYS}
 
 
 def act(path: Path) -> object:
@@ -30,8 +31,8 @@ def act(path: Path) -> object:
         ctypes.string_at(0)
     if path.name == "abort":
         os.abort()
-    if path.name == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
+    if path.name in SIGNALS:
+        signal.raise_signal(SIGNALS[path.name])
     if path.name == "endless":
         while True:
             pass
@@ -68,6 +69,15 @@ def test_a_crash_is_an_error_of_the_file_and_the_next_one_is_read(name: str):
             read(Path(name))
         assert (raised.value.path, raised.value.reason) == (name, CRASHES_DECODER)
         assert read(GOOD) == "good"
+
+
+def test_a_crash_is_noticed_in_a_program_that_handles_crashes_itself():
+    before = signal.signal(signal.SIGSYS, lambda *_: None)
+    try:
+        with pytest.raises(RawError, match=CRASHES_DECODER):
+            guarded(act, Path("wrong system call"), seconds=1)
+    finally:
+        signal.signal(signal.SIGSYS, before)
 
 
 def test_a_file_that_takes_for_ever_is_refused():
