@@ -4,8 +4,10 @@ OpenMP reads its variables when it is first loaded. Without them a test that tra
 long beside any other busy process.
 """
 
+import gc
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from tests.support.small_spools import MakeSpool, fill, stream
 
 pytest_plugins = ["tests.support.command_fixtures"]
+
+gc.disable()  # until all tests are collected
 
 # A busy machine is no fault of the code.
 settings.register_profile("patient", deadline=None)
@@ -80,6 +84,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the files that take longest first, so that no process ends long after the others."""
     order = {file: place for place, file in enumerate(_LONGEST)}
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """Keep modules and tests out of later collections of garbage.
+
+    In the processes that tests fork, such a collection would copy all of this memory.
+    """
+    gc.enable()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _memory_is_freed() -> Iterator[None]:
+    """Builds and restorations in this process free their memory: forks of a large process are slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("darkprep.pipeline.produce.worker", "darkprep.jobs.restore"):
+            patch.setattr(f"{module}.keep_freed_memory", lambda: None)
+        yield
 
 
 @pytest.fixture

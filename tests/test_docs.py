@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shlex
 import subprocess
@@ -141,12 +142,15 @@ def is_said(quote: str, said: set[str]) -> bool:
     return False
 
 
-SAID = {
-    one
-    for package in PACKAGES
-    for path in (ROOT / package).rglob("*.py")
-    for one in messages(path.read_text())
-}
+@functools.cache
+def all_messages() -> set[str]:
+    """The strings of all sources; not made while the tests are collected, which each process does."""
+    return {
+        one
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        for one in messages(path.read_text())
+    }
 
 
 def longer(file: Path, test: str) -> str | None:
@@ -245,7 +249,7 @@ def test_messages_that_a_page_quotes_are_those_of_the_sources():
     found = quotes((ROOT / "docs" / "troubleshooting.md").read_text())
 
     assert len(found) > 6
-    assert [one for one in found if one not in FOREIGN and not is_said(one, SAID)] == []
+    assert [one for one in found if one not in FOREIGN and not is_said(one, all_messages())] == []
 
 
 @pytest.mark.parametrize(
@@ -262,7 +266,7 @@ def test_messages_that_a_page_quotes_are_those_of_the_sources():
     ],
 )
 def test_a_message_that_nothing_says_is_found(quote, is_there):
-    assert is_said(quote, SAID) == is_there
+    assert is_said(quote, all_messages()) == is_there
 
 
 def test_tests_that_reliability_names_exist_and_the_longer_ones_are_told():

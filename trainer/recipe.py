@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from darkprep.model import MOSAICS, ModelError, Network, Target, build_model
 from darkprep.model.own import NetworkSource, is_own, own_network
 from darkprep.shards.errors import OptionError, first_line
+from darkprep.trainer.adam import EagerAdam
 from darkprep.trainer.checkpoint import TrainState
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import out_of_memory_errors
@@ -74,7 +75,7 @@ class Recipe:
             network=network,
             optimiser=self.optimiser(parameters)
             if self.optimiser
-            else torch.optim.Adam(parameters, lr=config.learning_rate, fused=True),
+            else EagerAdam(parameters, lr=config.learning_rate, fused=True),
             scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from darkprep.trainer.adam import EagerAdam
 from darkprep.trainer.checkpoint import TrainState
 
 
@@ -11,6 +12,6 @@ def new_state() -> TrainState:
     network = torch.nn.Conv2d(4, 3, 3)
     return TrainState(
         network=network,
-        optimiser=torch.optim.Adam(network.parameters(), fused=True),
+        optimiser=EagerAdam(network.parameters(), fused=True),
         scaler=torch.amp.GradScaler("cpu"),
     )

@@ -13,6 +13,7 @@ import torch
 
 from darkprep.model import build_model
 from darkprep.shards.errors import DiskFull, WeightsError
+from darkprep.trainer.adam import EagerAdam
 from darkprep.trainer.checkpoint import Checkpoints, Progress, TrainState, read_checkpoint
 
 CONFIG = {"model": "redirt", "crop": 512, "iterations": 10}
@@ -22,7 +23,7 @@ def make_state(name: str = "redirt-2rdb", cfa="bayer") -> TrainState:
     network = build_model(name, cfa)
     return TrainState(
         network=network,
-        optimiser=torch.optim.Adam(network.parameters()),
+        optimiser=EagerAdam(network.parameters()),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
     )
 
