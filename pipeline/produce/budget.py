@@ -25,6 +25,8 @@ _FIXED_BYTES = 4 << 20
 """Directories, cursors, heartbeats, logs of bounded size, zarr's group metadata."""
 _MAX_STAGED_AHEAD = 8
 """Shards that a trainer fetches before it needs them, when the budget is large: some seconds of one GPU."""
+_CHEAP_SHARE = 1 / 2
+"""Share of a frame that the windows of a visit cover at most where developing only them is much faster."""
 _WINDOWS_SHARE = 1 / 8
 """Share of a frame that windows must cover for long exposures to come first: (5 + 80 * share) / 6 > 5 / 2."""
 SPARE_SHARDS = 2
@@ -209,9 +211,22 @@ def _longs_save_more(plan: Plan) -> bool:
     per byte if the windows cover more than an eighth of the frame, in frames of up to 18 megapixels with 8 crops of
     512. An X-Trans frame is developed whole.
     """
+    return _windows_share(plan) > _WINDOWS_SHARE
+
+
+def windows_are_cheap(plan: Plan) -> bool:
+    """Return whether developing the crops of a visit takes much less time than developing the whole long exposure."""
+    return _windows_share(plan) < _CHEAP_SHARE
+
+
+def _windows_share(plan: Plan) -> float:
+    """Return the mean share of a long exposure's pixels that are developed for the crops of a visit.
+
+    1 where the plan has nothing to develop or develops only whole frames.
+    """
     options = plan.options
     if plan.cfa == "xtrans" or options.xtrans != "native" or options.target == "raw":
-        return True
+        return 1.0
     window = (options.stored_size(plan.cfa) + 2 * MARGIN) ** 2 * options.crops_per_visit
     pixels = sum(pair.height * pair.width for pair in plan.pairs) / len(plan.pairs)
-    return window > _WINDOWS_SHARE * pixels
+    return window / pixels

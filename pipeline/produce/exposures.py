@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ class Truth:
 
 
 class ExposureReader:
-    """Reads the exposures of one shard.
+    """Reads the exposures of one shard; several threads may use it if no frame is storable.
 
     Methods raise RawError for a file that cannot be used, whose reason is then added to `unusable`, and MachineError if
     the directory of the photographs is missing.
@@ -72,6 +73,7 @@ class ExposureReader:
         self._unusable = unusable
         self.decoded = 0
         """Number of RAW files that were decoded."""
+        self._counting = threading.Lock()
         self.stored: list[str] = []
         """Names of the frames that were added to the store."""
 
@@ -179,7 +181,8 @@ class ExposureReader:
             if not isinstance(error.__cause__, OSError):
                 self._unusable[file_print] = error.reason
             raise
-        self.decoded += 1
+        with self._counting:
+            self.decoded += 1
         return content
 
     def _read_once(self, path: Path, file_print: str, read: Callable[[Source], Content]) -> Content:

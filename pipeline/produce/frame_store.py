@@ -19,6 +19,7 @@ import json
 import math
 import os
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -124,6 +125,7 @@ class FrameStore:
         self.path = path
         self._group_file = path / "zarr.json"
         self._mapped: OrderedDict[str, Frame] = OrderedDict()
+        self._mapping = threading.Lock()
 
     def create(self) -> None:
         """Create the directory and its zarr group.
@@ -161,15 +163,17 @@ class FrameStore:
         The checksum of the whole frame is verified when this process maps it for the first time. Raises
         MachineError when memory, disk or network fail; the frame then does not count as damaged.
         """
-        if name in self._mapped:
-            self._mapped.move_to_end(name)
-            return self._mapped[name]
+        with self._mapping:
+            if name in self._mapped:
+                self._mapped.move_to_end(name)
+                return self._mapped[name]
         frame = self._map(name)
         if frame is None:
             return None
-        self._mapped[name] = frame
-        while len(self._mapped) > _MAX_MAPPED:
-            self._mapped.popitem(last=False)
+        with self._mapping:
+            self._mapped[name] = frame
+            while len(self._mapped) > _MAX_MAPPED:
+                self._mapped.popitem(last=False)
         return frame
 
     def put(self, name: str, array: U16, attributes: FrameAttributes) -> Frame:

@@ -27,6 +27,7 @@ from darkprep.pipeline.produce.budget import (
     block_size,
     divide_budget,
     frame_names_of,
+    windows_are_cheap,
 )
 from darkprep.pipeline.produce.destination import Destination, SpoolDestination
 from darkprep.pipeline.produce.executors.pool import MAX_JOBS, WorkerDied, WorkerPool
@@ -142,7 +143,12 @@ class Producer(ShardSupply[TaskResult]):
         self._recovery = WorkerRecovery(spool, self._store, self._file_quarantine, self._stop)
         self.budget = self._divide_budget()
         options = self._plan.options
-        self._decode_ahead_tasks = options.samples_per_shard // options.crops_per_visit - 1
+        self._visits_per_shard = options.samples_per_shard // options.crops_per_visit
+        self._windows_are_cheap = windows_are_cheap(self._plan)
+        """Whether the first shard, for which a trainer waits, is made from crops of its long exposures."""
+        self._first: tuple[Future[TaskResult] | None, int] = None, 0
+        """The task that makes the first shard from crops, and its number of threads."""
+        self._decode_ahead_tasks = 0 if self._windows_are_cheap else self._visits_per_shard - 1
         """Number of further tasks that may decode frames for the first shard: one for each visit except the first."""
         self._max_ahead = self._shards_ahead()
         """Number of shards to make while no trainer is running."""
@@ -201,7 +207,7 @@ class Producer(ShardSupply[TaskResult]):
         """Give tasks to idle workers as far as the budget allows; return the resulting state."""
         if self._disk_full.is_active:
             return "waiting for disk space"
-        while len(self._in_flight) < self._config.jobs:
+        while (idle := self._config.jobs - self._occupied()) > 0:
             ready = self._destination.ready_shards()
             if self._should_decode_ahead(ready):
                 self._decode_ahead_tasks -= 1
@@ -216,9 +222,17 @@ class Producer(ShardSupply[TaskResult]):
                 return "waiting for the trainer"
             if not self._make_room(shard, ready, self.budget.max_shards):
                 return "waiting for the trainer"
-            if not self._submit(make_shard, shard):
+            threads = 0
+            if self._windows_are_cheap and not ready and not self._in_flight:
+                threads = min(idle, self._visits_per_shard)
+            if not self._submit(make_shard, shard, threads=threads):
                 return "making"
         return "making"
+
+    def _occupied(self) -> int:
+        """Return how many workers have a task, or leave their CPU to the threads of the first shard's task."""
+        future, threads = self._first
+        return len(self._in_flight) + (threads - 1 if future in self._in_flight else 0)
 
     def _is_too_far_ahead(self, shard: int) -> bool:
         """Return whether a shard is so far ahead that it is made only while a trainer is running."""
@@ -245,20 +259,29 @@ class Producer(ShardSupply[TaskResult]):
             return False
         return next(self._missing(set(self._destination.ready_shards())), None) is None
 
-    def _submit(self, function: Callable[[ShardTask], TaskResult], shard: int) -> bool:
-        """Submit a task for one shard; return whether a worker could take it."""
+    def _submit(
+        self, function: Callable[[ShardTask], TaskResult], shard: int, *, threads: int = 0
+    ) -> bool:
+        """Submit a task for one shard; return whether a worker could take it.
+
+        With `threads` the shard is made as fast as possible: by so many threads, from crops of its long exposures.
+        """
         task = ShardTask(
             spool=str(self._spool.path.absolute()),
             digest=self._spool.digest,
             frame_store=str(self._store.path.absolute()),
             shard=shard,
-            storable_frames=self.budget.frames,
+            storable_frames=frozenset() if threads else self.budget.frames,
             quarantined=self._file_quarantine.fingerprints,
             producer=self._process,
+            threads=max(1, threads),
         )
         self._lock.restore()  # a worker makes nothing without it
         try:
-            self._in_flight[self._pool.submit(function, task)] = shard
+            future = self._pool.submit(function, task)
+            self._in_flight[future] = shard
+            if threads:
+                self._first = future, threads
         except WorkerDied:
             self._replace_workers()
             return False

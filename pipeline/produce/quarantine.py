@@ -39,7 +39,7 @@ _MAX_PAUSE_S = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingRecord:
-    """The file that a worker is decoding: `producers/decoding-PID.json` of the spool."""
+    """The file that a thread of a worker is decoding: `producers/decoding-PID.json` of the spool, or `decoding-PID-THREAD.json`."""
 
     path: str
     fingerprint: str
@@ -83,8 +83,8 @@ class QuarantinedFiles:
 
 @contextlib.contextmanager
 def decoding_record(spool: Spool, path: Path, fingerprint: str) -> Iterator[None]:
-    """Record during a `with` block that this process is decoding the file. Raises DiskFull."""
-    file = spool.producers / f"decoding-{os.getpid()}.json"
+    """Record during a `with` block that this thread is decoding the file. Raises DiskFull."""
+    file = spool.producers / f"decoding-{_thread_name()}.json"
     record = DecodingRecord(path=str(path), fingerprint=fingerprint, worker=ProcessId.own())
     with machine_errors(str(file), "written"):
         write_json(file, record.to_json(), sync=False)
@@ -92,6 +92,13 @@ def decoding_record(spool: Spool, path: Path, fingerprint: str) -> Iterator[None
         yield
     finally:
         remove(file)
+
+
+def _thread_name() -> str:
+    """Return the pid, and in a thread other than the main one also its number."""
+    if threading.current_thread() is threading.main_thread():
+        return str(os.getpid())
+    return f"{os.getpid()}-{threading.get_native_id()}"
 
 
 class FileQuarantine:

@@ -7,7 +7,10 @@ megabytes), so that each file is decoded only once per visit even if the store h
 from __future__ import annotations
 
 import functools
+import os
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -66,6 +69,8 @@ class ShardTask:
     """Fingerprints of files that crash the decoder."""
     producer: ProcessId
     """The producer that submitted the task; if it has ended, the worker makes nothing."""
+    threads: int = 1
+    """Maximum number of visits that are made at once; more than 1 only without storable frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +117,8 @@ def make_shard(task: ShardTask) -> TaskResult:
     ):
         builder = _ShardBuilder(task, state)
         slots: list[Sample | None] = [None] * plan.options.samples_per_shard
-        visits = list(plan.visits(task.shard))
-        for visit, following in zip_longest(visits, visits[1:]):
-            builder.check_producer()
-            if following is not None:
-                builder.exposures.read_ahead(next(plan.candidates(following.number)))
-            for slot, sample in builder.visit_samples(visit):
-                slots[slot] = sample
+        for slot, sample in builder.all_samples():
+            slots[slot] = sample
         samples = [sample for sample in slots if sample is not None]
         path = str(spool.shard_path(task.shard))
         with_retries(path, lambda: _publish_shard(task, state, samples), "written")
@@ -199,6 +199,24 @@ class _ShardBuilder:
             raise SpoolError(
                 f"{self._task.spool}: the producer that submitted shard {self._task.shard} has ended, so the shard is not made; run `darkprep build` again to continue"
             )
+
+    def all_samples(self) -> Iterator[tuple[int, Sample]]:
+        """Yield all samples of the shard with their slots, made by as many threads as the task and this machine allow."""
+        visits = list(self._plan.visits(self._task.shard))
+        threads = min(self._task.threads, len(visits), len(os.sched_getaffinity(0)))
+        if threads == 1:
+            for visit, following in zip_longest(visits, visits[1:]):
+                if following is not None:
+                    self.exposures.read_ahead(next(self._plan.candidates(following.number)))
+                yield from self._checked_visit(visit)
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            for found in pool.map(self._checked_visit, visits):
+                yield from found
+
+    def _checked_visit(self, visit: Visit) -> list[tuple[int, Sample]]:
+        self.check_producer()
+        return self.visit_samples(visit)
 
     def visit_samples(self, visit: Visit) -> list[tuple[int, Sample]]:
         """Return the samples of one visit with their slots, from its pair or the first usable substitute."""

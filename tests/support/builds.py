@@ -36,7 +36,7 @@ def planned(path: Path, root: Path, **changes: Any) -> Spool:
     return spool
 
 
-def make_shards(spool: Spool, shards: Iterable[int], *, stored: bool) -> None:
+def make_shards(spool: Spool, shards: Iterable[int], *, stored: bool, threads: int = 1) -> None:
     """Make shards in this process as a worker does, with or without space for all frames."""
     plan = Plan.load(spool)
     FrameStore(spool.frames).create()
@@ -51,6 +51,7 @@ def make_shards(spool: Spool, shards: Iterable[int], *, stored: bool) -> None:
                     storable_frames=frame_names_of(plan) if stored else frozenset(),
                     quarantined=frozenset(),
                     producer=ProcessId.own(),
+                    threads=threads,
                 )
             )
 

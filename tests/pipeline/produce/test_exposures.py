@@ -47,10 +47,10 @@ def write_photographs(root: Path, **tags) -> None:
             write_dng(path, mosaic, given)
 
 
-def make(spool: Spool, *, stored: bool) -> None:
+def make(spool: Spool, *, stored: bool, threads: int = 1) -> None:
     """Make all shards as one new worker does."""
     worker._worker_state.cache_clear()
-    make_shards(spool, range(spool.stream.shards or 0), stored=stored)
+    make_shards(spool, range(spool.stream.shards or 0), stored=stored, threads=threads)
 
 
 @pytest.mark.parametrize("target", ["srgb", "linear"])
@@ -69,12 +69,13 @@ def test_shards_are_the_same_with_stored_frames_and_with_windows(
 
     monkeypatch.setattr(OpenRaw, "postprocess", postprocess)
     found = []
-    for name in ("stored", "windows", "windows after a restart"):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    for name in ("stored", "windows", "windows after a restart", "windows in threads"):
         spool = planned(tmp_path / name, tmp_path / "data", target=target, epochs=2)
-        make(spool, stored=name == "stored")
+        make(spool, stored=name == "stored", threads=2 if "threads" in name else 1)
         found.append(shard_bytes(spool))
 
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1] == found[2] == found[3]
     assert len(found[0]) > 0
     # Two stored frames, and one frame with which the windows of the first visit were compared.
     assert len(whole) == 3

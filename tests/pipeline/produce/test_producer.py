@@ -20,6 +20,7 @@ from darkprep.pipeline.produce.budget import default_budget, divide_budget, smal
 from darkprep.pipeline.produce.executors.loky import LokyPool
 from darkprep.pipeline.produce.frame_store import Frame, FrameStore
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig
+from darkprep.pipeline.produce.worker import ShardTask
 from darkprep.pipeline.raw.mosaic import pack
 from darkprep.pipeline.raw.reader import read_raw
 from darkprep.pipeline.raw.source import RawFile
@@ -34,7 +35,7 @@ from darkprep.shards import (
     SpoolBusy,
 )
 from darkprep.shards.heartbeat import ProducerStatus
-from tests.support.builds import InlinePool, planned, shard_bytes
+from tests.support.builds import InlinePool, make_shards, planned, shard_bytes
 from tests.support.processes import wait_until
 from tests.support.sid_tree import write_sid
 
@@ -113,14 +114,16 @@ def test_one_and_two_real_workers_make_the_same_bytes_as_this_process(spool: Spo
 
 
 class NotedPool(LokyPool):
-    """Real workers; the names of what they were asked for."""
+    """Real workers; the names of what they were asked for, and the tasks."""
 
     def __init__(self, jobs: int) -> None:
         super().__init__(jobs)
         self.asked: list[str] = []
+        self.tasks: list[ShardTask] = []
 
     def submit(self, function: Callable[[Any], Any], task: Any) -> Future[Any]:
         self.asked.append(f"{function.__name__} {task.shard}")
+        self.tasks.append(task)
         return super().submit(function, task)
 
 
@@ -133,6 +136,28 @@ def test_idle_workers_decode_for_the_first_shard_before_they_begin_the_next(spoo
     assert pool.asked.count("store_frames 0") == 1
     assert reports[-1].shards_made == 9
     assert reports[-1].frames_decoded == len(FrameStore(spool.frames).names())
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_all_workers_threads_make_the_first_shard_from_crops_of_large_frames(
+    tmp_path: Path, jobs: int
+):
+    root, small = write_sid(tmp_path / "data"), {"crop": 16, "crops_per_visit": 2, "epochs": 1}
+    whole, spool = (
+        planned(tmp_path / "whole", root, **small),
+        planned(tmp_path / "s", root, **small),
+    )
+    make_shards(whole, range(2), stored=True)
+    pool = NotedPool(jobs)
+
+    produce(spool, pool=pool, jobs=jobs, until=2)
+
+    assert pool.asked == ["make_shard 0", "make_shard 1"]
+    first, second = pool.tasks
+    assert (first.threads, second.threads) == (jobs, 1)
+    assert not first.storable_frames
+    assert second.storable_frames
+    assert shard_bytes(spool) == shard_bytes(whole)
 
 
 def test_no_worker_decodes_ahead_if_no_frame_can_be_stored(spool: Spool):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from darkprep.pipeline.produce.quarantine import (
 )
 from darkprep.pipeline.raw.guard import CRASHES_DECODER
 from darkprep.shards import Spool
+from darkprep.shards.files import read_json
 from darkprep.shards.process import ProcessId, start_ticks
 from tests.support.builds import planned
 from tests.support.sid_tree import write_sid
@@ -56,6 +58,20 @@ def leave_record(spool: Spool, path: Path, pid: int = 4194304) -> None:
         "started": 1,
     }
     (spool.producers / f"decoding-{pid}.json").write_text(json.dumps(record))
+
+
+def test_each_thread_of_a_worker_has_a_record_of_its_own(spool: Spool):
+    with (
+        ThreadPoolExecutor(1) as thread,
+        decoding_record(spool, Path("data/a.dng"), "1-a"),
+    ):
+        record = decoding_record(spool, Path("data/b.dng"), "1-b")
+        thread.submit(record.__enter__).result()
+        found = [read_json(file) for file in spool.producers.glob("decoding-*.json")]
+        thread.submit(record.__exit__, None, None, None).result()
+
+    assert {one["path"] for one in found if one} == {"data/a.dng", "data/b.dng"}
+    assert not list(spool.producers.glob("decoding-*.json"))
 
 
 def test_a_worker_records_what_it_decodes_and_deletes_the_record(spool: Spool):
