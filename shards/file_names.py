@@ -48,6 +48,14 @@ def rank_of_file_name(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def is_path_text(text: str) -> bool:
+    """Return whether a text from a record can be a path: no NUL, and no half of a surrogate pair that stands for no byte."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
 def published_path(path: str | os.PathLike[str]) -> str:
     """Return a path without the names of this machine's directories, for records that others may read.
 

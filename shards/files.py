@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +28,8 @@ LARGEST_RECORD = 64 << 20
 DEEPEST = 64
 """Levels of folders in folders that are searched; Python's own functions fail at some hundreds."""
 _LONGEST_ROW = 1 << 20
+_MOST_LINES, _MOST_OBJECTS = 500_000, 100_000
+"""Lines of a file and objects in it that are read at most, because each takes some time and memory."""
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 _NO_DIRECTORY = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
 
@@ -233,9 +235,14 @@ def parse_json_object(data: str | bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def json_objects(rows: Iterable[str | bytes]) -> list[dict[str, Any]]:
-    """Return the JSON objects among `rows`; rows that are damaged, not JSON objects, or longer than 1 MiB are left out."""
-    records = map(parse_json_object, (row for row in rows if len(row) <= _LONGEST_ROW))
+def json_objects(rows: Sequence[str | bytes]) -> list[dict[str, Any]]:
+    """Return the JSON objects among `rows`; rows that are damaged, not JSON objects, or longer than 1 MiB are left out.
+
+    Of more than 100,000 rows, evenly spaced ones are taken, with the last.
+    """
+    every = -(-len(rows) // _MOST_OBJECTS) or 1
+    chosen = (row for row in rows[(len(rows) - 1) % every :: every] if len(row) <= _LONGEST_ROW)
+    records = map(parse_json_object, chosen)
     return [record for record in records if record is not None]
 
 
@@ -246,12 +253,16 @@ def read_regular_file(path: Path, limit: int = LARGEST_RECORD) -> bytes:
 
 
 def read_last_lines(path: Path, limit: int = LARGEST_RECORD) -> list[bytes]:
-    """Return the lines within the last `limit` bytes of a regular file, without line ends; raise OSError for others."""
+    """Return the lines within the last `limit` bytes of a regular file, without line ends; raise OSError for others.
+
+    At most the last 500,000 lines are returned.
+    """
     with open(path, "rb", opener=open_regular_file) as file:
         size = file.seek(0, os.SEEK_END)
         start = file.seek(max(0, size - limit))
-        lines = file.read(limit).splitlines()
-    return lines[1:] if start else lines
+        *lines, end = file.read(limit).rsplit(b"\n", _MOST_LINES + 1)
+    lines += [end] if end else []
+    return lines[1:] if start or len(lines) > _MOST_LINES else lines
 
 
 def open_regular_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
@@ -321,16 +332,19 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def remove_stale_temporaries(directory: Path) -> int:
+def remove_stale_temporaries(directory: Path, name: str) -> int:
     """Remove the `.NAME.PID.tmp` files that dead processes left in `directory`; return their number.
 
-    Call it only while holding the lock for writing there: a process in another container looks dead from
-    here.
+    `name` is a pattern for the names of files that darkprep writes there, so that other programs' temporary files
+    stay. Call it only while holding the lock for writing there: a process in another container looks dead from here.
     """
     removed = 0
-    for path in directory.glob(".*.tmp"):
+    for path in directory.glob(f".{name}.*.tmp"):
         pid = path.name.split(".")[-2]
         if pid.isdecimal() and start_ticks(int(pid)) is None:
-            path.unlink(missing_ok=True)
-            removed += 1
+            with contextlib.suppress(
+                IsADirectoryError, FileNotFoundError
+            ):  # it is not ours, or gone
+                path.unlink()
+                removed += 1
     return removed

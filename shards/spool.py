@@ -87,7 +87,7 @@ class Spool(RecordedPlan):
         with disk_errors(self.plan_file):
             self.path.mkdir(parents=True, exist_ok=True)
         self.restore_directories()
-        remove_stale_temporaries(self.path)
+        remove_stale_temporaries(self.path, self.plan_file.name)
         data = json_bytes(plan.to_json())
         if not self.plan_file.exists() or read_regular_file(self.plan_file) != data:
             write_bytes(self.plan_file, data)
@@ -210,7 +210,7 @@ class Spool(RecordedPlan):
             if shard_of_partial_file_name(entry.name) is not None:
                 remove(Path(entry.path))
                 removed += 1
-        return removed + remove_stale_temporaries(self.producers)
+        return removed + remove_stale_temporaries(self.producers, "*.json")
 
     # -- cursors ----------------------------------------------------------------------------------
 
@@ -233,8 +233,8 @@ class Spool(RecordedPlan):
 
     def remove_cursors_from(self, rank: int) -> None:
         """Remove the cursors of `rank` and of all higher ranks, and temporary files of dead ranks."""
-        remove_stale_temporaries(self.cursors)
-        remove_stale_temporaries(self.damaged)
+        remove_stale_temporaries(self.cursors, "rank-*.json")
+        remove_stale_temporaries(self.damaged, self.quarantine.log_path.name)
         for entry in list_directory(self.cursors):
             found = rank_of_file_name(entry.name)
             if found is not None and found >= rank:

@@ -150,7 +150,7 @@ class Checkpoints:
         path = self.directory / f"{progress.iteration:08d}.pt"
         with disk_errors(path):
             self.directory.mkdir(parents=True, exist_ok=True)
-        remove_stale_temporaries(self.directory)
+        remove_stale_temporaries(self.directory, "*.pt")
         # Through memory, because torch's own writer raises a RuntimeError when the disk is full.
         content = io.BytesIO()
         torch.save(checkpoint.record(), content)

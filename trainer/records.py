@@ -7,7 +7,7 @@ trade-off: a line with one invalid field is left out completely.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -152,7 +152,7 @@ def read_metrics(run_dir: Path, *, tail_bytes: int | None = None) -> list[Metric
     return metrics_lines(rows)
 
 
-def metrics_lines(rows: Iterable[str | bytes]) -> list[MetricsLine]:
+def metrics_lines(rows: Sequence[str | bytes]) -> list[MetricsLine]:
     """Return the valid metrics lines among `rows`; a row that a crash has cut off is invalid."""
     lines = []
     for record in json_objects(rows):

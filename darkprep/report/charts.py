@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 _DRAWN_POINTS = 400
+_SMOOTHED_POINTS = 4000
 _READOUT_POINTS = 160
 _TABLE_ROWS = 24
 _TICKS = 5
@@ -245,7 +246,11 @@ def downsample(
 
 
 def smooth(points: Points) -> list[tuple[float, float]]:
-    """Return the points with each y replaced by the mean over a centred window of a twelfth of all points."""
+    """Return the points with each y replaced by the mean over a centred window of a twelfth of all points.
+
+    More than 4,000 points are averaged in groups first, because the time grows with the square of their number.
+    """
+    points = downsample(points, _SMOOTHED_POINTS)
     reach = max(1, len(points) // 24)
     smoothed = []
     for index, (x, _) in enumerate(points):

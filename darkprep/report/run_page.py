@@ -37,8 +37,11 @@ from darkprep.view.numbers import format_bytes, format_count, format_duration, f
 VALIDATION_FOLDER = "heldout"
 """Subdirectory of a run for the pictures of its validation frames."""
 _MAX_RESTORED = 8
-_MOST_JPEG_BYTES = 16 << 20
 """Maximum number of iterations for which a scene's pictures are shown."""
+_MAX_SCENES = 8
+"""Maximum number of scenes that are shown; a training run has four."""
+_MOST_JPEG_BYTES = 2 << 20
+"""Larger pictures than those of a training run are left out."""
 _INPUTS_AND_TRUTH = (("dark", "dark input"), ("amplified", "amplified input"), ("truth", "truth"))
 
 
@@ -261,7 +264,8 @@ def _disk_chart(history: Sequence[SpoolHistoryLine]) -> Chart:
 
 def _validation_pictures(run_dir: Path, validations: Sequence[Validation]) -> list[PictureSet]:
     sets = []
-    for folder in sorted(path for path in (run_dir / VALIDATION_FOLDER).glob("*") if path.is_dir()):
+    folders = (path for path in (run_dir / VALIDATION_FOLDER).glob("*") if path.is_dir())
+    for folder in sorted(folders)[:_MAX_SCENES]:
         own = {
             line.iteration: score
             for line in validations
@@ -301,12 +305,17 @@ def _restored(path: Path, scores: Mapping[int, PictureScore]) -> Picture:
 
 
 def _read_jpeg(path: Path) -> bytes:
-    """Return the content of a JPEG file; empty if it is not a valid JPEG."""
+    """Return the content of a JPEG file; empty if it is not a valid JPEG of a training run.
+
+    Links are not followed: in a run of someone else they could put this user's own pictures into the page.
+    """
+    if path.is_symlink() or path.parent.is_symlink():
+        return b""
     try:
-        jpeg = read_regular_file(path, _MOST_JPEG_BYTES)
+        jpeg = read_regular_file(path, _MOST_JPEG_BYTES + 1)
     except OSError:
         return b""
-    return jpeg if jpeg_size(jpeg) else b""
+    return jpeg if len(jpeg) <= _MOST_JPEG_BYTES and jpeg_size(jpeg) else b""
 
 
 # -- settings -----------------------------------------------------------------------------------------

@@ -25,7 +25,12 @@ from darkprep.pipeline.noise.parameters import (
 )
 from darkprep.shards.decode import decode, short_repr
 from darkprep.shards.errors import OptionError, first_line
-from darkprep.shards.files import open_regular_file, replace_atomically, write_bytes
+from darkprep.shards.files import (
+    open_regular_file,
+    read_regular_file,
+    replace_atomically,
+    write_bytes,
+)
 from darkprep.shards.format import PERIOD, CfaKind
 
 VERSION = 1
@@ -247,8 +252,7 @@ def read_identified(path: Path) -> tuple[CameraCalibration, str]:
 
 def _content(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+        data = read_regular_file(path, _MAX_BYTES + 1)
     except OSError as error:
         raise OptionError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     if len(data) > _MAX_BYTES:

@@ -42,6 +42,8 @@ COLUMNS = ("short", "long", "scene", "split", "ratio", "camera", "weight")
 """Columns that are always written; the first two are required."""
 _DERIVED_COLUMNS = ("id", "iso")
 _MAX_BYTES = 64 << 20
+_MAX_LINES, _MAX_LINE = 500_000, 1 << 16
+"""Maximum number of lines, and of characters in a line."""
 _MAX_NAME_BYTES = 300
 """Maximum length of id and camera together, in bytes of JSON: they are part of each sample's metadata of 1024 bytes."""
 _MAX_RATIO = 1e9
@@ -128,7 +130,7 @@ def _read_rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
     text = data.decode("utf-8-sig", "surrogateescape")
     heading = text.partition("\n")[0]
     delimiter = max(",;\t", key=heading.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(_lines(table, text), delimiter=delimiter, strict=True)
     try:
         names = [name.strip().lower() for name in next(reader, [])]
         _check_columns(table, names)
@@ -140,6 +142,16 @@ def _read_rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise DatasetError(
             f"{table}:{reader.line_num}: is not a line of a CSV file ({error})"
         ) from error
+
+
+def _lines(table: Path, text: str) -> Iterator[str]:
+    """Yield the lines of a table. Raises DatasetError if they are too many or too long."""
+    for number, line in enumerate(io.StringIO(text, newline=""), 1):
+        if number > _MAX_LINES or len(line) > _MAX_LINE:
+            raise DatasetError(
+                f"{table}:{number}: a pair table has at most {_MAX_LINES:,} lines of {_MAX_LINE:,} characters; divide it"
+            )
+        yield line
 
 
 def _check_columns(table: Path, names: list[str]) -> None:

@@ -7,6 +7,7 @@ depend on which other files exist; its size is exact only to one scene.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -184,4 +185,4 @@ def draw_fraction(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[Pa
 
 
 def _rank(seed: int, scene: tuple[str, str, str]) -> bytes:
-    return hashlib.blake2b("/".join((str(seed), *scene)).encode(), digest_size=16).digest()
+    return hashlib.blake2b(os.fsencode("/".join((str(seed), *scene))), digest_size=16).digest()

@@ -34,6 +34,7 @@ from darkprep.shards import (
 )
 from darkprep.shards.decode import decode
 from darkprep.shards.errors import first_line
+from darkprep.shards.file_names import is_path_text
 from darkprep.shards.own_settings import record_own_settings
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from darkprep.shards.rng import RngStream, permutation, random_below
@@ -61,13 +62,14 @@ class PlannedPair:
             self.short_fingerprint,
             self.long_fingerprint,
             self.pair.id,
+            self.pair.scene,
             self.pair.camera,
             self.pair.short,
             self.pair.long,
         )
-        if not all(isinstance(text, str) and "\0" not in text for text in texts):
+        if not all(isinstance(text, str) and is_path_text(text) for text in texts):
             raise ValueError(
-                "pairs: ids, cameras, paths and fingerprints must be strings without NUL"
+                "pairs: ids, scenes, cameras, paths and fingerprints must be strings that a path can have, without NUL"
             )
         for name in ("height", "width"):
             value = getattr(self, name)

@@ -50,6 +50,8 @@ from darkprep.shards.machine import with_retries
 _CHUNK = "0.0.0"
 _MAX_MAPPED = 256
 _MAX_METADATA_BYTES = 1 << 20
+_MAX_FRAME_BYTES = 1 << 32
+"""More than any photograph has; the checksum of a file of holes could otherwise take hours."""
 _GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {"darkprep": 1}}
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 _BLOCKS_PER_FRAME = 4
@@ -264,7 +266,9 @@ class FrameStore:
         chunk = self.path / name / _CHUNK
         if stored[_ATTRIBUTES_CHECKSUM] != _attributes_checksum(shape, stored):
             return None
-        if len(shape) != 3 or min(shape) < 1 or chunk.stat().st_size != 2 * math.prod(shape):
+        if len(shape) != 3 or min(shape) < 1 or 2 * math.prod(shape) > _MAX_FRAME_BYTES:
+            return None
+        if chunk.stat().st_size != 2 * math.prod(shape):
             return None
         attributes = FrameAttributes.from_json(stored)
         array = np.memmap(chunk, dtype="<u2", mode="r", shape=shape)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -15,16 +16,21 @@ import pytest
 
 from darkprep.jobs.background import last_log_line, log_path
 from darkprep.jobs.weights import load_network
+from darkprep.pipeline.noise.camera_calibration import read_calibration
 from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.find import find_pairs
 from darkprep.pipeline.pairs.folders import find_layout
 from darkprep.pipeline.pairs.inert_pickle import floats_of, read_inert_pickle
+from darkprep.pipeline.pairs.pair_table import pairs_from_csv
+from darkprep.pipeline.produce.frame_store import FrameAttributes, FrameStore, _attributes_checksum
 from darkprep.pipeline.raw.dng import DngTags, write_dng
 from darkprep.pipeline.raw.exif import read_exposure
 from darkprep.pipeline.raw.photo_metadata import PhotoMetadata, metadata_in_directories
 from darkprep.pipeline.raw.reader import read_header, read_raw
 from darkprep.pipeline.raw.source import RawFile
-from darkprep.shards import DatasetError, Spool, SpoolError
+from darkprep.report.charts import smooth
+from darkprep.report.run_page import write_run_report
+from darkprep.shards import DatasetError, OptionError, Spool, SpoolError
 from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.errors import RawError, WeightsError
 from darkprep.shards.files import (
@@ -41,6 +47,7 @@ from darkprep.trainer.records import read_metrics
 from darkprep.trainer.run_log import _remove_lines_after
 from darkprep.trainer.validations import read_validations
 from darkprep.view.history import read_history
+from tests.support.runs import write_run
 
 HUGE = 1 << 36
 """Bytes of a sparse file: more than this machine has memory."""
@@ -199,6 +206,72 @@ def test_lines_of_a_resumed_run_are_copied_one_by_one(tmp_path):
 
 def test_a_long_line_is_left_out():
     assert json_objects([b'{"a": [' + b"[]," * (1 << 20) + b"[]]}", b'{"a": 1}']) == [{"a": 1}]
+
+
+def test_of_very_many_lines_some_are_read_and_the_last_always(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"{}\n" * 600_000 + b'{"a": 1}\n')
+
+    rows = read_last_lines(path)
+    records = json_objects(rows)
+
+    assert (len(rows), rows[-1]) == (500_000, b'{"a": 1}')
+    assert len(records) == 100_000
+    assert records[-1] == {"a": 1}
+    assert len(smooth([(float(n), 1.0) for n in range(100_000)])) == 4_000
+
+
+@pytest.mark.parametrize("rows", [b"a,b\n" * 500_000, b"," * (1 << 20)], ids=["rows", "fields"])
+def test_a_pair_table_of_very_many_rows_or_fields_is_refused(tmp_path, rows):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"short,long\n" + rows)
+
+    with pytest.raises(DatasetError, match=r"a pair table has at most 500,000 lines"):
+        pairs_from_csv(path)
+
+
+def test_a_stored_frame_of_holes_is_damaged_and_its_checksum_not_computed(tmp_path, monkeypatch):
+    store = FrameStore(tmp_path / "frames")
+    store.create()
+    attributes = FrameAttributes(kind="long", raw="a.dng")
+    store.put("1-a-long", np.zeros((3, 8, 8), np.uint16), attributes)
+    folder = tmp_path / "frames" / "1-a-long"
+    record = json.loads((folder / "zarr.json").read_text())
+    shape = (1, 1, HUGE // 2)
+    sums = record["attributes"] | {"facts_xxh3": _attributes_checksum(shape, record["attributes"])}
+    (folder / "zarr.json").write_text(json.dumps(record | {"shape": shape, "attributes": sums}))
+    os.truncate(folder / "0.0.0", HUGE)
+    monkeypatch.setattr(
+        "darkprep.pipeline.produce.frame_store.checksum", lambda _: pytest.fail("computes")
+    )
+
+    assert FrameStore(tmp_path / "frames").get("1-a-long") is None
+
+
+def test_the_page_of_a_run_shows_few_small_pictures_that_are_no_links(tmp_path):
+    run = write_run(tmp_path / "run")
+    scene = next((run / "heldout").iterdir())
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes((scene / "dark.jpg").read_bytes() + b"secret")
+    for number in range(20):
+        shutil.copytree(scene, run / "heldout" / f"copy-{number}")
+    (run / "heldout" / "copy-0" / "dark.jpg").unlink()
+    (run / "heldout" / "copy-0" / "dark.jpg").symlink_to(secret)
+    (run / "heldout" / "copy-1" / "dark.jpg").write_bytes(secret.read_bytes().ljust(3 << 20, b"x"))
+
+    page = write_run_report(run).read_text()
+
+    assert 0 < page.count('<div class="stage"') <= 8
+    assert "copy-0" not in page
+    assert "copy-1:" not in page
+    assert "copy-10:" in page
+
+
+def test_a_pipe_as_calibration_is_refused_and_nobody_waits_for_its_other_end(tmp_path):
+    os.mkfifo(tmp_path / "c.json")
+
+    with pytest.raises(OptionError, match="is not a regular file"):
+        read_calibration(tmp_path / "c.json")
 
 
 def test_a_plan_of_samples_that_fill_the_memory_is_refused():

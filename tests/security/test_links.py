@@ -129,6 +129,21 @@ def test_a_zarr_store_of_someone_else_is_not_adopted(tmp_path):
     assert (tmp_path / "zarr.json").read_text() == group
 
 
+def test_of_temporary_files_only_those_with_names_of_ones_own_are_removed(tmp_path, make_spool):
+    others = tmp_path / "spool" / ".notes.txt.4194305.tmp"
+    own = others.with_name(".plan.json.4194305.tmp")
+    directory = others.with_name(".plan.json.4194306.tmp")
+    directory.mkdir(parents=True)
+    for path in (others, own):
+        path.write_bytes(MINE)
+
+    make_spool()
+
+    assert others.exists()
+    assert directory.exists()
+    assert not own.exists()
+
+
 def test_a_frame_store_removes_only_temporary_files_of_its_own_form(tmp_path, victim):
     FrameStore(tmp_path / "frames").create()
     kept = tmp_path / "frames" / ".cache.tmp"

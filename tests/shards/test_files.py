@@ -79,6 +79,6 @@ def test_only_temporary_files_of_dead_writers_are_removed(tmp_path: Path):
     alive.touch()
     dead.touch()
 
-    assert remove_stale_temporaries(tmp_path) == 1
+    assert remove_stale_temporaries(tmp_path, "[ab]") == 1
     assert alive.exists()
     assert not dead.exists()

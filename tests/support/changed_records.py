@@ -10,7 +10,7 @@ NESTED: Any = {"a": [{"b": [None, 1]}]}
 for _ in range(30):
     NESTED = [NESTED]
 VALUES: tuple[Any, ...] = (
-    *(None, True, -1, 0, float("inf"), float("nan"), 10**400, "", "x" * 100_000, [], {}, NESTED),
+    *(None, True, -1, 0, float("inf"), float("nan"), 10**400, "", "\ud800", "x" * 100_000, [], {}, NESTED),
 )  # fmt: skip
 """Values of every JSON type."""
 REMOVED = object()
