@@ -2,7 +2,7 @@
 
 Plans, calibrations, configurations and logs may come from anyone, so nothing else turns their JSON into
 objects that code relies on. The trade-off: only the types that these records have are known here: numbers,
-strings, Literals, tuples, dataclasses, unions of them, and mappings, whose content is not checked.
+strings, Literals, tuples, dataclasses, unions of them, and mappings, whose content is checked unless it is Any.
 """
 
 from __future__ import annotations
@@ -61,6 +61,11 @@ def _decoded(name: str, value: Any, kind: Any, strict: bool) -> Any:
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
         return _of_union(name, value, get_args(kind), strict)
+    if origin is Mapping and isinstance(value, Mapping) and (item := get_args(kind)[1]) is not Any:
+        return {
+            key: _decoded(f"{name}[{short_repr(key)}]", one, item, strict)
+            for key, one in value.items()
+        }
     if origin is tuple and isinstance(value, list | tuple):
         return _tuple(name, value, get_args(kind), strict)
     if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from darkprep.pipeline.pairs.cameras import CAMERAS
-from darkprep.shards.files import read_json
 from darkprep.studies.panel import (
     Comparison,
     LabelledPicture,
@@ -14,7 +12,14 @@ from darkprep.studies.panel import (
     read_picture_row,
 )
 from darkprep.studies.task_kinds import EvaluationTask, TrainingTask
-from darkprep.studies.tasks import StudyContext, Task
+from darkprep.studies.task_results import (
+    EvaluationMeans,
+    TrainingResult,
+    entry_of,
+    pair_scores,
+    result_of,
+)
+from darkprep.studies.tasks import StudyContext
 from darkprep.view.numbers import format_duration
 
 AMPLIFIED_INPUT = "none: the amplified input"
@@ -26,46 +31,45 @@ def title_of(camera: str) -> str:
     return CAMERAS[camera].title if camera in CAMERAS else camera
 
 
-def result_of(context: StudyContext, task: Task) -> dict[str, Any]:
-    """Return the result of a finished task."""
-    result = context.result(task.name)
-    assert result is not None, f"{task.name} must be finished"
-    return result
-
-
 def format_psnr(value: float | None) -> str:
     """Return a PSNR in dB as text without the unit; None stands for infinity."""
     return "infinite" if value is None else f"{value:.2f}"
 
 
-def format_scores(context: StudyContext, task: EvaluationTask, prefix: str = "") -> str:
-    """Return PSNR / SSIM of an evaluation as text; with the prefix "input ", those of the amplified input."""
-    result = result_of(context, task)
-    return f"{format_psnr(result[f'{prefix}psnr'])} / {result[f'{prefix}ssim']:.3f}"
+def mean_scores(
+    context: StudyContext, task: EvaluationTask, *, of_input: bool = False
+) -> tuple[float | None, float]:
+    """Return PSNR and SSIM of an evaluation; with `of_input`, those of the amplified input."""
+    result = result_of(context, task, EvaluationMeans)
+    return (result.input_psnr, result.input_ssim) if of_input else (result.psnr, result.ssim)
+
+
+def format_scores(context: StudyContext, task: EvaluationTask, *, of_input: bool = False) -> str:
+    """Return PSNR / SSIM of an evaluation as text; with `of_input`, those of the amplified input."""
+    psnr, ssim = mean_scores(context, task, of_input=of_input)
+    return f"{format_psnr(psnr)} / {ssim:.3f}"
 
 
 def format_group_scores(
-    context: StudyContext, task: EvaluationTask, group: str, prefix: str = ""
+    context: StudyContext, task: EvaluationTask, group: str, *, of_input: bool = False
 ) -> str:
-    """Return PSNR / SSIM of a group of pairs as text; with the prefix "baseline_", those of the amplified input."""
-    result = result_of(context, task)["groups"][group]
-    return f"{format_psnr(result[f'{prefix}psnr'])} / {result[f'{prefix}ssim']:.3f}"
+    """Return PSNR / SSIM of a group of pairs as text; with `of_input`, those of the amplified input."""
+    groups = result_of(context, task, EvaluationMeans).groups
+    found = entry_of(context, task, "groups", groups, group)
+    if of_input:
+        return f"{format_psnr(found.baseline_psnr)} / {found.baseline_ssim:.3f}"
+    return f"{format_psnr(found.psnr)} / {found.ssim:.3f}"
 
 
 def training_columns(context: StudyContext, training: TrainingTask) -> dict[str, str]:
     """Return the table cells of a training run: scenes, parameters, last loss and time."""
-    result = result_of(context, training)
+    result = result_of(context, training, TrainingResult)
     return {
-        "scenes": str(result["scenes"]),
-        "parameters": f"{result['parameters']:,}",
-        "loss": f"{result['last loss']:.4f}",
-        "time": format_duration(result["seconds"]),
+        "scenes": str(result.scenes),
+        "parameters": f"{result.parameters:,}",
+        "loss": f"{result.last_loss:.4f}",
+        "time": format_duration(result.seconds),
     }
-
-
-def pair_scores(context: StudyContext, task: EvaluationTask) -> list[dict[str, Any]]:
-    """Return an evaluation's scores for each pair."""
-    return list((read_json(task.folder(context) / "metrics.json") or {})["images"])
 
 
 def comparison_of(
@@ -80,7 +84,7 @@ def comparison_of(
     it.
     """
     scores = pair_scores(context, labelled[0][1])
-    restored = pair in {score["pair"] for score in scores}
+    restored = pair in {score.pair for score in scores}
     chosen = (pair if pair and restored else median_pair(scores)).replace("/", "_")
     rows = [read_picture_row(task.folder(context) / f"{chosen}.png", 3) for _, task in labelled]
     return Comparison(

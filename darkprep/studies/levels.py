@@ -24,7 +24,7 @@ from darkprep.pipeline.raw.guard import guarded, guarded_call
 from darkprep.shards import DatasetError, Sample
 from darkprep.shards.files import disk_errors
 from darkprep.shards.format import U16
-from darkprep.studies.figures import format_psnr, result_of
+from darkprep.studies.figures import format_psnr
 from darkprep.studies.options import PROTOCOL_NOTE, Study, StudyOptions
 from darkprep.studies.panel import (
     Comparison,
@@ -35,6 +35,7 @@ from darkprep.studies.panel import (
 )
 from darkprep.studies.result import StudyResult, Table
 from darkprep.studies.task_kinds import ExecutionOptions, TrainingTask
+from darkprep.studies.task_results import LevelsImage, LevelsResult, result_of
 from darkprep.studies.tasks import StudyContext
 from darkprep.trainer.device import open_device
 from darkprep.trainer.evaluation import restore_frame
@@ -199,11 +200,11 @@ class LevelsTask:
         return {**means, "pairs": len(scores), "images": scores}
 
 
-def _lowest_iso_scores(context: StudyContext, task: LevelsTask) -> list[dict[str, Any]]:
+def _lowest_iso_scores(context: StudyContext, task: LevelsTask) -> list[LevelsImage]:
     """Return the scores at the lowest ISO, at which noise hides the effect of the levels least."""
-    images = result_of(context, task)["images"]
-    lowest = min(image["iso"] for image in images)
-    return [image for image in images if image["iso"] == lowest]
+    images = result_of(context, task, LevelsResult).images
+    lowest = min(image.iso for image in images)
+    return [image for image in images if image.iso == lowest]
 
 
 def _scores(pair: str, sample: Sample, plain: U16, restored: F32) -> dict[str, Any]:
@@ -226,20 +227,20 @@ def _scores(pair: str, sample: Sample, plain: U16, restored: F32) -> dict[str, A
 
 
 def _row(context: StudyContext, task: LevelsTask) -> tuple[str, ...]:
-    result = result_of(context, task)
-    first = result["images"][0]
+    result = result_of(context, task, LevelsResult)
+    first = result.images[0]
     return (
         camera_named(task.camera).title,
         {"published": "published", "file": "the file's"}[task.levels],
-        f"{first['black level']:g}, {first['white level']:g}",
-        f"{result['input white']:.1%}",
-        f"{result['input black']:.1%}",
-        f"{result['white']:.1%}",
-        f"{result['black']:.1%}",
-        f"{result['mean']:.3f}",
-        f"{result['truth mean']:.3f}",
-        format_psnr(result["psnr"]),
-        f"{result['ssim']:.3f}",
+        f"{first.black_level:g}, {first.white_level:g}",
+        f"{result.input_white:.1%}",
+        f"{result.input_black:.1%}",
+        f"{result.white:.1%}",
+        f"{result.black:.1%}",
+        f"{result.mean:.3f}",
+        f"{result.truth_mean:.3f}",
+        format_psnr(result.psnr),
+        f"{result.ssim:.3f}",
     )
 
 
@@ -247,8 +248,9 @@ def _comparison(
     context: StudyContext, published: LevelsTask, own: LevelsTask, wanted: str
 ) -> Comparison:
     """Return the pair `wanted`, or the pair of median PSNR if the camera does not have it."""
-    by_pair = {image["pair"]: image for image in result_of(context, own)["images"]}
-    pair = wanted if wanted in by_pair else median_pair(list(by_pair.values()))
+    images = result_of(context, own, LevelsResult).images
+    pair = wanted if wanted in {image.pair for image in images} else median_pair(images)
+    pair = pair.replace("/", "_")
     amplified, wrong, truth = read_picture_row(published.folder(context) / f"{pair}.png", 3)
     _, right, _ = read_picture_row(own.folder(context) / f"{pair}.png", 3)
     return Comparison(

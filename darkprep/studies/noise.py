@@ -11,7 +11,6 @@ from darkprep.studies.figures import (
     AMPLIFIED_INPUT,
     comparison_of,
     format_group_scores,
-    result_of,
 )
 from darkprep.studies.options import PROTOCOL_NOTE, Study, StudyOptions
 from darkprep.studies.result import StudyResult, Table
@@ -22,6 +21,7 @@ from darkprep.studies.task_kinds import (
     EvaluationTask,
     TrainingTask,
 )
+from darkprep.studies.task_results import EvaluationMeans, result_of
 from darkprep.studies.tasks import StudyContext
 
 CAMERA, ELD_CAMERA = "sony", "sonya7s2"
@@ -158,13 +158,15 @@ def _table(
     columns = [
         (on, group)
         for on in tested
-        for group in result_of(context, evaluations[first, on, protocol])["groups"]
+        for group in result_of(context, evaluations[first, on, protocol], EvaluationMeans).groups
         if group.startswith("x")
     ]
 
-    def row(label: str, training: str, prefix: str = "") -> tuple[str, ...]:
+    def row(label: str, training: str, *, of_input: bool = False) -> tuple[str, ...]:
         scores = (
-            format_group_scores(context, evaluations[training, on, protocol], group, prefix)
+            format_group_scores(
+                context, evaluations[training, on, protocol], group, of_input=of_input
+            )
             for on, group in columns
         )
         return (label, *scores)
@@ -173,7 +175,7 @@ def _table(
         caption=_PROTOCOLS[protocol],
         heads=("trained on", *(f"{camera_named(on).title} {group}" for on, group in columns)),
         rows=(
-            row(AMPLIFIED_INPUT, first, "baseline_"),
+            row(AMPLIFIED_INPUT, first, of_input=True),
             *(row(one.label, one.name) for one in trainings),
         ),
     )

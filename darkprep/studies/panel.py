@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from darkprep.shards.decode import short_repr
+from darkprep.shards.errors import OptionError
+from darkprep.studies.task_results import PairScore
 from darkprep.trainer.picture_row import split_row
 
 Pixels = NDArray[np.uint8]
@@ -43,29 +45,37 @@ class Comparison:
 
 
 def read_picture_row(path: Path, count: int) -> list[Pixels]:
-    """Return the `count` pictures that a PNG file holds side by side."""
-    with Image.open(path) as image:
-        return split_row(np.asarray(image.convert("RGB")), count)
+    """Return the `count` pictures that a PNG file holds side by side. Raises OptionError for a file with other content."""
+    try:
+        with Image.open(path) as image:
+            pictures = split_row(np.asarray(image.convert("RGB")), count)
+        if not all(picture.size for picture in pictures):
+            raise ValueError("too few columns")
+    except (
+        Exception
+    ) as error:  # Arbitrary bytes and names can make Pillow raise exceptions of any class.
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise OptionError(
+            f"{path.parent}: {short_repr(path.name)} does not hold {count} pictures ({reason}); choose another --out"
+        ) from error
+    return pictures
 
 
-def median_pair(scores: Sequence[Mapping[str, Any]]) -> str:
+def median_pair(scores: Sequence[PairScore]) -> str:
     """Return the pair with the median PSNR; a PSNR of None counts as infinite."""
-    ranked = sorted(
-        scores, key=lambda score: float("inf") if score["psnr"] is None else score["psnr"]
-    )
-    return str(ranked[len(ranked) // 2]["pair"])
+    ranked = sorted(scores, key=lambda score: float("inf") if score.psnr is None else score.psnr)
+    return ranked[len(ranked) // 2].pair
 
 
-def common_median_pair(each: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+def common_median_pair(each: Sequence[Sequence[PairScore]]) -> str:
     """Return, of the pairs common to all, the one with the median mean PSNR; if there are none, the first's median pair."""
-    by_pair = [{score["pair"]: score["psnr"] for score in scores} for scores in each]
-    shared = sorted(set(by_pair[0]).intersection(*by_pair))
-    finite = [pair for pair in shared if None not in [one[pair] for one in by_pair]]
-    if not finite:
-        return median_pair(each[0])
-    return median_pair(
-        [{"pair": pair, "psnr": np.mean([one[pair] for one in by_pair])} for pair in finite]
-    )
+    by_pair = [{score.pair: score.psnr for score in scores} for scores in each]
+    means = []
+    for pair in sorted(set(by_pair[0]).intersection(*by_pair)):
+        values = [own for one in by_pair if (own := one[pair]) is not None]
+        if len(values) == len(by_pair):
+            means.append(PairScore(pair=pair, psnr=float(np.mean(values))))
+    return median_pair(means or each[0])
 
 
 def panel(comparisons: Sequence[Comparison]) -> Pixels:

@@ -15,7 +15,8 @@ from darkprep.pipeline.produce.default_jobs import usable_cpus
 from darkprep.report.charts import Chart, Curve, Points
 from darkprep.report.page import render_page, write_page
 from darkprep.report.pictures import Gallery, Picture, PictureSet, jpeg_size, small_jpeg
-from darkprep.shards.files import disk_errors, read_json, write_bytes, write_json
+from darkprep.shards.errors import OptionError, first_line
+from darkprep.shards.files import disk_errors, json_bytes, read_json, write_bytes, write_json
 from darkprep.studies.panel import Comparison, encode_panel, panel
 from darkprep.studies.task_kinds import TrainingTask
 from darkprep.studies.tasks import StudyContext, Task
@@ -79,8 +80,20 @@ def _record(result: StudyResult, tasks: Sequence[Task], context: StudyContext) -
         "tables": [asdict(table) for table in result.tables],
         "cores": usable_cpus().count,
         "seconds": sum(context.seconds(task.name) for task in tasks),
-        "cells": {task.name: read_json(context.record_path(task.name)) for task in tasks},
+        "cells": {task.name: _cell(context.record_path(task.name)) for task in tasks},
     }
+
+
+def _cell(path: Path) -> dict[str, Any] | None:
+    """Return the record of a task. Raises OptionError for a record that JSON does not allow to be written again."""
+    record = read_json(path)
+    try:
+        json_bytes(record or {})
+    except (ValueError, RecursionError) as error:
+        raise OptionError(
+            f"{path}: cannot be written again ({first_line(error)}); delete it and run the study again, which repeats this task"
+        ) from error
+    return record
 
 
 def _page(result: StudyResult, context: StudyContext) -> str:

@@ -10,14 +10,14 @@ from darkprep.studies.figures import (
     AMPLIFIED_INPUT,
     comparison_of,
     format_scores,
-    pair_scores,
-    result_of,
+    mean_scores,
     training_columns,
 )
 from darkprep.studies.options import Study, StudyOptions
 from darkprep.studies.panel import Comparison, common_median_pair
 from darkprep.studies.result import StudyResult, Table
 from darkprep.studies.task_kinds import EvaluationTask, TrainingTask
+from darkprep.studies.task_results import pair_scores
 from darkprep.studies.tasks import StudyContext
 
 CAMERAS = ("canon70d", "canon700d", "nikond850")
@@ -111,7 +111,7 @@ def _plain_table(context: StudyContext, tasks: _Tasks) -> Table:
     for training in tasks.trainings:
         first.setdefault(training.camera, tasks.own[training.name])
     inputs = "; ".join(
-        f"{camera_named(camera).title.split()[0]} {format_scores(context, task, 'input ')}"
+        f"{camera_named(camera).title.split()[0]} {format_scores(context, task, of_input=True)}"
         for camera, task in first.items()
     )
     any_training = tasks.trainings[0].name
@@ -120,7 +120,7 @@ def _plain_table(context: StudyContext, tasks: _Tasks) -> Table:
         "",
         inputs,
         *(
-            format_scores(context, tasks.cross[any_training, camera, False], "input ")
+            format_scores(context, tasks.cross[any_training, camera, False], of_input=True)
             for camera in tasks.cameras
         ),
     )
@@ -166,9 +166,10 @@ def _matched_scores(
     plain, matched = (
         tasks.cross[training.name, camera, is_matched] for is_matched in (False, True)
     )
-    before, after = result_of(context, plain)["psnr"], result_of(context, matched)["psnr"]
-    change = f" ({after - before:+.2f} dB)" if None not in (before, after) else ""
-    return f"{format_scores(context, matched)}{change}"
+    (before, _), (after, _) = (mean_scores(context, one) for one in (plain, matched))
+    if before is None or after is None:
+        return format_scores(context, matched)
+    return f"{format_scores(context, matched)} ({after - before:+.2f} dB)"
 
 
 def _comparisons(context: StudyContext, tasks: _Tasks) -> tuple[Comparison, ...]:

@@ -6,7 +6,7 @@ from darkprep.studies.figures import (
     AMPLIFIED_INPUT,
     comparison_of,
     format_psnr,
-    result_of,
+    mean_scores,
     title_of,
     training_columns,
 )
@@ -60,7 +60,7 @@ def section_7(options: StudyOptions) -> Study:
             "",
             "",
             "",
-            *_scores(context, evaluations[trainings[0].name], "input "),
+            *_scores(context, evaluations[trainings[0].name], of_input=True),
             "",
         )
         heads = ("network", "scenes", "parameters", "loss", "PSNR", "SSIM", "training time")
@@ -83,6 +83,8 @@ def section_7(options: StudyOptions) -> Study:
     return Study(tasks=tasks, result=result)
 
 
-def _scores(context: StudyContext, task: EvaluationTask, prefix: str = "") -> tuple[str, str]:
-    result = result_of(context, task)
-    return format_psnr(result[f"{prefix}psnr"]), f"{result[f'{prefix}ssim']:.3f}"
+def _scores(
+    context: StudyContext, task: EvaluationTask, *, of_input: bool = False
+) -> tuple[str, str]:
+    psnr, ssim = mean_scores(context, task, of_input=of_input)
+    return format_psnr(psnr), f"{ssim:.3f}"

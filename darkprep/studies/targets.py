@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from darkprep.shards import Target
 from darkprep.studies.figures import (
     AMPLIFIED_INPUT,
     format_psnr,
-    result_of,
     title_of,
     training_columns,
 )
@@ -19,9 +18,17 @@ from darkprep.studies.panel import Comparison, LabelledPicture, median_pair, rea
 from darkprep.studies.result import StudyResult, Table
 from darkprep.studies.target_tasks import CostTask, TwoDomainsTask
 from darkprep.studies.task_kinds import TrainingTask
+from darkprep.studies.task_results import (
+    CostResult,
+    DomainsResult,
+    PairScore,
+    entry_of,
+    result_of,
+)
 from darkprep.studies.tasks import StudyContext
 
 CAMERA = "sony"
+_RATIO = re.compile(r"x\d{1,9}")
 _NETWORKS: tuple[tuple[str, Target], ...] = (
     ("redirt", "srgb"),
     ("redirt", "linear"),
@@ -119,20 +126,20 @@ def _scores_table(
     trainings: Sequence[TrainingTask],
     domains: dict[str, TwoDomainsTask],
 ) -> Table:
-    means = {one.name: result_of(context, domains[one.name])["means"] for one in trainings}
-    ratios = sorted((name for name in means[trainings[0].name] if name != "all"), key=_number)
+    first = result_of(context, domains[trainings[0].name], DomainsResult)
+    ratios = sorted(filter(_RATIO.fullmatch, first.means), key=_number)
     groups = ("all", *ratios)
-    raw = next(means[one.name] for one in trainings if one.target == "raw")
+    raw = next(domains[one.name] for one in trainings if one.target == "raw")
 
-    def cells(found: dict[str, Any], prefix: str = "") -> list[str]:
+    def cells(task: TwoDomainsTask, prefix: str = "") -> list[str]:
         columns = [(group, "raw") for group in groups] + [("all", "srgb")]
-        return [_pair(found[group], f"{prefix}{domain}") for group, domain in columns]
+        return [_pair(context, task, group, f"{prefix}{domain}") for group, domain in columns]
 
-    rows = [(AMPLIFIED_INPUT, "", "", *cells(raw, "input "), "")]
+    rows = [(AMPLIFIED_INPUT, "", "", *cells(raw, "input_"), "")]
     for one in trainings:
         columns = training_columns(context, one)
         shown = (one.model, one.target, columns["parameters"])
-        rows.append((*shown, *cells(means[one.name]), columns["time"]))
+        rows.append((*shown, *cells(domains[one.name]), columns["time"]))
     heads = ("network", "target", "parameters", *(f"RAW {group}" for group in groups))
     return Table(
         caption=f"PSNR / SSIM on the test scenes of {title_of(camera)}",
@@ -144,9 +151,9 @@ def _scores_table(
 def _cost_table(context: StudyContext, costs: Mapping[Target, CostTask]) -> Table:
     rows = []
     for target, task in costs.items():
-        found = result_of(context, task)
-        sizes = (f"{found[name] / 1e6:.2f}" for name in ("sample bytes", "frame bytes"))
-        rows.append((target, f"{found['cpu ms']:.1f}", *sizes))
+        found = result_of(context, task, CostResult)
+        sizes = (f"{size / 1e6:.2f}" for size in (found.sample_bytes, found.frame_bytes))
+        rows.append((target, f"{found.cpu_ms:.1f}", *sizes))
     return Table(
         caption="What samples cost to produce",
         heads=("target", "CPU ms per cold sample", "MB per sample", "MB per pair of stored frames"),
@@ -155,8 +162,14 @@ def _cost_table(context: StudyContext, costs: Mapping[Target, CostTask]) -> Tabl
     )
 
 
-def _pair(means: dict[str, float], domain: str) -> str:
-    return f"{format_psnr(means[f'{domain} psnr'])} / {means[f'{domain} ssim']:.3f}"
+def _pair(context: StudyContext, task: TwoDomainsTask, group: str, domain: str) -> str:
+    groups = result_of(context, task, DomainsResult).means
+    means = entry_of(context, task, "means", groups, group)
+    psnr, ssim = (
+        entry_of(context, task, f"means[{group!r}]", means, f"{domain}_{name}")
+        for name in ("psnr", "ssim")
+    )
+    return f"{format_psnr(psnr)} / {ssim:.3f}"
 
 
 def _number(group: str) -> float:
@@ -170,8 +183,8 @@ def _comparison(
     domains: dict[str, TwoDomainsTask],
 ) -> Comparison:
     """Return the sRGB pictures of the pair with the median PSNR for the first network."""
-    images = result_of(context, domains[trainings[0].name])["images"]
-    pair = median_pair([{"pair": one["pair"], "psnr": one["srgb psnr"]} for one in images])
+    images = result_of(context, domains[trainings[0].name], DomainsResult).images
+    pair = median_pair([PairScore(pair=one.pair, psnr=one.srgb_psnr) for one in images])
     rows = [
         read_picture_row(domains[one.name].folder(context) / f"{pair.replace('/', '_')}.png", 3)
         for one in trainings

@@ -37,13 +37,13 @@ def x_trans(options: StudyOptions) -> Study:
     }
 
     def result(context: StudyContext) -> StudyResult:
-        sony = next((format_scores(context, one, "input ") for one in cross.values()), "")
+        sony = next((format_scores(context, one, of_input=True) for one in cross.values()), "")
         input_row = (
             AMPLIFIED_INPUT,
             "",
             "",
             "",
-            format_scores(context, own[trainings[0].name], "input "),
+            format_scores(context, own[trainings[0].name], of_input=True),
             sony,
             "",
         )

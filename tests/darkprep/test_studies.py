@@ -38,6 +38,7 @@ from darkprep.studies.panel import (
 from darkprep.studies.result import Table
 from darkprep.studies.targets import _PUBLISHED as PUBLISHED_TARGETS
 from darkprep.studies.task_kinds import ExecutionOptions, TrainingScale, TrainingTask
+from darkprep.studies.task_results import PairScore
 from darkprep.studies.tasks import StudyContext
 from darkprep.synth.dataset import synthesise
 from darkprep.trainer.evaluation import truth_of
@@ -351,19 +352,31 @@ def test_a_panel_shows_small_and_large_pictures_in_rows():
     assert (shown == 99).mean() > 0.4
 
 
-def test_the_median_pair_counts_infinite_psnr_as_largest():
-    images = [{"pair": name, "psnr": psnr} for name, psnr in (("a", 9.0), ("b", None), ("c", 8.0))]
+@pytest.mark.parametrize("pictures", [0, 1])
+def test_a_file_without_the_pictures_of_a_study_is_named(tmp_path: Path, pictures: int):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"no picture")
+    if pictures:
+        Image.new("RGB", (2, 2)).save(path)
 
-    assert median_pair(images) == "a"
+    with pytest.raises(OptionError, match=r"'a\.png' does not hold 3 pictures"):
+        read_picture_row(path, 3)
+
+
+def scores(**psnr: float | None) -> list[PairScore]:
+    return [PairScore(pair=name, psnr=value) for name, value in psnr.items()]
+
+
+def test_the_median_pair_counts_infinite_psnr_as_largest():
+    assert median_pair(scores(a=9.0, b=None, c=8.0)) == "a"
 
 
 def test_the_common_median_pair_is_one_that_all_cameras_have():
-    first = [{"pair": name, "psnr": psnr} for name, psnr in (("a", 9.0), ("b", 5.0), ("c", 7.0))]
-    second = [{"pair": name, "psnr": psnr} for name, psnr in (("a", 3.0), ("b", 4.0), ("d", 1.0))]
+    first, second = scores(a=9.0, b=5.0, c=7.0), scores(a=3.0, b=4.0, d=1.0)
 
     assert common_median_pair([first, first]) == "c"
     assert common_median_pair([first, second]) == "a"
-    assert common_median_pair([first, [{"pair": "d", "psnr": 1.0}]]) == "c"
+    assert common_median_pair([first, scores(d=1.0)]) == "c"
 
 
 def test_a_panel_of_noise_stays_small(tmp_path):

@@ -18,6 +18,7 @@ GENERAL = (
     *("digest does not match", "contradict each other", "its settings", "does not name the directory"),
     *("part 1 of", "pairs must be", "camera is missing", "pair is missing", "those of another noise"),
     *("amplify", "amplification_source", "_fingerprint", "modes", "is not a calibration", "cuts off noise", "has no gain K"),
+    *("other settings", "cannot be written again", "does not hold 3 pictures"),
 )  # fmt: skip
 """Parts of messages about a record as a whole, and names of fields that have another name in the record."""
 
@@ -37,5 +38,8 @@ def test_a_record_with_any_field_changed_is_read_or_refused_in_one_line(kind: st
                 assert "\n" not in text, (place, value)
                 assert len(text) < LONGEST_MESSAGE, (place, text[:200])
                 keys = [key for key in place if isinstance(key, str)]
-                named = (*keys, *(key.replace("_", "-") for key in keys), *GENERAL)
+                spelled = [
+                    key.replace(*change) for key in keys for change in (("_", "-"), (" ", "_"))
+                ]
+                named = (*keys, *spelled, *GENERAL)
                 assert any(one in text for one in named), (place, value, text)

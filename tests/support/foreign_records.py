@@ -40,6 +40,9 @@ from darkprep.shards.plan_record import ProducerSettings, plan_digest
 from darkprep.shards.process import ProcessId
 from darkprep.shards.quarantine import QuarantineRecord
 from darkprep.shards.remote.bucket import Bucket
+from darkprep.studies.levels import LevelsTask
+from darkprep.studies.target_tasks import CostTask, TwoDomainsTask
+from darkprep.studies.task_kinds import EvaluationTask, TrainingTask
 from darkprep.trainer.communicator import SingleProcess
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.records import MetricsLine, RunSummary
@@ -47,6 +50,7 @@ from darkprep.view.history import SpoolHistoryLine
 from darkprep.view.read_status import BucketReader, spool_status
 from darkprep.view.text import status_lines
 from tests.support.fake_store import FakeStore
+from tests.support.study_records import METRICS, first_task, read_study, record_of
 
 Json = dict[str, Any]
 
@@ -319,6 +323,38 @@ def _read_colours(folder: Path, record: Any) -> None:
         assert one.colours.to_srgb.shape == (3, 3)
 
 
+# -- studies ------------------------------------------------------------------------------------------
+
+_STUDIED: tuple[tuple[str, type, tuple[str, ...]], ...] = (
+    ("section-7", TrainingTask, ("",)),
+    ("x-trans", EvaluationTask, ("result", "seconds")),
+    ("noise", EvaluationTask, ("result/groups",)),
+    ("levels", LevelsTask, ("result",)),
+    (
+        "targets",
+        TwoDomainsTask,
+        ("result/means/x100/raw", "result/images/0/pair", "result/images/0/srgb psnr"),
+    ),
+    ("targets", CostTask, ("result",)),
+)
+"""Studies, a kind of their tasks, and the beginnings of the places of its record that are changed."""
+
+
+def _task_of_study(study: str, kind: type, parts: tuple[str, ...]) -> ForeignRecord:
+    task = first_task(study, kind)
+    read = read_study(study, lambda context: context.record_path(task.name))
+    return ForeignRecord(record=record_of(task), read=read, parts=parts)
+
+
+def _metrics_of_study(study: str) -> ForeignRecord:
+    task = first_task(study, EvaluationTask)
+    assert isinstance(task, EvaluationTask)
+    return ForeignRecord(
+        record=METRICS,
+        read=read_study(study, lambda context: task.folder(context) / "metrics.json"),
+    )
+
+
 FOREIGN: Mapping[str, ForeignRecord] = {
     "plan": ForeignRecord(
         record=plan_record(), read=_read_plan, parts=("format", "digest", "place", "cameras")
@@ -385,5 +421,7 @@ FOREIGN: Mapping[str, ForeignRecord] = {
         read=_read_calibration,
     ),
     "colours of a camera": ForeignRecord(record=_COLOURS, read=_read_colours),
+    **{f"{kind.__name__} of {study}": _task_of_study(study, kind, parts) for study, kind, parts in _STUDIED},
+    "scores of section-7": _metrics_of_study("section-7"),
 }  # fmt: skip
 """By what the record is."""
