@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import os
 import queue
 import signal
@@ -19,6 +20,10 @@ from darkprep.shards.process import end_with_parent, safe_import_path
 _NICENESS = 10
 """Priority of workers: below the trainer's reader thread, which needs little CPU time but without delay."""
 _IDLE_TIMEOUT_S = 300
+_MAX_STARTED_EARLY = 4
+"""Workers that make the first shard: as many as it has visits by default. The memory of more is not yet known to suffice."""
+_TASKS = "darkprep.pipeline.produce.worker"
+"""The module of the functions that workers run. This one may not import it: it is a layer above."""
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 # only named in a message
 _OF_SHARED_MEMORY = NO_SPACE | {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}
 _SINGLE_THREADED = {
@@ -35,21 +40,33 @@ class LokyPool:
         self._jobs = jobs
         self._executor: Any = None
 
+    def start(self) -> None:
+        """Start the workers before the first task, so that they import their modules while this process does other work.
+
+        A pool that is created later takes them over. Raises MachineError as `submit`.
+        """
+        with _shared_memory_errors(), safe_import_path(), _interrupts_blocked():
+            self._open()._ensure_executor_running()
+
     def submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
         """Start one task, and the workers if they are not running yet.
 
         Raises MachineError if there is no shared memory for them.
         """
         with _shared_memory_errors(), safe_import_path():
-            self._executor = get_reusable_executor(
-                max_workers=self._jobs,
-                timeout=_IDLE_TIMEOUT_S,
-                initializer=_initialise_worker,
-                initargs=(os.getpid(),),
-                env=_SINGLE_THREADED,
-            )
-            future: Future[Result] = self._executor.submit(function, task)
+            future: Future[Result] = self._open().submit(function, task)
         return future
+
+    def _open(self) -> Any:
+        """Return the executor of this process, which has `jobs` workers from now on."""
+        self._executor = get_reusable_executor(
+            max_workers=self._jobs,
+            timeout=_IDLE_TIMEOUT_S,
+            initializer=_initialise_worker,
+            initargs=(os.getpid(),),
+            env=_SINGLE_THREADED,
+        )
+        return self._executor
 
     def close(self) -> None:
         """Kill the workers and wait until they have exited. Their unfinished files remain."""
@@ -61,6 +78,30 @@ class LokyPool:
                     numbers.get_nowait()
             self._executor.shutdown(wait=True, kill_workers=True)
             self._executor = None
+
+
+@contextlib.contextmanager
+def workers_started(count: int) -> Iterator[None]:
+    """Start up to 4 of `count` workers for a block, which prepares their tasks; no worker is left after the block.
+
+    Raises MachineError as `LokyPool.submit`.
+    """
+    pool = LokyPool(min(count, _MAX_STARTED_EARLY))
+    try:
+        pool.start()
+        yield
+    finally:
+        pool.close()
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block Ctrl-C in the processes that are started in a `with` block, so that it does not interrupt their imports."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -79,8 +120,9 @@ def _shared_memory_errors() -> Iterator[None]:
 
 
 def _initialise_worker(producer_pid: int) -> None:
-    """Set up a worker: ignore Ctrl-C, which the producer handles, exit with the producer, lower the priority."""
+    """Set up a worker: ignore Ctrl-C, which the producer handles, exit with the producer, import, lower the priority."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(producer_pid)
+    importlib.import_module(_TASKS)
     with contextlib.suppress(OSError):
         os.nice(_NICENESS)

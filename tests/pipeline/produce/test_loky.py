@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+
+import pytest
+
+from darkprep.pipeline.produce.executors.loky import LokyPool, workers_started
+from tests.support.processes import is_running, wait_until, workers_of
 
 CLOSED_WHILE_A_TASK_WAITS = """
 import time
@@ -34,3 +41,44 @@ def test_a_pool_is_closed_without_error_while_a_task_waits(tmp_path):
     )
 
     assert (done.stdout, done.stderr) == ("closed True\n", "")
+
+
+def test_a_pool_takes_over_the_workers_that_were_started_early():
+    with workers_started(1):
+        early = set(workers_of(os.getpid()))
+        pool = LokyPool(2)
+        assert pool.submit(abs, -3).result() == 3
+        assert early < set(workers_of(os.getpid()))
+
+    assert not list(workers_of(os.getpid()))
+
+
+WAITS_WITH_WORKERS = """
+import time
+from darkprep.pipeline.produce.executors.loky import workers_started
+
+if __name__ == "__main__":
+    with workers_started(2):
+        print("started", flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_workers_that_were_started_early_end_with_their_process(tmp_path, number):
+    script = tmp_path / "script.py"
+    script.write_text(WAITS_WITH_WORKERS)
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        workers = list(workers_of(process.pid))
+        # Ctrl-C reaches all processes of a terminal, here while the workers still import.
+        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+        _, said = process.communicate(timeout=20)
+
+    assert len(workers) == 2
+    wait_until(lambda: not any(is_running(pid) for pid in workers), 5)
+    assert "LokyProcess" not in said
