@@ -19,7 +19,7 @@ from darkprep.shards import Spool
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from tests.support.small_spools import MakeSpool, fill, stream
 
-pytest_plugins = ["tests.support.command_fixtures"]
+pytest_plugins = ["tests.support.command_fixtures", "tests.support.quick_networks"]
 
 gc.disable()  # until all tests are collected
 

@@ -15,6 +15,8 @@ from darkprep.shards import Spool
 from darkprep.synth.calibration_frames import FrameSettings, write_calibration_frames
 from darkprep.synth.sensors import sensor_of
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 TRAIN = (
     *("stream-train", "--batch-size", 1, "--run", "run", "--producers", 0, "--device", "cpu"),
     *("--keep-shards", "--log-every", 1, "--quiet"),

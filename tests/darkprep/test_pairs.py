@@ -22,7 +22,7 @@ from darkprep.shards.shard_file import ShardFile
 from tests.support.command_line import LARGE, SMALL
 from tests.support.sid_tree import write_sid
 
-pytestmark = pytest.mark.usefixtures("empty_directory")
+pytestmark = pytest.mark.usefixtures("empty_directory", "quick_networks")
 
 
 def test_a_camera_and_its_own_table_give_one_plan(call, small_data, small_spool):

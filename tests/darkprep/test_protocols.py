@@ -20,6 +20,8 @@ from darkprep.pipeline.raw.resample import XTRANS_MODES, XtransMode
 from darkprep.synth.dataset import synthesise
 from darkprep.trainer.metrics import PROTOCOLS, score
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 
 def photographed(root: Path, *, black: int = 512, white: int = 16383) -> Pair:
     """A smooth coloured frame, and one with a hundredth of its brightness."""

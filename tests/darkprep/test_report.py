@@ -24,6 +24,8 @@ from darkprep.view.history import SpoolHistory, read_history
 from tests.support.runs import write_run
 from tests.support.statuses import status_of
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:

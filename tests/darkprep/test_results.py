@@ -20,11 +20,13 @@ from darkprep.model import build_model, load_model, save_weights
 from darkprep.model.weights import published_names
 from darkprep.pipeline.raw.camera_colours import cameras_from_text
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 SHORT = "Sony/short/10001_00_0.1s.dng"
 
 
 @pytest.fixture(autouse=True)
-def weights(tmp_path: Path) -> Path:
+def weights(tmp_path: Path, quick_networks: None) -> Path:
     """An untrained network's weights, in ./w.safetensors."""
     torch.manual_seed(0)
     save_weights(build_model("redirt"), tmp_path / "w.safetensors")
@@ -359,6 +361,7 @@ def published(path: str) -> None:
     torch.save({"model": {name: ours[our] for name, our in published_names().items()}}, path)
 
 
+@pytest.mark.usefixtures("published_networks")
 def test_the_released_checkpoint_is_converted_and_its_licence_printed(call, large_data):
     published("released")
 
@@ -401,13 +404,14 @@ def test_nothing_in_a_weights_file_is_executed(complaint):
     assert not Path("executed").exists()
 
 
+@pytest.mark.usefixtures("published_networks")
 @pytest.mark.parametrize(
     ("out", "why"),
     [
         ("nowhere/ours.safetensors", "No such file or directory"),
         ("released/ours.safetensors", "Not a directory"),
         ("folder", "Is a directory"),
-        ("x" * 250, "File name too long"),
+        ("x" * 255, "File name too long"),
     ],
 )
 def test_a_target_that_cannot_be_written_is_named(complaint, out, why):
@@ -420,6 +424,7 @@ def test_a_target_that_cannot_be_written_is_named(complaint, out, why):
     assert sorted(path.name for path in Path().iterdir()) == ["folder", "released", "w.safetensors"]
 
 
+@pytest.mark.usefixtures("published_networks")
 def test_an_import_onto_a_full_disk_is_reported(complaint, monkeypatch):
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

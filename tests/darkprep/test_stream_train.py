@@ -27,6 +27,8 @@ from darkprep.shards.plan_record import ProducerSettings
 from darkprep.trainer.run_files import training_lock
 from tests.support.command_line import snapshot
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 TRAIN = ("stream-train", "--batch-size", "2", "--log-every", "1", "--device", "cpu")
 NO_PRODUCERS = ("--producers", "0")
 
@@ -68,6 +70,7 @@ def sigterm_when(happened: Callable[[], bool]) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.usefixtures("published_networks")
 def test_a_training_starts_a_producer_deletes_used_shards_and_stops_it(call, large_spool):
     """Six steps of two samples need shard 3, but the plan's epochs end with shard 1."""
     trained = call(*TRAIN, "--iterations", "6", "--run", "run")
@@ -305,6 +308,7 @@ def test_where_there_is_nothing_to_resume_a_run_starts_and_the_same_command_fini
     assert len(list(Path("runs").iterdir())) == 1
 
 
+@pytest.mark.usefixtures("published_networks")
 def test_a_resumed_run_keeps_its_own_settings(call, large_spool):
     own = ("--keep-shards", "--iterations", "4", "--learning-rate", "0.002", "--seed", "5")
     whole = call(*TRAIN, *own, "--run", "whole", "--model", "redirt-2rdb")

@@ -45,6 +45,8 @@ from darkprep.trainer.evaluation import truth_of
 from darkprep.trainer.stream import network_input
 from darkprep.view.live import Progress
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -56,7 +58,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def weights(tmp_path: Path) -> Path:
+def weights(tmp_path: Path, quick_networks: None) -> Path:
     torch.manual_seed(0)
     save_weights(build_model("redirt"), tmp_path / "given.safetensors")
     return tmp_path / "given.safetensors"

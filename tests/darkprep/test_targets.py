@@ -25,6 +25,8 @@ from darkprep.trainer.metrics import PROTOCOLS, score
 from tests.support.builds import shard_bytes
 from tests.support.sid_tree import touch_sid, write_sid
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 BUILD = (
     "--crop",
     64,

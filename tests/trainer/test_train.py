@@ -33,6 +33,8 @@ from darkprep.trainer.loss_guard import LossGuard
 from darkprep.trainer.records import StepReport, limiting_side
 from tests.support.fake_reader import FakeReader
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 TINY = TrainConfig(
     model="redirt-2rdb",
     crop=192,
@@ -54,6 +56,7 @@ def losses_in(run_dir) -> list[float]:
     return [json.loads(line)["loss"] for line in lines]
 
 
+@pytest.mark.usefixtures("published_networks")
 def test_a_run_writes_all_its_files(tmp_path, open_reader):
     summary = train(TINY, open_reader, tmp_path / "run")
 
@@ -79,6 +82,7 @@ def test_a_run_writes_all_its_files(tmp_path, open_reader):
     assert 0 <= record["data_wait_fraction"] <= 1
 
 
+@pytest.mark.usefixtures("published_networks")
 def test_a_resumed_run_has_exactly_the_losses_of_an_uninterrupted_one(tmp_path, open_reader):
     longer = replace(TINY, iterations=12)
     train(longer, open_reader, tmp_path / "whole")
@@ -114,6 +118,7 @@ def test_a_crash_after_a_checkpoint_repeats_the_steps_since_and_logs_each_once(
     assert losses_in(tmp_path / "cut") == losses_in(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("published_networks")
 def test_the_loss_falls_on_one_repeated_batch(tmp_path, make_reader):
     config = replace(TINY, iterations=30, learning_rate=2e-3, augment="none", log_every=10)
     summary = train(config, lambda start, _: make_reader(advance=False), tmp_path / "run")
@@ -194,10 +199,10 @@ def test_when_no_producer_is_left_there_is_a_checkpoint_to_resume_from(tmp_path,
 SHORT = replace(TINY, iterations=3, checkpoint_every=100)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> list[float]:
+@pytest.fixture
+def undisturbed(tmp_path) -> list[float]:
     """The losses of SHORT."""
-    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    run = tmp_path / "undisturbed"
     train(SHORT, lambda start, _: FakeReader(start=start), run)
     return losses_in(run)
 
@@ -467,14 +472,15 @@ def test_resuming_without_a_checkpoint_starts_the_run(tmp_path, open_reader):
     assert summary.iterations == 1
 
 
+@pytest.mark.usefixtures("published_networks")
 @pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_lower_precisions_train(tmp_path, open_reader, precision):
-    config = replace(TINY, iterations=3, precision=precision)
+    config = replace(TINY, iterations=1, precision=precision)
 
     summary = train(config, open_reader, tmp_path / precision)
     exact = train(replace(config, precision="fp32"), open_reader, tmp_path / "fp32")
 
-    resumed = train(replace(config, iterations=4), open_reader, tmp_path / precision, resume=True)
+    resumed = train(replace(config, iterations=2), open_reader, tmp_path / precision, resume=True)
 
     assert summary.first_loss == pytest.approx(exact.first_loss, rel=0.02)
     assert resumed.last_loss == pytest.approx(exact.last_loss, rel=0.5)
@@ -492,6 +498,7 @@ def test_reports_follow_every_step(tmp_path, open_reader):
     assert reports[-1].gpu_busy_percent is None
 
 
+@pytest.mark.usefixtures("published_networks")
 def test_xtrans_trains(tmp_path, make_reader):
     config = replace(TINY, cfa="xtrans", iterations=1, batch_size=1)
 
@@ -545,6 +552,7 @@ def test_the_summary_states_the_limiting_side():
     )
 
 
+@pytest.mark.usefixtures("published_networks")
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_between_two_log_lines_a_cuda_run_never_waits_for_the_device(
@@ -568,6 +576,7 @@ def test_between_two_log_lines_a_cuda_run_never_waits_for_the_device(
     assert summary.last_loss is not None
 
 
+@pytest.mark.usefixtures("published_networks")
 @pytest.mark.gpu
 def test_a_cuda_run_has_the_losses_of_a_cpu_run(tmp_path, open_reader):
     train(TINY, open_reader, tmp_path / "cpu")
@@ -576,6 +585,7 @@ def test_a_cuda_run_has_the_losses_of_a_cpu_run(tmp_path, open_reader):
     assert losses_in(tmp_path / "cuda") == pytest.approx(losses_in(tmp_path / "cpu"), rel=1e-2)
 
 
+@pytest.mark.usefixtures("published_networks")
 @pytest.mark.gpu
 @pytest.mark.parametrize(("precision", "rel"), [("fp32", 1e-3), ("fp16", 1e-2), ("bf16", 1e-2)])
 def test_a_run_with_a_cuda_graph_has_the_losses_of_one_without_also_when_resumed(

@@ -17,6 +17,8 @@ from darkprep.trainer.loop import Validation, train
 from darkprep.trainer.records import read_summary
 from darkprep.trainer.step_timer import StepTimer
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 TINY = TrainConfig(
     model="redirt-2rdb", crop=192, batch_size=2, iterations=4, log_every=1, checkpoint_every=2
 )

@@ -31,6 +31,8 @@ from tests.support.command_line import LARGE, SMALL
 from tests.support.processes import free_port, wait_until
 from tests.support.s3_server import PATIENT_S, SECRETS, Server
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 ROOMY = ("--disk-budget", "60MB")
 
 
