@@ -20,11 +20,13 @@ from darkprep.model import (
     ModelError,
     Network,
     build_model,
+    dtmodel_rules,
     own_network,
 )
 from darkprep.model.dtmodel import check_dtmodel, export_dtmodel
 from darkprep.model.dtmodel_rules import package_faults
 from darkprep.model.editor import SEAM_LIMIT, EditorNetwork, seam
+from tests.support.changed_records import REMOVED, VALUES, changed, places
 
 TILE = 128
 Files = dict[str, bytes]
@@ -84,6 +86,18 @@ def test_a_package_holds_what_the_editor_reads(package: Path, files: Files):
     session = InferenceSession(files["night/model_bayer.onnx"])
     assert session.get_inputs()[0].shape == [1, 4, TILE, TILE]
     assert session.get_outputs()[0].shape == [1, 3, 2 * TILE, 2 * TILE]
+
+
+def test_any_value_at_any_place_of_the_configuration_is_accepted_or_a_fault_of_one_line(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(dtmodel_rules, "_onnx_faults", lambda *_: ())  # they need no configuration
+    config = json.loads(files["night/config.json"])
+    for place in places(config):
+        for value in (*VALUES, REMOVED):
+            data = json.dumps(changed(config, place, value)).encode()
+            faults = package_faults(zipped(files | {"night/config.json": data}), "night.dtmodel")
+            assert not any("\n" in fault for fault in faults), (place, value)
 
 
 def test_equal_weights_give_equal_bytes(package: Path, tmp_path: Path):
