@@ -1,7 +1,7 @@
 """Read the directories of a TIFF structure, on which most RAW formats are based.
 
-The trade-off: tags are read one by one from the open file, never a whole directory of unknown size, so that
-a damaged file causes only a limited number of small reads.
+The trade-off: of a directory at most 1,000 entries are read, at once, and are kept; values are read one by one from
+the open file. So a damaged file causes only a limited number of small reads.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from typing import BinaryIO
 
 FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 10: "ii", 13: "I"}
 """struct formats of the TIFF types BYTE, ASCII, SHORT, LONG, RATIONAL, SRATIONAL and IFD; others are skipped."""
+_SIZES = {kind: struct.calcsize(f"={format}") for kind, format in FORMATS.items()}
+"""Bytes of one value of each of these types."""
 _ASCII, _RATIONALS = 2, (5, 10)
 _MAX_ENTRIES = 1000
+_ENTRY_BYTES = 12
 _MAX_TEXT = 256
 _MAX_NUMBERS = 1 << 16
 _MAX_BYTES_READ = 4 << 20
@@ -27,6 +30,9 @@ VALUE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 _SWAPPED_BYTES = {3: 2, 8: 2, 12: 8} | dict.fromkeys((4, 5, 9, 10, 11), 4)
 """Bytes of a number whose order depends on the file, for types of more than one byte."""
 
+_Entry = tuple[int, int, int, int]
+"""Code, type, count and value offset of one tag in a directory."""
+
 
 class Tiff:
     """Reads the directories of a TIFF structure that begins at `start`.
@@ -39,6 +45,8 @@ class Tiff:
         self._file = file
         self._start = start
         self._left_bytes, self._left_reads = _MAX_BYTES_READ, _MAX_READS
+        self._known: dict[int, tuple[list[_Entry], bool]] = {}
+        """By the offset of a directory: its entries that `_entries` returns, and whether the file ends before the last."""
         self.is_excessive = False
         """Whether more was to be read than any camera's directories hold."""
         self._order = "<" if self._bytes(0, 2) == b"II" else ">"
@@ -111,14 +119,28 @@ class Tiff:
                 value = b"".join(value[at : at + unit][::-1] for at in range(0, size, unit))
             yield code, kind, length, value
 
-    def _entries(self, directory: int) -> Iterator[tuple[int, int, int, int]]:
-        """Yield code, type, count and value offset of each entry whose type is in FORMATS."""
+    def _entries(self, directory: int) -> Iterator[_Entry]:
+        """Yield each entry whose type is in FORMATS."""
+        if directory not in self._known:
+            self._known[directory] = self._read_entries(directory)
+        entries, is_cut = self._known[directory]
+        yield from entries
+        if is_cut:
+            raise struct.error("a directory lies past the end of the file")
+
+    def _read_entries(self, directory: int) -> tuple[list[_Entry], bool]:
         (count,) = self._unpack("H", directory)
-        for entry in range(directory + 2, directory + 2 + 12 * min(count, _MAX_ENTRIES), 12):
-            code, kind, length = self._unpack("HHI", entry)
+        size = _ENTRY_BYTES * min(count, _MAX_ENTRIES)
+        data = self._bytes(directory + 2, size)
+        whole = data[: len(data) // _ENTRY_BYTES * _ENTRY_BYTES]
+        entries = []
+        for number, entry in enumerate(struct.iter_unpack(f"{self._order}HHII", whole)):
+            code, kind, length, value = entry
             if kind in FORMATS and length:
-                inline = struct.calcsize(f"={FORMATS[kind]}") * length <= 4
-                yield code, kind, length, entry + 8 if inline else self._unpack("I", entry + 8)[0]
+                inline = _SIZES[kind] * length <= 4
+                own = directory + 2 + _ENTRY_BYTES * number + 8
+                entries.append((code, kind, length, own if inline else value))
+        return entries, len(data) < size
 
     def _numbers(self, offset: int, kind: int, count: int) -> list[float]:
         numbers = self._unpack(f"{count * len(FORMATS[kind])}{FORMATS[kind][0]}", offset)
