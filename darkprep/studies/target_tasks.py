@@ -152,16 +152,12 @@ class CostTask:
         return {"target": self.training.target, "crop": self.training.scale.crop}
 
     def run(self, context: StudyContext) -> dict[str, Any]:
-        """Make one shard in this process, from an empty store of frames; return CPU time and sizes.
-
-        It is made twice, and the second time counts: the first also loads libraries.
-        """
+        """Make one shard in one process, from an empty store of frames; return CPU time and sizes."""
         folder, plan = context.out / self.name, self._plan(context)
-        for _ in range(2):
-            try:
-                used = _seconds_to_make(plan, Spool(folder / "spool"))
-            finally:
-                remove(folder)
+        try:
+            used = guarded_call(partial(_seconds_to_make_again, plan, folder), plan.root)
+        finally:
+            remove(folder)
         pair = plan.pairs[0]
         return {
             "cpu ms": 1e3 * used / plan.options.samples_per_shard,
@@ -183,6 +179,13 @@ class CostTask:
             crops_per_visit=_CROPS_PER_PAIR,
         )
         return make_plan(found.root, options, pairs=replace(found, pairs=tuple(some)))
+
+
+def _seconds_to_make_again(plan: Plan, folder: Path) -> float:
+    """Make the first shard of a plan twice in `folder`; return the second time, as the first also loads libraries."""
+    _seconds_to_make(plan, Spool(folder / "spool"))
+    remove(folder)
+    return _seconds_to_make(plan, Spool(folder / "spool"))
 
 
 def _seconds_to_make(plan: Plan, spool: Spool) -> float:

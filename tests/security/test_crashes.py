@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,12 @@ from darkprep.pipeline.raw import reader
 from darkprep.pipeline.raw.guard import CRASHES_DECODER
 from darkprep.report.evaluation_page import _picture_set
 from darkprep.shards import RawError
+from darkprep.studies.target_tasks import CostTask
+from darkprep.studies.task_kinds import ExecutionOptions, TrainingScale, TrainingTask
+from darkprep.studies.tasks import StudyContext
 from darkprep.synth.calibration_frames import FrameSettings, write_calibration_frames
 from darkprep.synth.sensors import sensor_of
+from darkprep.view.live import Progress
 from tests.support.builds import SMALL
 from tests.support.command_line import SMALL as SMALL_BUILD, Call
 from tests.support.sid_tree import write_sid
@@ -155,19 +160,24 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+def forbid_libraw_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the test fail if LibRaw reads a file in this process."""
+    here, real = os.getpid(), rawpy.imread
+
+    def imread(source: Any) -> Any:
+        if os.getpid() == here:
+            pytest.fail("LibRaw reads in the process of the command")
+        return real(source)
+
+    monkeypatch.setattr(rawpy, "imread", imread)
+
+
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
 def test_no_command_lets_libraw_read_in_its_own_process(
     words: tuple[str, ...], call: Call, empty_directory: None, monkeypatch: pytest.MonkeyPatch,
     large_data: Path, large_spool: Path, calibration_frames: Path, weights: Path,
 ):  # fmt: skip
-    command, real = os.getpid(), rawpy.imread
-
-    def imread(source: Any) -> Any:
-        if os.getpid() == command:
-            pytest.fail("LibRaw reads in the process of the command")
-        return real(source)
-
-    monkeypatch.setattr(rawpy, "imread", imread)
+    forbid_libraw_here(monkeypatch)
     places = {"data": large_data, "frames": calibration_frames, "spool": large_spool, "weights": weights}  # fmt: skip
 
     result = call(*(word.format(**places) for word in words))
@@ -200,3 +210,21 @@ def test_advise_names_the_files_that_it_measured_when_one_crashes_the_decoder(
     assert result.exit_code == 1
     line = result.stderr.splitlines()[-1]
     assert "a worker process died while it decoded Sony/short/00001_00_0.1s.dng, " in line
+
+
+def test_what_samples_cost_is_measured_in_a_process_that_may_crash(
+    tmp_path: Path, large_data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    task = CostTask(
+        training=TrainingTask(
+            label="raw", camera="sony", target="raw", execution=ExecutionOptions(),
+            scale=TrainingScale(crop=192, samples_per_shard=4, crops_per_visit=2),
+        )
+    )  # fmt: skip
+    context = StudyContext(
+        out=tmp_path, root=large_data, progress=Progress(quiet=True), stop=threading.Event()
+    )
+    forbid_libraw_here(monkeypatch)
+
+    assert task.run(context)["cpu ms"] > 0
+    assert not list(tmp_path.iterdir())

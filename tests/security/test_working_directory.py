@@ -9,11 +9,16 @@ from pathlib import Path
 
 import pytest
 
-HOSTILE = (
+OF_PYTHON = {
+    *("importlib", "warnings", "contextlib", "collections", "keyword", "operator", "reprlib", "functools", "types"),
+}  # fmt: skip
+"""What `python -m` itself imports before any code of darkprep runs."""
+HOSTILE = {
     *("click", "joblib", "numpy", "rawpy", "xxhash", "torch", "zarr", "PIL", "rich", "safetensors"),
-    *("json", "csv", "email", "random", "pickle", "platform", "logging", "tempfile", "inspect"),
-    *("darkprep", "cloudpickle", "psutil", "resource", "uuid", "distributed", "ray", "sitecustomize"),
-)  # fmt: skip
+    *("darkprep", "cloudpickle", "psutil", "distributed", "ray", "sitecustomize", "usercustomize", "jinja2"),
+    *("tifffile", "skimage", "scipy", "lmdb", "obstore", "webdataset", "pipeline", "shards", "trainer", "model"),
+    *sys.stdlib_module_names - OF_PYTHON,
+}  # fmt: skip
 LOKY = """
 from darkprep.pipeline.produce.executors.loky import LokyPool
 pool = LokyPool(1)
