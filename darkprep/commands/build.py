@@ -36,7 +36,7 @@ from darkprep.commands.output import print_skipped
 from darkprep.commands.parameters import COUNT_OR_INF, PART, PATH, FiniteRange
 from darkprep.jobs import background
 from darkprep.jobs.calibrate import noise_options
-from darkprep.jobs.produce import create_producer, workers_started_early
+from darkprep.jobs.produce import create_producer, worker_started_early
 from darkprep.jobs.remote_spool import BuildSpool
 from darkprep.pipeline.noise.calibrations import CALIBRATIONS
 from darkprep.pipeline.pairs.origin import PairOrigin
@@ -216,8 +216,8 @@ def build(
         )
     darks = Path(noise) if noise and options.sampled_darks else None
     options = target.with_recorded_noise(options)
-    workers = workers_started_early(executor, jobs, in_background=in_background)
-    click.get_current_context().with_resource(workers)
+    worker = worker_started_early(executor, in_background=in_background)
+    click.get_current_context().with_resource(worker)
     plan = make_plan(root, options, pairs=found, darks=darks, shading=dark_shading)
     chosen = Jobs(count=jobs, bound="--jobs") if jobs else default_jobs(plan)
     before = target.recorded_settings(plan)

@@ -7,24 +7,23 @@ import threading
 
 from darkprep.jobs.background import stop_on_signals
 from darkprep.jobs.remote_spool import BuildSpool
-from darkprep.pipeline.produce.default_jobs import usable_cpus
 from darkprep.pipeline.produce.executors.config import LOCAL, ExecutorConfig
-from darkprep.pipeline.produce.executors.loky import workers_started
+from darkprep.pipeline.produce.executors.loky import worker_started
 from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.view.live import Progress
 
 
-def workers_started_early(
-    executor: ExecutorConfig, jobs: int | None, *, in_background: bool
+def worker_started_early(
+    executor: ExecutorConfig, *, in_background: bool
 ) -> contextlib.AbstractContextManager[None]:
-    """Return a context in which workers of this machine start while the plan is made; none of them outlives it.
+    """Return a context in which the first worker starts while the plan is made; no worker outlives it.
 
-    No worker is started if this process needs none: for a cluster, and for a producer `in_background`.
+    None is started if this process needs none: for a cluster, and for a producer `in_background`.
     """
     if in_background or executor.backend != LOCAL.backend:
         return contextlib.nullcontext()
-    return workers_started(jobs or usable_cpus().count)
+    return worker_started()
 
 
 def create_producer(

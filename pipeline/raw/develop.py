@@ -11,6 +11,7 @@ highlights clipped, orientation never applied.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -103,14 +104,16 @@ def _develop_windows(
         settings["user_sat"] = full_scale(raw.frame, "constant" if linear else brightness)
         kind = _kind_of(raw, linear)
         alone = raw.postprocess_windows(wanted, settings) if _IS_EXACT.get(kind, True) else None
-        if alone is not None and kind not in _IS_EXACT:
-            _IS_EXACT[kind] = raw.windows_are_exact(wanted, alone, settings)
+        with _checking:  # another thread may be checking the same kind
+            if alone is not None and kind not in _IS_EXACT:
+                _IS_EXACT[kind] = raw.windows_are_exact(wanted, alone, settings)
         if alone is not None and _IS_EXACT[kind]:
             return header, alone
         rgb = raw.postprocess(**settings)
         return header, [rgb[window.slices] for window in wanted]
 
 
+_checking = threading.Lock()
 _IS_EXACT: dict[Hashable, bool] = {}
 """Whether the windows of a kind of file had the bits of the whole frame's development, in this process."""
 

@@ -20,8 +20,6 @@ from darkprep.shards.process import end_with_parent, safe_import_path
 _NICENESS = 10
 """Priority of workers: below the trainer's reader thread, which needs little CPU time but without delay."""
 _IDLE_TIMEOUT_S = 300
-_MAX_STARTED_EARLY = 4
-"""Workers that make the first shard: as many as it has visits by default. The memory of more is not yet known to suffice."""
 _TASKS = "darkprep.pipeline.produce.worker"
 """The module of the functions that workers run. This one may not import it: it is a layer above."""
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 # only named in a message
@@ -38,12 +36,14 @@ class LokyPool:
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
+        self._started = 1
+        """Number of workers that are started."""
         self._executor: Any = None
 
     def start(self) -> None:
-        """Start the workers before the first task, so that they import their modules while this process does other work.
+        """Start one worker before the first task, so that it imports its modules while this process does other work.
 
-        A pool that is created later takes them over. Raises MachineError as `submit`.
+        A pool that is created later takes it over. Raises MachineError as `submit`.
         """
         with _shared_memory_errors(), safe_import_path(), _interrupts_blocked():
             self._open()._ensure_executor_running()
@@ -51,16 +51,19 @@ class LokyPool:
     def submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
         """Start one task, and the workers if they are not running yet.
 
-        Raises MachineError if there is no shared memory for them.
+        A task with as many `threads` as there are to be workers is left alone: the other workers start with the next
+        task. Raises MachineError if there is no shared memory for them.
         """
+        if getattr(task, "threads", 1) < self._jobs:
+            self._started = self._jobs
         with _shared_memory_errors(), safe_import_path():
             future: Future[Result] = self._open().submit(function, task)
         return future
 
     def _open(self) -> Any:
-        """Return the executor of this process, which has `jobs` workers from now on."""
+        """Return the executor of this process, with the number of workers that are to be started by now."""
         self._executor = get_reusable_executor(
-            max_workers=self._jobs,
+            max_workers=self._started,
             timeout=_IDLE_TIMEOUT_S,
             initializer=_initialise_worker,
             initargs=(os.getpid(),),
@@ -81,12 +84,12 @@ class LokyPool:
 
 
 @contextlib.contextmanager
-def workers_started(count: int) -> Iterator[None]:
-    """Start up to 4 of `count` workers for a block, which prepares their tasks; no worker is left after the block.
+def worker_started() -> Iterator[None]:
+    """Start the first worker for a block, which prepares its task; no worker is left after the block.
 
     Raises MachineError as `LokyPool.submit`.
     """
-    pool = LokyPool(min(count, _MAX_STARTED_EARLY))
+    pool = LokyPool(1)
     try:
         pool.start()
         yield
@@ -120,9 +123,9 @@ def _shared_memory_errors() -> Iterator[None]:
 
 
 def _initialise_worker(producer_pid: int) -> None:
-    """Set up a worker: ignore Ctrl-C, which the producer handles, exit with the producer, import, lower the priority."""
+    """Set up a worker: ignore Ctrl-C, which the producer handles, exit with the producer, lower the priority, import."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(producer_pid)
-    importlib.import_module(_TASKS)
     with contextlib.suppress(OSError):
         os.nice(_NICENESS)
+    importlib.import_module(_TASKS)

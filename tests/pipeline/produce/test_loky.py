@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from darkprep.pipeline.produce.executors.loky import LokyPool, workers_started
+from darkprep.pipeline.produce.executors.loky import LokyPool, worker_started
 from tests.support.processes import is_running, wait_until, workers_of
 
 CLOSED_WHILE_A_TASK_WAITS = """
@@ -43,31 +43,45 @@ def test_a_pool_is_closed_without_error_while_a_task_waits(tmp_path):
     assert (done.stdout, done.stderr) == ("closed True\n", "")
 
 
-def test_a_pool_takes_over_the_workers_that_were_started_early():
-    with workers_started(1):
+class TwoThreads:
+    """A task that uses the CPUs of two workers."""
+
+    threads = 2
+
+
+def threads_of(task: TwoThreads) -> int:
+    return task.threads
+
+
+def test_a_pool_takes_over_the_worker_that_was_started_early():
+    with worker_started():
         early = set(workers_of(os.getpid()))
         pool = LokyPool(2)
+        assert pool.submit(threads_of, TwoThreads()).result() == 2
+        assert set(workers_of(os.getpid())) == early
         assert pool.submit(abs, -3).result() == 3
         assert early < set(workers_of(os.getpid()))
+        assert pool.submit(threads_of, TwoThreads()).result() == 2
+        assert len(set(workers_of(os.getpid()))) == 2
 
     assert not list(workers_of(os.getpid()))
 
 
-WAITS_WITH_WORKERS = """
+WAITS_WITH_A_WORKER = """
 import time
-from darkprep.pipeline.produce.executors.loky import workers_started
+from darkprep.pipeline.produce.executors.loky import worker_started
 
 if __name__ == "__main__":
-    with workers_started(2):
+    with worker_started():
         print("started", flush=True)
         time.sleep(60)
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_workers_that_were_started_early_end_with_their_process(tmp_path, number):
+def test_a_worker_that_was_started_early_ends_with_their_process(tmp_path, number):
     script = tmp_path / "script.py"
-    script.write_text(WAITS_WITH_WORKERS)
+    script.write_text(WAITS_WITH_A_WORKER)
     with subprocess.Popen(
         [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
@@ -79,6 +93,6 @@ def test_workers_that_were_started_early_end_with_their_process(tmp_path, number
         os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
         _, said = process.communicate(timeout=20)
 
-    assert len(workers) == 2
+    assert len(workers) == 1
     wait_until(lambda: not any(is_running(pid) for pid in workers), 5)
     assert "LokyProcess" not in said
