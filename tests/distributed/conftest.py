@@ -56,6 +56,39 @@ def torchrun(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture
+def fail_without_torchrun(tmp_path: Path) -> Iterator[Callable[..., tuple[str, ...]]]:
+    """Run rank_program as ranks that nothing but themselves ends, and that all fail; return the output of each."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(ranks: int, spool: Spool, run: Path, **settings: Any) -> tuple[str, ...]:
+        words = {"spool": str(spool.path), "run": str(run), **settings}
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        for rank in range(ranks):
+            places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks}
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, *RANK_PROGRAM, json.dumps(words)],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    cwd=tmp_path,
+                    env=os.environ
+                    | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **address}
+                    | {name: str(value) for name, value in places.items()},
+                )
+            )
+        outputs = tuple(process.communicate(timeout=PATIENCE_S)[0] for process in started)
+        assert all(process.returncode for process in started), outputs
+        return outputs
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
 def train_on(torchrun: Start) -> Callable[..., str]:
     """Run rank_program on the given number of ranks until it ends; return its output."""
 

@@ -132,18 +132,23 @@ def test_ranks_with_different_settings_are_refused_in_one_line(torchrun, spool_a
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("checkpoint_every", [6, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("checkpoint_every", [2, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_full_disk_at_the_last_checkpoint_ends_all_ranks_at_once(
-    checkpoint_every: int, train_on, spool_at, tmp_path
+    checkpoint_every: int, fail_without_torchrun, spool_at, tmp_path
 ):
     """The last checkpoint is written in the last step, or after it."""
-    settings = {"checkpoint_every": checkpoint_every, "patience_s": 300}
     began = time.monotonic()
 
-    output = train_on(
-        2, spool_at("spool"), tmp_path / "run", fault=[0, 6, "full"], fails=True, **settings
+    first, second = fail_without_torchrun(
+        2,
+        spool_at("spool"),
+        tmp_path / "run",
+        iterations=2,
+        fault=[0, 2, "full"],
+        checkpoint_every=checkpoint_every,
+        patience_s=300,
     )
 
     assert time.monotonic() - began < 200
-    assert error_lines(output) == ["error: run/checkpoints: the disk is full"]
-    assert "rank 1: finished" not in output
+    assert error_lines(first + second) == ["error: run/checkpoints: the disk is full"]
+    assert "rank 1: finished" not in second
