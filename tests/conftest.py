@@ -19,7 +19,11 @@ from darkprep.shards import Spool
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from tests.support.small_spools import MakeSpool, fill, stream
 
-pytest_plugins = ["tests.support.command_fixtures", "tests.support.quick_networks"]
+pytest_plugins = [
+    "tests.support.command_fixtures",
+    "tests.support.quick_networks",
+    "tests.support.unguarded",
+]
 
 gc.disable()  # until all tests are collected
 

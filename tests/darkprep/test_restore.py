@@ -21,6 +21,12 @@ from darkprep.pipeline.raw.colour import Colours
 from darkprep.pipeline.raw.dng import DngTags, write_dng
 from tests.support.raw_scene import mosaic_of
 
+
+@pytest.fixture
+def unguarded() -> None:
+    """Read files in a process that may crash, as a user's command does."""
+
+
 TAGS = DngTags(
     make="Maker", model="Model One", iso=3200, exposure_s=0.05, orientation=6,
     date_time="2023:02:01 10:20:30",

@@ -21,6 +21,8 @@ from tests.support.command_line import SMALL, build_spool, snapshot
 from tests.support.processes import wait_until
 from tests.support.sid_tree import write_sid
 
+pytestmark = pytest.mark.usefixtures("unguarded")
+
 BUILD = ("build", "--camera", "sony", *SMALL, "--epochs", "3")
 """Nine shards."""
 

@@ -25,6 +25,8 @@ from darkprep.view.text import status_lines
 from tests.support.builds import InlinePool, planned, shard_bytes
 from tests.support.small_spools import MakeSpool
 
+pytestmark = pytest.mark.usefixtures("unguarded")
+
 OFFSETS = pytest.mark.parametrize("offset", [-900.0, 900.0, 3e6], ids="{:+.0f} s".format)
 """A clock that is 15 minutes slow, 15 minutes fast, a month fast."""
 MADE = ProducerStatus(state="making", budget_bytes=7_000_000)

@@ -32,6 +32,8 @@ from darkprep.shards import (
 from tests.support.processes import wait_until
 from tests.support.small_spools import MakeSpool, fill, sample
 
+pytestmark = pytest.mark.usefixtures("unguarded")
+
 ALL = {f"{shard:08d}-{index:04d}" for shard in range(6) for index in range(4)}
 
 

@@ -31,6 +31,11 @@ from tests.support.sid_tree import write_sid
 
 
 @pytest.fixture
+def unguarded() -> None:
+    """Read files in a process that may crash, as a user's command does."""
+
+
+@pytest.fixture
 def spool(tmp_path: Path) -> Spool:
     return planned(tmp_path / "spool", write_sid(tmp_path / "data"))
 
