@@ -20,12 +20,6 @@ from tests.support.builds import InlinePool
 from tests.support.command_line import SMALL, snapshot
 from tests.support.sid_tree import write_sid
 
-
-@pytest.fixture
-def unguarded() -> None:
-    """Read files in a process that may crash, as a user's command does."""
-
-
 DNG = [(50706, 1, 4, b"\x01\x04\x00\x00", True), (50708, 2, 0, "darkprep Linear", True)]
 LINEAR_RAW = 34892
 SHORT = "Sony/short/00001_00_0.1s.dng"

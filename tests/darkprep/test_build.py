@@ -31,11 +31,6 @@ TIGHT = ("--epochs", "inf", "--disk-budget", "5MB", "--samples-per-shard", "16")
 """Options of an endless plan with a budget of a few shards: the producer soon has to wait."""
 
 
-@pytest.fixture
-def unguarded() -> None:
-    """Read files in a process that may crash, as a user's command does."""
-
-
 def check_shards(path: Path) -> list[int]:
     spool = Spool(path).open()
     for shard in spool.ready_shards():

@@ -36,7 +36,7 @@ def test_networks_of_raw_planes_have_their_size(name: str, count: int):
 @pytest.mark.parametrize("cfa", MOSAICS)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", MODELS)
-def test_every_network_restores_every_target(name: str, target: Target, cfa: CfaKind):
+def test_every_network_restores_every_target(slim: None, name: str, target: Target, cfa: CfaKind):
     model = build_model(name, cfa, target).eval()
     mosaic = MOSAICS[cfa]
     packed = torch.rand(1, mosaic.planes, 34, 20) * 1.5

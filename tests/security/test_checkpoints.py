@@ -145,10 +145,20 @@ def test_a_value_that_does_not_fit_is_refused_in_one_line(load, edit):
     assert len(str(refused.value)) < 500
 
 
-def test_any_place_of_a_checkpoint_replaced_by_any_value_is_refused_or_loaded(load, content):
+@pytest.mark.parametrize(
+    "values",
+    [
+        (None, -1, float("nan"), "", {}, REMOVED),
+        pytest.param((*SHORT_VALUES, REMOVED), marks=pytest.mark.slow),
+    ],
+    ids=["some", "all"],
+)
+def test_any_place_of_a_checkpoint_replaced_by_any_value_is_refused_or_loaded(
+    load, content, values
+):
     record = torch.load(io.BytesIO(content), weights_only=True)
     for place in places({name: part for name, part in record.items() if name != "network"}):
-        for value in (*SHORT_VALUES, REMOVED):
+        for value in values:
             with contextlib.suppress(WeightsError):
                 load(lambda loaded, place=place, value=value: replace_at(loaded, place, value))
 

@@ -23,7 +23,14 @@ GENERAL = (
 """Parts of messages about a record as a whole, and names of fields that have another name in the record."""
 
 
-@pytest.mark.parametrize("kind", FOREIGN)
+ALIKE = ("EvaluationTask of x-trans",)
+"""Kinds of records with the fields of another kind."""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.slow] if kind in ALIKE else []) for kind in FOREIGN],
+)
 def test_a_record_with_any_field_changed_is_read_or_refused_in_one_line(kind: str, tmp_path: Path):
     record, read = FOREIGN[kind].record, FOREIGN[kind].read
 

@@ -42,6 +42,7 @@ def test_weights_and_state_are_those_of_torch():
         assert all(torch.equal(our_state["state"][index][name], values[name]) for name in values)
 
 
+@pytest.mark.usefixtures("quick_networks")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_training_loads_no_compiler(tmp_path, make_reader, monkeypatch, precision):
     monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # an import of it fails

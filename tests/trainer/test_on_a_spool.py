@@ -12,6 +12,8 @@ from darkprep.shards.plan_record import PlanRecord
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.loop import train
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 SHARDS, SAMPLES = 4, 4
 
 

@@ -84,7 +84,7 @@ def test_a_run_writes_all_its_files(tmp_path, open_reader):
 
 @pytest.mark.usefixtures("published_networks")
 def test_a_resumed_run_has_exactly_the_losses_of_an_uninterrupted_one(tmp_path, open_reader):
-    longer = replace(TINY, iterations=12)
+    longer = replace(TINY, iterations=8)
     train(longer, open_reader, tmp_path / "whole")
     stop = threading.Event()
 
@@ -96,7 +96,7 @@ def test_a_resumed_run_has_exactly_the_losses_of_an_uninterrupted_one(tmp_path, 
     resumed = train(longer, open_reader, tmp_path / "cut", resume=True)
 
     assert (stopped.ended, stopped.iterations) == ("stopped", 4)
-    assert (resumed.ended, resumed.iterations, resumed.samples) == ("finished", 12, 24)
+    assert (resumed.ended, resumed.iterations, resumed.samples) == ("finished", 8, 16)
     assert losses_in(tmp_path / "cut") == losses_in(tmp_path / "whole")
     ours, theirs = (load_model(tmp_path / n / "weights.safetensors") for n in ("cut", "whole"))
     expected = theirs.state_dict()
