@@ -138,7 +138,8 @@ def _check_space(directory: Path, layout: ShardLayout, sizes: dict[Split, list[i
 @contextlib.contextmanager
 def _unfinished(out: Path) -> Iterator[Path]:
     """Yield an empty directory beside `out` that no other process writes; it is removed if the block fails."""
-    partial = out.with_name(f".{out.name}.partial")
+    # Where the user's own link leads to, because nothing is deleted through a link.
+    partial = out.parent.resolve() / f".{out.name}.partial"
     ensure_directory(partial)
     names = {entry.name for entry in list_directory(partial)}
     if names and _LOCK not in names:

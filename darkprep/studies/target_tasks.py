@@ -153,7 +153,8 @@ class CostTask:
 
     def run(self, context: StudyContext) -> dict[str, Any]:
         """Make one shard in one process, from an empty store of frames; return CPU time and sizes."""
-        folder, plan = context.out / self.name, self._plan(context)
+        # Where the user's own link leads to, because nothing is deleted through a link.
+        folder, plan = context.out.resolve() / self.name, self._plan(context)
         try:
             used = guarded_call(partial(_seconds_to_make_again, plan, folder), plan.root)
         finally:

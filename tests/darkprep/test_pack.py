@@ -339,6 +339,21 @@ def test_what_a_killed_pack_left_is_removed_by_the_next_one(
     assert not left.exists()
 
 
+def test_a_pack_that_fails_behind_a_link_of_the_users_own_leaves_nothing(
+    small_spool: Path, complaint: Callable[..., str]
+):
+    Path("disk").mkdir()
+    Path("link").symlink_to("disk")
+    shard = Spool(small_spool).open().shard_path(1)
+    content = bytearray(shard.read_bytes())
+    content[5000] ^= 255
+    shard.write_bytes(content)
+
+    assert "is wrong; remove this file" in complaint("pack", "--quiet", small_spool, "link/set")
+
+    assert list(Path("disk").iterdir()) == []
+
+
 def test_a_directory_of_someone_else_and_a_pack_that_is_running_are_left_alone(
     small_spool: Path, complaint: Callable[..., str]
 ):

@@ -221,10 +221,15 @@ def test_what_samples_cost_is_measured_in_a_process_that_may_crash(
             scale=TrainingScale(crop=192, samples_per_shard=4, crops_per_visit=2),
         )
     )  # fmt: skip
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "study").symlink_to("disk")  # of the user's own
     context = StudyContext(
-        out=tmp_path, root=large_data, progress=Progress(quiet=True), stop=threading.Event()
+        out=tmp_path / "study",
+        root=large_data,
+        progress=Progress(quiet=True),
+        stop=threading.Event(),
     )
     forbid_libraw_here(monkeypatch)
 
     assert task.run(context)["cpu ms"] > 0
-    assert not list(tmp_path.iterdir())
+    assert not list((tmp_path / "disk").iterdir())

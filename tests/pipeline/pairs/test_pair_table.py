@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -224,6 +225,10 @@ def test_scenes_are_divided_80_10_10(scenes: int, shares: dict[str, int]):
 
     assert Counter(splits.values()) == shares
     assert splits == splits_by_scene(reversed(names))
+
+
+def test_scenes_may_have_names_that_are_not_unicode():
+    assert set(splits_by_scene(["a", os.fsdecode(b"night-\xff")])) == {"a", "night-\udcff"}
 
 
 def test_a_scene_whose_split_is_given_once_is_of_that_split(photographs: Path):
