@@ -51,7 +51,7 @@ def test_every_network_restores_every_target(slim: None, name: str, target: Targ
     assert restored.max() <= 1
 
 
-@pytest.mark.parametrize("noise_map", [False, True])
+@pytest.mark.parametrize("noise_map", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_restores_every_target_in_bf16(

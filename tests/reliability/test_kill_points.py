@@ -29,7 +29,9 @@ EXPECTED = {
 }
 """Calls that must be among those killed at."""
 OF_TORCH = ("checkpoint", "weights")
-WITHOUT_TORCH = tuple(name for name in EXPECTED if name not in OF_TORCH)
+ALIKE = ("plan", "shard again", "heartbeat")
+"""Writes that make the same calls as another one."""
+QUICK = tuple(name for name in EXPECTED if name not in (*OF_TORCH, *ALIKE))
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +54,13 @@ def run(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "name", [*WITHOUT_TORCH, *(pytest.param(name, marks=pytest.mark.slow) for name in OF_TORCH)]
+    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in (*OF_TORCH, *ALIKE))]
 )
 def test_a_write_killed_at_any_call_leaves_the_old_or_the_new(
     name: str, results_of: Callable[[tuple[str, ...]], Any]
 ):
-    result = results_of(OF_TORCH if name in OF_TORCH else WITHOUT_TORCH)[name]
+    together = next(group for group in (QUICK, ALIKE, OF_TORCH) if name in group)
+    result = results_of(together)[name]
 
     assert "error" not in result, result["error"]
     called = {call.removesuffix("at").removesuffix("at2") for call in result["calls"]}

@@ -138,7 +138,11 @@ def test_a_spool_that_is_a_broken_link_is_named_with_its_target(
 
 
 @pytest.mark.parametrize("name", PARTS)
-@pytest.mark.parametrize("command", [BUILD, ("status",), ("verify",)], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "command",
+    [BUILD, pytest.param(("status",), marks=pytest.mark.slow), ("verify",)],
+    ids=lambda words: words[0],
+)
 def test_a_broken_link_in_a_spool_is_not_taken_for_an_empty_directory(
     command: tuple[str, ...],
     name: str,
