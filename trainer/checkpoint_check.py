@@ -168,6 +168,8 @@ def _check_adam(what: str, values: object, parameter: Tensor, *, amsgrad: bool) 
     _check_names(what, values, {"step", *moments})
     for name in moments:
         _check_tensor(f"{what} {name}", values[name], parameter)
+        if not values[name].isfinite().all():  # the next step would make the weights so too
+            raise UnfitState(f"{what} {name}: has values that are not finite")
     _check_tensor(f"{what} step", values["step"], torch.zeros((), dtype=torch.float32))
     _check_number(f"{what} step", float(values["step"]), 0.0, _LARGEST_STEP)
 

@@ -92,6 +92,7 @@ UNFIT = {
     "moment of integers": set_adam("exp_avg", torch.Tensor.int),
     "sparse moment": set_adam("exp_avg", torch.Tensor.to_sparse),
     "complex moment": set_adam("exp_avg", lambda t: t.to(torch.complex64)),
+    "moment that is not a number": set_adam("exp_avg", lambda t: torch.full_like(t, torch.nan)),
     "moment without data": set_adam("exp_avg", lambda t: t.to("meta")),
     "moment that is a number": set_adam("exp_avg", lambda _: 1.0),
     "vector of steps": set_adam("step", lambda _: torch.ones(3)),
