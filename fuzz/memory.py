@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -13,5 +15,13 @@ def memory() -> str | None:
 
 
 def new_folder() -> Path:
-    """Return a new folder in memory, or else among the temporary files."""
-    return Path(tempfile.mkdtemp(prefix="fuzz-", dir=memory()))
+    """Return a new folder in memory, or else among the temporary files.
+
+    Folders of processes that have ended are removed: libFuzzer ends its process without giving it time to do so itself.
+    """
+    parent = Path(memory() or tempfile.gettempdir())
+    for left in parent.glob("fuzz-*-*"):
+        owner = left.name.split("-")[1]
+        if owner.isdecimal() and not Path("/proc", owner).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"fuzz-{os.getpid()}-", dir=parent))
