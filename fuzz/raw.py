@@ -83,6 +83,7 @@ def fuzz(seconds: float, seed: int, keep: Path, *, most: int = sys.maxsize) -> C
             found[outcome] += 1
             found["files"] += 1
             if outcome not in _OUTCOMES:
+                keep.mkdir(parents=True, exist_ok=True)
                 (keep / f"{outcome.split(':')[0]}-{number}.dng").write_bytes(path.read_bytes())
             if found["files"] % _REPORT_EVERY == 0:
                 _report(found)

@@ -25,6 +25,8 @@ LIBRAW_ERRORS = (rawpy.LibRawError, OSError, RuntimeError, NotImplementedError)
 """What rawpy raises on bad files: its own errors have a base class, its helpers raise others."""
 _MAX_FILE_BYTES = 1 << 30
 """Maximum size of a file: files are decoded in memory, and no camera writes larger mosaics."""
+_BYTES_PER_PIXEL = 16
+"""Memory that decoding takes at most: LibRaw's pixels of up to four colours, and its own buffers."""
 
 
 def open_header(name: str) -> rawpy.RawPy:
@@ -110,11 +112,28 @@ def _unpack(name: str, raw: rawpy.RawPy) -> None:
     except rawpy.LibRawFileUnsupportedError as error:
         raise RawError(name, compression_reason(name)) from error
     except (MemoryError, *LIBRAW_ERRORS) as error:
-        raise_machine_error(name, error)
+        if not (_is_out_of_memory(error) and _has_memory_for(raw)):
+            raise_machine_error(name, error)
         if image_data_of(name).compression in DEFLATE:
             raise RawError(name, compression_reason(name)) from error
         reason = f"is damaged or truncated ({error_text(error)}); copy it again from its source"
         raise RawError(name, reason) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | rawpy._rawpy.LibRawUnsufficientMemoryError)
+
+
+def _has_memory_for(raw: rawpy.RawPy) -> bool:
+    """Return whether there is memory for the pixels of a file.
+
+    If there is, LibRaw had none for something else, such as a tile whose damaged width is a thousand times that of the image.
+    """
+    try:
+        bytearray(raw.sizes.raw_height * raw.sizes.raw_width * _BYTES_PER_PIXEL)
+    except MemoryError:
+        return False
+    return True
 
 
 def _unsupported_reason(name: str) -> str:

@@ -81,6 +81,34 @@ def test_short_memory_is_not_a_damaged_file(write_raw, monkeypatch, error, read)
         read(path)
 
 
+@pytest.mark.parametrize("read", [read_raw, develop])
+@pytest.mark.parametrize("is_short", [False, True])
+def test_a_file_that_asks_for_more_memory_than_its_pixels_take_is_damaged(
+    write_raw, monkeypatch, read, is_short
+):
+    """As a tile of damaged width does, for which LibRaw finds no memory."""
+    path = write_raw()
+    real = rawpy.imread
+    fault = rawpy._rawpy.LibRawUnsufficientMemoryError(b"Unsufficient memory")
+
+    class Unpacked:
+        def __init__(self, raw: Any) -> None:
+            side = 1 << 28 if is_short else 64
+            self.sizes = raw.sizes._replace(raw_height=side, raw_width=side)
+            self.close = raw.close
+
+        def unpack(self) -> None:
+            raise fault
+
+    monkeypatch.setattr(rawpy, "imread", lambda source: Unpacked(real(source)))
+
+    with pytest.raises(MachineError if is_short else RawError) as caught:
+        read(path)
+
+    what = "use fewer --jobs" if is_short else "damaged or truncated (Unsufficient memory)"
+    assert what in str(caught.value)
+
+
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.EISDIR])
 def test_an_error_of_the_path_stays_the_files(write_raw, monkeypatch, number):
     path = write_raw()
