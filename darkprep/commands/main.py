@@ -14,7 +14,6 @@ import sys
 
 import click
 
-from darkprep import __version__
 from darkprep.commands.errors import CommandGroup
 from darkprep.view.numbers import PrintableFormatter
 
@@ -65,8 +64,19 @@ class _MainGroup(CommandGroup):
             )
 
 
+def _print_version(context: click.Context, _option: click.Parameter, is_asked: bool) -> None:
+    if is_asked:
+        from darkprep import __version__  # found by a slow import
+
+        click.echo(f"darkprep, version {__version__}")
+        context.exit()
+
+
 @click.group(cls=_MainGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, "--version", "-V", prog_name="darkprep")
+@click.option(
+    "--version", "-V", is_flag=True, expose_value=False, is_eager=True, callback=_print_version,
+    help="Show the version and exit.",
+)  # fmt: skip
 def main() -> None:
     """Train on dark RAW photographs while they are preprocessed, with a limit on the disk space used.
 
