@@ -66,14 +66,19 @@ def test_file_names_that_are_not_text_are_escaped():
 
 # -- whoever reads ----------------------------------------------------------------------------------
 
+PRINTING = [
+    (["status"], ""),
+    (["--help"], "1"),
+    pytest.param(["status"], "1", marks=pytest.mark.slow),
+    pytest.param(["--help"], "", marks=pytest.mark.slow),
+]
+"""Commands that print something, and the value of PYTHONUNBUFFERED."""
+
 
 @pytest.mark.parametrize(
     ("words", "unbuffered"),
     [
-        (["status"], ""),
-        (["--help"], "1"),
-        pytest.param(["status"], "1", marks=pytest.mark.slow),
-        pytest.param(["--help"], "", marks=pytest.mark.slow),
+        *PRINTING,
         pytest.param(["status", "--help"], "", marks=pytest.mark.slow),
         pytest.param(["status", "--help"], "1", marks=pytest.mark.slow),
     ],
@@ -90,15 +95,7 @@ def test_a_command_ends_quietly_when_its_reader_ends(small_spool, words, unbuffe
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-@pytest.mark.parametrize(
-    ("words", "unbuffered"),
-    [
-        (["status"], ""),
-        (["--help"], "1"),
-        pytest.param(["status"], "1", marks=pytest.mark.slow),
-        pytest.param(["--help"], "", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize(("words", "unbuffered"), PRINTING)
 def test_a_full_disk_behind_the_output_is_reported(small_spool, words, unbuffered, monkeypatch):
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with Path("/dev/full").open("wb") as full:
