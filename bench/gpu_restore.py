@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from gpu_section import Row, Section, interleaved, peak_memory
 from gpu_spool import darkprep
-from gpu_transfers import meta
 from photographs import write_photographs
+from samples import META
 
 from darkprep.model import build_model, ready_for_inference
 from darkprep.model.weights import save_weights
@@ -35,7 +35,7 @@ def main() -> None:
     rows: list[Row] = []
     frame = torch.rand(1, 4, size[0] // 2, size[1] // 2)
     codes = (frame[0] * 16383).to(torch.uint16).numpy()
-    sample = Sample(meta=meta(0), low=codes, gt=np.empty((3, 0, 0), np.uint16))
+    sample = Sample(meta=META, low=codes, gt=np.empty((3, 0, 0), np.uint16))
     model = build_model("redirt").eval()
     for precision in ("fp32",) if section.cpu else ("fp32", "bf16", "fp16"):
         with section.guarded(f"network in {precision}"):

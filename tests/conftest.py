@@ -46,6 +46,7 @@ os.environ["XDG_STATE_HOME"] = _STATE.name
 os.environ["PYTHONPATH"] = os.pathsep.join([_TREE, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
+@pytest.hookimpl(optionalhook=True)  # also without pytest-xdist
 def pytest_xdist_auto_num_workers() -> int:
     """Return the number of workers for `-n auto`: three for two CPUs, because many tests wait for processes."""
     return max(2, usable_cpus().count * 3 // 2)
