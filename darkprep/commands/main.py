@@ -14,6 +14,7 @@ import sys
 
 import click
 
+from darkprep.commands.echo import echo
 from darkprep.commands.errors import CommandGroup
 from darkprep.view.numbers import PrintableFormatter
 
@@ -68,7 +69,7 @@ def _print_version(context: click.Context, _option: click.Parameter, is_asked: b
     if is_asked:
         from darkprep import __version__  # found by a slow import
 
-        click.echo(f"darkprep, version {__version__}")
+        echo(f"darkprep, version {__version__}")
         context.exit()
 
 
