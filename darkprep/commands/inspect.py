@@ -22,7 +22,7 @@ from darkprep.commands.options import (
     shard_options,
     target_option,
 )
-from darkprep.commands.parameters import PATH, SIZE, SPOOL_LOCATION
+from darkprep.commands.parameters import PATH, SIZE, SPOOL_LOCATION, FiniteRange
 from darkprep.commands.torch_setup import prepare_torch
 from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.plan.options import PlanOptions
@@ -95,7 +95,7 @@ def report(run: Path) -> None:
 )
 @click.option(
     "--price-per-hour",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     metavar="PRICE",
     help="Price of the machine of --machine for an hour, in any currency; the comparison then has the price of each way.",
 )

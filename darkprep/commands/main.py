@@ -66,8 +66,8 @@ class _MainGroup(CommandGroup):
 
 
 def _print_version(context: click.Context, _option: click.Parameter, is_asked: bool) -> None:
-    if is_asked:
-        from darkprep import __version__  # found by a slow import
+    if is_asked and not context.resilient_parsing:  # which is how completions are looked for
+        from darkprep import __version__  # slow: it imports importlib.metadata
 
         echo(f"darkprep, version {__version__}")
         context.exit()

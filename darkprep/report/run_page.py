@@ -309,7 +309,7 @@ def _read_jpeg(path: Path) -> bytes:
 
     Links are not followed: in a run of someone else they could put this user's own pictures into the page.
     """
-    if path.is_symlink() or path.parent.is_symlink():
+    if any(part.is_symlink() for part in (path, *path.parents[:2])):
         return b""
     try:
         jpeg = read_regular_file(path, _MOST_JPEG_BYTES + 1)

@@ -223,6 +223,12 @@ def test_invalid_machines_are_refused(words, said, complaint, empty_directory):
     assert said in complaint(*CLOUD, *words)
 
 
+def test_a_price_that_is_no_number_is_refused(complaint, empty_directory):
+    words = (*CLOUD, "--machine", "v100", "--price-per-hour", "nan")
+
+    assert "'nan' is not a finite number" in complaint(*words, status=2)
+
+
 TRAIN = ("--batch-size", "2", "--device", "cpu", "--model", "redirt-2rdb")
 PLAN = ("--crop", "192", "--samples-per-shard", "4", "--crops-per-visit", "2", "--jobs", "1")
 

@@ -237,9 +237,13 @@ def test_the_pages_build_without_a_warning(tmp_path):
     assert (tmp_path / "site" / "tutorial-sid" / "index.html").exists()
 
 
-def test_completion_offers_the_commands():
-
-    asked = {"_DARKPREP_COMPLETE": "bash_complete", "COMP_WORDS": "darkprep st", "COMP_CWORD": "1"}
+@pytest.mark.parametrize("words", ["darkprep st", "darkprep --version st"])
+def test_completion_offers_the_commands(words):
+    asked = {
+        "_DARKPREP_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
     command = [
         sys.executable,
         "-c",
@@ -250,3 +254,4 @@ def test_completion_offers_the_commands():
     )
 
     assert "plain,stream-train" in done.stdout
+    assert all(line.startswith("plain,") for line in done.stdout.splitlines())

@@ -267,6 +267,15 @@ def test_the_page_of_a_run_shows_few_small_pictures_that_are_no_links(tmp_path):
     assert "copy-10:" in page
 
 
+def test_the_page_of_a_run_whose_folder_of_pictures_is_a_link_shows_none(tmp_path):
+    run = write_run(tmp_path / "run")
+    assert '<div class="stage"' in write_run_report(run).read_text()
+    (run / "heldout").rename(tmp_path / "pictures of the user")
+    (run / "heldout").symlink_to(tmp_path / "pictures of the user")
+
+    assert '<div class="stage"' not in write_run_report(run).read_text()
+
+
 def test_a_pipe_as_calibration_is_refused_and_nobody_waits_for_its_other_end(tmp_path):
     os.mkfifo(tmp_path / "c.json")
 
