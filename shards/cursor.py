@@ -19,6 +19,8 @@ NEGLIGIBLE_WAIT, DATA_BOUND_WAIT = 0.01, 0.1
 on data limit the training; in between the two sides are nearly balanced."""
 
 _MAX_DISPLAYED = 1e18
+_LONGEST_PATH = 4096
+"""Characters of a path at most (PATH_MAX of Linux)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class Cursor:
         run = record.get("run")
         return cls(
             **valid,
-            run=run if isinstance(run, str) else "",
+            run=run if isinstance(run, str) and len(run) <= _LONGEST_PATH else "",
             wait_fraction=_displayed(record.get("wait_fraction")),
             waiting_s=_displayed(record.get("waiting_s")),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -30,6 +31,8 @@ DEEPEST = 64
 _LONGEST_ROW = 1 << 20
 _MOST_LINES, _MOST_OBJECTS = 500_000, 100_000
 """Lines of a file and objects in it that are read at most, because each takes some time and memory."""
+_MOST_CONTAINERS = 1_000_000
+"""Lists and objects in a JSON text at most: each takes up to 250 bytes of memory, but as little as 2 bytes of text."""
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 _NO_DIRECTORY = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
 
@@ -122,11 +125,11 @@ def ensure_directory(directory: Path) -> None:
 
 
 def refuse_link(directory: Path) -> None:
-    """Raise SpoolError if `directory`, a part of a spool or run, is a link: it may lead to other files of this user."""
+    """Raise SpoolError if `directory`, a part of a spool, run or study, is a link: it may lead to other files of this user."""
     refuse_broken_link(directory)
     if directory.is_symlink():
         raise SpoolError(
-            f"{directory}: is a link to {directory.readlink()}, and nothing is written or deleted through links in a spool or run; replace it by a directory"
+            f"{directory}: is a link to {directory.readlink()}, and nothing is written or deleted through links in a spool, run or study; replace the link by a copy"
         )
 
 
@@ -227,7 +230,9 @@ def read_json(path: Path, limit: int = LARGEST_RECORD) -> dict[str, Any] | None:
 
 
 def parse_json_object(data: str | bytes) -> dict[str, Any] | None:
-    """Return the JSON object in `data`; None if `data` is damaged or not a JSON object."""
+    """Return the JSON object in `data`; None if `data` is damaged, not a JSON object, or of more than a million lists and objects."""
+    if _containers(data) > _MOST_CONTAINERS:
+        return None
     try:
         record = json.loads(data)
     except (ValueError, RecursionError):
@@ -238,12 +243,22 @@ def parse_json_object(data: str | bytes) -> dict[str, Any] | None:
 def json_objects(rows: Sequence[str | bytes]) -> list[dict[str, Any]]:
     """Return the JSON objects among `rows`; rows that are damaged, not JSON objects, or longer than 1 MiB are left out.
 
-    Of more than 100,000 rows, evenly spaced ones are taken, with the last.
+    Of more than 100,000 rows, evenly spaced ones are taken, with the last. When the rows hold more than a
+    million lists and objects, the first rows are left out.
     """
     every = -(-len(rows) // _MOST_OBJECTS) or 1
-    chosen = (row for row in rows[(len(rows) - 1) % every :: every] if len(row) <= _LONGEST_ROW)
-    records = map(parse_json_object, chosen)
+    chosen = [row for row in rows[(len(rows) - 1) % every :: every] if len(row) <= _LONGEST_ROW]
+    sums = itertools.accumulate(_containers(row) for row in reversed(chosen))
+    read = sum(1 for _ in itertools.takewhile(lambda total: total <= _MOST_CONTAINERS, sums))
+    records = map(parse_json_object, chosen[len(chosen) - read :])
     return [record for record in records if record is not None]
+
+
+def _containers(data: str | bytes) -> int:
+    """Return the number of brackets and braces that open in a JSON text: at least that of its lists and objects."""
+    if isinstance(data, str):
+        return data.count("[") + data.count("{")
+    return data.count(b"[") + data.count(b"{")
 
 
 def read_regular_file(path: Path, limit: int = LARGEST_RECORD) -> bytes:

@@ -17,6 +17,8 @@ HEARTBEAT_BYTES = 64 << 10
 
 _MAX_NUMBER = 1e18
 """Upper bound of all numbers, bytes and times included."""
+_LONGEST_STATE = 200
+"""Characters of a state at most; status prints it on one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ class ProducerStatus:
     def from_json(cls, record: dict[str, Any]) -> ProducerStatus | None:
         """Create a status from a JSON object, ignoring unknown keys; return None when a field is invalid."""
         state = record.get("state")
-        if not isinstance(state, str):
+        if not isinstance(state, str) or len(state) > _LONGEST_STATE or not state.isprintable():
             return None
         numbers: dict[str, Any] = {}
         for name in _NUMBERS & record.keys():

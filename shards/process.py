@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 _MAX_NUMBER = 1 << 63
+_LONGEST_HOST = 255
+"""Characters of the name of a host at most (DNS; Linux has 64)."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -45,6 +47,8 @@ class ProcessId:
         if not isinstance(host, str) or type(pid) is not int or type(started) is not int:
             return None
         if max(abs(pid), abs(started)) >= _MAX_NUMBER:
+            return None
+        if len(host) > _LONGEST_HOST or not host.isprintable():
             return None
         return cls(host=host, pid=pid, started=started)
 

@@ -19,13 +19,21 @@ from typing import Any, Protocol
 
 from darkprep.shards import DarkprepError, OptionError, SpoolError
 from darkprep.shards.decode import is_number
-from darkprep.shards.files import disk_errors, open_regular_file, read_json, write_json
+from darkprep.shards.files import (
+    disk_errors,
+    open_for_writing,
+    read_json,
+    refuse_link,
+    write_json,
+)
 from darkprep.view.live import Progress
 from darkprep.view.numbers import format_duration
 
 _POLL_S = 2.0
 _RECORDS = "cells"
 """Subdirectory of the output directory for the records of tasks."""
+_LEVELS = 3
+"""Levels of directories that a study makes below its output directory, such as `trainings/NAME/run`; a run checks its own."""
 
 
 class Stopped(DarkprepError):
@@ -87,9 +95,10 @@ class Task(Protocol):
 def run_tasks(tasks: Sequence[Task], context: StudyContext) -> None:
     """Run all tasks that are not finished, or wait until other processes have finished them.
 
-    Raises Stopped, OptionError when a record in the output directory has another specification, and the
-    errors of the tasks.
+    Raises Stopped, OptionError when a record in the output directory has another specification, SpoolError
+    when a part of that directory is a link, and the errors of the tasks.
     """
+    _refuse_links(context.out)
     with disk_errors(context.out):
         (context.out / _RECORDS).mkdir(parents=True, exist_ok=True)
     remaining, announced = list(tasks), False
@@ -109,6 +118,13 @@ def run_tasks(tasks: Sequence[Task], context: StudyContext) -> None:
                 )
                 announced = True
             context.stop.wait(_POLL_S)
+
+
+def _refuse_links(out: Path) -> None:
+    """Raise SpoolError if a file or directory of a study is a link: the study may come from someone else."""
+    for level in range(1, _LEVELS + 1):
+        for path in out.glob("/".join("*" * level)):
+            refuse_link(path)
 
 
 def _finish_if_possible(task: Task, context: StudyContext, position: str) -> bool:
@@ -164,7 +180,7 @@ def _lock(path: Path) -> Iterator[bool]:
     The system releases the locks of processes that died.
     """
     try:
-        descriptor = open_regular_file(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = open_for_writing(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise SpoolError(
             f"{path}: cannot be locked ({error.strerror}); choose an --out on a disk that supports file locks"

@@ -36,6 +36,7 @@ from darkprep.shards.errors import RawError, WeightsError
 from darkprep.shards.files import (
     DEEPEST,
     json_objects,
+    parse_json_object,
     read_last_lines,
     read_regular_file,
     remove,
@@ -77,6 +78,19 @@ def dng_of_many_directories() -> bytes:
     )
     head = (b"II*\0" + struct.pack("<I", 8) + first).ljust(sub, b"\0") + second
     return head.ljust(table, b"\0") + struct.pack("<I", sub) * count
+
+
+@pytest.mark.parametrize("part", [b"[]", b"{}"])
+def test_a_record_or_log_of_millions_of_lists_or_objects_is_not_parsed(part):
+    text = b'{"a": [' + b",".join([part] * 1_000_000) + b"]}"
+    row = b'{"a": [' + b",".join([part] * 150_000) + b"]}"
+    newest = b'{"a": 1}'
+
+    assert parse_json_object(text) is None
+    rows = json_objects([row] * 8 + [newest])
+
+    assert len(rows) == 1 + 6
+    assert rows[-1] == {"a": 1}
 
 
 def test_a_dng_of_many_directories_is_refused_before_it_is_decoded(tmp_path, monkeypatch):

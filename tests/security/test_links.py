@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +20,11 @@ from darkprep.shards.errors import SpoolError
 from darkprep.shards.files import open_for_writing, remove, write_bytes
 from darkprep.shards.locks import FileLock
 from darkprep.shards.quarantine import ShardQuarantine
+from darkprep.studies.task_kinds import CalibrationTask
+from darkprep.studies.tasks import StudyContext, run_tasks
 from darkprep.trainer.run_files import training_lock
 from darkprep.trainer.run_log import RunLog
+from darkprep.view.live import Progress
 
 ROOT = Path(__file__).parents[2]
 MINE = b"mine"
@@ -101,7 +105,7 @@ def test_a_spool_whose_directory_is_a_link_is_neither_produced_into_nor_trained_
         (here / name).rmdir()
     (here / name).symlink_to(victim.parent)
 
-    with pytest.raises(SpoolError, match=rf"{name}: is a link to .*; replace it by a directory"):
+    with pytest.raises(SpoolError, match=rf"{name}: is a link to .*; replace the link by a copy"):
         getattr(spool, lock)()
 
 
@@ -199,6 +203,25 @@ def test_of_a_link_only_the_link_is_deleted(here, victim, kind):
     assert not remove(here / "link")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["cells", "cells/a.lock", "cells/a.json", "trainings", "trainings/a/run", "scores/a/b.png"],
+)
+def test_a_study_in_which_anything_is_a_link_is_not_continued(here, victim, name):
+    link = here / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(victim.parent / "new")
+    context = StudyContext(
+        out=here, root=here, progress=Progress(quiet=True), stop=threading.Event()
+    )
+    task = CalibrationTask(camera="sony", isos=(100,), seed=0, size=(64, 64))
+
+    with pytest.raises(SpoolError, match=rf"{name}: is a link to"):
+        run_tasks([task], context)
+
+    assert not (victim.parent / "new").exists()
+
+
 def test_frames_are_stored_and_deleted_behind_a_link_that_the_user_chose(tmp_path, victim):
     (tmp_path / "frames").symlink_to(victim.parent)
 
@@ -221,6 +244,7 @@ FORBIDDEN = {
     *("os.link", "os.symlink", "os.truncate", "shutil.rmtree", "shutil.move", "shutil.copy", "shutil.copy2"),
     *("shutil.copyfile", "shutil.copytree", "np.save", "np.savez", "tempfile.mkstemp", "tempfile.mkdtemp"),
 }  # fmt: skip
+WRITING_FLAGS = {"os.O_CREAT", "os.O_RDWR", "os.O_WRONLY"}
 METHODS = (".write_text", ".write_bytes", ".touch", ".unlink", ".rmdir", ".rename", ".tofile", ".symlink_to", ".hardlink_to")  # fmt: skip
 
 
@@ -236,6 +260,10 @@ def changes_files(call: ast.Call) -> bool:
     to_write = any(
         isinstance(mode, str) and set(mode) & set("wax+") and len(mode) < 4 for mode in constants
     )
+    if name == "open_regular_file" and any(
+        ast.unparse(one) in WRITING_FLAGS for arg in call.args for one in ast.walk(arg)
+    ):
+        return True
     renames = name.endswith(".replace") and len(call.args) == 1 and not call.keywords
     return (is_open and to_write) or renames or name in FORBIDDEN or name.endswith(METHODS)
 
@@ -245,7 +273,7 @@ def changes_files(call: ast.Call) -> bool:
     [
         *("open(path, 'w')", "path.open('ab')", "open(p, 'xb', opener=other)", "os.open(p, flags)"),
         *("path.unlink()", "path.replace(other)", "path.rename(other)", "shutil.rmtree(path)"),
-        "path.write_text('x')",
+        *("path.write_text('x')", "open_regular_file(path, os.O_RDWR | os.O_CREAT)"),
     ],
 )
 def test_the_check_of_the_code_finds(code):
