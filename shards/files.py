@@ -357,9 +357,8 @@ def remove_stale_temporaries(directory: Path, name: str) -> int:
     for path in directory.glob(f".{name}.*.tmp"):
         pid = path.name.split(".")[-2]
         if pid.isdecimal() and start_ticks(int(pid)) is None:
-            with contextlib.suppress(
-                IsADirectoryError, FileNotFoundError
-            ):  # it is not ours, or gone
+            # It may be a directory, which is not darkprep's, or gone.
+            with contextlib.suppress(IsADirectoryError, FileNotFoundError):
                 path.unlink()
                 removed += 1
     return removed

@@ -22,7 +22,7 @@ from darkprep.trainer.device import out_of_memory_errors
 from darkprep.trainer.metrics import F32, Protocol, Scores, protocol_named, score
 from darkprep.trainer.noise_map import with_noise_map
 from darkprep.trainer.picture import write_picture
-from darkprep.trainer.picture_row import side_by_side
+from darkprep.trainer.picture_row import picture_file_name, side_by_side
 from darkprep.trainer.stream import network_input, raw_truth
 
 Restorer = Callable[[Tensor], Tensor]
@@ -135,7 +135,7 @@ def evaluate(
         if out:
             parts = [part for part in (plain, restored, truth_of(sample)) if part is not None]
             shown = [show(sample, part) for part in parts] if show else parts
-            write_picture(out / f"{_file_name(sample.meta.pair)}.png", side_by_side(shown))
+            write_picture(out / picture_file_name(sample.meta.pair), side_by_side(shown))
         if on_image:
             on_image(images[-1])
     evaluation = _mean_scores(
@@ -280,7 +280,3 @@ def _mean(values: list[float | None]) -> float | None:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _file_name(pair: str) -> str:
-    return pair.replace("/", "_")

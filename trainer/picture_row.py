@@ -25,6 +25,11 @@ def side_by_side(pictures: Sequence[npt.NDArray[np.float32] | U16]) -> Pixels8:
     return row
 
 
+def picture_file_name(pair: str) -> str:
+    """Return the name of the file that holds the pictures of a pair, given by its id."""
+    return f"{pair.replace('/', '_')}.png"
+
+
 def split_row(row: Pixels8, count: int) -> list[Pixels8]:
     """Split a picture made by `side_by_side` into its `count` pictures, each `(H, W, 3)`."""
     step = (row.shape[1] + _GAP_PX) // count

@@ -30,7 +30,7 @@ from darkprep.report.pictures import (
 from darkprep.shards import RawError
 from darkprep.shards.file_names import published_path
 from darkprep.trainer.picture import quantised
-from darkprep.trainer.picture_row import split_row
+from darkprep.trainer.picture_row import picture_file_name, split_row
 
 _MAX_SETS = 6
 
@@ -47,7 +47,7 @@ def write_evaluation_report(
     sets = []
     for image in spread_by_psnr(record["images"]):
         pair = by_id.get(image["pair"])
-        picture = out / f"{image['pair'].replace('/', '_')}.png"
+        picture = out / picture_file_name(image["pair"])
         if pair and picture.exists():
             sets.append(_picture_set(pairs.root, pair, image, picture))
     lead = f"{record['pairs']} pairs below {published_path(pairs.root)}, restored with {published_path(weights)}."

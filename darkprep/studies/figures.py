@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from darkprep.pipeline.pairs.cameras import CAMERAS
-from darkprep.studies.panel import (
-    Comparison,
-    LabelledPicture,
-    median_pair,
-    read_picture_row,
-)
+from darkprep.studies.panel import Comparison, median_pair, read_comparison
 from darkprep.studies.task_kinds import EvaluationTask, TrainingTask
 from darkprep.studies.task_results import (
     EvaluationMeans,
@@ -85,16 +80,7 @@ def comparison_of(
     """
     scores = pair_scores(context, labelled[0][1])
     restored = pair in {score.pair for score in scores}
-    chosen = (pair if pair and restored else median_pair(scores)).replace("/", "_")
-    rows = [read_picture_row(task.folder(context) / f"{chosen}.png", 3) for _, task in labelled]
-    return Comparison(
-        name=name,
-        pictures=(
-            LabelledPicture(label="amplified", pixels=rows[0][0]),
-            *(
-                LabelledPicture(label=label, pixels=row[1])
-                for (label, _), row in zip(labelled, rows, strict=True)
-            ),
-            LabelledPicture(label="truth", pixels=rows[0][2]),
-        ),
+    chosen = pair if pair and restored else median_pair(scores)
+    return read_comparison(
+        name, chosen, [(label, task.folder(context)) for label, task in labelled]
     )

@@ -41,7 +41,7 @@ from darkprep.trainer.device import open_device
 from darkprep.trainer.evaluation import restore_frame
 from darkprep.trainer.metrics import F32, PROTOCOLS, score
 from darkprep.trainer.picture import write_picture
-from darkprep.trainer.picture_row import side_by_side
+from darkprep.trainer.picture_row import picture_file_name, side_by_side
 
 PUBLISHED_BLACK, PUBLISHED_WHITE = 512, 16383
 """The levels that the code of SID, REDIRT and their successors uses for every camera."""
@@ -194,7 +194,7 @@ class LevelsTask:
             restored = restore_frame(network, sample, device)
             scores.append(_scores(pair.id, sample, plain, restored))
             picture = side_by_side([plain, restored, sample.gt])
-            write_picture(self.folder(context) / f"{pair.id}.png", picture)
+            write_picture(self.folder(context) / picture_file_name(pair.id), picture)
             context.progress.show(f"{self.camera}, {self.levels} levels: {pair.id}")
         means = {name: float(np.mean([score[name] for score in scores])) for name in _MEANS}
         return {**means, "pairs": len(scores), "images": scores}
@@ -250,9 +250,9 @@ def _comparison(
     """Return the pair `wanted`, or the pair of median PSNR if the camera does not have it."""
     images = result_of(context, own, LevelsResult).images
     pair = wanted if wanted in {image.pair for image in images} else median_pair(images)
-    pair = pair.replace("/", "_")
-    amplified, wrong, truth = read_picture_row(published.folder(context) / f"{pair}.png", 3)
-    _, right, _ = read_picture_row(own.folder(context) / f"{pair}.png", 3)
+    file = picture_file_name(pair)
+    amplified, wrong, truth = read_picture_row(published.folder(context) / file, 3)
+    _, right, _ = read_picture_row(own.folder(context) / file, 3)
     return Comparison(
         name=camera_named(own.camera).title,
         pictures=(

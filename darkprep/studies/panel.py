@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from darkprep.shards.decode import short_repr
 from darkprep.shards.errors import OptionError
 from darkprep.studies.task_results import PairScore
-from darkprep.trainer.picture_row import split_row
+from darkprep.trainer.picture_row import picture_file_name, split_row
 
 Pixels = NDArray[np.uint8]
 
@@ -51,14 +51,32 @@ def read_picture_row(path: Path, count: int) -> list[Pixels]:
             pictures = split_row(np.asarray(image.convert("RGB")), count)
         if not all(picture.size for picture in pictures):
             raise ValueError("too few columns")
-    except (
-        Exception
-    ) as error:  # Arbitrary bytes and names can make Pillow raise exceptions of any class.
+    # Arbitrary bytes and names can make Pillow raise exceptions of any class.
+    except Exception as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise OptionError(
             f"{path.parent}: {short_repr(path.name)} does not hold {count} pictures ({reason}); choose another --out"
         ) from error
     return pictures
+
+
+def read_comparison(name: str, pair: str, networks: Sequence[tuple[str, Path]]) -> Comparison:
+    """Return the pictures of one pair: amplified input, what each network restored, and truth.
+
+    `networks` holds the label of each network and the directory of its pictures. Raises OptionError as
+    `read_picture_row`.
+    """
+    file = picture_file_name(pair)
+    rows = [(label, read_picture_row(folder / file, 3)) for label, folder in networks]
+    amplified, _, truth = rows[0][1]
+    return Comparison(
+        name=name,
+        pictures=(
+            LabelledPicture(label="amplified", pixels=amplified),
+            *(LabelledPicture(label=label, pixels=row[1]) for label, row in rows),
+            LabelledPicture(label="truth", pixels=truth),
+        ),
+    )
 
 
 def median_pair(scores: Sequence[PairScore]) -> str:

@@ -32,7 +32,7 @@ from darkprep.trainer.device import open_device
 from darkprep.trainer.evaluation import amplified_planes, restore_frame
 from darkprep.trainer.metrics import PROTOCOLS, Scores, score
 from darkprep.trainer.picture import write_picture
-from darkprep.trainer.picture_row import side_by_side
+from darkprep.trainer.picture_row import picture_file_name, side_by_side
 
 RAW_PROTOCOL, SRGB_PROTOCOL = "pmn", "redirt"
 """The protocols of the scores in packed RAW and in sRGB; both are of whole frames."""
@@ -101,7 +101,7 @@ class TwoDomainsTask:
                 scores["input raw"] = score(*planes, PROTOCOLS[RAW_PROTOCOL])
             images.append({"pair": pair.id, "groups": report_groups(pair), **_values(scores)})
             write_picture(
-                self.folder(context) / f"{pair.id.replace('/', '_')}.png",
+                self.folder(context) / picture_file_name(pair.id),
                 side_by_side([plain, picture, truth]),
             )
             context.progress.show(f"{self.training.label}: {pair.id}")

@@ -14,7 +14,7 @@ from darkprep.studies.figures import (
     training_columns,
 )
 from darkprep.studies.options import Study, StudyOptions
-from darkprep.studies.panel import Comparison, LabelledPicture, median_pair, read_picture_row
+from darkprep.studies.panel import Comparison, median_pair, read_comparison
 from darkprep.studies.result import StudyResult, Table
 from darkprep.studies.target_tasks import CostTask, TwoDomainsTask
 from darkprep.studies.task_kinds import TrainingTask
@@ -185,18 +185,5 @@ def _comparison(
     """Return the sRGB pictures of the pair with the median PSNR for the first network."""
     images = result_of(context, domains[trainings[0].name], DomainsResult).images
     pair = median_pair([PairScore(pair=one.pair, psnr=one.srgb_psnr) for one in images])
-    rows = [
-        read_picture_row(domains[one.name].folder(context) / f"{pair.replace('/', '_')}.png", 3)
-        for one in trainings
-    ]
-    return Comparison(
-        name=title_of(camera),
-        pictures=(
-            LabelledPicture(label="amplified", pixels=rows[0][0]),
-            *(
-                LabelledPicture(label=one.label, pixels=row[1])
-                for one, row in zip(trainings, rows, strict=True)
-            ),
-            LabelledPicture(label="truth", pixels=rows[0][2]),
-        ),
-    )
+    folders = [(one.label, domains[one.name].folder(context)) for one in trainings]
+    return read_comparison(title_of(camera), pair, folders)

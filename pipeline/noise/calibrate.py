@@ -90,7 +90,7 @@ def calibrate(
         progress(f"frame {done} of {total}: {name}")
 
     black, white = np.zeros((1, 1)), 0
-    # The process that decodes is forked here, while this one has no large arrays.
+    # Its process is forked for the first frame, while this one has no large arrays.
     with GuardedReader(read_mosaic, seconds=DECODE_S) as read:
         for group in groups:
             black, white, found = measure_darks(group, read, tick)

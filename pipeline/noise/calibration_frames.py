@@ -111,7 +111,7 @@ def measure_darks(
 ) -> tuple[F64, int, DarkStatistics]:
     """Read the dark frames of an ISO once; return the black level of each site, the white level, and what was measured.
 
-    `read` is `read_mosaic`, guarded. `tick` is called with the name of each frame that was read. Raises DatasetError, which names the file, for one
+    `tick` is called with the name of each frame that was read. Raises DatasetError, which names the file, for one
     with light and for frames that give no noise, RawError for one that cannot be read.
     """
     stack: DarkStack | None = None

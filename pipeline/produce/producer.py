@@ -146,8 +146,8 @@ class Producer(ShardSupply[TaskResult]):
         self._visits_per_shard = options.samples_per_shard // options.crops_per_visit
         self._windows_are_cheap = windows_are_cheap(self._plan)
         """Whether the first shard, for which a trainer waits, is made from crops of its long exposures."""
-        self._first: tuple[Future[TaskResult] | None, int] = None, 0
-        """The task that makes the first shard from crops, and its number of threads."""
+        self._threaded: tuple[Future[TaskResult] | None, int] = None, 0
+        """The task that makes the first shard in threads, and their number."""
         self._decode_ahead_tasks = 0 if self._windows_are_cheap else self._visits_per_shard - 1
         """Number of further tasks that may decode frames for the first shard: one for each visit except the first."""
         self._max_ahead = self._shards_ahead()
@@ -222,16 +222,15 @@ class Producer(ShardSupply[TaskResult]):
                 return "waiting for the trainer"
             if not self._make_room(shard, ready, self.budget.max_shards):
                 return "waiting for the trainer"
-            threads = 0
-            if self._windows_are_cheap and not ready and not self._in_flight:
-                threads = min(idle, self._visits_per_shard)
+            is_first = self._windows_are_cheap and not ready and not self._in_flight
+            threads = min(idle, self._visits_per_shard) if is_first else 0
             if not self._submit(make_shard, shard, threads=threads):
                 return "making"
         return "making"
 
     def _occupied(self) -> int:
         """Return how many workers have a task, or leave their CPU to the threads of the first shard's task."""
-        future, threads = self._first
+        future, threads = self._threaded
         return len(self._in_flight) + (threads - 1 if future in self._in_flight else 0)
 
     def _is_too_far_ahead(self, shard: int) -> bool:
@@ -281,7 +280,7 @@ class Producer(ShardSupply[TaskResult]):
             future = self._pool.submit(function, task)
             self._in_flight[future] = shard
             if threads:
-                self._first = future, threads
+                self._threaded = future, threads
         except WorkerDied:
             self._replace_workers()
             return False
