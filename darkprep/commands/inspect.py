@@ -11,6 +11,7 @@ import click
 
 from darkprep.commands.echo import echo
 from darkprep.commands.options import (
+    NETWORKS,
     check_camera,
     crop_option,
     device_option,
@@ -18,6 +19,7 @@ from darkprep.commands.options import (
     jobs_option,
     pair_options,
     precision_option,
+    reuse_option,
     root_option,
     shard_options,
     target_option,
@@ -59,12 +61,9 @@ def report(run: Path) -> None:
     help="Directory where the spool will be; its disk is measured, and no files remain.",
 )  # fmt: skip
 @click.option(
-    "--model",
-    default=TrainConfig.model,
-    show_default=True,
-    metavar="NAME",
-    help="Network to train.",
-)
+    "--model", default=TrainConfig.model, show_default=True, metavar="NAME",
+    help=f"Network to train: {NETWORKS}.",
+)  # fmt: skip
 @device_option
 @precision_option
 @click.option(
@@ -83,10 +82,7 @@ def report(run: Path) -> None:
     "all CPUs of the process; with --machine, all its cores",
     lambda: None,
 )
-@click.option(
-    "--reuse", type=_POSITIVE, default=TrainConfig.reuse, show_default=True, metavar="N",
-    help="Number of times that each shard is used before it is deleted.",
-)  # fmt: skip
+@reuse_option
 @disk_budget_option
 @click.option(
     "--machine",

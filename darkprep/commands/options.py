@@ -179,6 +179,14 @@ noise_map_option = click.option(
     help="For weights that were trained with --noise-map: take the noise levels of a CAMERA whose noise darkprep has, or those of the camera that FILE.json of darkprep calibrate describes.",
 )  # fmt: skip
 
+NETWORKS = "redirt, redirt-2rdb, redirt-gn, sid, unet or nafnet"
+"""The names of `darkprep.model.MODELS`, without importing torch."""
+
+reuse_option = click.option(
+    "--reuse", type=click.IntRange(min=1), default=TrainConfig.reuse, show_default=True, metavar="N",
+    help="Number of times that each shard is used before it is deleted.",
+)  # fmt: skip
+
 crop_option = click.option(
     "--crop", type=click.IntRange(min=1), metavar="PX",
     show_default="{bayer}, X-Trans {xtrans}".format(**DEFAULT_CROP),

@@ -64,7 +64,7 @@ from darkprep.view.live import Progress
 )  # fmt: skip
 @click.option(
     "--weights", type=PATH, metavar="FILE",
-    help="For the study `levels`: trained weights to use; without them the study trains a network.",
+    help="For the study levels: trained weights to use instead of training a network.",
 )  # fmt: skip
 @seed_option
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")

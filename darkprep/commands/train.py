@@ -12,9 +12,11 @@ from click.core import ParameterSource
 
 from darkprep.commands.echo import echo
 from darkprep.commands.options import (
+    NETWORKS,
     device_option,
     output_options,
     precision_option,
+    reuse_option,
     spool_option,
     staging_budget_option,
     staging_option,
@@ -57,11 +59,11 @@ _REPEATED = ("spool", "root", "producers", "rank_timeout", "staging_budget", "st
 )  # fmt: skip
 @click.option(
     "--model", default=TrainConfig.model, show_default=True, metavar="NAME|MODULE:CLASS",
-    help="Network: redirt, redirt-2rdb, redirt-gn, sid, unet or nafnet. Or your own: package.module:Class, imported from the working directory (docs/extending.md).",
+    help=f"Network: {NETWORKS}. Or your own: package.module:Class, imported from the working directory (docs/extending.md).",
 )  # fmt: skip
 @click.option(
     "--loss", default=TrainConfig.loss, show_default=True, metavar="NAME|MODULE:FUNCTION",
-    help="default: REDIRT's published loss for the target srgb, L1 for linear and raw. Or a loss of your own: package.module:function.",
+    help="Loss: the published one of REDIRT for the target srgb and L1 for linear and raw (default), or your own: package.module:function.",
 )  # fmt: skip
 @device_option
 @precision_option
@@ -70,10 +72,7 @@ _REPEATED = ("spool", "root", "producers", "rank_timeout", "staging_budget", "st
     default=TrainConfig.learning_rate, show_default=True, metavar="RATE",
     help="Learning rate for the first half of the iterations; the second half uses a tenth of it.",
 )  # fmt: skip
-@click.option(
-    "--reuse", type=_POSITIVE, default=TrainConfig.reuse, show_default=True, metavar="N",
-    help="Number of times that each shard is used before it is deleted.",
-)  # fmt: skip
+@reuse_option
 @click.option(
     "--augment", type=click.Choice(AUGMENT_MODES), default=TrainConfig.augment, show_default=True,
     help="Flips and shifts that keep the CFA pattern (cfa), the published flips (paper), or none.",
@@ -88,7 +87,7 @@ _REPEATED = ("spool", "root", "producers", "rank_timeout", "staging_budget", "st
 )  # fmt: skip
 @click.option(
     "--noise-map", default=TrainConfig.noise_map, show_default="none", metavar="auto|CAMERA|FILE.json",
-    help="Train a network that reads the noise level of each value as further input planes, so that one network serves all ISO values and cameras. auto: of the noise with which the spool was built, or of each sample's camera if darkprep has its noise; or of such a CAMERA, or of a FILE.json of darkprep calibrate.",
+    help="Train a network that reads the noise level of each value as further input planes, so that one network serves all ISO values and cameras. The levels are those of the noise with which the spool was built, else of each sample's camera, if darkprep has its noise (auto); of a CAMERA whose noise darkprep has; or of a FILE.json of darkprep calibrate.",
 )  # fmt: skip
 @click.option(
     "--keep-shards", is_flag=True,
