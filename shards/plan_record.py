@@ -29,12 +29,15 @@ MAX_SHARDS = 10**12
 """Upper bound of shard numbers: twelve digits in a file name."""
 
 _MAX_COUNT = 10**18
-"""Upper bound of bytes, workers and seeds; a file with larger numbers is damaged."""
+"""Upper bound of bytes and workers; a file with larger numbers is damaged."""
 _MAX_WINDOW = 4096
 _MAX_SIDE_PX = 1 << 16
 _MAX_PIXELS = 1 << 28
 _LONGEST_PATH = 4096
 """Bytes of a path at most (PATH_MAX of Linux)."""
+_MAX_SEED = 1 << 63
+_LONGEST_LABEL = 200
+"""Characters of the camera's name at most; status prints it."""
 _MAX_NESTING = 3
 """Levels of a recipe that are compared by name."""
 _OPTION_NAMES = {"gain": "amplify", "form": "xtrans"}
@@ -76,8 +79,10 @@ class StreamSpec:
             raise ValueError(f"window must be 1 to {_MAX_WINDOW}, not {self.window}")
         if self.shards is not None and not 1 <= self.shards <= MAX_SHARDS:
             raise ValueError(f"shards must be 1 to {MAX_SHARDS} or None, not {self.shards}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, not {self.seed}")
+        if not 0 <= self.seed < _MAX_SEED:
+            raise ValueError("seed must be from 0 to 2^63 - 1")
+        if len(self.camera) > _LONGEST_LABEL:
+            raise ValueError(f"camera must have at most {_LONGEST_LABEL} characters")
 
     def layout(self) -> ShardLayout:
         """Return the layout of the shards; it is the same for all shards of the plan."""

@@ -28,7 +28,7 @@ from darkprep.pipeline.produce.shrinking import recorded_settings
 from darkprep.shards import OptionError, PlanError, ShardDamaged, Spool, SpoolError
 from darkprep.shards.files import disk_errors
 from darkprep.shards.plan_record import ProducerSettings
-from darkprep.shards.remote.bucket import Bucket
+from darkprep.shards.remote.bucket import Bucket, wrong_size
 from darkprep.shards.remote.uploader import UPLOADS, Uploader
 from darkprep.shards.remote.url import StoreUrl
 from darkprep.view.read_status import build_status, spool_status
@@ -176,18 +176,20 @@ def verify_bucket(bucket: Bucket, staging: Path | None) -> tuple[int, list[str]]
     def on_damaged(shard: int, reason: str) -> None:
         faults.append(f"damaged {bucket} shard {shard}: {reason}")
 
-    complete = bucket.complete_shards(bucket.stream.layout().shard_bytes, on_damaged)
-    checked = len(complete) + len(faults)
+    sizes, shard_bytes = bucket.list_shards(), bucket.stream.layout().shard_bytes
+    for shard, size in sizes.items():
+        if size != shard_bytes:
+            on_damaged(shard, wrong_size(size, shard_bytes))
     with disk_errors(parent / "check"):
         parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="verify-", dir=parent) as directory:
         path = Path(directory) / "shard.tar"
-        for shard in sorted(complete):
+        for shard in (shard for shard, size in sizes.items() if size == shard_bytes):
             try:
                 bucket.download(shard, path)
             except ShardDamaged as error:
                 on_damaged(shard, str(error).removeprefix(f"{path}: "))
-    return checked, faults
+    return len(sizes), faults
 
 
 def stop_local_producers(url: StoreUrl, staging: Path | None) -> str:

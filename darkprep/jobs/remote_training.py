@@ -14,7 +14,7 @@ from pathlib import Path
 from darkprep.jobs.remote_spool import refuse_staging_options, staging_directory
 from darkprep.pipeline.pairs.sources import source_of_fingerprint
 from darkprep.pipeline.plan.plan import Plan, PlannedPair
-from darkprep.pipeline.produce.budget import block_size, staging_capacity
+from darkprep.pipeline.produce.budget import block_size, default_budget, staging_capacity
 from darkprep.shards import OptionError, PlanError, RawError, Spool, StreamEnded
 from darkprep.shards.own_settings import (
     are_own_settings,
@@ -75,24 +75,26 @@ class RemoteTraining:
                 f"staging-budget {staging_budget / 1e6:,.1f} MB is more than the {share / 1e6:,.1f} MB that the spool's disk budget reserves for it; "
                 "give stream-train a smaller --staging-budget, or run `darkprep build` again with a larger one"
             )
-        budget_bytes = staging_budget or share
         spool = Spool(staging_directory(url, staging, "train"))
         if create:
             shared = bucket.settings
             own = last_own_settings(bucket.digest) or ProducerSettings()
+            # The share may be the choice of someone else, so it cannot fill the disk.
+            usual = max(default_budget(spool.path), own.budget_bytes or 0)
             settings = ProducerSettings(
                 root=str((root or Path(own.root or DEFAULT_ROOT)).absolute()),
                 pairs=None if root else own.pairs,
                 layout=own.layout,
                 darks=own.darks,
                 dark_shading=own.dark_shading,
-                budget_bytes=budget_bytes,
+                budget_bytes=staging_budget or min(share, usual),
                 part=shared.part,
                 parts=shared.parts,
             )
             spool.create(replace(bucket.plan, settings=settings))
             record_own_settings(spool.plan)
         spool.open()
+        budget_bytes = spool.settings.budget_bytes or 0
         max_shards = staging_capacity(Plan.load(spool), budget_bytes, block_size(spool.path))
         return cls(url=url, bucket=bucket, spool=spool, max_shards=max_shards)
 

@@ -37,6 +37,8 @@ _PLAN = "plan.json"
 _PLAN_BYTES = 64 << 20
 _CURSOR = f"cursors/{cursor_file_name(0)}"
 _PRODUCER, _TRAINER = "producers/lease.json", "cursors/lease.json"
+_MOST_DAMAGED = 20
+"""Listed objects of a wrong size that are requested at once; each costs a request, and anyone may have put many there."""
 
 
 class Bucket(RecordedPlan):
@@ -100,10 +102,13 @@ class Bucket(RecordedPlan):
     # -- shards -----------------------------------------------------------------------------------
 
     def list_shards(self) -> dict[int, int]:
-        """Return the size in bytes of each shard in the listing, which may be out of date."""
-        sizes = self.store.sizes("ready").items()
-        numbers = {shard_of_file_name(name): size for name, size in sizes}
-        return {number: size for number, size in numbers.items() if number is not None}
+        """Return the size in bytes of each shard of the plan in the listing, in order; the listing may be out of date."""
+        end = self._plan.stream.shards if self._plan else None
+        numbers = {
+            shard_of_file_name(name): size for name, size in self.store.sizes("ready").items()
+        }
+        found = {number: size for number, size in numbers.items() if number is not None}
+        return {number: found[number] for number in sorted(found) if end is None or number < end}
 
     def complete_shards(
         self,
@@ -115,15 +120,21 @@ class Bucket(RecordedPlan):
 
         A listing may be out of date. So a shard that it shows with a wrong size, and an expected one that it
         does not show, are requested by their names. `on_damaged` is called with each shard whose object has
-        a wrong size, and with the reason.
+        a wrong size, and with the reason; of those that are not expected, only with the first 20, as callers
+        that delete them ask again.
         """
         complete = set()
+        unexpected = 0
         for shard, size in {**dict.fromkeys(expected, -1), **self.list_shards()}.items():
+            if size != shard_bytes and shard not in expected:
+                unexpected += 1
+                if unexpected > _MOST_DAMAGED:
+                    continue
             found = size if size == shard_bytes else self.size(shard)
             if found == shard_bytes:
                 complete.add(shard)
             elif found is not None:
-                on_damaged(shard, f"{found} bytes, but shards of the plan have {shard_bytes}")
+                on_damaged(shard, wrong_size(found, shard_bytes))
         return complete
 
     def size(self, shard: int) -> int | None:
@@ -176,6 +187,11 @@ class Bucket(RecordedPlan):
     def watch_trainer(self) -> Watch:
         """Return a Watch of the trainer's lease, which shows whether a trainer is working."""
         return Watch(self.store, _TRAINER)
+
+
+def wrong_size(found: int, shard_bytes: int) -> str:
+    """Return the reason why an object of `found` bytes is damaged."""
+    return f"{found} bytes, but shards of the plan have {shard_bytes}"
 
 
 def shard_name(shard: int) -> str:

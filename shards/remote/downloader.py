@@ -36,6 +36,8 @@ _CURSOR_EVERY_S = 5.0
 _MAX_DAMAGED = 10
 """Damaged downloads of one shard before giving up."""
 _DISK_FULL_TIMEOUT_S = 60.0
+_DELETED_AT_ONCE = 100
+"""Each costs a request, during which no cursor is published; anyone may have put many objects there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,10 +228,11 @@ class Downloader(ShardSupply[bool]):
             self._delete_objects(newest.shard)
 
     def _delete_objects(self, needed: int) -> None:
-        """Delete the objects before shard `needed`; the cursor must be published first, or they are rebuilt."""
+        """Delete the objects before shard `needed`, at most 100 in one turn; the cursor must be published first, or they are rebuilt."""
         if self._cursor is None or self._cursor.shard < needed:
             return
-        for shard in [shard for shard in self._objects if shard < needed]:
+        passed = sorted(shard for shard in self._objects if shard < needed)
+        for shard in passed[:_DELETED_AT_ONCE]:
             self._bucket.delete(shard, check=self._lease.check)
             self._objects.discard(shard)
             self._deleted.add(shard)

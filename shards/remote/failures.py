@@ -12,7 +12,7 @@ from typing import Literal
 from darkprep.shards.remote.url import CREDENTIALS
 
 Kind = Literal[
-    "bucket", "clock", "region", "denied", "unsupported", "conflict", "range", "missing", "transient", "other"
+    "bucket", "name", "clock", "region", "denied", "unsupported", "conflict", "range", "missing", "transient", "other"
 ]  # fmt: skip
 
 _LENGTH = 200
@@ -20,6 +20,7 @@ _LENGTH = 200
 
 _SIGNS: dict[Kind, str] = {
     "bucket": "NoSuchBucket|ContainerNotFound",
+    "name": "InvalidPathError",
     "clock": "RequestTimeTooSkewed|RequestExpired",
     "region": "AuthorizationHeaderMalformed|PermanentRedirect|IllegalLocationConstraintException|301",
     "denied": "AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|AuthenticationFailed"
@@ -72,6 +73,7 @@ def message(label: str, kind: Kind, detail: str, attempts: int = 1) -> str:
     remedies: dict[Kind, str] = {
         "bucket": no_bucket,
         "missing": no_bucket,
+        "name": f"an object has a name that cannot be used ({detail}); delete it, or use another prefix",
         "denied": f"access is denied ({detail}); check that the credentials ({CREDENTIALS.get(scheme)}) are right and may list, get, put and delete there",
         "clock": f"this host's clock is too far from the store's ({detail}); set it",
         "region": f"the bucket is in another region ({detail}); set AWS_DEFAULT_REGION",

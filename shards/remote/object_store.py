@@ -6,6 +6,7 @@ may help: a network failure of a minute delays the caller, but wrong credentials
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import random
@@ -34,6 +35,8 @@ Check = Callable[[], None]
 
 MAX_PUT_BYTES = 5 * 2**30 - 1
 """Largest object that can be published by one PUT (S3's own limit)."""
+MOST_OBJECTS = 100_000
+"""Objects below one folder at most; a listing of many more takes minutes, and a spool has some thousands."""
 _PART_BYTES = 16 << 20
 """Bytes of one download request; a broken connection loses at most this much."""
 _UPLOAD_S, _UPLOAD_BYTES_PER_S = 30, 1_000_000
@@ -96,16 +99,32 @@ class ObjectStore:
         OptionError as `connector` does.
         """
         store = cls(connector(url), str(url), retry=retry, stop=stop)
-        store._request(store._client.list_with_delimiter, retry=RetryPolicy(attempts=3))
+        # Only the first page: there may be millions of objects beside the spool.
+        store._request(lambda: next(store._client.list(), None), retry=RetryPolicy(attempts=3))
         return store
 
     def __str__(self) -> str:
         return self._label
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """Return names and sizes in bytes of the objects directly below `folder`; the listing may be out of date."""
-        listing = self._request(lambda: self._client.list_with_delimiter(folder))
-        return {one["path"].rpartition("/")[2]: one["size"] for one in listing["objects"]}
+        """Return names and sizes in bytes of the objects directly below `folder`; the listing may be out of date.
+
+        Raises SpoolError for more than MOST_OBJECTS objects.
+        """
+
+        def list_objects() -> dict[str, int]:
+            every = itertools.chain.from_iterable(self._client.list(folder, chunk_size=1000))
+            return {
+                one["path"].removeprefix(f"{folder}/"): one["size"]
+                for one in itertools.islice(every, MOST_OBJECTS + 1)
+            }
+
+        found: dict[str, int] = self._request(list_objects)
+        if len(found) > MOST_OBJECTS:
+            raise SpoolError(
+                f"{self._label}/{folder}: holds more than {MOST_OBJECTS:,} objects, too many for a spool; delete those that are not shards, or use another prefix"
+            )
+        return {name: size for name, size in found.items() if "/" not in name}
 
     def size(self, name: str) -> int | None:
         """Return the size in bytes of one object; None if it does not exist."""

@@ -294,6 +294,26 @@ def test_ranks_of_several_hosts_have_a_part_and_a_prefix_each(build, server, url
     assert spool.part == (1, 2)
 
 
+@pytest.mark.usefixtures("small_there")
+def test_the_share_of_the_disk_that_a_plan_of_someone_else_reserves_is_bounded(
+    server, url, monkeypatch
+):
+    def opened(staging_budget: int | None) -> int | None:
+        spool, _ = spool_to_train_on(
+            url, staging=None, staging_budget=staging_budget, ranks=SingleProcess(), stop=threading.Event()
+        )  # fmt: skip
+        return spool.settings.budget_bytes
+
+    plan = json.loads(server.get(url, "plan.json"))
+    plan["place"] |= {"staging_bytes": 10**17, "budget_bytes": 2 * 10**17}
+    server.put(url, "plan.json", json.dumps(plan).encode())
+    monkeypatch.setattr("darkprep.jobs.remote_training.default_budget", lambda _: 20_000_000)
+
+    assert opened(None) == 20_000_000
+    assert opened(30_000_000) == 30_000_000
+    assert opened(None) == 30_000_000, "as this user chose last"
+
+
 def far(beat: int) -> bytes:
     """What a holder on another machine writes."""
     record = {"token": "theirs", "machine": "another", "host": "far", "pid": 7, "started": 1}
