@@ -43,6 +43,11 @@ _CAMERAS = "cameras"
 
 _LARGEST_FILE = 4 << 30
 """Bytes of a weights file at most: a thousand times those of the networks here, because all of it is read into memory."""
+_LARGEST_HEADER = 4 << 20
+"""Bytes of names and metadata of a safetensors file at most: enough for 30,000 tensors."""
+_LARGEST_PUBLISHED = 64 << 20
+"""Bytes of the released torch file at most: it has 3 MB, and torch copies all of it into memory."""
+_LONGEST_NOTE = 2000
 _DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 _PUBLISHED_MODULES = {
@@ -205,7 +210,8 @@ def _load_into(model: Network, stored: _WeightsFile, path: Path) -> None:
             # In the network's type, in which a large float64 becomes infinite.
             in_file[n]
             for n in shared
-            if not bool(torch.isfinite(stored.tensors[n].to(wanted[n].dtype)).all())
+            if stored.tensors[n].shape == wanted[n].shape  # others may be of any size
+            and not bool(torch.isfinite(stored.tensors[n].to(wanted[n].dtype)).all())
         ],
     }
     if any(wrong.values()):
@@ -260,7 +266,15 @@ def _read(path: Path) -> _WeightsFile:
             f"{path}: is larger than {_LARGEST_FILE >> 30} GiB, so it is not a weights file; choose another file"
         )
     if start[8:] != b"{":
+        if size > _LARGEST_PUBLISHED:
+            raise ModelError(
+                f"{path}: is not a weights file: it is not of safetensors, and larger than the released checkpoint; choose another file"
+            )
         return _read_published(path)
+    if int.from_bytes(start[:8], "little") > _LARGEST_HEADER:
+        raise ModelError(
+            f"{path}: is not a weights file: its header is larger than {_LARGEST_HEADER >> 20} MiB; choose another file"
+        )
     if os.fsencode(path).decode(errors="replace") != str(path):
         raise ModelError(
             f"{path}: has a name that is not Unicode, which safetensors requires; rename it"
@@ -289,6 +303,11 @@ def _read_darkprep(path: Path) -> _WeightsFile:
         )
     except ModelError as error:
         raise ModelError(f"{path}: is damaged ({error}); copy or create it again") from error
+    note = metadata.get("note", "")
+    if len(note) > _LONGEST_NOTE:
+        raise ModelError(
+            f"{path}: is damaged (its note has more than {_LONGEST_NOTE} characters); copy or create it again"
+        )
     return _WeightsFile(
         name=metadata.get("name", ""),
         cfa=cfa,
@@ -298,7 +317,7 @@ def _read_darkprep(path: Path) -> _WeightsFile:
         input_form=form,
         noise_map=metadata.get(_NOISE_MAP) == _SHOT_AND_READ,
         cameras=metadata.get(_CAMERAS, ""),
-        note=metadata.get("note", ""),
+        note=note,
     )
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from darkprep.jobs.background import last_log_line, log_path
 from darkprep.jobs.weights import load_network
+from darkprep.model.weights import FORMAT
 from darkprep.pipeline.noise.camera_calibration import read_calibration
 from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.find import find_pairs
@@ -165,6 +166,47 @@ def test_a_weights_file_of_any_length_is_refused_before_it_is_read(tmp_path, sta
         file.write(start)
 
     with pytest.raises(WeightsError, match="is larger than 4 GiB"):
+        load_network(path)
+
+
+def safetensors(path: Path, header: dict[str, object], length: int = 0) -> Path:
+    """Write a file of weights with this header and `length` zeros."""
+    metadata = {"format": FORMAT, "name": "redirt", "cfa": "bayer"}
+    text = json.dumps({"__metadata__": metadata} | header).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + length)
+    return path
+
+
+def test_weights_of_a_wrong_shape_are_refused_before_their_numbers_are_read(tmp_path, monkeypatch):
+    size = 1 << 31
+    name = "body.higher_scale_encoder.head.0.bias"
+    tensor = {"dtype": "F16", "shape": [size // 2], "data_offsets": [0, size]}
+    path = safetensors(tmp_path / "weights.safetensors", {name: tensor}, size)
+    monkeypatch.setattr("torch.isfinite", lambda _: pytest.fail("reads the numbers"))
+
+    with pytest.raises(WeightsError, match=rf"has the wrong shape in {name} \({size // 2},\)"):
+        load_network(path)
+
+
+def test_weights_with_a_header_of_a_million_tensors_or_a_long_note_are_refused(tmp_path):
+    many = {f"{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(100_000)}
+    with pytest.raises(WeightsError, match="its header is larger than 4 MiB"):
+        load_network(safetensors(tmp_path / "many.safetensors", many))
+
+    metadata = {"format": FORMAT, "name": "redirt", "cfa": "bayer", "note": "x" * 3000}
+    with pytest.raises(WeightsError, match="note has more than 2000 characters"):
+        load_network(safetensors(tmp_path / "note.safetensors", {"__metadata__": metadata}))
+
+
+def test_a_torch_file_of_gigabytes_is_not_read_as_the_released_weights(tmp_path, monkeypatch):
+    path = tmp_path / "weights"
+    with path.open("wb") as file:
+        file.truncate(1 << 31)
+    monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("reads it"))
+
+    with pytest.raises(WeightsError, match="larger than the released checkpoint"):
         load_network(path)
 
 
