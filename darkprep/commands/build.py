@@ -35,6 +35,7 @@ from darkprep.commands.options import (
 from darkprep.commands.output import print_skipped
 from darkprep.commands.parameters import COUNT_OR_INF, PART, PATH, FiniteRange
 from darkprep.jobs import background
+from darkprep.jobs.build import BuildOptions, PreparedBuild, find_own_pairs, prepare_build
 from darkprep.jobs.calibrate import noise_options
 from darkprep.jobs.produce import create_producer, worker_started_early
 from darkprep.jobs.remote_spool import BuildSpool
@@ -42,16 +43,9 @@ from darkprep.pipeline.noise.calibrations import CALIBRATIONS
 from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.pairs.table import Frames
 from darkprep.pipeline.plan.options import DEFAULT_MARGIN, PlanOptions
-from darkprep.pipeline.plan.plan import Plan
-from darkprep.pipeline.plan.planner import make_plan
-from darkprep.pipeline.produce.default_jobs import Jobs, default_jobs
 from darkprep.pipeline.produce.executors.config import ExecutorConfig
-from darkprep.pipeline.produce.frames_directory import FramesDirectory, is_inside
-from darkprep.pipeline.produce.producer import ProducerConfig
-from darkprep.pipeline.produce.shrinking import check_not_shrinking
 from darkprep.pipeline.raw.amplify import DEFAULT_MULTIPLIER
-from darkprep.shards import OptionError, Target
-from darkprep.shards.plan_record import ProducerSettings
+from darkprep.shards import Target
 from darkprep.shards.remote.url import StoreUrl
 from darkprep.view.live import LogFormat, Progress
 from darkprep.view.numbers import format_bytes, format_count, format_duration
@@ -182,7 +176,7 @@ def build(
     origin = PairOrigin(
         root=root, camera=check_camera(camera, pairs, layout), table=pairs, layout=layout
     )
-    options = PlanOptions(
+    plan = PlanOptions(
         camera=origin.label,
         split=split,
         fraction=fraction,
@@ -206,73 +200,52 @@ def build(
     executor.check_installed()
     stop = threading.Event()
     target = BuildSpool.at(spool, staging, stop)
-    found = None
-    if not origin.is_data_set:
-        found = origin.find(frames=frames, exclude_misaligned=exclude_misaligned)
-        root = found.root
-    if isinstance(spool, Path) and is_inside(root, spool):  # a spool is deleted when it is used up
-        raise OptionError(
-            f"spool {spool}: contains the photographs of --root {root}; choose another directory"
-        )
-    darks = Path(noise) if noise and options.sampled_darks else None
-    options = target.with_recorded_noise(options)
+    options = BuildOptions(
+        origin=origin,
+        plan=plan,
+        target=target,
+        executor=executor,
+        darks=Path(noise) if noise and plan.sampled_darks else None,
+        dark_shading=dark_shading,
+        disk_budget=disk_budget,
+        staging_budget=staging_budget,
+        frames_dir=frames_dir,
+        frames_budget=frames_budget,
+        shrink=shrink,
+        jobs=jobs,
+        epochs_ahead=epochs_ahead,
+        part=part,
+    )
+    found = find_own_pairs(options)
     worker = worker_started_early(executor, in_background=in_background)
     click.get_current_context().with_resource(worker)
-    plan = make_plan(root, options, pairs=found, darks=darks, shading=dark_shading)
-    chosen = Jobs(count=jobs, bound="--jobs") if jobs else default_jobs(plan)
-    before = target.recorded_settings(plan)
-    if disk_budget is None and before:
-        disk_budget = before.budget_bytes
-    shares = target.divide_budget(plan, disk_budget, staging_budget)
-    config = ProducerConfig(
-        budget_bytes=shares.build_bytes,
-        jobs=chosen.count,
-        until=plan.shards,
-        epochs_ahead=epochs_ahead,
-        shrink=shrink,
-    )
-    frames_directory = FramesDirectory.from_options(target.spool.path, frames_dir, frames_budget)
-    number, parts = part
-    if plan.shards is not None and plan.shards < parts:
-        raise OptionError(
-            f"part {number}/{parts} of {plan.shards} shards would be empty; give more --epochs, or a smaller N in --part n/N"
-        )
-    settings = ProducerSettings(
-        budget_bytes=shares.build_bytes,
-        jobs=chosen.count,
-        backend=backend,
-        address=address,
-        part=number,
-        parts=parts,
-    )
-    if before and not shrink:
-        check_not_shrinking(target.spool, plan, settings, frames_directory, before)
-    target.save(plan, shares, frames_directory.recorded_in(settings))
+    prepared = prepare_build(options, found)
     progress = Progress(quiet=quiet, log_format=log_format)
-    progress.print(_summary(plan, shares.budget_bytes), event="plan")
+    progress.print(_summary(prepared), event="plan")
     if jobs is None:
         progress.print(
-            f"{format_count(chosen.count, 'worker')}, limited by {chosen.bound}; --jobs sets another number"
+            f"{format_count(prepared.jobs.count, 'worker')}, limited by {prepared.jobs.bound}; --jobs sets another number"
         )
     if not quiet:
-        print_skipped(plan.skipped)
+        print_skipped(prepared.plan.skipped)
     if in_background:
+        config = prepared.producer
         process = background.start_producer(
             target.spool,
-            jobs=chosen.count,
-            budget_bytes=shares.build_bytes,
-            until=plan.shards,
+            jobs=config.jobs,
+            budget_bytes=config.budget_bytes,
+            until=config.until,
             executor=executor,
             location=target.producer_options(),
-            epochs_ahead=epochs_ahead,
-            shrink=shrink,
+            epochs_ahead=config.epochs_ahead,
+            shrink=config.shrink,
         )
         progress.print(
             f"producing in the background (pid {process.pid}), log in {background.log_path(target.spool)}; stop it with `darkprep stop`"
         )
         return
     title = f"darkprep build · {origin.label}"
-    producer = create_producer(target, config, progress, executor, stop)
+    producer = create_producer(target, prepared.producer, progress, executor, stop)
     try:
         with progress, progress.monitor(target.status, title=title):
             final = producer.run()
@@ -285,7 +258,8 @@ def build(
     )
 
 
-def _summary(plan: Plan, budget_bytes: int) -> str:
+def _summary(prepared: PreparedBuild) -> str:
+    plan = prepared.plan
     shard_bytes = plan.stream.layout().shard_bytes
     scenes = len({pair.pair.scene for pair in plan.pairs})
     total = (
@@ -295,5 +269,5 @@ def _summary(plan: Plan, budget_bytes: int) -> str:
     )
     return (
         f"{plan.options.camera}: {format_count(len(plan.pairs), 'pair')} of {format_count(scenes, 'scene')}, {total}; "
-        f"{plan.options.samples_per_shard} samples or {format_bytes(shard_bytes)} per shard; disk budget {format_bytes(budget_bytes)}"
+        f"{plan.options.samples_per_shard} samples or {format_bytes(shard_bytes)} per shard; disk budget {format_bytes(prepared.budget_bytes)}"
     )

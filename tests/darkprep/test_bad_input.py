@@ -371,7 +371,7 @@ def test_a_full_disk_ends_the_build_with_nothing_half_written(complaint, small_d
     monkeypatch.setattr(
         "darkprep.pipeline.produce.executors.config.LokyPool", lambda jobs: InlinePool()
     )
-    monkeypatch.setattr("darkprep.commands.build.ProducerConfig", impatient)
+    monkeypatch.setattr("darkprep.jobs.build.ProducerConfig", impatient)
     monkeypatch.setattr(os, "posix_fallocate", refuse)
 
     line = complaint(*build(small_data))
@@ -388,7 +388,7 @@ def test_an_error_of_the_disk_that_nobody_expected_has_a_remedy(complaint, small
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), "/photos/a.dng")
 
-    monkeypatch.setattr("darkprep.commands.build.make_plan", fail)
+    monkeypatch.setattr("darkprep.jobs.build.make_plan", fail)
 
     line = complaint(*build(small_data))
 
