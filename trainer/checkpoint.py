@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -46,6 +47,10 @@ StateDict = dict[str, Any]
 
 _STATES = ("network", "optimiser", "scaler")
 _COUNTS = ("iteration", "trained_s", "waited_s", "shards_deleted", "damaged", "peak_disk_bytes")
+_SIZE_OF_NETWORK, _SIZE_OF_OTHERS = 8, 64 << 20
+"""A checkpoint has at most this multiple of the network's bytes (Adam needs 3), and bytes for everything else."""
+_MOST_TRIED = 10
+"""Damaged checkpoints that are tried; a run keeps three."""
 _NAME = re.compile(r"(\d{8,12})\.pt")
 
 
@@ -164,14 +169,16 @@ class Checkpoints:
     def load_newest(self, state: TrainState, config: Mapping[str, Any]) -> Progress | None:
         """Load the newest undamaged checkpoint into `state` and return its progress; None if there is no checkpoint.
 
-        A damaged checkpoint is skipped with a warning. Raises WeightsError when all checkpoints are
-        damaged, or when the newest undamaged one is of another network or configuration; `state` is then
-        unusable.
+        A damaged checkpoint is skipped with a warning, and of many only the newest are tried. Raises
+        WeightsError when all checkpoints are damaged, or when the newest undamaged one is of another network
+        or configuration; `state` is then unusable.
         """
-        paths = self._newest_first()
+        tensors = state.network.state_dict().values()
+        largest = _SIZE_OF_NETWORK * sum(one.nbytes for one in tensors) + _SIZE_OF_OTHERS
+        paths = self._newest_first()[:_MOST_TRIED]
         for path in paths:
             try:
-                checkpoint = read_checkpoint(path)
+                checkpoint = read_checkpoint(path, largest)
             except WeightsError as error:
                 log.warning("%s; the previous checkpoint is used", error)
                 continue
@@ -209,18 +216,9 @@ class Checkpoints:
             ) from error
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read and check one checkpoint file; nothing in it is executed. Raises WeightsError."""
-    try:
-        with open(path, "rb", opener=open_regular_file) as file:
-            damaged = check_torch_file(file)
-            file.seek(0)
-            record = None if damaged else torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # On arbitrary bytes the zip reader and the unpickler raise exceptions of any class.
-        raise WeightsError(f"{path}: is damaged ({type(error).__name__})") from error
-    if damaged:
-        raise WeightsError(f"{path}: is damaged (wrong checksum of {damaged})")
+def read_checkpoint(path: Path, largest: int | None = None) -> Checkpoint:
+    """Read and check one checkpoint file of at most `largest` bytes; nothing in it is executed. Raises WeightsError."""
+    record = _read_record(path, largest)
     if not isinstance(record, dict) or "format" not in record:
         raise WeightsError(f"{path}: is not a darkprep checkpoint")
     version = record["format"]
@@ -249,6 +247,28 @@ def read_checkpoint(path: Path) -> Checkpoint:
         states={name: record[name] for name in _STATES},
         random=record["random"],
     )
+
+
+def _read_record(path: Path, largest: int | None) -> object:
+    """Return what a torch file of at most `largest` bytes holds. Raises WeightsError if it is larger or damaged."""
+    try:
+        with open(path, "rb", opener=open_regular_file) as file:
+            size = os.fstat(file.fileno()).st_size
+            is_larger = largest is not None and size > largest
+            damaged = None if is_larger else check_torch_file(file)
+            file.seek(0)
+            is_read = not (is_larger or damaged)
+            record = torch.load(file, map_location="cpu", weights_only=True) if is_read else None
+    except Exception as error:
+        # On arbitrary bytes the zip reader and the unpickler raise exceptions of any class.
+        raise WeightsError(f"{path}: is damaged ({type(error).__name__})") from error
+    if is_larger:
+        raise WeightsError(
+            f"{path}: is damaged ({size} bytes are more than a checkpoint of this network has)"
+        )
+    if damaged:
+        raise WeightsError(f"{path}: is damaged (wrong checksum of {damaged})")
+    return record
 
 
 def _random_state() -> StateDict:

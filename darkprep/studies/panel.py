@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from darkprep.shards.decode import short_repr
 from darkprep.shards.errors import OptionError
+from darkprep.shards.files import open_regular_file
 from darkprep.studies.task_results import PairScore
 from darkprep.trainer.picture_row import picture_file_name, split_row
 
@@ -47,8 +48,14 @@ class Comparison:
 def read_picture_row(path: Path, count: int) -> list[Pixels]:
     """Return the `count` pictures that a PNG file holds side by side. Raises OptionError for a file with other content."""
     try:
-        with Image.open(path) as image:
-            pictures = split_row(np.asarray(image.convert("RGB")), count)
+        # Of other formats, Pillow reads some with programs of this machine (EPS with Ghostscript).
+        with (
+            open(path, "rb", opener=open_regular_file) as file,
+            Image.open(file, formats=("PNG",)) as image,
+        ):
+            if image.mode != "RGB":
+                raise ValueError(f"its pixels are {image.mode}")
+            pictures = split_row(np.asarray(image), count)
         if not all(picture.size for picture in pictures):
             raise ValueError("too few columns")
     # Arbitrary bytes and names can make Pillow raise exceptions of any class.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -206,3 +207,24 @@ def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path, read, m
 
     with pytest.raises((WeightsError, ModelError)):
         read(path)
+
+
+def test_few_checkpoints_are_tried_and_none_that_is_larger_than_the_network_needs(
+    tmp_path, content, monkeypatch, caplog
+):
+    for number in range(1, 31):
+        (tmp_path / f"{number:08d}.pt").write_bytes(b"")
+    with (tmp_path / "00000031.pt").open("wb") as file:
+        file.truncate(1 << 40)
+        file.write(content)
+    read: list[int] = []
+    monkeypatch.setattr(
+        "darkprep.trainer.checkpoint.check_torch_file",
+        lambda file: read.append(os.fstat(file.fileno()).st_size),
+    )
+
+    with pytest.raises(WeightsError, match="all checkpoints"):
+        Checkpoints(tmp_path).load_newest(new_state(), CONFIG)
+
+    assert read == [0] * 9
+    assert f"{1 << 40} bytes are more than a checkpoint of this network has" in caplog.text
