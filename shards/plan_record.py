@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import xxhash
 
-from darkprep.shards.errors import PlanError
+from darkprep.shards.errors import OptionError, PlanError
 from darkprep.shards.format import (
     LATEST_VERSION,
     CfaKind,
@@ -83,6 +83,14 @@ class StreamSpec:
             raise ValueError("seed must be from 0 to 2^63 - 1")
         if len(self.camera) > _LONGEST_LABEL:
             raise ValueError(f"camera must have at most {_LONGEST_LABEL} characters")
+
+    def shards_for(self, option: str) -> int:
+        """Return the number of shards of a plan with an end. Raises OptionError, which names the `option` that needs one."""
+        if self.shards is None:
+            raise OptionError(
+                f"{option} needs a spool with a finite number of epochs, but this one was built with --epochs inf; build another spool with --epochs N"
+            )
+        return self.shards
 
     def layout(self) -> ShardLayout:
         """Return the layout of the shards; it is the same for all shards of the plan."""

@@ -96,14 +96,9 @@ class SpoolReader:
             hold=1 if hold is None else hold,
         )
         check_ranks(batch_size, rank, world, nodes)
-        if read_only and stream.shards is None:
-            raise OptionError(
-                "--read-only needs a spool with a finite number of epochs, but this one was built with --epochs inf; build another spool with --epochs N"
-            )
-        if keep and stream.shards is None:
-            raise OptionError(
-                "--keep-shards needs a spool with a finite number of epochs, but this one was built with --epochs inf; build another spool with --epochs N"
-            )
+        for option, is_given in (("--read-only", read_only), ("--keep-shards", keep)):
+            if is_given:
+                stream.shards_for(option)  # raises OptionError for a plan without end
         if shards is None and not keep and not endless:
             shards = stream.shards
         self.stats = ReaderStats()

@@ -129,7 +129,7 @@ class RunSummary:
 
 def limiting_side(data_wait_fraction: float, *, device: str) -> str:
     """Return one sentence that states whether data or device limits the pace of training, and what to change."""
-    share = f"{100 * data_wait_fraction:.1f} % of the time"
+    share = f"{data_wait_fraction:.1%} of the time"
     if data_wait_fraction < NEGLIGIBLE_WAIT:
         return f"the {device} limits the pace: it waited for data {share}; nothing to change"
     if data_wait_fraction < DATA_BOUND_WAIT:

@@ -159,11 +159,7 @@ class TrainOptions:
         needed = order.newest_shard(max(0, samples - 1)) + 1
         if not config.keep_shards:
             return needed
-        if stream.shards is None:
-            raise OptionError(
-                "--keep-shards needs a spool with a finite number of epochs, but this one was built with --epochs inf; build another spool with --epochs N"
-            )
-        return min(needed, stream.shards)
+        return min(needed, stream.shards_for("--keep-shards"))
 
 
 def stream_training(

@@ -215,7 +215,7 @@ def _throughput_charts(metrics: Sequence[MetricsLine]) -> list[Chart]:
     kinds: tuple[tuple[str, str, Callable[[float], str], float, int], ...] = (
         ("data_wait_fraction", "Waiting for data", lambda value: f"{value:.1%}", 0.001, 2),
         ("samples_per_s", "Samples per second", format_number, 0.0, 1),
-        ("gpu_busy_percent", "GPU utilisation", lambda value: f"{value:.0f} %", 1.0, 3),
+        ("gpu_busy_percent", "GPU utilisation", lambda value: f"{value:.0f}%", 1.0, 3),
     )
     charts = []
     for name, title, text, resolution, colour in kinds:

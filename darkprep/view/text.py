@@ -67,7 +67,7 @@ def trainer_parts(trainer: TrainerStatus) -> list[str]:
     wait = f", now for {format_duration(trainer.waiting_s)}" if trainer.waits_long else ""
     parts.append(f"data wait {trainer.wait_fraction:.1%}{wait}")
     if training.gpu_busy_percent is not None:
-        parts.append(f"GPU {training.gpu_busy_percent:.0f} %")
+        parts.append(f"GPU {training.gpu_busy_percent:.0f}%")
     if training.ends_by_clock:
         parts.append(f"ends in {format_duration(training.ends_in_s or 0.0)}")
     elif training.eta_s is not None:

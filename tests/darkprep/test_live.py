@@ -62,7 +62,7 @@ def test_the_screen_shows_producers_spool_trainer_and_the_limiting_side():
     for words in (
         "making", "12.4 MB/s", "blocked 3%", "1,204 frames decoded", "83 shards made",
         "40 MB of 80 MB (50%)", "6 shards ready", "iteration 20 of 2,000", "1.75 it/s",
-        "7.0 samples/s", "loss 0.1537", "data wait 0.4%", "GPU 97 %", "ETA 18:50 min",
+        "7.0 samples/s", "loss 0.1537", "data wait 0.4%", "GPU 97%", "ETA 18:50 min",
         "equally fast", "12:34 min",
     ):  # fmt: skip
         assert words in shown

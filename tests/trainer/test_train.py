@@ -547,7 +547,7 @@ def test_devices_are_opened_by_name_or_refused():
 def test_the_summary_states_the_limiting_side():
     assert "the cpu limits" in limiting_side(0.001, device="cpu")
     assert "nearly as fast" in limiting_side(0.05, device="cpu")
-    assert "the data limits the pace: the cuda waited for it 40.0 %" in limiting_side(
+    assert "the data limits the pace: the cuda waited for it 40.0%" in limiting_side(
         0.4, device="cuda"
     )
 
