@@ -190,8 +190,8 @@ def _compare(
     options: AdviseOptions, machine: str, price_per_hour: float | None, *, as_json: bool
 ) -> None:
     from darkprep.jobs.advise import advice_lines, advice_record
+    from darkprep.jobs.feeding_ways import advise_for_machine, way_lines
     from darkprep.jobs.machines import machine_from_text
-    from darkprep.jobs.ways import advise_for_machine, way_lines
 
     described = machine_from_text(machine, lambda text: SIZE.convert(text, None, None))
     advice, ways = advise_for_machine(options, described)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from darkprep.jobs.advise import AdviseOptions, advice_lines, assumed_plan, predict
+from darkprep.jobs.feeding_ways import Way, advise_for_machine
 from darkprep.jobs.gpus import missing_kernels
 from darkprep.jobs.machines import MACHINES, Machine
 from darkprep.jobs.measure import Measured
-from darkprep.jobs.ways import Way, advise_for_machine
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import divide_budget
