@@ -10,6 +10,7 @@ from pathlib import Path
 
 from darkprep.jobs.remote_spool import BuildSpool
 from darkprep.pipeline.pairs.origin import PairOrigin
+from darkprep.pipeline.pairs.pair_table import without_absolute_paths
 from darkprep.pipeline.pairs.table import Pairs
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.plan import Plan
@@ -74,6 +75,8 @@ def find_own_pairs(options: BuildOptions) -> Pairs | None:
         found = origin.find(
             frames=options.plan.frames, exclude_misaligned=options.plan.exclude_misaligned
         )
+        if options.target.bucket:
+            found = without_absolute_paths(found)
         root = found.root
     location = options.target.location
     # A spool is deleted when it is used up.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,14 +39,20 @@ def default_ids(files: Sequence[tuple[str, str]]) -> list[str]:
     """Return a unique id for each (scene, short exposure), usable as a file name.
 
     The id is the name of the file if it begins with the scene, otherwise scene and name; if two ids would
-    be equal, the whole path is used.
+    be equal, the whole path is used. Ids are published, so of absolute paths the directory above all is left out.
     """
     names = [_file_id(scene, PurePosixPath(short)) for scene, short in files]
     count = Counter(names)
+    above = _directory_above([short for _, short in files if short.startswith("/")])
     return [
-        name if count[name] == 1 else short.strip("/").replace("/", "_")
+        name if count[name] == 1 else short.removeprefix(above).strip("/").replace("/", "_")
         for name, (_, short) in zip(names, files, strict=True)
     ]
+
+
+def _directory_above(paths: Sequence[str]) -> str:
+    """Return the directory that is above all of these absolute paths; "" for no paths."""
+    return os.path.commonpath([PurePosixPath(path).parent for path in paths]) if paths else ""
 
 
 def _file_id(scene: str, short: PurePosixPath) -> str:

@@ -94,6 +94,31 @@ def pairs_from_csv(
     )
 
 
+def without_absolute_paths(found: Pairs) -> Pairs:
+    """Return pairs of which no path is absolute, for a plan that others may read.
+
+    If any path is, all become relative to the directory above all photographs, which is the new root.
+    """
+    names = {name for pair in found.pairs for name in (pair.short, pair.long)}
+    if not any(name.startswith("/") for name in names):
+        return found
+    paths = {name: os.path.normpath(found.root.absolute() / name) for name in names}
+    files = (Path(path).parent if is_patch(path) else Path(path) for path in paths.values())
+    root = os.path.commonpath([file.parent for file in files])
+    return replace(
+        found,
+        root=Path(root),
+        pairs=tuple(
+            replace(
+                pair,
+                short=os.path.relpath(paths[pair.short], root),
+                long=os.path.relpath(paths[pair.long], root),
+            )
+            for pair in found.pairs
+        ),
+    )
+
+
 def table_text(pairs: Sequence[Pair]) -> str:
     """Return pairs as the text of a table from which `pairs_from_csv` reads the same pairs."""
     names = default_ids([(pair.scene, pair.short) for pair in pairs])

@@ -10,8 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from darkprep.jobs.build import BuildOptions, find_own_pairs, prepare_build
+from darkprep.jobs.remote_spool import BuildSpool
 from darkprep.pipeline.pairs.cameras import camera_named
 from darkprep.pipeline.pairs.find import find_pairs
+from darkprep.pipeline.pairs.naming import default_ids
+from darkprep.pipeline.pairs.origin import PairOrigin
+from darkprep.pipeline.plan.options import PlanOptions
+from darkprep.pipeline.produce.executors.config import ExecutorConfig
 from darkprep.report.evaluation_page import write_evaluation_report
 from darkprep.report.provenance import run_provenance
 from darkprep.shards import Cursor, Spool
@@ -19,6 +25,7 @@ from darkprep.shards.file_names import published_path
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from darkprep.shards.remote.bucket import Bucket
 from darkprep.shards.remote.lease import Holder, _boot_and_namespace, this_machine
+from darkprep.shards.remote.url import StoreUrl
 from tests.support.fake_store import FakeStore
 from tests.support.small_spools import MakeSpool, stream
 
@@ -106,3 +113,39 @@ def test_the_report_of_an_evaluation_names_no_directory_of_the_machine(
     assert str(small_data.parent) not in text
     assert str(tmp_path) not in text
     assert small_data.name in text
+
+
+def test_a_table_of_absolute_paths_is_published_with_relative_ones(
+    small_data: Path, tmp_path: Path
+):
+    folder = small_data / "Sony"
+    shorts = sorted((folder / "short").glob("0*.dng"))
+    longs = {path.name[:5]: path for path in (folder / "long").iterdir()}
+    table = tmp_path / "pairs.csv"
+    rows = [f"{short},{longs[short.name[:5]]}" for short in shorts]
+    table.write_text("\n".join(["short,long", *rows]))
+    store = FakeStore()
+    target = BuildSpool(
+        location=StoreUrl("s3", "bucket", ""), staging=tmp_path, bucket=Bucket(store, "s3://bucket")
+    )
+    options = BuildOptions(
+        origin=PairOrigin(root=Path("data"), table=table),
+        plan=PlanOptions(camera="mine", crop=32, margin=4, samples_per_shard=8, crops_per_visit=4),
+        target=target,
+        executor=ExecutorConfig(),
+        disk_budget=60_000_000,
+        jobs=1,
+    )
+
+    prepared = prepare_build(options, find_own_pairs(options))
+
+    assert str(small_data.parent).encode() not in store.objects["plan.json"]
+    assert prepared.plan.root == folder
+    assert prepared.plan.pairs[0].pair.short == f"short/{shorts[0].name}"
+    assert target.spool.open().settings.root == str(folder)
+
+
+def test_ids_of_files_of_the_same_name_do_not_have_the_directory_above_all():
+    files = [("s", "/home/someone/x/a/1.dng"), ("s", "/home/someone/x/b/1.dng"), ("s", "c/1.dng")]
+
+    assert default_ids(files) == ["a_1.dng", "b_1.dng", "c_1.dng"]
