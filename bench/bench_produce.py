@@ -39,7 +39,6 @@ from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.worker import ShardTask, make_shard
 from darkprep.shards import PERIOD, Spool, SpoolReader, UseOrder
 from darkprep.shards.plan_record import ProducerSettings
-from darkprep.shards.process import ProcessId
 
 SCENES = {"sony": 8, "fuji": 2}
 """Photographed scenes: of a 24 MP X-Trans frame two are enough, each takes 14 s to develop."""
@@ -169,15 +168,7 @@ def setup_making(path: str, share: float) -> Measure:
     def measure(*, first: int, count: int) -> Figures:
         made = []
         for shard in range(first, first + count):
-            task = ShardTask(
-                spool=path,
-                digest=spool.digest,
-                frame_store=str(spool.frames),
-                shard=shard,
-                storable_frames=budget.frames,
-                quarantined=frozenset(),
-                producer=ProcessId.own(),
-            )
+            task = ShardTask.of_this_process(spool, shard, budget.frames)
             made.append(make_shard(task))
             spool.delete(shard)
         samples = count * plan.options.samples_per_shard

@@ -33,7 +33,6 @@ from darkprep.pipeline.produce.producer import Producer, ProducerConfig
 from darkprep.pipeline.produce.worker import ShardTask, make_shard
 from darkprep.shards import OptionError, Spool, SpoolReader
 from darkprep.shards.heartbeat import ProducerStatus
-from darkprep.shards.process import ProcessId
 from darkprep.synth.dataset import synthesise
 
 WORKERS = 2
@@ -100,12 +99,7 @@ def costs(here: Path, options: PlanOptions) -> dict[str, float]:
                 spool.delete(shard)
             cpu = time.process_time()
             for shard in range(shards):
-                make_shard(
-                    ShardTask(
-                        spool=str(spool.path), digest=spool.digest, frame_store=str(spool.frames), shard=shard,
-                        storable_frames=frames, quarantined=frozenset(), producer=ProcessId.own(),
-                    )
-                )  # fmt: skip
+                make_shard(ShardTask.of_this_process(spool, shard, frames))
             making = time.process_time() - cpu
             assert measured or len(spool.ready_shards()) == shards
     reader = SpoolReader(spool, batch_size=8, shards=shards)

@@ -23,7 +23,6 @@ from darkprep.pipeline.produce.budget import frame_names_of
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.worker import ShardTask, make_shard
 from darkprep.shards import TARGETS, Spool, Target
-from darkprep.shards.process import ProcessId
 
 SCENES = {"sony": 4, "fuji": 2}
 CROPS = 8
@@ -73,17 +72,7 @@ def cold_samples(place: Path, camera: str, target: Target, *, crop: int | None) 
     FrameStore(spool.frames).create()
     with spool.producer_lock():
         used = time.process_time()
-        make_shard(
-            ShardTask(
-                spool=str(spool.path),
-                digest=spool.digest,
-                frame_store=str(spool.frames),
-                shard=0,
-                storable_frames=frame_names_of(plan),
-                quarantined=frozenset(),
-                producer=ProcessId.own(),
-            )
-        )
+        make_shard(ShardTask.of_this_process(spool, 0, frame_names_of(plan)))
         used = time.process_time() - used
     return {
         "cpu_ms": used / plan.options.samples_per_shard * 1e3,

@@ -25,7 +25,6 @@ from darkprep.pipeline.produce.executors.pool import WorkerDied
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.worker import ShardTask, TaskResult, make_shard
 from darkprep.shards import DatasetError, Spool, SpoolReader, Target
-from darkprep.shards.process import ProcessId
 from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.loop import train
 from darkprep.trainer.records import StepReport
@@ -148,15 +147,7 @@ def _make_shards(pool: LokyPool, spool: Spool, plan: Plan) -> list[TaskResult]:
     made: list[TaskResult] = []
     shard = 0
     while len(made) < 3 and (not made or time.monotonic() - began < _SHARD_BUDGET_S):
-        task = ShardTask(
-            spool=str(spool.path.absolute()),
-            digest=spool.digest,
-            frame_store=str(spool.frames.absolute()),
-            shard=shard,
-            storable_frames=frames,
-            quarantined=frozenset(),
-            producer=ProcessId.own(),
-        )
+        task = ShardTask.of_this_process(spool, shard, frames)
         one = pool.submit(make_shard, task).result()
         if not one.decoded:
             made.append(one)

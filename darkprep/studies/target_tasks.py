@@ -25,7 +25,6 @@ from darkprep.pipeline.raw.develop import develop_amplified
 from darkprep.pipeline.raw.guard import guarded, guarded_call
 from darkprep.shards import DatasetError, Spool
 from darkprep.shards.files import disk_errors, remove
-from darkprep.shards.process import ProcessId
 from darkprep.studies.task_kinds import TrainingTask
 from darkprep.studies.tasks import StudyContext
 from darkprep.trainer.device import open_device
@@ -195,15 +194,5 @@ def _seconds_to_make(plan: Plan, spool: Spool) -> float:
     FrameStore(spool.frames).create()
     with spool.producer_lock():
         began = time.process_time()
-        make_shard(
-            ShardTask(
-                spool=str(spool.path.absolute()),
-                digest=spool.digest,
-                frame_store=str(spool.frames.absolute()),
-                shard=0,
-                storable_frames=frame_names_of(plan),
-                quarantined=frozenset(),
-                producer=ProcessId.own(),
-            )
-        )
+        make_shard(ShardTask.of_this_process(spool, 0, frame_names_of(plan)))
         return time.process_time() - began

@@ -72,6 +72,22 @@ class ShardTask:
     threads: int = 1
     """Maximum number of visits that are made at once; more than 1 only without storable frames."""
 
+    @classmethod
+    def of_this_process(
+        cls, spool: Spool, shard: int, storable_frames: frozenset[str], *, threads: int = 1
+    ) -> ShardTask:
+        """Return a task that this process submits without a Producer, with frames stored in the spool: to measure or test."""
+        return cls(
+            spool=str(spool.path.absolute()),
+            digest=spool.digest,
+            frame_store=str(spool.frames.absolute()),
+            shard=shard,
+            storable_frames=storable_frames,
+            quarantined=frozenset(),
+            producer=ProcessId.own(),
+            threads=threads,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:

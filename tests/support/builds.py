@@ -15,7 +15,6 @@ from darkprep.pipeline.produce.executors.pool import WorkerDied
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.worker import ShardTask, make_shard
 from darkprep.shards import Spool
-from darkprep.shards.process import ProcessId
 
 SMALL = {
     "camera": "sony",
@@ -42,18 +41,8 @@ def make_shards(spool: Spool, shards: Iterable[int], *, stored: bool, threads: i
     FrameStore(spool.frames).create()
     with spool.producer_lock():
         for shard in shards:
-            make_shard(
-                ShardTask(
-                    spool=str(spool.path),
-                    digest=spool.digest,
-                    frame_store=str(spool.frames),
-                    shard=shard,
-                    storable_frames=frame_names_of(plan) if stored else frozenset(),
-                    quarantined=frozenset(),
-                    producer=ProcessId.own(),
-                    threads=threads,
-                )
-            )
+            frames = frame_names_of(plan) if stored else frozenset()
+            make_shard(ShardTask.of_this_process(spool, shard, frames, threads=threads))
 
 
 def shard_bytes(spool: Spool) -> list[bytes]:
