@@ -40,6 +40,8 @@ _MAX_RESTORED = 8
 """Maximum number of iterations for which a scene's pictures are shown."""
 _MAX_SCENES = 8
 """Maximum number of scenes that are shown; a training run has four."""
+_MOST_RECORD_BYTES = 1 << 20
+"""Larger settings than those of a training run are left out; the page would be larger than a browser can show."""
 _MOST_JPEG_BYTES = 2 << 20
 """Larger pictures than those of a training run are left out."""
 _INPUTS_AND_TRUTH = (("dark", "dark input"), ("amplified", "amplified input"), ("truth", "truth"))
@@ -47,7 +49,7 @@ _INPUTS_AND_TRUTH = (("dark", "dark input"), ("amplified", "amplified input"), (
 
 def write_run_report(run_dir: Path) -> Path:
     """Write report.html into a run's directory and return its path. Raises OptionError if there is no run."""
-    config = read_json(run_dir / "config.json")
+    config = read_json(run_dir / "config.json", _MOST_RECORD_BYTES)
     if config is None:
         raise OptionError(f"{run_dir}: holds no run (no config.json); name a run's directory")
     write_page(run_dir / FILE, run_page(run_dir, config))
@@ -57,7 +59,7 @@ def write_run_report(run_dir: Path) -> Path:
 def run_page(run_dir: Path, config: dict[str, Any]) -> str:
     """Return the HTML page of a run; damaged files and lines are left out."""
     summary = read_summary(run_dir)
-    provenance = read_json(run_dir / PROVENANCE) or {}
+    provenance = read_json(run_dir / PROVENANCE, _MOST_RECORD_BYTES) or {}
     metrics = read_metrics(run_dir)
     validations = read_validations(run_dir)
     history = read_history(run_dir)

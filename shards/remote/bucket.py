@@ -163,9 +163,16 @@ class Bucket(RecordedPlan):
     # -- cursor and leases ------------------------------------------------------------------------
 
     def read_cursor(self) -> Cursor | None:
-        """Return the trainer's cursor; None before training, or when the object is damaged."""
+        """Return the trainer's cursor; None before training, or when the object is damaged.
+
+        Its run directory is left out unless it has the form that `write_cursor` publishes: `status` reads the
+        figures there, and another directory may be anywhere.
+        """
         found = self.store.read(_CURSOR, CURSOR_BYTES)
-        return Cursor.from_json(parse_json_object(found.data)) if found else None
+        cursor = Cursor.from_json(parse_json_object(found.data)) if found else None
+        if cursor and (cursor.run.startswith("/") or ".." in Path(cursor.run).parts):
+            return replace(cursor, run="")
+        return cursor
 
     def write_cursor(self, cursor: Cursor, *, check: Check | None = None) -> None:
         """Publish the trainer's cursor, without directories of this machine."""

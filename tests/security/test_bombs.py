@@ -323,6 +323,16 @@ def test_the_page_of_a_run_shows_few_small_pictures_that_are_no_links(tmp_path):
     assert "copy-10:" in page
 
 
+def test_the_page_of_a_run_does_not_grow_with_its_records(tmp_path):
+    run = write_run(tmp_path / "run")
+    (run / "about.json").write_text(json.dumps({"command": "x" * (2 << 20)}))
+
+    assert len(write_run_report(run).read_bytes()) < 1 << 20
+    (run / "config.json").write_text(json.dumps({"model": "x" * (2 << 20)}))
+    with pytest.raises(OptionError, match="holds no run"):
+        write_run_report(run)
+
+
 def test_the_page_of_a_run_whose_folder_of_pictures_is_a_link_shows_none(tmp_path):
     run = write_run(tmp_path / "run")
     assert '<div class="stage"' in write_run_report(run).read_text()

@@ -63,6 +63,19 @@ def test_a_cursor_with_a_long_path_is_read_without_it():
     assert cursor.run == ""
 
 
+@pytest.mark.parametrize("run", ["/net/elsewhere/run", "../run", "runs/../../run"])
+def test_the_run_of_a_trainer_elsewhere_is_read_only_below_the_working_directory(
+    bucket: Bucket, run: str
+):
+    assert isinstance(bucket.store, FakeStore)
+    record = Cursor(rank=0, world=1, batch=9, shard=2).to_json()
+    for named, read in ((run, ""), ("runs/a", "runs/a")):
+        bucket.store.objects["cursors/rank-0.json"] = json.dumps(record | {"run": named}).encode()
+        cursor = bucket.read_cursor()
+        assert cursor is not None
+        assert (cursor.run, cursor.batch) == (read, 9)
+
+
 def test_a_process_of_a_host_that_no_machine_can_have_is_unknown():
     own = asdict(ProcessId.own())
 
