@@ -4,8 +4,8 @@ The trade-off: files that darkprep cannot align with certainty (LinearDNG, sRAW,
 sensors, files without white balance) are refused with a reason instead of being developed incorrectly. A
 camera's levels, phase and gains come from its files alone; there is no table of cameras.
 
-Files are opened in `libraw_file.py`, the settings of the development are in `develop.py`, and cropping to the
-canonical phase is in `mosaic.py`.
+Files are opened in `libraw_file.py`, the colour filter array is recognised in `filter_array.py`, the settings of the
+development are in `develop.py`, and cropping to the canonical phase is in `mosaic.py`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from darkprep.pipeline.raw.blank import check_codes
 from darkprep.pipeline.raw.borders import Edition, Window, measured_black, used_window
 from darkprep.pipeline.raw.colour import SRGB_TO_XYZ_LIBRAW
 from darkprep.pipeline.raw.exif import read_exposure
+from darkprep.pipeline.raw.filter_array import LEAVE_OUT, filter_array, unpacked_indices
 from darkprep.pipeline.raw.frame import F32, RawFrame, RawHeader, header_fields
 from darkprep.pipeline.raw.image_data import DEFLATE, ImageData
 from darkprep.pipeline.raw.libraw import (
-    SAMPLED,
     HeaderFacts,
     Indices,
     header_facts,
@@ -40,7 +40,7 @@ from darkprep.pipeline.raw.libraw_file import (
     open_header,
     open_in_memory,
 )
-from darkprep.pipeline.raw.mosaic import canonical_origin, shifted
+from darkprep.pipeline.raw.mosaic import shifted
 from darkprep.pipeline.raw.window import (
     WindowColours,
     develop_cells,
@@ -48,20 +48,17 @@ from darkprep.pipeline.raw.window import (
     middle_of,
     window_pixels,
 )
-from darkprep.shards.cfa import Rows
 from darkprep.shards.errors import RawError
-from darkprep.shards.format import PERIOD, U16, CfaKind
+from darkprep.shards.format import PERIOD, U16
 from darkprep.shards.machine import raise_machine_error, with_retries
 
 Result = TypeVar("Result")
 
-_NOT_A_MOSAIC = "holds demosaiced colours (LinearDNG, sRAW, Foveon), not a colour filter mosaic; use the camera's original file"
 _MIN_XTRANS_SIDE = 512
 """Side of the tiles that LibRaw's X-Trans demosaic works in; it refuses smaller frames."""
 _NO_BORDERS = ImageData()
 _MIN_OWN_MATRIX = 0.25
 """LibRaw's own test for a file that brings a colour matrix: the matrix's first number is above this."""
-_LEAVE_OUT = "leave it out"
 
 
 def read_raw(path: str | os.PathLike[str], *, edition: Edition = 2) -> RawFrame:
@@ -110,7 +107,7 @@ def _read_header_once(name: str, edition: Edition) -> RawHeader:
             return _header(name, raw, facts.indices, _window(raw, _borders(name, edition)), facts)
     with open_in_memory(name) as raw:  # no C functions in this build of LibRaw
         window = _window(raw, _borders(name, edition))
-        header = _header(name, raw, _unpacked_indices(name, raw), window, None)
+        header = _header(name, raw, unpacked_indices(name, raw), window, None)
         return _with_libraw_exposure(header, raw)
 
 
@@ -163,7 +160,7 @@ class OpenRaw:
         if self.frame.cfa == "xtrans" and min(shape) < _MIN_XTRANS_SIDE:
             raise RawError(
                 path,
-                f"is smaller than the {_MIN_XTRANS_SIDE} pixels of LibRaw's X-Trans tile; {_LEAVE_OUT}",
+                f"is smaller than the {_MIN_XTRANS_SIDE} pixels of LibRaw's X-Trans tile; {LEAVE_OUT}",
             )
         try:
             with single_openmp_thread():
@@ -173,7 +170,7 @@ class OpenRaw:
         except (MemoryError, *LIBRAW_ERRORS) as error:
             raise_machine_error(path, error)
             raise RawError(
-                path, f"LibRaw cannot develop it ({error_text(error)}); {_LEAVE_OUT}"
+                path, f"LibRaw cannot develop it ({error_text(error)}); {LEAVE_OUT}"
             ) from error
         if half_size:
             return np.asarray(rgb, np.uint16)
@@ -181,7 +178,7 @@ class OpenRaw:
             raise RawError(
                 path,
                 f"develops to {_size_text(rgb.shape)} from a mosaic of {_size_text(shape)}: "
-                f"rotated or stretched sensors are not supported; {_LEAVE_OUT}",
+                f"rotated or stretched sensors are not supported; {LEAVE_OUT}",
             )
         return np.asarray(rgb[self._window.slices], np.uint16)
 
@@ -282,7 +279,7 @@ def _window(raw: rawpy.RawPy, borders: ImageData) -> Window:
 
 def _frame(path: str, raw: rawpy.RawPy, window: Window) -> RawFrame:
     """Collect all data of the frame before it is developed, because development changes LibRaw's colour indices."""
-    indices = _unpacked_indices(path, raw)
+    indices = unpacked_indices(path, raw)
     header = _header(path, raw, indices, window, None)
     period = PERIOD[header.cfa]
     black = np.array(raw.black_level_per_channel, np.float32)[indices[:period, :period]]
@@ -306,8 +303,8 @@ def _header(
     """Collect the metadata that LibRaw, `facts` included, and the Exif directory contain."""
     sizes = raw.sizes
     if not 0.99 < sizes.pixel_aspect < 1.01:
-        raise RawError(path, f"has non-square pixels, which are not supported; {_LEAVE_OUT}")
-    cfa, pattern = _filter_array(path, raw, indices)
+        raise RawError(path, f"has non-square pixels, which are not supported; {LEAVE_OUT}")
+    cfa, pattern = filter_array(path, raw, indices)
     pattern = shifted(pattern, window.top, window.left)
     exif = read_exposure(path)
     named = facts if exif.model or facts else header_facts(path)
@@ -323,49 +320,6 @@ def _header(
         model=exif.model or (named.model if named else ""),
         orientation=sizes.flip,
     )
-
-
-def _unpacked_indices(path: str, raw: rawpy.RawPy) -> Indices:
-    """Return the colour index of each filter at the top left of an unpacked file's visible area, `(12, 12)`.
-
-    rawpy's own raw_pattern reads out of bounds if an X-Trans file has margins of more than six pixels.
-    """
-    if raw.raw_type is not rawpy.RawType.Flat:
-        raise RawError(path, _NOT_A_MOSAIC)
-    top, left = raw.sizes.top_margin, raw.sizes.left_margin
-    return np.array(
-        [[raw.raw_color(top + y, left + x) for x in range(SAMPLED)] for y in range(SAMPLED)]
-    )
-
-
-def _filter_array(path: str, raw: rawpy.RawPy, indices: Indices) -> tuple[CfaKind, Rows]:
-    """Return the kind of colour filter array and its letters; LibRaw's second green (G2) counts as G."""
-    names = raw.color_desc.decode("ascii", "replace")
-    if raw.num_colors == 1:
-        raise RawError(path, f"is monochrome: there is no colour mosaic to restore; {_LEAVE_OUT}")
-    if indices.min() < 0 or indices.max() >= len(names):  # LibRaw's 6 stands for "no filter"
-        raise RawError(path, _NOT_A_MOSAIC)
-    if set(names) - set("RGB"):
-        raise RawError(
-            path, f"has filters of the colours {names}; only R, G and B are supported; {_LEAVE_OUT}"
-        )
-    letters = np.array(list(names))[indices]
-    for cfa, period in PERIOD.items():
-        rows = tuple("".join(row) for row in letters[:period, :period])
-        tiled = np.tile(letters[:period, :period], (SAMPLED // period, SAMPLED // period))
-        if np.array_equal(tiled, letters) and _is_known(rows):
-            return cfa, rows
-    raise RawError(
-        path, f"has a colour filter array that is neither Bayer nor X-Trans; {_LEAVE_OUT}"
-    )
-
-
-def _is_known(rows: Rows) -> bool:
-    try:
-        canonical_origin(rows)
-    except ValueError:
-        return False
-    return True
 
 
 def _white_balance(path: str, raw: rawpy.RawPy) -> tuple[float, float, float, float]:
