@@ -59,7 +59,7 @@ _SCENES = 6
 _SMALL, _SMALL_CROP = 192, 96
 """Sides of photographs and crops with --quick."""
 _EVERY = 5
-"""Every fifth pixel of a row and column is compared, to tell samples apart."""
+"""Every fifth pixel of a row and column is compared, to distinguish samples."""
 _ROOM_FOR_HEADERS = 0.98
 _LOOK_EVERY_S = 0.5
 """How often the bytes of a case on the disk are counted."""
@@ -238,7 +238,7 @@ class Training:
         }
 
     def _new_in(self, batch: Any) -> int:
-        """The number of samples in a batch that were not there before, told apart by some pixels of their input."""
+        """The number of samples in a batch that were not there before, recognised by some pixels of their input."""
         before = len(self._known)
         for low in batch.low if isinstance(batch, Batch) else batch[0]:
             self._known.add(np.asarray(low[0, ::_EVERY, ::_EVERY]).tobytes())
@@ -251,7 +251,7 @@ class Training:
 class LazyPairs:
     """A data set over RAW files that decodes both exposures of a pair whenever a sample is asked for.
 
-    What the published code does for whoever has not the 60 GB of memory to keep all frames decoded.
+    What the published code does where there are not 60 GB of memory for all decoded frames.
     """
 
     def __init__(self, root: Path, crop: int | None) -> None:

@@ -3,7 +3,7 @@
 Batches of 8 samples of 2.1 MB from the page cache, every page of every batch touched. Each peer first
 shows at which number of worker processes it is fastest, then all are measured in turn at their best.
 A second table has steps of 20 ms that take no CPU (a sleep stands for the accelerator) while two
-processes at nice 10 make shards as fast as they can: how long does a training run stand still for a batch?
+processes at nice 10 make shards as fast as they can: how long does a training run wait for a batch?
 
 The trade-off: pages are warm and steps empty, so that the loaders differ and nothing else does.
 

@@ -1,8 +1,8 @@
 """Samples per second of producers on loky, dask and ray, and of a training run on one and two ranks, in one run.
 
 Real processes on this machine: two workers per engine make one plan's shards, all of one size, from the
-same photographs; then torchrun trains on them with one rank and with two. An engine's start is told
-apart from its pace. The trade-off: on one machine this measures what an engine costs, not what a
+same photographs; then torchrun trains on them with one rank and with two. An engine's start is
+measured separately from its pace. The trade-off: on one machine this measures what an engine costs, not what a
 cluster gains; ranks that share the cores of one machine share its pace too.
 
     python bench/bench_scale.py                five minutes

@@ -1,7 +1,7 @@
 """What all sections of the GPU benchmarks share: options, the device and its clock, time limits, tables, JSON.
 
 A section is a script of its own, which `gpu_run.py` starts. It writes its figures after each table, and a
-row that fails is printed with the end of its traceback while the other rows go on. The trade-off: with
+row that fails is printed with the end of its traceback while the other rows still run. The trade-off: with
 `--cpu` the same code runs on tiny inputs, so that errors show without a GPU; its figures mean nothing.
 """
 
@@ -81,7 +81,7 @@ class Section:
 
     @contextlib.contextmanager
     def guarded(self, what: str) -> Iterator[None]:
-        """Print the end of the traceback of an exception in the block, count it, and go on."""
+        """Print the end of the traceback of an exception in the block, count it, and continue."""
         try:
             yield
         except Exception:  # noqa: BLE001 # whatever failed, the other rows are worth measuring

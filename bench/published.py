@@ -1,4 +1,4 @@
-"""REDIRT as published, spelled out from the paper's tables and run plainly: the yardstick.
+"""REDIRT as published, spelled out from the paper's tables and run plainly, to compare with.
 
 Shares no code with `model/`: functions over a dictionary of tensors under the released names. The
 tests compare `model/` with it, and `bench_model.py` measures against it. The trade-off: nothing

@@ -37,7 +37,7 @@ def main() -> None:
             faults=given.faults,
             seed=given.seed,
             jobs=given.jobs,
-            tell=_tell,
+            report=_report,
         )
         outcome = storm.run()
     sys.stderr.write("\n")
@@ -50,7 +50,7 @@ def main() -> None:
     sys.exit(0 if outcome.is_good else 1)
 
 
-def _tell(line: str) -> None:
+def _report(line: str) -> None:
     end = "\r" if sys.stderr.isatty() else "\n"
     sys.stderr.write(f"{line:60}{end}")
 

@@ -1,7 +1,7 @@
 """Networks of the user's own: any torch module with the contract of a network, under a name `package.module:Class`.
 
 The trade-off: the name is recorded in weights files and only compared; no code is imported because a file names
-it, so whoever loads such weights gives the network again.
+it, so a program that loads such weights must be given the network again.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from darkprep.trainer.stream import DeviceBatch, DeviceStream
 
 
 class Lockstep:
-    """Agrees with the other ranks before each step whether to go on; in a single process there is nothing to agree on.
+    """Agrees with the other ranks before each step whether to continue; in a single process there is nothing to agree on.
 
     `wait_for_losses` waits for the losses that the device has not yet copied to the host, and raises if one
     of them is not finite. This is needed because on a GPU the other ranks may detect a bad loss earlier

@@ -207,7 +207,7 @@ _CANON_5D4 = Calibration(
     read=LogLinear(slope=0.655876, intercept=1.092687, spread=0.286047),
     row=LogLinear(slope=0.471280, intercept=-0.807896, spread=0.243618),
     read_shapes=(0.150, 0.086, 0.200, 0.093, 0.064, 0.029, 0.021, 0.079, 0.114),
-    colour_biases={100: (0.0, 0.0, 0.0, 0.0)},  # its biases are not at hand: none is added
+    colour_biases={100: (0.0, 0.0, 0.0, 0.0)},  # its biases are not published
 )
 _FUJI = Calibration(
     black=1024,

@@ -21,7 +21,7 @@ F32 = npt.NDArray[np.float32]
 _SIDE = 2048
 """Rows and columns in the middle of a frame whose codes are counted."""
 _REACH = 4096
-"""Residuals in codes that are told apart; those farther from 0 count as this far."""
+"""Largest residual in codes that is distinguished; those farther from 0 count as this far."""
 _BAND = 256
 """Rows that are computed at once."""
 _CLIPPED = 0.25

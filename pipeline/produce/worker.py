@@ -379,7 +379,7 @@ def _dark_frame(path: Path, fingerprint: str, shading: Path | None, digest: str 
             raise RawError(str(path), "has changed since the plan was made; build a new spool")
         return with_retries(str(path), lambda: decode_planes(source, "native", correct))
     except RawError as error:
-        # Not a RawError, which would only exchange the photograph: the plan cannot go on without its noise.
+        # Not a RawError, which would only exchange the photograph: the plan cannot be continued without its noise.
         raise DatasetError(f"{error.path}: {error.reason}") from error
 
 

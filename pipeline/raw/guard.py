@@ -234,7 +234,7 @@ def _serve(
     try:
         faulthandler.disable()  # the parent reports the crash in one line
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # A program's own handlers of crashes would let this process end without the signal, or go on.
+        # A program's own handlers of crashes would let this process end without the signal, or continue.
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU, *CRASH_SIGNALS):
             signal.signal(number, signal.SIG_DFL)
         end_with_parent(parent)

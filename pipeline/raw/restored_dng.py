@@ -153,8 +153,8 @@ def develop_dng(dng: bytes, white_balance: WhiteBalance = "camera") -> U16:
 def xyz_to_camera(colours: Colours) -> npt.NDArray[np.float64]:
     """Return DNG's ColorMatrix1 `(3, 3)`: XYZ (D65) to camera, with the as-shot white as the white of D65.
 
-    LibRaw scales the rows itself, so its development is that of the photograph. The scale of a row, which
-    tells the light's colour temperature, is not known from the photograph's decoded matrix.
+    LibRaw scales the rows itself, so its development is that of the photograph. The scale of a row, from which
+    the light's colour temperature follows, is not known from the photograph's decoded matrix.
     """
     rows = np.linalg.inv(colours.to_srgb) @ np.linalg.inv(SRGB_TO_XYZ_LIBRAW)
     return np.asarray(rows / colours.gains[:, None])

@@ -114,7 +114,7 @@ class Storm:
         pause_s: tuple[float, float] = (0.0, 0.8),
         pace_s: float = 0.02,
         targets: tuple[str, ...] | None = None,
-        tell: Callable[[str], None] = lambda line: None,
+        report: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._folder, self._kills, self._jobs = folder, faults or kills, jobs
         self._pause_s, self._pace_s = pause_s, pace_s
@@ -124,7 +124,7 @@ class Storm:
         """Pids of processes that lived during an error or got SIGHUP, and may end with one line for it."""
         self._slow_clock: set[str] = set()
         self._random = random.Random(seed)
-        self._tell = tell
+        self._report = report
         self._place = folder / "place.json"
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._workers: set[tuple[int, int | None]] = set()
@@ -268,7 +268,7 @@ class Storm:
         if not (disturb() if disturb else self._inject(kind)):
             return False
         self.outcome.kills[kind] += 1
-        self._tell(f"{self._killed():4} faults, {self._used():6} batches used, {kind}")
+        self._report(f"{self._killed():4} faults, {self._used():6} batches used, {kind}")
         return True
 
     def _inject(self, kind: str) -> bool:
@@ -346,7 +346,7 @@ class Storm:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._random.choice(pids), signal.SIGKILL)
             self.outcome.kills[target] += 1
-            self._tell(
+            self._report(
                 f"{self._killed():4} kills, {self._used():6} batches used, killed a {target}"
             )
         if target in self._running:
