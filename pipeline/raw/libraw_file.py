@@ -23,6 +23,8 @@ from darkprep.shards.machine import machine_errors, raise_machine_error
 
 LIBRAW_ERRORS = (rawpy.LibRawError, OSError, RuntimeError, NotImplementedError)
 """What rawpy raises on bad files: its own errors have a base class, its helpers raise others."""
+_MAX_PIXELS = 1 << 28
+"""Pixels of a mosaic at most; the largest camera has 151 million."""
 _MAX_FILE_BYTES = 1 << 30
 """Maximum size of a file: files are decoded in memory, and no camera writes larger mosaics."""
 _BYTES_PER_PIXEL = 16
@@ -93,7 +95,7 @@ def _opened(name: str) -> Iterator[BinaryIO]:
 def _identify(name: str, source: str | io.BytesIO) -> rawpy.RawPy:
     try:
         with without_libraw_messages():
-            return rawpy.imread(source)
+            raw = rawpy.imread(source)
     except rawpy.LibRawFileUnsupportedError as error:
         raise RawError(name, _unsupported_reason(name)) from error
     except (MemoryError, *LIBRAW_ERRORS) as error:
@@ -102,6 +104,11 @@ def _identify(name: str, source: str | io.BytesIO) -> rawpy.RawPy:
             f"is truncated or not a RAW file ({error_text(error)}); copy it again from its source"
         )
         raise RawError(name, reason) from error
+    height, width = raw.sizes.raw_height, raw.sizes.raw_width
+    if height * width > _MAX_PIXELS:
+        raw.close()
+        raise RawError(name, f"states {height}x{width} pixels, more than any camera has; remove it")
+    return raw
 
 
 def _unpack(name: str, raw: rawpy.RawPy) -> None:

@@ -386,3 +386,18 @@ def test_directories_of_any_depth_are_searched_in_part(deep):
             search(deep, "short-long")
     with contextlib.suppress(SpoolError):  # where the caller is deep in other functions
         assert remove(deep / "d")
+
+
+def test_a_dng_of_half_a_gigapixel_is_refused_before_it_is_decoded(tmp_path):
+    path = tmp_path / "a.dng"
+    write_dng(path, np.full((48, 64), 600, np.uint16), DngTags())
+    data = path.read_bytes()
+    for tag, before, now in ((0x0100, 64, 30_720), (0x0101, 48, 17_152), (0x0103, 1, 7)):
+        entries = [struct.pack("<HHI", tag, kind, 1) + struct.pack("<I", before) for kind in (3, 4)]
+        found = next(entry for entry in entries if entry in data)
+        data = data.replace(found, found[:-4] + struct.pack("<I", now))
+    path.write_bytes(data)
+
+    for read in (read_header, read_raw):
+        with pytest.raises(RawError, match="states 17152x30720 pixels, more than any camera has"):
+            read(str(path))

@@ -101,6 +101,7 @@ def test_a_file_that_asks_for_more_memory_than_its_pixels_take_is_damaged(
             raise fault
 
     monkeypatch.setattr(rawpy, "imread", lambda source: Unpacked(real(source)))
+    monkeypatch.setattr("darkprep.pipeline.raw.libraw_file._MAX_PIXELS", 1 << 60)
 
     with pytest.raises(MachineError if is_short else RawError) as caught:
         read(path)
