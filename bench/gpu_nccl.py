@@ -13,7 +13,8 @@ from contextlib import AbstractContextManager
 from gpu_section import Row, Section
 from gpu_spool import built_spool
 
-from darkprep.jobs.train import TrainOptions, stream_training
+from darkprep.jobs.train import stream_training
+from darkprep.jobs.train_options import TrainOptions
 from darkprep.shards import Spool
 from darkprep.trainer.communicator import SingleProcess
 from darkprep.trainer.config import TrainConfig

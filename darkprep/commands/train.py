@@ -163,7 +163,8 @@ def stream_train(
     from darkprep.jobs.own_code import import_loss, import_network
     from darkprep.jobs.remote_training import spool_to_train_on
     from darkprep.jobs.resume import choose_run
-    from darkprep.jobs.train import TrainOptions, stream_training
+    from darkprep.jobs.train import stream_training
+    from darkprep.jobs.train_options import TrainOptions
     from darkprep.trainer.distributed import communicator_from
 
     stop = stop_on_signals()

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from darkprep.jobs.evaluate import EvaluateOptions, EvaluationResult, evaluation
 from darkprep.jobs.output_directory import check_output_directory
-from darkprep.jobs.train import TrainOptions, stream_training
+from darkprep.jobs.train import stream_training
+from darkprep.jobs.train_options import TrainOptions
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.pipeline.plan.planner import make_plan
 from darkprep.report.evaluation_page import write_evaluation_report

@@ -7,17 +7,15 @@ module connects them.
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import threading
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from darkprep.jobs.background import Supervisor
 from darkprep.jobs.gpus import check_gpu
-from darkprep.jobs.noise_map import TrainingNoise, training_noise
 from darkprep.jobs.placement import (
     RankPlacement,
     check_ranks,
@@ -25,17 +23,17 @@ from darkprep.jobs.placement import (
     own_device,
     rank_placement,
 )
-from darkprep.jobs.remote_training import BackgroundDownload, RemoteTraining
+from darkprep.jobs.remote_training import BackgroundDownload
 from darkprep.jobs.run_directory import check_run_directory
+from darkprep.jobs.train_options import TrainOptions
 from darkprep.jobs.validation import ValidationFrames
-from darkprep.model.own import NetworkSource
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import default_budget
 from darkprep.pipeline.produce.default_jobs import usable_cpus
 from darkprep.pipeline.raw.camera_colours import cameras_from_text, cameras_to_text
 from darkprep.report.provenance import FILE as PROVENANCE_FILE, run_provenance
 from darkprep.report.run_page import write_run_report
-from darkprep.shards import DarkprepError, DatasetError, OptionError, Spool, SpoolReader
+from darkprep.shards import DarkprepError, DatasetError, Spool, SpoolReader
 from darkprep.shards.files import write_json
 from darkprep.shards.own_settings import are_own_settings
 from darkprep.trainer.communicator import Communicator, SingleProcess
@@ -43,7 +41,6 @@ from darkprep.trainer.config import TrainConfig
 from darkprep.trainer.device import open_device
 from darkprep.trainer.loop import Validation, train
 from darkprep.trainer.prefetch import Allocate
-from darkprep.trainer.recipe import Loss
 from darkprep.trainer.records import RunSummary
 from darkprep.trainer.run_files import iterations_done
 from darkprep.view.history import SpoolHistory
@@ -55,111 +52,6 @@ log = logging.getLogger(__name__)
 
 TRAINER_CORES = 2
 """Cores for the reader and for launching the GPU's work, which worker processes would otherwise delay."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """The options of a training run on a spool. Raises OptionError, which names the invalid field."""
-
-    spool: Spool
-    config: TrainConfig = field(default_factory=TrainConfig)
-    """The configuration; `spool_config` sets the fields that the spool's plan decides."""
-    run_dir: Path
-    """Directory for the run's files."""
-    resume: bool = False
-    """Whether the directory holds a run, which is continued."""
-    read_only: bool = False
-    """Whether to change nothing in the spool, whose shards are kept: no lock, no cursor, no deletion."""
-    messages: tuple[str, ...] = ()
-    """Lines to print when training begins."""
-    resume_command: str = ""
-    """The command that continues the run, printed when the run fails."""
-    producers: int | None = None
-    """Number of worker processes of the producer that is started if none is running; 0 to start none; None for as many as `build` used, on a GPU at most the number of CPU cores minus two."""
-    network: NetworkSource | None = None
-    """The user's own network, if `config.model` names one."""
-    loss: Loss | None = None
-    """The user's own loss, if `config.loss` names one."""
-    remote: RemoteTraining | None = None
-    """The bucket from which the shards are downloaded; None for a spool in a directory."""
-
-    def __post_init__(self) -> None:
-        if self.read_only and self.remote:
-            raise OptionError(
-                "--read-only cannot be used with a spool in object storage; leave it out"
-            )
-        if self.read_only and not self.config.keep_shards:
-            raise OptionError(
-                "--read-only needs --keep-shards, because a read-only run cannot delete shards; give --keep-shards too"
-            )
-        if self.remote and self.config.keep_shards:
-            raise OptionError(
-                "--keep-shards can be used only with a spool in a directory, because shards from object storage are deleted after use"
-            )
-        if self.remote and self.producers:
-            raise OptionError(
-                f"producers must be 0 or auto for a spool in object storage, not {self.producers}; run `darkprep build --spool {self.remote.url}` on the machine that has the photographs"
-            )
-        if self.producers is not None and self.producers < 0:
-            raise OptionError(f"producers must be auto or at least 0, not {self.producers}")
-
-    @property
-    def may_produce(self) -> bool:
-        """Whether this process may start a producer, which makes shards beyond those already built."""
-        return self.producers != 0 and not self.remote and not self.read_only
-
-    @property
-    def validation_interval(self) -> int:
-        """Iterations between evaluations on validation frames; 0 for never."""
-        every = self.config.evaluate_every
-        return self.config.checkpoint_every if every is None else every
-
-    @functools.cached_property
-    def noise(self) -> TrainingNoise | None:
-        """The noise levels that the network reads; None without a noise-level map. Raises OptionError."""
-        chosen = self.config.noise_map
-        return training_noise(chosen, self.spool) if chosen else None
-
-    def spool_config(self, device: str) -> TrainConfig:
-        """Return the configuration on `device`, completed with what the spool's plan decides. Raises OptionError."""
-        stream = self.spool.stream
-        return replace(
-            self.config,
-            cfa=stream.cfa,
-            target=stream.target,
-            crop=stream.crop,
-            camera=stream.camera,
-            plan=self.spool.digest,
-            noise_levels=self.noise.identity if self.noise else "",
-            parts=max(self.config.parts, self.spool.part[1]),
-            device=device,
-        )
-
-    def check_batch(self) -> None:
-        """Raise OptionError when the plan ends before its first batch is complete."""
-        config, spool = self.config, self.spool
-        if config.keep_shards or self.may_produce:
-            return
-        order = spool.use_order(
-            seed=config.seed, reuse=config.reuse, shards=spool.stream.shards, parts=config.parts
-        )
-        nodes = spool.part[1]
-        there = len(order.uses(0, config.batch_size // nodes)) * nodes
-        if there < config.batch_size - config.batch_size % nodes:
-            raise OptionError(
-                f"batch-size must be at most {there}, the number of samples in the plan, not {config.batch_size}; "
-                "for a larger batch size, build a spool with more --epochs"
-            )
-
-    def shards_needed(self) -> int:
-        """Return how many shards of the plan the training run needs. Raises OptionError."""
-        config, stream = self.config, self.spool.stream
-        order = self.spool.use_order(seed=config.seed, reuse=config.reuse, parts=config.parts)
-        samples = config.iterations * (config.batch_size // self.spool.part[1])
-        needed = order.newest_shard(max(0, samples - 1)) + 1
-        if not config.keep_shards:
-            return needed
-        return min(needed, stream.shards_for("--keep-shards"))
 
 
 def stream_training(
@@ -185,10 +77,8 @@ def stream_training(
         supervisor = _supervisor(options, placement, device)
         check_gpu(device)
     check_ranks(spool, config, communicator)
-    run_dir, frames = (
-        options.run_dir,
-        _prepare(options, config, device, placement, communicator, progress),
-    )
+    run_dir = options.run_dir
+    frames = _prepare(options, config, device, placement, communicator, progress)
     history = SpoolHistory(run_dir)
     cameras = training_cameras(spool) if communicator.rank == 0 else ""
 
@@ -198,26 +88,14 @@ def stream_training(
             write_json(run_dir / PROVENANCE_FILE, run_provenance(spool, device), sync=False)
         if frames:
             frames.start()
-        reader = SpoolReader(
-            spool,
-            batch_size=config.batch_size,
-            seed=config.seed,
+        reader = _open_reader(
+            options,
+            config,
+            placement,
             start=start,
-            stop_after=config.iterations,
-            rank=placement.rank,
-            world=placement.world,
-            parts=options.config.parts,
-            endless=options.may_produce,
-            drop_last=True,
-            reuse=config.reuse,
-            keep=config.keep_shards,
-            read_only=options.read_only,
-            run=str(run_dir.absolute()),
             stop=stop,
             allocate=allocate,
             on_starving=None if options.read_only else supervisor.on_missing_shard,
-            # After the last checkpoint: what it does not cover must not be deleted.
-            close_at_end=False,
         )
         try:
             started = placement.is_leader and supervisor.ensure_producer()
@@ -262,6 +140,40 @@ def stream_training(
     if communicator.rank == 0:
         _write_report(run_dir, progress)
     return summary
+
+
+def _open_reader(
+    options: TrainOptions,
+    config: TrainConfig,
+    placement: RankPlacement,
+    *,
+    start: int,
+    stop: threading.Event,
+    allocate: Allocate | None,
+    on_starving: Callable[[int, float], None] | None,
+) -> SpoolReader:
+    """Open the reader of a rank's part of the batches from batch `start` on; the other arguments are those of SpoolReader."""
+    return SpoolReader(
+        options.spool,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start=start,
+        stop_after=config.iterations,
+        rank=placement.rank,
+        world=placement.world,
+        parts=options.config.parts,
+        endless=options.may_produce,
+        drop_last=True,
+        reuse=config.reuse,
+        keep=config.keep_shards,
+        read_only=options.read_only,
+        run=str(options.run_dir.absolute()),
+        stop=stop,
+        allocate=allocate,
+        on_starving=on_starving,
+        # After the last checkpoint: what it does not cover must not be deleted.
+        close_at_end=False,
+    )
 
 
 def _prepare(

@@ -14,7 +14,8 @@ from darkprep.jobs.background import stop_producers
 from darkprep.jobs.calibrate import noise_options, write_camera_calibration
 from darkprep.jobs.decoding import DecodingOptions
 from darkprep.jobs.evaluate import EvaluateOptions, evaluation
-from darkprep.jobs.train import TrainOptions, stream_training
+from darkprep.jobs.train import stream_training
+from darkprep.jobs.train_options import TrainOptions
 from darkprep.pipeline.noise.calibrations import NoiseEdition
 from darkprep.pipeline.pairs.origin import PairOrigin
 from darkprep.pipeline.plan.options import PlanOptions
