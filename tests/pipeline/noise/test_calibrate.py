@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from darkprep.pipeline.noise.calibrate import CalibrationResult, calibrate
+from darkprep.pipeline.noise.calibration_frames import check_same_camera
+from darkprep.pipeline.noise.calibration_warnings import warnings_of
 from darkprep.pipeline.noise.camera_calibration import (
     read_calibration,
     read_shading,
@@ -21,6 +23,7 @@ from darkprep.pipeline.noise.model import noise_parameters, tukey_lambda
 from darkprep.pipeline.noise.parameters import NoiseParameters
 from darkprep.pipeline.noise.tukey_lambda import SUBDIVISIONS, fit, standard_deviation
 from darkprep.pipeline.raw.dng import DngTags, write_dng
+from darkprep.pipeline.raw.reader import read_header
 from darkprep.shards.errors import DatasetError, OptionError, RawError
 from darkprep.synth.calibration_frames import FrameSettings, write_calibration_frames
 from darkprep.synth.sensors import SENSORS, sensor_of
@@ -120,6 +123,36 @@ def test_the_gain_modes_and_the_black_level_are_reported(result):
     assert "ISO 1600 to 3200: the gain mode changes, read noise falls from 6.3" in text
     assert "ISO 1600: the black level is off: dark frames are 2." in text
     assert "ISO 1600, 3200: only 6 dark frames; 16 or more are advised" in text
+
+
+def test_what_a_camera_does_with_its_raw_values_is_reported(result):
+    """Steps, scaled colours, bands, extended ISO values, and an ISO that gains nothing."""
+    low, high = result.calibration.isos
+    darks = {one.iso: one.darks for one in result.evidence}
+    transfers = {one.iso: one.transfer for one in result.evidence}
+
+    def reported(**changes: Any) -> str:
+        mode = replace(result.calibration.modes[0], lowest=low.iso, highest=high.iso)
+        calibration = replace(
+            result.calibration, isos=(low, replace(high, **changes)), modes=(mode,)
+        )
+        return "\n".join(warnings_of(calibration, darks, transfers))
+
+    assert "the gain mode changes" not in reported()
+    assert "ISO 3200: raw values come in steps of 4: fewer bits" in reported(step=4)
+    odd = replace(high.read, r2_tukey=0.9, r2_normal=0.8)
+    assert "ISO 3200: the read noise is neither normal nor" in reported(read=odd)
+    extended = replace(high.gain, value=low.gain.value)
+    assert "K is -50% off the proportion of the other ISO values" not in reported()
+    assert "the proportion of the other ISO values; is it an ext" in reported(gain=extended)
+    same = replace(high.read, std=low.read.std * high.gain.value / low.gain.value)
+    assert "electrons, so the higher ISO gains nothing" in reported(read=same)
+    darks[3200] = replace(darks[3200], row_correlation=0.4)
+    assert "ISO 3200: neighbouring rows are alike (correlation 0.40)" in reported(row_sigma=9.0)
+    transfers[3200] = replace(transfers[3200], clipped=0.2, curvature=9.0, channels=(1.0, 1.1, 1.0))
+    assert "20% of the flat fields' area is saturated" in reported()
+    assert "the variance of the flat fields is no straight line" in reported()
+    assert "K differs by 10.0% between colours: the camera scales them digitally" in reported()
 
 
 def test_noise_from_the_file_is_that_of_the_frames(result, frames):
@@ -231,6 +264,9 @@ def test_frames_that_do_not_belong_together_are_named(tmp_path):
         calibrate([first, second], [flat, flat])
     with pytest.raises(DatasetError, match="no dark frames"):
         calibrate([])
+    unknown = replace(read_header(second), iso=0.0)
+    with pytest.raises(DatasetError, match=r"bb.dng: states no ISO in its Exif data, by which fr"):
+        check_same_camera([read_header(first), unknown])
 
 
 def test_lit_darks_and_unusable_flats_are_named(tmp_path):
@@ -273,6 +309,13 @@ def test_lit_darks_and_unusable_flats_are_named(tmp_path):
     ]
     with pytest.raises(DatasetError, match="ISO 800 have no pair"):
         calibrate(darks, apart)
+    falling = [
+        dng(tmp_path / f"{name}{k}.dng", rng.normal(mean, sigma, (128, 128)))
+        for name, mean, sigma in (("x", 2000, 200), ("y", 8000, 20))
+        for k in range(2)
+    ]
+    with pytest.raises(DatasetError, match="ISO 800 have a variance that does not rise with the"):
+        calibrate(darks, falling)
 
 
 # -- the file -----------------------------------------------------------------------------------------
@@ -338,6 +381,14 @@ def test_whole_codes_give_shape_and_scale(shape, scale):
     assert found.scale == pytest.approx(scale, rel=0.015)
     assert found.r2 > 0.999
     assert standard_deviation(shape) == pytest.approx(standard_deviation(shape), rel=1e-4)
+
+
+def test_a_distribution_of_too_few_codes_is_refused_and_one_of_heavy_tails_has_no_deviation():
+    with pytest.raises(ValueError, match="too few different raw values"):
+        fit(np.array([0, 5, 5, 0]), 1)
+
+    assert standard_deviation(-0.5) == math.inf
+    assert standard_deviation(0.0) == pytest.approx(standard_deviation(1e-4), rel=1e-3)
 
 
 # -- acceptance ---------------------------------------------------------------------------------------

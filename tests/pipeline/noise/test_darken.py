@@ -282,6 +282,20 @@ def test_every_iso_is_drawn_equally_often():
     assert len(set(drawn)) == 10
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"files": ()}, "files must not be empty"),
+        ({"cfa": "foveon"}, "cfa must be one of bayer, xtrans"),
+        ({"height": 0}, "height and width must be positive"),
+    ],
+)
+def test_dark_frames_that_cannot_be_sampled_are_refused(wrong, message):
+    file = DarkFile(path="a.dng", fingerprint="", iso=800.0, gain=None)
+    with pytest.raises(ValueError, match=message):
+        SampledDarks(**{"files": (file,), "cfa": "bayer", "height": 24, "width": 24, **wrong})
+
+
 @pytest.mark.parametrize("path", ["../a.dng", "/a.dng", "x/../../a.dng"])
 def test_a_dark_frame_lies_below_its_directory(path):
     with pytest.raises(ValueError, match="must lie below the directory"):

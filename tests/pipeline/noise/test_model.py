@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pytest
 
 from darkprep.pipeline.noise.calibrations import CALIBRATIONS
+from darkprep.pipeline.noise.iso_table import IsoTable
 from darkprep.pipeline.noise.model import add_noise, noise_parameters, tukey_lambda
-from darkprep.pipeline.noise.parameters import NoiseParameters
+from darkprep.pipeline.noise.parameters import IsoNoise, NoiseParameters
 from darkprep.pipeline.noise.tukey_lambda import standard_deviation
 from darkprep.pipeline.raw.dng import BAYER
 from darkprep.shards.cfa import CANONICAL
@@ -310,6 +311,45 @@ def tukey_lambda_share(values: npt.NDArray[np.float64], shape: float) -> npt.NDA
     else:
         quantiles = logit
     return np.asarray(np.interp(values, quantiles, np.exp(log_low)))
+
+
+def iso_table(**changes: Any) -> IsoTable:
+    one = IsoNoise(iso=800.0, parameters=parameters(colour_bias=(0.5, 0.0, -0.5, 0.0)))
+    fields = {"black": 512.0, "white": 16383, "modes": ((one,),), "drawn_isos": (100.0, 800.0)}
+    return IsoTable(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"black": 20_000.0}, "need 0 <= black < white"),
+        ({"modes": ((),)}, "modes must not be empty"),
+        ({"modes": iso_table().modes * 2}, "ISO values must ascend"),
+        ({"drawn_isos": (0.0, 800.0)}, "drawn_isos must be positive"),
+        ({"read_spread": 1.0}, "read_spread and row_spread must be"),
+    ],
+)
+def test_an_invalid_table_is_refused_by_the_name_of_its_field(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        iso_table(**wrong)
+
+
+def test_a_table_without_bias_is_else_the_same():
+    table = iso_table()
+    plain = table.without_bias()
+
+    assert plain.parameters(800.0).colour_bias == (0.0,) * 4
+    assert replace(plain.parameters(800.0), colour_bias=(0.5, 0.0, -0.5, 0.0)) == table.parameters(
+        800.0
+    )
+
+
+def test_where_one_of_two_isos_has_no_row_noise_it_is_interpolated_linearly():
+    """A logarithm of 0 there is not."""
+    low, high = parameters(row_sigma=0.0), parameters(row_sigma=2.0)
+    mode = (IsoNoise(iso=400.0, parameters=low), IsoNoise(iso=1600.0, parameters=high))
+
+    assert iso_table(modes=(mode,)).parameters(800.0).row_sigma == pytest.approx(1.0)
 
 
 def test_unknown_cameras_and_isos_are_named():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from darkprep.pipeline.pairs import folders
 from darkprep.pipeline.pairs.folders import find_layout
 from darkprep.pipeline.pairs.pair_table import pairs_from_csv, table_text
+from darkprep.pipeline.pairs.photograph import Photograph, read_photograph
 from darkprep.shards import DatasetError, OptionError
 
 WriteRaw = Callable[..., Path]
@@ -123,6 +126,42 @@ def test_an_unreadable_photograph_of_a_scene_is_named(tmp_path: Path, write_raw:
 
     assert [pair.short for pair in found.pairs] == ["park/b.dng"]
     assert [one.path for one in found.skipped] == ["park/c.NEF"]
+
+
+def test_a_photograph_without_an_exposure_time_is_named(
+    tmp_path: Path, write_raw: WriteRaw, monkeypatch: pytest.MonkeyPatch
+):
+    def without_time(path: Path) -> Photograph:
+        found = read_photograph(path)
+        return replace(found, exposure_s=0.0) if path.name == "c.dng" else found
+
+    monkeypatch.setattr(folders, "read_photograph", without_time)
+    write_raw("park/a.dng", exposure_s=1.0)
+    write_raw("park/b.dng", exposure_s=0.1)
+    write_raw("park/c.dng", exposure_s=0.5)
+
+    found = find_layout(tmp_path, "scenes")
+
+    assert [pair.short for pair in found.pairs] == ["park/b.dng"]
+    assert [(one.path, one.reason) for one in found.skipped] == [
+        ("park/c.dng", "states no exposure time; list it in a table with a ratio")
+    ]
+
+
+def test_a_set_of_rawnind_without_a_truth_is_named(tmp_path: Path, write_raw: WriteRaw):
+    write_raw("Bayer_A_GT_ISO100_sha1=0a.dng", exposure_s=1.0, iso=100)
+    write_raw("Bayer_A_ISO800_sha1=0b.dng", exposure_s=0.125, iso=800)
+    write_raw("Bayer_B_ISO800_sha1=0c.dng", exposure_s=0.125, iso=800)
+
+    found = find_layout(tmp_path, "rawnind")
+
+    assert [pair.scene for pair in found.pairs] == ["A"]
+    assert [(one.path, one.reason) for one in found.skipped] == [
+        (
+            "Bayer_B_ISO800_sha1=0c.dng",
+            "the set B has no usable truth (a file with GT_ in its name); add one",
+        )
+    ]
 
 
 def test_rawnind_is_read_by_the_names_of_its_files(tmp_path: Path, write_raw: WriteRaw):

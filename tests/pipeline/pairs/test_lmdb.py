@@ -273,6 +273,25 @@ def test_a_missing_or_huge_table_is_named(tmp_path):
         LmdbPatch(tmp_path / "A.db" / "00000000").colours()
 
 
+def test_a_table_that_is_none_is_named(tmp_path):
+    (tmp_path / "A.db").mkdir()
+    (tmp_path / "A.db" / "meta_info.pkl").write_bytes(pickle.dumps([1, 2]))
+
+    with pytest.raises(RawError, match=r"meta_info.pkl: is not a table of patches; download it"):
+        LmdbPatch(tmp_path / "A.db" / "00000000").colours()
+
+
+def test_crops_of_a_patch_are_those_of_the_whole(patches):
+    patch = LmdbPatch(patches / "SID_Sony_target_Raw.db" / "00000001")
+    whole = patch.develop()
+
+    found = patch.develop_crops([(0, 0), (2, 6)], 16)
+
+    assert (found.height, found.width) == whole.shape[1:]
+    np.testing.assert_array_equal(found.crops[0], whole[:, :16, :16])
+    np.testing.assert_array_equal(found.crops[1], whole[:, 2:18, 6:22])
+
+
 @pytest.mark.parametrize("noise", [None, "sony"])
 def test_shards_are_made_of_patches(patches, tmp_path, noise):
     options = PlanOptions(

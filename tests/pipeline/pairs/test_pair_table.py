@@ -134,6 +134,7 @@ def test_a_bad_row_is_named_by_its_line_and_left_out(photographs: Path, row: str
         ("weight", "0", "weight must be a whole number from 1 to 1000, not 0"),
         ("weight", "1.5", "weight must be a whole number"),
         ("split", "trian", "split must be one of train, val, test, not 'trian'"),
+        ("weight", "many", "weight must be a"),
         ("iso", "-1", "iso must be at least 0"),
         ("camera", "a\x1bb", "its column camera has characters that cannot be printed"),
         ("scene", "x" * 400, "too long"),
@@ -172,6 +173,10 @@ def test_a_table_that_cannot_be_read_is_an_error(tmp_path: Path):
         pairs_from_csv(tmp_path / "absent.csv")
     with pytest.raises(DatasetError, match="cannot be read"):
         pairs_from_csv(tmp_path)
+    with (tmp_path / "large.csv").open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    with pytest.raises(DatasetError, match=r"large.csv: is larger than 64 MiB, .*; divide it"):
+        pairs_from_csv(tmp_path / "large.csv")
 
 
 def test_a_spreadsheets_byte_order_mark_and_spaces_are_no_part_of_a_field(photographs: Path):

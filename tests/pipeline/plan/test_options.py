@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from darkprep.pipeline.noise.calibrations import calibration_of
+from darkprep.pipeline.noise.iso_table import IsoTable
 from darkprep.pipeline.plan.options import PlanOptions
 from darkprep.shards import OptionError
 
@@ -33,6 +35,9 @@ def options(**changes: object) -> PlanOptions:
         ({"multiplier": 2.0}, "amplify estimate"),
         ({"seed": -1}, "seed"),
         ({"window": 0}, "window"),
+        ({"frames": "some"}, "frames must be first or all, not 'some'"),
+        ({"samples_per_shard": 10_000}, "samples-per-shard must be at most 9999"),
+        ({"noise_edition": 3}, "noise_edition must be 1 or 2, not 3; a newer darkprep made this"),
     ],
 )
 def test_an_option_that_cannot_work_is_refused_by_name(changes: dict[str, object], field: str):
@@ -54,6 +59,22 @@ def test_an_option_that_cannot_work_is_refused_by_name(changes: dict[str, object
 def test_sources_that_cannot_work_are_refused(wrong, why):
     with pytest.raises(OptionError, match=why):
         options(**wrong)
+
+
+def test_only_a_plan_with_noise_has_a_table_of_it():
+    published = calibration_of("sony")
+    assert isinstance(published, IsoTable)
+    measured = published.without_bias()
+
+    assert options(noise="measured", measured_noise=measured).noise_table() == measured
+    assert options(noise="fuji").noise_table() == calibration_of("fuji")
+    with pytest.raises(OptionError, match="was made without --noise; build a spool with --noise"):
+        options().noise_table()
+
+
+def test_an_option_under_a_name_that_no_plan_has_is_refused():
+    with pytest.raises(ValueError, match="unknown options amplify"):
+        PlanOptions.from_record({"camera": "sony", "amplify": "ratio"})
 
 
 def test_crop_and_margin_have_a_default_for_each_cfa():
