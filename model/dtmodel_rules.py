@@ -23,6 +23,8 @@ SMALLEST_TILE = 128
 """Packed pixels: below four overlaps of 32 the ramps of neighbouring tiles do not add up to 1."""
 
 _LARGEST_CONFIG = 1 << 20
+_LARGEST_PACKAGE, _MOST_ENTRIES = 1 << 30, 1000
+"""Bytes of what is unpacked in memory, and files, at most."""
 _TEXTS = ("id", "name", "description", "task", "backend", "version")
 _VERSION = re.compile(r"\d+\.\d+")
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -95,6 +97,9 @@ def _is_read(entry: zipfile.ZipInfo, top: str) -> bool:
 def _archive_faults(entries: list[zipfile.ZipInfo], file_name: str) -> Iterator[str]:
     if not entries:
         yield "is an empty archive"
+        return
+    if len(entries) > _MOST_ENTRIES or sum(one.file_size for one in entries) > _LARGEST_PACKAGE:
+        yield f"holds more than {_MOST_ENTRIES} files, or more than {_LARGEST_PACKAGE >> 30} GiB"
         return
     top = entries[0].filename.partition("/")[0]
     if top in ("", ".", "..") or "\\" in top or "/" not in entries[0].filename:

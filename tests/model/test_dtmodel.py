@@ -195,6 +195,18 @@ def test_a_broken_archive_is_found(files: Files, change: Callable[[Files], Files
     assert fault in "; ".join(package_faults(zipped(change(files)), "night.dtmodel"))
 
 
+def test_a_package_that_unpacks_to_gigabytes_is_not_unpacked(files: Files, monkeypatch):
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("unpacks"))
+    many = {f"night/{number}": b"" for number in range(1001)}
+    large = bytearray(zipped({"night/model_bayer.onnx": b""}))
+    size = large.rindex(b"PK\x01\x02") + 24  # of the file, in the archive's directory
+    large[size : size + 4] = (2 << 30).to_bytes(4, "little")
+
+    for content in (zipped(many), bytes(large)):
+        found = package_faults(content, "night.dtmodel")
+        assert found == ["holds more than 1000 files, or more than 1 GiB"]
+
+
 def test_other_compressions_and_other_files_are_found(files: Files):
     assert (
         "neither stored nor deflated"
