@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from darkprep import __version__
 from darkprep.pipeline.plan.plan import Plan
 from darkprep.pipeline.produce.budget import block_size, divide_budget
+from darkprep.pipeline.produce.default_jobs import available_memory
 from darkprep.pipeline.produce.frames_directory import FramesDirectory
 from darkprep.shards import OptionError, Spool
 from darkprep.trainer.communicator import Communicator
@@ -78,6 +79,17 @@ def _check_parts(ranks_of_part: Counter[int], spool: Spool, communicator: Commun
         counts = ", ".join(f"{count} of part {n}" for n, count in sorted(ranks_of_part.items()))
         raise OptionError(
             f"the nodes have different numbers of ranks ({counts}); give every torchrun the same --nproc-per-node"
+        )
+
+
+def check_memory(spool: Spool, config: TrainConfig, communicator: Communicator) -> None:
+    """Raise OptionError if this machine has less memory free than one batch of its ranks takes."""
+    samples = config.batch_size * communicator.local_world // communicator.world
+    needed, free = samples * spool.stream.layout().sample_bytes, available_memory()
+    if free is not None and needed > free:
+        raise OptionError(
+            f"batch-size {config.batch_size} needs {needed / 1e9:,.1f} GB of memory for {samples:,} samples on this machine, of which {free / 1e9:,.1f} GB are free; "
+            "choose a smaller --batch-size, or build the spool with a smaller --crop"
         )
 
 

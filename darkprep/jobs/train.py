@@ -18,6 +18,7 @@ from darkprep.jobs.background import Supervisor
 from darkprep.jobs.gpus import check_gpu
 from darkprep.jobs.placement import (
     RankPlacement,
+    check_memory,
     check_ranks,
     check_room,
     own_device,
@@ -73,6 +74,7 @@ def stream_training(
         config = options.spool_config(own_device(options.config.device, communicator))
         placement = rank_placement(spool, communicator)
         options.check_batch()
+        check_memory(spool, config, communicator)
         device = open_device(config.device)
         supervisor = _supervisor(options, placement, device)
         check_gpu(device)

@@ -488,6 +488,16 @@ def test_a_batch_larger_than_the_plan_is_refused(complaint, large_spool):
     assert not Path("run").exists()
 
 
+def test_a_batch_larger_than_the_memory_is_refused(complaint, large_spool, monkeypatch):
+    monkeypatch.setattr("darkprep.jobs.placement.available_memory", lambda: 1_000_000)
+
+    line = complaint(*TRAIN, *NO_PRODUCERS, "--iterations", "2", "--run", "run", "--quiet")
+
+    assert "GB of memory for" in line
+    assert "choose a smaller --batch-size" in line
+    assert not Path("run").exists()
+
+
 def test_crops_too_small_for_the_loss_are_refused(complaint, small_spool):
     line = complaint(*TRAIN, "--iterations", "2", "--run", "run", "--quiet")
 
