@@ -489,7 +489,7 @@ def test_a_batch_larger_than_the_plan_is_refused(complaint, large_spool):
 
 
 def test_a_batch_larger_than_the_memory_is_refused(complaint, large_spool, monkeypatch):
-    monkeypatch.setattr("darkprep.jobs.placement.available_memory", lambda: 1_000_000)
+    monkeypatch.setattr("darkprep.jobs.placement.available_memory", lambda: 100_000)
 
     line = complaint(*TRAIN, *NO_PRODUCERS, "--iterations", "2", "--run", "run", "--quiet")
 
