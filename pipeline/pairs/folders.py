@@ -17,7 +17,14 @@ from typing import Literal, get_args
 
 from darkprep.pipeline.pairs.naming import named_apart
 from darkprep.pipeline.pairs.photograph import Photograph, light_ratio, read_photograph
-from darkprep.pipeline.pairs.table import Pair, Pairs, Skipped, Split, splits_by_scene
+from darkprep.pipeline.pairs.table import (
+    Pair,
+    Pairs,
+    Skipped,
+    Split,
+    first_skipped,
+    splits_by_scene,
+)
 from darkprep.pipeline.raw.guard import HEADER_S, GuardedReader
 from darkprep.shards.errors import DatasetError, OptionError, RawError
 from darkprep.shards.files import walk
@@ -53,10 +60,12 @@ def find_layout(root: Path, layout: str) -> Pairs:
     find = {"short-long": _short_long, "scenes": _scenes, "rawnind": _rawnind}[layout]
     drafts = list(find(root, skipped))
     if not drafts:
-        reasons = "".join(f"; {one.path}: {one.reason}" for one in skipped[:3])
-        raise DatasetError(
-            f"{root}: holds no pairs in the layout {layout}{reasons or _found(root)}"
+        why = (
+            f"; {first_skipped(skipped)}"
+            if skipped
+            else f"{_found(root)}; give the folder of the photographs with --root, or choose another --layout"
         )
+        raise DatasetError(f"{root}: holds no pairs in the layout {layout}{why}")
     if layout != "rawnind":
         splits = splits_by_scene(pair.scene for pair in drafts)
         drafts = [replace(pair, split=splits[pair.scene]) for pair in drafts]

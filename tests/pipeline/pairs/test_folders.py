@@ -202,7 +202,8 @@ def test_a_folder_without_pairs_is_one_error(tmp_path: Path, layout: str):
     (tmp_path / "x.jpg").touch()
 
     with pytest.raises(
-        DatasetError, match=rf"holds no pairs in the layout {layout} \(found 1 .jpg\)"
+        DatasetError,
+        match=rf"holds no pairs in the layout {layout} \(found 1 .jpg\); give the folder",
     ):
         find_layout(tmp_path, layout)
     with pytest.raises(DatasetError, match="does not exist"):
