@@ -29,6 +29,7 @@ from darkprep.shards import (
     Cursor,
     DatasetError,
     DiskFull,
+    OptionError,
     RawError,
     ShardFile,
     Spool,
@@ -579,3 +580,15 @@ def test_frames_of_another_libraw_version_are_not_used(
     after = set(FrameStore(spool.frames).names())
     assert len(before) == len(after) > 0
     assert not before & after, "frames of the other version were kept in the spool's budget"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"jobs": 0}, "jobs must be 1 to .*, not 0"),
+        ({"until": 0}, "until, the number of shards to make, must be at least 1, not 0"),
+    ],
+)
+def test_a_producer_that_could_make_nothing_is_refused(wrong: dict[str, int], message: str):
+    with pytest.raises(OptionError, match=message):
+        ProducerConfig(**{"budget_bytes": PLENTY, "jobs": 1, **wrong})

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
+from multiprocessing import Pipe
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +116,32 @@ def test_a_wait_for_a_slow_disk_is_reported(monkeypatch, caplog):
     guarded(lambda _: time.sleep(0.3), GOOD, seconds=5)
 
     assert caplog.messages == ["good: takes more than 0 s to read; the disk may be slow"]
+
+
+def test_requests_are_answered_until_the_pipe_is_closed(monkeypatch):
+    """What the process does, in a thread: results without a copy, errors, and errors that cannot be copied."""
+    limits: list[float] = []
+    monkeypatch.setattr(guard, "_limit_computing", limits.append)
+    ours, theirs = Pipe()
+    server = threading.Thread(target=guard._answer_all, args=(theirs, act, 5.0, os.getppid()))
+    server.start()
+
+    def answer(name: str) -> Any:
+        ours.send(Path(name))
+        sizes, content = ours.recv()
+        buffers = [ours.recv_bytes() if size else b"" for size in sizes]
+        assert [len(one) for one in buffers] == sizes
+        return pickle.loads(content, buffers=buffers)
+
+    assert answer("good").result == "good"
+    arrays = answer("arrays").result
+    assert np.array_equal(arrays["a"], np.arange(1 << 20, dtype=np.uint16))
+    assert isinstance(answer("bad").error, RawError)
+    assert "ValueError" in str(answer("odd").error)
+    ours.close()
+    server.join(10)
+    assert not server.is_alive()
+    assert limits == [5.0] * 4
 
 
 def test_no_process_is_left():
