@@ -591,4 +591,4 @@ def test_frames_of_another_libraw_version_are_not_used(
 )
 def test_a_producer_that_could_make_nothing_is_refused(wrong: dict[str, int], message: str):
     with pytest.raises(OptionError, match=message):
-        ProducerConfig(**{"budget_bytes": PLENTY, "jobs": 1, **wrong})
+        ProducerConfig(**{"budget_bytes": PLENTY, "jobs": 1, "until": 1, **wrong})
