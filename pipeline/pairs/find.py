@@ -6,9 +6,7 @@ listing, so a stray file is skipped by name and does not shift the others.
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,10 +15,7 @@ from darkprep.pipeline.pairs.eld import eld_longs, eld_pairs
 from darkprep.pipeline.pairs.sid import is_misaligned, sid_longs, sid_pairs
 from darkprep.pipeline.pairs.table import Frames, Pair, Pairs, Skipped, first_skipped
 from darkprep.shards.errors import DatasetError
-from darkprep.shards.files import walk
-
-_MOST_COUNTED = 10_000
-"""Files that are looked at to describe a folder without pairs."""
+from darkprep.shards.files import kinds_of_files
 
 
 def find_pairs(
@@ -91,10 +86,5 @@ def _checked(
 def _found(root: Path, camera: Camera) -> str:
     """Describe what the camera's folder holds: how many files of which extensions, and which are expected."""
     folder = root / camera.folder
-    names = (name for _, _, names in walk(folder if folder.is_dir() else root) for name in names)
-    counts = Counter(
-        Path(name).suffix.lower() or "no extension"
-        for name in itertools.islice(names, _MOST_COUNTED)
-    )
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(3)) or "no files"
+    kinds = kinds_of_files(folder if folder.is_dir() else root)
     return f" (found {kinds}; expected {' or '.join(camera.extensions)})"

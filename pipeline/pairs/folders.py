@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from darkprep.pipeline.pairs.table import (
 )
 from darkprep.pipeline.raw.guard import HEADER_S, GuardedReader
 from darkprep.shards.errors import DatasetError, OptionError, RawError
-from darkprep.shards.files import walk
+from darkprep.shards.files import kinds_of_files, walk
 
 Layout = Literal["short-long", "scenes", "rawnind"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -63,7 +63,7 @@ def find_layout(root: Path, layout: str) -> Pairs:
         why = (
             f"; {first_skipped(skipped)}"
             if skipped
-            else f"{_found(root)}; give the folder of the photographs with --root, or choose another --layout"
+            else f" (found {kinds_of_files(root)}); give the folder of the photographs with --root, or choose another --layout"
         )
         raise DatasetError(f"{root}: holds no pairs in the layout {layout}{why}")
     if layout != "rawnind":
@@ -76,17 +76,6 @@ def find_layout(root: Path, layout: str) -> Pairs:
         skipped=tuple(skipped),
         layout=layout,
     )
-
-
-def _found(root: Path) -> str:
-    """Describe the RAW files that exist: how many of which extensions."""
-    counts = Counter(
-        os.path.splitext(name)[1].lower() or "no extension"  # noqa: PTH122 (no Path per file)
-        for _, _, names in walk(root)
-        for name in names
-    )
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(3))
-    return f" (found {kinds or 'no files'})"
 
 
 def raw_files_below(folder: Path, *, recursive: bool = True) -> Iterator[Path]:

@@ -7,8 +7,10 @@ from typing import BinaryIO
 
 import pytest
 
+from darkprep.shards import files
 from darkprep.shards.errors import DiskFull, SpoolError
 from darkprep.shards.files import (
+    kinds_of_files,
     read_json,
     remove_stale_temporaries,
     replace_atomically,
@@ -82,3 +84,15 @@ def test_only_temporary_files_of_dead_writers_are_removed(tmp_path: Path):
     assert remove_stale_temporaries(tmp_path, "[ab]") == 1
     assert alive.exists()
     assert not dead.exists()
+
+
+def test_the_kinds_of_files_are_counted_up_to_a_bound(tmp_path: Path, monkeypatch):
+    assert kinds_of_files(tmp_path) == "no files"
+    (tmp_path / "short").mkdir()
+    for name in ("short/1.ARW", "short/2.arw", "list"):
+        (tmp_path / name).touch()
+    assert kinds_of_files(tmp_path) == "2 .arw, 1 no extension"
+
+    monkeypatch.setattr(files, "_MOST_COUNTED", 2)
+
+    assert kinds_of_files(tmp_path) == "1 no extension, 1 .arw"
