@@ -47,8 +47,10 @@ StateDict = dict[str, Any]
 
 _STATES = ("network", "optimiser", "scaler")
 _COUNTS = ("iteration", "trained_s", "waited_s", "shards_deleted", "damaged", "peak_disk_bytes")
-_SIZE_OF_NETWORK, _SIZE_OF_OTHERS = 8, 64 << 20
-"""A checkpoint has at most this multiple of the network's bytes (Adam needs 3), and bytes for everything else."""
+_TIMES_WITH_ADAM, _TIMES_WITH_OTHERS = 8, 1000
+"""A checkpoint has at most this multiple of the network's bytes: Adam needs 3, L-BFGS and Shampoo need hundreds."""
+_REMAINING_BYTES = 64 << 20
+"""Bytes of everything else in a checkpoint at most."""
 _MOST_TRIED = 10
 """Damaged checkpoints that are tried; a run keeps three."""
 _NAME = re.compile(r"(\d{8,12})\.pt")
@@ -173,8 +175,7 @@ class Checkpoints:
         WeightsError when all checkpoints are damaged, or when the newest undamaged one is of another network
         or configuration; `state` is then unusable.
         """
-        tensors = state.network.state_dict().values()
-        largest = _SIZE_OF_NETWORK * sum(one.nbytes for one in tensors) + _SIZE_OF_OTHERS
+        largest = _largest_size(state)
         paths = self._newest_first()[:_MOST_TRIED]
         for path in paths:
             try:
@@ -214,6 +215,13 @@ class Checkpoints:
                 f"{path}: does not fit this run or this version of darkprep ({first_line(error)}); "
                 f"start a new run"
             ) from error
+
+
+def _largest_size(state: TrainState) -> int:
+    """Return the bytes of a checkpoint of this network and optimiser at most."""
+    network_bytes: int = sum(one.nbytes for one in state.network.state_dict().values())
+    is_adam = isinstance(state.optimiser, torch.optim.Adam | torch.optim.AdamW)
+    return (_TIMES_WITH_ADAM if is_adam else _TIMES_WITH_OTHERS) * network_bytes + _REMAINING_BYTES
 
 
 def read_checkpoint(path: Path, largest: int | None = None) -> Checkpoint:

@@ -68,7 +68,7 @@ class PreparedBuild:
 def find_own_pairs(options: BuildOptions) -> Pairs | None:
     """Find the pairs of a table or layout; return None for a data set, whose pairs `make_plan` finds.
 
-    Raises OptionError or DatasetError, also if the photographs are in the spool.
+    For a bucket, which others may read, no path of a pair is absolute. Raises OptionError or DatasetError, also if the photographs are in the spool.
     """
     origin, found, root = options.origin, None, options.origin.root
     if not origin.is_data_set:

@@ -57,6 +57,24 @@ def test_everything_is_restored(folder):
         assert all(torch.equal(value, theirs["state"][index][key]) for key, value in state.items())
 
 
+def test_an_optimiser_of_ones_own_may_have_a_large_state(folder, monkeypatch):
+    """L-BFGS and Shampoo keep many times as many numbers as the network has."""
+
+    def state() -> TrainState:
+        network = torch.nn.Linear(100, 100)
+        optimiser = torch.optim.SGD(network.parameters(), momentum=0.9)
+        scaler = torch.amp.GradScaler("cpu", enabled=False)
+        return TrainState(network=network, optimiser=optimiser, scaler=scaler)
+
+    monkeypatch.setattr("darkprep.trainer.checkpoint._REMAINING_BYTES", 100_000)
+    trained = state()
+    parameter = next(trained.network.parameters())
+    trained.optimiser.state[parameter]["history"] = torch.ones(50, 100, 100)
+    Checkpoints(folder).save(trained, Progress(iteration=3), CONFIG)
+
+    assert Checkpoints(folder).load_newest(state(), CONFIG) == Progress(iteration=3)
+
+
 def test_only_the_newest_are_kept(folder):
     checkpoints = Checkpoints(folder, keep=2)
     for iteration in (5, 10, 15):
