@@ -14,6 +14,8 @@ from darkprep.shards.process import ProcessId
 
 CURSOR_BYTES = 64 << 10
 """Upper bound of a cursor file; larger files are not read to their end."""
+MAX_RANKS = 1024
+"""Ranks that can share a spool; the files of further ones are not read, as a spool of someone else may hold very many."""
 NEGLIGIBLE_WAIT, DATA_BOUND_WAIT = 0.01, 0.1
 """Shares of the time in which a trainer waits for data. Below the first the wait is negligible; from the second
 on data limit the training; in between the two sides are nearly balanced."""

@@ -9,13 +9,15 @@ crash.
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from darkprep.shards.cursor import CURSOR_BYTES, Cursor
+from darkprep.shards.cursor import CURSOR_BYTES, MAX_RANKS, Cursor
 from darkprep.shards.disk_usage import SpoolUsage
 from darkprep.shards.errors import OptionError, PlanError, SpoolError
 from darkprep.shards.file_names import (
@@ -49,6 +51,8 @@ from darkprep.shards.quarantine import ShardQuarantine
 _LOCK_RESTORED_S = 3.0
 """Seconds within which a producer whose lock file was removed creates it again."""
 _POLL_S = 0.05
+_MOST_HEARTBEATS = 16
+"""Files of heartbeats that are read; one producer at a time works on a spool, and those of a spool of someone else may be many."""
 
 
 class Spool(RecordedPlan):
@@ -219,11 +223,11 @@ class Spool(RecordedPlan):
         write_json(self.cursors / cursor_file_name(cursor.rank), cursor.to_json(), sync=False)
 
     def read_cursors(self) -> list[Cursor]:
-        """Return the cursors of all ranks, by rank; damaged cursors are left out."""
+        """Return the cursors of all ranks below MAX_RANKS, by rank; damaged cursors are left out."""
         cursors = [
             Cursor.from_json(read_json(Path(entry.path), CURSOR_BYTES))
             for entry in list_directory(self.cursors)
-            if rank_of_file_name(entry.name) is not None
+            if (rank := rank_of_file_name(entry.name)) is not None and rank < MAX_RANKS
         ]
         return sorted((cursor for cursor in cursors if cursor), key=lambda cursor: cursor.rank)
 
@@ -298,11 +302,15 @@ class Spool(RecordedPlan):
         write_json(self.producers / heartbeat.file_name, heartbeat.to_json(), sync=False)
 
     def heartbeats(self) -> list[Heartbeat]:
-        """Return the last heartbeat of each producer, living or dead, oldest first; damaged ones are left out."""
+        """Return the last heartbeat of each producer, living or dead, oldest first; damaged ones are left out.
+
+        Of more than 16 files the newest are read, those with the name of this host first.
+        """
+        entries = [one for one in list_directory(self.producers) if one.name.endswith(".json")]
+        if len(entries) > _MOST_HEARTBEATS:
+            entries = sorted(entries, key=_importance)[-_MOST_HEARTBEATS:]
         found = [
-            Heartbeat.from_json(read_json(Path(entry.path), HEARTBEAT_BYTES))
-            for entry in list_directory(self.producers)
-            if entry.name.endswith(".json")
+            Heartbeat.from_json(read_json(Path(entry.path), HEARTBEAT_BYTES)) for entry in entries
         ]
         return sorted((beat for beat in found if beat), key=lambda beat: beat.time)
 
@@ -315,3 +323,16 @@ class Spool(RecordedPlan):
     def disk_bytes(self) -> int:
         """Return the bytes that the spool occupies on the disk now, as `du` counts them."""
         return self._usage.bytes()
+
+
+def _importance(entry: os.DirEntry[str]) -> tuple[bool, bool, float]:
+    """Return the key by which the files of heartbeats are sorted, the most important one last.
+
+    Records of workers, which have other names, come first.
+    """
+    try:
+        changed = entry.stat(follow_symlinks=False).st_mtime
+    except OSError:  # it was removed
+        changed = 0.0
+    is_of_worker = entry.name.startswith("decoding-")
+    return entry.name.startswith(f"{socket.gethostname()}-"), not is_of_worker, changed

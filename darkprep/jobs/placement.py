@@ -16,6 +16,7 @@ from darkprep.pipeline.produce.budget import block_size, divide_budget
 from darkprep.pipeline.produce.default_jobs import available_memory
 from darkprep.pipeline.produce.frames_directory import FramesDirectory
 from darkprep.shards import OptionError, Spool
+from darkprep.shards.cursor import MAX_RANKS
 from darkprep.trainer.communicator import Communicator
 from darkprep.trainer.config import TrainConfig
 
@@ -58,6 +59,10 @@ def own_device(name: str, communicator: Communicator) -> str:
 
 def check_ranks(spool: Spool, config: TrainConfig, communicator: Communicator) -> None:
     """Raise OptionError on rank 0, RankStopped on the others, unless all ranks have the same configuration."""
+    if communicator.world > MAX_RANKS:
+        raise OptionError(
+            f"{communicator.world} ranks are too many for a training run; start at most {MAX_RANKS}"
+        )
     recorded = {name: v for name, v in config.record().items() if name not in _FIELDS_PER_RANK}
     communicator.check_same({"darkprep": __version__, "nodes": spool.part[1], **recorded})
     parts = communicator.gather(json.dumps(spool.part))

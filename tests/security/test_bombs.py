@@ -31,7 +31,7 @@ from darkprep.pipeline.raw.reader import read_header, read_raw
 from darkprep.pipeline.raw.source import RawFile
 from darkprep.report.charts import smooth
 from darkprep.report.run_page import write_run_report
-from darkprep.shards import DatasetError, OptionError, Spool, SpoolError
+from darkprep.shards import Cursor, DatasetError, OptionError, Spool, SpoolError
 from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.errors import RawError, WeightsError
 from darkprep.shards.files import (
@@ -43,12 +43,16 @@ from darkprep.shards.files import (
     remove,
     walk,
 )
+from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.plan_record import StreamSpec
+from darkprep.shards.process import ProcessId
 from darkprep.shards.quarantine import ShardQuarantine
 from darkprep.trainer.records import read_metrics
 from darkprep.trainer.run_log import _remove_lines_after
 from darkprep.trainer.validations import read_validations
 from darkprep.view.history import read_history
+from darkprep.view.read_status import spool_status
+from darkprep.view.text import status_lines
 from tests.support.runs import write_run
 
 HUGE = 1 << 36
@@ -401,3 +405,23 @@ def test_a_dng_of_half_a_gigapixel_is_refused_before_it_is_decoded(tmp_path):
     for read in (read_header, read_raw):
         with pytest.raises(RawError, match="states 17152x30720 pixels, more than any camera has"):
             read(str(path))
+
+
+def test_of_thousands_of_cursors_and_heartbeats_few_are_read(make_spool):
+    spool = make_spool()
+    ended = {"state": "making", "started": 1, "time": 2e9}
+    for number in range(1500):
+        host = {"host": f"h{number}", "pid": number}
+        (spool.producers / f"h{number}-{number}.json").write_text(json.dumps(ended | host))
+        cursor = Cursor(rank=number, world=1500, batch=1, shard=3)
+        (spool.cursors / f"rank-{number}.json").write_text(json.dumps(cursor.to_json()))
+    spool.write_heartbeat(ProducerStatus(state="making"))
+    for path in spool.producers.glob("h*.json"):
+        os.utime(path, (4e9, 4e9))
+
+    beats = spool.heartbeats()
+
+    assert len(beats) == 16
+    assert ProcessId.own() in [beat.process for beat in beats]
+    assert len(spool.read_cursors()) == 1024
+    assert len(status_lines(spool_status(spool))) < 40
