@@ -67,8 +67,9 @@ class ValidationCrop:
 
     @property
     def name(self) -> str:
-        """The pair's id, as a file name."""
-        return self.sample.meta.pair.replace("/", "_")
+        """The pair's id, as a file name; an id of a plan of someone else may be `..`."""
+        name = self.sample.meta.pair.replace("/", "_")
+        return name if name.strip(".") else f"_{name}"
 
     def show(self, picture: F32 | U16) -> F32 | U16:
         """Return an sRGB picture of the restored target, or of the truth."""

@@ -6,16 +6,18 @@ import ast
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench.samples import META
 from darkprep.jobs import background
-from darkprep.jobs.validation import write_jpeg
+from darkprep.jobs.validation import ValidationCrop, write_jpeg
 from darkprep.pipeline.produce.frame_store import FrameStore
 from darkprep.pipeline.produce.frames_directory import FramesDirectory
-from darkprep.shards import Spool
+from darkprep.shards import Sample, Spool
 from darkprep.shards.errors import SpoolError
 from darkprep.shards.files import open_for_writing, remove, write_bytes
 from darkprep.shards.locks import FileLock
@@ -220,6 +222,16 @@ def test_a_study_in_which_anything_is_a_link_is_not_continued(here, victim, name
         run_tasks([task], context)
 
     assert not (victim.parent / "new").exists()
+
+
+@pytest.mark.parametrize("pair", ["..", ".", "../../home", "/home/someone"])
+def test_the_pictures_of_a_pair_of_any_id_are_written_below_the_run(here, pair):
+    array = np.zeros((4, 2, 2), np.uint16)
+    sample = Sample(array, array, replace(META, pair=pair))
+
+    crop = ValidationCrop(sample=sample, dark=array, amplified=array, colours=None)
+
+    assert (here / crop.name).resolve().parent == here
 
 
 def test_frames_are_stored_and_deleted_behind_a_link_that_the_user_chose(tmp_path, victim):
