@@ -59,9 +59,10 @@ def own_device(name: str, communicator: Communicator) -> str:
 
 def check_ranks(spool: Spool, config: TrainConfig, communicator: Communicator) -> None:
     """Raise OptionError on rank 0, RankStopped on the others, unless all ranks have the same configuration."""
-    if communicator.world > MAX_RANKS:
+    sharing = rank_placement(spool, communicator).world
+    if sharing > MAX_RANKS:
         raise OptionError(
-            f"{communicator.world} ranks are too many for a training run; start at most {MAX_RANKS}"
+            f"{spool.path}: {sharing} ranks are too many for one spool; start at most {MAX_RANKS}, or build a spool with a part of the plan for each node (--part n/N)"
         )
     recorded = {name: v for name, v in config.record().items() if name not in _FIELDS_PER_RANK}
     communicator.check_same({"darkprep": __version__, "nodes": spool.part[1], **recorded})

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from darkprep.jobs.placement import check_ranks
 from darkprep.shards import OptionError, PlanError, Spool, SpoolReader, UseOrder
 from darkprep.shards.order import interleaved_order
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings
+from darkprep.trainer.communicator import SingleProcess
+from darkprep.trainer.config import TrainConfig
 from tests.support.small_spools import fill, stream
 
 SHARDS, BATCH = 8, 4
@@ -118,3 +121,17 @@ def test_a_batch_that_cannot_be_divided_is_refused(spool_of):
         SpoolReader(spool_of("node", part=1, parts=2), batch_size=3)
     with pytest.raises(OptionError, match="parts must be 1 or 2"):
         SpoolReader(spool_of("node", part=1, parts=2), batch_size=6, parts=3)
+
+
+class ManyRanks(SingleProcess):
+    """Ranks of 500 nodes with four GPUs each."""
+
+    world, local_world = 2000, 4
+
+
+def test_more_ranks_than_cursors_are_read_cannot_share_a_spool(spool_of):
+    with pytest.raises(OptionError, match=r"2000 ranks are too many for one spool; .*--part n/N"):
+        check_ranks(spool_of("whole"), TrainConfig(), ManyRanks())
+
+    with pytest.raises(OptionError, match="no rank has part"):  # four share the spool of a node
+        check_ranks(spool_of("node", part=0, parts=500), TrainConfig(), ManyRanks())
