@@ -143,7 +143,7 @@ def test_the_pace_is_measured_for_all_ways(tmp_path: Path):
             assert 0 <= case[pace]["fresh_percent"] <= 100
         assert case["disk"]["peak_mb"] < 1.01 * figures["budget_bytes"] / 1e6
     assert "emulated accelerator" in said
-    assert "page cache: files evicted" in said
+    assert "page cache: files are evicted" in said
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_the_way_through_a_bucket_is_measured(tmp_path: Path):
     pytest.importorskip("moto", reason="pip install 'darkprep[test]'")
     said, figures = run("bench_bucket.py", tmp_path)
 
-    assert "bucket, put" in said
+    assert "bucket, uploaded" in said
     assert all(one[0]["samples_per_s"] > 0 for one in figures["ways"].values())
 
 

@@ -475,6 +475,7 @@ def test_killed_producers_and_trainers_change_no_loss(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("published_networks")  # the ranks are other processes
 def test_two_ranks_of_one_host_share_a_download(start, call, large_data, url, server, tmp_path):
     words = ("build", "--camera", "sony", "--root", large_data, *LARGE, "--epochs", "6", "--quiet")
     call(*words)
