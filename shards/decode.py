@@ -17,6 +17,8 @@ from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 _SMALLEST, _LARGEST = 1e-100, 1e18
 """Numbers outside, except 0, are not valid: their squares and sums would not be finite."""
 _LARGEST_INTEGER = 2**63 - 1
+_MOST_ITEMS = 500_000
+"""Items of a list at most: as many as a pair table has lines."""
 
 Record = TypeVar("Record")
 
@@ -92,6 +94,8 @@ def _of_union(name: str, value: Any, kinds: tuple[Any, ...], strict: bool) -> An
 
 def _tuple(name: str, items: Any, kinds: tuple[Any, ...], strict: bool) -> tuple[Any, ...]:
     if kinds[-1] is Ellipsis:
+        if len(items) > _MOST_ITEMS:
+            raise ValueError(f"{name} has more than {_MOST_ITEMS:,} items")
         kinds = kinds[:1] * len(items)
     if len(items) != len(kinds):
         raise ValueError(f"{name} must have {len(kinds)} items, not {len(items)}")

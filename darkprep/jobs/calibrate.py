@@ -17,7 +17,7 @@ from darkprep.pipeline.noise.camera_calibration import (
     read_calibration,
     write_calibration,
 )
-from darkprep.pipeline.noise.sampled_darks import DarkFile, SampledDarks
+from darkprep.pipeline.noise.sampled_darks import MOST_DARKS, DarkFile, SampledDarks
 from darkprep.pipeline.noise.shading_correction import ShadingCorrection
 from darkprep.pipeline.pairs.folders import raw_files_below
 from darkprep.pipeline.pairs.sources import open_source
@@ -76,6 +76,10 @@ def sampled_darks(directory: Path, gains: CameraCalibration | None) -> SampledDa
     calibration without K, or of another camera.
     """
     paths = raw_files(directory, "--noise")
+    if len(paths) > MOST_DARKS:
+        raise DatasetError(
+            f"{directory}: holds {len(paths):,} RAW files, and noise is drawn from at most {MOST_DARKS:,}; give a directory of fewer to --noise"
+        )
     with GuardedReader(lambda path: open_source(path).header(), seconds=HEADER_S) as read:
         headers = [read(path) for path in paths]
     check_same_camera(headers)

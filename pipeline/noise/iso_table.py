@@ -16,6 +16,9 @@ import numpy as np
 from darkprep.pipeline.noise.parameters import LARGEST, IsoNoise, NoiseParameters
 from darkprep.shards.errors import OptionError
 
+_MOST_ISOS = 1000
+"""ISO values of a table at most; a camera has some forty."""
+
 
 def check_iso(iso: float) -> None:
     """Raise OptionError unless `iso` is a positive number."""
@@ -61,6 +64,8 @@ class IsoTable:
         isos = [one.iso for mode in self.modes for one in mode]
         if not isos or any(not mode for mode in self.modes):
             raise ValueError("modes must not be empty")
+        if len(isos) > _MOST_ISOS:
+            raise ValueError(f"modes must have at most {_MOST_ISOS} ISO values")
         if any(low >= high for low, high in pairwise(isos)):
             raise ValueError("modes: ISO values must ascend")
         if not 0 < self.drawn_isos[0] <= self.drawn_isos[1] < math.inf:

@@ -19,6 +19,8 @@ from darkprep.pipeline.noise.parameters import checked_number
 from darkprep.shards.format import PERIOD, U16, CfaKind
 from darkprep.shards.rng import RngStream, random_below
 
+MOST_DARKS = 20_000
+"""Dark frames of a plan at most; a plan of someone else with many more would take minutes to read."""
 _GAINS_PER_ISO = (0.0938e-2, 0.448e-2)
 """K per ISO in codes of 14 bits: the smallest and the largest of the published calibrations."""
 _FULL_SCALE = 15871.0
@@ -62,6 +64,8 @@ class SampledDarks:
     def __post_init__(self) -> None:
         if not self.files:
             raise ValueError("files must not be empty")
+        if len(self.files) > MOST_DARKS:
+            raise ValueError(f"files must be at most {MOST_DARKS:,}")
         if self.cfa not in PERIOD:
             raise ValueError(f"cfa must be one of {', '.join(PERIOD)}")
         if not (0 < self.height < 1 << 20 and 0 < self.width < 1 << 20):

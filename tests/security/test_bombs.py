@@ -9,6 +9,7 @@ import pickle
 import shutil
 import struct
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,8 @@ from darkprep.pipeline.raw.reader import read_header, read_raw
 from darkprep.pipeline.raw.source import RawFile
 from darkprep.report.charts import smooth
 from darkprep.report.run_page import write_run_report
-from darkprep.shards import Cursor, DatasetError, OptionError, Spool, SpoolError
+from darkprep.shards import Cursor, DatasetError, OptionError, PlanError, Spool, SpoolError
+from darkprep.shards.decode import decode
 from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.errors import RawError, WeightsError
 from darkprep.shards.files import (
@@ -53,6 +55,7 @@ from darkprep.trainer.validations import read_validations
 from darkprep.view.history import read_history
 from darkprep.view.read_status import spool_status
 from darkprep.view.text import status_lines
+from tests.support.foreign_records import FOREIGN
 from tests.support.runs import write_run
 
 HUGE = 1 << 36
@@ -425,3 +428,33 @@ def test_of_thousands_of_cursors_and_heartbeats_few_are_read(make_spool):
     assert ProcessId.own() in [beat.process for beat in beats]
     assert len(spool.read_cursors()) == 1024
     assert len(status_lines(spool_status(spool))) < 40
+
+
+@pytest.mark.parametrize(
+    ("kind", "items", "reason"),
+    [
+        ("plan of measured noise", "modes", "modes must have at most 1000 ISO values"),
+        ("plan of sampled noise", "files", "files must be at most 20,000"),
+    ],
+)
+def test_a_plan_of_very_many_noise_levels_or_dark_frames_is_refused(tmp_path, kind, items, reason):
+    record = json.loads(json.dumps(FOREIGN[kind].record))
+    options = record["recipe"]["options"]
+    noise = options["measured_noise" if items == "modes" else "sampled_darks"]
+    if items == "modes":
+        first = noise["modes"][0][0]
+        noise["modes"] = [[first | {"iso": 100.0 + n}] for n in range(1001)]
+    else:
+        noise["files"] *= 20_001
+
+    with pytest.raises(PlanError, match=reason):
+        FOREIGN[kind].read(tmp_path, record)
+
+
+def test_a_list_of_a_record_has_a_bound():
+    @dataclass(frozen=True, kw_only=True)
+    class Record:
+        items: tuple[int, ...]
+
+    with pytest.raises(ValueError, match="items has more than 500,000 items"):
+        decode(Record, {"items": [0] * 500_001})
