@@ -134,7 +134,8 @@ def is_said(quote: str, said: set[str]) -> bool:
     as a whole: "a producer is already running" is "{name} is already running" and "a producer".
     """
     quote = re.sub(r"\bN\b", _FILLED, quote)
-    values = {one for one in said if one != quote and re.search(rf"\b{re.escape(one)}\b", quote)}
+    parts = (one for one in said if one in quote and one != quote)
+    values = {one for one in parts if re.search(rf"\b{re.escape(one)}\b", quote)}
     for form in (quote, *(quote.replace(value, _FILLED) for value in values)):
         pattern = re.compile(".*".join(map(re.escape, form.split("..."))))
         if any(pattern.search(one) for one in said):

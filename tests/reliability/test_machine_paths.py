@@ -140,7 +140,7 @@ def test_a_spool_that_is_a_broken_link_is_named_with_its_target(
 @pytest.mark.parametrize("name", PARTS)
 @pytest.mark.parametrize(
     "command",
-    [BUILD, pytest.param(("status",), marks=pytest.mark.slow), ("verify",)],
+    [BUILD, *(pytest.param((name,), marks=pytest.mark.slow) for name in ("status", "verify"))],
     ids=lambda words: words[0],
 )
 def test_a_broken_link_in_a_spool_is_not_taken_for_an_empty_directory(

@@ -27,6 +27,10 @@ from tests.support.sid_tree import write_sid
 from tests.support.small_spools import MakeSpool, fill
 
 DIRECTORIES = ("ready", "partial", "damaged", "cursors", "producers", "frames")
+EACH_DIRECTORY = [
+    name if name in ("ready", "damaged") else pytest.param(name, marks=pytest.mark.slow)
+    for name in DIRECTORIES
+]
 PLENTY = 1 << 30
 
 
@@ -49,7 +53,7 @@ def assert_no_line_repeats(log: pytest.LogCaptureFixture, most: int = 1) -> None
 # -- directories that are missing -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", DIRECTORIES)
+@pytest.mark.parametrize("name", EACH_DIRECTORY)
 def test_a_spool_whose_directory_was_dropped_is_read_with_its_damaged_shard(
     name: str, make_spool: MakeSpool, caplog: pytest.LogCaptureFixture
 ):
@@ -62,7 +66,7 @@ def test_a_spool_whose_directory_was_dropped_is_read_with_its_damaged_shard(
     assert_no_line_repeats(caplog)
 
 
-@pytest.mark.parametrize("name", DIRECTORIES)
+@pytest.mark.parametrize("name", EACH_DIRECTORY)
 def test_a_directory_that_is_removed_while_a_trainer_reads_changes_nothing(
     name: str,
     make_spool: MakeSpool,
@@ -95,7 +99,7 @@ def test_a_directory_that_is_removed_while_a_trainer_reads_changes_nothing(
     assert_no_line_repeats(caplog)
 
 
-@pytest.mark.parametrize("name", DIRECTORIES)
+@pytest.mark.parametrize("name", EACH_DIRECTORY)
 def test_a_directory_that_is_removed_while_a_producer_works_changes_no_byte(
     name: str, tmp_path: Path
 ):
@@ -149,7 +153,7 @@ def test_a_command_trains_on_a_spool_without_any_of_its_directories(tmp_path: Pa
     assert ended.output == ""
 
 
-@pytest.mark.parametrize("name", DIRECTORIES[:5])
+@pytest.mark.parametrize("name", EACH_DIRECTORY[:5])
 def test_a_file_in_the_place_of_a_directory_is_named(name: str, make_spool: MakeSpool):
     spool = make_spool(ready=range(6))
     shutil.rmtree(spool.path / name)
@@ -285,7 +289,17 @@ def test_a_shard_that_is_damaged_however_often_it_is_rebuilt_ends_the_reader_wit
 
 # -- the machine's troubles are over at a later attempt ----------------------------------------------
 
-PASSING = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM]
+PASSING = [
+    number if number in (errno.EIO, errno.ENOMEM) else pytest.param(number, marks=pytest.mark.slow)
+    for number in (
+        errno.EIO,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+    )
+]
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, call: str, number: int, times: int) -> list[int]:

@@ -276,7 +276,7 @@ def test_a_file_truncated_after_opening_is_damage_not_a_crash(make_spool: MakeSp
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), min_size=1, max_size=4),
     st.booleans(),
 )
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_changed_byte_is_refused_or_in_the_padding(
     make_spool: MakeSpool, changes: list[tuple[int, int]], cut: bool
 ):
