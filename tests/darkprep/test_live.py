@@ -262,7 +262,10 @@ def test_only_printed_lines_stay_on_a_terminal():
     assert left_on(Terminal(), lambda progress: None) == []
 
 
-@pytest.mark.parametrize(("width", "height"), [(100, 40), (60, 40), (100, 6), (140, 6)])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(100, 40), (60, 40), (100, 6), pytest.param(140, 6, marks=pytest.mark.slow)],
+)
 def test_no_line_of_the_screen_stays_on_a_terminal(width, height):
     """On a terminal lower than the screen its top stayed; so did a line after each Ctrl-C."""
 
