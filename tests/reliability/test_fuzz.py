@@ -12,7 +12,7 @@ import pytest
 from fuzz.raw import mutated, try_file
 from fuzz.tally import ENOUGH, Tally
 
-INPUTS = 200
+INPUTS = 300
 FEWER = {"checkpoint": 100}
 """Of targets whose inputs take many milliseconds each."""
 
