@@ -8,6 +8,7 @@ but do not look real.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -36,8 +37,12 @@ _SCENE_KINDS: tuple[Callable[[Rng], Scene], ...] = (
 )
 
 
+@functools.lru_cache(maxsize=8)
 def make_scene(seed: int, number: int) -> Scene:
-    """Return scene `number`, from 0, of a seed. Each six consecutive scenes are of six different kinds."""
+    """Return scene `number`, from 0, of a seed. Each six consecutive scenes are of six different kinds.
+
+    The last ones are kept: to find the exposure takes about a second, and several cameras may photograph one scene.
+    """
     cycle = number // len(_SCENE_KINDS)
     order = np.random.Generator(np.random.Philox(key=[seed, cycle])).permutation(len(_SCENE_KINDS))
     rng = np.random.Generator(np.random.Philox(key=[seed, (number + 1) << 32]))
