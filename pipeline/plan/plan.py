@@ -9,6 +9,7 @@ The trade-off: crops of one pair are in the same shard, and only the trainer's w
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -253,6 +254,11 @@ class Plan:
             "options": self.options.to_record(),
             "pairs": [pair.to_record() for pair in self.pairs],
         }
+
+    @functools.cached_property
+    def recipe_bytes(self) -> int:
+        """The size of the recipe in plan.json, which for many pairs takes long to find out."""
+        return len(json.dumps(self.recipe(), indent=1))
 
     def record(
         self, settings: ProducerSettings | None = None, cameras: tuple[CameraColours, ...] = ()

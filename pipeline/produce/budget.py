@@ -7,7 +7,6 @@ they are decoded.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +182,7 @@ def existing_ancestor(path: Path) -> Path:
 
 def _fixed_bytes(plan: Plan) -> int:
     """Return the fixed costs in bytes; plan.json counts twice, because a new one is written beside the old one."""
-    return _FIXED_BYTES + 2 * len(json.dumps(plan.recipe(), indent=1))
+    return _FIXED_BYTES + 2 * plan.recipe_bytes
 
 
 def _shard_allocation(plan: Plan, block: int) -> int:
