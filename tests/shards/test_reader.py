@@ -203,7 +203,7 @@ def test_of_kept_shards_only_the_window_is_open_at_a_time(make_spool: MakeSpool)
     with SpoolReader(spool, batch_size=4, stop_after=30, keep=True, depth=1) as reader:
         most = max(open_files(spool.ready) for _ in reader)
 
-    assert most <= spool.stream.window + 2
+    assert most <= spool.stream.window + 3, "one in the queue, one with its thread, one here"
 
 
 def open_files(folder: Path) -> int:

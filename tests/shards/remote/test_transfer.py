@@ -640,7 +640,10 @@ def test_a_downloader_that_is_stopped_publishes_the_last_position_and_releases_i
     assert bucket.watch_trainer().look() is None
     cursor = bucket.read_cursor()
     assert cursor.shard == spool.oldest_needed() > 0
-    assert sorted(bucket.list_shards()) == list(range(cursor.shard, SHARDS))
+    # A reader that waits for a shard releases what it read ahead; that is rebuilt for the next training.
+    first, *others = sorted(bucket.list_shards())
+    assert cursor.shard <= first <= cursor.shard + spool.stream.window
+    assert others == list(range(first + 1, SHARDS))
 
 
 def test_a_trainer_that_goes_back_gets_its_shards_again(spool_at, bucket):
@@ -793,7 +796,7 @@ class Liar(FakeStore):
         return super().sizes(folder)
 
 
-@pytest.mark.parametrize("producers", [1, 2])
+@pytest.mark.parametrize("producers", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_late_listings_and_two_producers_change_no_batch_and_break_no_budget(
     seed, producers, tmp_path
