@@ -45,6 +45,7 @@ def test_the_writers_are_measured_and_missing_peers_are_named(tmp_path: Path):
     assert figures["machine"]["versions"]["numpy"]
 
 
+@pytest.mark.slow
 def test_the_budget_holds_and_nothing_is_left(tmp_path: Path):
     _, figures = run("bench_budget.py", tmp_path)
     real = figures["real"]
@@ -67,6 +68,7 @@ def test_decoding_and_the_amplifier_are_measured(tmp_path: Path):
         assert all(step["cpu_ms"] >= 0 for step in steps.values())
 
 
+@pytest.mark.slow
 def test_the_live_view_is_measured_on_a_spool_of_its_own_and_on_one_that_is_named(tmp_path: Path):
     said, figures = run("bench_view.py", tmp_path)
 

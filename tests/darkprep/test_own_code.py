@@ -65,6 +65,7 @@ def losses(run: str) -> list[float]:
     return [json.loads(line)["loss"] for line in lines]
 
 
+@pytest.mark.slow
 def test_a_network_and_loss_of_ones_own_are_killed_resumed_and_evaluated_as_if_nothing_happened(
     start, call, large_spool, large_data
 ):

@@ -55,13 +55,15 @@ def test_a_build_works_with_closed_streams(small_data, closed):
 # -- names that are no text -------------------------------------------------------------------------
 
 
-def test_file_names_that_are_not_text_are_escaped():
-    done = command("synth", Path(NO_TEXT, "new"), "--camera", "sony", "--scenes", "1",
-                   "--shorts", "1", "--size", "96x96", "--jobs", "1")  # fmt: skip
+def test_file_names_that_are_not_text_are_escaped(small_spool):
+    small_spool.rename(NO_TEXT)
+
+    done = command("status", "--spool", NO_TEXT)
 
     assert done.returncode == 0, done.stderr
-    assert r"below caf\udce9/new in" in done.stdout
-    assert r"caf\udce9/plan.json: is missing" in command("status", "--spool", NO_TEXT).stderr
+    assert done.stdout.startswith(r"spool      caf\udce9 (sony")
+    missing = command("status", "--spool", Path(NO_TEXT, "new"))
+    assert r"caf\udce9/new: no spool there" in missing.stderr
 
 
 # -- whoever reads ----------------------------------------------------------------------------------

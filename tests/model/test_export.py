@@ -29,8 +29,15 @@ from darkprep.model import (
 from darkprep.model.export import OPSET, TOLERANCE
 
 SLIM = [
-    *(("redirt", "bayer", "srgb"), ("redirt", "xtrans", "linear"), ("redirt", "bayer", "raw")),
-    *(("sid", "bayer", "linear"), ("unet", "bayer", "raw"), ("nafnet", "bayer", "raw")),
+    *(("redirt", "xtrans", "linear"), ("unet", "bayer", "raw"), ("nafnet", "bayer", "srgb")),
+    *(
+        pytest.param(*one, marks=pytest.mark.slow)
+        for one in (
+            ("redirt", "bayer", "srgb"),
+            ("redirt", "bayer", "raw"),
+            ("sid", "bayer", "linear"),
+        )
+    ),
 ]
 FULL = [(name, cfa, target) for name in MODELS for cfa in MOSAICS for target in TARGETS]
 

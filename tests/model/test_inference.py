@@ -1,5 +1,6 @@
 """The fast forms of the networks compute the same function."""
 
+import functools
 import subprocess
 import sys
 import threading
@@ -76,7 +77,12 @@ def test_every_variant_computes_the_same_function(slim: None, name: str, cfa: Cf
     torch.testing.assert_close(ours, model(packed).detach(), rtol=0, atol=2e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@functools.cache
+def redirt(cfa: CfaKind) -> Network:
+    return build_model("redirt", cfa)
+
+
+@settings(max_examples=10, deadline=None)
 @given(
     height=st.integers(1, 24),
     width=st.integers(1, 3),
@@ -87,7 +93,7 @@ def test_every_variant_computes_the_same_function(slim: None, name: str, cfa: Cf
 def test_strips_and_bands_have_no_seams(
     height: int, width: int, strip: int, threads: int, cfa: CfaKind
 ):
-    model = build_model("redirt", cfa)
+    model = redirt(cfa)
     packed = planes(model, 16 * height, 16 * width)
     whole = model(packed).detach()
     torch.set_num_threads(threads)

@@ -25,7 +25,7 @@ from darkprep.model import (
 from darkprep.model.editor import check_editor_network
 
 
-@pytest.mark.parametrize("cfa", MOSAICS)
+@pytest.mark.parametrize("cfa", ["bayer", pytest.param("xtrans", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_reads_twice_the_planes_and_is_equal_in_its_fast_form(
     slim: None, name: str, cfa: CfaKind

@@ -33,7 +33,7 @@ def test_networks_of_raw_planes_have_their_size(name: str, count: int):
     assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
-@pytest.mark.parametrize("cfa", MOSAICS)
+@pytest.mark.parametrize("cfa", ["bayer", pytest.param("xtrans", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_restores_every_target(slim: None, name: str, target: Target, cfa: CfaKind):
@@ -52,7 +52,9 @@ def test_every_network_restores_every_target(slim: None, name: str, target: Targ
 
 
 @pytest.mark.parametrize("noise_map", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "target", ["raw", *(pytest.param(one, marks=pytest.mark.slow) for one in ("srgb", "linear"))]
+)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_restores_every_target_in_bf16(
     slim: None, name: str, target: Target, noise_map: bool
@@ -66,7 +68,7 @@ def test_every_network_restores_every_target_in_bf16(
     assert (rough - ready_for_inference(model)(packed)).abs().mean() < 0.01
 
 
-@pytest.mark.parametrize("cfa", MOSAICS)
+@pytest.mark.parametrize("cfa", ["bayer", pytest.param("xtrans", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["redirt", "unet", "nafnet"])
 def test_the_fast_form_restores_the_same_planes(name: str, cfa: CfaKind):
     model = build_model(name, cfa, "raw").eval()

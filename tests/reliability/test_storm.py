@@ -18,7 +18,8 @@ def check(outcome: Outcome) -> None:
     assert outcome.is_good
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [3, 10])
 def test_a_short_storm_changes_nothing(kills: int, tmp_path: Path):
     outcome = Storm(tmp_path, kills=kills, seed=1, pause_s=(0.0, 0.5)).run()
 

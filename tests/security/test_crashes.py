@@ -190,6 +190,7 @@ def _crash(path: Path) -> float:
     raise AssertionError(path)
 
 
+@pytest.mark.slow
 def test_advise_names_the_files_that_it_measured_when_one_crashes_the_decoder(
     call: Call, empty_directory: None, monkeypatch: pytest.MonkeyPatch, large_data: Path
 ):

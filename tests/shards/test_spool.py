@@ -78,7 +78,7 @@ def test_a_plan_of_another_version_is_refused(make_spool: MakeSpool):
 
 
 @given(st.integers(0, 2000), st.integers(1, 255))
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_changed_plan_file_is_refused_or_equivalent(make_spool: MakeSpool, place: int, mask: int):
     spool = make_spool()
     data = bytearray(spool.plan_file.read_bytes())
@@ -141,7 +141,7 @@ cursor_json = st.dictionaries(
 
 
 @given(cursor_json | st.text(max_size=30))
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_cursor_counts_as_absent(make_spool: MakeSpool, record: object):
     spool = make_spool()
     (spool.cursors / "rank-0.json").write_text(json.dumps(record))
@@ -151,7 +151,7 @@ def test_a_damaged_cursor_counts_as_absent(make_spool: MakeSpool, record: object
 
 
 @given(st.binary(max_size=60) | st.just(b'{"state": 1, "host": [], "pid": "x", "started": 1e999}'))
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_heartbeat_is_left_out(make_spool: MakeSpool, data: bytes):
     spool = make_spool()
     (spool.producers / "host-1.json").write_bytes(data)

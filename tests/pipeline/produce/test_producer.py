@@ -139,7 +139,7 @@ def test_idle_workers_decode_for_the_first_shard_before_they_begin_the_next(spoo
     assert reports[-1].frames_decoded == len(FrameStore(spool.frames).names())
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_all_workers_threads_make_the_first_shard_from_crops_of_large_frames(
     tmp_path: Path, jobs: int
 ):

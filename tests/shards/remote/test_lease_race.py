@@ -12,7 +12,9 @@ log = logging.getLogger(__name__)
 
 
 @pytest.mark.usefixtures("weather")
-@pytest.mark.parametrize("rounds", [2, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "rounds", [pytest.param(2, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.soak)]
+)
 def test_never_two_producers_at_work_while_holders_are_killed_and_stalled(
     server, url, tmp_path, rounds
 ):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from darkprep.shards import DiskFull, OptionError, SpoolBusy, SpoolError
 from darkprep.shards.remote.failures import scrubbed
@@ -69,6 +69,7 @@ def test_a_url_with_something_secret_is_refused_and_not_repeated(text):
 
 
 @given(st.text())
+@settings(max_examples=50)
 def test_any_text_is_a_url_or_refused_in_one_line(text):
     try:
         url = StoreUrl.parse(f"s3://{text}")
