@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from darkprep.shards import PERIOD, SampleMeta, ShardDamaged, ShardLayout
 from darkprep.shards.format import META_BYTES, decode_meta, encode_meta, sample_key
+from tests.support.any_text import any_text
 
 
 def meta(**changes: object) -> SampleMeta:
@@ -76,10 +77,8 @@ def test_arbitrary_bytes_raise_shard_damaged_only(data: bytes):
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
-    ),
+    st.none() | st.booleans() | st.integers() | st.floats() | any_text(5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text(3), inner, max_size=3),
     max_leaves=4,
 )
 

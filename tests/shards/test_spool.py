@@ -17,6 +17,7 @@ from darkprep.shards.disk_usage import allocated_bytes
 from darkprep.shards.heartbeat import ProducerStatus
 from darkprep.shards.plan_record import PlanRecord, ProducerSettings
 from darkprep.shards.process import ProcessId
+from tests.support.any_text import any_text
 from tests.support.small_spools import MakeSpool, fill, stream
 
 
@@ -136,11 +137,11 @@ def test_the_slowest_rank_decides_what_is_still_needed(make_spool: MakeSpool):
 
 cursor_json = st.dictionaries(
     st.sampled_from(["rank", "world", "batch", "shard", "run"]),
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | any_text(3),
 )
 
 
-@given(cursor_json | st.text(max_size=30))
+@given(cursor_json | any_text(30))
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_cursor_counts_as_absent(make_spool: MakeSpool, record: object):
     spool = make_spool()

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
 
 from darkprep.shards import DiskFull, OptionError, SpoolBusy, SpoolError
 from darkprep.shards.remote.failures import scrubbed
 from darkprep.shards.remote.object_store import ObjectStore, RetryPolicy
 from darkprep.shards.remote.url import StoreUrl
+from tests.support.any_text import any_text
 from tests.support.processes import free_port
 from tests.support.s3_server import SECRETS, quick_store
 
@@ -68,7 +69,7 @@ def test_a_url_with_something_secret_is_refused_and_not_repeated(text):
     one_line(caught)
 
 
-@given(st.text())
+@given(any_text())
 @settings(max_examples=50)
 def test_any_text_is_a_url_or_refused_in_one_line(text):
     try:
