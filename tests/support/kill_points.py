@@ -197,12 +197,13 @@ def _trainee() -> TrainState:
     import torch
 
     from darkprep.model import build_model
+    from darkprep.trainer.adam import EagerAdam
     from darkprep.trainer.checkpoint import TrainState
 
     network = build_model("redirt-2rdb")
     return TrainState(
         network=network,
-        optimiser=torch.optim.Adam(network.parameters()),
+        optimiser=EagerAdam(network.parameters()),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
     )
 
