@@ -132,8 +132,7 @@ def test_ranks_with_different_settings_are_refused_in_one_line(torchrun, spool_a
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("checkpoint_every", [2, 1000])
+@pytest.mark.parametrize("checkpoint_every", [2, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_full_disk_at_the_last_checkpoint_ends_all_ranks_at_once(
     checkpoint_every: int, fail_without_torchrun, spool_at, tmp_path
 ):
