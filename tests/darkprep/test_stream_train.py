@@ -308,6 +308,7 @@ def test_where_there_is_nothing_to_resume_a_run_starts_and_the_same_command_fini
     assert len(list(Path("runs").iterdir())) == 1
 
 
+@pytest.mark.usefixtures("published_networks")
 def test_a_resumed_run_keeps_its_own_settings(call, large_spool):
     own = ("--keep-shards", "--iterations", "4", "--learning-rate", "0.002", "--seed", "5")
     whole = call(*TRAIN, *own, "--run", "whole", "--model", "redirt-2rdb")
